@@ -1,1 +1,28 @@
-//! creto-envelope.
+//! The message as bytes: envelopes, signed batches, key records, and the frames that carry them.
+//!
+//! Everything that another implementation must agree on is here and in `docs/envelope-format.md` and
+//! `docs/protocol.md`, which give every byte. This crate is pure: slices in, views and bytes out. It has no keys and
+//! verifies no signature; it says which bytes are hashed and signed.
+//!
+//! What comes from outside is viewed in place, and only after it was checked: a `parse` either returns a view whose
+//! fields can be trusted to be within their limits, or the [`RejectCode`] of the first rule that was broken.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod control;
+pub mod deliver;
+pub mod envelope;
+pub mod frame;
+pub mod id;
+pub mod key_record;
+pub mod limits;
+mod reader;
+pub mod reject;
+pub mod submit;
+
+pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, Statement};
+pub use envelope::{EnvelopeHeader, EnvelopeView, Kind, Priority, Suite};
+pub use frame::{FrameHeader, FrameType};
+pub use id::{AgentId, AgentName, KeyId, MessageId, TrustDomain};
+pub use key_record::{AgentState, KeyRecord, SignedKeyRecord};
+pub use reject::RejectCode;

@@ -1,0 +1,364 @@
+//! The message as bytes: a fixed 160-byte header, the wrapped key, the encrypted payload.
+//!
+//! The header is laid out so that rkyv views it in place: little-endian, no padding, aligned to eight bytes.
+//! `docs/envelope-format.md` gives every byte. Nothing here is read before [`EnvelopeView::parse`] has checked it.
+
+use rkyv::rancor::Failure;
+use rkyv::ser::writer::Buffer;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::id::{AgentId, KeyId, MessageId};
+use crate::limits::{AEAD_TAG_BYTES, PAYLOAD_BYTES_MAX, WRAPPED_KEY_BYTES};
+use crate::reject::RejectCode;
+
+/// Size of the header, in bytes.
+pub const ENVELOPE_HEADER_BYTES: usize = 160;
+/// Alignment that an envelope needs inside a batch, in bytes.
+pub const ENVELOPE_ALIGNMENT: usize = 8;
+/// The version that this code writes.
+pub const ENVELOPE_VERSION: u8 = 1;
+
+/// How the payload's key reaches the recipient.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Suite {
+    /// One encapsulation for this message: X-Wing (ML-KEM-768 and X25519), HKDF-SHA256, AES-256-GCM.
+    Sealed = 1,
+    /// One key per message from the chain of a session. Reserved: no node of this version accepts it.
+    Session = 2,
+}
+
+/// What the message is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Kind {
+    /// From one agent to another.
+    Direct = 1,
+    /// To the subscribers of a channel.
+    Channel = 2,
+    /// Wants an answer.
+    Request = 3,
+    /// Is an answer.
+    Response = 4,
+    /// Says that a message arrived or was read.
+    Receipt = 5,
+    /// Opens a session.
+    SessionOpen = 6,
+    /// Between SDKs, not for the application.
+    Control = 7,
+}
+
+impl Kind {
+    /// The kind with this number.
+    #[must_use]
+    pub const fn from_u8(kind: u8) -> Option<Self> {
+        Some(match kind {
+            1 => Self::Direct,
+            2 => Self::Channel,
+            3 => Self::Request,
+            4 => Self::Response,
+            5 => Self::Receipt,
+            6 => Self::SessionOpen,
+            7 => Self::Control,
+            _ => return None,
+        })
+    }
+}
+
+/// How urgent the message is. Higher classes are delivered first; inside a class, first in, first out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum Priority {
+    /// After everything else.
+    Low = 0,
+    /// The usual.
+    #[default]
+    Normal = 1,
+    /// Before the usual.
+    High = 2,
+    /// Before everything.
+    Critical = 3,
+}
+
+impl Priority {
+    /// The priority with this number.
+    #[must_use]
+    pub const fn from_u8(priority: u8) -> Option<Self> {
+        Some(match priority {
+            0 => Self::Low,
+            1 => Self::Normal,
+            2 => Self::High,
+            3 => Self::Critical,
+            _ => return None,
+        })
+    }
+}
+
+/// The header of an envelope, field for field in the order of the wire.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[rkyv(derive(Debug))]
+#[repr(C)]
+pub struct EnvelopeHeader {
+    /// [`ENVELOPE_VERSION`].
+    pub version: u8,
+    /// [`Suite`].
+    pub suite: u8,
+    /// [`Kind`].
+    pub kind: u8,
+    /// [`Priority`].
+    pub priority: u8,
+    /// None is defined: zero.
+    pub flags: u8,
+    /// Zero.
+    pub reserved0: u8,
+    /// Bytes of the wrapped key: 1,120 in the sealed suite.
+    pub wrapped_key_bytes: u16,
+    /// Bytes of ciphertext and tag.
+    pub payload_bytes: u32,
+    /// Seconds the message may wait; zero means the mailbox's own limit.
+    pub ttl_s: u32,
+    /// Who sends ([`AgentId`]).
+    pub sender: [u8; 16],
+    /// Whose mailbox it goes to ([`AgentId`]).
+    pub recipient: [u8; 16],
+    /// The channel, or zero.
+    pub channel: [u8; 16],
+    /// [`MessageId`].
+    pub message_id: [u8; 16],
+    /// Ties a response to its request, or zero.
+    pub correlation_id: [u8; 16],
+    /// When the sender made it, Unix milliseconds.
+    pub timestamp_ms: u64,
+    /// Number of the message under its key; zero in the sealed suite.
+    pub counter: u64,
+    /// Which of the recipient's keys opens it ([`KeyId`]).
+    pub key_id: [u8; 16],
+    /// The session, or zero.
+    pub session_id: [u8; 16],
+    /// Four zero bytes and the counter, little-endian.
+    pub nonce: [u8; 12],
+    /// Zero.
+    pub reserved1: u32,
+}
+
+// The layout is the format: if a compiler or rkyv ever laid it out differently, this would not build.
+const _: () = {
+    use std::mem::{align_of, offset_of, size_of};
+    assert!(size_of::<ArchivedEnvelopeHeader>() == ENVELOPE_HEADER_BYTES);
+    assert!(align_of::<ArchivedEnvelopeHeader>() == ENVELOPE_ALIGNMENT);
+    assert!(offset_of!(ArchivedEnvelopeHeader, wrapped_key_bytes) == 6);
+    assert!(offset_of!(ArchivedEnvelopeHeader, payload_bytes) == 8);
+    assert!(offset_of!(ArchivedEnvelopeHeader, ttl_s) == 12);
+    assert!(offset_of!(ArchivedEnvelopeHeader, sender) == 16);
+    assert!(offset_of!(ArchivedEnvelopeHeader, recipient) == 32);
+    assert!(offset_of!(ArchivedEnvelopeHeader, channel) == 48);
+    assert!(offset_of!(ArchivedEnvelopeHeader, message_id) == 64);
+    assert!(offset_of!(ArchivedEnvelopeHeader, correlation_id) == 80);
+    assert!(offset_of!(ArchivedEnvelopeHeader, timestamp_ms) == 96);
+    assert!(offset_of!(ArchivedEnvelopeHeader, counter) == 104);
+    assert!(offset_of!(ArchivedEnvelopeHeader, key_id) == 112);
+    assert!(offset_of!(ArchivedEnvelopeHeader, session_id) == 128);
+    assert!(offset_of!(ArchivedEnvelopeHeader, nonce) == 144);
+    assert!(offset_of!(ArchivedEnvelopeHeader, reserved1) == 156);
+};
+
+impl EnvelopeHeader {
+    /// A header of the sealed suite for a plaintext of `plaintext_bytes`.
+    ///
+    /// # Errors
+    /// [`RejectCode::EnvelopeOversized`] when the payload would be larger than the limit.
+    #[allow(clippy::cast_possible_truncation, reason = "both lengths are checked against limits below u16 and u32")]
+    pub fn sealed(
+        sender: AgentId,
+        recipient: AgentId,
+        key_id: KeyId,
+        message_id: MessageId,
+        timestamp_ms: u64,
+        plaintext_bytes: usize,
+    ) -> Result<Self, RejectCode> {
+        let payload_bytes = plaintext_bytes.saturating_add(AEAD_TAG_BYTES);
+        if payload_bytes > PAYLOAD_BYTES_MAX {
+            return Err(RejectCode::EnvelopeOversized);
+        }
+        Ok(Self {
+            version: ENVELOPE_VERSION,
+            suite: Suite::Sealed as u8,
+            kind: Kind::Direct as u8,
+            priority: Priority::Normal as u8,
+            flags: 0,
+            reserved0: 0,
+            wrapped_key_bytes: WRAPPED_KEY_BYTES as u16,
+            payload_bytes: payload_bytes as u32,
+            ttl_s: 0,
+            sender: sender.0,
+            recipient: recipient.0,
+            channel: [0; 16],
+            message_id: message_id.0,
+            correlation_id: [0; 16],
+            timestamp_ms,
+            counter: 0,
+            key_id: key_id.0,
+            session_id: [0; 16],
+            nonce: nonce(0),
+            reserved1: 0,
+        })
+    }
+
+    /// The header as it stands on the wire and as it is authenticated.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; ENVELOPE_HEADER_BYTES] {
+        let mut bytes = Aligned([0; ENVELOPE_HEADER_BYTES]);
+        rkyv::api::serialize_using::<_, Failure>(self, &mut Buffer::from(&mut bytes.0))
+            .expect("a header of fixed size fits a buffer of that size");
+        bytes.0
+    }
+
+    /// Bytes of the whole envelope that this header announces.
+    #[must_use]
+    pub fn envelope_bytes(&self) -> usize {
+        ENVELOPE_HEADER_BYTES + usize::from(self.wrapped_key_bytes) + self.payload_bytes as usize
+    }
+}
+
+/// rkyv writes into aligned memory only.
+#[repr(C, align(16))]
+struct Aligned<const N: usize>([u8; N]);
+
+/// The nonce of a counter: four zero bytes, then the counter, little-endian. Never random: random 96-bit nonces
+/// under one key run out.
+#[must_use]
+pub fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
+}
+
+/// An envelope whose every field was checked, viewed in place.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvelopeView<'a> {
+    header: &'a ArchivedEnvelopeHeader,
+    bytes: &'a [u8],
+}
+
+impl<'a> EnvelopeView<'a> {
+    /// Checks `bytes` as exactly one envelope and views it without copying.
+    ///
+    /// # Errors
+    /// The [`RejectCode`] of the first rule that the bytes break; `bytes` must start at a multiple of
+    /// [`ENVELOPE_ALIGNMENT`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, RejectCode> {
+        if !bytes.as_ptr().addr().is_multiple_of(ENVELOPE_ALIGNMENT) {
+            return Err(RejectCode::EnvelopeMisaligned);
+        }
+        if bytes.len() < ENVELOPE_HEADER_BYTES {
+            return Err(RejectCode::EnvelopeTruncated);
+        }
+        let header = rkyv::api::low::access_pos::<ArchivedEnvelopeHeader, Failure>(&bytes[..ENVELOPE_HEADER_BYTES], 0)
+            .map_err(|_| RejectCode::EnvelopeMisaligned)?;
+        if header.version != ENVELOPE_VERSION {
+            return Err(RejectCode::EnvelopeVersion);
+        }
+        if header.suite != Suite::Sealed as u8 {
+            return Err(RejectCode::EnvelopeSuite);
+        }
+        Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
+        Priority::from_u8(header.priority).ok_or(RejectCode::EnvelopePriority)?;
+        if header.flags != 0 || header.reserved0 != 0 || header.reserved1 != 0 {
+            return Err(RejectCode::EnvelopeReserved);
+        }
+        let wrapped_key_bytes = usize::from(header.wrapped_key_bytes.to_native());
+        let payload_bytes = header.payload_bytes.to_native() as usize;
+        if payload_bytes > PAYLOAD_BYTES_MAX {
+            return Err(RejectCode::EnvelopeOversized);
+        }
+        if wrapped_key_bytes != WRAPPED_KEY_BYTES || payload_bytes < AEAD_TAG_BYTES {
+            return Err(RejectCode::EnvelopeLength);
+        }
+        match bytes.len().cmp(&(ENVELOPE_HEADER_BYTES + wrapped_key_bytes + payload_bytes)) {
+            std::cmp::Ordering::Less => return Err(RejectCode::EnvelopeTruncated),
+            std::cmp::Ordering::Greater => return Err(RejectCode::EnvelopeLength),
+            std::cmp::Ordering::Equal => {}
+        }
+        // In the sealed suite a key encrypts one message, so its counter is zero.
+        if header.counter != 0 || header.nonce != nonce(0) {
+            return Err(RejectCode::EnvelopeNonce);
+        }
+        if header.session_id != [0; 16] {
+            return Err(RejectCode::EnvelopeReserved);
+        }
+        if !MessageId(header.message_id).is_uuid_v7() {
+            return Err(RejectCode::EnvelopeMessageId);
+        }
+        Ok(Self { header, bytes })
+    }
+
+    /// The exact bytes, as hashed and signed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The header's bytes: the additional authenticated data of the payload.
+    #[must_use]
+    pub fn header_bytes(&self) -> &'a [u8] {
+        &self.bytes[..ENVELOPE_HEADER_BYTES]
+    }
+
+    /// The header, field by field.
+    #[must_use]
+    pub fn header(&self) -> &'a ArchivedEnvelopeHeader {
+        self.header
+    }
+
+    /// Who sends.
+    #[must_use]
+    pub fn sender(&self) -> AgentId {
+        AgentId(self.header.sender)
+    }
+
+    /// Whose mailbox it goes to.
+    #[must_use]
+    pub fn recipient(&self) -> AgentId {
+        AgentId(self.header.recipient)
+    }
+
+    /// The id for deduplication.
+    #[must_use]
+    pub fn message_id(&self) -> MessageId {
+        MessageId(self.header.message_id)
+    }
+
+    /// Which of the recipient's keys opens it.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        KeyId(self.header.key_id)
+    }
+
+    /// The message's kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind::from_u8(self.header.kind).expect("parse has checked the kind")
+    }
+
+    /// The message's priority.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        Priority::from_u8(self.header.priority).expect("parse has checked the priority")
+    }
+
+    /// The wrapped key: ML-KEM-768 ciphertext, then X25519 share.
+    #[must_use]
+    pub fn wrapped_key(&self) -> &'a [u8; WRAPPED_KEY_BYTES] {
+        self.bytes[ENVELOPE_HEADER_BYTES..ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES]
+            .try_into()
+            .expect("parse has checked the wrapped key's length")
+    }
+
+    /// Ciphertext and tag.
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        &self.bytes[ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES..]
+    }
+}

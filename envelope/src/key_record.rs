@@ -1,0 +1,207 @@
+//! Key records: the public keys of an agent, self-signed by both of its signing keys.
+
+use crate::batch::{ED25519_SIGNATURE_BYTES, ML_DSA_65_SIGNATURE_BYTES};
+use crate::id::{AgentId, AgentName, KeyId, TrustDomain};
+use crate::reader::Reader;
+use crate::reject::RejectCode;
+
+/// The format that this code writes.
+pub const KEY_RECORD_FORMAT: u8 = 1;
+/// Both algorithms are required: bit 0 Ed25519, bit 1 ML-DSA-65.
+pub const ALGORITHMS_HYBRID: u8 = 0b11;
+/// Size of a key record without its names, in bytes.
+pub const KEY_RECORD_FIXED_BYTES: usize = 3_264;
+
+const SIGNATURE_LABEL: &[u8; 19] = b"creto/key-record/v1";
+const STATE_OFFSET: usize = 2;
+
+/// Whether an agent may act.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum AgentState {
+    /// It may.
+    #[default]
+    Active = 0,
+    /// Not now.
+    Suspended = 1,
+    /// Never again.
+    Revoked = 2,
+}
+
+impl AgentState {
+    /// The state with this number.
+    #[must_use]
+    pub const fn from_u8(state: u8) -> Option<Self> {
+        Some(match state {
+            0 => Self::Active,
+            1 => Self::Suspended,
+            2 => Self::Revoked,
+            _ => return None,
+        })
+    }
+}
+
+/// The public keys of an agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyRecord {
+    /// Counts the changes of the record, from 1.
+    pub version: u32,
+    /// Whether the agent may act. Set by control, not covered by the agent's own signatures.
+    pub state: AgentState,
+    /// Start of validity, Unix milliseconds.
+    pub valid_from_ms: u64,
+    /// End of validity, Unix milliseconds (exclusive).
+    pub valid_until_ms: u64,
+    /// Verifies Ed25519 signatures (RFC 8032).
+    pub ed25519: [u8; 32],
+    /// Half of the encryption key: X25519 (RFC 7748).
+    pub x25519: [u8; 32],
+    /// Verifies ML-DSA-65 signatures (FIPS 204).
+    pub ml_dsa_65: Box<[u8; 1952]>,
+    /// The other half of the encryption key: ML-KEM-768 (FIPS 203).
+    pub ml_kem_768: Box<[u8; 1184]>,
+    /// The agent's name.
+    pub name: AgentName,
+    /// The trust domain of the name.
+    pub trust_domain: TrustDomain,
+}
+
+impl KeyRecord {
+    /// The agent that the name derives to.
+    #[must_use]
+    pub fn agent_id(&self) -> AgentId {
+        AgentId::derive(&self.trust_domain, &self.name)
+    }
+
+    /// The id of the encryption key.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        KeyId::derive(&self.x25519, &self.ml_kem_768)
+    }
+
+    /// The record's bytes.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "names are at most 128 and 255 bytes long")]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (name, trust_domain) = (self.name.as_str(), self.trust_domain.as_str());
+        let mut out = Vec::with_capacity(KEY_RECORD_FIXED_BYTES + name.len() + trust_domain.len());
+        out.extend_from_slice(&[KEY_RECORD_FORMAT, ALGORITHMS_HYBRID, self.state as u8, 0]);
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.agent_id().0);
+        out.extend_from_slice(&self.valid_from_ms.to_le_bytes());
+        out.extend_from_slice(&self.valid_until_ms.to_le_bytes());
+        out.extend_from_slice(&self.key_id().0);
+        out.extend_from_slice(&self.ed25519);
+        out.extend_from_slice(&self.x25519);
+        out.extend_from_slice(&self.ml_dsa_65[..]);
+        out.extend_from_slice(&self.ml_kem_768[..]);
+        out.extend_from_slice(&(name.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(trust_domain.len() as u16).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        debug_assert_eq!(out.len(), KEY_RECORD_FIXED_BYTES);
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(trust_domain.as_bytes());
+        out
+    }
+
+    /// Parses a record. The ids inside must be the ones that names and keys derive to.
+    ///
+    /// # Errors
+    /// [`RejectCode::FrameLength`] for a wrong length, [`RejectCode::FrameReserved`] for anything else that is not
+    /// as the format says.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RejectCode> {
+        let bad = RejectCode::FrameReserved;
+        let mut reader = Reader::new(bytes, RejectCode::FrameLength);
+        if [reader.u8()?, reader.u8()?] != [KEY_RECORD_FORMAT, ALGORITHMS_HYBRID] {
+            return Err(bad);
+        }
+        let state = AgentState::from_u8(reader.u8()?).ok_or(bad)?;
+        reader.zeros(1, bad)?;
+        let version = reader.u32()?;
+        let agent_id = AgentId(*reader.array()?);
+        let valid_from_ms = reader.u64()?;
+        let valid_until_ms = reader.u64()?;
+        let key_id = KeyId(*reader.array()?);
+        let ed25519 = *reader.array()?;
+        let x25519 = *reader.array()?;
+        let ml_dsa_65 = Box::new(*reader.array()?);
+        let ml_kem_768 = Box::new(*reader.array()?);
+        let name_bytes = usize::from(reader.u16()?);
+        let trust_domain_bytes = usize::from(reader.u16()?);
+        reader.zeros(4, bad)?;
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| bad);
+        let name = AgentName::parse(text(reader.take(name_bytes)?)?).map_err(|_| bad)?;
+        let trust_domain = TrustDomain::parse(text(reader.take(trust_domain_bytes)?)?).map_err(|_| bad)?;
+        reader.end()?;
+        let record = Self {
+            version,
+            state,
+            valid_from_ms,
+            valid_until_ms,
+            ed25519,
+            x25519,
+            ml_dsa_65,
+            ml_kem_768,
+            name,
+            trust_domain,
+        };
+        if version == 0 || record.agent_id() != agent_id || record.key_id() != key_id {
+            return Err(bad);
+        }
+        Ok(record)
+    }
+
+    /// The exact bytes that both of the agent's signing keys sign: label and record, the state byte set to zero.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the label has 19 bytes")]
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        let mut record = self.to_bytes();
+        record[STATE_OFFSET] = 0;
+        let mut out = vec![SIGNATURE_LABEL.len() as u8];
+        out.extend_from_slice(SIGNATURE_LABEL);
+        out.append(&mut record);
+        out
+    }
+}
+
+/// A key record with the agent's own signatures over it: proof that it holds the keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignedKeyRecord {
+    /// The record.
+    pub record: KeyRecord,
+    /// Ed25519 over [`KeyRecord::signed_bytes`].
+    pub ed25519: [u8; ED25519_SIGNATURE_BYTES],
+    /// ML-DSA-65 over the same.
+    pub ml_dsa_65: Box<[u8; ML_DSA_65_SIGNATURE_BYTES]>,
+}
+
+impl SignedKeyRecord {
+    /// The bytes as they are stored and sent.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "a record is below 4 KiB")]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let record = self.record.to_bytes();
+        let mut out = Vec::with_capacity(8 + record.len() + ED25519_SIGNATURE_BYTES + ML_DSA_65_SIGNATURE_BYTES);
+        out.extend_from_slice(&(record.len() as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&record);
+        out.extend_from_slice(&self.ed25519);
+        out.extend_from_slice(&self.ml_dsa_65[..]);
+        out
+    }
+
+    /// Parses a signed record. The signatures are not verified here: `crypto-accel` does that.
+    ///
+    /// # Errors
+    /// As [`KeyRecord::parse`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, RejectCode> {
+        let mut reader = Reader::new(bytes, RejectCode::FrameLength);
+        let record_bytes = reader.u32()? as usize;
+        reader.zeros(4, RejectCode::FrameReserved)?;
+        let record = KeyRecord::parse(reader.take(record_bytes)?)?;
+        let ed25519 = *reader.array()?;
+        let ml_dsa_65 = Box::new(*reader.array()?);
+        reader.end()?;
+        Ok(Self { record, ed25519, ml_dsa_65 })
+    }
+}

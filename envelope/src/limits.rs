@@ -1,0 +1,67 @@
+//! Every bound of the wire formats, in one place.
+//!
+//! A limit that another limit depends on is tied to it at compile time, so that changing one number
+//! cannot silently break a second one.
+
+use crate::batch::{BATCH_HEADER_BYTES, ENTRY_HEADER_BYTES};
+use crate::deliver::DELIVERED_MESSAGE_HEADER_BYTES;
+use crate::envelope::ENVELOPE_HEADER_BYTES;
+
+/// Largest plaintext of one message, in bytes (1 MiB).
+pub const PAYLOAD_PLAINTEXT_BYTES_MAX: usize = 1024 * 1024;
+/// Authentication tag that AES-256-GCM appends to the ciphertext, in bytes (NIST SP 800-38D).
+pub const AEAD_TAG_BYTES: usize = 16;
+/// Largest payload on the wire: ciphertext and tag.
+pub const PAYLOAD_BYTES_MAX: usize = PAYLOAD_PLAINTEXT_BYTES_MAX + AEAD_TAG_BYTES;
+/// Wrapped key of the sealed suite: ML-KEM-768 ciphertext (1,088 B) and X25519 share (32 B).
+pub const WRAPPED_KEY_BYTES: usize = 1_120;
+/// Largest whole envelope, in bytes.
+pub const ENVELOPE_BYTES_MAX: usize = ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES + PAYLOAD_BYTES_MAX;
+
+/// Most messages one signed batch may hold.
+pub const BATCH_MESSAGES_MAX: usize = 1_024;
+/// Most bytes of one signed batch: header and entries.
+pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Longest Merkle path of a batch: ceil(log2(`BATCH_MESSAGES_MAX`)) nodes.
+pub const PATH_NODES_MAX: usize = 10;
+
+/// Largest body of a frame, whatever its type.
+pub const FRAME_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX + 8;
+/// Largest body of a frame on the control stream.
+pub const CONTROL_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of messages that the node puts into one Deliver frame when more than one message fits.
+pub const DELIVER_BODY_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX;
+/// Most sequences in one ConsumerAck frame.
+pub const CONSUMER_ACK_SEQUENCES_MAX: usize = 4_096;
+/// Most results that one SubmitAck frame lists.
+pub const SUBMIT_RESULTS_MAX: usize = 4_096;
+
+/// Most messages one connection may have submitted and not yet seen answered.
+///
+/// The deduplication window of the node is larger than this, so whatever a sender must resend is still recognised.
+pub const IN_FLIGHT_MESSAGES_MAX: u32 = 16_384;
+/// Most deliver credit, in messages, that a subscriber may hold at a time.
+pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
+/// Most deliver credit, in bytes, that a subscriber may hold at a time.
+pub const CREDIT_BYTES_MAX: u32 = 256 * 1024 * 1024;
+
+/// Longest agent name, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest trust domain, in bytes (SPIFFE allows 255).
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+/// Number of partitions that mailboxes are spread over.
+pub const PARTITION_COUNT: u16 = 256;
+
+// One message of the largest size must fit into a batch, or it could never be sent.
+const _: () = assert!(BATCH_HEADER_BYTES + ENTRY_HEADER_BYTES + ENVELOPE_BYTES_MAX + 8 <= BATCH_BYTES_MAX);
+// ... and into a Deliver frame with its header and its path, or it could never be received.
+const _: () = assert!(
+    8 + BATCH_HEADER_BYTES + DELIVERED_MESSAGE_HEADER_BYTES + PATH_NODES_MAX * 32 + ENVELOPE_BYTES_MAX + 8
+        <= DELIVER_BODY_BYTES_MAX
+);
+// A path of PATH_NODES_MAX nodes reaches every leaf of the largest batch.
+const _: () = assert!(1 << PATH_NODES_MAX >= BATCH_MESSAGES_MAX);
+// Acks and results fit into a frame.
+const _: () = assert!(8 + CONSUMER_ACK_SEQUENCES_MAX * 8 <= FRAME_BODY_BYTES_MAX);
+const _: () = assert!(16 + SUBMIT_RESULTS_MAX * 16 <= FRAME_BODY_BYTES_MAX);

@@ -1,0 +1,146 @@
+//! What is written is what is read, and nothing malformed is read at all.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test stops where it is wrong")]
+
+use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequence};
+use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, nonce};
+use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, WRAPPED_KEY_BYTES};
+use creto_envelope::{
+    AgentId, BatchHeader, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, KeyId, MessageId, RejectCode, Statement,
+};
+use proptest::prelude::*;
+
+/// An aligned copy of bytes: what the framing layer hands out.
+fn aligned(bytes: &[u8]) -> rkyv::util::AlignedVec {
+    let mut out = rkyv::util::AlignedVec::new();
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn header(plaintext_bytes: usize) -> EnvelopeHeader {
+    let id = MessageId::from_parts(1_700_000_000_000, [7; 10]);
+    EnvelopeHeader::sealed(AgentId([1; 16]), AgentId([2; 16]), KeyId([3; 16]), id, 1_700_000_000_001, plaintext_bytes)
+        .unwrap()
+}
+
+fn envelope(plaintext_bytes: usize) -> Vec<u8> {
+    let mut bytes = header(plaintext_bytes).to_bytes().to_vec();
+    bytes.resize(bytes.len() + WRAPPED_KEY_BYTES + plaintext_bytes + AEAD_TAG_BYTES, 0xab);
+    bytes
+}
+
+#[track_caller]
+fn check_rejected(change: impl FnOnce(&mut Vec<u8>), expect: RejectCode) {
+    let mut bytes = envelope(32);
+    change(&mut bytes);
+    assert_eq!(EnvelopeView::parse(&aligned(&bytes)).map(|_| ()), Err(expect));
+}
+
+#[test]
+fn a_sealed_envelope_is_viewed_as_it_was_written() {
+    let bytes = aligned(&envelope(100));
+    let view = EnvelopeView::parse(&bytes).unwrap();
+    assert_eq!(view.sender(), AgentId([1; 16]));
+    assert_eq!(view.recipient(), AgentId([2; 16]));
+    assert_eq!(view.key_id(), KeyId([3; 16]));
+    assert_eq!(view.payload().len(), 100 + AEAD_TAG_BYTES);
+    assert_eq!(view.message_id().unix_ms(), 1_700_000_000_000);
+    assert_eq!(view.header().timestamp_ms, 1_700_000_000_001);
+}
+
+#[test]
+fn every_broken_rule_has_its_own_code() {
+    check_rejected(|bytes| bytes[0] = 2, RejectCode::EnvelopeVersion);
+    check_rejected(|bytes| bytes[1] = 2, RejectCode::EnvelopeSuite);
+    check_rejected(|bytes| bytes[2] = 0, RejectCode::EnvelopeKind);
+    check_rejected(|bytes| bytes[3] = 4, RejectCode::EnvelopePriority);
+    check_rejected(|bytes| bytes[4] = 1, RejectCode::EnvelopeReserved);
+    check_rejected(|bytes| bytes[156] = 1, RejectCode::EnvelopeReserved);
+    check_rejected(|bytes| bytes[6] = 0, RejectCode::EnvelopeLength);
+    check_rejected(|bytes| bytes[11] = 1, RejectCode::EnvelopeOversized);
+    check_rejected(|bytes| bytes[104] = 1, RejectCode::EnvelopeNonce);
+    check_rejected(|bytes| bytes[150] = 1, RejectCode::EnvelopeNonce);
+    check_rejected(|bytes| bytes[70] = 0, RejectCode::EnvelopeMessageId);
+    check_rejected(|bytes| bytes.truncate(ENVELOPE_HEADER_BYTES - 1), RejectCode::EnvelopeTruncated);
+    check_rejected(|bytes| bytes.truncate(bytes.len() - 1), RejectCode::EnvelopeTruncated);
+    check_rejected(|bytes| bytes.push(0), RejectCode::EnvelopeLength);
+}
+
+#[test]
+fn a_misaligned_envelope_is_refused() {
+    let mut shifted = vec![0];
+    shifted.extend_from_slice(&envelope(1));
+    let bytes = aligned(&shifted);
+    assert_eq!(EnvelopeView::parse(&bytes[1..]).map(|_| ()), Err(RejectCode::EnvelopeMisaligned));
+}
+
+#[test]
+fn a_payload_above_the_limit_gets_no_header() {
+    let id = MessageId::from_parts(1, [0; 10]);
+    let make = |bytes| EnvelopeHeader::sealed(AgentId::ZERO, AgentId::ZERO, KeyId::ZERO, id, 0, bytes).map(|_| ());
+    assert_eq!(make(PAYLOAD_PLAINTEXT_BYTES_MAX), Ok(()));
+    assert_eq!(make(PAYLOAD_PLAINTEXT_BYTES_MAX + 1), Err(RejectCode::EnvelopeOversized));
+}
+
+#[test]
+fn reject_codes_are_unique_and_find_themselves() {
+    for pair in RejectCode::ALL.windows(2) {
+        assert!(pair[0].as_u16() < pair[1].as_u16(), "{:?} comes before {:?}", pair[0], pair[1]);
+    }
+    for &code in RejectCode::ALL {
+        assert_eq!(RejectCode::from_u16(code.as_u16()), Some(code));
+    }
+}
+
+fn batch_header(tree_size: u32) -> BatchHeader {
+    let statement = Statement {
+        sender: AgentId([1; 16]),
+        key_record_version: 3,
+        tree_size,
+        root: [9; 32],
+        signed_at_ms: 1_700_000_000_002,
+    };
+    BatchHeader::new(&statement, &[4; 64], &[5; 3309])
+}
+
+proptest! {
+    #[test]
+    fn a_batch_is_cut_where_it_was_joined(lengths in prop::collection::vec(0usize..300, 1..20), sequence: u64) {
+        let envelopes: Vec<_> = lengths.iter().map(|&length| envelope(length)).collect();
+        let salts: Vec<_> = (0..lengths.len()).map(|i| [i as u8; 16]).collect();
+        let header = batch_header(lengths.len() as u32);
+        let mut frame = Vec::new();
+        encode_signed_batch(&mut frame, sequence, &header, salts.iter().zip(envelopes.iter().map(Vec::as_slice))).unwrap();
+        let frame_header = FrameHeader::parse(frame[..8].try_into().unwrap()).unwrap();
+        prop_assert_eq!(frame_header.frame_type, FrameType::SignedBatch);
+        prop_assert_eq!(frame_header.body_bytes as usize, frame.len() - 8);
+        prop_assert_eq!(parse_submit_sequence(&frame[8..]).unwrap(), sequence);
+        let body = aligned(&frame[16..]);
+        let mut entries = Vec::new();
+        let batch = BatchView::parse(&body, &mut entries).unwrap();
+        prop_assert_eq!(batch.header.as_bytes(), &header.to_bytes()[..]);
+        prop_assert_eq!(batch.header.statement().to_bytes()[1..15].to_vec(), b"creto/batch/v1".to_vec());
+        for (index, entry) in entries.iter().enumerate() {
+            prop_assert_eq!(entry.salt, salts[index]);
+            prop_assert_eq!(batch.envelope(entry), &envelopes[index][..]);
+            prop_assert!(EnvelopeView::parse(batch.envelope(entry)).is_ok());
+        }
+        for cut in [0, 1, body.len() / 2, body.len() - 1] {
+            prop_assert!(BatchView::parse(&body[..cut], &mut entries).is_err());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let bytes = aligned(&bytes);
+        let _ = EnvelopeView::parse(&bytes);
+        let _ = BatchView::parse(&bytes, &mut Vec::new());
+        let _ = creto_envelope::deliver::Deliver::parse(&bytes);
+        let _ = creto_envelope::SignedKeyRecord::parse(&bytes);
+    }
+
+    #[test]
+    fn the_nonce_is_the_counter(counter: u64) {
+        prop_assert_eq!(&nonce(counter)[..4], &[0; 4]);
+        prop_assert_eq!(&nonce(counter)[4..], &counter.to_le_bytes());
+    }
+}
