@@ -1,0 +1,211 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// RFC 6962 section 2.1, word by word: split at the largest power of two below the size.
+fn naive_root(leaves: &[Hash]) -> Hash {
+    match leaves {
+        [] => sha256(&[]),
+        [leaf] => *leaf,
+        _ => {
+            let (left, right) = leaves.split_at(split_point(leaves.len()));
+            node_hash(&naive_root(left), &naive_root(right))
+        }
+    }
+}
+
+/// RFC 6962 section 2.1.1, word by word.
+fn naive_path(index: usize, leaves: &[Hash]) -> Vec<Hash> {
+    if leaves.len() == 1 {
+        return Vec::new();
+    }
+    let split = split_point(leaves.len());
+    let (left, right) = leaves.split_at(split);
+    let (mut path, other) = match index < split {
+        true => (naive_path(index, left), naive_root(right)),
+        false => (naive_path(index - split, right), naive_root(left)),
+    };
+    path.push(other);
+    path
+}
+
+fn split_point(size: usize) -> usize {
+    size.next_power_of_two() / 2
+}
+
+fn numbered_leaves(size: usize) -> Vec<Hash> {
+    (0..size).map(|number| sha256(&[&number.to_le_bytes()])).collect()
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap()
+}
+
+fn path_of(tree: &Tree, index: usize) -> Vec<Hash> {
+    let mut path = Vec::new();
+    tree.path(count(index), &mut path);
+    path
+}
+
+#[test]
+fn roots_are_those_of_the_reference_implementation_of_rfc_6962() {
+    // The eight inputs and their roots from certificate-transparency's merkletree test data. Its leaves have no salt.
+    let inputs = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+    let roots = [
+        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+        "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+        "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+        "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+        "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+    ];
+    let leaves: Vec<Hash> = inputs.iter().map(|input| sha256(&[&[0], &hex::decode(input).unwrap()])).collect();
+    let mut tree = Tree::new();
+    tree.rebuild(&[]);
+    assert_eq!(hex::encode(tree.root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    for (last, root) in roots.iter().enumerate() {
+        tree.rebuild(&leaves[..=last]);
+        assert_eq!(hex::encode(tree.root()), *root, "tree of {} leaves", last + 1);
+    }
+}
+
+#[test]
+fn leaf_and_node_hashes_are_domain_separated() {
+    let (salt, envelope) = ([7; 16], b"envelope".as_slice());
+    assert_eq!(leaf_hash(&salt, envelope), sha256(&[&[0], &salt, envelope]));
+    let (left, right) = ([1; 32], [2; 32]);
+    assert_eq!(node_hash(&left, &right), sha256(&[&[1], &left, &right]));
+    // An envelope that looks like two hashes is still a leaf.
+    let forged = [left[16..].to_vec(), right.to_vec()].concat();
+    let forged_salt = *left.first_chunk().unwrap();
+    assert_ne!(leaf_hash(&forged_salt, &forged), node_hash(&left, &right));
+}
+
+#[test]
+fn every_tree_up_to_300_leaves_is_the_naive_tree_with_the_naive_paths() {
+    let leaves = numbered_leaves(300);
+    let mut tree = Tree::new();
+    for size in 1..=leaves.len() {
+        let leaves = &leaves[..size];
+        tree.rebuild(leaves);
+        assert_eq!(tree.root(), naive_root(leaves));
+        assert_eq!(tree.size() as usize, size);
+        // All paths of small and odd sizes, the two ends of the others: the naive definition is cubic.
+        let indices: Vec<usize> = match size <= 70 || size == 255 || size == 257 {
+            true => (0..size).collect(),
+            false => vec![0, size / 2, size - 1],
+        };
+        for index in indices {
+            let path = path_of(&tree, index);
+            assert_eq!(path, naive_path(index, leaves), "leaf {index} of {size}");
+            assert_eq!(path.len(), usize::from(path_length(count(index), count(size)).unwrap()));
+            assert_eq!(root_from_path(leaves[index], count(index), count(size), &path), Ok(tree.root()));
+        }
+    }
+}
+
+#[test]
+fn a_rebuilt_tree_remembers_nothing_and_keeps_its_memory() {
+    let leaves = numbered_leaves(256);
+    let (mut reused, mut fresh) = (Tree::new(), Tree::new());
+    reused.rebuild(&leaves);
+    let capacity = reused.nodes.capacity();
+    for size in [3, 256, 1, 0, 77] {
+        reused.rebuild(&leaves[..size]);
+        fresh = Tree { nodes: Vec::new(), ..fresh };
+        fresh.rebuild(&leaves[..size]);
+        assert_eq!((reused.root(), reused.size()), (fresh.root(), fresh.size()));
+        assert_eq!(reused.nodes.capacity(), capacity);
+    }
+}
+
+#[test]
+fn an_index_outside_the_tree_is_refused() {
+    for (index, size) in [(0, 0), (1, 1), (256, 256), (u32::MAX, u32::MAX)] {
+        let refused = Err(PathError::IndexOutOfTree { index, size });
+        assert_eq!(root_from_path([0; 32], index, size, &[]), refused);
+    }
+}
+
+#[test]
+fn the_longest_path_has_32_nodes() {
+    assert_eq!(path_length(0, u32::MAX), Ok(32));
+    assert_eq!(usize::from(path_length(0, u32::MAX).unwrap()), PATH_LENGTH_MAX);
+    // The last leaf of 2^31 + 1 leaves hangs right under the root.
+    assert_eq!(path_length(1 << 31, (1 << 31) + 1), Ok(1));
+}
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    Leaf(usize),
+    Node(usize, usize),
+    Drop(usize),
+    Insert(usize),
+    Swap(usize, usize),
+    Index(u32),
+    Size(u32),
+    Root(usize),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    prop_oneof![
+        (0..256usize).prop_map(Mutation::Leaf),
+        (any::<usize>(), 0..256usize).prop_map(|(node, bit)| Mutation::Node(node, bit)),
+        any::<usize>().prop_map(Mutation::Drop),
+        any::<usize>().prop_map(Mutation::Insert),
+        (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Mutation::Swap(a, b)),
+        prop_oneof![0..600u32, any::<u32>()].prop_map(Mutation::Index),
+        prop_oneof![0..600u32, any::<u32>()].prop_map(Mutation::Size),
+        (0..256usize).prop_map(Mutation::Root),
+    ]
+}
+
+fn flip(hash: &mut Hash, bit: usize) {
+    hash[bit / 8] ^= 1 << (bit % 8);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_mutated_proof_never_verifies(size in 1..400usize, index in any::<prop::sample::Index>(), what in mutation()) {
+        let leaves = numbered_leaves(size);
+        let index = index.index(size);
+        let mut tree = Tree::new();
+        tree.rebuild(&leaves);
+        let (mut leaf, mut root, mut path) = (leaves[index], tree.root(), path_of(&tree, index));
+        let (honest_path, honest) = (path.clone(), (count(index), count(size)));
+        let (mut at, mut of) = honest;
+        match what {
+            Mutation::Leaf(bit) => flip(&mut leaf, bit),
+            Mutation::Root(bit) => flip(&mut root, bit),
+            Mutation::Insert(position) => path.insert(position % (path.len() + 1), [9; 32]),
+            Mutation::Index(other) => at = other,
+            Mutation::Size(other) => of = other,
+            Mutation::Node(node, bit) if !path.is_empty() => { let n = node % path.len(); flip(&mut path[n], bit) }
+            Mutation::Drop(node) if !path.is_empty() => { path.remove(node % path.len()); }
+            Mutation::Swap(a, b) if !path.is_empty() => { let n = path.len(); path.swap(a % n, b % n) }
+            _ => {}
+        }
+        prop_assume!(path != honest_path || (at, of) != honest || leaf != leaves[index] || root != tree.root());
+        // A wrong size alone can still prove the root, where leaf and siblings lie the same way in both trees: that is
+        // why the size is inside the signed statement. Then the path must have the same shape bit by bit.
+        let verified = root_from_path(leaf, at, of, &path) == Ok(root);
+        let only_size_changed = of != honest.1 && at == honest.0 && path == honest_path && leaf == leaves[index];
+        let shape = |index: u32, size: u32| -> Vec<bool> {
+            let (mut position, mut width, mut sides) = (index, size, Vec::new());
+            while width > 1 {
+                if position ^ 1 < width { sides.push(position & 1 == 0) }
+                position /= 2;
+                width = width.div_ceil(2);
+            }
+            sides
+        };
+        match verified {
+            false => {}
+            true => prop_assert!(only_size_changed && shape(at, of) == shape(honest.0, honest.1)),
+        }
+    }
+}

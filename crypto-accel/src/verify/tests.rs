@@ -1,0 +1,154 @@
+use super::*;
+use crate::portable::sign_deterministic;
+use crate::sign::{HybridSignature, SigningKeys};
+
+const STATEMENT: &[u8] = b"\x0ecreto/batch/v1 and eighty bytes of statement";
+
+fn signer(backend: Backend, seed: u8) -> SigningKeys {
+    SigningKeys::with_backend(backend, &[seed; 32], &[seed ^ 0xff; 32])
+}
+
+fn verifier(backend: Backend, signer: &SigningKeys) -> VerifyingKeys {
+    let public = signer.public();
+    VerifyingKeys::with_backend(backend, &public.ed25519, &public.ml_dsa_65).unwrap()
+}
+
+fn item<'a>(keys: &'a VerifyingKeys, statement: &'a [u8], signature: &'a HybridSignature) -> Item<'a> {
+    Item { keys, statement, ed25519: &signature.ed25519, ml_dsa_65: &signature.ml_dsa_65 }
+}
+
+fn both_ways(check: impl Fn(Backend, Backend)) {
+    for signer in Backend::ALL {
+        for verifier in Backend::ALL {
+            check(signer, verifier);
+        }
+    }
+}
+
+#[test]
+fn what_either_backend_signs_either_verifies() {
+    both_ways(|signing, verifying| {
+        let signer = signer(signing, 1);
+        let keys = verifier(verifying, &signer);
+        for statement in [b"".as_slice(), STATEMENT, &[0; 5000]] {
+            let signature = signer.sign(statement);
+            assert_eq!(item(&keys, statement, &signature).verify(), Ok(()));
+        }
+    });
+}
+
+#[test]
+fn a_seed_gives_the_same_public_keys_in_both_backends() {
+    for seed in 0..8 {
+        let [a, b] = Backend::ALL.map(|backend| signer(backend, seed));
+        assert_eq!(a.public(), b.public());
+    }
+}
+
+#[test]
+fn portable_signatures_are_the_same_every_time_and_hedged_ones_are_not() {
+    let portable = signer(Backend::Portable, 1);
+    assert_eq!(portable.sign(STATEMENT), portable.sign(STATEMENT));
+    assert_eq!(portable.sign(STATEMENT), sign_deterministic(&[1; 32], &[0xfe; 32], STATEMENT));
+    let hedged = signer(Backend::AwsLc, 1);
+    assert_ne!(hedged.sign(STATEMENT).ml_dsa_65, hedged.sign(STATEMENT).ml_dsa_65);
+    assert_eq!(hedged.sign(STATEMENT).ed25519, portable.sign(STATEMENT).ed25519);
+}
+
+#[test]
+fn each_half_must_hold_by_itself() {
+    both_ways(|signing, verifying| {
+        let (signer, other) = (signer(signing, 1), signer(signing, 2));
+        let keys = verifier(verifying, &signer);
+        let (good, foreign) = (signer.sign(STATEMENT), other.sign(STATEMENT));
+        assert_eq!(keys.verify(STATEMENT, &foreign.ed25519, &good.ml_dsa_65), Err(SignatureError::Ed25519));
+        assert_eq!(keys.verify(STATEMENT, &good.ed25519, &foreign.ml_dsa_65), Err(SignatureError::MlDsa65));
+        assert_eq!(keys.verify(b"another", &good.ed25519, &good.ml_dsa_65), Err(SignatureError::Ed25519));
+        let signed_other = signer.sign(b"another");
+        assert_eq!(keys.verify(STATEMENT, &good.ed25519, &signed_other.ml_dsa_65), Err(SignatureError::MlDsa65));
+    });
+}
+
+#[test]
+fn every_flipped_bit_of_a_signature_is_found() {
+    both_ways(|signing, verifying| {
+        let signer = signer(signing, 1);
+        let keys = verifier(verifying, &signer);
+        let good = signer.sign(STATEMENT);
+        for byte in 0..ED25519_SIGNATURE_BYTES {
+            let mut bad = good.clone();
+            bad.ed25519[byte] ^= 1 << (byte % 8);
+            assert_eq!(item(&keys, STATEMENT, &bad).verify(), Err(SignatureError::Ed25519));
+        }
+        // The commitment, the response, and the hints with their trailing zeros: a stride that meets all of them.
+        for byte in (0..48).chain((48..ML_DSA_65_SIGNATURE_BYTES - 61).step_by(61)).chain(3248..3309) {
+            let mut bad = good.clone();
+            bad.ml_dsa_65[byte] ^= 1 << (byte % 8);
+            assert_eq!(item(&keys, STATEMENT, &bad).verify(), Err(SignatureError::MlDsa65), "byte {byte}");
+        }
+    });
+}
+
+/// Small order, mixed order, and encodings that are not canonical.
+#[test]
+fn keys_outside_the_prime_order_group_are_refused() {
+    let ml_dsa_65 = signer(Backend::AwsLc, 1).public().ml_dsa_65;
+    let refused = |ed25519: [u8; 32]| VerifyingKeys::parse(&ed25519, &ml_dsa_65).map(|_| ()).unwrap_err();
+    for torsion in curve25519_dalek::constants::EIGHT_TORSION {
+        assert_eq!(refused(torsion.compress().to_bytes()), KeyError::Ed25519Order);
+    }
+    let prime_order = curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
+    for torsion in &curve25519_dalek::constants::EIGHT_TORSION[1..] {
+        assert_eq!(refused((prime_order + torsion).compress().to_bytes()), KeyError::Ed25519Order);
+    }
+    // y = p, p + 1 and the sign bit on a zero x: points that have another, canonical encoding.
+    for encoding in [
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+    ] {
+        let bytes = hex::decode(encoding).unwrap().try_into().unwrap();
+        assert_eq!(refused(bytes), KeyError::Ed25519Encoding, "{encoding}");
+    }
+    // y = 2 is not on the curve.
+    let mut off_curve = [0; 32];
+    off_curve[0] = 2;
+    assert_eq!(refused(off_curve), KeyError::Ed25519Encoding);
+}
+
+#[test]
+fn verdicts_of_a_turn_are_the_verdicts_one_by_one() {
+    let signers: Vec<_> = (0..4).map(|seed| signer(Backend::AwsLc, seed)).collect();
+    let keys: Vec<_> = signers.iter().map(|signer| verifier(Backend::AwsLc, signer)).collect();
+    let mut signatures: Vec<_> = (0..12).map(|i| signers[i % 4].sign(STATEMENT)).collect();
+    signatures[3].ed25519[1] ^= 1;
+    signatures[8].ml_dsa_65[100] ^= 1;
+    let items: Vec<_> = signatures.iter().enumerate().map(|(i, s)| item(&keys[i % 4], STATEMENT, s)).collect();
+    let mut expected = vec![Ok(()); 12];
+    expected[3] = Err(SignatureError::Ed25519);
+    expected[8] = Err(SignatureError::MlDsa65);
+    assert_eq!(verify_turn(&items), expected);
+    assert_eq!(items.iter().map(Item::verify).collect::<Vec<_>>(), expected);
+    let mut cache = RootCache::new(16);
+    assert_eq!(cache.verify_turn(&items), expected);
+    assert_eq!(cache.verify_turn(&items), expected);
+    assert_eq!(verify_turn(&[]), []);
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    for backend in Backend::ALL {
+        let signer = signer(backend, 1);
+        let public = format!("{:?}", signer.public());
+        assert_eq!(format!("{signer:?}"), format!("SigningKeys {{ public: {public}, .. }}"));
+    }
+}
+
+#[test]
+fn keys_can_be_moved_to_the_worker_that_uses_them() {
+    fn assert_send_and_sync<T: Send + Sync>() {}
+    assert_send_and_sync::<SigningKeys>();
+    assert_send_and_sync::<VerifyingKeys>();
+    assert_send_and_sync::<crate::seal::RecipientKey>();
+    assert_send_and_sync::<crate::seal::RecipientSecret>();
+}
