@@ -1,1 +1,5 @@
-//! creto-node.
+//! The process: configuration as written, the plan it becomes on this machine.
+
+pub mod config;
+pub mod host;
+pub mod plan;

@@ -1,0 +1,300 @@
+//! The configuration as written: one TOML file, every key also from the environment.
+//!
+//! It promises that a value which is loaded was understood: an unknown key, a wrong type or a number out of range is
+//! an error that points at the place and names the nearest right thing. It does not know the machine:
+//! [`crate::plan`] turns what is written here into cores and sizes.
+//!
+//! ```
+//! use creto_node::config::Config;
+//!
+//! let error = Config::parse("creto.toml", "[wal]\nsegment_byte = 4096\n", []).unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "creto.toml:2:1: unknown key `segment_byte` in [wal]\n  \
+//!      |\n\
+//!      2 | segment_byte = 4096\n  \
+//!      | ^^^^^^^^^^^^ did you mean `segment_bytes`?"
+//! );
+//! ```
+
+mod problem;
+mod read;
+mod schema;
+mod show;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use creto_envelope::limits;
+
+pub use problem::{ConfigError, Place, Problem};
+pub use schema::KeyDoc;
+pub use show::{Origin, Shown};
+pub use value::{Cpus, LogFormat, LogLevel, Shards, size_text};
+pub(crate) use value::{cpu_list_from_text, cpu_list_text};
+
+/// What every environment variable that sets a key begins with: `CRETO__SECTION__KEY`.
+pub const ENV_PREFIX: &str = "CRETO__";
+
+/// Largest number of shards: each owns at least one partition.
+pub const SHARD_COUNT_MAX: u16 = limits::PARTITION_COUNT;
+
+const BATCH_MESSAGES_MAX: u32 = 1_024;
+const _: () = assert!(BATCH_MESSAGES_MAX as usize == limits::BATCH_MESSAGES_MAX);
+
+/// The whole configuration of one node, checked, with defaults filled in.
+///
+/// Two configurations are equal when their values are, wherever those came from.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Who the node is and where it keeps things.
+    pub node: NodeSection,
+    /// Which cores do the work.
+    pub topology: TopologySection,
+    /// The log on disk.
+    pub wal: WalSection,
+    /// What one mailbox may hold.
+    pub mailbox: MailboxSection,
+    /// What one node accepts from the network.
+    pub net: NetSection,
+    /// The door for the operator.
+    pub control: ControlSection,
+    /// What the node says about itself.
+    pub log: LogSection,
+    /// Folder that relative paths start from: the one of the file.
+    base: PathBuf,
+    /// Where each value came from, in the order of the schema.
+    origins: Vec<Origin>,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSection {
+    /// UDP address that every shard listens on.
+    pub listen: SocketAddr,
+    /// `host:port` told to agents; empty means the same as `listen`.
+    pub advertise: String,
+    /// Folder of everything the node keeps.
+    pub data_dir: PathBuf,
+    /// Trust domain in which agent names are unique.
+    pub trust_domain: String,
+    /// TLS certificate in PEM.
+    pub certificate: PathBuf,
+    /// TLS private key in PEM.
+    pub private_key: PathBuf,
+}
+
+/// `[topology]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopologySection {
+    /// CPUs that shards are pinned to.
+    pub cpus: Cpus,
+    /// How many shards.
+    pub shards: Shards,
+}
+
+/// `[wal]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalSection {
+    /// Folder of the log; one sub-folder per shard.
+    pub dir: PathBuf,
+    /// Bytes of one preallocated segment file, a multiple of 4096.
+    pub segment_bytes: u64,
+    /// Most bytes of log that one shard keeps on disk.
+    pub wal_bytes_max: u64,
+    /// Most group commits of one shard on their way to the device at once.
+    pub writes_in_flight_max: u32,
+}
+
+/// `[mailbox]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailboxSection {
+    /// Most messages queued in one mailbox.
+    pub messages_max: u32,
+    /// Most bytes queued in one mailbox.
+    pub bytes_max: u64,
+    /// Most bytes queued on one shard, all its mailboxes together.
+    pub shard_bytes_max: u64,
+    /// Message ids remembered per sender to hide duplicates.
+    pub dedup_window_messages: u32,
+}
+
+/// `[net]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetSection {
+    /// Most connections that one shard keeps open.
+    pub connections_max: u32,
+    /// Most unacknowledged messages of one connection.
+    pub in_flight_messages_max: u32,
+    /// Most messages under one batch signature.
+    pub batch_messages_max: u32,
+    /// Most bytes of one signed batch.
+    pub batch_bytes_max: u64,
+    /// Seconds of silence after which a connection is closed.
+    pub idle_timeout_s: u32,
+}
+
+/// `[control]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSection {
+    /// Unix socket of the control API.
+    pub socket: PathBuf,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSection {
+    /// Least severe line that is written.
+    pub level: LogLevel,
+    /// Shape of a line.
+    pub format: LogFormat,
+}
+
+impl Config {
+    /// Reads the file at `path` and lays the variables of `env` (usually `std::env::vars_os()`) over it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it or in the environment was not understood. Every problem is listed.
+    pub fn load(path: &Path, env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
+        let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        read::read(&path.display().to_string(), base, &bytes, env)
+    }
+
+    /// Reads `text`, called `name` in errors and in origins; relative paths stay relative to the working folder.
+    ///
+    /// # Errors
+    /// Something in the text or in the environment was not understood.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        read::read(name, Path::new(""), text.as_bytes(), env)
+    }
+
+    /// Every value with where it came from, in the order of the documentation.
+    ///
+    /// Its `Display` is itself a configuration file: loading it gives an equal configuration.
+    #[must_use]
+    pub fn show(&self) -> Vec<Shown> {
+        show::rows(self)
+    }
+
+    /// The shown values as a TOML file, each with a comment that names its origin.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        show::to_toml(&self.show())
+    }
+
+    /// Every key there is, for documentation and completion.
+    #[must_use]
+    pub fn keys() -> Vec<KeyDoc> {
+        schema::docs()
+    }
+
+    /// A commented file with every key at its default, except those in `chosen` (`("node.listen", "\"[::]:7443\"")`,
+    /// the value in TOML), which are written out.
+    #[must_use]
+    pub fn template(chosen: &[(&str, String)]) -> String {
+        show::template(chosen)
+    }
+
+    /// Folder of everything the node keeps.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.base.join(&self.node.data_dir)
+    }
+
+    /// Folder of the log, which may be on a device of its own.
+    #[must_use]
+    pub fn wal_dir(&self) -> PathBuf {
+        self.data_dir().join(&self.wal.dir)
+    }
+
+    /// Path of the control socket.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.data_dir().join(&self.control.socket)
+    }
+
+    /// Path of the TLS certificate.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.data_dir().join(&self.node.certificate)
+    }
+
+    /// Path of the TLS private key.
+    #[must_use]
+    pub fn private_key(&self) -> PathBuf {
+        self.data_dir().join(&self.node.private_key)
+    }
+
+    /// The `host:port` that agents are told.
+    #[must_use]
+    pub fn advertised(&self) -> String {
+        if self.node.advertise.is_empty() { self.node.listen.to_string() } else { self.node.advertise.clone() }
+    }
+}
+
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node
+            && self.topology == other.topology
+            && self.wal == other.wal
+            && self.mailbox == other.mailbox
+            && self.net == other.net
+            && self.control == other.control
+            && self.log == other.log
+    }
+}
+
+impl Eq for Config {}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7443)),
+            advertise: String::new(),
+            data_dir: PathBuf::from("data"),
+            trust_domain: "creto.local".to_owned(),
+            certificate: PathBuf::from("node.crt"),
+            private_key: PathBuf::from("node.key"),
+        }
+    }
+}
+
+impl Default for WalSection {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("wal"), segment_bytes: 64 << 20, wal_bytes_max: 16 << 30, writes_in_flight_max: 1 }
+    }
+}
+
+impl Default for MailboxSection {
+    fn default() -> Self {
+        Self { messages_max: 100_000, bytes_max: 64 << 20, shard_bytes_max: 1 << 30, dedup_window_messages: 65_536 }
+    }
+}
+
+impl Default for NetSection {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            in_flight_messages_max: limits::IN_FLIGHT_MESSAGES_MAX,
+            batch_messages_max: BATCH_MESSAGES_MAX,
+            batch_bytes_max: limits::BATCH_BYTES_MAX as u64,
+            idle_timeout_s: 30,
+        }
+    }
+}
+
+impl Default for ControlSection {
+    fn default() -> Self {
+        Self { socket: PathBuf::from("control.sock") }
+    }
+}

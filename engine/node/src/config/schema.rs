@@ -1,0 +1,276 @@
+//! Every key there is: its kind, its range, what it means. Reading, showing, the template and the documentation all
+//! come from this one table, so none of them can forget a key.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use creto_envelope::limits;
+
+use super::value::{self, Written};
+use super::{BATCH_MESSAGES_MAX, Config, Cpus, LogFormat, LogLevel, SHARD_COUNT_MAX, Shards};
+
+/// One key, for documentation and completion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDoc {
+    /// Section without brackets.
+    pub section: &'static str,
+    /// Name inside the section.
+    pub name: &'static str,
+    /// Default in TOML.
+    pub default: String,
+    /// Values that are accepted.
+    pub accepts: String,
+    /// What it means.
+    pub doc: &'static str,
+    /// Environment variable that sets it.
+    pub variable: String,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    pub(super) doc: &'static str,
+    field: Field,
+}
+
+/// Where a value lives in [`Config`].
+#[derive(Debug)]
+struct Access<T> {
+    get: fn(&Config) -> &T,
+    set: fn(&mut Config) -> &mut T,
+}
+
+#[derive(Debug)]
+enum Field {
+    Address(Access<SocketAddr>),
+    /// `host:port` or nothing.
+    Endpoint(Access<String>),
+    /// A DNS-like name.
+    Domain(Access<String>),
+    Path(Access<PathBuf>),
+    Count(Access<u32>, RangeInclusive<u32>),
+    Size(Access<u64>, RangeInclusive<u64>),
+    Cpus(Access<Cpus>),
+    Shards(Access<Shards>),
+    Level(Access<LogLevel>),
+    Format(Access<LogFormat>),
+}
+
+macro_rules! at {
+    ($section:ident . $name:ident) => {
+        Access { get: |config| &config.$section.$name, set: |config| &mut config.$section.$name }
+    };
+}
+
+macro_rules! key {
+    ($section:ident . $name:ident, $kind:ident $(($range:expr))?, $doc:expr) => {
+        Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            doc: $doc,
+            field: Field::$kind(at!($section.$name) $(, $range)?),
+        }
+    };
+}
+
+/// Sections in the order of the documentation, each with what it is about.
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("node", "Who this node is, and where it keeps things."),
+    ("topology", "Which cores do the work. One shard is one core: it owns its connections, mailboxes and log."),
+    ("wal", "The log on disk. A message is acknowledged only when it is durable here."),
+    ("mailbox", "What one mailbox may hold. Beyond it senders get `MailboxFull`; nothing acknowledged is dropped."),
+    ("net", "What is accepted from the network."),
+    ("control", "The door for the operator: agents and their keys."),
+    ("log", "What the node says about itself, on standard error."),
+];
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// Every key, in the order of the documentation.
+pub(super) const KEYS: &[Key] = &[
+    key!(node.listen, Address, "UDP address for agents. Every shard listens on it; the kernel spreads connections."),
+    key!(node.advertise, Endpoint, "`host:port` that agents are told, when it differs from `listen`. Empty: the same."),
+    key!(node.data_dir, Path, "Folder of everything the node keeps. Relative to this file."),
+    key!(
+        node.trust_domain,
+        Domain,
+        "Trust domain in which agent names are unique. Part of every agent id: never change it."
+    ),
+    key!(node.certificate, Path, "TLS certificate (PEM). Relative to `data_dir`."),
+    key!(node.private_key, Path, "TLS private key (PEM), mode 0600. Relative to `data_dir`."),
+    key!(topology.cpus, Cpus, "CPUs to pin shards to: \"auto\", or a list such as \"0,2-3\"."),
+    key!(topology.shards, Shards, "Number of shards. \"auto\" is one per CPU."),
+    key!(wal.dir, Path, "Folder of the log; put it on the fastest durable device. Relative to `data_dir`."),
+    key!(wal.segment_bytes, Size(MIB..=4 * GIB), "Size of one preallocated segment file, a multiple of 4 KiB."),
+    key!(
+        wal.wal_bytes_max,
+        Size(4 * MIB..=64 * TIB),
+        "Most log that one shard keeps on disk; at least four segments. Full: senders get `StorageFull`."
+    ),
+    key!(
+        wal.writes_in_flight_max,
+        Count(1..=64),
+        "Most group commits of one shard on their way to the device at once."
+    ),
+    key!(mailbox.messages_max, Count(1..=10_000_000), "Most messages queued in one mailbox."),
+    key!(mailbox.bytes_max, Size(2 * MIB..=TIB), "Most bytes queued in one mailbox."),
+    key!(
+        mailbox.shard_bytes_max,
+        Size(64 * MIB..=4 * TIB),
+        "Most bytes queued on one shard, all its mailboxes together. They are held in memory."
+    ),
+    key!(
+        mailbox.dedup_window_messages,
+        Count(1024..=16_777_216),
+        "Message ids remembered per sender, so that a message sent again is stored once."
+    ),
+    key!(net.connections_max, Count(1..=1_000_000), "Most connections that one shard keeps open."),
+    key!(
+        net.in_flight_messages_max,
+        Count(1..=limits::IN_FLIGHT_MESSAGES_MAX),
+        "Most messages of one connection that wait for their acknowledgement."
+    ),
+    key!(net.batch_messages_max, Count(1..=BATCH_MESSAGES_MAX), "Most messages under one batch signature."),
+    key!(
+        net.batch_bytes_max,
+        Size(64 * KIB..=limits::BATCH_BYTES_MAX as u64),
+        "Most bytes of one signed batch. Less than 2 MiB also makes the largest message smaller."
+    ),
+    key!(net.idle_timeout_s, Count(1..=3600), "Seconds of silence after which a connection is closed."),
+    key!(control.socket, Path, "Unix socket of the control API, mode 0600. Relative to `data_dir`."),
+    key!(log.level, Level, "Least severe line that is written."),
+    key!(log.format, Format, "\"text\" for people, \"json\" for machines: one object per line."),
+];
+
+impl Key {
+    /// `section.name`
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// The environment variable that sets it.
+    pub(super) fn variable(&self) -> String {
+        format!("{}{}__{}", super::ENV_PREFIX, self.section.to_uppercase(), self.name.to_uppercase())
+    }
+
+    /// Sets the value from what was written, or says in one line what is wrong with it.
+    pub(super) fn read(&self, config: &mut Config, written: &Written<'_>) -> Result<(), String> {
+        match &self.field {
+            Field::Address(at) => *(at.set)(config) = read_address(written)?,
+            Field::Endpoint(at) => *(at.set)(config) = read_endpoint(written)?,
+            Field::Domain(at) => *(at.set)(config) = read_domain(written)?,
+            Field::Path(at) => *(at.set)(config) = read_path(written)?,
+            Field::Count(at, range) => *(at.set)(config) = value::read_count(written, range)?,
+            Field::Size(at, range) => *(at.set)(config) = value::read_size(written, range)?,
+            Field::Cpus(at) => *(at.set)(config) = value::read_cpus(written)?,
+            Field::Shards(at) => *(at.set)(config) = value::read_shards(written, SHARD_COUNT_MAX)?,
+            Field::Level(at) => *(at.set)(config) = value::read_word(written)?,
+            Field::Format(at) => *(at.set)(config) = value::read_word(written)?,
+        }
+        Ok(())
+    }
+
+    /// The value in TOML, so that reading it back gives the same.
+    pub(super) fn write(&self, config: &Config) -> String {
+        match &self.field {
+            Field::Address(at) => toml_string(&(at.get)(config).to_string()),
+            Field::Endpoint(at) | Field::Domain(at) => toml_string((at.get)(config)),
+            Field::Path(at) => toml_string(&(at.get)(config).to_string_lossy()),
+            Field::Count(at, _) => (at.get)(config).to_string(),
+            Field::Size(at, _) => toml_string(&value::size_text(*(at.get)(config))),
+            Field::Cpus(at) => toml_string(&(at.get)(config).to_string()),
+            Field::Shards(at) => match (at.get)(config) {
+                Shards::Auto => toml_string("auto"),
+                Shards::Exactly(count) => count.to_string(),
+            },
+            Field::Level(at) => toml_string(&(at.get)(config).to_string()),
+            Field::Format(at) => toml_string(&(at.get)(config).to_string()),
+        }
+    }
+
+    fn accepts(&self) -> String {
+        match &self.field {
+            Field::Address(_) => "`IP:port`".to_owned(),
+            Field::Endpoint(_) => "`host:port` or empty".to_owned(),
+            Field::Domain(_) => "a name: `a-z 0-9 . -`".to_owned(),
+            Field::Path(_) => "a path".to_owned(),
+            Field::Count(_, range) => format!("{} to {}", range.start(), range.end()),
+            Field::Size(_, range) => {
+                format!("{} to {}", value::size_text(*range.start()), value::size_text(*range.end()))
+            }
+            Field::Cpus(_) => "`\"auto\"`, `\"0,2-3\"`, `[0, 2, 3]`".to_owned(),
+            Field::Shards(_) => format!("`\"auto\"`, 1 to {SHARD_COUNT_MAX}"),
+            Field::Level(_) => words::<LogLevel>(),
+            Field::Format(_) => words::<LogFormat>(),
+        }
+    }
+}
+
+/// Every key for documentation.
+pub(super) fn docs() -> Vec<KeyDoc> {
+    let defaults = Config::default();
+    let doc = |key: &Key| KeyDoc {
+        section: key.section,
+        name: key.name,
+        default: key.write(&defaults),
+        accepts: key.accepts(),
+        doc: key.doc,
+        variable: key.variable(),
+    };
+    KEYS.iter().map(doc).collect()
+}
+
+/// `text` as a TOML basic string.
+pub(super) fn toml_string(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn words<W: value::Word>() -> String {
+    W::WORDS.iter().map(|(word, _)| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
+}
+
+fn read_address(written: &Written<'_>) -> Result<SocketAddr, String> {
+    let expected = || format!("expected an IP address and port such as \"127.0.0.1:7443\", found {}", written.found());
+    written.text().ok_or_else(expected)?.parse().map_err(|_| expected())
+}
+
+fn read_endpoint(written: &Written<'_>) -> Result<String, String> {
+    let expected = || format!("expected a host and port such as \"node-1.example:7443\", found {}", written.found());
+    let text = written.text().ok_or_else(expected)?;
+    let host_and_port = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let host_chars = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        !host.is_empty() && host.chars().all(host_chars) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if text.is_empty() || host_and_port { Ok(text.to_owned()) } else { Err(expected()) }
+}
+
+fn read_domain(written: &Written<'_>) -> Result<String, String> {
+    const DOMAIN_BYTES_MAX: usize = 255;
+    let expected = || {
+        format!(
+            "expected a name of lower-case letters, digits, dots and dashes, such as \"creto.local\", found {}",
+            written.found()
+        )
+    };
+    let text = written.text().ok_or_else(expected)?;
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= DOMAIN_BYTES_MAX && text.split('.').all(label) { Ok(text.to_owned()) } else { Err(expected()) }
+}
+
+fn read_path(written: &Written<'_>) -> Result<PathBuf, String> {
+    match written.text() {
+        Some(text) if !text.is_empty() && !text.contains('\0') => Ok(Path::new(text).to_owned()),
+        _ => Err(format!("expected a path, found {}", written.found())),
+    }
+}

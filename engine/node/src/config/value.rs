@@ -1,0 +1,308 @@
+//! The kinds of value a key may have: how each is read from what was written, and written so that it reads back.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// Highest CPU number that can be named; Linux is built for at most this many.
+const CPU_INDEX_MAX: u16 = 8191;
+
+/// Which CPUs shards are pinned to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cpus {
+    /// As many of the CPUs this process may use as there are shards, whole cores before their second threads.
+    #[default]
+    Auto,
+    /// Exactly these, in this order: shard 0 on the first.
+    List(Vec<u16>),
+}
+
+/// How many shards there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shards {
+    /// One per CPU.
+    #[default]
+    Auto,
+    /// This many.
+    Exactly(u16),
+}
+
+/// Least severe line that is written to the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what a human must act on.
+    Error,
+    /// And what may need one soon.
+    Warn,
+    /// And what the node did.
+    #[default]
+    Info,
+    /// And why.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A value as someone wrote it, before its key gave it a type.
+#[derive(Debug)]
+pub(super) enum Written<'a> {
+    /// A TOML string.
+    Text(Cow<'a, str>),
+    /// A TOML integer, in the range of any key.
+    Integer(i128),
+    /// A TOML array.
+    Array(Vec<Written<'a>>),
+    /// The text of an environment variable: the key decides what it means.
+    Variable(&'a str),
+    /// Anything that no key takes, by its name.
+    Other(&'static str),
+}
+
+impl Written<'_> {
+    /// What it is, for "found ...".
+    pub(super) fn found(&self) -> String {
+        match self {
+            Self::Text(text) => format!("the string {}", quoted(text)),
+            Self::Integer(number) => format!("the number {number}"),
+            Self::Array(_) => "an array".to_owned(),
+            Self::Variable(text) => quoted(text),
+            Self::Other(name) => (*name).to_owned(),
+        }
+    }
+
+    /// The text, if it is text.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Variable(text) => Some(text.trim()),
+            _ => None,
+        }
+    }
+
+    /// The whole number, if it is one.
+    pub(super) fn integer(&self) -> Option<i128> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Variable(text) => text.trim().replace('_', "").parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// A value of a fixed set of words.
+pub(super) trait Word: Copy + PartialEq + 'static {
+    /// Every value with its word.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word of this value.
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+}
+
+impl Word for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl Word for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl fmt::Display for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Exactly(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::List(cpus) => f.write_str(&cpu_list_text(cpus)),
+        }
+    }
+}
+
+/// Reads one of the words of `W`.
+pub(super) fn read_word<W: Word>(written: &Written<'_>) -> Result<W, String> {
+    let words = || W::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let Some(text) = written.text() else {
+        return Err(format!("expected one of {}, found {}", words(), written.found()));
+    };
+    match W::WORDS.iter().find(|(word, _)| *word == text) {
+        Some((_, value)) => Ok(*value),
+        None => match nearest(text, W::WORDS.iter().map(|(word, _)| *word)) {
+            Some(word) => Err(format!("{} is not one of {}: did you mean \"{word}\"?", quoted(text), words())),
+            None => Err(format!("expected one of {}, found {}", words(), written.found())),
+        },
+    }
+}
+
+/// Reads a whole number in `range`.
+pub(super) fn read_count(written: &Written<'_>, range: &RangeInclusive<u32>) -> Result<u32, String> {
+    let number = written.integer().ok_or_else(|| format!("expected a whole number, found {}", written.found()))?;
+    u32::try_from(number)
+        .ok()
+        .filter(|count| range.contains(count))
+        .ok_or_else(|| format!("{number} is out of range: from {} to {}", range.start(), range.end()))
+}
+
+/// Reads a size: a number of bytes, or a text like `64 MiB`.
+pub(super) fn read_size(written: &Written<'_>, range: &RangeInclusive<u64>) -> Result<u64, String> {
+    let expected = || format!("expected a size such as 4096 or \"64 MiB\", found {}", written.found());
+    let bytes = match (written.integer(), written.text()) {
+        (Some(bytes), _) => bytes,
+        (None, Some(text)) => size_from_text(text).ok_or_else(expected)?,
+        (None, None) => return Err(expected()),
+    };
+    u64::try_from(bytes).ok().filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+        let shown = u64::try_from(bytes).map_or_else(|_| bytes.to_string(), size_text);
+        format!("{shown} is out of range: from {} to {}", size_text(*range.start()), size_text(*range.end()))
+    })
+}
+
+/// Reads `"auto"`, a number or nothing else.
+pub(super) fn read_shards(written: &Written<'_>, shard_count_max: u16) -> Result<Shards, String> {
+    match (written.integer(), written.text()) {
+        (Some(number), _) => u16::try_from(number)
+            .ok()
+            .filter(|count| (1..=shard_count_max).contains(count))
+            .map(Shards::Exactly)
+            .ok_or_else(|| format!("{number} is out of range: from 1 to {shard_count_max}, or \"auto\"")),
+        (None, Some("auto")) => Ok(Shards::Auto),
+        _ => Err(format!("expected \"auto\" or a number of shards, found {}", written.found())),
+    }
+}
+
+/// Reads `"auto"`, a list like `"0,2-3"` or an array of numbers.
+pub(super) fn read_cpus(written: &Written<'_>) -> Result<Cpus, String> {
+    let expected =
+        || format!("expected \"auto\", a list such as \"0,2-3\" or an array of numbers, found {}", written.found());
+    let cpus = match written {
+        Written::Array(items) => {
+            let cpu = |item: &Written<'_>| item.integer().and_then(|number| u16::try_from(number).ok());
+            items.iter().map(cpu).collect::<Option<Vec<_>>>().ok_or_else(expected)?
+        }
+        _ => match written.text() {
+            Some("auto") => return Ok(Cpus::Auto),
+            Some(text) => cpu_list_from_text(text).ok_or_else(expected)?,
+            None => return Err(expected()),
+        },
+    };
+    if cpus.is_empty() {
+        return Err("the list of CPUs is empty: name at least one, or write \"auto\"".to_owned());
+    }
+    if let Some(cpu) = cpus.iter().find(|cpu| **cpu > CPU_INDEX_MAX) {
+        return Err(format!("CPU {cpu} is out of range: from 0 to {CPU_INDEX_MAX}"));
+    }
+    if let Some((_, cpu)) = cpus.iter().enumerate().find(|(index, cpu)| cpus[..*index].contains(cpu)) {
+        return Err(format!("CPU {cpu} is named twice: two shards on one CPU take turns"));
+    }
+    Ok(Cpus::List(cpus))
+}
+
+/// The numbers of a list like `0,2-3`, or nothing if it is not one.
+pub(crate) fn cpu_list_from_text(text: &str) -> Option<Vec<u16>> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last > CPU_INDEX_MAX {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    Some(cpus)
+}
+
+/// The list in its shortest form, in the same order: `0,2-3`.
+pub(crate) fn cpu_list_text(cpus: &[u16]) -> String {
+    let mut parts = Vec::new();
+    let mut rest = cpus;
+    while let Some(&first) = rest.first() {
+        let run = rest.iter().zip(first..).take_while(|(cpu, expect)| **cpu == *expect).count();
+        let last = rest[run - 1];
+        parts.push(if run < 2 { first.to_string() } else { format!("{first}-{last}") });
+        rest = &rest[run..];
+    }
+    parts.join(",")
+}
+
+/// Bytes as a person writes them, exact: `64 MiB`, `4097 B`.
+#[must_use]
+pub fn size_text(bytes: u64) -> String {
+    let (unit, shift) = match bytes.trailing_zeros() {
+        _ if bytes == 0 => ("B", 0),
+        40.. => ("TiB", 40),
+        30.. => ("GiB", 30),
+        20.. => ("MiB", 20),
+        10.. => ("KiB", 10),
+        _ => ("B", 0),
+    };
+    format!("{} {unit}", bytes >> shift)
+}
+
+fn size_from_text(text: &str) -> Option<i128> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let number: i128 = text[..digits].replace('_', "").parse().ok()?;
+    let unit: i128 = match text[digits..].trim() {
+        "B" | "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+/// The candidate that was probably meant, if one is near enough.
+pub(super) fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let text = text.to_lowercase();
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(&text, &candidate.to_lowercase()), candidate))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The text between quotes, cut short, with nothing in it that moves a terminal's cursor.
+pub(super) fn quoted(text: &str) -> String {
+    const SHOWN_CHARS_MAX: usize = 60;
+    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    format!("\"{shown}\"")
+}
