@@ -1,1 +1,22 @@
-//! creto-policy.
+//! What a shard must know to decide who may do what: the agents, their keys, and the policy.
+//!
+//! Control builds a [`Snapshot`] after every change and hands it to the shards, which hold it and never ask control
+//! on the message's path. A shard keeps a [`DecisionTable`] beside
+//! it, so that a pair of agents that talks is decided once and looked up afterwards.
+//!
+//! The answer is **no** unless there is a reason for yes: no policy, no agent, a validity that is over, a decision
+//! from another snapshot or past its lifetime are all a typed [`Decision::Deny`] or a fresh evaluation, never a guess.
+//!
+//! This crate is pure: time is an argument, nothing is read, nothing is random, and the order of no map is visible.
+#![forbid(unsafe_code)]
+
+mod decide;
+#[cfg(test)]
+mod fixture;
+mod id_map;
+mod principal;
+mod snapshot;
+
+pub use decide::{Action, Decision, DecisionStats, DecisionTable, decide};
+pub use principal::{OrganizationId, Principal};
+pub use snapshot::{Policy, PrincipalError, Snapshot, SnapshotBuilder};

@@ -1,0 +1,29 @@
+//! Records for the tests of this crate. Nothing here verifies signatures, so the keys are patterns.
+
+use std::sync::Arc;
+
+use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
+
+pub(crate) fn agent(name: &str) -> AgentId {
+    AgentId::derive(&TrustDomain::default(), &AgentName::parse(name).unwrap())
+}
+
+pub(crate) fn record(name: &str, version: u32, valid_ms: std::ops::Range<u64>) -> Arc<SignedKeyRecord> {
+    let pattern = u8::try_from(version % 256).unwrap();
+    Arc::new(SignedKeyRecord {
+        record: KeyRecord {
+            version,
+            state: AgentState::Active,
+            valid_from_ms: valid_ms.start,
+            valid_until_ms: valid_ms.end,
+            ed25519: [pattern; 32],
+            x25519: [pattern; 32],
+            ml_dsa_65: Box::new([pattern; 1952]),
+            ml_kem_768: Box::new([pattern; 1184]),
+            name: AgentName::parse(name).unwrap(),
+            trust_domain: TrustDomain::default(),
+        },
+        ed25519: [0; 64],
+        ml_dsa_65: Box::new([0; 3309]),
+    })
+}

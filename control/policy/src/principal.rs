@@ -1,0 +1,172 @@
+//! One agent as a shard sees it: who it is, whether it may act, and every version of its keys.
+
+use std::sync::Arc;
+
+use creto_envelope::{AgentId, AgentState, KeyId, RejectCode, SignedKeyRecord};
+
+#[cfg(test)]
+mod tests;
+
+/// An organization inside one snapshot. Equal numbers mean the same organization of the same trust domain.
+///
+/// The number means nothing in a snapshot that another builder made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OrganizationId(pub(crate) u32);
+
+/// One agent, with all versions of its key record. Cheap to clone: the records are shared.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    agent: AgentId,
+    organization: OrganizationId,
+    state: AgentState,
+    // A copy of what every decision reads, so that it does not follow a pointer to a record of seven kilobytes.
+    valid_from_ms: u64,
+    valid_until_ms: u64,
+    current_key: KeyId,
+    /// Never empty, versions strictly ascending: `SnapshotBuilder::insert` holds this.
+    records: Arc<[VersionedRecord]>,
+}
+
+#[derive(Debug)]
+struct VersionedRecord {
+    version: u32,
+    key: KeyId,
+    record: Arc<SignedKeyRecord>,
+}
+
+impl Principal {
+    /// Which agent this is.
+    #[must_use]
+    pub fn agent(&self) -> AgentId {
+        self.agent
+    }
+
+    /// The organization that its name begins with.
+    #[must_use]
+    pub fn organization(&self) -> OrganizationId {
+        self.organization
+    }
+
+    /// Whether it may act, as control says: the state inside a record is only what it was when the record was made.
+    #[must_use]
+    pub fn state(&self) -> AgentState {
+        self.state
+    }
+
+    /// The newest key record.
+    #[must_use]
+    pub fn current(&self) -> &Arc<SignedKeyRecord> {
+        &self.newest().record
+    }
+
+    /// The version of the newest key record.
+    #[must_use]
+    pub fn current_version(&self) -> u32 {
+        self.newest().version
+    }
+
+    /// The key record of `version`, if this agent ever had it.
+    #[must_use]
+    pub fn key_record(&self, version: u32) -> Option<&Arc<SignedKeyRecord>> {
+        let index = self.records.binary_search_by_key(&version, |known| known.version).ok()?;
+        Some(&self.records[index].record)
+    }
+
+    /// The key record of `version`, if what it signs counts at `now_ms`.
+    ///
+    /// # Errors
+    /// [`RejectCode::UnknownKeyVersion`], [`RejectCode::KeyNotYetValid`] or [`RejectCode::KeyExpired`].
+    pub fn valid_key_record(&self, version: u32, now_ms: u64) -> Result<&Arc<SignedKeyRecord>, RejectCode> {
+        let signed = self.key_record(version).ok_or(RejectCode::UnknownKeyVersion)?;
+        check_validity(signed.record.valid_from_ms, signed.record.valid_until_ms, now_ms)?;
+        Ok(signed)
+    }
+
+    /// Whether one of its records, of whatever version, holds this encryption key.
+    #[must_use]
+    pub fn has_key_id(&self, key: &KeyId) -> bool {
+        self.current_key == *key || self.records.iter().any(|known| known.key == *key)
+    }
+
+    /// Whether it may act at `now_ms`: it is active and its current keys are valid.
+    ///
+    /// # Errors
+    /// [`RejectCode::AgentSuspended`], [`RejectCode::AgentRevoked`], [`RejectCode::KeyNotYetValid`] or
+    /// [`RejectCode::KeyExpired`].
+    pub fn may_act(&self, now_ms: u64) -> Result<(), RejectCode> {
+        match self.state {
+            AgentState::Active => check_validity(self.valid_from_ms, self.valid_until_ms, now_ms),
+            AgentState::Suspended => Err(RejectCode::AgentSuspended),
+            AgentState::Revoked => Err(RejectCode::AgentRevoked),
+        }
+    }
+
+    /// The next moment after `now_ms` at which the current keys begin or cease to be valid.
+    pub(crate) fn next_validity_change_ms(&self, now_ms: u64) -> u64 {
+        [self.valid_from_ms, self.valid_until_ms]
+            .into_iter()
+            .filter(|&edge_ms| edge_ms > now_ms)
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// `records` is not empty, all of `agent`, with versions that strictly ascend.
+    pub(crate) fn new(
+        agent: AgentId,
+        organization: OrganizationId,
+        state: AgentState,
+        records: impl IntoIterator<Item = Arc<SignedKeyRecord>>,
+    ) -> Self {
+        let records: Arc<[VersionedRecord]> = records
+            .into_iter()
+            .map(|record| VersionedRecord { version: record.record.version, key: record.record.key_id(), record })
+            .collect();
+        assert!(records.is_sorted_by(|a, b| a.version < b.version), "key record versions strictly ascend");
+        let newest = records.last().expect("a principal has at least one key record");
+        let (valid_from_ms, valid_until_ms) = (newest.record.record.valid_from_ms, newest.record.record.valid_until_ms);
+        Self { agent, organization, state, valid_from_ms, valid_until_ms, current_key: newest.key, records }
+    }
+
+    pub(crate) fn set_state(&mut self, state: AgentState) {
+        self.state = state;
+    }
+
+    /// Everything that a decision can depend on, as one number.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let [a, b] = self.agent.0.as_chunks::<8>().0 else { unreachable!("an agent id is two times eight bytes") };
+        let state_and_version = u64::from(self.state as u8) << 32 | u64::from(self.current_version());
+        [
+            u64::from_le_bytes(*a),
+            u64::from_le_bytes(*b),
+            u64::from(self.organization.0),
+            state_and_version,
+            self.valid_from_ms,
+            self.valid_until_ms,
+        ]
+        .into_iter()
+        .fold(0, mix)
+    }
+
+    fn newest(&self) -> &VersionedRecord {
+        self.records.last().expect("a principal has at least one key record")
+    }
+}
+
+fn check_validity(from_ms: u64, until_ms: u64, now_ms: u64) -> Result<(), RejectCode> {
+    // The end decides first: a record whose window is empty is never valid, whatever the clock says.
+    if now_ms >= until_ms {
+        Err(RejectCode::KeyExpired)
+    } else if now_ms < from_ms {
+        Err(RejectCode::KeyNotYetValid)
+    } else {
+        Ok(())
+    }
+}
+
+/// Folds `value` into `seed`: the two halves of a full product depend on every bit of both.
+pub(crate) fn mix(seed: u64, value: u64) -> u64 {
+    let product = u128::from(seed ^ 0x9e37_79b9_7f4a_7c15) * u128::from(value ^ 0xd6e8_feb8_6659_fd93);
+    let halves = product.to_le_bytes();
+    let [low, high] = halves.as_chunks::<8>().0 else { unreachable!("sixteen bytes are two times eight") };
+    u64::from_le_bytes(*low) ^ u64::from_le_bytes(*high)
+}

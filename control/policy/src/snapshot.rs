@@ -1,0 +1,170 @@
+//! The state of control at one epoch, immutable, shared by all shards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use creto_envelope::{AgentId, AgentState, SignedKeyRecord, TrustDomain};
+use thiserror::Error;
+
+use crate::id_map::AgentMap;
+use crate::principal::{OrganizationId, Principal, mix};
+
+#[cfg(test)]
+mod tests;
+
+/// Which agents may talk to which, in the form that a decision evaluates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Agents of one organization may talk to each other and look each other up; nobody else.
+    SameOrganization,
+}
+
+/// Agents, keys and policy at one epoch.
+///
+/// A snapshot never changes. Whatever changes in control makes a new one with a higher epoch.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    epoch: u64,
+    fingerprint: u64,
+    policy: Option<Policy>,
+    agents: AgentMap<Principal>,
+}
+
+impl Snapshot {
+    /// What a shard starts with: epoch 0, nobody is known, no policy is loaded and every decision is a deny.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { epoch: 0, fingerprint: 0, policy: None, agents: AgentMap::default() }
+    }
+
+    /// Counts the changes of control, from 1. Zero is [`Snapshot::empty`].
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The agent with this id.
+    #[must_use]
+    pub fn principal(&self, agent: &AgentId) -> Option<&Principal> {
+        self.agents.get(agent)
+    }
+
+    /// How many agents there are, whatever their state.
+    #[must_use]
+    pub fn agent_count(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// The policy, if one is loaded.
+    #[must_use]
+    pub fn policy(&self) -> Option<Policy> {
+        self.policy
+    }
+
+    /// Epoch, and a digest of all that decisions read: both key record versions of any pair are in it.
+    ///
+    /// The epoch alone would do if every builder counted it right. The digest makes a table that meets two snapshots
+    /// under one epoch start afresh instead of answering from the wrong one.
+    pub(crate) fn stamp(&self) -> (u64, u64) {
+        (self.epoch, self.fingerprint)
+    }
+}
+
+/// Why an agent cannot be part of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum PrincipalError {
+    /// an agent without a key record; give at least one
+    #[error("an agent without a key record; give at least one")]
+    NoRecord,
+    /// key records of two agents; insert each agent by itself
+    #[error("key records of the agents {0} and {1}; insert each agent by itself")]
+    MixedAgents(AgentId, AgentId),
+    /// key record versions that do not ascend; give each version once, oldest first
+    #[error("key record version {1} follows version {0}; give each version once, oldest first")]
+    VersionOrder(u32, u32),
+}
+
+/// Collects agents and policy, and makes snapshots of them. It may be kept and built from again and again.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotBuilder {
+    policy: Option<Policy>,
+    agents: AgentMap<Principal>,
+    organizations: BTreeMap<(TrustDomain, String), OrganizationId>,
+}
+
+impl SnapshotBuilder {
+    /// Nobody, and no policy.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nobody, and `policy`.
+    #[must_use]
+    pub fn with_policy(policy: Policy) -> Self {
+        Self { policy: Some(policy), ..Self::default() }
+    }
+
+    /// Sets the policy; `None` unloads it, and then everything is denied.
+    pub fn set_policy(&mut self, policy: Option<Policy>) {
+        self.policy = policy;
+    }
+
+    /// Adds an agent with all versions of its key record, oldest first, or replaces the one with the same id.
+    ///
+    /// The signatures on the records are taken as verified.
+    ///
+    /// # Errors
+    /// [`PrincipalError`]; the builder is then as it was.
+    pub fn insert(&mut self, state: AgentState, records: Vec<Arc<SignedKeyRecord>>) -> Result<AgentId, PrincipalError> {
+        let first = &records.first().ok_or(PrincipalError::NoRecord)?.record;
+        let agent = first.agent_id();
+        for pair in records.windows(2) {
+            let (older, newer) = (&pair[0].record, &pair[1].record);
+            let newer_agent = newer.agent_id();
+            if newer_agent != agent {
+                return Err(PrincipalError::MixedAgents(agent, newer_agent));
+            }
+            if newer.version <= older.version {
+                return Err(PrincipalError::VersionOrder(older.version, newer.version));
+            }
+        }
+        let organization = (first.trust_domain.clone(), first.name.organization().to_owned());
+        let next =
+            u32::try_from(self.organizations.len()).expect("fewer than four billion organizations fit in memory");
+        let organization = *self.organizations.entry(organization).or_insert(OrganizationId(next));
+        self.agents.insert(agent, Principal::new(agent, organization, state, records));
+        Ok(agent)
+    }
+
+    /// Changes whether an agent may act. Returns whether the agent is known.
+    pub fn set_state(&mut self, agent: &AgentId, state: AgentState) -> bool {
+        self.agents.get_mut(agent).map(|principal| principal.set_state(state)).is_some()
+    }
+
+    /// Forgets an agent. Returns whether it was known.
+    pub fn remove(&mut self, agent: &AgentId) -> bool {
+        self.agents.remove(agent).is_some()
+    }
+
+    /// The agent with this id, as the next snapshot will hold it.
+    #[must_use]
+    pub fn principal(&self, agent: &AgentId) -> Option<&Principal> {
+        self.agents.get(agent)
+    }
+
+    /// Makes a snapshot. `epoch` is above zero and above that of every earlier snapshot with other content.
+    #[must_use]
+    pub fn build(&self, epoch: u64) -> Snapshot {
+        assert!(epoch > 0, "epoch 0 is the empty snapshot's");
+        // A sum, because it does not depend on the order of the map.
+        let agents = self.agents.values().map(Principal::fingerprint).fold(0, u64::wrapping_add);
+        let policy = match self.policy {
+            None => 0,
+            Some(Policy::SameOrganization) => 1,
+        };
+        Snapshot { epoch, fingerprint: mix(mix(0, policy), agents), policy: self.policy, agents: self.agents.clone() }
+    }
+}

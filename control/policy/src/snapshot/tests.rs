@@ -1,0 +1,83 @@
+use creto_envelope::{AgentId, AgentState};
+
+use crate::fixture::{agent, record};
+use crate::{Policy, PrincipalError, Snapshot, SnapshotBuilder};
+
+#[test]
+fn the_empty_snapshot_has_epoch_zero_and_knows_nobody() {
+    let snapshot = Snapshot::empty();
+    assert_eq!((snapshot.epoch(), snapshot.agent_count(), snapshot.policy()), (0, 0, None));
+    assert!(snapshot.principal(&AgentId::ZERO).is_none());
+}
+
+#[test]
+fn a_snapshot_does_not_change_with_its_builder() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let id = builder.insert(AgentState::Active, vec![record("acme/a", 1, 0..10)]).unwrap();
+    let before = builder.build(1);
+    assert!(builder.set_state(&id, AgentState::Revoked));
+    builder.insert(AgentState::Active, vec![record("acme/b", 1, 0..10)]).unwrap();
+    let after = builder.build(2);
+    assert_eq!(before.principal(&id).unwrap().state(), AgentState::Active);
+    assert_eq!(before.agent_count(), 1);
+    assert_eq!(after.principal(&id).unwrap().state(), AgentState::Revoked);
+    assert_eq!(after.agent_count(), 2);
+    assert!(builder.remove(&id) && !builder.remove(&id) && !builder.set_state(&id, AgentState::Active));
+}
+
+#[test]
+fn organizations_are_equal_by_name_and_trust_domain() {
+    let mut builder = SnapshotBuilder::new();
+    for name in ["acme/a", "acme/b", "acm/e"] {
+        builder.insert(AgentState::Active, vec![record(name, 1, 0..10)]).unwrap();
+    }
+    let mut elsewhere = (*record("acme/a", 1, 0..10)).clone();
+    elsewhere.record.trust_domain = creto_envelope::TrustDomain::parse("other.local").unwrap();
+    let elsewhere = builder.insert(AgentState::Active, vec![elsewhere.into()]).unwrap();
+    let organization = |id| builder.principal(&id).unwrap().organization();
+    assert_eq!(organization(agent("acme/a")), organization(agent("acme/b")));
+    assert_ne!(organization(agent("acme/a")), organization(agent("acm/e")));
+    assert_ne!(organization(agent("acme/a")), organization(elsewhere));
+}
+
+#[test]
+fn records_that_do_not_make_one_agent_are_refused_and_change_nothing() {
+    let mut builder = SnapshotBuilder::new();
+    assert_eq!(builder.insert(AgentState::Active, vec![]), Err(PrincipalError::NoRecord));
+    assert_eq!(
+        builder.insert(AgentState::Active, vec![record("acme/a", 1, 0..1), record("acme/b", 2, 0..1)]),
+        Err(PrincipalError::MixedAgents(agent("acme/a"), agent("acme/b")))
+    );
+    for (first, second) in [(2, 1), (1, 1)] {
+        assert_eq!(
+            builder.insert(AgentState::Active, vec![record("acme/a", first, 0..1), record("acme/a", second, 0..1)]),
+            Err(PrincipalError::VersionOrder(first, second))
+        );
+    }
+    assert_eq!(builder.build(1).agent_count(), 0);
+}
+
+#[test]
+fn the_digest_sees_every_input_of_a_decision_and_no_order() {
+    let build = |names: &[&str], version, valid: std::ops::Range<u64>, state, policy| {
+        let mut builder = SnapshotBuilder::with_policy(policy);
+        // Interned first, so that the numbers of the organizations do not depend on the order below.
+        builder.insert(state, vec![record("acme/z", 1, 0..1)]).unwrap();
+        for name in names {
+            builder.insert(state, vec![record(name, version, valid.clone())]).unwrap();
+        }
+        builder.build(1).stamp().1
+    };
+    let (active, same) = (AgentState::Active, Policy::SameOrganization);
+    let base = build(&["acme/a", "acme/b"], 1, 0..10, active, same);
+    assert_eq!(base, build(&["acme/b", "acme/a"], 1, 0..10, active, same));
+    assert_ne!(base, build(&["acme/a"], 1, 0..10, active, same));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 2, 0..10, active, same));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 1..10, active, same));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 0..11, active, same));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 0..10, AgentState::Suspended, same));
+    let mut unloaded = SnapshotBuilder::new();
+    let nobody = unloaded.build(1).stamp().1;
+    unloaded.set_policy(Some(same));
+    assert_ne!(nobody, unloaded.build(1).stamp().1);
+}
