@@ -1,0 +1,54 @@
+//! QUIC transport parameters, for the node and for agents.
+//!
+//! Stated, so that nobody has to look them up: congestion control is CUBIC with quinn's initial window of about 14 KB,
+//! loss after 3 packets or 9/8 RTT, MTU discovery up to [`NetLimits::mtu_upper_bound`], no datagram extension, no
+//! unidirectional streams, no spin bit.
+
+use std::time::Duration;
+
+use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+use crate::limits::NetLimits;
+
+/// Packets that a peer may receive before it must acknowledge. Bulk runs at tens of thousands of packets a second on
+/// one connection: an acknowledgement for every second packet is a third of the receiver's work.
+const ACK_ELICITING_THRESHOLD: u32 = 10;
+/// Longest time that a peer may keep an acknowledgement back.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
+/// Interval of an agent's keep-alive packets: a third of the idle timeout, so two may be lost.
+const AGENT_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Transport of the node's side.
+pub fn server_transport(limits: &NetLimits) -> TransportConfig {
+    let mut transport = common(limits);
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams_per_connection_max))
+        .keep_alive_interval(limits.keep_alive_ms.map(|ms| Duration::from_millis(u64::from(ms))));
+    transport
+}
+
+/// Transport of an agent's side: the same windows, keep-alives on, no streams opened by the node.
+pub fn client_transport(limits: &NetLimits) -> TransportConfig {
+    let mut transport = common(limits);
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(0)).keep_alive_interval(Some(AGENT_KEEP_ALIVE));
+    transport
+}
+
+fn common(limits: &NetLimits) -> TransportConfig {
+    let mut ack_frequency = AckFrequencyConfig::default();
+    ack_frequency.ack_eliciting_threshold(VarInt::from_u32(ACK_ELICITING_THRESHOLD)).max_ack_delay(Some(ACK_DELAY_MAX));
+    let mut mtu_discovery = MtuDiscoveryConfig::default();
+    mtu_discovery.upper_bound(limits.mtu_upper_bound);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(limits.stream_window_bytes))
+        .receive_window(VarInt::from_u32(limits.connection_window_bytes))
+        .send_window(limits.send_window_bytes)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(limits.idle_timeout_ms))))
+        .mtu_discovery_config(Some(mtu_discovery))
+        .ack_frequency_config(Some(ack_frequency))
+        .allow_spin(false);
+    transport
+}
