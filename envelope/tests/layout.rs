@@ -1,32 +1,15 @@
 //! What is written is what is read, and nothing malformed is read at all.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test stops where it is wrong")]
 
+#[allow(dead_code, reason = "each test file takes what it needs")]
+mod sample;
+
 use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequence};
 use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, nonce};
-use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, WRAPPED_KEY_BYTES};
-use creto_envelope::{
-    AgentId, BatchHeader, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, KeyId, MessageId, RejectCode, Statement,
-};
+use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX};
+use creto_envelope::{AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, KeyId, MessageId, RejectCode};
 use proptest::prelude::*;
-
-/// An aligned copy of bytes: what the framing layer hands out.
-fn aligned(bytes: &[u8]) -> rkyv::util::AlignedVec {
-    let mut out = rkyv::util::AlignedVec::new();
-    out.extend_from_slice(bytes);
-    out
-}
-
-fn header(plaintext_bytes: usize) -> EnvelopeHeader {
-    let id = MessageId::from_parts(1_700_000_000_000, [7; 10]);
-    EnvelopeHeader::sealed(AgentId([1; 16]), AgentId([2; 16]), KeyId([3; 16]), id, 1_700_000_000_001, plaintext_bytes)
-        .unwrap()
-}
-
-fn envelope(plaintext_bytes: usize) -> Vec<u8> {
-    let mut bytes = header(plaintext_bytes).to_bytes().to_vec();
-    bytes.resize(bytes.len() + WRAPPED_KEY_BYTES + plaintext_bytes + AEAD_TAG_BYTES, 0xab);
-    bytes
-}
+use sample::{aligned, batch_header, envelope};
 
 #[track_caller]
 fn check_rejected(change: impl FnOnce(&mut Vec<u8>), expect: RejectCode) {
@@ -79,27 +62,6 @@ fn a_payload_above_the_limit_gets_no_header() {
     let make = |bytes| EnvelopeHeader::sealed(AgentId::ZERO, AgentId::ZERO, KeyId::ZERO, id, 0, bytes).map(|_| ());
     assert_eq!(make(PAYLOAD_PLAINTEXT_BYTES_MAX), Ok(()));
     assert_eq!(make(PAYLOAD_PLAINTEXT_BYTES_MAX + 1), Err(RejectCode::EnvelopeOversized));
-}
-
-#[test]
-fn reject_codes_are_unique_and_find_themselves() {
-    for pair in RejectCode::ALL.windows(2) {
-        assert!(pair[0].as_u16() < pair[1].as_u16(), "{:?} comes before {:?}", pair[0], pair[1]);
-    }
-    for &code in RejectCode::ALL {
-        assert_eq!(RejectCode::from_u16(code.as_u16()), Some(code));
-    }
-}
-
-fn batch_header(tree_size: u32) -> BatchHeader {
-    let statement = Statement {
-        sender: AgentId([1; 16]),
-        key_record_version: 3,
-        tree_size,
-        root: [9; 32],
-        signed_at_ms: 1_700_000_000_002,
-    };
-    BatchHeader::new(&statement, &[4; 64], &[5; 3309])
 }
 
 proptest! {

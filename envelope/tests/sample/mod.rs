@@ -1,0 +1,144 @@
+//! Well-formed values to start from, and buffers as the framing layer hands them out.
+
+use creto_envelope::control::{KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole};
+use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::limits::{AEAD_TAG_BYTES, WRAPPED_KEY_BYTES};
+use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
+use creto_envelope::{
+    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, FrameType, KeyId, KeyRecord, MessageId, RejectCode,
+    SignedKeyRecord, Statement, TrustDomain,
+};
+use rkyv::util::AlignedVec;
+
+/// A copy that starts at a multiple of eight.
+pub(crate) fn aligned(bytes: &[u8]) -> AlignedVec {
+    let mut out = AlignedVec::new();
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// A header of the sealed suite for this many bytes of plaintext.
+pub(crate) fn envelope_header(plaintext_bytes: usize) -> EnvelopeHeader {
+    let id = MessageId::from_parts(1_700_000_000_000, [7; 10]);
+    EnvelopeHeader::sealed(AgentId([1; 16]), AgentId([2; 16]), KeyId([3; 16]), id, 1_700_000_000_001, plaintext_bytes)
+        .unwrap()
+}
+
+/// An envelope with this many bytes of plaintext; nobody can open it.
+pub(crate) fn envelope(plaintext_bytes: usize) -> Vec<u8> {
+    let mut bytes = envelope_header(plaintext_bytes).to_bytes().to_vec();
+    bytes.resize(bytes.len() + WRAPPED_KEY_BYTES + plaintext_bytes + AEAD_TAG_BYTES, 0xab);
+    bytes
+}
+
+/// A batch header that announces this many envelopes; its signatures are noise.
+pub(crate) fn batch_header(tree_size: u32) -> BatchHeader {
+    let statement = Statement {
+        sender: AgentId([1; 16]),
+        key_record_version: 3,
+        tree_size,
+        root: [9; 32],
+        signed_at_ms: 1_700_000_000_002,
+    };
+    BatchHeader::new(&statement, &[4; 64], &[5; 3309])
+}
+
+/// A key record whose keys are noise and whose ids fit them.
+pub(crate) fn key_record() -> KeyRecord {
+    KeyRecord {
+        version: 2,
+        state: AgentState::Active,
+        valid_from_ms: 1_700_000_000_000,
+        valid_until_ms: 1_800_000_000_000,
+        ed25519: [1; 32],
+        x25519: [2; 32],
+        ml_dsa_65: Box::new([3; 1952]),
+        ml_kem_768: Box::new([4; 1184]),
+        name: AgentName::parse("acme/planner").unwrap(),
+        trust_domain: TrustDomain::default(),
+    }
+}
+
+/// [`key_record`] with noise for signatures.
+pub(crate) fn signed_key_record() -> SignedKeyRecord {
+    SignedKeyRecord { record: key_record(), ed25519: [5; 64], ml_dsa_65: Box::new([6; 3309]) }
+}
+
+/// A whole Deliver frame with messages of these plaintext lengths and path lengths.
+pub(crate) fn deliver_frame(with_header: bool, messages: &[(usize, usize)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let header = batch_header(9).to_bytes();
+    let mut encoder = DeliverEncoder::begin(&mut out, with_header.then_some(&header[..]));
+    for (index, &(plaintext_bytes, path_nodes)) in (0..).zip(messages) {
+        encoder.push(&MessageToDeliver {
+            mailbox_sequence: 1_000 + u64::from(index),
+            leaf_index: index,
+            attempt: 1,
+            salt: &[8; 16],
+            path: &vec![[6; 32]; path_nodes],
+            envelope: &envelope(plaintext_bytes),
+        });
+    }
+    encoder.finish();
+    out
+}
+
+/// A whole SignedBatch frame with envelopes of these plaintext lengths.
+pub(crate) fn signed_batch_frame(plaintext_lengths: &[usize]) -> Vec<u8> {
+    let envelopes: Vec<_> = plaintext_lengths.iter().map(|&length| envelope(length)).collect();
+    let header = batch_header(u32::try_from(envelopes.len()).unwrap());
+    let mut out = Vec::new();
+    let entries = envelopes.iter().map(|envelope| (&[0x5a; 16], &envelope[..]));
+    creto_envelope::batch::encode_signed_batch(&mut out, 42, &header, entries).unwrap();
+    out
+}
+
+/// One whole frame of each type (two of Deliver: with and without a batch header).
+pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
+    fn frame(frame_type: FrameType, encode: impl FnOnce(&mut Vec<u8>)) -> (FrameType, Vec<u8>) {
+        let mut out = Vec::new();
+        encode(&mut out);
+        (frame_type, out)
+    }
+    let login =
+        Login { agent: AgentId([1; 16]), key_record_version: 2, ed25519: [4; 64], ml_dsa_65: Box::new([5; 3309]) };
+    let accepted = LoginAccepted {
+        node_time_ms: 1_700_000_000_003,
+        shard_index: 1,
+        shard_count: 2,
+        in_flight_messages_max: 16_384,
+        batch_messages_max: 1_024,
+        batch_bytes_max: 2 * 1024 * 1024,
+    };
+    let ack = SubmitAck {
+        through_sequence: 7,
+        results: vec![
+            SubmitResult { sequence: 6, index: 3, code: RejectCode::PolicyDenied.as_u16() },
+            SubmitResult { sequence: 7, index: WHOLE_BATCH, code: RejectCode::BadSignature.as_u16() },
+        ],
+    };
+    vec![
+        frame(FrameType::StreamOpen, |out| StreamOpen { role: StreamRole::Submit }.encode(out)),
+        frame(FrameType::Login, |out| login.encode(out)),
+        frame(FrameType::LoginAccepted, |out| accepted.encode(out)),
+        frame(FrameType::Reject, |out| {
+            Reject { code: 500, retry_after_ms: 250, context: [9; 16] }.encode(out);
+        }),
+        frame(FrameType::KeyRecordRequest, |out| {
+            KeyRecordRequest { agent: AgentId([2; 16]), version: 1 }.encode(out);
+        }),
+        frame(FrameType::KeyRecordResponse, |out| {
+            creto_envelope::control::encode_key_record_response(out, &signed_key_record());
+        }),
+        (FrameType::SignedBatch, signed_batch_frame(&[0, 5, 32])),
+        frame(FrameType::SubmitAck, |out| ack.encode(out)),
+        frame(FrameType::Subscribe, |out| Subscribe { mailbox: AgentId([2; 16]) }.encode(out)),
+        frame(FrameType::Subscribed, |out| {
+            Subscribed { mailbox: AgentId([2; 16]), queued_messages: 12 }.encode(out);
+        }),
+        frame(FrameType::Credit, |out| Credit { messages: 256, bytes: 1_048_576 }.encode(out)),
+        (FrameType::Deliver, deliver_frame(true, &[(0, 4), (5, 1)])),
+        (FrameType::Deliver, deliver_frame(false, &[(3, 0)])),
+        frame(FrameType::ConsumerAck, |out| ConsumerAck { sequences: vec![1_000, 1_001] }.encode(out)),
+    ]
+}
