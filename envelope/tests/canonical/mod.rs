@@ -1,0 +1,113 @@
+//! The oracle of the formats: parses bytes and writes down again what it understood.
+//!
+//! Every format here has one encoding of each value. So whatever is accepted must come back byte for byte, and a change
+//! of any byte is either refused or shows as exactly that change. The fuzz targets hold the parsers to the same rule.
+
+use creto_envelope::batch::{
+    BATCH_HEADER_BYTES, BatchHeader, BatchHeaderView, BatchView, encode_signed_batch, parse_submit_sequence,
+};
+use creto_envelope::control::{KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, encode_key_record_response};
+use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::submit::SubmitAck;
+use creto_envelope::{EnvelopeHeader, EnvelopeView, FrameType, RejectCode, SignedKeyRecord};
+
+/// Parses the body of a frame, which starts at a multiple of eight, and encodes it again: the whole frame.
+pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, RejectCode> {
+    let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
+    match frame_type {
+        FrameType::StreamOpen => StreamOpen::parse(body)?.encode(&mut out),
+        FrameType::Login => Login::parse(body)?.encode(&mut out),
+        FrameType::LoginAccepted => LoginAccepted::parse(body)?.encode(&mut out),
+        FrameType::Reject => Reject::parse(body)?.encode(&mut out),
+        FrameType::KeyRecordRequest => KeyRecordRequest::parse(body)?.encode(&mut out),
+        FrameType::KeyRecordResponse => encode_key_record_response(&mut out, &SignedKeyRecord::parse(body)?),
+        FrameType::SignedBatch => reencode_signed_batch(body, &mut out)?,
+        FrameType::SubmitAck => SubmitAck::parse(body)?.encode(&mut out),
+        FrameType::Subscribe => Subscribe::parse(body)?.encode(&mut out),
+        FrameType::Subscribed => Subscribed::parse(body)?.encode(&mut out),
+        FrameType::Credit => Credit::parse(body)?.encode(&mut out),
+        FrameType::Deliver => reencode_deliver(body, &mut out)?,
+        FrameType::ConsumerAck => ConsumerAck::parse(body)?.encode(&mut out),
+        unknown => panic!("{unknown:?} has no oracle yet: add it here"),
+    }
+    Ok(out)
+}
+
+/// Parses bytes as one envelope and writes its fields down again.
+pub(crate) fn reencode_envelope(bytes: &[u8]) -> Result<Vec<u8>, RejectCode> {
+    let view = EnvelopeView::parse(bytes)?;
+    let header = view.header();
+    let header = EnvelopeHeader {
+        version: header.version,
+        suite: header.suite,
+        kind: view.kind() as u8,
+        priority: view.priority() as u8,
+        flags: header.flags,
+        reserved0: header.reserved0,
+        wrapped_key_bytes: header.wrapped_key_bytes.to_native(),
+        payload_bytes: header.payload_bytes.to_native(),
+        ttl_s: header.ttl_s.to_native(),
+        sender: view.sender().0,
+        recipient: view.recipient().0,
+        channel: header.channel,
+        message_id: view.message_id().0,
+        correlation_id: header.correlation_id,
+        timestamp_ms: header.timestamp_ms.to_native(),
+        counter: header.counter.to_native(),
+        key_id: view.key_id().0,
+        session_id: header.session_id,
+        nonce: header.nonce,
+        reserved1: header.reserved1.to_native(),
+    };
+    assert_eq!(header.envelope_bytes(), bytes.len(), "a header announces its envelope's length");
+    assert_eq!(view.header_bytes(), header.to_bytes());
+    let mut out = header.to_bytes().to_vec();
+    out.extend_from_slice(view.wrapped_key());
+    out.extend_from_slice(view.payload());
+    Ok(out)
+}
+
+/// Parses bytes as the header of a batch and writes its fields down again.
+pub(crate) fn reencode_batch_header(bytes: &[u8]) -> Result<Vec<u8>, RejectCode> {
+    let view = BatchHeaderView::parse(bytes)?;
+    assert_eq!(view.as_bytes(), &bytes[..BATCH_HEADER_BYTES]);
+    Ok(owned_header(&view).to_bytes().to_vec())
+}
+
+fn owned_header(view: &BatchHeaderView<'_>) -> BatchHeader {
+    BatchHeader::new(&view.statement(), view.ed25519(), view.ml_dsa_65())
+}
+
+fn reencode_signed_batch(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCode> {
+    let submit_sequence = parse_submit_sequence(body)?;
+    let mut entries = Vec::new();
+    let batch = BatchView::parse(&body[8..], &mut entries)?;
+    let entries: Vec<_> = entries.iter().map(|entry| (&entry.salt, batch.envelope(entry))).collect();
+    for (_, envelope) in &entries {
+        assert!(envelope.as_ptr().addr().is_multiple_of(8), "every envelope of a batch is aligned");
+    }
+    encode_signed_batch(out, submit_sequence, &owned_header(&batch.header), entries.iter().copied())
+        .expect("what was parsed is within the limits of what can be encoded");
+    Ok(())
+}
+
+fn reencode_deliver(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCode> {
+    let deliver = Deliver::parse(body)?;
+    let header = deliver.batch_header.map(|header| owned_header(&header).to_bytes());
+    let mut encoder = DeliverEncoder::begin(out, header.as_ref().map(|header| &header[..]));
+    for message in &deliver.messages {
+        let envelope = &body[message.envelope.clone()];
+        assert!(envelope.as_ptr().addr().is_multiple_of(8), "every delivered envelope is aligned");
+        encoder.push(&MessageToDeliver {
+            mailbox_sequence: message.mailbox_sequence,
+            leaf_index: message.leaf_index,
+            attempt: message.attempt,
+            salt: &message.salt,
+            path: &message.path,
+            envelope,
+        });
+    }
+    assert_eq!(encoder.finish() as usize, deliver.messages.len());
+    Ok(())
+}
