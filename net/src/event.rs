@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::framing::FrameError;
+use crate::framing::{FrameError, FrameType};
 
 /// One connection of one endpoint. Never used again for another connection, not even after its slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +80,8 @@ pub enum NetEvent {
         conn: ConnId,
         /// Its stream.
         stream: StreamId,
-        /// The type byte of the header, unchecked.
-        frame_type: u8,
+        /// The type of the header.
+        frame_type: FrameType,
         /// The body, 8-byte aligned.
         body: Bytes,
     },

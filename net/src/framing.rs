@@ -12,17 +12,14 @@
 //! the body (0.03 us per KiB) and one allocation per frame, not per message.
 
 use bytes::Bytes;
+pub use creto_envelope::FrameType;
+use creto_envelope::RejectCode;
+pub use creto_envelope::frame::{FRAME_HEADER_BYTES, FRAME_VERSION};
 use rkyv::util::AlignedVec;
 use thiserror::Error;
 
 #[cfg(test)]
 mod tests;
-
-/// Bytes of a frame's header.
-pub const FRAME_HEADER_BYTES: usize = 8;
-
-/// The frame version that this node speaks.
-pub const FRAME_VERSION: u8 = 1;
 
 /// Boundary at which every frame body starts in memory.
 pub const FRAME_BODY_ALIGN: usize = 8;
@@ -43,12 +40,18 @@ pub enum FrameError {
         /// The value found.
         found: u16,
     },
+    /// The header names a type that this version does not have.
+    #[error("frame type {found:#04x} is unknown in frame version {FRAME_VERSION}")]
+    UnknownType {
+        /// The type found.
+        found: u8,
+    },
     /// The header announces a body above the limit.
     #[error("frame body of {body_bytes} bytes is above the limit of {limit_bytes}, send smaller batches")]
     TooLarge {
         /// The length announced.
         body_bytes: u32,
-        /// The limit in force for this stream.
+        /// The limit in force: the type's own, or that of a connection that has not logged in.
         limit_bytes: u32,
     },
     /// The stream was finished inside a frame.
@@ -59,48 +62,47 @@ pub enum FrameError {
     },
 }
 
+impl FrameError {
+    /// The code with which a peer is told.
+    pub fn reject_code(self) -> RejectCode {
+        match self {
+            Self::Version { .. } => RejectCode::FrameVersion,
+            Self::Reserved { .. } => RejectCode::FrameReserved,
+            Self::UnknownType { .. } => RejectCode::FrameUnknownType,
+            Self::TooLarge { .. } => RejectCode::FrameOversized,
+            Self::Truncated { .. } => RejectCode::FrameTruncated,
+        }
+    }
+}
+
 /// One whole frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFrame {
-    /// The frame type of the header. Unknown types are the caller's to refuse.
-    pub frame_type: u8,
+    /// The frame type of the header.
+    pub frame_type: FrameType,
     /// The body, 8-byte aligned.
     pub body: Bytes,
 }
 
-/// A frame header, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameHeader {
-    /// Bytes of the body that follows.
-    pub body_bytes: u32,
-    /// The frame type.
-    pub frame_type: u8,
-}
-
-impl FrameHeader {
-    /// Reads a header and holds it against the version and `limit_bytes`.
-    pub fn parse(bytes: [u8; FRAME_HEADER_BYTES], limit_bytes: u32) -> Result<Self, FrameError> {
-        let [l0, l1, l2, l3, frame_type, version, r0, r1] = bytes;
-        // Version first: another version may have moved everything else.
-        if version != FRAME_VERSION {
-            return Err(FrameError::Version { found: version });
-        }
-        let reserved = u16::from_le_bytes([r0, r1]);
-        if reserved != 0 {
-            return Err(FrameError::Reserved { found: reserved });
-        }
-        let body_bytes = u32::from_le_bytes([l0, l1, l2, l3]);
-        if body_bytes > limit_bytes {
-            return Err(FrameError::TooLarge { body_bytes, limit_bytes });
-        }
-        Ok(Self { body_bytes, frame_type })
+/// Reads a header and holds it against the version, the type's own limit and `limit_bytes`. The same rules as
+/// [`creto_envelope::FrameHeader::parse`], with the numbers kept for the error.
+fn parse_header(bytes: [u8; FRAME_HEADER_BYTES], limit_bytes: u32) -> Result<(FrameType, u32), FrameError> {
+    let [l0, l1, l2, l3, frame_type, version, r0, r1] = bytes;
+    // Version first: another version may have moved everything else.
+    if version != FRAME_VERSION {
+        return Err(FrameError::Version { found: version });
     }
-
-    /// The header's bytes.
-    pub fn encode(self) -> [u8; FRAME_HEADER_BYTES] {
-        let [l0, l1, l2, l3] = self.body_bytes.to_le_bytes();
-        [l0, l1, l2, l3, self.frame_type, FRAME_VERSION, 0, 0]
+    let reserved = u16::from_le_bytes([r0, r1]);
+    if reserved != 0 {
+        return Err(FrameError::Reserved { found: reserved });
     }
+    let frame_type = FrameType::from_u8(frame_type).ok_or(FrameError::UnknownType { found: frame_type })?;
+    let body_bytes = u32::from_le_bytes([l0, l1, l2, l3]);
+    let limit_bytes = limit_bytes.min(u32::try_from(frame_type.body_bytes_max()).unwrap_or(u32::MAX));
+    if body_bytes > limit_bytes {
+        return Err(FrameError::TooLarge { body_bytes, limit_bytes });
+    }
+    Ok((frame_type, body_bytes))
 }
 
 /// Puts the frames of one stream together from the pieces in which they arrive.
@@ -114,7 +116,7 @@ pub struct FrameDecoder {
 
 #[derive(Debug)]
 struct OpenFrame {
-    frame_type: u8,
+    frame_type: FrameType,
     body_bytes: usize,
     body: AlignedVec<FRAME_BODY_ALIGN>,
 }
@@ -170,12 +172,12 @@ impl FrameDecoder {
         *input = rest;
         if self.header_filled == FRAME_HEADER_BYTES {
             self.header_filled = 0;
-            let header = FrameHeader::parse(self.header, limit_bytes)?;
-            let body_bytes = header.body_bytes as usize;
+            let (frame_type, body_bytes) = parse_header(self.header, limit_bytes)?;
+            let body_bytes = body_bytes as usize;
             // The whole body at once: the limit bounds it, pages are only touched as bytes arrive, and growing by
             // doubling would copy every body one more time.
             let body = AlignedVec::with_capacity(body_bytes);
-            self.open = Some(OpenFrame { frame_type: header.frame_type, body_bytes, body });
+            self.open = Some(OpenFrame { frame_type, body_bytes, body });
         }
         Ok(())
     }

@@ -2,12 +2,13 @@
 
 use crate::framing::FRAME_HEADER_BYTES;
 
-/// Bytes of the largest frame body by default: a batch that holds one message of the largest payload (1 MiB) fits with
-/// its headers, and so does any batch of the default 256 KiB.
-pub const FRAME_BODY_BYTES_MAX: u32 = (1 << 20) + (64 << 10);
+/// Bytes of the largest frame body by default: that of the protocol.
+#[allow(clippy::cast_possible_truncation, reason = "checked right below, at compile time")]
+pub const FRAME_BODY_BYTES_MAX: u32 = creto_envelope::limits::FRAME_BODY_BYTES_MAX as u32;
+const _: () = assert!(FRAME_BODY_BYTES_MAX as usize == creto_envelope::limits::FRAME_BODY_BYTES_MAX);
 
 /// Bytes of the largest frame body that a connection may send before [`crate::Endpoint::authenticated`] was called.
-/// A login (3,413 bytes of signatures and ids) fits; nothing big does.
+/// A login (3,416 bytes) fits; nothing big does.
 pub const FRAME_BODY_BYTES_MAX_BEFORE_LOGIN: u32 = 8 << 10;
 
 /// Largest number of answers that the endpoint itself owes (Retry, refusal, version negotiation, reset) at one time.

@@ -1,19 +1,26 @@
 use proptest::prelude::*;
 
+use creto_envelope::FrameHeader;
+
 use super::*;
 
-fn encoded(frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
+use creto_envelope::FrameType::{Credit, SignedBatch, StreamOpen, SubmitAck};
+
+fn encoded(frames: &[(FrameType, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (frame_type, body) in frames {
         let body_bytes = u32::try_from(body.len()).unwrap();
-        out.extend_from_slice(&FrameHeader { body_bytes, frame_type: *frame_type }.encode());
+        out.extend_from_slice(&FrameHeader { body_bytes, frame_type: *frame_type }.to_bytes());
         out.extend_from_slice(body);
     }
     out
 }
 
 /// Feeds `pieces` and returns every frame, or the first error.
-fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limit_bytes: u32) -> Result<Vec<(u8, Vec<u8>)>, FrameError> {
+fn decode<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limit_bytes: u32,
+) -> Result<Vec<(FrameType, Vec<u8>)>, FrameError> {
     let mut decoder = FrameDecoder::default();
     let mut frames = Vec::new();
     for mut piece in pieces {
@@ -36,7 +43,12 @@ fn header(body_bytes: u32, version: u8, reserved: u16) -> Vec<u8> {
 
 #[test]
 fn frames_split_at_every_byte_boundary_come_out_whole() {
-    let frames = vec![(1, vec![7; 8]), (0x20, (0..=255).collect()), (9, vec![]), (0x34, vec![1, 2, 3])];
+    let frames = vec![
+        (StreamOpen, vec![7; 8]),
+        (SignedBatch, (0..=255).collect()),
+        (Credit, vec![]),
+        (SubmitAck, vec![1, 2, 3]),
+    ];
     let bytes = encoded(&frames);
     for at in 0..=bytes.len() {
         let (left, right) = bytes.split_at(at);
@@ -47,8 +59,8 @@ fn frames_split_at_every_byte_boundary_come_out_whole() {
 
 #[test]
 fn a_frame_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
-    assert_eq!(decode([&encoded(&[(1, vec![0; 64])])[..]], 64).unwrap().len(), 1);
-    let error = decode([&encoded(&[(1, vec![0; 65])])[..]], 64).unwrap_err();
+    assert_eq!(decode([&encoded(&[(SignedBatch, vec![0; 64])])[..]], 64).unwrap().len(), 1);
+    let error = decode([&encoded(&[(SignedBatch, vec![0; 65])])[..]], 64).unwrap_err();
     assert_eq!(error, FrameError::TooLarge { body_bytes: 65, limit_bytes: 64 });
     let error = decode([&header(u32::MAX, 1, 0)[..]], 1 << 20).unwrap_err();
     assert_eq!(error, FrameError::TooLarge { body_bytes: u32::MAX, limit_bytes: 1 << 20 });
@@ -62,18 +74,45 @@ fn another_version_and_reserved_bytes_are_refused_by_name() {
 }
 
 #[test]
+fn an_unknown_type_and_a_body_above_its_types_limit_are_refused() {
+    let mut unknown = header(0, 1, 0);
+    unknown[4] = 0x77;
+    assert_eq!(decode([&unknown[..]], 64), Err(FrameError::UnknownType { found: 0x77 }));
+    let mut control = header(20_000, 1, 0);
+    control[4] = FrameType::Login as u8;
+    let error = FrameError::TooLarge { body_bytes: 20_000, limit_bytes: 16_384 };
+    assert_eq!(decode([&control[..]], 1 << 20), Err(error));
+}
+
+#[test]
+fn the_decoder_and_the_envelope_crate_refuse_the_same_headers() {
+    for case in 0..=255u8 {
+        for bytes in [
+            [8, 0, 0, 0, case, 1, 0, 0],
+            [8, 0, 0, 0, 1, case, 0, 0],
+            [8, 0, case, 0, 0x20, 1, 0, 0],
+            [8, 0, 0, 0, 1, 1, case, 0],
+        ] {
+            let ours = parse_header(bytes, u32::MAX).map_err(FrameError::reject_code);
+            let theirs = FrameHeader::parse(&bytes).map(|header| (header.frame_type, header.body_bytes));
+            assert_eq!(ours, theirs, "{bytes:?}");
+        }
+    }
+}
+
+#[test]
 fn a_bad_frame_ends_the_stream_for_good() {
     let mut decoder = FrameDecoder::default();
     let bad = header(0, 9, 0);
     assert_eq!(decoder.push(&mut &bad[..], 64), Err(FrameError::Version { found: 9 }));
-    let good = encoded(&[(1, vec![])]);
+    let good = encoded(&[(SignedBatch, vec![])]);
     assert_eq!(decoder.push(&mut &good[..], 64), Err(FrameError::Version { found: 9 }));
     assert_eq!(decoder.finish(), Err(FrameError::Version { found: 9 }));
 }
 
 #[test]
 fn an_end_inside_a_frame_says_how_much_is_missing() {
-    let bytes = encoded(&[(1, vec![0; 16])]);
+    let bytes = encoded(&[(SignedBatch, vec![0; 16])]);
     assert_eq!(decode([&bytes[..20]], 64), Err(FrameError::Truncated { missing_bytes: 4 }));
     assert_eq!(decode([&bytes[..3]], 64), Err(FrameError::Truncated { missing_bytes: 5 }));
     assert_eq!(decode([&bytes[..]], 64).unwrap().len(), 1);
@@ -81,13 +120,13 @@ fn an_end_inside_a_frame_says_how_much_is_missing() {
 
 #[test]
 fn an_empty_body_is_a_frame_even_at_the_end_of_a_piece() {
-    assert_eq!(decode([&encoded(&[(5, vec![])])[..]], 0), Ok(vec![(5, vec![])]));
+    assert_eq!(decode([&encoded(&[(Credit, vec![])])[..]], 0), Ok(vec![(Credit, vec![])]));
 }
 
 proptest! {
     #[test]
     fn any_frames_in_any_pieces_come_out_as_they_went_in(
-        frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..300)), 0..12),
+        frames in prop::collection::vec((prop::sample::select(FrameType::ALL), prop::collection::vec(any::<u8>(), 0..300)), 0..12),
         cuts in prop::collection::vec(1usize..97, 1..64),
     ) {
         let bytes = encoded(&frames);

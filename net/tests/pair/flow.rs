@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use creto_net::framing::FrameError;
+use creto_net::framing::FrameType::{Deliver, Reject, SignedBatch, StreamOpen};
 use creto_net::{CloseReason, ConnId, NetEvent, NetLimits, Pieces, SendError, StreamEnd, StreamId};
 use quinn_proto as quic;
 
@@ -11,7 +12,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn open(pair: &mut Pair, client: usize, conn: ConnId) -> (quic::StreamId, StreamId) {
     let stream = pair.clients[client].open();
-    pair.clients[client].write(stream, &frame(1, &[2; 8]));
+    pair.clients[client].write(stream, &frame(StreamOpen, &[2; 8]));
     let opened = |pair: &mut Pair| {
         pair.events.iter().rev().find_map(|event| match event {
             NetEvent::StreamOpened { conn: c, stream } if *c == conn => Some(*stream),
@@ -39,7 +40,7 @@ fn frames_arrive_whole_and_in_order_on_a_bad_network() {
             2 => vec![Duration::from_millis(12)],
             _ => vec![Duration::from_millis(1)],
         });
-        let all: Vec<u8> = bodies.iter().flat_map(|body| frame(0x20, body)).collect();
+        let all: Vec<u8> = bodies.iter().flat_map(|body| frame(SignedBatch, body)).collect();
         let mut rest = all.clone();
         let done = pair.run_until(Duration::from_secs(60), |pair| {
             let left = pair.clients[client].write(stream, &rest).len();
@@ -48,7 +49,7 @@ fn frames_arrive_whole_and_in_order_on_a_bad_network() {
         });
         assert!(done, "seed {seed}: {} of {} frames", pair.frames().len(), bodies.len());
         for ((frame_type, got), sent) in pair.frames().iter().skip(1).zip(&bodies) {
-            assert_eq!((*frame_type, &got[..]), (0x20, &sent[..]), "seed {seed}");
+            assert_eq!((*frame_type, &got[..]), (SignedBatch, &sent[..]), "seed {seed}");
             assert_eq!(got.as_ptr() as usize % 8, 0);
         }
     }
@@ -59,7 +60,7 @@ fn a_bad_frame_stops_its_stream_and_leaves_the_connection() {
     let mut pair = Pair::new(NetLimits::default());
     let (client, conn) = pair.establish();
     let (bad, bad_id) = open(&mut pair, client, conn);
-    let mut wrong_version = frame(0x20, b"x");
+    let mut wrong_version = frame(SignedBatch, b"x");
     wrong_version[5] = 2;
     pair.clients[client].write(bad, &wrong_version);
     let seen = |pair: &mut Pair| {
@@ -70,13 +71,13 @@ fn a_bad_frame_stops_its_stream_and_leaves_the_connection() {
     };
     assert!(pair.run_until(SOON, seen));
     // The stream can still be answered.
-    pair.server.send(conn, bad_id, frame(0x12, b"reject")).unwrap();
+    pair.server.send(conn, bad_id, frame(Reject, b"reject")).unwrap();
     pair.server.finish(conn, bad_id);
     pair.run_for(Duration::from_millis(50));
-    assert_eq!(pair.clients[client].read(bad), frame(0x12, b"reject"));
+    assert_eq!(pair.clients[client].read(bad), frame(Reject, b"reject"));
     // And others go on.
     let (good, _) = open(&mut pair, client, conn);
-    pair.clients[client].write(good, &frame(0x20, b"fine"));
+    pair.clients[client].write(good, &frame(SignedBatch, b"fine"));
     assert!(pair.run_until(SOON, |pair| pair.frames().iter().any(|(_, body)| &body[..] == b"fine")));
     assert_eq!(pair.server.stats().frame_errors, 1);
 }
@@ -86,7 +87,7 @@ fn the_frame_limit_is_small_before_login_and_large_after() {
     let mut pair = Pair::new(NetLimits::default());
     let (client, conn) = pair.establish();
     let stream = pair.clients[client].open();
-    pair.clients[client].write(stream, &frame(0x10, &vec![0; 20_000]));
+    pair.clients[client].write(stream, &frame(SignedBatch, &vec![0; 20_000]));
     let too_large = |pair: &mut Pair| {
         pair.events.iter().any(|event| {
             matches!(event, NetEvent::FrameError { error: FrameError::TooLarge { body_bytes: 20_000, .. }, .. })
@@ -94,7 +95,7 @@ fn the_frame_limit_is_small_before_login_and_large_after() {
     };
     assert!(pair.run_until(SOON, too_large));
     let (stream, _) = open(&mut pair, client, conn);
-    pair.clients[client].write(stream, &frame(0x20, &vec![3; 900_000]));
+    pair.clients[client].write(stream, &frame(SignedBatch, &vec![3; 900_000]));
     assert!(pair.run_until(SOON, |pair| pair.frames().iter().any(|(_, body)| body.len() == 900_000)));
 }
 
@@ -120,7 +121,7 @@ fn a_stream_that_ends_is_reported_once_and_its_place_is_free_again() {
     }
     let ends = pair.events.iter().filter(|event| matches!(event, NetEvent::StreamClosed { .. })).count();
     assert_eq!(ends, 20);
-    assert!(matches!(pair.server.send(conn, StreamIdOf::first(&pair), frame(1, b"")), Err(SendError::Closed)));
+    assert!(matches!(pair.server.send(conn, StreamIdOf::first(&pair), frame(StreamOpen, b"")), Err(SendError::Closed)));
 }
 
 struct StreamIdOf;
@@ -139,7 +140,7 @@ fn an_end_inside_a_frame_is_an_error_and_an_end() {
     let mut pair = Pair::new(NetLimits::default());
     let (client, conn) = pair.establish();
     let (stream, _) = open(&mut pair, client, conn);
-    pair.clients[client].write(stream, &frame(0x20, &[0; 100])[..50]);
+    pair.clients[client].write(stream, &frame(SignedBatch, &[0; 100])[..50]);
     pair.clients[client].conn.send_stream(stream).finish().unwrap();
     let ended = |pair: &mut Pair| pair.events.iter().any(|event| matches!(event, NetEvent::StreamClosed { .. }));
     assert!(pair.run_until(SOON, ended));
@@ -161,7 +162,7 @@ fn back_pressure_stops_the_sender_within_the_window_and_resuming_loses_nothing()
     let before = pair.frames().len();
     pair.server.pause_reading(conn, Some(id));
     let bytes: Vec<u8> =
-        (0..1_000u32).flat_map(|n| frame(0x20, &[n.to_le_bytes(), [0; 4]].concat().repeat(64))).collect();
+        (0..1_000u32).flat_map(|n| frame(SignedBatch, &[n.to_le_bytes(), [0; 4]].concat().repeat(64))).collect();
     let mut rest = &bytes[..];
     for _ in 0..40 {
         rest = pair.clients[client].write(stream, rest);
@@ -196,7 +197,7 @@ fn a_shard_that_does_not_ask_for_events_holds_the_sender_back_too() {
     let (client, conn) = pair.establish();
     let (stream, _) = open(&mut pair, client, conn);
     pair.polling = false;
-    let bytes: Vec<u8> = (0..800).flat_map(|_| frame(0x20, &[9; 512])).collect();
+    let bytes: Vec<u8> = (0..800).flat_map(|_| frame(SignedBatch, &[9; 512])).collect();
     let mut rest = &bytes[..];
     for _ in 0..20 {
         rest = pair.clients[client].write(stream, rest);
@@ -230,7 +231,7 @@ fn a_full_out_queue_gives_the_pieces_back_and_says_when_there_is_room() {
         let writable = pair.events.iter().any(|event| matches!(event, NetEvent::Writable { conn: c } if *c == conn));
         pair.events.retain(|event| !matches!(event, NetEvent::Writable { .. }));
         while sent < 400 && (fulls == 0 || writable || pair.server.queued_bytes(conn) == 0) {
-            let pieces = vec![Bytes::from(frame(0x33, &[5; 3_000])), Bytes::from_static(&[0; 4])];
+            let pieces = vec![Bytes::from(frame(Deliver, &[5; 3_000])), Bytes::from_static(&[0; 4])];
             match pair.server.send(conn, id, pieces) {
                 Ok(()) => sent += 1,
                 Err(SendError::Full(Pieces::Many(pieces))) => {
@@ -262,7 +263,7 @@ fn nothing_can_be_sent_to_a_closed_connection_and_its_id_is_never_used_again() {
             .any(|event| matches!(event, NetEvent::Closed { conn: c, reason: r } if *c == conn && *r == reason))
     };
     assert!(pair.run_until(SOON, closed));
-    assert!(matches!(pair.server.send(conn, id, frame(1, b"")), Err(SendError::Closed)));
+    assert!(matches!(pair.server.send(conn, id, frame(StreamOpen, b"")), Err(SendError::Closed)));
     pair.run_for(SOON);
     let (_, next) = pair.establish();
     assert_eq!(next.slot(), conn.slot(), "the slot is free");

@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use creto_net::framing::FrameHeader;
+use creto_envelope::FrameHeader;
+use creto_net::framing::FrameType;
 use creto_net::tls::{NodeIdentity, client_config, server_config_of};
 use creto_net::{ConnId, Endpoint, EndpointConfig, NetEvent, NetLimits, NodeKeys, client_transport};
 use quinn_proto as quic;
@@ -202,7 +203,7 @@ impl Pair {
         connected.collect()
     }
 
-    pub(crate) fn frames(&self) -> Vec<(u8, Bytes)> {
+    pub(crate) fn frames(&self) -> Vec<(FrameType, Bytes)> {
         let frames = self.events.iter().filter_map(|event| match event {
             NetEvent::Frame { frame_type, body, .. } => Some((*frame_type, body.clone())),
             _ => None,
@@ -298,9 +299,9 @@ impl Client {
     }
 }
 
-pub(crate) fn frame(frame_type: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(frame_type: FrameType, body: &[u8]) -> Vec<u8> {
     let header = FrameHeader { body_bytes: u32::try_from(body.len()).unwrap(), frame_type };
-    [&header.encode()[..], body].concat()
+    [&header.to_bytes()[..], body].concat()
 }
 
 /// A small deterministic generator (SplitMix64), so that a failing network can be replayed from its seed.

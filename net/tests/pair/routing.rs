@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use creto_net::framing::FrameType::SignedBatch;
 use creto_net::{NetLimits, NodeKeys, owner_shard};
 
 use crate::harness::{Pair, Rng, SHARD, frame, keys};
@@ -16,7 +17,7 @@ fn every_datagram_of_a_connection_names_its_shard() {
     let stream = pair.clients[client].open();
     pair.server.authenticated(conn);
     for round in 0..50u8 {
-        pair.clients[client].write(stream, &frame(0x20, &[round; 5_000]));
+        pair.clients[client].write(stream, &frame(SignedBatch, &[round; 5_000]));
         pair.run_for(Duration::from_millis(5));
     }
     pair.clients[client].conn.close(pair.now, 0u32.into(), bytes::Bytes::new());
