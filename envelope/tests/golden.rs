@@ -1,0 +1,171 @@
+//! The golden files are what this code makes today, byte for byte; and what they hold verifies and opens on the path.
+//!
+//! `CRETO_GOLDEN=write cargo test -p creto-envelope --test golden` writes them anew: only for a new version of a format.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+
+#[allow(dead_code, reason = "each test file takes what it needs")]
+mod sample;
+mod worked_example;
+
+use std::fs;
+use std::path::PathBuf;
+
+use creto_crypto_accel::Backend;
+use creto_crypto_accel::merkle::{Tree, leaf_hash, root_from_path};
+use creto_crypto_accel::seal::{MessageKey, RecipientSecret, message_key};
+use creto_crypto_accel::verify::VerifyingKeys;
+use creto_envelope::batch::{BATCH_HEADER_BYTES, BatchHeaderView, BatchView, parse_submit_sequence};
+use creto_envelope::control::{Login, login_statement};
+use creto_envelope::deliver::Deliver;
+use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::{EnvelopeView, FrameHeader, FrameType, SignedKeyRecord};
+use rkyv::util::AlignedVec;
+use sample::aligned;
+use worked_example::{EXECUTOR_X_WING_SEED, EXPORTER};
+
+fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden")).join(name)
+}
+
+fn golden_bytes(name: &str) -> Vec<u8> {
+    let text = fs::read_to_string(golden_path(name)).unwrap();
+    hex::decode(text.lines().collect::<String>()).unwrap()
+}
+
+/// The body of the frame in a golden file, aligned.
+fn golden_body(name: &str, expect: FrameType) -> AlignedVec {
+    let frame = golden_bytes(name);
+    let header = FrameHeader::parse(frame[..FRAME_HEADER_BYTES].try_into().unwrap()).unwrap();
+    assert_eq!((header.frame_type, header.body_bytes as usize), (expect, frame.len() - FRAME_HEADER_BYTES));
+    aligned(&frame[FRAME_HEADER_BYTES..])
+}
+
+fn golden_json() -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(golden_path("example.json")).unwrap()).unwrap()
+}
+
+fn planner_keys(backend: Backend) -> VerifyingKeys {
+    let record = SignedKeyRecord::parse(&golden_bytes("planner.key-record.hex")).unwrap().record;
+    VerifyingKeys::with_backend(backend, &record.ed25519, &record.ml_dsa_65).unwrap()
+}
+
+#[test]
+fn golden_files_are_made_again_byte_for_byte() {
+    let write = std::env::var_os("CRETO_GOLDEN").is_some_and(|value| value == "write");
+    for (name, text) in worked_example::build() {
+        let path = golden_path(&name);
+        if write {
+            fs::write(&path, text).unwrap();
+            continue;
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == text, "golden/{name} is not what this code makes: a format changed, or was it meant to?");
+    }
+}
+
+#[test]
+fn both_backends_accept_the_key_records() {
+    for name in ["planner.key-record.hex", "executor.key-record.hex"] {
+        let signed = SignedKeyRecord::parse(&golden_bytes(name)).unwrap();
+        assert_eq!(signed.to_bytes(), golden_bytes(name));
+        for backend in Backend::ALL {
+            let keys = VerifyingKeys::with_backend(backend, &signed.record.ed25519, &signed.record.ml_dsa_65).unwrap();
+            keys.verify(&signed.record.signed_bytes(), &signed.ed25519, &signed.ml_dsa_65).unwrap();
+        }
+    }
+}
+
+#[test]
+fn both_backends_accept_the_login_on_its_connection_and_on_no_other() {
+    let login = Login::parse(&golden_body("login.hex", FrameType::Login)).unwrap();
+    let statement = login_statement(&EXPORTER, &login.agent, login.key_record_version);
+    let elsewhere = login_statement(&[0xef; 32], &login.agent, login.key_record_version);
+    for keys in Backend::ALL.map(planner_keys) {
+        keys.verify(&statement, &login.ed25519, &login.ml_dsa_65).unwrap();
+        keys.verify(&elsewhere, &login.ed25519, &login.ml_dsa_65).unwrap_err();
+    }
+}
+
+#[test]
+fn both_backends_verify_and_open_the_signed_batch() {
+    let body = golden_body("signed-batch.hex", FrameType::SignedBatch);
+    assert_eq!(parse_submit_sequence(&body), Ok(1));
+    let batch_bytes = aligned(&body[8..]);
+    let mut entries = Vec::new();
+    let batch = BatchView::parse(&batch_bytes, &mut entries).unwrap();
+
+    let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(&entry.salt, batch.envelope(entry))).collect();
+    let mut tree = Tree::new();
+    tree.rebuild(&leaves);
+    assert_eq!(tree.root(), *batch.header.root());
+    let messages = &golden_json()["messages"];
+    for backend in Backend::ALL {
+        check_signatures(backend, &batch.header);
+        for (index, entry) in entries.iter().enumerate() {
+            let values = &messages[index];
+            assert_eq!(hex::encode(leaves[index]), values["leaf"]);
+            let plaintext = check_open(backend, batch.envelope(entry), &values["message_key"]);
+            assert_eq!(plaintext, values["plaintext"]);
+        }
+    }
+}
+
+#[test]
+fn both_backends_verify_and_open_what_is_delivered() {
+    let first = golden_body("deliver-first.hex", FrameType::Deliver);
+    let next = golden_body("deliver-next.hex", FrameType::Deliver);
+    let (first_view, next_view) = (Deliver::parse(&first).unwrap(), Deliver::parse(&next).unwrap());
+    let header = first_view.batch_header.expect("the first frame of a batch brings its header");
+    assert!(next_view.batch_header.is_none(), "the second frame of a batch does not");
+    let messages = &golden_json()["messages"];
+    for backend in Backend::ALL {
+        check_signatures(backend, &header);
+        for (body, view) in [(&first, &first_view), (&next, &next_view)] {
+            for message in &view.messages {
+                let envelope = &body[message.envelope.clone()];
+                let leaf = leaf_hash(&message.salt, envelope);
+                let root = root_from_path(leaf, message.leaf_index, header.tree_size(), &message.path).unwrap();
+                assert_eq!(root, *header.root());
+                let values = &messages[message.leaf_index as usize];
+                assert_eq!(check_open(backend, envelope, &values["message_key"]), values["plaintext"]);
+            }
+        }
+    }
+    let seen: Vec<_> = [&first_view, &next_view]
+        .iter()
+        .flat_map(|view| view.messages.iter().map(|message| (message.mailbox_sequence, message.attempt)))
+        .collect();
+    assert_eq!(seen, [(2, 0), (1, 0), (3, 0), (1, 1)], "the first message is pushed again as what it was");
+}
+
+#[track_caller]
+fn check_signatures(backend: Backend, header: &BatchHeaderView<'_>) {
+    let keys = planner_keys(backend);
+    let mut statement = header.statement();
+    keys.verify(&statement.to_bytes(), header.ed25519(), header.ml_dsa_65()).unwrap();
+    statement.signed_at_ms += 1;
+    keys.verify(&statement.to_bytes(), header.ed25519(), header.ml_dsa_65()).unwrap_err();
+}
+
+/// Opens an envelope twice: by the recipient's key, and by the message key of the example.
+#[track_caller]
+fn check_open(backend: Backend, envelope: &[u8], key: &serde_json::Value) -> String {
+    let bytes = aligned(envelope);
+    let view = EnvelopeView::parse(&bytes).unwrap();
+    let recipient = RecipientSecret::with_backend(backend, &EXECUTOR_X_WING_SEED);
+    assert_eq!(recipient.key_id(), view.key_id().0);
+    let secret = recipient.decapsulate(view.wrapped_key()).unwrap();
+    let key: [u8; 32] = hex::decode(key.as_str().unwrap()).unwrap().try_into().unwrap();
+    let keys = [message_key(&secret, view.header_bytes()), MessageKey::from_bytes(backend, key.into())];
+    let [by_recipient, by_example] =
+        keys.map(|key| key.open(&view.header().nonce, view.header_bytes(), view.payload()).unwrap());
+    assert_eq!(by_recipient, by_example);
+    String::from_utf8(by_recipient).unwrap()
+}
+
+#[test]
+fn a_batch_header_has_the_same_bytes_in_a_batch_and_in_a_delivery() {
+    let batch = golden_bytes("signed-batch.hex");
+    let deliver = golden_bytes("deliver-first.hex");
+    assert_eq!(batch[16..][..BATCH_HEADER_BYTES], deliver[16..][..BATCH_HEADER_BYTES]);
+}

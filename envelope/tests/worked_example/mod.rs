@@ -1,0 +1,414 @@
+//! The worked example of the pages: two agents, three messages, one batch, everything from fixed inputs.
+//!
+//! [`build`] makes every file of `envelope/golden` anew. All that is random on the path is an argument here: the seeds of
+//! the keys, the coins of the encapsulations, the salts, the ids and the times.
+
+mod inputs;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use creto_crypto_accel::digest::sha256;
+use creto_crypto_accel::keys::{RecipientPublic, SigningPublic};
+use creto_crypto_accel::merkle::{Tree, leaf_hash, node_hash};
+use creto_crypto_accel::portable::{encapsulate_deterministic, sign_deterministic};
+use creto_crypto_accel::seal::{RecipientSecret, message_key};
+use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
+use creto_crypto_accel::{Backend, verify::VerifyingKeys};
+use creto_envelope::batch::encode_signed_batch;
+use creto_envelope::control::{
+    KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole, encode_key_record_response, login_statement,
+};
+use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
+use creto_envelope::submit::{SubmitAck, SubmitResult};
+use creto_envelope::{
+    AgentName, AgentState, BatchHeader, EnvelopeHeader, KeyId, KeyRecord, MessageId, RejectCode, SignedKeyRecord,
+    Statement, TrustDomain,
+};
+use hkdf::Hkdf;
+use serde::Serialize;
+use sha2::Sha256;
+
+use inputs::{AgentInput, EXECUTOR, MESSAGES, MessageInput, PLANNER, SIGNED_AT_MS, VALID_FROM_MS, VALID_UNTIL_MS};
+pub(crate) use inputs::{EXECUTOR_X_WING_SEED, EXPORTER};
+
+/// Every golden file: its name and its text.
+pub(crate) type Files = BTreeMap<String, String>;
+
+/// What `example.json` holds, in the order in which a reader needs it.
+#[derive(Serialize)]
+struct Example {
+    about: &'static str,
+    trust_domain: &'static str,
+    agents: BTreeMap<&'static str, AgentValues>,
+    messages: Vec<MessageValues>,
+    batch: BatchValues,
+    login: LoginValues,
+    frames: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct AgentValues {
+    name: &'static str,
+    spiffe_id: String,
+    ed25519_seed: String,
+    ml_dsa_65_seed: String,
+    x_wing_seed: String,
+    agent_id: String,
+    partition: u16,
+    ed25519_public: String,
+    ml_dsa_65_public_sha256: String,
+    x25519_public: String,
+    ml_kem_768_public_sha256: String,
+    key_id: String,
+    key_record_version: u32,
+    valid_from_ms: u64,
+    valid_until_ms: u64,
+    key_record_signed_bytes_sha256: String,
+    key_record_ed25519: String,
+    key_record_ml_dsa_65_sha256: String,
+    key_record_file: String,
+}
+
+#[derive(Serialize)]
+struct MessageValues {
+    plaintext: &'static str,
+    message_id: String,
+    header: String,
+    encapsulation_coins: String,
+    wrapped_key_sha256: String,
+    shared_secret: String,
+    hkdf_info: String,
+    message_key: String,
+    nonce: String,
+    payload: String,
+    envelope_bytes: usize,
+    envelope_sha256: String,
+    envelope_file: String,
+    salt: String,
+    leaf: String,
+}
+
+#[derive(Serialize)]
+struct BatchValues {
+    submit_sequence: u64,
+    signed_at_ms: u64,
+    tree_size: u32,
+    node_of_leaves_0_and_1: String,
+    root: String,
+    paths: Vec<Vec<String>>,
+    statement: String,
+    ed25519: String,
+    ml_dsa_65_sha256: String,
+    batch_header_sha256: String,
+    frame_file: &'static str,
+    frame_bytes: usize,
+    frame_sha256: String,
+    deliver_files: [&'static str; 2],
+}
+
+#[derive(Serialize)]
+struct LoginValues {
+    exporter: String,
+    statement: String,
+    ed25519: String,
+    ml_dsa_65_sha256: String,
+    frame_file: &'static str,
+}
+
+/// An agent with all that follows from its seeds.
+struct Agent {
+    input: &'static AgentInput,
+    record: SignedKeyRecord,
+    recipient_public: RecipientPublic,
+}
+
+/// A message, sealed.
+struct Sealed {
+    input: &'static MessageInput,
+    envelope: Vec<u8>,
+    leaf: [u8; 32],
+    values: MessageValues,
+}
+
+/// Makes every golden file.
+pub(crate) fn build() -> Files {
+    let (planner, executor) = (Agent::new(&PLANNER), Agent::new(&EXECUTOR));
+    let sealed: Vec<_> = (0..).zip(&MESSAGES).map(|(index, input)| seal(index, input, &planner, &executor)).collect();
+    let leaves: Vec<_> = sealed.iter().map(|message| message.leaf).collect();
+    let mut tree = Tree::new();
+    tree.rebuild(&leaves);
+    let paths: Vec<_> = (0..tree.size())
+        .map(|index| {
+            let mut path = Vec::new();
+            tree.path(index, &mut path);
+            path
+        })
+        .collect();
+    let statement = Statement {
+        sender: planner.record.record.agent_id(),
+        key_record_version: planner.record.record.version,
+        tree_size: tree.size(),
+        root: tree.root(),
+        signed_at_ms: SIGNED_AT_MS,
+    };
+    let signature = planner.sign(&statement.to_bytes());
+    let header = BatchHeader::new(&statement, &signature.ed25519, &signature.ml_dsa_65);
+
+    let mut batch_frame = Vec::new();
+    let entries = sealed.iter().map(|message| (&message.input.salt, &message.envelope[..]));
+    encode_signed_batch(&mut batch_frame, 1, &header, entries).unwrap();
+    // Sequences count acceptance, delivery goes by priority: the urgent request overtakes the greeting before it.
+    let deliver_first = deliver(Some(&header), &[(1, 2, 0), (0, 1, 0)], &sealed, &paths);
+    let deliver_next = deliver(None, &[(2, 3, 0), (0, 1, 1)], &sealed, &paths);
+    let (login_values, login_frame) = login(&planner);
+
+    let mut files = Files::new();
+    for message in &sealed {
+        files.insert(message.values.envelope_file.clone(), hex_lines(&message.envelope));
+    }
+    for agent in [&planner, &executor] {
+        files.insert(agent.input.key_record_file(), hex_lines(&agent.record.to_bytes()));
+    }
+    files.insert("signed-batch.hex".into(), hex_lines(&batch_frame));
+    files.insert("deliver-first.hex".into(), hex_lines(&deliver_first));
+    files.insert("deliver-next.hex".into(), hex_lines(&deliver_next));
+    files.insert("login.hex".into(), hex_lines(&login_frame));
+    files.insert("merkle.json".into(), json(&tree::known_answers()));
+
+    let batch = BatchValues {
+        submit_sequence: 1,
+        signed_at_ms: SIGNED_AT_MS,
+        tree_size: tree.size(),
+        node_of_leaves_0_and_1: hex::encode(node_hash(&leaves[0], &leaves[1])),
+        root: hex::encode(tree.root()),
+        paths: paths.iter().map(|path| path.iter().map(hex::encode).collect()).collect(),
+        statement: hex::encode(statement.to_bytes()),
+        ed25519: hex::encode(signature.ed25519),
+        ml_dsa_65_sha256: digest(&signature.ml_dsa_65[..]),
+        batch_header_sha256: digest(&header.to_bytes()),
+        frame_file: "signed-batch.hex",
+        frame_bytes: batch_frame.len(),
+        frame_sha256: digest(&batch_frame),
+        deliver_files: ["deliver-first.hex", "deliver-next.hex"],
+    };
+    let frames = small_frames(&planner, &executor);
+    let example = Example {
+        about: "Every value of the worked example, in hex unless it is a number or text. Seeds are public: never use them.",
+        trust_domain: "creto.local",
+        agents: BTreeMap::from([("planner", planner.values()), ("executor", executor.values())]),
+        messages: sealed.into_iter().map(|message| message.values).collect(),
+        batch,
+        login: login_values,
+        frames,
+    };
+    files.insert("example.json".into(), json(&example));
+    files
+}
+
+impl Agent {
+    fn new(input: &'static AgentInput) -> Self {
+        let keys = SigningKeys::with_backend(Backend::Portable, &input.ed25519_seed(), &input.ml_dsa_65_seed());
+        let SigningPublic { ed25519, ml_dsa_65 } = keys.public().clone();
+        let recipient_public = RecipientSecret::with_backend(Backend::Portable, &input.x_wing_seed()).public().clone();
+        let record = KeyRecord {
+            version: 1,
+            state: AgentState::Active,
+            valid_from_ms: VALID_FROM_MS,
+            valid_until_ms: VALID_UNTIL_MS,
+            ed25519,
+            x25519: recipient_public.x25519,
+            ml_dsa_65: Box::new(ml_dsa_65),
+            ml_kem_768: Box::new(recipient_public.ml_kem_768),
+            name: AgentName::parse(input.name).unwrap(),
+            trust_domain: TrustDomain::default(),
+        };
+        VerifyingKeys::parse(&ed25519, &ml_dsa_65).expect("keys of honest seeds are accepted");
+        let signature = sign(input, &record.signed_bytes());
+        let record = SignedKeyRecord { record, ed25519: signature.ed25519, ml_dsa_65: signature.ml_dsa_65 };
+        Self { input, record, recipient_public }
+    }
+
+    fn sign(&self, statement: &[u8]) -> HybridSignature {
+        sign(self.input, statement)
+    }
+
+    fn values(&self) -> AgentValues {
+        let record = &self.record.record;
+        AgentValues {
+            name: self.input.name,
+            spiffe_id: record.name.spiffe_id(&record.trust_domain),
+            ed25519_seed: hex::encode(self.input.ed25519_seed()),
+            ml_dsa_65_seed: hex::encode(self.input.ml_dsa_65_seed()),
+            x_wing_seed: hex::encode(self.input.x_wing_seed()),
+            agent_id: record.agent_id().to_string(),
+            partition: record.agent_id().partition(),
+            ed25519_public: hex::encode(record.ed25519),
+            ml_dsa_65_public_sha256: digest(&record.ml_dsa_65[..]),
+            x25519_public: hex::encode(record.x25519),
+            ml_kem_768_public_sha256: digest(&record.ml_kem_768[..]),
+            key_id: record.key_id().to_string(),
+            key_record_version: record.version,
+            valid_from_ms: record.valid_from_ms,
+            valid_until_ms: record.valid_until_ms,
+            key_record_signed_bytes_sha256: digest(&record.signed_bytes()),
+            key_record_ed25519: hex::encode(self.record.ed25519),
+            key_record_ml_dsa_65_sha256: digest(&self.record.ml_dsa_65[..]),
+            key_record_file: self.input.key_record_file(),
+        }
+    }
+}
+
+fn sign(input: &AgentInput, statement: &[u8]) -> HybridSignature {
+    sign_deterministic(&input.ed25519_seed(), &input.ml_dsa_65_seed(), statement)
+}
+
+fn seal(index: usize, input: &'static MessageInput, sender: &Agent, recipient: &Agent) -> Sealed {
+    let message_id = MessageId::from_parts(input.timestamp_ms, input.id_random);
+    let header = EnvelopeHeader {
+        kind: input.kind as u8,
+        priority: input.priority as u8,
+        ttl_s: input.ttl_s,
+        correlation_id: input.correlation_id,
+        ..EnvelopeHeader::sealed(
+            sender.record.record.agent_id(),
+            recipient.record.record.agent_id(),
+            KeyId(recipient.recipient_public.key_id()),
+            message_id,
+            input.timestamp_ms,
+            input.plaintext.len(),
+        )
+        .unwrap()
+    };
+    let header_bytes = header.to_bytes();
+    let coins = input.coins();
+    let (wrapped_key, secret) = encapsulate_deterministic(&recipient.recipient_public, &coins).unwrap();
+    let mut envelope = [&header_bytes[..], &wrapped_key].concat();
+    message_key(&secret, &header_bytes).seal_append(
+        &header.nonce,
+        &header_bytes,
+        input.plaintext.as_bytes(),
+        &mut envelope,
+    );
+    // The key once more by another hand: what opens under it was sealed under it.
+    let info = [&b"creto/sealed/v1\0"[..], &header_bytes].concat();
+    let mut key = [0; 32];
+    Hkdf::<Sha256>::new(None, secret.expose()).expand(&info, &mut key).unwrap();
+
+    let leaf = leaf_hash(&input.salt, &envelope);
+    let values = MessageValues {
+        plaintext: input.plaintext,
+        message_id: message_id.to_uuid_string(),
+        header: hex::encode(header_bytes),
+        encapsulation_coins: hex::encode(coins),
+        wrapped_key_sha256: digest(&wrapped_key),
+        shared_secret: hex::encode(secret.expose()),
+        hkdf_info: hex::encode(&info),
+        message_key: hex::encode(key),
+        nonce: hex::encode(header.nonce),
+        payload: hex::encode(&envelope[160 + 1_120..]),
+        envelope_bytes: envelope.len(),
+        envelope_sha256: digest(&envelope),
+        envelope_file: format!("envelope-{index}.hex"),
+        salt: hex::encode(input.salt),
+        leaf: hex::encode(leaf),
+    };
+    Sealed { input, envelope, leaf, values }
+}
+
+/// A Deliver frame of messages given by leaf index, mailbox sequence and attempt.
+fn deliver(
+    header: Option<&BatchHeader>,
+    pushed: &[(u32, u64, u8)],
+    sealed: &[Sealed],
+    paths: &[Vec<[u8; 32]>],
+) -> Vec<u8> {
+    let header = header.map(BatchHeader::to_bytes);
+    let mut frame = Vec::new();
+    let mut encoder = DeliverEncoder::begin(&mut frame, header.as_ref().map(|header| &header[..]));
+    for &(leaf_index, mailbox_sequence, attempt) in pushed {
+        let message = &sealed[leaf_index as usize];
+        encoder.push(&MessageToDeliver {
+            mailbox_sequence,
+            leaf_index,
+            attempt,
+            salt: &message.input.salt,
+            path: &paths[leaf_index as usize],
+            envelope: &message.envelope,
+        });
+    }
+    encoder.finish();
+    frame
+}
+
+fn login(agent: &Agent) -> (LoginValues, Vec<u8>) {
+    let record = &agent.record.record;
+    let statement = login_statement(&EXPORTER, &record.agent_id(), record.version);
+    let HybridSignature { ed25519, ml_dsa_65 } = agent.sign(&statement);
+    let values = LoginValues {
+        exporter: hex::encode(EXPORTER),
+        statement: hex::encode(statement),
+        ed25519: hex::encode(ed25519),
+        ml_dsa_65_sha256: digest(&ml_dsa_65[..]),
+        frame_file: "login.hex",
+    };
+    let mut frame = Vec::new();
+    Login { agent: record.agent_id(), key_record_version: record.version, ed25519, ml_dsa_65 }.encode(&mut frame);
+    (values, frame)
+}
+
+fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, String> {
+    fn frame(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        encode(&mut out);
+        hex::encode(out)
+    }
+    let mailbox = executor.record.record.agent_id();
+    let accepted = LoginAccepted {
+        node_time_ms: VALID_FROM_MS + 500,
+        shard_index: 1,
+        shard_count: 2,
+        in_flight_messages_max: IN_FLIGHT_MESSAGES_MAX,
+        batch_messages_max: u32::try_from(BATCH_MESSAGES_MAX).unwrap(),
+        batch_bytes_max: u32::try_from(BATCH_BYTES_MAX).unwrap(),
+    };
+    let ack = SubmitAck {
+        through_sequence: 1,
+        results: vec![SubmitResult { sequence: 1, index: 2, code: RejectCode::Duplicate.as_u16() }],
+    };
+    let reject = Reject {
+        code: RejectCode::UnknownAgent.as_u16(),
+        retry_after_ms: 0,
+        context: planner.record.record.agent_id().0,
+    };
+    let mut response = Vec::new();
+    encode_key_record_response(&mut response, &planner.record);
+    BTreeMap::from([
+        ("stream_open_control", frame(|out| StreamOpen { role: StreamRole::Control }.encode(out))),
+        ("stream_open_submit", frame(|out| StreamOpen { role: StreamRole::Submit }.encode(out))),
+        ("stream_open_deliver", frame(|out| StreamOpen { role: StreamRole::Deliver }.encode(out))),
+        ("login_accepted", frame(|out| accepted.encode(out))),
+        ("reject", frame(|out| reject.encode(out))),
+        ("key_record_request", frame(|out| KeyRecordRequest { agent: mailbox, version: 0 }.encode(out))),
+        ("key_record_response_header", hex::encode(&response[..16])),
+        ("submit_ack", frame(|out| ack.encode(out))),
+        ("subscribe", frame(|out| Subscribe { mailbox }.encode(out))),
+        ("subscribed", frame(|out| Subscribed { mailbox, queued_messages: 3 }.encode(out))),
+        ("credit", frame(|out| Credit { messages: 256, bytes: 1024 * 1024 }.encode(out))),
+        ("consumer_ack", frame(|out| ConsumerAck { sequences: vec![1, 2] }.encode(out))),
+    ])
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex::encode(sha256(&[bytes]))
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap() + "\n"
+}
+
+/// Hex in lines of 32 bytes.
+fn hex_lines(bytes: &[u8]) -> String {
+    bytes.chunks(32).map(|line| hex::encode(line) + "\n").collect()
+}
