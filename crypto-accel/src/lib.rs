@@ -26,6 +26,9 @@ pub mod seal;
 pub mod sign;
 pub mod verify;
 
+#[cfg(test)]
+mod vectors;
+
 pub use backend::Backend;
 
 /// Reproducible forms of what is otherwise randomized, for golden files and simulations. Never for real traffic.

@@ -71,14 +71,24 @@ impl VerifyingKeys {
         ed25519: &[u8; ED25519_SIGNATURE_BYTES],
         ml_dsa_65: &[u8; ML_DSA_65_SIGNATURE_BYTES],
     ) -> Result<(), SignatureError> {
-        self.ed25519
-            .verify_strict(statement, &ed25519_dalek::Signature::from_bytes(ed25519))
-            .map_err(|_| SignatureError::Ed25519)?;
-        let holds = match &self.ml_dsa_65 {
-            MlDsaVerifier::AwsLc(key) => key.verify(statement, ml_dsa_65),
-            MlDsaVerifier::Portable(key) => key.verify(statement, ml_dsa_65),
-        };
-        holds.then_some(()).ok_or(SignatureError::MlDsa65)
+        if !self.ed25519_holds(statement, ed25519) {
+            return Err(SignatureError::Ed25519);
+        }
+        match self.ml_dsa_65_holds(statement, ml_dsa_65) {
+            true => Ok(()),
+            false => Err(SignatureError::MlDsa65),
+        }
+    }
+
+    pub(crate) fn ed25519_holds(&self, statement: &[u8], signature: &[u8; ED25519_SIGNATURE_BYTES]) -> bool {
+        self.ed25519.verify_strict(statement, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
+    }
+
+    pub(crate) fn ml_dsa_65_holds(&self, statement: &[u8], signature: &[u8; ML_DSA_65_SIGNATURE_BYTES]) -> bool {
+        match &self.ml_dsa_65 {
+            MlDsaVerifier::AwsLc(key) => key.verify(statement, signature),
+            MlDsaVerifier::Portable(key) => key.verify(statement, signature),
+        }
     }
 
     /// SHA-256 of both public keys: equal fingerprints mean equal keys.

@@ -116,6 +116,42 @@ fn keys_outside_the_prime_order_group_are_refused() {
     assert_eq!(refused(off_curve), KeyError::Ed25519Encoding);
 }
 
+/// A signature that only the holder of an honest, admitted key can make: R carries a point of order 8. It satisfies the
+/// equation of RFC 8032 with the cofactor, not the one without.
+fn sign_with_torsion(seed: &[u8; 32], statement: &[u8], torsion: usize) -> [u8; ED25519_SIGNATURE_BYTES] {
+    use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+    use curve25519_dalek::scalar::Scalar;
+    use sha2::{Digest, Sha512};
+    let key = ed25519_dalek::SigningKey::from_bytes(seed);
+    let nonce = Scalar::from(7_777_777u64);
+    let commitment = (ED25519_BASEPOINT_POINT * nonce + EIGHT_TORSION[torsion]).compress().to_bytes();
+    let hash = Sha512::new().chain_update(commitment).chain_update(key.verifying_key()).chain_update(statement);
+    let challenge = Scalar::from_bytes_mod_order_wide(&hash.finalize().into());
+    let response = nonce + challenge * key.to_scalar();
+    [commitment, response.to_bytes()].concat().try_into().unwrap()
+}
+
+#[test]
+fn a_signature_with_torsion_is_refused_in_every_company_where_batch_verification_would_take_some() {
+    let signer = signer(Backend::AwsLc, 1);
+    let keys = verifier(Backend::AwsLc, &signer);
+    let mut taken_by_batch = 0;
+    for number in 0..64u32 {
+        let statement = number.to_le_bytes();
+        let ml_dsa_65 = signer.sign(&statement).ml_dsa_65;
+        assert!(keys.ed25519_holds(&statement, &sign_with_torsion(&[1; 32], &statement, 0)), "the maker is right");
+        // Order 2: a batch multiplies it by a random number, which is even every other time.
+        let ed25519 = sign_with_torsion(&[1; 32], &statement, 4);
+        let lone = Item { keys: &keys, statement: &statement, ed25519: &ed25519, ml_dsa_65: &ml_dsa_65 };
+        assert_eq!(lone.verify(), Err(SignatureError::Ed25519));
+        assert_eq!(verify_turn(&[lone; 3]), [Err(SignatureError::Ed25519); 3]);
+        let signature = ed25519_dalek::Signature::from_bytes(&ed25519);
+        taken_by_batch += u32::from(ed25519_dalek::verify_batch(&[&statement], &[signature], &[keys.ed25519]).is_ok());
+    }
+    // The reason why no batch verification is used here. Should dalek ever refuse them all, it can be.
+    assert!((8..56).contains(&taken_by_batch), "batch verification took {taken_by_batch} of 64");
+}
+
 #[test]
 fn verdicts_of_a_turn_are_the_verdicts_one_by_one() {
     let signers: Vec<_> = (0..4).map(|seed| signer(Backend::AwsLc, seed)).collect();
