@@ -1,1 +1,46 @@
-fn main() {}
+//! The binary `creto`: a node, its tools and its client in one.
+//!
+//! Each verb is one file under `verb/`. A verb reads its arguments, does one thing, and returns how it went; what is
+//! printed and which status the process ends with is decided here, in one place.
+#![forbid(unsafe_code)]
+
+mod args;
+mod exit;
+mod identity;
+mod terminal;
+mod verb;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Verb};
+use crate::exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; everything else is a mistake of usage. A closed pipe is neither.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    cli.color.write_global();
+    match run(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    match &cli.verb {
+        Verb::Init(args) => verb::init::run(&cli.global, args),
+        Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
+        Verb::Config(args) => verb::config::run(&cli.global, args),
+        Verb::Completions(args) => verb::completions::run(args),
+    }
+}

@@ -205,6 +205,12 @@ impl Config {
         show::template(chosen)
     }
 
+    /// The same configuration as if its file lay in `folder`: relative paths start there.
+    #[must_use]
+    pub fn in_folder(self, folder: &Path) -> Self {
+        Self { base: folder.to_owned(), ..self }
+    }
+
     /// Folder of everything the node keeps.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

@@ -1,0 +1,161 @@
+//! The command line: verbs, arguments and their help. What a verb does with them is in its own file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anstyle::{AnsiColor, Style};
+use clap::builder::Styles;
+use clap::{Args, Parser, Subcommand};
+use creto_node::config::Config;
+
+use crate::exit::{self, Failure};
+use crate::terminal::Color;
+
+/// Name of the configuration file that is looked for in the working folder.
+const CONFIG_FILE: &str = "creto.toml";
+
+const STYLES: Styles = Styles::styled()
+    .header(Style::new().bold())
+    .usage(Style::new().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(Style::new().dimmed())
+    .valid(AnsiColor::Cyan.on_default())
+    .invalid(AnsiColor::Yellow.on_default())
+    .error(AnsiColor::Red.on_default().bold());
+
+/// Durable, end-to-end encrypted, post-quantum signed mailboxes for AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "creto", version, styles = STYLES, max_term_width = 100, after_help = exit::help())]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    /// Colours: on a terminal that wants them (NO_COLOR is respected), or always, or never.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t, hide_possible_values = true)]
+    pub(crate) color: Color,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Arguments of every verb.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: creto.toml in this folder].
+    #[arg(long, short, global = true, env = "CRETO_CONFIG", hide_env = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make a configuration, a data folder and the node's certificate.
+    Init(InitArgs),
+    /// Look at this machine and say what to fix before a node runs well on it.
+    Doctor(DoctorArgs),
+    /// Check or show the configuration.
+    Config(ConfigArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example: creto completions bash > ~/.local/share/bash-completion/completions/creto")]
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Folder to make it in.
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// Address to listen on.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Trust domain in which agent names are unique; it cannot be changed later.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trust_domain: Option<String>,
+    /// A host name or address that agents use for this node; may be given more than once.
+    #[arg(long = "name", value_name = "HOST")]
+    pub(crate) names: Vec<String>,
+    /// Replace a configuration and a certificate that exist. Messages and agents stay.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) verb: ConfigVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Read the file and the environment, and lay it over this machine.
+    Check(ConfigCheckArgs),
+    /// Print every value with where it came from; the output is itself a configuration file.
+    Show(ConfigShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigShowArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+impl Global {
+    /// The file to read, whether it exists or not.
+    pub(crate) fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(CONFIG_FILE))
+    }
+
+    /// The file `init` writes when it is asked to work in `folder`.
+    pub(crate) fn config_path_in(&self, folder: &Path) -> PathBuf {
+        match &self.config {
+            Some(file) => file.clone(),
+            None if folder == Path::new(".") => PathBuf::from(CONFIG_FILE),
+            None => folder.join(CONFIG_FILE),
+        }
+    }
+
+    /// The configuration of file and environment.
+    pub(crate) fn load_config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(self.config_path(), std::env::vars_os())?)
+    }
+
+    /// The configuration, or the defaults when nobody wrote or named a file; the second value says which.
+    pub(crate) fn load_config_or_default(&self) -> Result<(Config, bool), Failure> {
+        if self.config.is_none() && !self.config_path().exists() {
+            return Ok((Config::parse(CONFIG_FILE, "", std::env::vars_os())?, false));
+        }
+        Ok((self.load_config()?, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

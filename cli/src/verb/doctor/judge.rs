@@ -1,0 +1,340 @@
+//! What the facts mean for a node, each with the command that changes it. A pure function of configuration and facts.
+
+#[cfg(test)]
+mod tests;
+
+use std::io::ErrorKind;
+
+use creto_node::config::{Config, size_text};
+use creto_node::plan::Plan;
+
+use super::Finding;
+use super::disk::{Disk, Latency};
+use super::facts::{Facts, Files, Uring};
+use crate::exit::plain;
+
+/// Oldest kernel whose io_uring has what the executor needs.
+const KERNEL_MIN: (u32, u32) = (5, 8);
+/// Oldest kernel that is still kept alive with fixes to io_uring.
+const KERNEL_WANTED: (u32, u32) = (5, 15);
+/// A lone message waits this long for the disk, and everything else takes 1 ms.
+const FDATASYNC_US_MAX: u64 = 5_000;
+/// Clock sources that are read without entering the kernel.
+const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter", "timebase"];
+
+pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![configuration(&facts.files), kernel(&facts.kernel), io_uring(facts)];
+    match Plan::resolve(config, &facts.host) {
+        Ok(plan) => {
+            findings.push(cpus(&plan, facts));
+            findings.extend(plan.warnings.iter().map(|warning| {
+                let text = warning.to_string();
+                let (what, fix) = text.split_once("; ").unwrap_or((&text, ""));
+                Finding::warn("plan", what, fix)
+            }));
+            findings.push(memlock(&plan, facts));
+            findings.push(room(config, &plan, &facts.disk));
+            findings.push(udp_buffers(&plan, facts));
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let (what, fix) = text.split_once("; ").unwrap_or((&text, ""));
+            findings.push(Finding::fail("cpus", what, fix));
+        }
+    }
+    findings.push(file_system(&facts.disk));
+    findings.extend(latency(&facts.disk.latencies));
+    findings.push(address(config, facts));
+    findings.push(instructions(&facts.cpu_features));
+    findings.push(clock(facts.clock_source.as_deref()));
+    findings
+}
+
+fn configuration(files: &Files) -> Finding {
+    const NAME: &str = "configuration";
+    let Some(config) = &files.config else {
+        return Finding::warn(NAME, "no creto.toml here; the machine is held against the defaults", "creto init");
+    };
+    let key = files.private_key.display();
+    match files.private_key_mode {
+        None => Finding::fail(NAME, format!("{key} is missing: the node has no TLS key"), "creto init --force"),
+        Some(_) if !files.certificate_exists => {
+            Finding::fail(NAME, "the node's certificate is missing", "creto init --force")
+        }
+        Some(mode) if mode & 0o077 != 0 => Finding::fail(
+            NAME,
+            format!("{key} has mode {mode:04o}: others on this machine can read the node's key"),
+            format!("chmod 600 {key}"),
+        ),
+        Some(_) => Finding::ok(NAME, format!("{}, with key and certificate", config.display())),
+    }
+}
+
+fn kernel(release: &str) -> Finding {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let text = format!("Linux {release}");
+    let ((major, minor), (wanted_major, wanted_minor)) = (KERNEL_MIN, KERNEL_WANTED);
+    if version < KERNEL_MIN {
+        let fix = format!("boot a kernel of at least {wanted_major}.{wanted_minor}");
+        Finding::fail(
+            "kernel",
+            format!("{text} is older than {major}.{minor}: its io_uring lacks what a shard needs"),
+            fix,
+        )
+    } else if version < KERNEL_WANTED {
+        let fix = format!("boot a kernel of at least {wanted_major}.{wanted_minor}");
+        Finding::warn("kernel", format!("{text} no longer gets the fixes that io_uring had"), fix)
+    } else {
+        Finding::ok("kernel", text)
+    }
+}
+
+fn io_uring(facts: &Facts) -> Finding {
+    const NAME: &str = "io_uring";
+    let error = match &facts.uring {
+        Uring::Made { missing } if missing.is_empty() => {
+            return Finding::ok(NAME, "a ring could be made and has every operation needed");
+        }
+        Uring::Made { missing } => {
+            let text = format!("this kernel lacks the operations {}", missing.join(", "));
+            return Finding::fail(NAME, text, "boot a newer kernel");
+        }
+        Uring::Refused { error } => error,
+    };
+    let (text, fix) = match facts.uring_disabled {
+        Some(level @ 1..) => (
+            format!("switched off by the sysctl kernel.io_uring_disabled = {level}"),
+            "sudo sysctl -w kernel.io_uring_disabled=0",
+        ),
+        _ if facts.in_container => (
+            format!("refused inside this container ({}): its seccomp profile blocks io_uring", plain(error)),
+            "docker run --security-opt seccomp=unconfined … (or a profile that allows io_uring, see docs/operations.md)",
+        ),
+        _ if error.kind() == ErrorKind::OutOfMemory => {
+            (format!("no ring could be made: {}", plain(error)), "sudo prlimit --pid $$ --memlock=unlimited")
+        }
+        _ if error.kind() == ErrorKind::PermissionDenied => (
+            format!("refused ({}): a seccomp filter or security module blocks io_uring", plain(error)),
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the filter of this service",
+        ),
+        _ => (format!("no ring could be made: {}", plain(error)), "boot a kernel with CONFIG_IO_URING=y"),
+    };
+    Finding::fail(NAME, text, fix)
+}
+
+fn cpus(plan: &Plan, facts: &Facts) -> Finding {
+    let shards = plan.shard_count();
+    let shards = if shards == 1 { "1 shard".to_owned() } else { format!("{shards} shards") };
+    let pinned = match plan.shards.iter().all(|shard| shard.cpu.is_some()) {
+        true => format!("pinned to CPU {}", plan.cpus_text()),
+        false => "not pinned".to_owned(),
+    };
+    let quota = match facts.host.cpu_quota_millicpus {
+        Some(quota) => format!(", {}.{} CPUs of time", quota / 1000, quota % 1000 / 100),
+        None => String::new(),
+    };
+    Finding::ok("cpus", format!("{shards} {pinned}; this process may use CPU {}{quota}", facts.host.cpus_text()))
+}
+
+fn memlock(plan: &Plan, facts: &Facts) -> Finding {
+    const NAME: &str = "memlock";
+    let fix = if facts.in_container {
+        "docker run --ulimit memlock=-1 …"
+    } else {
+        "sudo prlimit --pid $$ --memlock=unlimited"
+    };
+    match facts.host.memlock_bytes {
+        None => Finding::ok(NAME, "unlimited"),
+        Some(limit) if limit < plan.memlock_bytes_min => Finding::fail(
+            NAME,
+            format!(
+                "RLIMIT_MEMLOCK is {}; {} do not start below {}",
+                size_text(limit),
+                if plan.shard_count() == 1 { "1 shard".to_owned() } else { format!("{} shards", plan.shard_count()) },
+                size_text(plan.memlock_bytes_min)
+            ),
+            fix,
+        ),
+        Some(limit) if limit < plan.memlock_bytes_wanted => Finding::warn(
+            NAME,
+            format!(
+                "RLIMIT_MEMLOCK is {}; with {} the log's buffers are registered once, not pinned at every write",
+                size_text(limit),
+                size_text(plan.memlock_bytes_wanted)
+            ),
+            fix,
+        ),
+        Some(limit) => Finding::ok(NAME, size_text(limit)),
+    }
+}
+
+fn room(config: &Config, plan: &Plan, disk: &Disk) -> Finding {
+    const NAME: &str = "disk space";
+    let shards = u64::from(plan.shard_count());
+    let needed = 4 * config.wal.segment_bytes * shards;
+    let free = about(disk.free_bytes);
+    let folder = disk.folder.display();
+    if disk.free_bytes < needed {
+        let text = format!("{free} free at {folder}; the log needs {} to start", about(needed));
+        Finding::fail(NAME, text, "make room, or move the log: CRETO__WAL__DIR=/path/with/room")
+    } else if disk.free_bytes < plan.wal_disk_bytes_max {
+        let per_shard = (disk.free_bytes / shards / 2) >> 30;
+        let fix = match per_shard {
+            0 => "make room, or move the log: CRETO__WAL__DIR=/path/with/room".to_owned(),
+            gib => format!("CRETO__WAL__WAL_BYTES_MAX=\"{gib} GiB\", or move the log to a larger device"),
+        };
+        let text = format!("{free} free at {folder}; the log may grow to {}", about(plan.wal_disk_bytes_max));
+        Finding::warn(NAME, text, fix)
+    } else {
+        Finding::ok(NAME, format!("{free} free at {folder}; the log takes at most {}", about(plan.wal_disk_bytes_max)))
+    }
+}
+
+fn file_system(disk: &Disk) -> Finding {
+    const NAME: &str = "file system";
+    const MOVE: &str = "move the log to ext4 or xfs: CRETO__WAL__DIR=/path/on/ext4";
+    let (kind, folder) = (&disk.file_system, disk.folder.display());
+    if let Err(error) = &disk.direct {
+        return match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Finding::fail(
+                NAME,
+                format!("{folder} cannot be written: {}", plain(error)),
+                format!("sudo chown $USER {folder}"),
+            ),
+            ErrorKind::InvalidInput => {
+                Finding::fail(NAME, format!("{kind} at {folder} cannot write with O_DIRECT"), MOVE)
+            }
+            _ => Finding::fail(NAME, format!("a direct write to {kind} at {folder} failed: {}", plain(error)), MOVE),
+        };
+    }
+    match kind.as_str() {
+        "ext4" | "xfs" => Finding::ok(NAME, format!("{kind} at {folder}, direct writes work")),
+        "tmpfs" | "ramfs" => {
+            Finding::warn(NAME, format!("{kind} at {folder} is memory: every message is gone after a reboot"), MOVE)
+        }
+        "btrfs" => Finding::warn(
+            NAME,
+            format!("btrfs at {folder} copies every block it writes"),
+            format!("chattr +C {folder}"),
+        ),
+        "overlay" => Finding::warn(
+            NAME,
+            format!("{folder} is a container's own layer: slow, and gone with the container"),
+            "docker run -v creto-data:/data …, and CRETO__NODE__DATA_DIR=/data",
+        ),
+        "nfs" | "cifs" | "9p" | "fuse" => {
+            Finding::warn(NAME, format!("{kind} at {folder}: durability is as good as the other side's"), MOVE)
+        }
+        _ => Finding::warn(NAME, format!("{kind} at {folder} works, but was never measured; ext4 and xfs were"), MOVE),
+    }
+}
+
+fn latency(latencies: &[Latency]) -> Option<Finding> {
+    const NAME: &str = "disk latency";
+    let first = latencies.first()?;
+    let each =
+        |latency: &Latency| format!("{} {}", size_text(latency.block_bytes as u64), millis(latency.fdatasync_p50_us));
+    let sizes = latencies.iter().map(each).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "write + fdatasync: {sizes} (p99 {}); O_DSYNC: {}",
+        millis(latencies.iter().map(|latency| latency.fdatasync_p99_us).max().unwrap_or(0)),
+        millis(first.dsync_p50_us)
+    );
+    Some(if first.fdatasync_p50_us > FDATASYNC_US_MAX {
+        Finding::warn(
+            NAME,
+            format!("{text}. Every acknowledgement waits that long"),
+            "put the log on a device with power-loss protection: CRETO__WAL__DIR=/path",
+        )
+    } else {
+        Finding::ok(NAME, text)
+    })
+}
+
+fn udp_buffers(plan: &Plan, facts: &Facts) -> Finding {
+    const NAME: &str = "udp buffers";
+    let wanted = u64::from(plan.udp_buffer_bytes);
+    let (Some(receive), Some(send)) = facts.udp_buffer_bytes_max else {
+        return Finding::warn(NAME, "the limits of socket buffers cannot be read", "cat /proc/sys/net/core/rmem_max");
+    };
+    if receive < wanted || send < wanted {
+        Finding::warn(
+            NAME,
+            format!(
+                "receive {}, send {}; below {} bursts are dropped and sent again",
+                size_text(receive),
+                size_text(send),
+                size_text(wanted)
+            ),
+            format!("sudo sysctl -w net.core.rmem_max={wanted} net.core.wmem_max={wanted}"),
+        )
+    } else {
+        Finding::ok(NAME, format!("receive {}, send {}", size_text(receive), size_text(send)))
+    }
+}
+
+fn address(config: &Config, facts: &Facts) -> Finding {
+    const NAME: &str = "address";
+    let listen = config.node.listen;
+    match facts.address {
+        Ok(()) => Finding::ok(NAME, format!("{listen} is free")),
+        Err(ErrorKind::AddrInUse) => Finding::warn(
+            NAME,
+            format!("{listen} is in use; a node may be running already"),
+            format!("ss -ulpn sport = :{}", listen.port()),
+        ),
+        Err(ErrorKind::AddrNotAvailable) => Finding::fail(
+            NAME,
+            format!("{} is not an address of this machine", listen.ip()),
+            "ip -brief address, then set CRETO__NODE__LISTEN",
+        ),
+        Err(kind) => Finding::fail(
+            NAME,
+            format!("{listen} cannot be bound: {kind}"),
+            "set CRETO__NODE__LISTEN to another address or port",
+        ),
+    }
+}
+
+fn instructions(features: &[(&'static str, bool)]) -> Finding {
+    const NAME: &str = "instructions";
+    const NEEDED: &[&str] = &["aes", "avx2", "sha2"];
+    let list =
+        |has: bool| features.iter().filter(|(_, found)| *found == has).map(|(name, _)| *name).collect::<Vec<_>>();
+    let (found, missing) = (list(true), list(false));
+    let slow: Vec<_> = missing.iter().filter(|name| NEEDED.contains(name)).copied().collect();
+    if !slow.is_empty() {
+        let text = format!("without {} cryptography is several times slower", slow.join(", "));
+        return Finding::warn(NAME, text, "in a virtual machine: pass the host's CPU through (qemu -cpu host)");
+    }
+    let missing = if missing.is_empty() { String::new() } else { format!("; not {}", missing.join(", ")) };
+    Finding::ok(NAME, format!("{}{missing}", found.join(", ")))
+}
+
+fn clock(source: Option<&str>) -> Finding {
+    const NAME: &str = "clock";
+    match source {
+        Some(source) if FAST_CLOCKS.contains(&source) => {
+            Finding::ok(NAME, format!("{source}, read without a system call"))
+        }
+        Some(source) => Finding::warn(
+            NAME,
+            format!("{source} needs a system call for every reading"),
+            "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource",
+        ),
+        None => Finding::ok(NAME, "the kernel does not say which"),
+    }
+}
+
+fn millis(us: u64) -> String {
+    if us < 100_000 { format!("{}.{:02} ms", us / 1000, us % 1000 / 10) } else { format!("{} ms", us / 1000) }
+}
+
+fn about(bytes: u64) -> String {
+    if bytes < 1 << 30 {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+    }
+}

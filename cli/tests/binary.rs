@@ -1,0 +1,207 @@
+//! The binary as a person meets it: what it prints, what it leaves behind, how it ends.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+struct Run {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn creto(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_creto"));
+    command.current_dir(folder);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CRETO_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(command: &mut Command) -> Run {
+    let Output { status, stdout, stderr } = command.output().expect("the binary was built for this test");
+    let text = |bytes| String::from_utf8(bytes).expect("everything printed is UTF-8");
+    Run { status: status.code().expect("no signal ends it"), stdout: text(stdout), stderr: text(stderr) }
+}
+
+fn json(run: &Run) -> serde_json::Value {
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {}", run.stdout))
+}
+
+#[test]
+fn init_makes_what_a_node_needs_and_keeps_the_key_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = run(creto(dir.path()).args(["init", "--listen", "127.0.0.1:9000", "--trust-domain", "acme.example"]));
+    assert_eq!((made.status, made.stderr.as_str()), (0, ""), "{}", made.stdout);
+    let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("data"), 0o700);
+    assert_eq!(mode("data/node.key"), 0o600);
+    assert_eq!(mode("data/node.crt"), 0o644);
+    assert!(!made.stdout.contains('\u{1b}'), "no colours where nobody sees them");
+
+    let shown = json(&run(creto(dir.path()).args(["config", "show", "--json"])));
+    let value = |key: &str| shown.as_array().unwrap().iter().find(|row| row["key"] == key).unwrap()["value"].clone();
+    assert_eq!(value("listen"), "127.0.0.1:9000");
+    assert_eq!(value("trust_domain"), "acme.example");
+}
+
+#[test]
+fn init_refuses_to_overwrite_unless_forced() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(creto(dir.path()).arg("init")).status, 0);
+    let config = dir.path().join("creto.toml");
+    let key = std::fs::read(dir.path().join("data/node.key")).unwrap();
+    std::fs::write(&config, "[log]\nlevel = \"debug\"\n").unwrap();
+
+    let again = run(creto(dir.path()).arg("init"));
+    assert_eq!(again.status, 2);
+    assert_eq!(
+        again.stderr,
+        "error: creto.toml exists already\n \
+         next: keep it and run `creto serve`, or replace configuration and certificate with --force\n"
+    );
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), "[log]\nlevel = \"debug\"\n");
+
+    assert_eq!(run(creto(dir.path()).args(["init", "--force"])).status, 0);
+    assert!(std::fs::read_to_string(&config).unwrap().contains("[topology]"));
+    assert_ne!(std::fs::read(dir.path().join("data/node.key")).unwrap(), key);
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path().join("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "only key and certificate: {left:?}");
+}
+
+#[test]
+fn init_says_what_is_wrong_with_an_argument_before_it_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(creto(dir.path()).args(["init", "--trust-domain", "Not A Domain"]));
+    assert_eq!(run.status, 2);
+    assert!(run.stderr.contains("node.trust_domain"), "{}", run.stderr);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn init_makes_another_folder_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = run(creto(dir.path()).args(["init", "nodes/one"]));
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    assert!(dir.path().join("nodes/one/creto.toml").is_file() && dir.path().join("nodes/one/data/node.key").is_file());
+    assert_eq!(run(creto(dir.path()).args(["-c", "nodes/one/creto.toml", "config", "check"])).status, 0);
+}
+
+#[test]
+fn config_check_points_at_the_mistake_and_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("creto.toml"), "[topology]\nshard = 2\n").unwrap();
+    let check = run(creto(dir.path()).args(["config", "check"]));
+    assert_eq!(check.status, 2);
+    assert_eq!(
+        check.stderr,
+        "error: creto.toml:2:1: unknown key `shard` in [topology]\n  \
+           |\n\
+         2 | shard = 2\n  \
+           | ^^^^^ did you mean `shards`?\n \
+         next: correct it, then run `creto config check`\n"
+    );
+
+    let check = json(&run(creto(dir.path()).args(["config", "check", "--json"])));
+    assert_eq!(check["ok"], false);
+    assert_eq!(check["problems"][0]["line"], 2);
+    assert_eq!(check["problems"][0]["hint"], "did you mean `shards`?");
+}
+
+#[test]
+fn config_check_holds_the_file_against_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("creto.toml"), "[topology]\ncpus = [8191]\n").unwrap();
+    let check = run(creto(dir.path()).args(["config", "check"]));
+    assert_eq!(check.status, 2);
+    assert!(check.stderr.starts_with("error: topology.cpus names CPU 8191, but this process may only run on "));
+    assert!(check.stderr.contains("\n next: name CPUs of that list"), "{}", check.stderr);
+}
+
+#[test]
+fn a_missing_configuration_says_how_to_make_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = run(creto(dir.path()).args(["config", "check"]));
+    assert_eq!(check.status, 2);
+    assert!(check.stderr.starts_with("error: cannot read creto.toml: "), "{}", check.stderr);
+    assert!(check.stderr.contains("creto init"), "{}", check.stderr);
+}
+
+#[test]
+fn config_show_is_a_file_that_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let show = run(creto(dir.path()).args(["config", "show"]).env("CRETO__LOG__LEVEL", "debug"));
+    assert_eq!(show.status, 0, "{}", show.stderr);
+    assert!(show.stdout.contains("# CRETO__LOG__LEVEL"), "{}", show.stdout);
+    std::fs::write(dir.path().join("copy.toml"), &show.stdout).unwrap();
+    let copy = run(creto(dir.path()).args(["--config", "copy.toml", "config", "show"]));
+    let values =
+        |text: &str| text.lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect::<Vec<_>>();
+    assert_eq!(values(&copy.stdout), values(&show.stdout));
+}
+
+#[test]
+fn colours_are_used_only_where_they_are_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let always = run(creto(dir.path()).args(["config", "show", "--color", "always"]));
+    assert!(always.stdout.contains('\u{1b}'));
+    for never in [vec!["config", "show", "--color", "never"], vec!["config", "show"]] {
+        assert!(!run(creto(dir.path()).args(never)).stdout.contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn doctor_reports_each_check_and_fails_only_on_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(creto(dir.path()).args(["init", "--listen", "127.0.0.1:0"])).status, 0);
+    let doctor = run(creto(dir.path()).args(["doctor", "--json"]));
+    let report = json(&doctor);
+    let findings = report["findings"].as_array().unwrap();
+    let failed = findings.iter().any(|finding| finding["state"] == "fail");
+    assert_eq!(report["ok"], !failed);
+    assert_eq!(doctor.status, i32::from(failed));
+    for name in ["io_uring", "memlock", "cpus", "file system", "disk space", "udp buffers", "kernel", "instructions"] {
+        assert!(findings.iter().any(|finding| finding["name"] == name), "{name} is missing: {}", doctor.stdout);
+    }
+    for finding in findings.iter().filter(|finding| finding["state"] != "ok") {
+        assert_ne!(finding["fix"], "", "{finding}");
+    }
+
+    std::fs::set_permissions(dir.path().join("data/node.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let doctor = run(creto(dir.path()).arg("doctor"));
+    assert_eq!(doctor.status, 1);
+    assert!(doctor.stdout.contains("fix: chmod 600 data/node.key"), "{}", doctor.stdout);
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let run = run(creto(dir.path()).args(["completions", shell]));
+        assert_eq!(run.status, 0);
+        assert!(run.stdout.contains("creto"), "{shell}");
+    }
+}
+
+#[test]
+fn mistakes_on_the_command_line_end_with_status_2() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [vec!["confg"], vec![], vec!["config"], vec!["doctor", "--jsn"], vec!["completions", "csh"]] {
+        assert_eq!(run(creto(dir.path()).args(&args)).status, 2, "{args:?}");
+    }
+    assert_eq!(run(creto(dir.path()).arg("--help")).status, 0);
+    assert_eq!(run(creto(dir.path()).arg("--version")).status, 0);
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_not_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child =
+        creto(dir.path()).args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(output.status.code(), Some(0));
+}
