@@ -1,1 +1,67 @@
-//! creto-store.
+//! The log of a shard and the mailboxes on it, as state machines: bytes and time come in, writes go out.
+//!
+//! Two halves that meet in the [`Record`]:
+//! - **The log** ([`Wal`], [`recover`], [`verify()`]) makes records durable in frames that are written and synced together,
+//!   and reads them back after a stop of any kind. `docs/wal-format.md` gives every byte and argues every crash.
+//! - **The mailboxes** ([`Mailboxes`]) decide what is admitted, hold what is queued, and hand it out in order. They change
+//!   only by durable records, so that a restart, which replays the log, leads to the same state.
+//!
+//! # What a driver does
+//!
+//! ```text
+//! start:    recover(source, shard, |position, record| mailboxes.apply(position, record))  -> Recovered
+//!           Wal::open(config, recovered, epoch_nonce, now_ms)
+//!           carry out actions until wal.is_started(); only then serve
+//!
+//! message:  wal.check_room(Message, bytes)   refuse before anything is promised
+//!           mailboxes.admit(..)              New(sequence): into the part; Duplicate: see `Admit`; Refusal: to the sender
+//!           wal.append(Record::BatchPart)
+//!
+//! turn:     while let Some(action) = wal.next_action(now_ms)   carry it out; when done: wal.completed(id, outcome)
+//!           while let Some(durable) = wal.next_durable()       mailboxes.apply(durable.position, durable.record), then
+//!                                                              acknowledge everything up to durable.sequence
+//!
+//! deliver:  mailboxes.next_for_delivery(..)
+//! consumer: mailboxes.settle(..) -> Record, wal.append(record)
+//! idle:     wal.confirm(); mailboxes.expire(now_ms, max); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
+//! ```
+//!
+//! Nothing here reads a clock, draws a random number, starts a thread or writes a file. [`FileSource`] reads segment files
+//! for recovery; it is the only thing that touches the system.
+#![forbid(unsafe_code)]
+
+mod cursor;
+mod dedup;
+mod file_source;
+mod frame;
+mod hash;
+mod id;
+mod index;
+mod layout;
+pub mod limits;
+mod lsn;
+mod mailbox;
+mod mailboxes;
+mod record;
+mod recovery;
+mod segment;
+mod source;
+mod verify;
+mod wal;
+
+pub use dedup::DedupConfig;
+pub use file_source::FileSource;
+pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
+pub use id::{MailboxId, MessageId, SenderId};
+pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
+pub use mailboxes::{Admit, Delivery, Mailboxes, MailboxesConfig, Refusal};
+pub use record::{
+    BatchPart, Dedup, DedupSender, PartMessage, Priority, Record, RecordError, Settle, SettleCause, Start,
+};
+pub use recovery::{Corruption, Damage, Recovered, RecoveryError, recover};
+pub use segment::{
+    SEGMENT_MAGIC, SEGMENT_VERSION, SegmentDamage, SegmentHeader, parse_segment_file_name, segment_file_name,
+};
+pub use source::{SegmentFile, SegmentSource, SourceError};
+pub use verify::{LogEnd, Report, SegmentReport, verify};
+pub use wal::{Action, ActionId, AppendClass, AppendError, DiskError, Durable, Fenced, Space, Wal, WalConfig, Write};

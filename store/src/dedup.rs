@@ -1,0 +1,399 @@
+//! Which message ids were already admitted, per sender.
+//!
+//! A sender's window holds its most recent ids in the order of their arrival, and a *floor*: the largest time of an id that
+//! fell out. An id that is not in the window is new only if its time is above the floor, so an id is never admitted twice,
+//! whatever falls out. What is at or below the floor, or too old, is refused by name instead of being guessed about.
+//!
+//! Invariant: the window (65,536 ids) is larger than what a sender may have in flight (16,384), so the resend of a message
+//! whose acknowledgement was lost is always recognised.
+//!
+//! An id enters as *pending* when its message is admitted, and becomes durable with its record. Pending ids never fall out.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hashbrown::{HashMap, HashTable};
+
+use crate::hash::HashKey;
+use crate::id::{MessageId, SenderId};
+use crate::limits::{
+    DEDUP_AHEAD_MS, DEDUP_RECORD_IDS_MAX, DEDUP_RECORD_SENDERS_MAX, DEDUP_SENDER_IDS_MAX, DEDUP_SENDERS_MAX,
+    DEDUP_SHARD_IDS_MAX, DEDUP_WINDOW_MS, RECORD_HEADER_BYTES,
+};
+use crate::lsn::SegmentNumber;
+use crate::record::{Dedup, DedupSender};
+
+/// Sizes of the deduplication windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DedupConfig {
+    /// Ids remembered per sender.
+    pub sender_ids_max: usize,
+    /// Ids remembered per shard.
+    pub shard_ids_max: usize,
+    /// Senders remembered per shard.
+    pub senders_max: usize,
+    /// Age at which an id is refused, in milliseconds.
+    pub window_ms: u64,
+    /// How far ahead of the clock an id may be, in milliseconds.
+    pub ahead_ms: u64,
+}
+
+impl Default for DedupConfig {
+    fn default() -> Self {
+        Self {
+            sender_ids_max: DEDUP_SENDER_IDS_MAX,
+            shard_ids_max: DEDUP_SHARD_IDS_MAX,
+            senders_max: DEDUP_SENDERS_MAX,
+            window_ms: DEDUP_WINDOW_MS,
+            ahead_ms: DEDUP_AHEAD_MS,
+        }
+    }
+}
+
+/// What is known about an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    New,
+    Duplicate { durable: bool },
+    TooOld,
+    TooFarAhead,
+    TooManyPending,
+    TooManySenders,
+}
+
+/// The windows of all senders of a shard.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    config: DedupConfig,
+    key: HashKey,
+    slots: HashMap<SenderId, usize, HashKey>,
+    windows: Vec<Option<Window>>,
+    free: Vec<usize>,
+    /// The next window that is looked at for ids to let go.
+    hand: usize,
+    next_arrival: u64,
+    ids: usize,
+    ids_by_segment: BTreeMap<SegmentNumber, u64>,
+}
+
+#[derive(Debug)]
+struct Window {
+    sender: SenderId,
+    floor_ms: u64,
+    /// Oldest arrival first.
+    ids: VecDeque<Entry>,
+    /// The number of the front entry: the table holds numbers, which stay true while entries come and go at both ends.
+    first_number: u32,
+    table: HashTable<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    id: MessageId,
+    /// Counts over the whole shard.
+    arrival: u64,
+    /// Where the id is durable.
+    segment: Option<SegmentNumber>,
+}
+
+impl Windows {
+    pub(crate) fn new(config: DedupConfig, key: HashKey) -> Self {
+        assert!(config.sender_ids_max > 0 && u32::try_from(config.sender_ids_max).is_ok());
+        Self {
+            config,
+            key,
+            slots: HashMap::with_hasher(key),
+            windows: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            next_arrival: 0,
+            ids: 0,
+            ids_by_segment: BTreeMap::new(),
+        }
+    }
+
+    /// What is known about an id, without remembering it.
+    pub(crate) fn check(&self, sender: SenderId, id: MessageId, now_ms: u64) -> Verdict {
+        let window = self.slots.get(&sender).and_then(|&slot| self.windows[slot].as_ref());
+        if let Some(entry) = window.and_then(|window| window.get(&self.key, id)) {
+            return Verdict::Duplicate { durable: entry.segment.is_some() };
+        }
+        let time_ms = id.time_ms();
+        if time_ms > now_ms.saturating_add(self.config.ahead_ms) {
+            return Verdict::TooFarAhead;
+        }
+        if time_ms.saturating_add(self.config.window_ms) < now_ms {
+            return Verdict::TooOld;
+        }
+        let Some(window) = window else {
+            let is_full = self.slots.len() >= self.config.senders_max;
+            return if is_full { Verdict::TooManySenders } else { Verdict::New };
+        };
+        if time_ms <= window.floor_ms {
+            return Verdict::TooOld;
+        }
+        let is_full = window.ids.len() >= self.config.sender_ids_max;
+        if is_full && window.ids.front().is_some_and(|front| front.segment.is_none()) {
+            return Verdict::TooManyPending;
+        }
+        Verdict::New
+    }
+
+    /// Remembers an id that was admitted and is not durable yet.
+    pub(crate) fn insert_pending(&mut self, sender: SenderId, id: MessageId) {
+        self.insert(sender, id, None);
+    }
+
+    /// Forgets the last pending id of a sender: its message was not appended after all.
+    pub(crate) fn withdraw(&mut self, sender: SenderId, id: MessageId) {
+        let slot = *self.slots.get(&sender).expect("the sender was admitted");
+        let window = self.windows[slot].as_mut().expect("a named slot is taken");
+        let last = window.ids.back().expect("its id is in the window");
+        assert!(last.id == id && last.segment.is_none(), "messages are withdrawn in the reverse order of admission");
+        window.pop_back(&self.key);
+        self.ids -= 1;
+    }
+
+    /// An id is durable: a pending one becomes so, an unknown one (in recovery) is remembered.
+    pub(crate) fn durable(&mut self, sender: SenderId, id: MessageId, segment: SegmentNumber) {
+        let key = self.key;
+        let window = self.slots.get(&sender).copied().and_then(|slot| self.windows[slot].as_mut());
+        match window.and_then(|window| window.get_mut(&key, id)) {
+            Some(entry) if entry.segment.is_none() => {
+                entry.segment = Some(segment);
+                *self.ids_by_segment.entry(segment).or_default() += 1;
+            }
+            Some(_) => {}
+            None => self.insert(sender, id, Some(segment)),
+        }
+    }
+
+    /// Takes what was carried over from older segments: these ids arrived before all that the window knows otherwise.
+    pub(crate) fn carried_over(&mut self, carried: &DedupSender, segment: SegmentNumber) {
+        let slot = self.slot_of(carried.sender);
+        let key = self.key;
+        let window = self.windows[slot].as_mut().expect("a named slot is taken");
+        window.floor_ms = window.floor_ms.max(carried.floor_ms);
+        for &id in carried.ids.iter().rev() {
+            if let Some(entry) = window.get_mut(&key, id) {
+                if let Some(old) = entry.segment.filter(|&old| old < segment) {
+                    entry.segment = Some(segment);
+                    forget_in(&mut self.ids_by_segment, old);
+                    *self.ids_by_segment.entry(segment).or_default() += 1;
+                }
+            } else if window.ids.len() < self.config.sender_ids_max {
+                window.push_front(&key, Entry { id, arrival: 0, segment: Some(segment) });
+                *self.ids_by_segment.entry(segment).or_default() += 1;
+                self.ids += 1;
+            } else {
+                window.floor_ms = window.floor_ms.max(id.time_ms());
+            }
+        }
+    }
+
+    /// Lets go what is too old to be asked about, in up to `windows_max` windows.
+    pub(crate) fn expire(&mut self, now_ms: u64, windows_max: usize) {
+        let oldest_ms = now_ms.saturating_sub(self.config.window_ms);
+        for _ in 0..windows_max.min(self.windows.len()) {
+            let slot = self.turn_hand();
+            let is_old = |entry: &Entry| entry.id.time_ms() < oldest_ms;
+            while self.windows[slot].as_ref().and_then(|window| window.ids.front()).is_some_and(is_old) {
+                if !self.evict_front(slot) {
+                    break;
+                }
+            }
+            // Below `oldest_ms` everything is refused by its age: the floor has nothing to add.
+            let empty = self.windows[slot].take_if(|window| window.ids.is_empty() && window.floor_ms < oldest_ms);
+            if let Some(window) = empty {
+                self.slots.remove(&window.sender);
+                self.free.push(slot);
+            }
+        }
+    }
+
+    /// Bytes that must be carried over, about, before segments below `log_start` may go.
+    pub(crate) fn carried_bytes(&self, log_start: SegmentNumber) -> u64 {
+        let ids: u64 = self.ids_by_segment.range(..log_start).map(|(_, ids)| ids).sum();
+        16 * ids + 32 * self.slots.len() as u64
+    }
+
+    /// Everything about ids that segments below `log_start` hold and that is still needed, as records of at most
+    /// `record_bytes_max`. Every sender's floor is in one of them. There is always at least one record.
+    pub(crate) fn carry_over(
+        &self,
+        log_start: SegmentNumber,
+        next_sequence: u64,
+        record_bytes_max: usize,
+    ) -> Vec<Dedup> {
+        let mut windows: Vec<&Window> = self.windows.iter().flatten().collect();
+        // By sender, so that the records do not depend on the order in which slots were given.
+        windows.sort_unstable_by_key(|window| window.sender);
+        let mut records = vec![Dedup { next_sequence, senders: Vec::new() }];
+        let room = record_bytes_max - RECORD_HEADER_BYTES - 16;
+        let (mut room_left, mut ids_left) = (room, DEDUP_RECORD_IDS_MAX);
+        for window in windows {
+            let is_old = |entry: &&Entry| entry.segment.is_some_and(|segment| segment < log_start);
+            let mut ids: Vec<MessageId> = window.ids.iter().filter(is_old).map(|entry| entry.id).collect();
+            if ids.is_empty() && window.floor_ms == 0 {
+                continue;
+            }
+            // The newest part goes first: each part is put in front of what is known when it is read again.
+            loop {
+                let last = records.last_mut().expect("never empty");
+                if room_left < 32 + 16 || ids_left == 0 || last.senders.len() == DEDUP_RECORD_SENDERS_MAX {
+                    records.push(Dedup { next_sequence, senders: Vec::new() });
+                    (room_left, ids_left) = (room, DEDUP_RECORD_IDS_MAX);
+                    continue;
+                }
+                let count = ids.len().min(ids_left).min((room_left - 32) / 16);
+                let part = ids.split_off(ids.len() - count);
+                room_left -= 32 + 16 * count;
+                ids_left -= count;
+                last.senders.push(DedupSender { sender: window.sender, floor_ms: window.floor_ms, ids: part });
+                if ids.is_empty() {
+                    break;
+                }
+            }
+        }
+        records
+    }
+
+    fn insert(&mut self, sender: SenderId, id: MessageId, segment: Option<SegmentNumber>) {
+        let slot = self.slot_of(sender);
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        while self.windows[slot].as_ref().is_some_and(|window| window.ids.len() >= self.config.sender_ids_max) {
+            if !self.evict_front(slot) {
+                break;
+            }
+        }
+        let key = self.key;
+        let window = self.windows[slot].as_mut().expect("a named slot is taken");
+        window.push_back(&key, Entry { id, arrival, segment });
+        self.ids += 1;
+        if let Some(segment) = segment {
+            *self.ids_by_segment.entry(segment).or_default() += 1;
+        }
+        self.let_go_of_overdue();
+    }
+
+    /// Keeps the shard's sum near its bound: each arrival looks at two windows for ids that arrived too long ago.
+    fn let_go_of_overdue(&mut self) {
+        if self.ids <= self.config.shard_ids_max {
+            return;
+        }
+        let oldest_arrival = self.next_arrival.saturating_sub(self.config.shard_ids_max as u64);
+        for _ in 0..2 {
+            let slot = self.turn_hand();
+            for _ in 0..4 {
+                let front = self.windows[slot].as_ref().and_then(|window| window.ids.front());
+                if front.is_none_or(|front| front.arrival >= oldest_arrival) || !self.evict_front(slot) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Lets the oldest id of a window go and raises the floor over it. Pending ids stay: `false`.
+    fn evict_front(&mut self, slot: usize) -> bool {
+        let key = self.key;
+        let Some(window) = self.windows[slot].as_mut() else { return false };
+        let Some(segment) = window.ids.front().and_then(|front| front.segment) else { return false };
+        let evicted = window.pop_front(&key);
+        window.floor_ms = window.floor_ms.max(evicted.id.time_ms());
+        forget_in(&mut self.ids_by_segment, segment);
+        self.ids -= 1;
+        true
+    }
+
+    fn slot_of(&mut self, sender: SenderId) -> usize {
+        if let Some(&slot) = self.slots.get(&sender) {
+            return slot;
+        }
+        let window = Window { sender, floor_ms: 0, ids: VecDeque::new(), first_number: 0, table: HashTable::new() };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.windows[slot] = Some(window);
+                slot
+            }
+            None => {
+                self.windows.push(Some(window));
+                self.windows.len() - 1
+            }
+        };
+        self.slots.insert(sender, slot);
+        slot
+    }
+
+    fn turn_hand(&mut self) -> usize {
+        self.hand = if self.hand + 1 < self.windows.len() { self.hand + 1 } else { 0 };
+        self.hand
+    }
+}
+
+impl Window {
+    fn get(&self, key: &HashKey, id: MessageId) -> Option<&Entry> {
+        let number = self.number_of(key, id)?;
+        self.ids.get(place(number, self.first_number))
+    }
+
+    fn get_mut(&mut self, key: &HashKey, id: MessageId) -> Option<&mut Entry> {
+        let number = self.number_of(key, id)?;
+        self.ids.get_mut(place(number, self.first_number))
+    }
+
+    fn push_back(&mut self, key: &HashKey, entry: Entry) {
+        let length = u32::try_from(self.ids.len()).expect("bounded by sender_ids_max");
+        self.ids.push_back(entry);
+        self.note(key, entry.id, self.first_number.wrapping_add(length));
+    }
+
+    fn push_front(&mut self, key: &HashKey, entry: Entry) {
+        self.first_number = self.first_number.wrapping_sub(1);
+        self.ids.push_front(entry);
+        self.note(key, entry.id, self.first_number);
+    }
+
+    fn pop_front(&mut self, key: &HashKey) -> Entry {
+        let entry = *self.ids.front().expect("asked for only when there is one");
+        self.unnote(key, entry.id, self.first_number);
+        self.ids.pop_front();
+        self.first_number = self.first_number.wrapping_add(1);
+        entry
+    }
+
+    fn pop_back(&mut self, key: &HashKey) {
+        let entry = *self.ids.back().expect("asked for only when there is one");
+        let before = u32::try_from(self.ids.len() - 1).expect("bounded by sender_ids_max");
+        self.unnote(key, entry.id, self.first_number.wrapping_add(before));
+        self.ids.pop_back();
+    }
+
+    fn number_of(&self, key: &HashKey, id: MessageId) -> Option<u32> {
+        let is_id = |&number: &u32| self.ids[place(number, self.first_number)].id == id;
+        self.table.find(key.hash_id(&id.0), is_id).copied()
+    }
+
+    fn note(&mut self, key: &HashKey, id: MessageId, number: u32) {
+        let (ids, first_number) = (&self.ids, self.first_number);
+        let hash_of = |&number: &u32| key.hash_id(&ids[place(number, first_number)].id.0);
+        self.table.insert_unique(key.hash_id(&id.0), number, hash_of);
+    }
+
+    fn unnote(&mut self, key: &HashKey, id: MessageId, number: u32) {
+        let entry = self.table.find_entry(key.hash_id(&id.0), |&other| other == number);
+        entry.expect("every id of the window is in its table").remove();
+    }
+}
+
+/// Where an entry stands in the window. Numbers wrap; differences do not.
+fn place(number: u32, first_number: u32) -> usize {
+    crate::layout::length_usize(number.wrapping_sub(first_number))
+}
+
+fn forget_in(ids_by_segment: &mut BTreeMap<SegmentNumber, u64>, segment: SegmentNumber) {
+    let ids = ids_by_segment.get_mut(&segment).expect("every durable id is counted in its segment");
+    *ids -= 1;
+    if *ids == 0 {
+        ids_by_segment.remove(&segment);
+    }
+}

@@ -1,0 +1,78 @@
+//! Every bound of the log and of the mailboxes, in one place. Bytes unless the name says otherwise.
+
+/// Unit of writing and of alignment: frames start and end on it, and direct writes need it.
+pub const BLOCK_BYTES: usize = 4096;
+/// The first block of a segment holds its header.
+pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES;
+/// Size of a segment file unless configured otherwise.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Bytes of a frame before its body.
+pub const FRAME_HEADER_BYTES: usize = 96;
+/// A frame with header and padding: what one group commit may write.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// A write is one frame, with the segment header before it when it is the first of its segment.
+pub const WRITE_BYTES_MAX: usize = FRAME_BYTES_MAX + SEGMENT_HEADER_BYTES;
+/// Bytes of a record before its body.
+pub const RECORD_HEADER_BYTES: usize = 8;
+/// A record with its header and padding, in frames of the default size.
+pub const RECORD_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
+/// Messages in one `BatchPart` record.
+pub const PART_MESSAGES_MAX: usize = 65_536;
+/// Sequences in one `Settle` record.
+pub const SETTLE_SEQUENCES_MAX: usize = 65_536;
+/// Opaque batch header bytes in one `BatchPart` record.
+pub const BATCH_HEADER_BYTES_MAX: usize = 64 << 10;
+/// Hashes on the way from a leaf to the root: a tree of 2^32 leaves.
+pub const PATH_HASHES_MAX: usize = 32;
+/// An envelope in a `BatchPart` record: more than the wire allows, so that the wire's limit is the one that speaks.
+pub const ENVELOPE_BYTES_MAX: usize = 2 << 20;
+/// Ids in one `Dedup` record; a carry-over of more is several records.
+pub const DEDUP_RECORD_IDS_MAX: usize = 16_384;
+/// Senders in one `Dedup` record.
+pub const DEDUP_RECORD_SENDERS_MAX: usize = 4_096;
+
+/// Bytes on disk that the log may take before it refuses messages.
+pub const WAL_BYTES_MAX: u64 = 16 << 30;
+/// Records waiting for the next group commit.
+pub const PENDING_RECORDS_MAX: usize = 65_536;
+/// Bytes waiting for the next group commit.
+pub const PENDING_BYTES_MAX: usize = 32 << 20;
+/// Writes on their way to the disk.
+pub const WRITES_IN_FLIGHT_MAX: usize = 1;
+/// Trimmed segments kept for reuse instead of deleted.
+pub const RECYCLED_SEGMENTS_MAX: usize = 2;
+
+/// What a queued message counts beyond its envelope: queue entry, dedup entry, path.
+pub const MESSAGE_OVERHEAD_BYTES: u64 = 512;
+/// Messages queued in one mailbox.
+pub const MAILBOX_MESSAGES_MAX: u64 = 100_000;
+/// Bytes queued in one mailbox.
+pub const MAILBOX_BYTES_MAX: u64 = 64 << 20;
+/// Bytes queued on one shard.
+pub const RESIDENT_BYTES_MAX: u64 = 1 << 30;
+/// Mailboxes that hold anything, on one shard.
+pub const MAILBOXES_MAX: usize = 1 << 20;
+
+/// Most recent message ids remembered per sender.
+pub const DEDUP_SENDER_IDS_MAX: usize = 65_536;
+/// Message ids remembered per shard, all senders together (about 40 bytes each).
+pub const DEDUP_SHARD_IDS_MAX: usize = 4 << 20;
+/// Senders remembered per shard.
+pub const DEDUP_SENDERS_MAX: usize = 1 << 20;
+/// Age at which a message id is refused, in milliseconds.
+pub const DEDUP_WINDOW_MS: u64 = 3_600_000;
+/// How far ahead of the node's clock a message id may be, in milliseconds.
+pub const DEDUP_AHEAD_MS: u64 = 300_000;
+/// Messages that one sender may have sent and not yet seen acknowledged.
+pub const SENDER_IN_FLIGHT_MESSAGES_MAX: usize = 16_384;
+
+// A frame, and the header of the segment it opens, fit into every segment.
+const _: () = assert!(WRITE_BYTES_MAX as u64 <= SEGMENT_BYTES);
+const _: () = assert!(FRAME_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES as u64));
+// A message of the largest size fits into a record with its batch header and its path.
+const _: () = assert!(ENVELOPE_BYTES_MAX + BATCH_HEADER_BYTES_MAX + 8192 <= RECORD_BYTES_MAX);
+// A resend is always recognised: whatever is in flight is still in the sender's window.
+const _: () = assert!(SENDER_IN_FLIGHT_MESSAGES_MAX < DEDUP_SENDER_IDS_MAX);
+const _: () = assert!(DEDUP_SENDER_IDS_MAX < DEDUP_SHARD_IDS_MAX);
+// One pending batch fits a frame, and one record always fits what may be pending.
+const _: () = assert!(RECORD_BYTES_MAX < PENDING_BYTES_MAX);

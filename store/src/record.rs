@@ -1,0 +1,508 @@
+//! What a frame carries: messages that came in, messages that are done with, ids to remember, starts.
+//!
+//! A record knows its bytes only as slices of what came in: they are copied once, into the frame that goes to the disk.
+//! Parsing is total: any bytes give a record or a [`RecordError`], and the record encodes to the very same bytes.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::id::{MailboxId, MessageId, SenderId};
+use crate::layout::{Reader, Writer, length_u32, length_usize, pad8};
+use crate::limits::{
+    BATCH_HEADER_BYTES_MAX, DEDUP_RECORD_IDS_MAX, DEDUP_RECORD_SENDERS_MAX, ENVELOPE_BYTES_MAX, PART_MESSAGES_MAX,
+    PATH_HASHES_MAX, RECORD_HEADER_BYTES, SETTLE_SEQUENCES_MAX,
+};
+use crate::lsn::{Epoch, Lsn};
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// Messages of one batch for mailboxes of this shard.
+    BatchPart(BatchPart),
+    /// Messages that need not be kept any more.
+    Settle(Settle),
+    /// What trimmed segments knew and deduplication still needs.
+    Dedup(Dedup),
+    /// A start of the log.
+    Start(Start),
+}
+
+/// Messages of one signed batch whose recipients this shard owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPart {
+    /// The batch's header with both signatures: opaque here, handed to every recipient.
+    pub batch_header: Bytes,
+    /// The messages, in the order in which they were admitted.
+    pub messages: Vec<PartMessage>,
+}
+
+/// One message of a [`BatchPart`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartMessage {
+    /// The recipient.
+    pub mailbox: MailboxId,
+    /// The sender.
+    pub sender: SenderId,
+    /// The message's id.
+    pub message_id: MessageId,
+    /// The number given by [`Mailboxes::admit`](crate::Mailboxes::admit): grows over the whole shard, never given twice.
+    pub sequence: u64,
+    /// When the message loses its meaning, in milliseconds since 1970; 0 = never.
+    pub expiry_ms: u64,
+    /// The message's leaf in the batch's tree.
+    pub leaf_index: u32,
+    /// Which queue it waits in.
+    pub priority: Priority,
+    /// The leaf's salt.
+    pub salt: [u8; 16],
+    /// The hashes from the leaf to the root, 32 bytes each.
+    pub path: Bytes,
+    /// The envelope, as signed.
+    pub envelope: Bytes,
+}
+
+/// Which of a mailbox's queues a message waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Priority {
+    /// Delivered when nothing else waits.
+    Low = 0,
+    /// The usual.
+    Normal = 1,
+    /// Before the usual.
+    High = 2,
+    /// Before everything.
+    Critical = 3,
+}
+
+impl Priority {
+    /// Number of priorities.
+    pub const COUNT: usize = 4;
+
+    /// The priority of an envelope's byte; `None` above 3.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Low,
+            1 => Self::Normal,
+            2 => Self::High,
+            3 => Self::Critical,
+            _ => return None,
+        })
+    }
+}
+
+/// Messages of one mailbox that need not be kept any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// Whose messages.
+    pub mailbox: MailboxId,
+    /// Why they are done with.
+    pub cause: SettleCause,
+    /// Their sequences.
+    pub sequences: Vec<u64>,
+}
+
+/// Why messages are done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SettleCause {
+    /// The consumer acknowledged them.
+    Acknowledged = 0,
+    /// Their time was over before they were acknowledged.
+    Expired = 1,
+    /// They were given up after too many deliveries.
+    GivenUp = 2,
+}
+
+/// What deduplication still needs of segments that go. It stands before everything else the log holds about these senders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dedup {
+    /// No sequence below this is given again.
+    pub next_sequence: u64,
+    /// The senders, by id.
+    pub senders: Vec<DedupSender>,
+}
+
+/// One sender in a [`Dedup`] record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DedupSender {
+    /// The sender.
+    pub sender: SenderId,
+    /// Ids of this time (ms) and older, and not listed, are unknown and refused.
+    pub floor_ms: u64,
+    /// Ids to remember, oldest arrival first.
+    pub ids: Vec<MessageId>,
+}
+
+/// The first record of every epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// The epoch that starts.
+    pub epoch: Epoch,
+    /// The node's clock, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// The last frame that recovery kept.
+    pub recovered_through: Lsn,
+}
+
+/// Why bytes are not a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// the record ends before its fields do
+    #[error("the record ends before its fields do")]
+    Truncated,
+    /// the record is of kind {0}, which this version does not know: read it with the version that wrote it
+    #[error("the record is of kind {0}, which this version does not know: read it with the version that wrote it")]
+    Kind(u8),
+    /// the record is of version {0}, this program reads version 1: read it with the version that wrote it
+    #[error("the record is of version {0}, this program reads version 1: read it with the version that wrote it")]
+    Version(u8),
+    /// a field that must be zero is not
+    #[error("a field that must be zero is not")]
+    NotZero,
+    /// a field holds a value without a meaning
+    #[error("a field holds a value without a meaning")]
+    Value,
+    /// a count or length is above its limit
+    #[error("a count or length is above its limit")]
+    OverLimit,
+    /// the record's length is not the sum of its fields
+    #[error("the record's length is not the sum of its fields")]
+    Length,
+}
+
+/// The version byte of every record.
+const RECORD_VERSION: u8 = 1;
+/// Bytes of a message in a `BatchPart` before its path.
+const MESSAGE_FIXED_BYTES: usize = 96;
+
+impl Record {
+    /// Bytes of the encoded record: a multiple of eight.
+    pub fn encoded_bytes(&self) -> usize {
+        RECORD_HEADER_BYTES
+            + match self {
+                Self::BatchPart(part) => part.body_bytes(),
+                Self::Settle(settle) => 24 + 8 * settle.sequences.len(),
+                Self::Dedup(dedup) => 16 + dedup.senders.iter().map(|sender| 32 + 16 * sender.ids.len()).sum::<usize>(),
+                Self::Start(_) => 24,
+            }
+    }
+
+    /// Writes the record into `out`, which has exactly [`encoded_bytes`](Self::encoded_bytes).
+    ///
+    /// # Panics
+    /// When `out` has another size, or a count is above its limit: both are the caller's mistake.
+    pub fn encode_into(&self, out: &mut [u8]) {
+        assert_eq!(out.len(), self.encoded_bytes(), "a record is encoded into exactly its own bytes");
+        let body_bytes = length_u32(out.len() - RECORD_HEADER_BYTES);
+        let mut writer = Writer::new(out);
+        writer.u8(self.kind());
+        writer.u8(RECORD_VERSION);
+        writer.u16(0);
+        writer.u32(body_bytes);
+        match self {
+            Self::BatchPart(part) => part.encode(&mut writer),
+            Self::Settle(settle) => settle.encode(&mut writer),
+            Self::Dedup(dedup) => dedup.encode(&mut writer),
+            Self::Start(start) => {
+                writer.u64(start.epoch.0);
+                writer.u64(start.started_ms);
+                writer.u64(start.recovered_through.0);
+            }
+        }
+        assert_eq!(writer.at(), body_bytes as usize + RECORD_HEADER_BYTES, "a record's size is the sum of its fields");
+    }
+
+    /// Reads the record at the front of `bytes` and tells how many bytes it took. The record shares the storage of `bytes`.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the bytes are not a record of this version.
+    pub fn parse(bytes: &Bytes) -> Result<(Self, usize), RecordError> {
+        let mut header = Reader::new(bytes);
+        let fields = (|| Some((header.u8()?, header.u8()?, header.u16()?, header.u32()?)))();
+        let (kind, version, reserved, body_bytes) = fields.ok_or(RecordError::Truncated)?;
+        if version != RECORD_VERSION {
+            return Err(RecordError::Version(version));
+        }
+        if reserved != 0 {
+            return Err(RecordError::NotZero);
+        }
+        let body = header.slice(length_usize(body_bytes)).ok_or(RecordError::Truncated)?;
+        let mut reader = Reader::new(&body);
+        let record = match kind {
+            1 => Self::BatchPart(BatchPart::parse(&mut reader)?),
+            2 => Self::Settle(Settle::parse(&mut reader)?),
+            3 => Self::Dedup(Dedup::parse(&mut reader)?),
+            4 => Self::Start(Start::parse(&mut reader).ok_or(RecordError::Truncated)?),
+            other => return Err(RecordError::Kind(other)),
+        };
+        if reader.left() != 0 {
+            return Err(RecordError::Length);
+        }
+        Ok((record, RECORD_HEADER_BYTES + body.len()))
+    }
+
+    /// A copy that shares no storage with what it was read from, so that one kept message does not keep a whole frame.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        match self {
+            Self::BatchPart(part) => Self::BatchPart(BatchPart {
+                batch_header: Bytes::copy_from_slice(&part.batch_header),
+                messages: part.messages.iter().map(PartMessage::detached).collect(),
+            }),
+            other => other.clone(),
+        }
+    }
+
+    /// Number of messages that the record brings.
+    pub fn message_count(&self) -> usize {
+        match self {
+            Self::BatchPart(part) => part.messages.len(),
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
+        }
+    }
+
+    /// Whether every count and length is within its limit, so that what is written can be read again.
+    pub(crate) fn is_within_limits(&self) -> bool {
+        match self {
+            Self::BatchPart(part) => {
+                part.batch_header.len() <= BATCH_HEADER_BYTES_MAX
+                    && part.messages.len() <= PART_MESSAGES_MAX
+                    && part.messages.iter().all(|message| {
+                        message.envelope.len() <= ENVELOPE_BYTES_MAX
+                            && message.path.len().is_multiple_of(32)
+                            && message.path.len() / 32 <= PATH_HASHES_MAX
+                    })
+            }
+            Self::Settle(settle) => settle.sequences.len() <= SETTLE_SEQUENCES_MAX,
+            Self::Dedup(dedup) => {
+                dedup.senders.len() <= DEDUP_RECORD_SENDERS_MAX
+                    && dedup.senders.iter().map(|sender| sender.ids.len()).sum::<usize>() <= DEDUP_RECORD_IDS_MAX
+            }
+            Self::Start(_) => true,
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::BatchPart(_) => 1,
+            Self::Settle(_) => 2,
+            Self::Dedup(_) => 3,
+            Self::Start(_) => 4,
+        }
+    }
+}
+
+impl BatchPart {
+    /// Bytes that a part takes in the log: what to hold against [`RECORD_BYTES_MAX`](crate::limits::RECORD_BYTES_MAX)
+    /// while a part is being put together. `message_bytes` is the sum of [`PartMessage::encoded_bytes`].
+    pub fn encoded_bytes_of(batch_header_bytes: usize, message_bytes: usize) -> usize {
+        RECORD_HEADER_BYTES + 8 + pad8(batch_header_bytes) + message_bytes
+    }
+
+    fn body_bytes(&self) -> usize {
+        let message_bytes = self.messages.iter().map(PartMessage::encoded_bytes).sum();
+        Self::encoded_bytes_of(self.batch_header.len(), message_bytes) - RECORD_HEADER_BYTES
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u32(length_u32(self.messages.len()));
+        writer.u32(length_u32(self.batch_header.len()));
+        writer.put(&self.batch_header);
+        writer.padding();
+        for message in &self.messages {
+            message.encode(writer);
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
+        let message_count = length_usize(reader.u32().ok_or(RecordError::Truncated)?);
+        let header_bytes = length_usize(reader.u32().ok_or(RecordError::Truncated)?);
+        if message_count > PART_MESSAGES_MAX || header_bytes > BATCH_HEADER_BYTES_MAX {
+            return Err(RecordError::OverLimit);
+        }
+        let batch_header = reader.slice(header_bytes).ok_or(RecordError::Truncated)?;
+        padding(reader)?;
+        // The count is checked against the bytes that are there before anything is reserved for it.
+        if reader.left() / MESSAGE_FIXED_BYTES < message_count {
+            return Err(RecordError::Truncated);
+        }
+        let messages = (0..message_count).map(|_| PartMessage::parse(reader)).collect::<Result<_, _>>()?;
+        Ok(Self { batch_header, messages })
+    }
+}
+
+impl PartMessage {
+    /// Bytes that the message takes in its record.
+    pub fn encoded_bytes(&self) -> usize {
+        Self::encoded_bytes_of(self.path.len(), self.envelope.len())
+    }
+
+    /// Bytes that a message with a path and an envelope of these sizes takes in its record.
+    pub fn encoded_bytes_of(path_bytes: usize, envelope_bytes: usize) -> usize {
+        MESSAGE_FIXED_BYTES + path_bytes + pad8(envelope_bytes)
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        assert!(self.path.len().is_multiple_of(32), "a path is whole hashes");
+        let path_length = u8::try_from(self.path.len() / 32).expect("a path has at most 32 hashes");
+        writer.put(&self.mailbox.0);
+        writer.put(&self.sender.0);
+        writer.put(&self.message_id.0);
+        writer.u64(self.sequence);
+        writer.u64(self.expiry_ms);
+        writer.u32(self.leaf_index);
+        writer.u8(self.priority as u8);
+        writer.u8(path_length);
+        writer.u16(0);
+        writer.u32(length_u32(self.envelope.len()));
+        writer.u32(0);
+        writer.put(&self.salt);
+        writer.put(&self.path);
+        writer.put(&self.envelope);
+        writer.padding();
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
+        let fixed = (|| {
+            let ids = (reader.array()?, reader.array()?, reader.array()?);
+            let numbers = (reader.u64()?, reader.u64()?, reader.u32()?);
+            let bytes = (reader.u8()?, reader.u8()?, reader.u16()?);
+            let lengths = (reader.u32()?, reader.u32()?);
+            Some((ids, numbers, bytes, lengths, reader.array()?))
+        })();
+        let (ids, numbers, (priority, path_length, reserved), (envelope_bytes, reserved_too), salt) =
+            fixed.ok_or(RecordError::Truncated)?;
+        if reserved != 0 || reserved_too != 0 {
+            return Err(RecordError::NotZero);
+        }
+        let priority = Priority::from_byte(priority).ok_or(RecordError::Value)?;
+        let envelope_bytes = length_usize(envelope_bytes);
+        if usize::from(path_length) > PATH_HASHES_MAX || envelope_bytes > ENVELOPE_BYTES_MAX {
+            return Err(RecordError::OverLimit);
+        }
+        let path = reader.slice(32 * usize::from(path_length)).ok_or(RecordError::Truncated)?;
+        let envelope = reader.slice(envelope_bytes).ok_or(RecordError::Truncated)?;
+        padding(reader)?;
+        Ok(Self {
+            mailbox: MailboxId(ids.0),
+            sender: SenderId(ids.1),
+            message_id: MessageId(ids.2),
+            sequence: numbers.0,
+            expiry_ms: numbers.1,
+            leaf_index: numbers.2,
+            priority,
+            salt,
+            path,
+            envelope,
+        })
+    }
+
+    fn detached(&self) -> Self {
+        // One allocation for both: path and envelope live and die together.
+        let mut both = Vec::with_capacity(self.path.len() + self.envelope.len());
+        both.extend_from_slice(&self.path);
+        both.extend_from_slice(&self.envelope);
+        let mut envelope = Bytes::from(both);
+        let path = envelope.split_to(self.path.len());
+        Self { path, envelope, ..self.clone() }
+    }
+}
+
+impl Settle {
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.put(&self.mailbox.0);
+        writer.u32(length_u32(self.sequences.len()));
+        writer.u8(self.cause as u8);
+        writer.u8(0);
+        writer.u16(0);
+        for &sequence in &self.sequences {
+            writer.u64(sequence);
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
+        let fixed = (|| Some((reader.array()?, reader.u32()?, reader.u8()?, reader.u8()?, reader.u16()?)))();
+        let (mailbox, count, cause, reserved, reserved_too) = fixed.ok_or(RecordError::Truncated)?;
+        if reserved != 0 || reserved_too != 0 {
+            return Err(RecordError::NotZero);
+        }
+        let cause = match cause {
+            0 => SettleCause::Acknowledged,
+            1 => SettleCause::Expired,
+            2 => SettleCause::GivenUp,
+            _ => return Err(RecordError::Value),
+        };
+        let count = length_usize(count);
+        if count > SETTLE_SEQUENCES_MAX {
+            return Err(RecordError::OverLimit);
+        }
+        if reader.left() / 8 < count {
+            return Err(RecordError::Truncated);
+        }
+        let sequences = (0..count).map_while(|_| reader.u64()).collect();
+        Ok(Self { mailbox: MailboxId(mailbox), cause, sequences })
+    }
+}
+
+impl Dedup {
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u64(self.next_sequence);
+        writer.u32(length_u32(self.senders.len()));
+        writer.u32(0);
+        for sender in &self.senders {
+            writer.put(&sender.sender.0);
+            writer.u64(sender.floor_ms);
+            writer.u32(length_u32(sender.ids.len()));
+            writer.u32(0);
+            for id in &sender.ids {
+                writer.put(&id.0);
+            }
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
+        let fixed = (|| Some((reader.u64()?, reader.u32()?, reader.u32()?)))();
+        let (next_sequence, sender_count, reserved) = fixed.ok_or(RecordError::Truncated)?;
+        if reserved != 0 {
+            return Err(RecordError::NotZero);
+        }
+        let sender_count = length_usize(sender_count);
+        if sender_count > DEDUP_RECORD_SENDERS_MAX {
+            return Err(RecordError::OverLimit);
+        }
+        let mut ids_left = DEDUP_RECORD_IDS_MAX;
+        let senders = (0..sender_count).map(|_| DedupSender::parse(reader, &mut ids_left)).collect::<Result<_, _>>()?;
+        Ok(Self { next_sequence, senders })
+    }
+}
+
+impl DedupSender {
+    fn parse(reader: &mut Reader<'_>, ids_left: &mut usize) -> Result<Self, RecordError> {
+        let fixed = (|| Some((reader.array()?, reader.u64()?, reader.u32()?, reader.u32()?)))();
+        let (sender, floor_ms, id_count, reserved) = fixed.ok_or(RecordError::Truncated)?;
+        if reserved != 0 {
+            return Err(RecordError::NotZero);
+        }
+        let id_count = length_usize(id_count);
+        *ids_left = ids_left.checked_sub(id_count).ok_or(RecordError::OverLimit)?;
+        if reader.left() / 16 < id_count {
+            return Err(RecordError::Truncated);
+        }
+        let ids = (0..id_count).map_while(|_| reader.array().map(MessageId)).collect();
+        Ok(Self { sender: SenderId(sender), floor_ms, ids })
+    }
+}
+
+impl Start {
+    fn parse(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { epoch: Epoch(reader.u64()?), started_ms: reader.u64()?, recovered_through: Lsn(reader.u64()?) })
+    }
+}
+
+fn padding(reader: &mut Reader<'_>) -> Result<(), RecordError> {
+    if reader.left() < reader.padding_bytes() {
+        return Err(RecordError::Truncated);
+    }
+    reader.padding().ok_or(RecordError::NotZero)
+}

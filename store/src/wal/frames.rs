@@ -1,0 +1,195 @@
+//! From pending records to the next frame, and from the frame to bytes.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::{ActionId, Active, InFlight, Wal};
+use crate::frame::{FrameHeader, offset_blocks};
+use crate::layout::length_u32;
+use crate::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::lsn::{RecordSequence, SegmentNumber};
+use crate::record::Record;
+use crate::segment::SegmentHeader;
+
+/// Bytes for one place of one segment: a multiple of 4 KiB, at a multiple of 4 KiB.
+#[derive(Debug, Clone)]
+pub struct Write {
+    id: ActionId,
+    segment: SegmentNumber,
+    offset: u64,
+    bytes: usize,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// Bytes that recovery read, written back as they are.
+    Copy(Bytes),
+    /// A frame, after its segment's header if it is the first.
+    Frame(Arc<Frame>),
+}
+
+/// A frame on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) segment_header: Option<SegmentHeader>,
+    /// Complete but for the CRC.
+    pub(super) header: FrameHeader,
+    pub(super) records: Vec<Record>,
+    crc: OnceLock<u32>,
+}
+
+impl Write {
+    pub(super) fn new(id: ActionId, segment: SegmentNumber, offset: u64, content: Content) -> Self {
+        let bytes = match &content {
+            Content::Copy(bytes) => bytes.len(),
+            Content::Frame(frame) => {
+                frame.segment_header.map_or(0, |_| SEGMENT_HEADER_BYTES) + frame.header.total_bytes()
+            }
+        };
+        Self { id, segment, offset, bytes, content }
+    }
+
+    /// What to report the outcome under.
+    pub fn id(&self) -> ActionId {
+        self.id
+    }
+
+    /// The segment to write to.
+    pub fn segment(&self) -> SegmentNumber {
+        self.segment
+    }
+
+    /// Where in the segment.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// How many bytes; at most [`WRITE_BYTES_MAX`](crate::limits::WRITE_BYTES_MAX).
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Fills `out`, which has exactly [`bytes`](Self::bytes): the only copy that the log makes of a message.
+    ///
+    /// # Panics
+    /// When `out` has another size.
+    pub fn encode_into(&self, out: &mut [u8]) {
+        assert_eq!(out.len(), self.bytes, "a write is encoded into exactly its own bytes");
+        match &self.content {
+            Content::Copy(bytes) => out.copy_from_slice(bytes),
+            Content::Frame(frame) => frame.encode_into(out),
+        }
+    }
+}
+
+impl Frame {
+    /// The CRC, once the frame was encoded.
+    pub(super) fn crc(&self) -> Option<u32> {
+        self.crc.get().copied()
+    }
+
+    fn encode_into(&self, mut out: &mut [u8]) {
+        if let Some(header) = self.segment_header {
+            let (block, rest) = out.split_first_chunk_mut::<SEGMENT_HEADER_BYTES>().expect("its size is in `bytes`");
+            header.encode_into(block);
+            out = rest;
+        }
+        let mut at = FRAME_HEADER_BYTES;
+        for record in &self.records {
+            let end = at + record.encoded_bytes();
+            record.encode_into(&mut out[at..end]);
+            at = end;
+        }
+        let crc = self.header.seal(out);
+        // Encoding twice is allowed, and gives the same bytes.
+        assert_eq!(*self.crc.get_or_init(|| crc), crc, "a frame's bytes never change");
+    }
+}
+
+impl Wal {
+    /// Builds the next frame if there is something to write, a free slot, and a place.
+    pub(super) fn next_write(&mut self, now_ms: u64) -> Option<Write> {
+        if self.in_flight.len() >= self.config.writes_in_flight_max {
+            return None;
+        }
+        let first_bytes = self.pending.front().map(|pending| pending.bytes);
+        if first_bytes.is_none() && !self.wants_empty_frame() {
+            return None;
+        }
+        // The frame's link is the CRC of the one before: that one must be encoded first.
+        if let Some(last) = self.in_flight.back() {
+            self.previous_crc = last.frame.crc()?;
+        }
+        let active = self.place_for(FrameHeader::frame_bytes(first_bytes.unwrap_or(0)) as u64)?;
+        let segment_header = (active.offset == 0).then(|| self.segment_header(active.number, now_ms));
+        let offset = active.offset.max(SEGMENT_HEADER_BYTES as u64);
+        let room = usize::try_from(self.config.segment_bytes - offset).unwrap_or(usize::MAX);
+        let first_sequence = RecordSequence(self.appended.0 - self.pending.len() as u64 + 1);
+        let (records, body_bytes) = self.take_pending(room.min(self.config.frame_bytes_max) - FRAME_HEADER_BYTES);
+        self.advance_log_start();
+        let header = FrameHeader {
+            crc: 0,
+            epoch: self.epoch,
+            epoch_nonce: self.epoch_nonce,
+            lsn: self.next_lsn,
+            durable_upto: self.durable_lsn,
+            segment: active.number,
+            log_start: self.log_start,
+            body_bytes: length_u32(body_bytes),
+            record_count: length_u32(records.len()),
+            previous_crc: self.previous_crc,
+            offset_blocks: offset_blocks(offset),
+            shard_index: self.shard_index,
+        };
+        if !records.is_empty() {
+            self.last_record_lsn = header.lsn;
+        }
+        self.confirm = false;
+        self.next_lsn = self.next_lsn.next();
+        self.active = Some(Active { offset: offset + header.total_bytes() as u64, ..active });
+        let frame = Arc::new(Frame { segment_header, header, records, crc: OnceLock::new() });
+        let id = self.action_id();
+        self.in_flight.push_back(InFlight { id, frame: frame.clone(), first_sequence, is_durable: false });
+        Some(Write::new(id, active.number, active.offset, Content::Frame(frame)))
+    }
+
+    /// Where a frame of at least `bytes` goes: the active segment, or the prepared one once all before it is durable.
+    fn place_for(&mut self, bytes: u64) -> Option<Active> {
+        if let Some(active) = self.active.filter(|active| active.offset + bytes <= self.config.segment_bytes) {
+            return Some(active);
+        }
+        // A segment's header states that everything before it is durable.
+        if !self.in_flight.is_empty() {
+            return None;
+        }
+        let number = self.prepared.take()?;
+        Some(Active { number, offset: 0, first_lsn: self.next_lsn })
+    }
+
+    fn take_pending(&mut self, room: usize) -> (Vec<Record>, usize) {
+        let mut records = Vec::new();
+        let mut body_bytes = 0;
+        while let Some(pending) = self.pending.pop_front_if(|pending| body_bytes + pending.bytes <= room) {
+            body_bytes += pending.bytes;
+            records.push(pending.record);
+        }
+        self.pending_bytes -= body_bytes;
+        (records, body_bytes)
+    }
+
+    fn segment_header(&self, number: SegmentNumber, now_ms: u64) -> SegmentHeader {
+        assert_eq!(self.next_lsn, self.durable_lsn.next(), "everything before a segment is durable");
+        SegmentHeader {
+            shard_index: self.shard_index,
+            number,
+            epoch: self.epoch,
+            epoch_nonce: self.epoch_nonce,
+            first_lsn: self.next_lsn,
+            previous_crc: self.previous_crc,
+            log_start: self.log_start,
+            created_ms: now_ms,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A node around a log and its mailboxes, on the faulty disk: the smallest driver that keeps the contract, and, on demand,
+//! one that breaks it.
+
+use bytes::Bytes;
+use creto_store::{
+    Action, ActionId, Admit, BatchPart, DiskError, Mailboxes, MailboxesConfig, PartMessage, Position, Record,
+    RecordSequence, RecoveryError, SettleCause, Wal, WalConfig, Write, recover,
+};
+
+use crate::faulty_disk::{Crash, Disk, Random};
+
+pub(crate) const SHARD: u32 = 3;
+
+pub(crate) fn small_config(writes_in_flight_max: usize) -> WalConfig {
+    WalConfig {
+        segment_bytes: 64 << 10,
+        frame_bytes_max: 16 << 10,
+        wal_bytes_max: 40 * (64 << 10),
+        pending_records_max: 64,
+        pending_bytes_max: 64 << 10,
+        writes_in_flight_max,
+        recycled_segments_max: 1,
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) wal: Wal,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) config: WalConfig,
+    /// Issued and not yet on the disk.
+    pub(crate) issued: Vec<Write>,
+    /// On the disk and not yet synced.
+    pub(crate) written: Vec<Write>,
+    /// The bug: report a write when it is written, not when it is synced.
+    pub(crate) acknowledges_before_sync: bool,
+}
+
+impl Node {
+    /// Recovers, and opens the log; returns every record that recovery read.
+    pub(crate) fn start(
+        disk: &mut Disk,
+        config: WalConfig,
+        mailboxes_config: MailboxesConfig,
+        nonce: u64,
+        now_ms: u64,
+    ) -> Result<(Self, Vec<(Position, Record)>), RecoveryError> {
+        let mut mailboxes = Mailboxes::new(mailboxes_config, [nonce, !nonce]);
+        let mut records = Vec::new();
+        let recovered = recover(disk, SHARD, |position, record| {
+            records.push((position, record.clone()));
+            mailboxes.apply(position, record);
+        })?;
+        let wal = Wal::open(config.clone(), recovered, nonce, now_ms);
+        let (issued, written) = (Vec::new(), Vec::new());
+        Ok((Self { wal, mailboxes, config, issued, written, acknowledges_before_sync: false }, records))
+    }
+
+    /// Asks for the next action and carries out what is not a write; writes are only issued.
+    pub(crate) fn next_action(&mut self, disk: &mut Disk, now_ms: u64) -> bool {
+        let Some(action) = self.wal.next_action(now_ms) else { return false };
+        match action {
+            Action::Write(write) => self.issued.push(write),
+            Action::Prepare { id, segment, bytes, recycle } => {
+                disk.prepare(segment, bytes, recycle);
+                self.complete(id, Ok(()));
+            }
+            Action::Delete { id, segment } => {
+                disk.delete(segment);
+                self.complete(id, Ok(()));
+            }
+            Action::Shorten { id, segment, bytes } => {
+                disk.shorten(segment, bytes);
+                self.complete(id, Ok(()));
+            }
+        }
+        true
+    }
+
+    /// One issued write, any of them, reaches the disk.
+    pub(crate) fn write(&mut self, disk: &mut Disk, random: &mut Random) {
+        if self.issued.is_empty() {
+            return;
+        }
+        let write = self.issued.remove(random.below(self.issued.len()));
+        disk.write(write.segment(), write.offset(), &encoded(&write));
+        if self.acknowledges_before_sync {
+            self.complete(write.id(), Ok(()));
+        } else {
+            self.written.push(write);
+        }
+    }
+
+    /// One written segment is synced; everything written to it is then reported, in any order.
+    pub(crate) fn sync(&mut self, disk: &mut Disk, random: &mut Random) {
+        if self.written.is_empty() {
+            return;
+        }
+        let segment = self.written[random.below(self.written.len())].segment();
+        disk.sync(segment);
+        let (mut synced, rest): (Vec<_>, _) = self.written.drain(..).partition(|write| write.segment() == segment);
+        self.written = rest;
+        while !synced.is_empty() {
+            let write = synced.swap_remove(random.below(synced.len()));
+            self.complete(write.id(), Ok(()));
+        }
+    }
+
+    /// Does all that can be done until nothing is left.
+    pub(crate) fn settle_down(&mut self, disk: &mut Disk, random: &mut Random, now_ms: u64) {
+        loop {
+            while self.next_action(disk, now_ms) {}
+            if self.issued.is_empty() && self.written.is_empty() {
+                return;
+            }
+            self.write(disk, random);
+            self.sync(disk, random);
+        }
+    }
+
+    pub(crate) fn crash(mut self, disk: &mut Disk, how: Crash, random: &mut Random) {
+        for write in self.issued.drain(..) {
+            disk.leave_late(write.segment(), write.offset(), encoded(&write));
+        }
+        disk.crash(how, random);
+    }
+
+    /// Admits messages and appends them as one part; returns those that were new.
+    pub(crate) fn submit(&mut self, messages: Vec<PartMessage>, now_ms: u64) -> Vec<PartMessage> {
+        let mut part = BatchPart { batch_header: Bytes::from_static(&[7; 100]), messages: Vec::new() };
+        for mut message in messages {
+            let envelope_bytes = message.envelope.len();
+            let admit =
+                self.mailboxes.admit(message.sender, message.message_id, message.mailbox, envelope_bytes, now_ms);
+            if let Ok(Admit::New(sequence)) = admit {
+                message.sequence = sequence;
+                part.messages.push(message);
+            }
+        }
+        if part.messages.is_empty() {
+            return Vec::new();
+        }
+        let messages = part.messages.clone();
+        let record = Record::BatchPart(part);
+        if self.wal.check_append(&record).is_err() {
+            let Record::BatchPart(part) = record else { unreachable!() };
+            self.mailboxes.withdraw(&part);
+            return Vec::new();
+        }
+        self.wal.append(record).unwrap();
+        messages
+    }
+
+    pub(crate) fn settle(&mut self, message: &PartMessage) -> Option<RecordSequence> {
+        let settle = self.mailboxes.settle(message.mailbox, &[message.sequence], SettleCause::Acknowledged)?;
+        match self.wal.append(Record::Settle(settle.clone())) {
+            Ok(sequence) => Some(sequence),
+            Err(_) => {
+                self.mailboxes.settle_refused(&settle);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn trim(&mut self) {
+        let (start, active) = (self.wal.log_start(), self.wal.active_segment());
+        if self.wal.is_trimming() || !self.wal.is_started() {
+            return;
+        }
+        if let Some(point) = self.mailboxes.trim_point(start, active, self.config.segment_bytes, true) {
+            let carried = self.mailboxes.carry_over(point, self.wal.record_bytes_max());
+            self.wal.trim(point, carried).unwrap();
+        }
+    }
+
+    fn complete(&mut self, id: ActionId, outcome: Result<(), DiskError>) {
+        self.wal.completed(id, outcome).unwrap();
+    }
+}
+
+pub(crate) fn encoded(write: &Write) -> Vec<u8> {
+    let mut bytes = vec![0xee; write.bytes()];
+    write.encode_into(&mut bytes);
+    bytes
+}
