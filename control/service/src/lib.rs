@@ -1,1 +1,41 @@
-//! creto-service.
+//! The directory of agents, beside the data plane: who exists, with which keys, under which policy.
+//!
+//! ```text
+//!  creto agent create            control thread                                     shards
+//!  ------------------            -------------------------------------------------  ------------------------
+//!  POST /v1/agents  -- socket -> registration: names, ids, keys, both signatures
+//!                                directory:    one redb transaction for all that wait
+//!                                              commit (durable)
+//!                                              new Snapshot  --- SnapshotSink ----> hold it, decide by it
+//!                  <-- 201 ----  answer
+//! ```
+//!
+//! An answer comes after the commit and after the shards were given the snapshot: who was told "registered" can log
+//! in. Shards never ask this service anything while a message is on its way.
+//!
+//! The service runs on a thread of its own with a single-threaded tokio runtime. Its HTTP API is reachable through a
+//! Unix-domain socket, by the user that runs the node (and root) only; [`client`] speaks it.
+//!
+//! - [`Service::open`], [`Service::spawn`], [`ServiceHandle`]: start and stop.
+//! - [`registration`]: what a key record must fulfil; a pure function.
+//! - [`storage`]: the tables in redb and their bytes.
+//! - [`api`]: the JSON of the HTTP API and its stable error codes.
+//! - [`client`]: the API as typed calls, for the command line.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod client;
+mod directory;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod http;
+pub mod limits;
+pub mod registration;
+mod service;
+mod socket;
+pub mod storage;
+mod writer;
+
+pub use error::ServiceError;
+pub use service::{Service, ServiceHandle, ServiceOptions, SnapshotSink};

@@ -1,0 +1,258 @@
+//! The HTTP API as typed calls, for the command line and for tests.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), creto_service::client::ClientError> {
+//! let client = creto_service::client::Client::new("/var/lib/creto/control.sock");
+//! for agent in client.agents(Some("acme")).await? {
+//!     println!("{} {}", agent.name, agent.state);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use creto_envelope::{AgentName, SignedKeyRecord};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::net::UnixStream;
+
+use crate::api::{AgentInfo, AgentPage, ApiError, Status};
+use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
+
+/// Why a call failed, and what to do next.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// nothing is at the socket's path
+    #[error("no node runs here: {0} does not exist; start one with `creto serve`, or name its data folder")]
+    SocketMissing(PathBuf),
+    /// a socket without a process behind it
+    #[error("the node is not running any more: nobody answers on {0}; start it again with `creto serve`")]
+    NotRunning(PathBuf),
+    /// the socket belongs to another user
+    #[error("{0} belongs to another user; run this command as the user that runs `creto serve`")]
+    NotAllowed(PathBuf),
+    /// the path is not usable as a socket
+    #[error("cannot connect to {path}: {source}; check the path of the control socket in the configuration")]
+    Connect {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// no answer in time
+    #[error("the node did not answer within {} s; look at its log, it may be out of disk", .0.as_secs())]
+    Timeout(Duration),
+    /// the node said no
+    #[error("{}; {}", .error.message, .error.next)]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Code, message and next step, as the node gave them.
+        error: ApiError,
+    },
+    /// the answer cannot be understood
+    #[error("the node's answer cannot be understood ({0}); use the same version of `creto` on both sides")]
+    Answer(String),
+}
+
+impl ClientError {
+    /// The node's stable code, if it was the node that said no. [`crate::api::ErrorCode::as_str`] lists them.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { error, .. } => Some(&error.code),
+            _ => None,
+        }
+    }
+}
+
+/// What [`Client::register`] did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Registration {
+    /// Whether the agent is new; otherwise the same record was registered before.
+    pub created: bool,
+    /// The agent as the directory has it.
+    pub agent: AgentInfo,
+}
+
+/// Calls to the control service of one node. It holds no connection: every call opens its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket_path: PathBuf,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client for the node whose control socket is at `socket_path`.
+    #[must_use]
+    pub fn new(socket_path: impl Into<PathBuf>) -> Self {
+        Self { socket_path: socket_path.into(), timeout: CONNECTION_TIMEOUT }
+    }
+
+    /// The same client with another limit on the time of a call.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Where it connects to.
+    #[must_use]
+    pub fn socket_path(&self) -> &Path {
+        &self.socket_path
+    }
+
+    /// Registers an agent. Doing it twice with the same record does no harm.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the node's reason, or why there was no answer.
+    pub async fn register(&self, signed: &SignedKeyRecord) -> Result<Registration, ClientError> {
+        self.register_bytes(signed.to_bytes().into()).await
+    }
+
+    /// As [`Client::register`], for a record that is at hand as bytes.
+    ///
+    /// # Errors
+    /// As [`Client::register`].
+    pub async fn register_bytes(&self, signed: Bytes) -> Result<Registration, ClientError> {
+        let (status, agent) = self.call(Method::POST, "/v1/agents", signed).await?;
+        Ok(Registration { created: status == StatusCode::CREATED, agent })
+    }
+
+    /// The agent with this name.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `agent_unknown`, or why there was no answer.
+    pub async fn agent(&self, name: &AgentName) -> Result<AgentInfo, ClientError> {
+        self.get(&format!("/v1/agents/{name}")).await
+    }
+
+    /// All agents, of one organization or of every one, by name.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn agents(&self, organization: Option<&str>) -> Result<Vec<AgentInfo>, ClientError> {
+        let mut agents = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.agents_page(organization, after.as_deref(), None).await?;
+            agents.extend(page.agents);
+            match page.next_after {
+                Some(next) if after.as_deref() < Some(next.as_str()) => after = Some(next),
+                Some(_) => return Err(ClientError::Answer("the list of agents does not advance".to_owned())),
+                None => return Ok(agents),
+            }
+        }
+    }
+
+    /// One page of agents: those after the name `after`, at most `limit` of them.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn agents_page(
+        &self,
+        organization: Option<&str>,
+        after: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<AgentPage, ClientError> {
+        let mut path = "/v1/agents".to_owned();
+        let limit = limit.map(|limit| limit.to_string());
+        let parameters = [("organization", organization), ("after", after), ("limit", limit.as_deref())];
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                path.push(if path.contains('?') { '&' } else { '?' });
+                path.push_str(name);
+                path.push('=');
+                push_escaped(&mut path, value);
+            }
+        }
+        self.get(&path).await
+    }
+
+    /// How the service is.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call(Method::GET, path, Bytes::new()).await.map(|(_, body)| body)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, T), ClientError> {
+        let call = self.exchange(method, path, body);
+        let (status, body) =
+            tokio::time::timeout(self.timeout, call).await.map_err(|_| ClientError::Timeout(self.timeout))??;
+        let unreadable = |error: serde_json::Error| ClientError::Answer(format!("status {status}: {error}"));
+        if status.is_success() {
+            serde_json::from_slice(&body).map(|body| (status, body)).map_err(unreadable)
+        } else {
+            let error = serde_json::from_slice(&body).map_err(unreadable)?;
+            Err(ClientError::Refused { status: status.as_u16(), error })
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream = UnixStream::connect(&self.socket_path).await.map_err(|source| self.connect_error(source))?;
+        let broken = |error: hyper::Error| ClientError::Answer(error.to_string());
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let mut request = Request::builder().method(method.clone()).uri(path).header(header::HOST, "creto");
+        if method == Method::POST {
+            request = request.header(header::CONTENT_TYPE, "application/octet-stream");
+        }
+        let request = request.body(Full::new(body)).map_err(|error| ClientError::Answer(error.to_string()))?;
+        let answer = async {
+            let answer = sender.send_request(request).await.map_err(broken)?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| ClientError::Answer(error.to_string()))?.to_bytes();
+            Ok((status, body))
+        };
+        // The connection moves the bytes; it is polled beside the answer, so nothing outlives this call.
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            ended = connection => match ended {
+                // The server may close once the answer is sent; what it sent is still to be read.
+                Ok(()) => answer.await,
+                Err(error) => Err(broken(error)),
+            },
+        }
+    }
+
+    fn connect_error(&self, source: io::Error) -> ClientError {
+        let path = self.socket_path.clone();
+        match source.kind() {
+            io::ErrorKind::NotFound => ClientError::SocketMissing(path),
+            io::ErrorKind::ConnectionRefused => ClientError::NotRunning(path),
+            io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path),
+            _ => ClientError::Connect { path, source },
+        }
+    }
+}
+
+/// Percent-encodes what is not unreserved (RFC 3986 section 2.3), except the slash, which a query may hold.
+fn push_escaped(path: &mut String, value: &str) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Agents and their keys: the rules of registration, on top of the tables, and the snapshot that follows from them.
+
+use std::sync::Arc;
+
+use creto_envelope::{AgentId, AgentName, SignedKeyRecord, TrustDomain};
+use creto_policy::{Policy, Snapshot, SnapshotBuilder};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+
+use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
+use crate::error::ServiceError;
+use crate::limits::PAGE_AGENTS_MAX;
+use crate::registration::Registration;
+use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, META, NAMES, Storage};
+
+#[cfg(test)]
+mod tests;
+
+/// The one writer of the directory: what the tables hold, and the same in memory as the next snapshot.
+pub(crate) struct Directory {
+    storage: Arc<Storage>,
+    builder: SnapshotBuilder,
+    epoch: u64,
+    agents_max: u64,
+}
+
+/// What became of one registration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Registered {
+    /// The agent is new.
+    Created(AgentEntry),
+    /// The same record was registered before.
+    Known(AgentEntry),
+    /// The directory says no.
+    Refused(ErrorCode, String),
+}
+
+impl Directory {
+    /// Loads everything. The policy is the default one: the same organization may talk.
+    pub(crate) fn load(storage: Arc<Storage>, agents_max: u64) -> Result<Self, ServiceError> {
+        let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+        let epoch = storage.load(|entry, records| insert(&storage, &mut builder, &entry, records))?;
+        Ok(Self { storage, builder, epoch, agents_max })
+    }
+
+    /// The directory as the shards see it.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.builder.build(self.epoch)
+    }
+
+    /// Registers all of `requests` in one durable transaction; answer `i` is that of request `i`.
+    ///
+    /// After an error nothing of it is registered, in the file or in memory.
+    pub(crate) fn register(
+        &mut self,
+        requests: Vec<Registration>,
+        now_ms: u64,
+    ) -> Result<Vec<Registered>, ServiceError> {
+        let transaction = self.storage.begin_write()?;
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut created = Vec::new();
+        for request in requests {
+            let answer = self.register_one(&transaction, &request, now_ms)?;
+            if let Registered::Created(entry) = &answer {
+                created.push((entry.clone(), request.into_signed()));
+            }
+            answers.push(answer);
+        }
+        if created.is_empty() {
+            transaction.abort().map_err(ServiceError::database)?;
+            return Ok(answers);
+        }
+        let epoch = self.storage.advance_epoch(&transaction)?;
+        // Durable before memory, and memory before the answer: what a shard decides by is never ahead of the disk.
+        transaction.commit().map_err(ServiceError::database)?;
+        assert!(epoch > self.epoch, "the epoch of a commit is above every earlier one");
+        self.epoch = epoch;
+        for (entry, signed) in created {
+            insert(&self.storage, &mut self.builder, &entry, vec![signed])?;
+        }
+        Ok(answers)
+    }
+
+    fn register_one(
+        &self,
+        transaction: &WriteTransaction,
+        request: &Registration,
+        now_ms: u64,
+    ) -> Result<Registered, ServiceError> {
+        let mut agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let mut names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
+        let mut key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let signed = request.signed();
+        let record = &signed.record;
+        let id = record.agent_id();
+
+        let known = agents.get(&id.0).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
+        if let Some(known) = known {
+            let entry = AgentEntry::parse(&known).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+            let stored = key_records.get((&id.0, record.version)).map_err(ServiceError::database)?;
+            let stored = stored.and_then(|row| SignedKeyRecord::parse(row.value()).ok());
+            // Compared without the signatures: the same record signed twice has different ones.
+            return Ok(match stored {
+                Some(stored) if stored.record == *record => Registered::Known(entry),
+                _ => Registered::Refused(
+                    ErrorCode::NameTaken,
+                    format!("{} is already registered with another key record", record.name),
+                ),
+            });
+        }
+        if record.version != 1 {
+            return Ok(Registered::Refused(
+                ErrorCode::VersionNotFirst,
+                format!("{} is not registered, and the record has version {}", record.name, record.version),
+            ));
+        }
+        if agents.len().map_err(ServiceError::database)? >= self.agents_max {
+            return Ok(Registered::Refused(
+                ErrorCode::DirectoryFull,
+                format!("the directory holds its limit of {} agents", self.agents_max),
+            ));
+        }
+        let entry = AgentEntry::registered(signed, now_ms);
+        agents.insert(&id.0, &entry.to_bytes()[..]).map_err(ServiceError::database)?;
+        names.insert(entry.name.as_str(), &id.0).map_err(ServiceError::database)?;
+        key_records.insert((&id.0, record.version), &signed.to_bytes()[..]).map_err(ServiceError::database)?;
+        Ok(Registered::Created(entry))
+    }
+}
+
+fn insert(
+    storage: &Storage,
+    builder: &mut SnapshotBuilder,
+    entry: &AgentEntry,
+    records: Vec<SignedKeyRecord>,
+) -> Result<(), ServiceError> {
+    let records = records.into_iter().map(Arc::new).collect();
+    builder.insert(entry.state, records).map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))?;
+    Ok(())
+}
+
+/// Reads of the last committed state. They never wait for a writer.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    storage: Arc<Storage>,
+    trust_domain: TrustDomain,
+}
+
+impl Reader {
+    pub(crate) fn new(storage: Arc<Storage>, trust_domain: TrustDomain) -> Self {
+        Self { storage, trust_domain }
+    }
+
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// An agent, as the API shows it.
+    pub(crate) fn info(&self, entry: &AgentEntry) -> AgentInfo {
+        AgentInfo {
+            name: entry.name.to_string(),
+            id: AgentId::derive(&self.trust_domain, &entry.name).to_string(),
+            spiffe_id: entry.name.spiffe_id(&self.trust_domain),
+            organization: entry.name.organization().to_owned(),
+            state: state_word(entry.state).to_owned(),
+            version: entry.version,
+            key_id: entry.key_id.to_string(),
+            valid_from_ms: entry.valid_from_ms,
+            valid_until_ms: entry.valid_until_ms,
+            registered_at_ms: entry.registered_at_ms,
+        }
+    }
+
+    /// The agent with this name.
+    pub(crate) fn agent(&self, name: &AgentName) -> Result<Option<AgentInfo>, ServiceError> {
+        let agents = self.storage.begin_read()?.open_table(AGENTS).map_err(ServiceError::database)?;
+        let id = AgentId::derive(&self.trust_domain, name);
+        match agents.get(&id.0).map_err(ServiceError::database)? {
+            None => Ok(None),
+            Some(row) => {
+                let entry = AgentEntry::parse(row.value());
+                entry.map(|entry| Some(self.info(&entry))).ok_or_else(|| self.storage.damaged(format!("agent {id}")))
+            }
+        }
+    }
+
+    /// Agents by name, of one organization or of all, those after `after`, at most `limit`.
+    pub(crate) fn page(
+        &self,
+        organization: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<AgentPage, ServiceError> {
+        let limit = limit.clamp(1, PAGE_AGENTS_MAX);
+        let transaction = self.storage.begin_read()?;
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
+        let prefix = organization.map(|organization| format!("{organization}/")).unwrap_or_default();
+        let start = after.unwrap_or_default().max(prefix.as_str());
+        let mut page = AgentPage { agents: Vec::new(), next_after: None };
+        for row in names.range(start..).map_err(ServiceError::database)? {
+            let (name, id) = row.map_err(ServiceError::database)?;
+            if after == Some(name.value()) {
+                continue;
+            }
+            if !name.value().starts_with(&prefix) {
+                break;
+            }
+            if page.agents.len() == limit {
+                page.next_after = page.agents.last().map(|last| last.name.clone());
+                break;
+            }
+            let row = agents.get(id.value()).map_err(ServiceError::database)?;
+            let entry = row.and_then(|row| AgentEntry::parse(row.value()));
+            let entry = entry.ok_or_else(|| self.storage.damaged(format!("name {}", name.value())))?;
+            page.agents.push(self.info(&entry));
+        }
+        Ok(page)
+    }
+
+    /// Epoch and number of agents.
+    pub(crate) fn counts(&self) -> Result<(u64, u64), ServiceError> {
+        let transaction = self.storage.begin_read()?;
+        let meta = transaction.open_table(META).map_err(ServiceError::database)?;
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        Ok((self.storage.epoch(&meta)?, agents.len().map_err(ServiceError::database)?))
+    }
+}

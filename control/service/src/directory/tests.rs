@@ -1,0 +1,195 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use creto_envelope::{AgentState, SignedKeyRecord, TrustDomain};
+
+use super::{Directory, Reader, Registered};
+use crate::ServiceError;
+use crate::fixture::{record, sign, signed};
+use crate::registration::Registration;
+use crate::storage::{AGENTS, AgentEntry, Storage, faulty};
+
+const NOW_MS: u64 = 5_000;
+
+fn open(path: &Path, agents_max: u64) -> (Directory, Reader) {
+    let storage = Arc::new(Storage::open(path, &TrustDomain::default()).unwrap());
+    let directory = Directory::load(Arc::clone(&storage), agents_max).unwrap();
+    (directory, Reader::new(storage, TrustDomain::default()))
+}
+
+fn checked(signed: &SignedKeyRecord) -> Registration {
+    Registration::check(&signed.to_bytes(), &TrustDomain::default(), NOW_MS).unwrap()
+}
+
+fn register(directory: &mut Directory, records: &[SignedKeyRecord]) -> Vec<Registered> {
+    directory.register(records.iter().map(checked).collect(), NOW_MS).unwrap()
+}
+
+fn codes(answers: &[Registered]) -> Vec<&'static str> {
+    answers
+        .iter()
+        .map(|answer| match answer {
+            Registered::Created(_) => "created",
+            Registered::Known(_) => "known",
+            Registered::Refused(code, _) => code.as_str(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_name_belongs_to_the_record_that_came_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut directory, _) = open(&folder.path().join("control.redb"), 10);
+    let first = signed("acme/a", 1);
+    assert_eq!(codes(&register(&mut directory, std::slice::from_ref(&first))), ["created"]);
+    // Signed again, so its signatures differ; the record is the same.
+    assert_eq!(codes(&register(&mut directory, &[first, signed("acme/a", 1)])), ["known", "known"]);
+    let mut other_validity = record("acme/a", 1);
+    other_validity.valid_from_ms += 1;
+    let mut second_version = record("acme/a", 1);
+    second_version.version = 2;
+    let others = [signed("acme/a", 2), sign(other_validity, 1), sign(second_version, 1)];
+    assert_eq!(codes(&register(&mut directory, &others)), ["name_taken"; 3]);
+    assert_eq!(directory.snapshot().agent_count(), 1);
+}
+
+#[test]
+fn in_one_transaction_too_exactly_one_of_a_name_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut directory, _) = open(&folder.path().join("control.redb"), 10);
+    let answers = register(&mut directory, &[signed("acme/a", 1), signed("acme/a", 2), signed("acme/a", 1)]);
+    assert_eq!(codes(&answers), ["created", "name_taken", "known"]);
+}
+
+#[test]
+fn the_first_version_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut directory, _) = open(&folder.path().join("control.redb"), 10);
+    let mut second = record("acme/a", 1);
+    second.version = 2;
+    assert_eq!(codes(&register(&mut directory, &[sign(second, 1)])), ["version_not_first"]);
+}
+
+#[test]
+fn the_epoch_moves_once_per_commit_and_not_without_a_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let (mut directory, reader) = open(&path, 10);
+    assert_eq!(directory.snapshot().epoch(), 1);
+    register(&mut directory, &[signed("acme/a", 1), signed("acme/b", 2)]);
+    assert_eq!(directory.snapshot().epoch(), 2);
+    register(&mut directory, &[signed("acme/a", 1), signed("acme/a", 3)]);
+    assert_eq!(directory.snapshot().epoch(), 2);
+    assert_eq!(reader.counts().unwrap(), (2, 2));
+    drop((directory, reader));
+    let (mut directory, _) = open(&path, 10);
+    assert_eq!(directory.snapshot().epoch(), 2, "the epoch does not go back with a restart");
+    register(&mut directory, &[signed("acme/c", 3)]);
+    assert_eq!(directory.snapshot().epoch(), 3);
+}
+
+#[test]
+fn a_full_directory_refuses_and_still_knows_whom_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut directory, _) = open(&folder.path().join("control.redb"), 1);
+    let answers = register(&mut directory, &[signed("acme/a", 1), signed("acme/b", 2), signed("acme/a", 1)]);
+    assert_eq!(codes(&answers), ["created", "directory_full", "known"]);
+}
+
+#[test]
+fn what_was_committed_is_in_a_copy_of_the_file_taken_at_that_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let (mut directory, _) = open(&path, 100);
+    for seed in 1..=8 {
+        register(&mut directory, &[signed(&format!("acme/a{seed}"), seed)]);
+        // The directory is still open: this is what a killed process leaves behind.
+        let copy = folder.path().join(format!("copy-{seed}.redb"));
+        std::fs::copy(&path, &copy).unwrap();
+        let (found, _) = open(&copy, 100);
+        let snapshot = found.snapshot();
+        assert_eq!((snapshot.epoch(), snapshot.agent_count()), (u64::from(seed) + 1, usize::from(seed)));
+        let id = record(&format!("acme/a{seed}"), seed).agent_id();
+        assert_eq!(snapshot.principal(&id).unwrap().current().record, record(&format!("acme/a{seed}"), seed));
+    }
+}
+
+#[test]
+fn after_a_failed_commit_nobody_is_registered_and_the_epoch_stands() {
+    let (storage, is_broken) = faulty::storage();
+    let mut directory = Directory::load(Arc::new(storage), 10).unwrap();
+    register(&mut directory, &[signed("acme/a", 1)]);
+    is_broken.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let failed = directory.register(vec![checked(&signed("acme/b", 2))], NOW_MS);
+        assert!(matches!(failed, Err(ServiceError::Database(_))), "{failed:?}");
+        let snapshot = directory.snapshot();
+        assert_eq!((snapshot.epoch(), snapshot.agent_count()), (2, 1));
+    }
+}
+
+#[test]
+fn states_are_loaded_as_they_were_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let (mut directory, reader) = open(&path, 10);
+    let signed = signed("acme/a", 1);
+    register(&mut directory, std::slice::from_ref(&signed));
+    let id = signed.record.agent_id();
+    let entry = AgentEntry { state: AgentState::Revoked, ..AgentEntry::registered(&signed, NOW_MS) };
+    let transaction = directory.storage.begin_write().unwrap();
+    transaction.open_table(AGENTS).unwrap().insert(&id.0, &entry.to_bytes()[..]).unwrap();
+    transaction.commit().unwrap();
+    drop((directory, reader));
+    let (directory, reader) = open(&path, 10);
+    assert_eq!(directory.snapshot().principal(&id).unwrap().state(), AgentState::Revoked);
+    assert_eq!(reader.agent(&signed.record.name).unwrap().unwrap().state, "revoked");
+}
+
+#[test]
+fn an_agent_that_contradicts_its_records_is_found_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let (mut directory, _) = open(&path, 10);
+    let signed = signed("acme/a", 1);
+    register(&mut directory, std::slice::from_ref(&signed));
+    let entry = AgentEntry { version: 2, ..AgentEntry::registered(&signed, NOW_MS) };
+    let transaction = directory.storage.begin_write().unwrap();
+    transaction.open_table(AGENTS).unwrap().insert(&signed.record.agent_id().0, &entry.to_bytes()[..]).unwrap();
+    transaction.commit().unwrap();
+    let reloaded = Directory::load(Arc::clone(&directory.storage), 10);
+    assert!(matches!(reloaded.err(), Some(ServiceError::Damaged(_))));
+}
+
+#[test]
+fn pages_hold_every_agent_once_in_the_order_of_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut directory, reader) = open(&folder.path().join("control.redb"), 100);
+    let names = ["acme.x/a", "acme/a", "acme/b", "acme/c", "acme0/a", "zeta/a"];
+    let records: Vec<_> = names.iter().rev().zip(1..).map(|(name, seed)| signed(name, seed)).collect();
+    register(&mut directory, &records);
+    for limit in 1..=7 {
+        for organization in [None, Some("acme"), Some("zeta"), Some("nobody"), Some("acm")] {
+            let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
+            loop {
+                let page = reader.page(organization, after.as_deref(), limit).unwrap();
+                assert!(page.agents.len() <= limit);
+                found.extend(page.agents.into_iter().map(|agent| agent.name));
+                pages += 1;
+                after = page.next_after;
+                if after.is_none() {
+                    break;
+                }
+            }
+            let expect: Vec<_> = names
+                .iter()
+                .filter(|name| organization.is_none_or(|organization| name.split('/').next() == Some(organization)))
+                .collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), expect.iter().map(|&&name| name).collect::<Vec<_>>());
+            assert_eq!(pages, expect.len().div_ceil(limit).max(1), "no empty last page");
+        }
+    }
+    assert!(reader.page(None, Some("zzz"), 10).unwrap().agents.is_empty());
+    assert!(reader.page(Some("acme"), Some("zeta/a"), 10).unwrap().agents.is_empty());
+}

@@ -1,0 +1,80 @@
+//! Why the service could not be started, or stopped working.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// What went wrong with the world around the service.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// a directory file is open in another process; stop that node first
+    #[error("the directory file {0} is open in another process; stop that node first, or choose another data folder")]
+    InUse(PathBuf),
+    /// a file operation failed
+    #[error("cannot {what} {path}: {source}; check that the folder exists, is writable by this user and has space")]
+    File {
+        /// What was tried, a verb.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// the database refused to work
+    #[error("the directory file failed: {0}; look at the free space and the device, then restart the node")]
+    Database(#[from] Box<redb::Error>),
+    /// the file was written by a version that this one does not know
+    #[error("the directory file has format {found}, this version knows {known}; start the version that wrote it")]
+    Format {
+        /// In the file.
+        found: u64,
+        /// Of this code.
+        known: u64,
+    },
+    /// the file belongs to another trust domain
+    #[error(
+        "the directory file belongs to trust domain {found}, the node is configured for {configured}; correct the configuration or choose another data folder"
+    )]
+    TrustDomain {
+        /// In the file.
+        found: String,
+        /// In the configuration.
+        configured: String,
+    },
+    /// the file contradicts itself
+    #[error("the directory file is damaged at {0}; restore it from a copy")]
+    Damaged(String),
+    /// a live process answers on the socket
+    #[error("another node answers on {0}; stop it first, or choose another control socket")]
+    SocketInUse(PathBuf),
+    /// something else lies where the socket should be
+    #[error("{0} exists and is not a socket; move it away, or choose another control socket")]
+    NotASocket(PathBuf),
+    /// the path does not fit the system's limit
+    #[error("the socket path {path} has {bytes} bytes, at most {bytes_max} are possible; choose a shorter one")]
+    SocketPathLong {
+        /// As configured.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+        /// The system's limit, less what is needed to replace a socket safely.
+        bytes_max: usize,
+    },
+    /// the control thread could not be started
+    #[error("cannot start the control thread: {0}; check the limits on threads and open files")]
+    Thread(io::Error),
+    /// the control thread ended by a panic
+    #[error("the control thread died; this is a fault of this software, please report what the log says")]
+    Died,
+    /// requests were still running when the shutdown had to end
+    #[error("{0} control requests were cut off by the shutdown; registrations that were committed are safe")]
+    CutOff(usize),
+}
+
+impl ServiceError {
+    pub(crate) fn database(error: impl Into<redb::Error>) -> Self {
+        Self::Database(Box::new(error.into()))
+    }
+}

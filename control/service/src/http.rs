@@ -1,0 +1,255 @@
+//! The HTTP API: one request per connection, bounded in number, size and time.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use creto_envelope::AgentName;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::api::{AgentInfo, AgentPage, ApiError, ErrorCode, Status};
+use crate::directory::{Reader, Registered};
+use crate::error::ServiceError;
+use crate::limits::{
+    CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, PAGE_AGENTS_MAX, REQUEST_TIMEOUT,
+    SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
+};
+use crate::registration::Registration;
+use crate::service::wall_clock_ms;
+use crate::writer::Pending;
+
+/// What every request can reach.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) reader: Reader,
+    /// Set while the writer runs.
+    pub(crate) registrations: Option<mpsc::Sender<Pending>>,
+    pub(crate) started_at_ms: u64,
+}
+
+/// Serves until `stopped` resolves, then calls `closed`, finishes what is under way, and says how many requests had
+/// to be cut off.
+pub(crate) async fn serve(
+    listener: UnixListener,
+    api: Api,
+    mut stopped: oneshot::Receiver<()>,
+    closed: impl FnOnce(),
+) -> usize {
+    let router = router(api);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    let (stopping, stopping_seen) = watch::channel(());
+    loop {
+        // The permit first: who is over the limit waits in the backlog, not in our memory.
+        let accepted = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+            (permit, listener.accept().await)
+        };
+        let (permit, stream) = tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            (permit, accepted) = accepted => match accepted {
+                Ok((stream, _)) => (permit, stream),
+                Err(error) => {
+                    // Out of file descriptors, most likely: one of ours must end before the next try can do better.
+                    tracing::warn!(%error, "a control connection was not accepted");
+                    drop(permit);
+                    tokio::select! {
+                        _ = &mut stopped => break,
+                        ended = connections.join_next() => if ended.is_none() {
+                            tokio::time::sleep(HEAD_TIMEOUT).await;
+                        },
+                    }
+                    continue;
+                }
+            },
+        };
+        while connections.try_join_next().is_some() {}
+        if !is_own_user(&stream) {
+            tracing::warn!("a control connection of another user was refused");
+            continue;
+        }
+        let (router, stopping) = (router.clone(), stopping_seen.clone());
+        connections.spawn(async move {
+            serve_connection(stream, router, stopping).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    closed();
+    drop((router, stopping));
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended).await.is_ok() {
+        return 0;
+    }
+    let cut_off = connections.len();
+    connections.shutdown().await;
+    cut_off
+}
+
+async fn serve_connection(stream: UnixStream, router: Router, mut stopping: watch::Receiver<()>) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let exchange = async {
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = &mut connection => ended,
+            // Closes at once if nothing was asked yet, and after the answer otherwise.
+            _ = stopping.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    match tokio::time::timeout(CONNECTION_TIMEOUT, exchange).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a control connection ended early"),
+        Err(_) => tracing::debug!("a control connection was closed because it took too long"),
+    }
+}
+
+/// The mode of the socket says the same; this holds also where a file system does not care about modes.
+fn is_own_user(stream: &UnixStream) -> bool {
+    let own_uid = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own_uid || peer.uid() == 0)
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/agents", get(agents).post(register))
+        .route("/v1/agents/{organization}/{agent}", get(agent))
+        .fallback(async |request: Request| {
+            refuse(ErrorCode::PathUnknown, format!("there is no {}", request.uri().path()))
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            refuse(ErrorCode::Method, format!("{} does not take {}", request.uri().path(), request.method()))
+        })
+        .layer(middleware::from_fn(limit_time))
+        .layer(DefaultBodyLimit::max(SIGNED_KEY_RECORD_BYTES_MAX))
+        .with_state(api)
+}
+
+async fn limit_time(request: Request, next: Next) -> Result<Response, Infallible> {
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    Ok(answer.unwrap_or_else(|_| {
+        let message = format!("the request was not done after {} s", REQUEST_TIMEOUT.as_secs());
+        refuse(ErrorCode::RequestTimeout, message).into_response()
+    }))
+}
+
+async fn register(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
+    let body = body.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => refuse(
+            ErrorCode::BodyTooLarge,
+            format!("the body is larger than {SIGNED_KEY_RECORD_BYTES_MAX} bytes, the most a key record can have"),
+        ),
+        other => refuse(ErrorCode::BodyIncomplete, format!("the body could not be read: {}", other.body_text())),
+    })?;
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    if content_type != Some(b"application/octet-stream") {
+        return Err(refuse(ErrorCode::ContentType, "the body is not declared as application/octet-stream"));
+    }
+    let registration = Registration::check(&body, api.reader.trust_domain(), wall_clock_ms())
+        .map_err(|error| refuse(error.code(), error.to_string()))?;
+    let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service takes no registrations any more");
+    let (answer, answered) = oneshot::channel();
+    let registrations = api.registrations.as_ref().ok_or_else(shutting_down)?;
+    registrations.send(Pending { registration, answer }).await.map_err(|_| shutting_down())?;
+    let registered = answered.await.map_err(|_| storage_failed("the registration was not stored"))?;
+    match registered {
+        Registered::Created(entry) => Ok((StatusCode::CREATED, Json(api.reader.info(&entry)))),
+        Registered::Known(entry) => Ok((StatusCode::OK, Json(api.reader.info(&entry)))),
+        Registered::Refused(code, message) => Err(refuse(code, message)),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageQuery {
+    organization: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn agents(
+    State(api): State<Api>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<AgentPage>, Refusal> {
+    let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
+    let limit = query.limit.unwrap_or(PAGE_AGENTS_MAX);
+    let page = api.reader.page(query.organization.as_deref(), query.after.as_deref(), limit).map_err(log_failure)?;
+    Ok(Json(page))
+}
+
+async fn agent(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+) -> Result<Json<AgentInfo>, Refusal> {
+    let name = AgentName::parse(&format!("{organization}/{agent}"))
+        .map_err(|error| refuse(ErrorCode::NameInvalid, error.to_string()))?;
+    let found = api.reader.agent(&name).map_err(log_failure)?;
+    found.map(Json).ok_or_else(|| refuse(ErrorCode::AgentUnknown, format!("no agent is registered as {name}")))
+}
+
+async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
+    let (epoch, agents) = api.reader.counts().map_err(log_failure)?;
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        trust_domain: api.reader.trust_domain().to_string(),
+        epoch,
+        agents,
+        policy: "same-organization".to_owned(),
+        started_at_ms: api.started_at_ms,
+    }))
+}
+
+/// An answer that is not a success.
+struct Refusal {
+    code: ErrorCode,
+    message: String,
+}
+
+fn refuse(code: ErrorCode, message: impl Into<String>) -> Refusal {
+    Refusal { code, message: message.into() }
+}
+
+fn storage_failed(message: &str) -> Refusal {
+    refuse(ErrorCode::StorageFailed, message)
+}
+
+/// The log has the details; the peer gets no path of this machine.
+#[allow(clippy::needless_pass_by_value, reason = "it is the last to see the error")]
+fn log_failure(error: ServiceError) -> Refusal {
+    tracing::error!(%error, "the directory could not be read");
+    storage_failed("the directory could not be read")
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.http_status()).expect("every code has an HTTP status");
+        let body =
+            ApiError { code: self.code.as_str().to_owned(), message: self.message, next: self.code.next().to_owned() };
+        (status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,43 @@
+//! Every bound of the control service, in one place.
+
+use std::time::Duration;
+
+use creto_envelope::batch::{ED25519_SIGNATURE_BYTES, ML_DSA_65_SIGNATURE_BYTES};
+use creto_envelope::key_record::KEY_RECORD_FIXED_BYTES;
+use creto_envelope::limits::{NAME_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
+
+/// Largest signed key record, and largest body of a request, in bytes.
+pub const SIGNED_KEY_RECORD_BYTES_MAX: usize = 8
+    + KEY_RECORD_FIXED_BYTES
+    + NAME_BYTES_MAX
+    + TRUST_DOMAIN_BYTES_MAX
+    + ED25519_SIGNATURE_BYTES
+    + ML_DSA_65_SIGNATURE_BYTES;
+
+/// Most agents in one directory. Each costs about seven kilobytes of memory and of disk.
+pub const AGENTS_MAX: u64 = 100_000;
+
+/// Most connections at a time; the next ones wait in the socket's backlog.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Most registrations that one transaction commits together.
+pub const COMMIT_REGISTRATIONS_MAX: usize = CONNECTIONS_MAX;
+/// Largest head of a request, in bytes.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Longest wait for the head of a request.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a whole request and its answer.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest life of a connection: one request, its answer, and the sending of both.
+pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait of a shutdown for the requests that are under way.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Most agents on one page of the list.
+pub const PAGE_AGENTS_MAX: usize = 1_000;
+/// Largest answer that the client reads, in bytes.
+pub const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+// A shutdown that gives up before a request may, would drop an answer that is owed.
+const _: () = assert!(SHUTDOWN_TIMEOUT.as_secs() > REQUEST_TIMEOUT.as_secs());
+// An agent in JSON is below two kilobytes: name 128 B, SPIFFE id below 400 B, the rest numbers.
+const _: () = assert!(PAGE_AGENTS_MAX * 2_048 <= ANSWER_BYTES_MAX);

@@ -1,0 +1,194 @@
+//! Start and stop: one thread, one runtime, one directory.
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use creto_envelope::TrustDomain;
+use creto_policy::Snapshot;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::directory::{Directory, Reader};
+use crate::error::ServiceError;
+use crate::http::Api;
+use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX};
+use crate::socket::SocketFile;
+use crate::storage::Storage;
+use crate::{http, writer};
+
+/// Where the node takes new snapshots.
+///
+/// `publish` is called once before [`Service::spawn`] returns, and again after every change, by the thread that
+/// changed it, before whoever asked for the change is answered. Changes that arrive together are published together.
+/// Epochs only go up. It should hand the snapshot on and return: the next registration waits for it.
+pub trait SnapshotSink: Send + 'static {
+    /// Takes over `snapshot`; decisions made from now on should be made by it.
+    fn publish(&self, snapshot: Arc<Snapshot>);
+}
+
+impl<F: Fn(Arc<Snapshot>) + Send + 'static> SnapshotSink for F {
+    fn publish(&self, snapshot: Arc<Snapshot>) {
+        self(snapshot);
+    }
+}
+
+/// What the service needs to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServiceOptions {
+    /// The directory's file; it is created when it does not exist, its folder is not.
+    pub directory_path: PathBuf,
+    /// The socket of the HTTP API.
+    pub socket_path: PathBuf,
+    /// The trust domain of all names; a directory belongs to one for ever.
+    pub trust_domain: TrustDomain,
+    /// Most agents that can be registered.
+    pub agents_max: u64,
+}
+
+impl ServiceOptions {
+    /// Options with the default limits.
+    #[must_use]
+    pub fn new(directory_path: impl Into<PathBuf>, socket_path: impl Into<PathBuf>, trust_domain: TrustDomain) -> Self {
+        Self {
+            directory_path: directory_path.into(),
+            socket_path: socket_path.into(),
+            trust_domain,
+            agents_max: AGENTS_MAX,
+        }
+    }
+}
+
+/// An open directory that is not served yet.
+pub struct Service {
+    options: ServiceOptions,
+    storage: Arc<Storage>,
+    directory: Directory,
+}
+
+impl Service {
+    /// Opens the directory, or creates it, and loads all agents.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: the file is in use, of another trust domain, damaged, or the disk refuses.
+    pub fn open(options: ServiceOptions) -> Result<Self, ServiceError> {
+        let storage = Arc::new(Storage::open(&options.directory_path, &options.trust_domain)?);
+        let directory = Directory::load(Arc::clone(&storage), options.agents_max)?;
+        Ok(Self { options, storage, directory })
+    }
+
+    /// The directory as it was opened.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.directory.snapshot()
+    }
+
+    /// Publishes the first snapshot and starts the control thread. The socket accepts connections when this returns.
+    ///
+    /// # Errors
+    /// [`ServiceError`] when the socket cannot be had or the thread not be started.
+    pub fn spawn(self, sink: impl SnapshotSink) -> Result<ServiceHandle, ServiceError> {
+        let Self { options, storage, directory } = self;
+        let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
+        let socket_path = socket_file.path().to_owned();
+        sink.publish(Arc::new(directory.snapshot()));
+        let api = Api {
+            reader: Reader::new(storage, options.trust_domain),
+            registrations: None,
+            started_at_ms: wall_clock_ms(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("creto-control".to_owned())
+            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), stopped))
+            .map_err(ServiceError::Thread)?;
+        Ok(ServiceHandle { socket_path, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// A running service. Dropping it stops the service and waits for its thread.
+#[derive(Debug)]
+pub struct ServiceHandle {
+    socket_path: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), ServiceError>>>,
+}
+
+impl ServiceHandle {
+    /// Where the HTTP API listens.
+    #[must_use]
+    pub fn socket_path(&self) -> &Path {
+        &self.socket_path
+    }
+
+    /// Whether the control thread is alive. When it is not, [`ServiceHandle::shutdown`] says why.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Takes no new requests, answers those under way, closes the directory and ends the thread.
+    ///
+    /// # Errors
+    /// What ended the service before, or [`ServiceError::CutOff`].
+    pub fn shutdown(mut self) -> Result<(), ServiceError> {
+        self.stop_and_join()
+    }
+
+    fn stop_and_join(&mut self) -> Result<(), ServiceError> {
+        drop(self.stop.take());
+        self.thread.take().map_or(Ok(()), |thread| thread.join().unwrap_or(Err(ServiceError::Died)))
+    }
+}
+
+impl Drop for ServiceHandle {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_and_join() {
+            tracing::error!(%error, "the control service did not end well");
+        }
+    }
+}
+
+/// The control thread.
+fn run(
+    socket_file: SocketFile,
+    listener: UnixListener,
+    mut api: Api,
+    directory: Directory,
+    sink: Box<dyn SnapshotSink>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), ServiceError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .thread_name("creto-control-commit")
+        .build()
+        .map_err(ServiceError::Thread)?;
+    runtime.block_on(async move {
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(ServiceError::Thread)?;
+        let (registrations, pending) = mpsc::channel(CONNECTIONS_MAX);
+        api.registrations = Some(registrations);
+        let writer = tokio::spawn(writer::write(directory, sink, pending));
+        // The file goes first, so that a client that comes now is told "not running" instead of waiting.
+        let cut_off = http::serve(listener, api, stopped, move || drop(socket_file)).await;
+        // The last sender went with the server, so the writer commits what it has and ends.
+        if writer.await.is_err() {
+            return Err(ServiceError::Died);
+        }
+        if cut_off == 0 { Ok(()) } else { Err(ServiceError::CutOff(cut_off)) }
+    })
+}
+
+/// Unix time in milliseconds. It may jump; nothing here relies on it going forward.
+pub(crate) fn wall_clock_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,277 @@
+//! The directory on disk: one redb file, and the bytes in its tables.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text |
+//! | `agents` | agent id 16 | [`AgentEntry`] |
+//! | `names` | name | agent id 16; the order of the list |
+//! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
+//!
+//! All four change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! choice of stored bytes can make a torn commit look whole.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use creto_envelope::{AgentId, AgentName, AgentState, KeyId, SignedKeyRecord, TrustDomain};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
+
+use crate::error::ServiceError;
+
+#[cfg(test)]
+pub(crate) mod faulty;
+#[cfg(test)]
+mod tests;
+
+/// The format that this code reads and writes.
+pub const FORMAT: u64 = 1;
+
+pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const AGENTS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("agents");
+pub(crate) const NAMES: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("names");
+pub(crate) const KEY_RECORDS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = TableDefinition::new("key_records");
+
+const META_FORMAT: &str = "format";
+const META_EPOCH: &str = "epoch";
+const META_TRUST_DOMAIN: &str = "trust_domain";
+
+/// What the directory keeps of an agent beside its key records, little-endian:
+///
+/// ```text
+/// 0 u8 format=1 | 1 u8 state | 2 u16 name_bytes | 4 u32 current version | 8 u64 registered_at_ms
+/// 16 u64 valid_from_ms | 24 u64 valid_until_ms | 32 [16] key id | 48 name
+/// ```
+///
+/// Validity and key id repeat the current record's, so that the list reads a hundred bytes per agent, not seven
+/// thousand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AgentEntry {
+    /// Whether the agent may act.
+    pub state: AgentState,
+    /// Version of the current key record.
+    pub version: u32,
+    /// When it was registered, Unix milliseconds.
+    pub registered_at_ms: u64,
+    /// Start of the current record's validity.
+    pub valid_from_ms: u64,
+    /// End of the current record's validity.
+    pub valid_until_ms: u64,
+    /// The current encryption key.
+    pub key_id: KeyId,
+    /// The agent's name.
+    pub name: AgentName,
+}
+
+const ENTRY_FORMAT: u8 = 1;
+const ENTRY_FIXED_BYTES: usize = 48;
+
+impl AgentEntry {
+    /// The entry of a fresh agent.
+    #[must_use]
+    pub fn registered(signed: &SignedKeyRecord, registered_at_ms: u64) -> Self {
+        let record = &signed.record;
+        Self {
+            state: AgentState::Active,
+            version: record.version,
+            registered_at_ms,
+            valid_from_ms: record.valid_from_ms,
+            valid_until_ms: record.valid_until_ms,
+            key_id: record.key_id(),
+            name: record.name.clone(),
+        }
+    }
+
+    /// The bytes of the table.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let name_bytes = u16::try_from(self.name.as_str().len()).expect("a name has at most 128 bytes");
+        let mut out = Vec::with_capacity(ENTRY_FIXED_BYTES + usize::from(name_bytes));
+        out.extend_from_slice(&[ENTRY_FORMAT, self.state as u8]);
+        out.extend_from_slice(&name_bytes.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.registered_at_ms.to_le_bytes());
+        out.extend_from_slice(&self.valid_from_ms.to_le_bytes());
+        out.extend_from_slice(&self.valid_until_ms.to_le_bytes());
+        out.extend_from_slice(&self.key_id.0);
+        debug_assert_eq!(out.len(), ENTRY_FIXED_BYTES);
+        out.extend_from_slice(self.name.as_str().as_bytes());
+        out
+    }
+
+    /// Parses the bytes of the table; `None` when they are not as [`AgentEntry::to_bytes`] writes them.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (fixed, name) = bytes.split_first_chunk::<ENTRY_FIXED_BYTES>()?;
+        let u64_at = |at: usize| Some(u64::from_le_bytes(*fixed.get(at..)?.first_chunk()?));
+        let name_bytes = u16::from_le_bytes([fixed[2], fixed[3]]);
+        if fixed[0] != ENTRY_FORMAT || name.len() != usize::from(name_bytes) {
+            return None;
+        }
+        Some(Self {
+            state: AgentState::from_u8(fixed[1])?,
+            version: u32::from_le_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
+            registered_at_ms: u64_at(8)?,
+            valid_from_ms: u64_at(16)?,
+            valid_until_ms: u64_at(24)?,
+            key_id: KeyId(*fixed[32..].first_chunk()?),
+            name: AgentName::parse(std::str::from_utf8(name).ok()?).ok()?,
+        })
+    }
+}
+
+/// The open file. Cheap reads of the last committed state, one writer.
+pub(crate) struct Storage {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Storage {
+    /// Opens or creates the file, readable by its owner only, and checks that it is ours.
+    pub(crate) fn open(path: &Path, trust_domain: &TrustDomain) -> Result<Self, ServiceError> {
+        let failed = |what| move |source| ServiceError::File { what, path: path.to_owned(), source };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed("open"))?;
+        let database = Database::builder().create_file(file).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => ServiceError::InUse(path.to_owned()),
+            other => ServiceError::database(other),
+        })?;
+        // The file's name must be durable before the first answer is, or a crash loses the file with all it holds.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))?;
+        Self::with_database(database, path, trust_domain)
+    }
+
+    fn with_database(database: Database, path: &Path, trust_domain: &TrustDomain) -> Result<Self, ServiceError> {
+        let storage = Self { database, path: path.to_owned() };
+        storage.adopt(trust_domain)?;
+        Ok(storage)
+    }
+
+    pub(crate) fn begin_read(&self) -> Result<ReadTransaction, ServiceError> {
+        self.database.begin_read().map_err(ServiceError::database)
+    }
+
+    pub(crate) fn begin_write(&self) -> Result<WriteTransaction, ServiceError> {
+        let mut transaction = self.database.begin_write().map_err(ServiceError::database)?;
+        transaction.set_durability(Durability::Immediate).map_err(ServiceError::database)?;
+        transaction.set_two_phase_commit(true);
+        Ok(transaction)
+    }
+
+    pub(crate) fn damaged(&self, what: impl std::fmt::Display) -> ServiceError {
+        ServiceError::Damaged(format!("{}: {what}", self.path.display()))
+    }
+
+    /// Writes what a new file begins with, or checks what an old one holds.
+    fn adopt(&self, trust_domain: &TrustDomain) -> Result<(), ServiceError> {
+        let transaction = self.begin_write()?;
+        {
+            let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
+            transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+            transaction.open_table(NAMES).map_err(ServiceError::database)?;
+            transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+            let is_new = meta.is_empty().map_err(ServiceError::database)?;
+            if is_new {
+                let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
+                put(META_FORMAT, &FORMAT.to_le_bytes())?;
+                put(META_EPOCH, &1_u64.to_le_bytes())?;
+                put(META_TRUST_DOMAIN, trust_domain.as_str().as_bytes())?;
+            } else {
+                self.check_meta(&meta, trust_domain)?;
+            }
+        }
+        transaction.commit().map_err(ServiceError::database)
+    }
+
+    fn check_meta(
+        &self,
+        meta: &impl ReadableTable<&'static str, &'static [u8]>,
+        trust_domain: &TrustDomain,
+    ) -> Result<(), ServiceError> {
+        let found = self.meta_number(meta, META_FORMAT)?;
+        if found != FORMAT {
+            return Err(ServiceError::Format { found, known: FORMAT });
+        }
+        let value = meta.get(META_TRUST_DOMAIN).map_err(ServiceError::database)?;
+        let value = value.ok_or_else(|| self.damaged("meta trust_domain"))?;
+        if value.value() != trust_domain.as_str().as_bytes() {
+            return Err(ServiceError::TrustDomain {
+                found: String::from_utf8_lossy(value.value()).into_owned(),
+                configured: trust_domain.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The epoch in `meta`.
+    pub(crate) fn epoch(&self, meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, ServiceError> {
+        match self.meta_number(meta, META_EPOCH)? {
+            0 => Err(self.damaged("meta epoch")),
+            epoch => Ok(epoch),
+        }
+    }
+
+    /// Moves the epoch forward inside `transaction`, and says where to.
+    pub(crate) fn advance_epoch(&self, transaction: &WriteTransaction) -> Result<u64, ServiceError> {
+        let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
+        let epoch = self.epoch(&meta)?.checked_add(1).ok_or_else(|| self.damaged("meta epoch"))?;
+        meta.insert(META_EPOCH, &epoch.to_le_bytes()[..]).map_err(ServiceError::database)?;
+        Ok(epoch)
+    }
+
+    /// Every agent with all versions of its key record, for the snapshot at start.
+    pub(crate) fn load(
+        &self,
+        mut each: impl FnMut(AgentEntry, Vec<SignedKeyRecord>) -> Result<(), ServiceError>,
+    ) -> Result<u64, ServiceError> {
+        let transaction = self.begin_read()?;
+        let meta = transaction.open_table(META).map_err(ServiceError::database)?;
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
+        let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        for row in agents.iter().map_err(ServiceError::database)? {
+            let (id, entry) = row.map_err(ServiceError::database)?;
+            let id = AgentId(*id.value());
+            let damaged = || self.damaged(format!("agent {id}"));
+            let entry = AgentEntry::parse(entry.value()).ok_or_else(damaged)?;
+            let mut records = Vec::with_capacity(1);
+            for row in key_records.range((&id.0, 0)..=(&id.0, u32::MAX)).map_err(ServiceError::database)? {
+                let (key, bytes) = row.map_err(ServiceError::database)?;
+                let signed = SignedKeyRecord::parse(bytes.value()).map_err(|_| damaged())?;
+                if signed.record.agent_id() != id || signed.record.version != key.value().1 {
+                    return Err(damaged());
+                }
+                records.push(signed);
+            }
+            let named = names.get(entry.name.as_str()).map_err(ServiceError::database)?;
+            let newest = records.last().map(|signed| &signed.record);
+            let whole = named.is_some_and(|named| *named.value() == id.0)
+                && newest.is_some_and(|newest| newest.version == entry.version && newest.key_id() == entry.key_id);
+            if !whole {
+                return Err(damaged());
+            }
+            each(entry, records)?;
+        }
+        self.epoch(&meta)
+    }
+
+    fn meta_number(
+        &self,
+        meta: &impl ReadableTable<&'static str, &'static [u8]>,
+        key: &str,
+    ) -> Result<u64, ServiceError> {
+        let value = meta.get(key).map_err(ServiceError::database)?;
+        let number = value.and_then(|value| value.value().try_into().ok()).map(u64::from_le_bytes);
+        number.ok_or_else(|| self.damaged(format!("meta {key}")))
+    }
+}

@@ -1,0 +1,88 @@
+use std::os::unix::fs::PermissionsExt;
+
+use creto_envelope::{AgentState, TrustDomain};
+
+use super::{AgentEntry, FORMAT, META, META_EPOCH, META_FORMAT, Storage};
+use crate::ServiceError;
+use crate::fixture::record;
+
+fn entry(name: &str) -> AgentEntry {
+    let record = record(name, 1);
+    AgentEntry {
+        state: AgentState::Suspended,
+        version: 7,
+        registered_at_ms: u64::MAX,
+        valid_from_ms: 1,
+        valid_until_ms: 2,
+        key_id: record.key_id(),
+        name: record.name,
+    }
+}
+
+fn put_meta(storage: &Storage, key: &str, value: &[u8]) {
+    let transaction = storage.begin_write().unwrap();
+    transaction.open_table(META).unwrap().insert(key, value).unwrap();
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn an_entry_comes_back_from_its_bytes_and_from_no_others() {
+    for name in ["a/b", "acme/planner-7", &format!("a/{}", "b".repeat(126))] {
+        let bytes = entry(name).to_bytes();
+        assert_eq!(AgentEntry::parse(&bytes), Some(entry(name)));
+        for cut in 0..bytes.len() {
+            assert_eq!(AgentEntry::parse(&bytes[..cut]), None);
+        }
+        for (at, wrong) in [(0, 2), (1, 3), (48, b'/')] {
+            let mut changed = bytes.clone();
+            changed[at] = wrong;
+            assert_eq!(AgentEntry::parse(&changed), None, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn the_file_is_readable_by_its_owner_only_and_open_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let _storage = Storage::open(&path, &TrustDomain::default()).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(Storage::open(&path, &TrustDomain::default()), Err(ServiceError::InUse(_))));
+}
+
+#[test]
+fn a_file_of_another_trust_domain_or_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
+    put_meta(&storage, META_FORMAT, &(FORMAT + 1).to_le_bytes());
+    drop(storage);
+    let refused = Storage::open(&path, &TrustDomain::default()).err();
+    assert!(matches!(refused, Some(ServiceError::Format { found: 2, known: 1 })), "{refused:?}");
+
+    let path = folder.path().join("other.redb");
+    drop(Storage::open(&path, &TrustDomain::default()).unwrap());
+    let refused = Storage::open(&path, &TrustDomain::parse("other.local").unwrap()).err();
+    assert!(matches!(refused, Some(ServiceError::TrustDomain { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_an_error_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    std::fs::write(&path, b"something else entirely").unwrap();
+    assert!(matches!(Storage::open(&path, &TrustDomain::default()), Err(ServiceError::Database(_))));
+    assert_eq!(std::fs::read(&path).unwrap(), b"something else entirely");
+}
+
+#[test]
+fn a_damaged_epoch_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    for damage in [&0_u64.to_le_bytes()[..], b"short"] {
+        let path = folder.path().join(format!("{}.redb", damage.len()));
+        let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
+        assert_eq!(storage.load(|_, _| Ok(())).unwrap(), 1);
+        put_meta(&storage, META_EPOCH, damage);
+        assert!(matches!(storage.load(|_, _| Ok(())), Err(ServiceError::Damaged(_))));
+    }
+}
