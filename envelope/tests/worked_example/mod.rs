@@ -105,7 +105,7 @@ struct BatchValues {
     frame_file: &'static str,
     frame_bytes: usize,
     frame_sha256: String,
-    deliver_files: [&'static str; 2],
+    deliver_files: [&'static str; 3],
 }
 
 #[derive(Serialize)]
@@ -161,7 +161,9 @@ pub(crate) fn build() -> Files {
     encode_signed_batch(&mut batch_frame, 1, &header, entries).unwrap();
     // Sequences count acceptance, delivery goes by priority: the urgent request overtakes the greeting before it.
     let deliver_first = deliver(Some(&header), &[(1, 2, 0), (0, 1, 0)], &sealed, &paths);
-    let deliver_next = deliver(None, &[(2, 3, 0), (0, 1, 1)], &sealed, &paths);
+    let deliver_next = deliver(None, &[(2, 3, 0)], &sealed, &paths);
+    // On the next connection: what was pushed and not acknowledged, with its header, for the stream is new.
+    let deliver_again = deliver(Some(&header), &[(0, 1, 1)], &sealed, &paths);
     let (login_values, login_frame) = login(&planner);
 
     let mut files = Files::new();
@@ -174,6 +176,7 @@ pub(crate) fn build() -> Files {
     files.insert("signed-batch.hex".into(), hex_lines(&batch_frame));
     files.insert("deliver-first.hex".into(), hex_lines(&deliver_first));
     files.insert("deliver-next.hex".into(), hex_lines(&deliver_next));
+    files.insert("deliver-again.hex".into(), hex_lines(&deliver_again));
     files.insert("login.hex".into(), hex_lines(&login_frame));
     files.insert("merkle.json".into(), json(&tree::known_answers()));
 
@@ -191,7 +194,7 @@ pub(crate) fn build() -> Files {
         frame_file: "signed-batch.hex",
         frame_bytes: batch_frame.len(),
         frame_sha256: digest(&batch_frame),
-        deliver_files: ["deliver-first.hex", "deliver-next.hex"],
+        deliver_files: ["deliver-first.hex", "deliver-next.hex", "deliver-again.hex"],
     };
     let frames = small_frames(&planner, &executor);
     let example = Example {
@@ -396,7 +399,7 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         ("subscribe", frame(|out| Subscribe { mailbox }.encode(out))),
         ("subscribed", frame(|out| Subscribed { mailbox, queued_messages: 3 }.encode(out))),
         ("credit", frame(|out| Credit { messages: 256, bytes: 1024 * 1024 }.encode(out))),
-        ("consumer_ack", frame(|out| ConsumerAck { sequences: vec![1, 2] }.encode(out))),
+        ("consumer_ack", frame(|out| ConsumerAck { sequences: vec![2, 3] }.encode(out))),
     ])
 }
 
