@@ -197,7 +197,8 @@ impl Mailboxes {
         }
     }
 
-    /// The next messages for the subscriber of a mailbox, within its credit: highest priority first, then in order.
+    /// The next messages for the subscriber of a mailbox, within its credit: highest priority first, then in order. With
+    /// any byte of credit left, one message may overdraw it.
     /// They count as handed out until they are settled or the mailbox is [`reset`](Self::reset).
     /// What expired is left out; [`expire`](Self::expire) settles it.
     pub fn next_for_delivery(
@@ -210,13 +211,17 @@ impl Mailboxes {
         let mut deliveries = Vec::new();
         let Some(queues) = self.mailboxes.get_mut(&mailbox) else { return deliveries };
         let (mut messages_left, mut bytes_left) = (credit_messages, credit_bytes);
-        while messages_left > 0 {
+        while messages_left > 0 && bytes_left > 0 {
             let Some((priority, sequence, slot)) = queues.front() else { break };
             let queued = self.index.get_mut(slot);
             let is_over = queued.message.expiry_ms != 0 && queued.message.expiry_ms <= now_ms;
             if !is_over && !queued.is_settling {
-                let Some(left) = bytes_left.checked_sub(queued.message.envelope.len() as u64) else { break };
-                bytes_left = left;
+                let bytes = queued.message.envelope.len() as u64;
+                // The first message may overdraw: else one that is larger than all credit would wait for ever.
+                if bytes > bytes_left && !deliveries.is_empty() {
+                    break;
+                }
+                bytes_left = bytes_left.saturating_sub(bytes);
                 messages_left -= 1;
                 queued.attempt = queued.attempt.saturating_add(1);
                 deliveries.push(Delivery {

@@ -1,1 +1,20 @@
-//! creto-shard.
+//! One core's share of a node, without IO: events in, actions out.
+//!
+//! [`Shard`] is the machine; `path.rs` is the path of a message as a table of contents, and each of its stages has a
+//! file under `stage/`. A driver (`engine/io` with `engine/node`) or the simulator stands around it.
+#![forbid(unsafe_code)]
+
+mod connection;
+pub mod event;
+pub mod limits;
+pub mod observe;
+mod path;
+mod request;
+pub mod route;
+mod shard;
+mod stage;
+
+pub use event::{Action, ConnectionId, Event, Now, ShardIndex, StreamId};
+pub use route::{Placement, ShardMessage};
+pub use shard::Shard;
+pub use stage::log::Log;

@@ -38,6 +38,11 @@ impl Wal {
         }
     }
 
+    /// Bytes of a segment file.
+    pub fn segment_bytes(&self) -> u64 {
+        self.config.segment_bytes
+    }
+
     /// The oldest segment that belongs to the log.
     pub fn log_start(&self) -> SegmentNumber {
         self.log_start

@@ -1,0 +1,197 @@
+//! One connection of this shard: its login, its streams, and the batches whose outcome it waits for.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use creto_envelope::control::StreamRole;
+use creto_envelope::limits::SUBMIT_RESULTS_MAX;
+use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
+use creto_envelope::{AgentId, RejectCode};
+
+use crate::event::StreamId;
+use crate::limits::{IN_FLIGHT_BATCHES_MAX, STREAMS_MAX};
+
+/// Who logged in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LoggedIn {
+    pub(crate) agent: AgentId,
+    pub(crate) key_record_version: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) exporter: [u8; 32],
+    pub(crate) login: Option<LoggedIn>,
+    pub(crate) login_failures: u32,
+    pub(crate) protocol_errors: u32,
+    pub(crate) bad_signatures: u32,
+    /// Whether this connection reads its mailbox.
+    pub(crate) subscribed: bool,
+    pub(crate) submit: SubmitLedger,
+    streams: BTreeMap<StreamId, StreamRole>,
+}
+
+impl Connection {
+    pub(crate) fn new(exporter: [u8; 32]) -> Self {
+        Self {
+            exporter,
+            login: None,
+            login_failures: 0,
+            protocol_errors: 0,
+            bad_signatures: 0,
+            subscribed: false,
+            submit: SubmitLedger::default(),
+            streams: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn role(&self, stream: StreamId) -> Option<StreamRole> {
+        self.streams.get(&stream).copied()
+    }
+
+    pub(crate) fn stream(&self, role: StreamRole) -> Option<StreamId> {
+        self.streams.iter().find(|(_, known)| **known == role).map(|(stream, _)| *stream)
+    }
+
+    /// Gives a stream its role. A role is taken once per connection, so that order inside it means something.
+    pub(crate) fn open_stream(&mut self, stream: StreamId, role: StreamRole) -> Result<(), RejectCode> {
+        let taken = self.streams.contains_key(&stream) || self.stream(role).is_some();
+        if taken || self.streams.len() >= STREAMS_MAX {
+            return Err(RejectCode::StreamRole);
+        }
+        self.streams.insert(stream, role);
+        Ok(())
+    }
+}
+
+/// The batches of one submit stream, from arrival to answer. Answers are given in the order of arrival: a SubmitAck is
+/// cumulative.
+#[derive(Debug, Default)]
+pub(crate) struct SubmitLedger {
+    /// Sequence of the last batch that arrived.
+    last_sequence: u64,
+    waiting: VecDeque<WaitingBatch>,
+    messages_in_flight: u32,
+    /// Results of batches that are answered but not yet told.
+    results: Vec<SubmitResult>,
+    answered_through: u64,
+    told_through: u64,
+}
+
+#[derive(Debug)]
+struct WaitingBatch {
+    sequence: u64,
+    /// Messages whose outcome is open.
+    open_messages: u32,
+    message_count: u32,
+    bytes: usize,
+    refused: Vec<SubmitResult>,
+}
+
+impl SubmitLedger {
+    /// Takes a batch in.
+    ///
+    /// `Err` with [`RejectCode::BatchSequence`] when it is not the next one: nothing can be said about such a stream any
+    /// more. Too many in flight is an answer like any other, so the caller refuses the batch as a whole.
+    pub(crate) fn arrive(
+        &mut self,
+        sequence: u64,
+        message_count: u32,
+        bytes: usize,
+        in_flight_messages_max: u32,
+    ) -> Result<Fits, RejectCode> {
+        if sequence != self.last_sequence.wrapping_add(1) || self.waiting.len() >= IN_FLIGHT_BATCHES_MAX {
+            return Err(RejectCode::BatchSequence);
+        }
+        self.last_sequence = sequence;
+        let fits = self.messages_in_flight.saturating_add(message_count) <= in_flight_messages_max;
+        self.messages_in_flight = self.messages_in_flight.saturating_add(message_count);
+        self.waiting.push_back(WaitingBatch {
+            sequence,
+            open_messages: message_count,
+            message_count,
+            bytes,
+            refused: Vec::new(),
+        });
+        Ok(if fits { Fits::Yes } else { Fits::No })
+    }
+
+    /// Records what became of `message_count` messages of a batch.
+    pub(crate) fn settle(
+        &mut self,
+        sequence: u64,
+        message_count: u32,
+        refused: impl Iterator<Item = (u32, RejectCode)>,
+    ) {
+        let batch = self.find(sequence);
+        batch.open_messages = batch
+            .open_messages
+            .checked_sub(message_count)
+            .expect("no more outcomes arrive than messages were submitted");
+        batch.refused.extend(refused.map(|(index, code)| SubmitResult { sequence, index, code: code.as_u16() }));
+    }
+
+    /// Refuses a batch as a whole.
+    pub(crate) fn refuse(&mut self, sequence: u64, code: RejectCode) {
+        let batch = self.find(sequence);
+        batch.open_messages = 0;
+        batch.refused = vec![SubmitResult { sequence, index: WHOLE_BATCH, code: code.as_u16() }];
+    }
+
+    fn find(&mut self, sequence: u64) -> &mut WaitingBatch {
+        let first = self.waiting.front().map_or(sequence, |batch| batch.sequence);
+        let index = usize::try_from(sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+        let batch = self.waiting.get_mut(index).expect("an outcome names a batch that waits for one");
+        debug_assert_eq!(batch.sequence, sequence);
+        batch
+    }
+
+    /// Moves batches that are answered off the front; returns how many bytes they held.
+    fn advance(&mut self) -> usize {
+        let mut bytes = 0;
+        while self.waiting.front().is_some_and(|batch| batch.open_messages == 0) {
+            let batch = self.waiting.pop_front().expect("the front was just looked at");
+            self.answered_through = batch.sequence;
+            self.messages_in_flight -= batch.message_count;
+            bytes += batch.bytes;
+            self.results.extend(batch.refused);
+        }
+        bytes
+    }
+
+    /// Encodes what is new since the last call; returns how many bytes of batches were answered with it.
+    pub(crate) fn encode_acks(&mut self, out: &mut Vec<u8>) -> usize {
+        let bytes = self.advance();
+        if self.answered_through == self.told_through {
+            return bytes;
+        }
+        // All but the last frame repeat the old sequence: a batch is answered only when all of its results are told.
+        while self.results.len() > SUBMIT_RESULTS_MAX {
+            let results = self.results.drain(..SUBMIT_RESULTS_MAX).collect();
+            SubmitAck { through_sequence: self.told_through, results }.encode(out);
+        }
+        let results = std::mem::take(&mut self.results);
+        SubmitAck { through_sequence: self.answered_through, results }.encode(out);
+        self.told_through = self.answered_through;
+        bytes
+    }
+
+    /// Bytes of the batches that still wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting.iter().map(|batch| batch.bytes).sum()
+    }
+
+    /// Whether every batch is answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// Whether a batch fits what one connection may have in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fits {
+    Yes,
+    No,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What a shard is told and what it wants done: plain data, so that a driver, a test or a simulator can stand around it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use creto_envelope::{FrameType, RejectCode};
+use creto_policy::Snapshot;
+use creto_store::{Action as DiskAction, ActionId, DiskError};
+
+use crate::route::ShardMessage;
+
+/// The time, as the driver read it at the start of the turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Wall clock, Unix milliseconds. It may jump: used for what the formats date, never for timeouts.
+    pub unix_ms: u64,
+    /// Monotonic clock, microseconds from an arbitrary start.
+    pub monotonic_us: u64,
+}
+
+/// A connection of this shard; never used again for another one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// A stream of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u64);
+
+/// Number of a shard on its node, from zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ShardIndex(pub u16);
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Event {
+    /// A handshake is complete.
+    Connected {
+        /// The new connection.
+        connection: ConnectionId,
+        /// Its TLS exporter value: what a login signs.
+        exporter: [u8; 32],
+    },
+    /// A whole frame arrived.
+    Frame {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Its stream.
+        stream: StreamId,
+        /// What it is.
+        frame_type: FrameType,
+        /// Its body, starting at a multiple of eight bytes.
+        body: Bytes,
+    },
+    /// The bytes on a stream are no frame: nothing more can be read from it.
+    FrameError {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Its stream.
+        stream: StreamId,
+        /// What is wrong.
+        code: RejectCode,
+    },
+    /// The client will send nothing more on a stream.
+    StreamClosed {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The stream.
+        stream: StreamId,
+    },
+    /// A connection is gone.
+    Disconnected {
+        /// It.
+        connection: ConnectionId,
+    },
+    /// Another shard of the node says something.
+    FromShard {
+        /// Which one.
+        from: ShardIndex,
+        /// What.
+        message: ShardMessage,
+    },
+    /// Control published agents and policy anew.
+    Snapshot(Arc<Snapshot>),
+    /// The disk has done, or failed to do, what the log asked.
+    Disk {
+        /// Which of its actions.
+        id: ActionId,
+        /// How it ended. Success of a write means written and synced.
+        outcome: Result<(), DiskError>,
+    },
+    /// A while has passed: 100 ms is often enough. What has no event of its own is looked after.
+    Tick,
+    /// The node shuts down: take nothing new, answer what is under way.
+    Drain,
+}
+
+/// Something that the shard wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Send whole frames on a stream.
+    Send {
+        /// On which connection.
+        connection: ConnectionId,
+        /// On which stream.
+        stream: StreamId,
+        /// The frames.
+        frames: Bytes,
+    },
+    /// The connection has logged in: larger frames may be taken from it.
+    Authenticated {
+        /// It.
+        connection: ConnectionId,
+    },
+    /// Close a connection, after what was sent before has left.
+    Close {
+        /// It.
+        connection: ConnectionId,
+        /// Why: also the application's close code of QUIC.
+        code: RejectCode,
+    },
+    /// Read from all connections (`true`), or stop until told to go on (`false`).
+    SetReading(bool),
+    /// Tell another shard.
+    ToShard {
+        /// Which one.
+        to: ShardIndex,
+        /// What.
+        message: ShardMessage,
+    },
+    /// Have the disk do something for the log.
+    Disk(DiskAction),
+    /// The log stopped for good: no acknowledgement will come from this shard any more. Said once.
+    Fenced {
+        /// What the disk said.
+        cause: String,
+    },
+}

@@ -1,0 +1,97 @@
+//! Every bound of a shard, in one place.
+
+use creto_envelope::batch::BATCH_HEADER_BYTES;
+use creto_envelope::deliver::delivered_message_bytes;
+use creto_envelope::limits::{
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DELIVER_BODY_BYTES_MAX, ENVELOPE_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX,
+    PATH_NODES_MAX,
+};
+
+/// Bytes of batches that a shard may have taken in and not yet answered. Above it, nothing more is read from submit
+/// streams: QUIC's flow control then slows the senders. This one number bounds every queue behind it: rings, the log's
+/// pending records, batches held for room.
+pub const INGRESS_BYTES_MAX: usize = 64 << 20;
+/// Reading goes on when the unanswered bytes fell to this.
+pub const INGRESS_BYTES_RESUME: usize = INGRESS_BYTES_MAX / 2;
+
+/// Batches that one connection may have in flight.
+pub const IN_FLIGHT_BATCHES_MAX: usize = IN_FLIGHT_MESSAGES_MAX as usize;
+
+/// What a connection may do, as the configuration says and the login announces. Never above the protocol's limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectionLimits {
+    /// Messages that may wait for their answer.
+    pub in_flight_messages_max: u32,
+    /// Messages in one batch.
+    pub batch_messages_max: u32,
+    /// Bytes of one batch.
+    pub batch_bytes_max: u32,
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the protocol's limits are far below u32::MAX")]
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            in_flight_messages_max: IN_FLIGHT_MESSAGES_MAX,
+            batch_messages_max: BATCH_MESSAGES_MAX as u32,
+            batch_bytes_max: BATCH_BYTES_MAX as u32,
+        }
+    }
+}
+
+impl ConnectionLimits {
+    /// The same, with nothing above what the protocol allows and nothing zero.
+    #[must_use]
+    pub fn within_protocol(self) -> Self {
+        let most = Self::default();
+        Self {
+            in_flight_messages_max: self.in_flight_messages_max.clamp(1, most.in_flight_messages_max),
+            batch_messages_max: self.batch_messages_max.clamp(1, most.batch_messages_max),
+            batch_bytes_max: self.batch_bytes_max.clamp(1, most.batch_bytes_max),
+        }
+    }
+}
+
+/// Streams that a connection may have open: one of each role, and one more that is refused politely.
+pub const STREAMS_MAX: usize = 4;
+/// Failed logins after which the connection is closed.
+pub const LOGIN_FAILURES_MAX: u32 = 3;
+/// Batches with a bad signature after which the connection is closed: each costs the node a verification.
+pub const BAD_SIGNATURES_MAX: u32 = 8;
+/// Requests refused for their form after which the connection is closed.
+pub const PROTOCOL_ERRORS_MAX: u32 = 16;
+
+/// Verdicts on batch roots that a shard remembers.
+pub const ROOT_CACHE_ENTRIES: usize = 4_096;
+/// Senders whose parsed keys a shard keeps, about 20 KiB each.
+pub const KEY_CACHE_ENTRIES: usize = 1_024;
+/// Policy decisions that a shard keeps.
+pub const DECISION_TABLE_ENTRIES: usize = 65_536;
+/// How long a decision may be used, in milliseconds.
+pub const DECISION_LIFETIME_MS: u64 = 60_000;
+
+/// How long ago a batch may have been signed, in milliseconds: as long as message ids are remembered.
+pub const SIGNED_AGE_MS_MAX: u64 = 3_600_000;
+/// How far ahead of the node's clock a batch may have been signed, in milliseconds.
+pub const SIGNED_AHEAD_MS_MAX: u64 = 300_000;
+
+/// Messages pushed to one subscriber before the next one has its turn.
+pub const DELIVER_MESSAGES_PER_TURN: u32 = 256;
+/// Bytes pushed to one subscriber before the next one has its turn.
+pub const DELIVER_BYTES_PER_TURN: u32 = 512 << 10;
+
+/// Expired messages that a shard settles per tick.
+pub const EXPIRED_PER_TICK: usize = 4_096;
+
+const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);
+// Only a message that cannot be told from a replay is refused for its age, so both windows agree.
+const _: () = assert!(SIGNED_AGE_MS_MAX == creto_store::limits::DEDUP_WINDOW_MS);
+const _: () = assert!((IN_FLIGHT_MESSAGES_MAX as usize) < creto_store::limits::DEDUP_SENDER_IDS_MAX);
+// One share, overdrawn by one message of the largest size, is one frame at most.
+const _: () = assert!(
+    BATCH_HEADER_BYTES
+        + DELIVER_BYTES_PER_TURN as usize
+        + DELIVER_MESSAGES_PER_TURN as usize * delivered_message_bytes(PATH_NODES_MAX, 8)
+        + ENVELOPE_BYTES_MAX
+        <= DELIVER_BODY_BYTES_MAX
+);

@@ -1,0 +1,61 @@
+//! What a shard counts. Plain numbers of one core; the driver publishes copies.
+
+use std::collections::BTreeMap;
+
+use creto_envelope::RejectCode;
+
+use crate::stage::authorize::Authorized;
+use crate::stage::log::Durable;
+use crate::stage::receive::Received;
+use crate::stage::verify::Verified;
+
+/// Counters of one shard since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Signed batches taken in.
+    pub batches_received: u64,
+    /// Bytes of them.
+    pub batch_bytes_received: u64,
+    /// Signatures of batches that held.
+    pub batches_verified: u64,
+    /// Messages that policy allowed.
+    pub messages_authorized: u64,
+    /// Messages that became durable in a mailbox of this shard.
+    pub messages_durable: u64,
+    /// Messages that were durable already.
+    pub messages_duplicate: u64,
+    /// Messages pushed to subscribers, repeated pushes included.
+    pub messages_pushed: u64,
+    /// Messages that consumers acknowledged, durably.
+    pub messages_settled: u64,
+    /// Logins that held.
+    pub logins: u64,
+    /// Refusals by code.
+    pub rejects: BTreeMap<RejectCode, u64>,
+}
+
+impl Counters {
+    pub(crate) fn received(&mut self, received: &Received) {
+        for batch in received.batches() {
+            self.batches_received += 1;
+            self.batch_bytes_received += batch.batch.len() as u64;
+        }
+    }
+
+    pub(crate) fn verified(&mut self, verified: &Verified) {
+        self.batches_verified += verified.batch_count();
+    }
+
+    pub(crate) fn authorized(&mut self, authorized: &Authorized) {
+        self.messages_authorized += authorized.message_count();
+    }
+
+    pub(crate) fn durable(&mut self, durable: &Durable) {
+        self.messages_durable += durable.messages;
+        self.messages_settled += durable.settled;
+    }
+
+    pub(crate) fn reject(&mut self, code: RejectCode, count: u64) {
+        *self.rejects.entry(code).or_default() += count;
+    }
+}

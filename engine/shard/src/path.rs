@@ -1,0 +1,73 @@
+//! THE PATH: what happens to a message, in order. A table of contents; each stage has its file under `stage/`.
+//!
+//! ```text
+//! frames -> receive -> decode -> verify -> authorize -> (the mailbox's shard) -> log -> durable -> outcome, deliver
+//! ```
+
+use crate::event::{Action, Now};
+use crate::route::ShardMessage;
+use crate::shard::Shard;
+use crate::stage::authorize::authorize;
+use crate::stage::decode::decode;
+use crate::stage::deliver::{Push, deliver};
+use crate::stage::receive::receive;
+use crate::stage::verify::verify;
+
+impl Shard {
+    /// On the connection's shard: carries what arrived in this turn from frames to parts for the mailboxes' shards.
+    pub(crate) fn ingress(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.submit_frames.is_empty() {
+            return;
+        }
+        let frames = std::mem::take(&mut self.submit_frames);
+        let mut broken = Vec::new();
+        let received = receive(
+            frames,
+            &mut self.connections,
+            &self.limits,
+            self.draining,
+            &mut self.ingress_bytes,
+            &mut self.refusals,
+            &mut broken,
+        );
+        self.counters.received(&received);
+        let decoded = decode(received, &mut self.refusals);
+        let verified = verify(decoded, now, &self.snapshot, &mut self.verifier, &mut self.refusals);
+        self.counters.verified(&verified);
+        let authorized = authorize(verified, now, &self.snapshot, &mut self.decisions, &mut self.refusals);
+        self.counters.authorized(&authorized);
+        for (owner, part) in authorized.into_parts(self.index, &self.placement) {
+            self.tell(owner, ShardMessage::Submit(part), actions);
+        }
+        for stream in broken {
+            self.close(stream.connection, stream.code, actions);
+        }
+    }
+
+    /// On the mailbox's shard: parts become records, records become one group commit.
+    pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.log.admit(now);
+        self.log.commit(now, actions);
+    }
+
+    /// On the mailbox's shard: what became durable is answered and pushed to whoever reads the mailbox.
+    pub(crate) fn egress(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let durable = self.log.take_durable();
+        self.counters.durable(&durable);
+        for (shard, outcome) in durable.outcomes {
+            self.tell(shard, ShardMessage::Outcome(outcome), actions);
+        }
+        for mailbox in durable.mailboxes {
+            self.subscriptions.wake(mailbox);
+        }
+        let pushes = deliver(now, &mut self.subscriptions, self.log.mailboxes_mut());
+        self.push(pushes, actions);
+    }
+
+    pub(crate) fn push(&mut self, pushes: Vec<Push>, actions: &mut Vec<Action>) {
+        for Push { to, frames, message_count } in pushes {
+            self.counters.messages_pushed += message_count;
+            self.tell(to.shard, ShardMessage::Push { connection: to.connection, frames }, actions);
+        }
+    }
+}

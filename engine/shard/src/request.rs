@@ -1,0 +1,224 @@
+//! Everything a connection asks besides submitting messages: stream roles, login, key records, its mailbox.
+//!
+//! None of it is on the path. Each answer is a frame on the stream that asked; what is malformed is answered with a
+//! Reject, and a connection that keeps sending such is closed.
+
+use bytes::Bytes;
+use creto_envelope::control::{
+    KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole, encode_key_record_response, login_statement,
+};
+use creto_envelope::deliver::{ConsumerAck, Credit, Subscribe};
+use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
+use creto_envelope::{AgentId, FrameType, RejectCode};
+use creto_policy::{Action as PolicyAction, Decision};
+
+use crate::connection::LoggedIn;
+use crate::event::{Action, ConnectionId, Now, StreamId};
+use crate::limits::{LOGIN_FAILURES_MAX, PROTOCOL_ERRORS_MAX};
+use crate::route::{Origin, ShardMessage};
+use crate::shard::Shard;
+use crate::stage::receive::SubmitFrame;
+use crate::stage::verify::valid_key_record;
+
+/// What became of a frame.
+type Outcome = Result<(), Refusal>;
+
+/// Why a frame was refused, and about whom.
+pub(crate) struct Refusal {
+    code: RejectCode,
+    context: [u8; 16],
+}
+
+impl From<RejectCode> for Refusal {
+    fn from(code: RejectCode) -> Self {
+        Self { code, context: [0; 16] }
+    }
+}
+
+fn about(agent: &AgentId) -> impl Fn(RejectCode) -> Refusal + use<> {
+    let context = agent.0;
+    move |code| Refusal { code, context }
+}
+
+impl Shard {
+    /// Takes one frame of a connection. Batches are only put aside: the path takes all of a turn at once.
+    pub(crate) fn take_frame(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        stream: StreamId,
+        frame_type: FrameType,
+        body: Bytes,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(state) = self.connections.get(&connection) else { return };
+        let outcome = match (state.role(stream), frame_type) {
+            (None, FrameType::StreamOpen) => self.open_stream(connection, stream, &body),
+            (Some(StreamRole::Control), FrameType::Login) => self.login(now, connection, stream, &body, actions),
+            (Some(StreamRole::Control), FrameType::KeyRecordRequest) => {
+                self.key_record(now, connection, stream, &body, actions)
+            }
+            (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {
+                self.submit_frames.push(SubmitFrame { connection, body });
+            }),
+            (Some(StreamRole::Deliver), FrameType::Subscribe) => self.subscribe(connection, &body, actions),
+            (Some(StreamRole::Deliver), FrameType::Credit) => self.credit(connection, &body, actions),
+            (Some(StreamRole::Deliver), FrameType::ConsumerAck) => self.consumer_ack(connection, &body, actions),
+            _ => Err(RejectCode::FrameUnexpected.into()),
+        };
+        if let Err(Refusal { code, context }) = outcome {
+            self.refuse(connection, stream, Reject { context, ..Reject::new(code) }, code, actions);
+        }
+    }
+
+    /// Answers with a Reject; too many of those that only a broken or hostile client earns end the connection.
+    pub(crate) fn refuse(
+        &mut self,
+        connection: ConnectionId,
+        stream: StreamId,
+        reject: Reject,
+        code: RejectCode,
+        actions: &mut Vec<Action>,
+    ) {
+        self.counters.reject(code, 1);
+        let mut out = Vec::new();
+        reject.encode(&mut out);
+        actions.push(Action::Send { connection, stream, frames: out.into() });
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        match code {
+            RejectCode::LoginBadSignature | RejectCode::LoginUnknownAgent => state.login_failures += 1,
+            RejectCode::UnknownAgent | RejectCode::PolicyDenied => {}
+            _ => state.protocol_errors += 1,
+        }
+        if state.login_failures >= LOGIN_FAILURES_MAX || state.protocol_errors >= PROTOCOL_ERRORS_MAX {
+            self.close(connection, code, actions);
+        }
+    }
+
+    fn logged_in(&self, connection: ConnectionId) -> Result<LoggedIn, Refusal> {
+        let login = self.connections.get(&connection).and_then(|state| state.login);
+        login.ok_or_else(|| RejectCode::LoginRequired.into())
+    }
+
+    fn open_stream(&mut self, connection: ConnectionId, stream: StreamId, body: &[u8]) -> Outcome {
+        let role = StreamOpen::parse(body)?.role;
+        let state = self.connections.get_mut(&connection).expect("take_frame has looked the connection up");
+        Ok(state.open_stream(stream, role)?)
+    }
+
+    /// Whoever holds both keys of a registered, valid record, and signs this very connection, is that agent.
+    fn login(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        stream: StreamId,
+        body: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Outcome {
+        let login = Login::parse(body)?;
+        let state = self.connections.get(&connection).expect("take_frame has looked the connection up");
+        if state.login.is_some() {
+            return Err(RejectCode::LoginAgain.into());
+        }
+        if self.draining {
+            return Err(RejectCode::ShuttingDown.into());
+        }
+        let statement = login_statement(&state.exporter, &login.agent, login.key_record_version);
+        let record = valid_key_record(&self.snapshot, &login.agent, login.key_record_version, now.unix_ms)
+            .map_err(|code| if code == RejectCode::UnknownSender { RejectCode::LoginUnknownAgent } else { code })
+            .map_err(about(&login.agent))?;
+        self.verifier
+            .keys(record)?
+            .verify(&statement, &login.ed25519, &login.ml_dsa_65)
+            .map_err(|_| about(&login.agent)(RejectCode::LoginBadSignature))?;
+        let state = self.connections.get_mut(&connection).expect("take_frame has looked the connection up");
+        state.login = Some(LoggedIn { agent: login.agent, key_record_version: login.key_record_version });
+        self.counters.logins += 1;
+        let accepted = LoginAccepted {
+            node_time_ms: now.unix_ms,
+            shard_index: u32::from(self.index.0),
+            shard_count: u32::from(self.placement.shard_count()),
+            in_flight_messages_max: self.limits.in_flight_messages_max,
+            batch_messages_max: self.limits.batch_messages_max,
+            batch_bytes_max: self.limits.batch_bytes_max,
+        };
+        let mut out = Vec::new();
+        accepted.encode(&mut out);
+        actions.push(Action::Authenticated { connection });
+        actions.push(Action::Send { connection, stream, frames: out.into() });
+        Ok(())
+    }
+
+    fn key_record(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        stream: StreamId,
+        body: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Outcome {
+        let login = self.logged_in(connection)?;
+        let request = KeyRecordRequest::parse(body)?;
+        let refused = about(&request.agent);
+        let asked = PolicyAction::ReadDirectory;
+        match self.decisions.decide(&self.snapshot, now.unix_ms, &login.agent, asked, &request.agent) {
+            Decision::Allow => {}
+            // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
+            Decision::Deny(RejectCode::UnknownRecipient) => return Err(refused(RejectCode::UnknownAgent)),
+            Decision::Deny(code) => return Err(refused(code)),
+        }
+        let principal = self.snapshot.principal(&request.agent).ok_or_else(|| refused(RejectCode::UnknownAgent))?;
+        let record = match request.version {
+            0 => principal.current(),
+            version => principal.key_record(version).ok_or_else(|| refused(RejectCode::UnknownKeyVersion))?,
+        };
+        let mut out = Vec::new();
+        encode_key_record_response(&mut out, record);
+        actions.push(Action::Send { connection, stream, frames: out.into() });
+        Ok(())
+    }
+
+    fn subscribe(&mut self, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
+        let login = self.logged_in(connection)?;
+        let mailbox = Subscribe::parse(body)?.mailbox;
+        // The one place that decides who reads a mailbox: its owner, proven by the login.
+        if mailbox != login.agent {
+            return Err(about(&mailbox)(RejectCode::NotMailboxOwner));
+        }
+        let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
+        if state.subscribed {
+            return Err(RejectCode::FrameUnexpected.into());
+        }
+        state.subscribed = true;
+        let origin = Origin { shard: self.index, connection };
+        self.tell(self.placement.owner(&mailbox), ShardMessage::Subscribe { mailbox, origin }, actions);
+        Ok(())
+    }
+
+    fn subscribed(&self, connection: ConnectionId) -> Result<AgentId, Refusal> {
+        let login = self.logged_in(connection)?;
+        let subscribed = self.connections.get(&connection).is_some_and(|state| state.subscribed);
+        if subscribed { Ok(login.agent) } else { Err(RejectCode::FrameUnexpected.into()) }
+    }
+
+    fn credit(&mut self, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
+        let mailbox = self.subscribed(connection)?;
+        let Credit { messages, bytes } = Credit::parse(body)?;
+        if messages > CREDIT_MESSAGES_MAX || bytes > CREDIT_BYTES_MAX {
+            return Err(RejectCode::CreditExceeded.into());
+        }
+        let origin = Origin { shard: self.index, connection };
+        let message = ShardMessage::Credit { mailbox, origin, messages, bytes };
+        self.tell(self.placement.owner(&mailbox), message, actions);
+        Ok(())
+    }
+
+    fn consumer_ack(&mut self, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
+        let mailbox = self.subscribed(connection)?;
+        let sequences = ConsumerAck::parse(body)?.sequences;
+        let origin = Origin { shard: self.index, connection };
+        let message = ShardMessage::ConsumerAck { mailbox, origin, sequences };
+        self.tell(self.placement.owner(&mailbox), message, actions);
+        Ok(())
+    }
+}

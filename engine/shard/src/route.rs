@@ -1,0 +1,139 @@
+//! Which shard owns what, and what shards say to each other.
+//!
+//! A connection belongs to the shard that accepted it, a mailbox to the shard of its partition. Whatever crosses
+//! between the two is a [`ShardMessage`]; shards share no memory.
+
+use bytes::Bytes;
+use creto_envelope::limits::PARTITION_COUNT;
+use creto_envelope::{AgentId, MessageId, Priority, RejectCode};
+
+use crate::event::{ConnectionId, ShardIndex};
+
+/// Where partitions live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placement {
+    shard_count: u16,
+}
+
+impl Placement {
+    /// Spreads the partitions over this many shards.
+    ///
+    /// # Panics
+    /// Without a shard, or with more shards than partitions: the plan checks that.
+    #[must_use]
+    pub fn new(shard_count: u16) -> Self {
+        assert!((1..=PARTITION_COUNT).contains(&shard_count), "every shard owns at least one partition");
+        Self { shard_count }
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shard_count(&self) -> u16 {
+        self.shard_count
+    }
+
+    /// The shard that owns an agent's mailbox.
+    #[must_use]
+    pub fn owner(&self, mailbox: &AgentId) -> ShardIndex {
+        ShardIndex(mailbox.partition() % self.shard_count)
+    }
+}
+
+/// A connection, as another shard names it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Origin {
+    /// The shard that owns the connection.
+    pub shard: ShardIndex,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+/// The messages of one batch whose mailboxes one shard owns. Made only of what was authorized.
+#[derive(Debug)]
+pub struct BatchPart {
+    /// Who waits for the outcome.
+    pub(crate) origin: Origin,
+    /// Submit sequence of the batch on that connection.
+    pub(crate) sequence: u64,
+    /// Who signed the batch.
+    pub(crate) sender: AgentId,
+    /// The batch header's bytes.
+    pub(crate) header: Bytes,
+    /// The messages.
+    pub(crate) messages: Vec<PartMessage>,
+}
+
+/// One message of a [`BatchPart`].
+#[derive(Debug)]
+pub(crate) struct PartMessage {
+    pub(crate) leaf_index: u32,
+    pub(crate) recipient: AgentId,
+    pub(crate) message_id: MessageId,
+    pub(crate) priority: Priority,
+    pub(crate) ttl_s: u32,
+    pub(crate) salt: [u8; 16],
+    /// Nodes from the leaf to the root, 32 bytes each.
+    pub(crate) path: Bytes,
+    pub(crate) envelope: Bytes,
+}
+
+/// What became of a [`BatchPart`]: every message of it is durable, or listed here.
+#[derive(Debug)]
+pub struct PartOutcome {
+    pub(crate) connection: ConnectionId,
+    pub(crate) sequence: u64,
+    /// How many messages of the batch this answers.
+    pub(crate) message_count: u32,
+    /// Which of them were refused, or were duplicates.
+    pub(crate) refused: Vec<(u32, RejectCode)>,
+}
+
+/// What one shard says to another.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// Make these messages durable.
+    Submit(BatchPart),
+    /// They are, or were refused.
+    Outcome(PartOutcome),
+    /// This connection wants to read this mailbox, which it owns.
+    Subscribe {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+    },
+    /// The connection is gone.
+    Unsubscribe {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+    },
+    /// The connection can take this much more.
+    Credit {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Messages in addition.
+        messages: u32,
+        /// Bytes in addition.
+        bytes: u32,
+    },
+    /// The application has these messages.
+    ConsumerAck {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Their mailbox sequences.
+        sequences: Vec<u64>,
+    },
+    /// Frames for a connection's deliver stream.
+    Push {
+        /// The connection.
+        connection: ConnectionId,
+        /// Whole frames.
+        frames: Bytes,
+    },
+}

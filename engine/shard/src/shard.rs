@@ -1,0 +1,302 @@
+//! One core's share: connections that this shard accepted, mailboxes whose partitions it owns, and its log.
+//!
+//! A driver hands events to [`Shard::apply`] and ends each turn with [`Shard::end_turn`]; both append what they want
+//! done to a list of [`Action`]s. Nothing here waits, reads a clock or touches a socket, so a whole node can run in one
+//! thread from one seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use creto_envelope::RejectCode;
+use creto_envelope::control::{Reject, StreamRole};
+use creto_policy::{DecisionTable, Snapshot};
+
+use crate::connection::Connection;
+use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
+use crate::limits::{
+    BAD_SIGNATURES_MAX, ConnectionLimits, DECISION_LIFETIME_MS, DECISION_TABLE_ENTRIES, INGRESS_BYTES_MAX,
+    INGRESS_BYTES_RESUME,
+};
+use crate::observe::Counters;
+use crate::route::{PartOutcome, Placement, ShardMessage};
+use crate::stage::Refusals;
+use crate::stage::deliver::Subscriptions;
+use crate::stage::log::Log;
+use crate::stage::receive::SubmitFrame;
+use crate::stage::verify::Verifier;
+
+/// One shard.
+#[derive(Debug)]
+pub struct Shard {
+    pub(crate) index: ShardIndex,
+    pub(crate) placement: Placement,
+    pub(crate) limits: ConnectionLimits,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    pub(crate) verifier: Verifier,
+    pub(crate) decisions: DecisionTable,
+    pub(crate) log: Log,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) counters: Counters,
+    /// Batches that arrived in this turn.
+    pub(crate) submit_frames: Vec<SubmitFrame>,
+    /// What the stages refused in this turn.
+    pub(crate) refusals: Refusals,
+    /// Messages of this shard to itself: handled in the same turn, in order.
+    pub(crate) to_self: std::collections::VecDeque<ShardMessage>,
+    /// Bytes of batches taken in and not yet answered.
+    pub(crate) ingress_bytes: usize,
+    /// Connections whose answers may have moved in this turn.
+    pub(crate) touched: Vec<ConnectionId>,
+    pub(crate) reading: bool,
+    pub(crate) draining: bool,
+}
+
+impl Shard {
+    /// A shard around its recovered log. It allows nothing until the first [`Event::Snapshot`].
+    #[must_use]
+    pub fn new(index: ShardIndex, placement: Placement, limits: ConnectionLimits, log: Log) -> Self {
+        assert!(index.0 < placement.shard_count(), "a shard is one of the placement's");
+        Self {
+            index,
+            placement,
+            limits: limits.within_protocol(),
+            snapshot: Arc::new(Snapshot::empty()),
+            connections: BTreeMap::new(),
+            verifier: Verifier::default(),
+            decisions: DecisionTable::new(DECISION_TABLE_ENTRIES, DECISION_LIFETIME_MS),
+            log,
+            subscriptions: Subscriptions::default(),
+            counters: Counters::default(),
+            submit_frames: Vec::new(),
+            refusals: Refusals::default(),
+            to_self: std::collections::VecDeque::new(),
+            ingress_bytes: 0,
+            touched: Vec::new(),
+            reading: true,
+            draining: false,
+        }
+    }
+
+    /// Takes one event in. What it leads to may wait for [`Shard::end_turn`].
+    pub fn apply(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Connected { connection, exporter } => {
+                let before = self.connections.insert(connection, Connection::new(exporter));
+                assert!(before.is_none(), "a connection id is never used again");
+            }
+            Event::Frame { connection, stream, frame_type, body } => {
+                self.take_frame(now, connection, stream, frame_type, body, actions);
+            }
+            Event::FrameError { connection, stream, code } => {
+                // Where the next frame begins cannot be known any more.
+                self.refuse(connection, stream, Reject::new(code), code, actions);
+                self.close(connection, code, actions);
+            }
+            Event::StreamClosed { .. } => {}
+            Event::Disconnected { connection } => self.forget(connection, actions),
+            Event::FromShard { from: _, message } => self.take_message(message, actions),
+            Event::Snapshot(snapshot) => self.replace_snapshot(snapshot, actions),
+            Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
+            Event::Tick => self.log.tick(now),
+            Event::Drain => self.draining = true,
+        }
+    }
+
+    /// Ends a turn: runs the path over everything that arrived in it.
+    pub fn end_turn(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.ingress(now, actions);
+        self.run_own_messages(actions);
+        self.commit(now, actions);
+        self.egress(now, actions);
+        self.run_own_messages(actions);
+        self.answer(actions);
+        self.steer_reading(actions);
+    }
+
+    /// Whether another turn without new events would do something.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.submit_frames.is_empty() || !self.to_self.is_empty() || self.subscriptions.has_work()
+    }
+
+    /// Whether everything that was taken in is answered and on disk; asked while draining.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining
+            && !self.has_work()
+            && self.log.is_idle()
+            && self.connections.values().all(|connection| connection.submit.is_idle())
+    }
+
+    /// What this shard has counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The log and the mailboxes, to look at.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Sends to a shard, which may be this one.
+    pub(crate) fn tell(&mut self, to: ShardIndex, message: ShardMessage, actions: &mut Vec<Action>) {
+        if to == self.index {
+            self.to_self.push_back(message);
+        } else {
+            actions.push(Action::ToShard { to, message });
+        }
+    }
+
+    pub(crate) fn run_own_messages(&mut self, actions: &mut Vec<Action>) {
+        while let Some(message) = self.to_self.pop_front() {
+            self.take_message(message, actions);
+        }
+    }
+
+    fn take_message(&mut self, message: ShardMessage, actions: &mut Vec<Action>) {
+        match message {
+            ShardMessage::Submit(part) => self.log.submit(part),
+            ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
+            ShardMessage::Subscribe { mailbox, origin } => {
+                let pushes = self.subscriptions.subscribe(mailbox, origin, self.log.mailboxes_mut());
+                self.push(pushes, actions);
+            }
+            ShardMessage::Unsubscribe { mailbox, origin } => {
+                self.subscriptions.unsubscribe(mailbox, origin, self.log.mailboxes_mut());
+            }
+            ShardMessage::Credit { mailbox, origin, messages, bytes } => {
+                self.subscriptions.credit(mailbox, origin, messages, bytes);
+            }
+            ShardMessage::ConsumerAck { mailbox, origin, sequences } => {
+                // An acknowledgement of a subscriber that was replaced may concern what the new one was just given.
+                if self.subscriptions.is_current(mailbox, origin) {
+                    self.log.settle(mailbox, &sequences);
+                }
+            }
+            ShardMessage::Push { connection, frames } => self.send_deliver(connection, frames, actions),
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: PartOutcome) {
+        let PartOutcome { connection, sequence, message_count, refused } = outcome;
+        for (_, code) in &refused {
+            match code {
+                RejectCode::Duplicate => self.counters.messages_duplicate += 1,
+                code => self.counters.reject(*code, 1),
+            }
+        }
+        // The connection may be gone; what it submitted is durable all the same and its resend will be a duplicate.
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.submit.settle(sequence, message_count, refused.into_iter());
+            self.touched.push(connection);
+        }
+    }
+
+    pub(crate) fn send_deliver(&mut self, connection: ConnectionId, frames: Bytes, actions: &mut Vec<Action>) {
+        let stream = self.connections.get(&connection).and_then(|state| state.stream(StreamRole::Deliver));
+        if let Some(stream) = stream {
+            actions.push(Action::Send { connection, stream, frames });
+        }
+    }
+
+    /// Tells each sender what the stages of this turn refused, and what is answered.
+    fn answer(&mut self, actions: &mut Vec<Action>) {
+        let Refusals { batches, messages } = std::mem::take(&mut self.refusals);
+        let mut hostile = Vec::new();
+        for refused in batches {
+            self.counters.reject(refused.code, 1);
+            let Some(state) = self.connections.get_mut(&refused.connection) else { continue };
+            state.submit.refuse(refused.sequence, refused.code);
+            self.touched.push(refused.connection);
+            if refused.code == RejectCode::BadSignature {
+                state.bad_signatures += 1;
+                if state.bad_signatures >= BAD_SIGNATURES_MAX {
+                    hostile.push(refused.connection);
+                }
+            }
+        }
+        for refused in messages {
+            self.counters.reject(refused.code, 1);
+            if let Some(state) = self.connections.get_mut(&refused.connection) {
+                state.submit.settle(refused.sequence, 1, std::iter::once((refused.leaf_index, refused.code)));
+                self.touched.push(refused.connection);
+            }
+        }
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for connection in touched {
+            let Some(state) = self.connections.get_mut(&connection) else { continue };
+            let Some(stream) = state.stream(StreamRole::Submit) else { continue };
+            let mut out = Vec::new();
+            let answered = state.submit.encode_acks(&mut out);
+            self.ingress_bytes -= answered;
+            if !out.is_empty() {
+                actions.push(Action::Send { connection, stream, frames: out.into() });
+            }
+        }
+        for connection in hostile {
+            self.close(connection, RejectCode::BadSignature, actions);
+        }
+    }
+
+    /// Stops reading when too much is unanswered, and goes on when enough of it is.
+    fn steer_reading(&mut self, actions: &mut Vec<Action>) {
+        let wanted = match self.reading {
+            true => self.ingress_bytes <= INGRESS_BYTES_MAX,
+            false => self.ingress_bytes <= INGRESS_BYTES_RESUME,
+        };
+        if wanted != self.reading {
+            self.reading = wanted;
+            actions.push(Action::SetReading(wanted));
+        }
+    }
+
+    /// Closes a connection; it is forgotten when the driver says that it is gone.
+    pub(crate) fn close(&mut self, connection: ConnectionId, code: RejectCode, actions: &mut Vec<Action>) {
+        if self.connections.contains_key(&connection) {
+            actions.push(Action::Close { connection, code });
+        }
+        self.forget(connection, actions);
+    }
+
+    fn forget(&mut self, connection: ConnectionId, actions: &mut Vec<Action>) {
+        let Some(state) = self.connections.remove(&connection) else { return };
+        self.ingress_bytes -= state.submit.waiting_bytes();
+        self.submit_frames.retain(|frame| frame.connection != connection);
+        self.refusals.batches.retain(|refused| refused.connection != connection);
+        self.refusals.messages.retain(|refused| refused.connection != connection);
+        if let Some(login) = state.login.filter(|_| state.subscribed) {
+            let origin = crate::route::Origin { shard: self.index, connection };
+            let message = ShardMessage::Unsubscribe { mailbox: login.agent, origin };
+            self.tell(self.placement.owner(&login.agent), message, actions);
+        }
+    }
+
+    /// Takes the new agents and policy; whoever may not act any more is disconnected.
+    fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
+        self.snapshot = snapshot;
+        let refused: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|(&connection, state)| {
+                let login = state.login?;
+                let principal = self.snapshot.principal(&login.agent);
+                let code = match principal.map(creto_policy::Principal::state) {
+                    Some(creto_envelope::AgentState::Active) => return None,
+                    Some(creto_envelope::AgentState::Suspended) => RejectCode::AgentSuspended,
+                    Some(creto_envelope::AgentState::Revoked) => RejectCode::AgentRevoked,
+                    None => RejectCode::UnknownSender,
+                };
+                Some((connection, code))
+            })
+            .collect();
+        for (connection, code) in refused {
+            self.close(connection, code, actions);
+        }
+    }
+}

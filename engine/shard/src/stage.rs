@@ -1,0 +1,47 @@
+//! The stages of the path. Each stage is a type that only its own file can make, so a message that skipped a check does
+//! not compile. Each takes a batch of batches and gives one back; what it refuses goes to [`Refusals`].
+
+pub(crate) mod authorize;
+pub(crate) mod decode;
+pub(crate) mod deliver;
+pub(crate) mod log;
+pub(crate) mod receive;
+pub(crate) mod verify;
+
+use creto_envelope::RejectCode;
+
+use crate::event::ConnectionId;
+
+/// What the stages of one turn refused; told to the senders at the end of the turn.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    pub(crate) batches: Vec<RefusedBatch>,
+    pub(crate) messages: Vec<RefusedMessage>,
+}
+
+/// A batch of which no message is accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RefusedBatch {
+    pub(crate) connection: ConnectionId,
+    pub(crate) sequence: u64,
+    pub(crate) code: RejectCode,
+}
+
+/// One message of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RefusedMessage {
+    pub(crate) connection: ConnectionId,
+    pub(crate) sequence: u64,
+    pub(crate) leaf_index: u32,
+    pub(crate) code: RejectCode,
+}
+
+impl Refusals {
+    pub(crate) fn batch(&mut self, connection: ConnectionId, sequence: u64, code: RejectCode) {
+        self.batches.push(RefusedBatch { connection, sequence, code });
+    }
+
+    pub(crate) fn message(&mut self, connection: ConnectionId, sequence: u64, leaf_index: u32, code: RejectCode) {
+        self.messages.push(RefusedMessage { connection, sequence, leaf_index, code });
+    }
+}

@@ -1,0 +1,100 @@
+//! Decode: bytes become a batch whose every envelope was checked, viewed in place.
+//!
+//! Promises that the entries fill the batch exactly, that every message behind it is an envelope as the format says,
+//! and that no message id stands twice in one batch. An envelope that is not as the format says is refused alone: its
+//! leaf still counts for the tree.
+
+use bytes::Bytes;
+use creto_envelope::{AgentId, BatchView, EntrySpan, EnvelopeView, KeyId, MessageId, Priority, RejectCode};
+
+use super::Refusals;
+use super::receive::Received;
+use crate::connection::LoggedIn;
+use crate::event::ConnectionId;
+
+/// Batches whose envelopes are as the format says.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    batches: Vec<DecodedBatch>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DecodedBatch {
+    pub(crate) connection: ConnectionId,
+    pub(crate) login: LoggedIn,
+    pub(crate) sequence: u64,
+    pub(crate) batch: Bytes,
+    /// All entries: the leaves of the tree.
+    pub(crate) entries: Vec<EntrySpan>,
+    /// The messages that are still accepted.
+    pub(crate) messages: Vec<DecodedMessage>,
+}
+
+/// What the path needs to know of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodedMessage {
+    pub(crate) leaf_index: u32,
+    pub(crate) sender: AgentId,
+    pub(crate) recipient: AgentId,
+    pub(crate) message_id: MessageId,
+    pub(crate) key_id: KeyId,
+    pub(crate) priority: Priority,
+    pub(crate) ttl_s: u32,
+}
+
+pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
+    let batches = received.into_batches();
+    let mut decoded = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let mut entries = Vec::new();
+        let mut messages = Vec::new();
+        let view = match BatchView::parse(&batch.batch, &mut entries) {
+            Ok(view) => view,
+            Err(code) => {
+                refusals.batch(batch.connection, batch.sequence, code);
+                continue;
+            }
+        };
+        messages.reserve(entries.len());
+        for (leaf_index, entry) in (0u32..).zip(&entries) {
+            match EnvelopeView::parse(view.envelope(entry)) {
+                Ok(envelope) => messages.push(DecodedMessage {
+                    leaf_index,
+                    sender: envelope.sender(),
+                    recipient: envelope.recipient(),
+                    message_id: envelope.message_id(),
+                    key_id: envelope.key_id(),
+                    priority: envelope.priority(),
+                    ttl_s: envelope.header().ttl_s.to_native(),
+                }),
+                Err(code) => refusals.message(batch.connection, batch.sequence, leaf_index, code),
+            }
+        }
+        if has_repeated_id(&messages) {
+            refusals.messages.retain(|m| (m.connection, m.sequence) != (batch.connection, batch.sequence));
+            refusals.batch(batch.connection, batch.sequence, RejectCode::BatchRepeatedMessage);
+            continue;
+        }
+        decoded.push(DecodedBatch {
+            connection: batch.connection,
+            login: batch.login,
+            sequence: batch.sequence,
+            batch: batch.batch,
+            entries,
+            messages,
+        });
+    }
+    Decoded { batches: decoded }
+}
+
+fn has_repeated_id(messages: &[DecodedMessage]) -> bool {
+    let mut ids: Vec<MessageId> = messages.iter().map(|message| message.message_id).collect();
+    ids.sort_unstable();
+    ids.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+impl Decoded {
+    pub(crate) fn into_batches(self) -> Vec<DecodedBatch> {
+        self.batches
+    }
+}

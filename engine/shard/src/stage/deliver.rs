@@ -1,0 +1,156 @@
+//! Deliver: what is durable goes to the connection that reads the mailbox, as far as its credit allows.
+//!
+//! Promises that only what the mailbox holds as durable is pushed, in its order, once per subscription until it is
+//! acknowledged, and never more than the subscriber has room for. A mailbox has one subscriber: the newest.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use creto_envelope::control::Reject;
+use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, delivered_message_bytes};
+use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
+use creto_envelope::{AgentId, RejectCode};
+use creto_store::{Delivery, MailboxId, Mailboxes};
+
+use crate::event::Now;
+use crate::limits::{DELIVER_BYTES_PER_TURN, DELIVER_MESSAGES_PER_TURN};
+use crate::route::Origin;
+
+/// Who reads the mailboxes of this shard, and how much they can take.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    by_mailbox: BTreeMap<AgentId, Subscription>,
+    /// Mailboxes that may have something to push, each at most once.
+    ready: VecDeque<AgentId>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    origin: Origin,
+    credit_messages: u32,
+    credit_bytes: u32,
+    /// The batch header that the subscriber's stream saw last.
+    last_header: Option<Bytes>,
+    is_ready: bool,
+}
+
+/// Frames for the deliver stream of a connection.
+#[derive(Debug)]
+pub(crate) struct Push {
+    pub(crate) to: Origin,
+    pub(crate) frames: Bytes,
+    pub(crate) message_count: u64,
+}
+
+impl Subscriptions {
+    /// Gives the mailbox to a new subscriber; whoever had it before is told.
+    pub(crate) fn subscribe(&mut self, mailbox: AgentId, origin: Origin, mailboxes: &mut Mailboxes) -> Vec<Push> {
+        let mut pushes = Vec::new();
+        let subscription =
+            Subscription { origin, credit_messages: 0, credit_bytes: 0, last_header: None, is_ready: false };
+        if let Some(before) = self.by_mailbox.insert(mailbox, subscription) {
+            let mut out = Vec::new();
+            Reject { context: mailbox.0, ..Reject::new(RejectCode::SubscriptionReplaced) }.encode(&mut out);
+            pushes.push(Push { to: before.origin, frames: out.into(), message_count: 0 });
+        }
+        // What the last subscriber did not acknowledge comes again, in its old order.
+        mailboxes.reset(MailboxId(mailbox.0));
+        let mut out = Vec::new();
+        let queued_messages = mailboxes.queued_messages(MailboxId(mailbox.0));
+        Subscribed { mailbox, queued_messages }.encode(&mut out);
+        pushes.push(Push { to: origin, frames: out.into(), message_count: 0 });
+        pushes
+    }
+
+    /// Forgets a subscriber, unless another one has taken over.
+    pub(crate) fn unsubscribe(&mut self, mailbox: AgentId, origin: Origin, mailboxes: &mut Mailboxes) {
+        if self.is_current(mailbox, origin) {
+            self.by_mailbox.remove(&mailbox);
+            self.ready.retain(|ready| *ready != mailbox);
+            mailboxes.reset(MailboxId(mailbox.0));
+        }
+    }
+
+    /// Whether this connection is the one that reads the mailbox now.
+    pub(crate) fn is_current(&self, mailbox: AgentId, origin: Origin) -> bool {
+        self.by_mailbox.get(&mailbox).is_some_and(|subscription| subscription.origin == origin)
+    }
+
+    /// Adds credit. A subscriber that grants more than the limit gets no more than the limit.
+    pub(crate) fn credit(&mut self, mailbox: AgentId, origin: Origin, messages: u32, bytes: u32) {
+        if let Some(subscription) = self.by_mailbox.get_mut(&mailbox).filter(|known| known.origin == origin) {
+            subscription.credit_messages =
+                subscription.credit_messages.saturating_add(messages).min(CREDIT_MESSAGES_MAX);
+            subscription.credit_bytes = subscription.credit_bytes.saturating_add(bytes).min(CREDIT_BYTES_MAX);
+            self.wake(mailbox);
+        }
+    }
+
+    /// Says that a mailbox may have something new.
+    pub(crate) fn wake(&mut self, mailbox: AgentId) {
+        if let Some(subscription) = self.by_mailbox.get_mut(&mailbox).filter(|known| !known.is_ready) {
+            subscription.is_ready = true;
+            self.ready.push_back(mailbox);
+        }
+    }
+
+    /// Whether a turn would push something.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+    }
+}
+
+/// Pushes what can be pushed now; each mailbox that is ready has one share of the turn.
+pub(crate) fn deliver(now: Now, subscriptions: &mut Subscriptions, mailboxes: &mut Mailboxes) -> Vec<Push> {
+    let mut pushes = Vec::new();
+    for _ in 0..subscriptions.ready.len() {
+        let mailbox = subscriptions.ready.pop_front().expect("as many are taken as there were");
+        let Some(subscription) = subscriptions.by_mailbox.get_mut(&mailbox) else { continue };
+        subscription.is_ready = false;
+        let messages = DELIVER_MESSAGES_PER_TURN.min(subscription.credit_messages);
+        let bytes = DELIVER_BYTES_PER_TURN.min(subscription.credit_bytes);
+        if messages == 0 || bytes == 0 {
+            continue;
+        }
+        let deliveries = mailboxes.next_for_delivery(MailboxId(mailbox.0), messages, u64::from(bytes), now.unix_ms);
+        if deliveries.is_empty() {
+            continue;
+        }
+        let push = encode(subscription, &deliveries);
+        pushes.push(push);
+        // There may be more than this share.
+        subscription.is_ready = true;
+        subscriptions.ready.push_back(mailbox);
+    }
+    pushes
+}
+
+/// One Deliver frame per run of messages of one batch; the header only where it changes.
+fn encode(subscription: &mut Subscription, deliveries: &[Delivery]) -> Push {
+    let room: usize =
+        deliveries.iter().map(|d| delivered_message_bytes(d.message.path.len() / 32, d.message.envelope.len())).sum();
+    let mut out = Vec::with_capacity(room + 4096);
+    for run in deliveries.chunk_by(|a, b| a.batch_header == b.batch_header) {
+        let header = &run[0].batch_header;
+        let known = subscription.last_header.as_ref() == Some(header);
+        let mut frame = DeliverEncoder::begin(&mut out, (!known).then_some(&header[..]));
+        for Delivery { message, attempt, .. } in run {
+            let (path, rest) = message.path.as_chunks::<32>();
+            assert!(rest.is_empty(), "a path is made of whole hashes");
+            frame.push(&MessageToDeliver {
+                mailbox_sequence: message.sequence,
+                leaf_index: message.leaf_index,
+                attempt: attempt.saturating_sub(1),
+                salt: &message.salt,
+                path,
+                envelope: &message.envelope,
+            });
+            let bytes = u32::try_from(message.envelope.len()).expect("an envelope is below 2 MiB");
+            subscription.credit_messages -= 1;
+            subscription.credit_bytes = subscription.credit_bytes.saturating_sub(bytes);
+        }
+        frame.finish();
+        subscription.last_header = Some(header.clone());
+    }
+    Push { to: subscription.origin, frames: out.into(), message_count: deliveries.len() as u64 }
+}

@@ -1,0 +1,337 @@
+//! Log: parts become records of the write-ahead log, records become durable, and only then is anything answered.
+//!
+//! Promises that an outcome leaves this file only when every message that it covers was written **and** synced, or was
+//! refused; that a duplicate is answered only when its first copy is durable; and that after a disk error nothing is
+//! answered as durable any more.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use creto_envelope::{AgentId, Priority, RejectCode};
+use creto_store::{
+    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, MailboxId, Mailboxes, MessageId, Record,
+    RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+};
+
+use crate::event::{Action, Now, ShardIndex};
+use crate::limits::EXPIRED_PER_TICK;
+use crate::route::{BatchPart, PartOutcome};
+
+/// The log of a shard with the mailboxes that it feeds.
+#[derive(Debug)]
+pub struct Log {
+    wal: Wal,
+    mailboxes: Mailboxes,
+    /// What waits for room in the log, in order of arrival.
+    arrived: VecDeque<Arrived>,
+    /// What waits until a record is durable, in the order of the log.
+    awaited: VecDeque<Awaited>,
+    /// Outcomes that wait for nothing.
+    refused: Vec<(ShardIndex, PartOutcome)>,
+    appended_at_tick: RecordSequence,
+    is_fence_told: bool,
+}
+
+#[derive(Debug)]
+enum Arrived {
+    Part(BatchPart),
+    Settle(Settle),
+}
+
+#[derive(Debug)]
+struct Awaited {
+    /// The last record that the outcome depends on.
+    after: RecordSequence,
+    to: ShardIndex,
+    outcome: PartOutcome,
+    /// Leaf indices of the messages that the record holds.
+    stored: Vec<u32>,
+}
+
+/// What became durable in a turn. Only [`Log::take_durable`] makes one.
+#[derive(Debug, Default)]
+pub(crate) struct Durable {
+    /// For the shards of the connections that submitted it.
+    pub(crate) outcomes: Vec<(ShardIndex, PartOutcome)>,
+    /// Mailboxes that have something new.
+    pub(crate) mailboxes: BTreeSet<AgentId>,
+    pub(crate) messages: u64,
+    pub(crate) settled: u64,
+}
+
+impl Log {
+    /// Joins a log and the mailboxes that its recovery filled.
+    #[must_use]
+    pub fn new(wal: Wal, mailboxes: Mailboxes) -> Self {
+        Self {
+            wal,
+            mailboxes,
+            arrived: VecDeque::new(),
+            awaited: VecDeque::new(),
+            refused: Vec::new(),
+            appended_at_tick: RecordSequence(0),
+            is_fence_told: false,
+        }
+    }
+
+    /// The write-ahead log.
+    #[must_use]
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// The mailboxes.
+    #[must_use]
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
+
+    pub(crate) fn mailboxes_mut(&mut self) -> &mut Mailboxes {
+        &mut self.mailboxes
+    }
+
+    /// Whether nothing waits for the disk.
+    pub(crate) fn is_idle(&self) -> bool {
+        let nothing_waits = self.arrived.is_empty() && self.awaited.is_empty() && self.refused.is_empty();
+        self.wal.fenced().is_some() || (nothing_waits && self.wal.is_idle())
+    }
+
+    /// Takes a part; it becomes a record as soon as the log has room.
+    pub(crate) fn submit(&mut self, part: BatchPart) {
+        self.arrived.push_back(Arrived::Part(part));
+    }
+
+    /// Takes acknowledgements of a consumer; sequences that are not in the mailbox are ignored.
+    pub(crate) fn settle(&mut self, mailbox: AgentId, sequences: &[u64]) {
+        if let Some(settle) = self.mailboxes.settle(MailboxId(mailbox.0), sequences, SettleCause::Acknowledged) {
+            self.arrived.push_back(Arrived::Settle(settle));
+        }
+    }
+
+    /// Moves what waits into the log, as far as there is room. Order is kept: nothing overtakes.
+    pub(crate) fn admit(&mut self, now: Now) {
+        while let Some(arrived) = self.arrived.pop_front() {
+            let blocked = match arrived {
+                Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
+                Arrived::Settle(settle) => self.admit_settle(settle).map(Arrived::Settle),
+            };
+            if let Some(blocked) = blocked {
+                self.arrived.push_front(blocked);
+                break;
+            }
+        }
+        self.trim();
+    }
+
+    /// Gives the part back when the log has no room for it right now.
+    fn admit_part(&mut self, now: Now, part: BatchPart) -> Option<BatchPart> {
+        let bytes = part.messages.iter().map(|m| store::PartMessage::encoded_bytes_of(m.path.len(), m.envelope.len()));
+        let record_bytes = store::BatchPart::encoded_bytes_of(part.header.len(), bytes.sum());
+        match self.wal.check_room(AppendClass::Message, record_bytes) {
+            Ok(()) => {}
+            Err(AppendError::Full) => return Some(part),
+            Err(error) => {
+                self.refuse_part(part, reject_code(&error));
+                return None;
+            }
+        }
+        let message_count = u32::try_from(part.messages.len()).expect("a batch has at most 1,024 messages");
+        let mut refused = Vec::new();
+        let mut messages = Vec::with_capacity(part.messages.len());
+        let mut stored = Vec::with_capacity(part.messages.len());
+        let mut after = RecordSequence(0);
+        for message in part.messages {
+            let mailbox = MailboxId(message.recipient.0);
+            let sender = SenderId(part.sender.0);
+            let message_id = MessageId(message.message_id.0);
+            let admitted = self.mailboxes.admit(sender, message_id, mailbox, message.envelope.len(), now.unix_ms);
+            match admitted {
+                Ok(Admit::New(sequence)) => {
+                    stored.push(message.leaf_index);
+                    messages.push(store::PartMessage {
+                        mailbox,
+                        sender,
+                        message_id,
+                        sequence,
+                        expiry_ms: expiry_ms(now.unix_ms, message.ttl_s),
+                        leaf_index: message.leaf_index,
+                        priority: priority(message.priority),
+                        salt: message.salt,
+                        path: message.path,
+                        envelope: message.envelope,
+                    });
+                }
+                Ok(Admit::Duplicate { durable }) => {
+                    if !durable {
+                        // Its first copy is in the log or on its way: the answer waits for everything up to here.
+                        after = self.wal.appended();
+                    }
+                    refused.push((message.leaf_index, RejectCode::Duplicate));
+                }
+                Err(refusal) => refused.push((message.leaf_index, refusal_code(refusal))),
+            }
+        }
+        if !messages.is_empty() {
+            let record = Record::BatchPart(store::BatchPart { batch_header: part.header, messages });
+            after = self.wal.append(record).expect("room was checked for more than this");
+        }
+        let outcome =
+            PartOutcome { connection: part.origin.connection, sequence: part.sequence, message_count, refused };
+        if after <= self.wal.durable() {
+            self.refused.push((part.origin.shard, outcome));
+        } else {
+            self.awaited.push_back(Awaited { after, to: part.origin.shard, outcome, stored });
+        }
+        None
+    }
+
+    fn refuse_part(&mut self, part: BatchPart, code: RejectCode) {
+        let message_count = u32::try_from(part.messages.len()).expect("a batch has at most 1,024 messages");
+        let outcome = PartOutcome {
+            connection: part.origin.connection,
+            sequence: part.sequence,
+            message_count,
+            refused: part.messages.iter().map(|message| (message.leaf_index, code)).collect(),
+        };
+        self.refused.push((part.origin.shard, outcome));
+    }
+
+    /// Gives the record back when the log has no room for it right now.
+    fn admit_settle(&mut self, settle: Settle) -> Option<Settle> {
+        let record = Record::Settle(settle);
+        match self.wal.check_append(&record) {
+            Ok(()) => {
+                self.wal.append(record).expect("room was just checked");
+                None
+            }
+            Err(AppendError::Full) => Some(settle_of(record)),
+            Err(AppendError::StorageFull) => {
+                // The reserve for settling is used up: the messages stay, and are delivered again.
+                self.mailboxes.settle_refused(&settle_of(record));
+                None
+            }
+            // A fenced log settles nothing: the messages are delivered again after the restart.
+            Err(AppendError::Fenced(_)) => None,
+            Err(error @ AppendError::RecordTooLarge { .. }) => panic!("a settle record fits every frame: {error}"),
+        }
+    }
+
+    /// Gives back log space that nothing needs any more. What is still needed of it is carried over first.
+    fn trim(&mut self) {
+        if self.wal.is_trimming() || self.wal.fenced().is_some() {
+            return;
+        }
+        let space = self.wal.space();
+        let is_short = space.message_bytes_left < space.bytes_max / 4;
+        let (start, active) = (self.wal.log_start(), self.wal.active_segment());
+        let point = self.mailboxes.trim_point(start, active, self.wal.segment_bytes(), is_short);
+        if let Some(point) = point {
+            let carried = self.mailboxes.carry_over(point, self.wal.record_bytes_max());
+            // Fenced between the question above and here is not possible; a fenced log needs no space.
+            let _ = self.wal.trim(point, carried);
+        }
+    }
+
+    /// What has no event of its own: expiry, a last confirmation when the log rests, space asked for again.
+    pub(crate) fn tick(&mut self, now: Now) {
+        let expired = self.mailboxes.expire(now.unix_ms, EXPIRED_PER_TICK);
+        self.arrived.extend(expired.into_iter().map(Arrived::Settle));
+        self.wal.retry_space();
+        let is_resting = std::mem::replace(&mut self.appended_at_tick, self.wal.appended()) == self.wal.appended();
+        if is_resting {
+            self.wal.confirm();
+        }
+    }
+
+    /// Hands out what the disk should do now.
+    pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some(action) = self.wal.next_action(now.unix_ms) {
+            actions.push(Action::Disk(action));
+        }
+    }
+
+    /// Takes what the disk has done. A failure fences the log: what waits is refused, nothing is answered as durable.
+    pub(crate) fn disk_completed(&mut self, id: ActionId, outcome: Result<(), DiskError>, actions: &mut Vec<Action>) {
+        let Err(fenced) = self.wal.completed(id, outcome) else { return };
+        if !self.is_fence_told {
+            self.is_fence_told = true;
+            actions.push(Action::Fenced { cause: fenced.to_string() });
+        }
+        for arrived in std::mem::take(&mut self.arrived) {
+            if let Arrived::Part(part) = arrived {
+                self.refuse_part(part, RejectCode::ShardFenced);
+            }
+        }
+        // Nobody knows whether these are on the disk: the sender keeps them and asks again, under the same ids.
+        for Awaited { to, mut outcome, stored, .. } in std::mem::take(&mut self.awaited) {
+            for (_, code) in outcome.refused.iter_mut().filter(|(_, code)| *code == RejectCode::Duplicate) {
+                *code = RejectCode::ShardFenced;
+            }
+            outcome.refused.extend(stored.into_iter().map(|index| (index, RejectCode::ShardFenced)));
+            self.refused.push((to, outcome));
+        }
+    }
+
+    /// Takes what became durable since the last call.
+    pub(crate) fn take_durable(&mut self) -> Durable {
+        let mut durable = Durable { outcomes: std::mem::take(&mut self.refused), ..Durable::default() };
+        while let Some(record) = self.wal.next_durable() {
+            match &record.record {
+                Record::BatchPart(part) => {
+                    durable.messages += part.messages.len() as u64;
+                    durable.mailboxes.extend(part.messages.iter().map(|message| AgentId(message.mailbox.0)));
+                }
+                Record::Settle(settle) => durable.settled += settle.sequences.len() as u64,
+                Record::Dedup(_) | Record::Start(_) => {}
+            }
+            self.mailboxes.apply(record.position, record.record);
+        }
+        while self.awaited.front().is_some_and(|awaited| awaited.after <= self.wal.durable()) {
+            let Awaited { to, outcome, .. } = self.awaited.pop_front().expect("the front was just looked at");
+            durable.outcomes.push((to, outcome));
+        }
+        durable
+    }
+}
+
+fn settle_of(record: Record) -> Settle {
+    match record {
+        Record::Settle(settle) => settle,
+        other => panic!("the record was made from a settle: {other:?}"),
+    }
+}
+
+fn reject_code(error: &AppendError) -> RejectCode {
+    match error {
+        AppendError::Full => RejectCode::Overloaded,
+        AppendError::StorageFull => RejectCode::StorageFull,
+        AppendError::RecordTooLarge { .. } => RejectCode::EnvelopeOversized,
+        AppendError::Fenced(_) => RejectCode::ShardFenced,
+    }
+}
+
+fn refusal_code(refusal: Refusal) -> RejectCode {
+    match refusal {
+        Refusal::MailboxFull => RejectCode::MailboxFull,
+        Refusal::OutsideDedupWindow | Refusal::AheadOfClock => RejectCode::OutsideDedupWindow,
+        Refusal::TooManyInFlight => RejectCode::TooManyInFlight,
+        // ShardFull, TooManySenders, and whatever a later version refuses for want of room.
+        _ => RejectCode::Overloaded,
+    }
+}
+
+/// Wall time after which the message need not be delivered any more; zero is never.
+fn expiry_ms(unix_ms: u64, ttl_s: u32) -> u64 {
+    match ttl_s {
+        0 => 0,
+        seconds => unix_ms.saturating_add(u64::from(seconds) * 1_000),
+    }
+}
+
+fn priority(priority: Priority) -> store::Priority {
+    match priority {
+        Priority::Low => store::Priority::Low,
+        Priority::Normal => store::Priority::Normal,
+        Priority::High => store::Priority::High,
+        Priority::Critical => store::Priority::Critical,
+    }
+}

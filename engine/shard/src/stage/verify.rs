@@ -1,0 +1,238 @@
+//! Verify: the batch was signed by the agent that is logged in, with both keys of a record that is valid now.
+//!
+//! Promises that the tree over the envelopes has the signed root, that Ed25519 **and** ML-DSA-65 hold over the
+//! statement, that the key record is known and valid, and that every message's sender is the signer. Which algorithms
+//! must be present comes from the key record, never from the message.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use creto_crypto_accel::digest::Hash;
+use creto_crypto_accel::merkle::{Tree, leaf_hash};
+use creto_crypto_accel::verify::{Item, RootCache, VerifyingKeys};
+use creto_envelope::batch::STATEMENT_BYTES;
+use creto_envelope::{AgentId, AgentState, BatchHeaderView, RejectCode, SignedKeyRecord};
+use creto_policy::Snapshot;
+
+use super::Refusals;
+use super::decode::{Decoded, DecodedBatch, DecodedMessage};
+use crate::connection::LoggedIn;
+use crate::event::{ConnectionId, Now};
+use crate::limits::{KEY_CACHE_ENTRIES, ROOT_CACHE_ENTRIES, SIGNED_AGE_MS_MAX, SIGNED_AHEAD_MS_MAX};
+
+/// Batches whose signatures hold.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    batches: Vec<VerifiedBatch>,
+}
+
+#[derive(Debug)]
+pub(crate) struct VerifiedBatch {
+    pub(crate) connection: ConnectionId,
+    pub(crate) login: LoggedIn,
+    pub(crate) sequence: u64,
+    pub(crate) header: Bytes,
+    pub(crate) messages: Vec<VerifiedMessage>,
+}
+
+#[derive(Debug)]
+pub(crate) struct VerifiedMessage {
+    pub(crate) decoded: DecodedMessage,
+    pub(crate) salt: [u8; 16],
+    /// Nodes from the leaf to the root.
+    pub(crate) path: Bytes,
+    /// The envelope, in memory of its own: one message that waits long does not keep its whole batch alive.
+    pub(crate) envelope: Bytes,
+}
+
+/// Memory that verification keeps from turn to turn.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    keys: KeyCache,
+    roots: RootCache,
+    tree: Tree,
+    leaves: Vec<Hash>,
+    path: Vec<Hash>,
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        Self {
+            keys: KeyCache::default(),
+            roots: RootCache::new(ROOT_CACHE_ENTRIES),
+            tree: Tree::new(),
+            leaves: Vec::new(),
+            path: Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn verify(
+    decoded: Decoded,
+    now: Now,
+    snapshot: &Snapshot,
+    verifier: &mut Verifier,
+    refusals: &mut Refusals,
+) -> Verified {
+    let mut signed = Vec::new();
+    for batch in decoded.into_batches() {
+        match check_statement(&batch, now, snapshot, verifier) {
+            Ok(keys) => {
+                let statement = header_of(&batch).statement().to_bytes();
+                signed.push(SignedBatch { messages: with_paths(&batch, verifier, refusals), batch, keys, statement });
+            }
+            Err(code) => refusals.batch(batch.connection, batch.sequence, code),
+        }
+    }
+    // All roots of the turn are checked together: that is where a batch verification can save.
+    let items: Vec<Item<'_>> = signed.iter().map(SignedBatch::item).collect();
+    let verdicts = verifier.roots.verify_turn(&items);
+    let mut batches = Vec::with_capacity(signed.len());
+    for (SignedBatch { batch, messages, .. }, verdict) in signed.into_iter().zip(verdicts) {
+        if verdict.is_err() {
+            refusals.messages.retain(|m| (m.connection, m.sequence) != (batch.connection, batch.sequence));
+            refusals.batch(batch.connection, batch.sequence, RejectCode::BadSignature);
+            continue;
+        }
+        let header = Bytes::copy_from_slice(header_of(&batch).as_bytes());
+        let DecodedBatch { connection, login, sequence, .. } = batch;
+        batches.push(VerifiedBatch { connection, login, sequence, header, messages });
+    }
+    Verified { batches }
+}
+
+struct SignedBatch {
+    batch: DecodedBatch,
+    messages: Vec<VerifiedMessage>,
+    keys: Rc<VerifyingKeys>,
+    statement: [u8; STATEMENT_BYTES],
+}
+
+impl SignedBatch {
+    fn item(&self) -> Item<'_> {
+        let header = header_of(&self.batch);
+        Item { keys: &self.keys, statement: &self.statement, ed25519: header.ed25519(), ml_dsa_65: header.ml_dsa_65() }
+    }
+}
+
+fn header_of(batch: &DecodedBatch) -> BatchHeaderView<'_> {
+    BatchHeaderView::parse(&batch.batch).expect("decode has checked the header")
+}
+
+/// Everything about the statement but its signatures; leaves the batch's tree in `verifier`.
+fn check_statement(
+    batch: &DecodedBatch,
+    now: Now,
+    snapshot: &Snapshot,
+    verifier: &mut Verifier,
+) -> Result<Rc<VerifyingKeys>, RejectCode> {
+    let header = header_of(batch);
+    if header.sender() != batch.login.agent {
+        return Err(RejectCode::SenderMismatch);
+    }
+    let record = valid_key_record(snapshot, &header.sender(), header.key_record_version(), now.unix_ms)?;
+    let signed_at_ms = header.signed_at_ms();
+    let too_old = signed_at_ms.saturating_add(SIGNED_AGE_MS_MAX) < now.unix_ms;
+    let too_far_ahead = signed_at_ms > now.unix_ms.saturating_add(SIGNED_AHEAD_MS_MAX);
+    if too_old || too_far_ahead {
+        return Err(RejectCode::SigningTime);
+    }
+    let keys = verifier.keys.get(record)?;
+    verifier.leaves.clear();
+    verifier
+        .leaves
+        .extend(batch.entries.iter().map(|entry| leaf_hash(&entry.salt, &batch.batch[entry.envelope.clone()])));
+    verifier.tree.rebuild(&verifier.leaves);
+    if verifier.tree.root() != *header.root() {
+        return Err(RejectCode::BatchRoot);
+    }
+    Ok(keys)
+}
+
+/// The key record that must have signed, if the agent may act with it now.
+pub(crate) fn valid_key_record<'s>(
+    snapshot: &'s Snapshot,
+    agent: &AgentId,
+    version: u32,
+    unix_ms: u64,
+) -> Result<&'s SignedKeyRecord, RejectCode> {
+    let principal = snapshot.principal(agent).ok_or(RejectCode::UnknownSender)?;
+    match principal.state() {
+        AgentState::Active => {}
+        AgentState::Suspended => return Err(RejectCode::AgentSuspended),
+        AgentState::Revoked => return Err(RejectCode::AgentRevoked),
+    }
+    Ok(principal.valid_key_record(version, unix_ms)?)
+}
+
+/// Takes each message out of the batch, with its path in the tree that `verifier` holds.
+fn with_paths(batch: &DecodedBatch, verifier: &mut Verifier, refusals: &mut Refusals) -> Vec<VerifiedMessage> {
+    let mut messages = Vec::with_capacity(batch.messages.len());
+    for decoded in &batch.messages {
+        if decoded.sender != batch.login.agent {
+            refusals.message(batch.connection, batch.sequence, decoded.leaf_index, RejectCode::SenderMismatch);
+            continue;
+        }
+        let entry = &batch.entries[decoded.leaf_index as usize];
+        verifier.tree.path(decoded.leaf_index, &mut verifier.path);
+        let path = verifier.path.as_flattened();
+        let mut own = Vec::with_capacity(path.len() + entry.envelope.len());
+        own.extend_from_slice(path);
+        own.extend_from_slice(&batch.batch[entry.envelope.clone()]);
+        let path_bytes = path.len();
+        let mut path = Bytes::from(own);
+        let envelope = path.split_off(path_bytes);
+        messages.push(VerifiedMessage { decoded: *decoded, salt: entry.salt, path, envelope });
+    }
+    messages
+}
+
+/// Parsed keys of recent senders, in order of arrival; the oldest makes room.
+#[derive(Debug, Default)]
+pub(crate) struct KeyCache {
+    keys: BTreeMap<(AgentId, u32), CachedKeys>,
+    order: VecDeque<(AgentId, u32)>,
+}
+
+#[derive(Debug)]
+struct CachedKeys {
+    ed25519: [u8; 32],
+    keys: Rc<VerifyingKeys>,
+}
+
+impl KeyCache {
+    pub(crate) fn get(&mut self, record: &SignedKeyRecord) -> Result<Rc<VerifyingKeys>, RejectCode> {
+        let key = (record.record.agent_id(), record.record.version);
+        if let Some(cached) = self.keys.get(&key).filter(|cached| cached.ed25519 == record.record.ed25519) {
+            return Ok(Rc::clone(&cached.keys));
+        }
+        // Control refuses weak keys when they are registered; one that got through is refused here.
+        let keys = VerifyingKeys::parse(&record.record.ed25519, &record.record.ml_dsa_65)
+            .map_err(|_| RejectCode::BadSignature)?;
+        let keys = Rc::new(keys);
+        if self.order.len() >= KEY_CACHE_ENTRIES {
+            self.order.pop_front().map(|oldest| self.keys.remove(&oldest));
+        }
+        self.order.push_back(key);
+        self.keys.insert(key, CachedKeys { ed25519: record.record.ed25519, keys: Rc::clone(&keys) });
+        Ok(keys)
+    }
+}
+
+impl Verifier {
+    /// The parsed keys of a record, for what else the agent signs: its login.
+    pub(crate) fn keys(&mut self, record: &SignedKeyRecord) -> Result<Rc<VerifyingKeys>, RejectCode> {
+        self.keys.get(record)
+    }
+}
+
+impl Verified {
+    pub(crate) fn batch_count(&self) -> u64 {
+        self.batches.len() as u64
+    }
+
+    pub(crate) fn into_batches(self) -> Vec<VerifiedBatch> {
+        self.batches
+    }
+}

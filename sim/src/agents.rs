@@ -1,0 +1,172 @@
+//! Agents with real keys, and the real, signed batches that they send.
+
+use std::sync::Arc;
+
+use creto_crypto_accel::merkle::{Tree, leaf_hash};
+use creto_crypto_accel::seal::{RecipientKey, RecipientSecret, message_key};
+use creto_crypto_accel::sign::SigningKeys;
+use creto_envelope::batch::{Statement, encode_signed_batch};
+use creto_envelope::control::{Login, login_statement};
+use creto_envelope::{
+    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, EnvelopeView, KeyRecord, MessageId, SignedKeyRecord,
+    TrustDomain,
+};
+use creto_policy::{Policy, Snapshot, SnapshotBuilder};
+
+/// An agent with its private keys.
+pub struct SimAgent {
+    /// Its id.
+    pub id: AgentId,
+    /// Its key record, signed by itself.
+    pub record: Arc<SignedKeyRecord>,
+    signing: SigningKeys,
+    recipient: RecipientSecret,
+    recipient_key: RecipientKey,
+}
+
+impl std::fmt::Debug for SimAgent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SimAgent({})", self.record.record.name)
+    }
+}
+
+impl SimAgent {
+    /// The agent of this name; the same number gives the same keys.
+    ///
+    /// # Panics
+    /// When the name is not one.
+    #[must_use]
+    pub fn new(name: &str, number: u8) -> Self {
+        let signing = SigningKeys::from_seeds(&[number; 32], &[number ^ 0x55; 32]);
+        let recipient = RecipientSecret::from_seed(&[number ^ 0xaa; 32]);
+        let public = recipient.public();
+        let record = KeyRecord {
+            version: 1,
+            state: AgentState::Active,
+            valid_from_ms: 0,
+            valid_until_ms: u64::MAX,
+            ed25519: signing.public().ed25519,
+            x25519: public.x25519,
+            ml_dsa_65: Box::new(signing.public().ml_dsa_65),
+            ml_kem_768: Box::new(public.ml_kem_768),
+            name: AgentName::parse(name).expect("a simulated agent has a proper name"),
+            trust_domain: TrustDomain::default(),
+        };
+        let signature = signing.sign(&record.signed_bytes());
+        let recipient_key = RecipientKey::parse(public).expect("a key just made is well formed");
+        Self {
+            id: record.agent_id(),
+            record: Arc::new(SignedKeyRecord {
+                record,
+                ed25519: signature.ed25519,
+                ml_dsa_65: Box::new(*signature.ml_dsa_65),
+            }),
+            signing,
+            recipient,
+            recipient_key,
+        }
+    }
+
+    /// A login on the connection with this exporter value.
+    #[must_use]
+    pub fn login(&self, exporter: &[u8; 32]) -> Login {
+        let signature = self.signing.sign(&login_statement(exporter, &self.id, 1));
+        Login {
+            agent: self.id,
+            key_record_version: 1,
+            ed25519: signature.ed25519,
+            ml_dsa_65: Box::new(*signature.ml_dsa_65),
+        }
+    }
+
+    /// Seals `plaintext` for another agent.
+    ///
+    /// # Panics
+    /// When the plaintext is above the limit.
+    #[must_use]
+    pub fn seal(&self, to: &SimAgent, message_id: MessageId, unix_ms: u64, plaintext: &[u8]) -> Vec<u8> {
+        let key_id = to.record.record.key_id();
+        let header = EnvelopeHeader::sealed(self.id, to.id, key_id, message_id, unix_ms, plaintext.len())
+            .expect("a simulated payload is small");
+        let header_bytes = header.to_bytes();
+        let (wrapped_key, secret) = to.recipient_key.encapsulate();
+        let mut out = header_bytes.to_vec();
+        out.extend_from_slice(&wrapped_key);
+        message_key(&secret, &header_bytes).seal_append(&header.nonce, &header_bytes, plaintext, &mut out);
+        out
+    }
+
+    /// Opens an envelope that was sealed for this agent.
+    ///
+    /// # Panics
+    /// When it was not, or was changed.
+    #[must_use]
+    pub fn open(&self, envelope: &EnvelopeView<'_>) -> Vec<u8> {
+        let secret = self.recipient.decapsulate(envelope.wrapped_key()).expect("sealed for this agent");
+        message_key(&secret, envelope.header_bytes())
+            .open(&envelope.header().nonce, envelope.header_bytes(), envelope.payload())
+            .expect("not changed on the way")
+    }
+
+    /// Signs a batch over these envelopes.
+    ///
+    /// # Panics
+    /// With no envelope, or more than a batch holds.
+    #[must_use]
+    pub fn sign(&self, envelopes: &[Vec<u8>], signed_at_ms: u64) -> SimBatch {
+        let salts: Vec<[u8; 16]> = (0u128..).zip(envelopes).map(|(index, _)| index.to_le_bytes()).collect();
+        let leaves: Vec<_> = salts.iter().zip(envelopes).map(|(salt, envelope)| leaf_hash(salt, envelope)).collect();
+        let mut tree = Tree::new();
+        tree.rebuild(&leaves);
+        let statement = Statement {
+            sender: self.id,
+            key_record_version: 1,
+            tree_size: tree.size(),
+            root: tree.root(),
+            signed_at_ms,
+        };
+        let signature = self.signing.sign(&statement.to_bytes());
+        let header = BatchHeader::new(&statement, &signature.ed25519, &signature.ml_dsa_65);
+        SimBatch { header, salts, envelopes: envelopes.to_vec() }
+    }
+}
+
+/// A signed batch, before it is framed.
+#[derive(Clone, Debug)]
+pub struct SimBatch {
+    /// Its header; tests break it.
+    pub header: BatchHeader,
+    /// Salts of its leaves.
+    pub salts: Vec<[u8; 16]>,
+    /// Its envelopes; tests break them.
+    pub envelopes: Vec<Vec<u8>>,
+}
+
+impl SimBatch {
+    /// The body of a SignedBatch frame.
+    ///
+    /// # Panics
+    /// When the batch is above a limit.
+    #[must_use]
+    pub fn body(&self, submit_sequence: u64) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let entries = self.salts.iter().zip(self.envelopes.iter().map(Vec::as_slice));
+        encode_signed_batch(&mut frame, submit_sequence, &self.header, entries).expect("a simulated batch is small");
+        frame.split_off(creto_envelope::frame::FRAME_HEADER_BYTES)
+    }
+}
+
+/// Agents and the default policy, as control would publish them.
+///
+/// # Panics
+/// When two agents have one name.
+#[must_use]
+pub fn snapshot<'a>(agents: impl IntoIterator<Item = &'a SimAgent>) -> Arc<Snapshot> {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    for agent in agents {
+        builder
+            .insert(AgentState::Active, vec![Arc::clone(&agent.record)])
+            .expect("simulated agents have one proper record each");
+    }
+    Arc::new(builder.build(1))
+}
