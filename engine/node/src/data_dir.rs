@@ -45,7 +45,9 @@ pub enum DataDirError {
         wanted: u16,
     },
     /// Its description cannot be read.
-    #[error("{path} is not a description of a data directory ({reason}); restore it from a backup, or start with an empty folder")]
+    #[error(
+        "{path} is not a description of a data directory ({reason}); restore it from a backup, or start with an empty folder"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -129,10 +131,8 @@ impl DataDir {
 }
 
 fn check(path: &Path, description_path: &Path, bytes: &[u8], shard_count: u16) -> Result<(), DataDirError> {
-    let found: Description = serde_json::from_slice(bytes).map_err(|error| DataDirError::Damaged {
-        path: description_path.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let found: Description = serde_json::from_slice(bytes)
+        .map_err(|error| DataDirError::Damaged { path: description_path.to_owned(), reason: error.to_string() })?;
     if found.format != DATA_FORMAT {
         return Err(DataDirError::Format { path: path.to_owned(), found: found.format });
     }

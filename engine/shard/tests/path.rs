@@ -112,8 +112,23 @@ fn nothing_is_pushed_beyond_the_credit() {
     node.frames(&reader, DELIVER, |out| credit.encode(out));
     node.run();
     assert_eq!(node.deliveries(&reader).len(), 2);
-    // One byte of credit is enough for one message: it may overdraw.
     let credit = creto_envelope::deliver::Credit { messages: 5, bytes: 0 };
+    node.frames(&reader, DELIVER, |out| credit.encode(out));
+    node.run();
+    assert_eq!(node.deliveries(&reader).len(), 1);
+}
+
+#[test]
+fn one_byte_of_credit_lets_one_message_of_any_size_through() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let sender = node.connect_as(0, &world.planner);
+    let reader = node.connect_as(0, &world.executor);
+    node.frames(&reader, DELIVER, |out| Subscribe { mailbox: world.executor.id }.encode(out));
+    let large = world.planner.seal(&world.executor, id(1), NOW.unix_ms, &vec![7; 1 << 20]);
+    node.submit(&sender, 1, &world.planner.sign(&[large], NOW.unix_ms));
+    node.submit(&sender, 2, &world.batch(&[2]));
+    let credit = creto_envelope::deliver::Credit { messages: 5, bytes: 1 };
     node.frames(&reader, DELIVER, |out| credit.encode(out));
     node.run();
     assert_eq!(node.deliveries(&reader).len(), 1);
