@@ -55,6 +55,8 @@ pub(crate) enum Verb {
     Doctor(DoctorArgs),
     /// Check or show the configuration.
     Config(ConfigArgs),
+    /// Read the log of a node that is stopped.
+    Wal(WalArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: creto completions bash > ~/.local/share/bash-completion/completions/creto")]
     Completions(CompletionsArgs),
@@ -109,6 +111,28 @@ pub(crate) struct ConfigCheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigShowArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WalArgs {
+    #[command(subcommand)]
+    pub(crate) verb: WalVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalVerb {
+    /// Read every frame and say what the log holds, where it ends and what is damaged. Changes nothing.
+    Verify(WalVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WalVerifyArgs {
+    /// Folder of the log, or of one of its shards [default: the configuration's].
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

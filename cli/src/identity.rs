@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_crypto_accel::digest::sha256;
+use creto_net::tls::NodeIdentity;
 
 use crate::exit::{Exit, Failure};
 
@@ -22,17 +23,13 @@ pub(crate) struct Identity {
 impl Identity {
     /// Makes a new key and a certificate for `localhost`, the loopback addresses and `names`.
     pub(crate) fn self_signed(names: &[String]) -> Result<Self, Failure> {
-        let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
-        all.extend(names.iter().cloned());
-        all.sort();
-        all.dedup();
-        let made = rcgen::generate_simple_self_signed(all).map_err(|error| {
+        let made = NodeIdentity::self_signed(names).map_err(|error| {
             let next = "give --name plain host names and IP addresses";
-            Failure::new(Exit::Usage, format!("no certificate can be made for these names: {error}"), next)
+            Failure::new(Exit::Usage, error.to_string(), next)
         })?;
-        let certificate = made.cert.der();
+        let certificate = &made.certificate;
         Ok(Self {
-            private_key_pem: pem("PRIVATE KEY", &made.signing_key.serialize_der()),
+            private_key_pem: pem("PRIVATE KEY", &made.key_pkcs8),
             certificate_pem: pem("CERTIFICATE", certificate),
             fingerprint: hex::encode(sha256(&[certificate])),
         })

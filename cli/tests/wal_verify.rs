@@ -1,0 +1,165 @@
+//! `creto wal verify` on logs that were really written: sound, cut short, damaged.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use bytes::Bytes;
+use creto_store::{
+    Action, BatchPart, FileSource, MailboxId, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
+    recover, segment_file_name,
+};
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+/// Carries out what the log wants until it is idle.
+fn settle(wal: &mut Wal, folder: &Path) {
+    while let Some(action) = wal.next_action(NOW_MS) {
+        let file = |segment| folder.join(segment_file_name(segment));
+        match &action {
+            Action::Write(write) => {
+                let mut bytes = vec![0; write.bytes()];
+                write.encode_into(&mut bytes);
+                let file = OpenOptions::new().write(true).open(file(write.segment())).expect("it was prepared");
+                file.write_all_at(&bytes, write.offset()).expect("the disk has room");
+            }
+            Action::Prepare { segment, bytes, .. } => {
+                File::create(file(*segment)).and_then(|file| file.set_len(*bytes)).expect("the disk has room");
+            }
+            Action::Delete { segment, .. } => {
+                let _ = std::fs::remove_file(file(*segment));
+            }
+            Action::Shorten { segment, bytes, .. } => {
+                let file = OpenOptions::new().write(true).open(file(*segment)).expect("it was prepared");
+                file.set_len(*bytes).expect("shorter always fits");
+            }
+        }
+        wal.completed(action.id(), Ok(())).expect("nothing failed");
+    }
+    while wal.next_durable().is_some() {}
+}
+
+/// Writes the log of one shard with `messages` messages, one frame each.
+fn write_log(folder: &Path, shard_index: u32, messages: u8) {
+    std::fs::create_dir_all(folder).expect("a temporary folder");
+    let recovered = recover(&mut FileSource::new(folder), shard_index, |_, _| {}).expect("a new log");
+    let mut wal = Wal::open(WalConfig::default(), recovered, 7, NOW_MS);
+    settle(&mut wal, folder);
+    for number in 1..=messages {
+        let message = PartMessage {
+            mailbox: MailboxId([1; 16]),
+            sender: SenderId([2; 16]),
+            message_id: MessageId([number; 16]),
+            sequence: u64::from(number),
+            expiry_ms: 0,
+            leaf_index: 0,
+            priority: Priority::Normal,
+            salt: [0; 16],
+            path: Bytes::new(),
+            envelope: Bytes::from(vec![number; 1000]),
+        };
+        let part = BatchPart { batch_header: Bytes::from_static(&[3; 64]), messages: vec![message] };
+        wal.append(Record::BatchPart(part)).expect("there is room");
+        settle(&mut wal, folder);
+    }
+    wal.confirm();
+    settle(&mut wal, folder);
+}
+
+struct Run {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn verify(args: &[&str]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_creto")).args(["wal", "verify"]).args(args).output().expect("built");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Run { status: output.status.code().expect("an exit"), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn json(run: &Run) -> serde_json::Value {
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", run.stdout, run.stderr))
+}
+
+fn first_segment(shard: &Path) -> File {
+    let name = segment_file_name(creto_store::SegmentNumber(1));
+    OpenOptions::new().read(true).write(true).open(shard.join(name)).expect("the first segment")
+}
+
+#[test]
+fn a_sound_log_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(&dir.path().join("shard-0000"), 0, 5);
+    write_log(&dir.path().join("shard-0001"), 1, 2);
+    let folder = dir.path().to_str().unwrap();
+
+    let run = verify(&[folder, "--json"]);
+    let report = json(&run);
+    assert_eq!((run.status, &report["ok"], &report["messages"]), (0, &true.into(), &7.into()), "{}", run.stdout);
+    assert_eq!(report["shards"][1]["messages"], 2);
+
+    let run = verify(&[folder]);
+    assert_eq!(run.status, 0);
+    assert!(run.stdout.ends_with("Sound. 7 messages, every frame as it was written.\n"), "{}", run.stdout);
+    assert_eq!(run.stdout.lines().count(), 5, "{}", run.stdout);
+
+    let one = dir.path().join("shard-0001");
+    assert_eq!(json(&verify(&[one.to_str().unwrap(), "--json"]))["messages"], 2);
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_placed() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = dir.path().join("shard-0000");
+    write_log(&shard, 0, 5);
+    let end = json(&verify(&[dir.path().to_str().unwrap(), "--json"]))["shards"][0]["end"]["offset"].as_u64().unwrap();
+    // In the middle of the frames: what stands behind it proves that it was durable.
+    let file = first_segment(&shard);
+    let at = end / 2 / 4096 * 4096 + 500;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+
+    let run = verify(&[dir.path().to_str().unwrap(), "--json"]);
+    let report = json(&run);
+    assert_eq!((run.status, &report["ok"]), (1, &false.into()));
+    let problem = &report["shards"][0]["problems"][0];
+    assert_eq!(problem["segment"], 1);
+    assert!(problem["offset"].as_u64().unwrap() <= at && at < problem["offset"].as_u64().unwrap() + 8192, "{problem}");
+
+    let run = verify(&[dir.path().to_str().unwrap()]);
+    assert_eq!(run.status, 1);
+    assert!(run.stdout.contains("damaged") && !run.stdout.contains("Sound"), "{}", run.stdout);
+}
+
+#[test]
+fn an_end_that_was_never_durable_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = dir.path().join("shard-0000");
+    write_log(&shard, 0, 5);
+    let before = json(&verify(&[dir.path().to_str().unwrap(), "--json"]));
+    let end = before["shards"][0]["end"]["offset"].as_u64().unwrap();
+    first_segment(&shard).write_all_at(&[0xab; 3000], end).unwrap();
+
+    let run = verify(&[dir.path().to_str().unwrap(), "--json"]);
+    let report = json(&run);
+    assert_eq!((run.status, &report["messages"]), (0, &5.into()), "{}", run.stdout);
+    assert_eq!(report["shards"][0]["end"]["cut_short"], true);
+    assert!(verify(&[dir.path().to_str().unwrap()]).stdout.contains("never acknowledged"));
+}
+
+#[test]
+fn a_folder_without_a_log_is_a_mistake_of_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = verify(&[dir.path().to_str().unwrap()]);
+    assert_eq!(run.status, 2);
+    assert!(run.stderr.starts_with("error: there is no log in "), "{}", run.stderr);
+    assert_eq!(verify(&["/nonexistent"]).status, 5);
+
+    write_log(&dir.path().join("renamed"), 0, 1);
+    let run = verify(&[dir.path().join("renamed").to_str().unwrap()]);
+    assert_eq!(run.status, 2);
+    assert!(run.stderr.contains("its name is not that of a shard"), "{}", run.stderr);
+}
