@@ -5,6 +5,7 @@
 //! even when good frames follow. `docs/wal-format.md` argues every crash case.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -52,11 +53,23 @@ pub struct Recovered {
     /// Where the last segment's frames end.
     pub(crate) end_offset: u64,
     /// Bytes of the last segment that are in the log and not proven durable: written back as they are, and synced.
-    pub(crate) rewrite: Vec<(u64, Bytes)>,
+    pub(crate) rewrite: Vec<Piece>,
     /// Files that are not part of the log: never begun, or trimmed.
     pub(crate) leftovers: Vec<SegmentNumber>,
     durable_upto: Lsn,
     end_reason: Option<FrameDamage>,
+}
+
+/// Bytes of a segment. Its `Debug` shows where they are, not what they are.
+pub(crate) struct Piece {
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {}", self.bytes.len(), self.offset)
+    }
 }
 
 impl Recovered {
@@ -364,7 +377,7 @@ impl Survey {
                 let bytes = (self.end.offset - offset).min(WRITE_BYTES_MAX as u64);
                 let mut copy = vec![0; usize::try_from(bytes).expect("bounded by WRITE_BYTES_MAX")];
                 source.read(file.number, offset, &mut copy)?;
-                rewrite.push((offset, Bytes::from(copy)));
+                rewrite.push(Piece { offset, bytes: Bytes::from(copy) });
                 offset += bytes;
             }
         }

@@ -16,7 +16,6 @@ mod space;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use thiserror::Error;
 
 pub use self::frames::Write;
@@ -30,7 +29,7 @@ use crate::limits::{
 };
 use crate::lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 use crate::record::{Record, Start};
-use crate::recovery::Recovered;
+use crate::recovery::{Piece, Recovered};
 
 /// Sizes of a log. The defaults are those of [`limits`](crate::limits).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,7 +239,7 @@ struct Active {
 #[derive(Debug)]
 enum Startup {
     Delete(SegmentNumber),
-    Rewrite(SegmentNumber, u64, Bytes),
+    Rewrite(SegmentNumber, Piece),
     Prepare,
 }
 
@@ -267,7 +266,7 @@ impl Wal {
         // First what recovery read is made durable. One of these frames may be the one that lets older segments go.
         if let Some(last) = last {
             let rewrite = recovered.rewrite.into_iter();
-            startup.extend(rewrite.map(|(offset, bytes)| Startup::Rewrite(last.number, offset, bytes)));
+            startup.extend(rewrite.map(|piece| Startup::Rewrite(last.number, piece)));
         }
         startup.extend(recovered.leftovers.into_iter().map(Startup::Delete));
         startup.push_back(Startup::Prepare);
@@ -473,8 +472,8 @@ impl Wal {
         let id = self.action_id();
         let (action, name) = match step {
             Startup::Delete(segment) => (Action::Delete { id, segment }, format!("deleting segment {segment}")),
-            Startup::Rewrite(segment, offset, bytes) => {
-                let write = Write::new(id, segment, offset, Content::Copy(bytes));
+            Startup::Rewrite(segment, piece) => {
+                let write = Write::new(id, segment, piece.offset, Content::Copy(piece.bytes));
                 (Action::Write(write), format!("writing back the end of segment {segment}"))
             }
             Startup::Prepare => {

@@ -3,13 +3,17 @@
 
 use bytes::Bytes;
 use creto_store::{
-    Action, ActionId, Admit, BatchPart, DiskError, Mailboxes, MailboxesConfig, PartMessage, Position, Record,
-    RecordSequence, RecoveryError, SettleCause, Wal, WalConfig, Write, recover,
+    Action, ActionId, Admit, BatchPart, DiskError, Durable, MailboxId, Mailboxes, MailboxesConfig, MessageId,
+    PartMessage, Position, Priority, Record, RecordSequence, RecoveryError, SenderId, SettleCause, Wal, WalConfig,
+    Write, recover,
 };
 
-use crate::faulty_disk::{Crash, Disk, Random};
+use crate::disk::{Crash, Disk, Random};
 
 pub(crate) const SHARD: u32 = 3;
+pub(crate) const MAILBOX: MailboxId = MailboxId([0xb0; 16]);
+pub(crate) const SENDER: SenderId = SenderId([0xa0; 16]);
+pub(crate) const NOW_MS: u64 = 1_700_000_000_000;
 
 pub(crate) fn small_config(writes_in_flight_max: usize) -> WalConfig {
     WalConfig {
@@ -105,6 +109,34 @@ impl Node {
         }
     }
 
+    /// A node on this disk that is ready to serve.
+    pub(crate) fn ready(disk: &mut Disk, config: WalConfig) -> Self {
+        let nonce = Random(disk.names().len() as u64).next();
+        let started = Self::start(disk, config, MailboxesConfig::default(), nonce, NOW_MS);
+        let mut node = started.unwrap_or_else(|error| panic!("{error}")).0;
+        node.settle_down(disk, &mut Random(1), NOW_MS);
+        assert!(node.wal.is_started());
+        node.take_durable();
+        node
+    }
+
+    /// Submits messages and does all that can be done.
+    pub(crate) fn commit(&mut self, disk: &mut Disk, messages: Vec<PartMessage>) -> Vec<PartMessage> {
+        let submitted = self.submit(messages, NOW_MS);
+        self.settle_down(disk, &mut Random(1), NOW_MS);
+        self.take_durable();
+        submitted
+    }
+
+    /// Applies what is durable, and returns it.
+    pub(crate) fn take_durable(&mut self) -> Vec<Durable> {
+        let durable: Vec<_> = std::iter::from_fn(|| self.wal.next_durable()).collect();
+        for durable in &durable {
+            self.mailboxes.apply(durable.position, durable.record.clone());
+        }
+        durable
+    }
+
     /// Does all that can be done until nothing is left.
     pub(crate) fn settle_down(&mut self, disk: &mut Disk, random: &mut Random, now_ms: u64) {
         loop {
@@ -175,6 +207,30 @@ impl Node {
     fn complete(&mut self, id: ActionId, outcome: Result<(), DiskError>) {
         self.wal.completed(id, outcome).unwrap();
     }
+}
+
+/// Messages for one mailbox from one sender, numbered from `first`, with this many bytes of envelope each.
+pub(crate) fn messages(first: u64, count: u64, envelope_bytes: usize, now_ms: u64) -> Vec<PartMessage> {
+    let message = |number: u64| PartMessage {
+        mailbox: MAILBOX,
+        sender: SENDER,
+        message_id: message_id(now_ms, number),
+        sequence: 0,
+        expiry_ms: 0,
+        leaf_index: u32::try_from(number).unwrap(),
+        priority: Priority::Normal,
+        salt: [number as u8; 16],
+        path: Bytes::from(vec![number as u8; 64]),
+        envelope: Bytes::from(vec![number as u8; envelope_bytes]),
+    };
+    (first..first + count).map(message).collect()
+}
+
+pub(crate) fn message_id(time_ms: u64, number: u64) -> MessageId {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&time_ms.to_be_bytes()[2..]);
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    MessageId(id)
 }
 
 pub(crate) fn encoded(write: &Write) -> Vec<u8> {

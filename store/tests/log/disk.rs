@@ -140,6 +140,15 @@ impl Disk {
         }
     }
 
+    /// The bytes of a segment, to look at and to damage.
+    pub(crate) fn bytes_mut(&mut self, segment: SegmentNumber) -> &mut Vec<u8> {
+        &mut self.inodes[self.names[&segment]].seen
+    }
+
+    pub(crate) fn names(&self) -> Vec<SegmentNumber> {
+        self.names.keys().copied().collect()
+    }
+
     fn write_inode(&mut self, inode: usize, offset: usize, bytes: &[u8]) {
         let inode = &mut self.inodes[inode];
         inode.seen[offset..offset + bytes.len()].copy_from_slice(bytes);

@@ -1,23 +1,14 @@
 //! A node that is stopped again and again, by kill and by loss of power, against a model that remembers every promise.
 //!
-//! `CRETO_SEED=7 cargo test -p creto-store --test crash` repeats one seed; `CRETO_SEEDS=100000` runs that many.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test harness: a wrong unwrap or cast fails the test"
-)]
-
-mod faulty_disk;
-#[path = "faulty_disk/node.rs"]
-mod node;
+//! `CRETO_SEED=7 cargo test -p creto-store --test log crash` repeats one seed; `CRETO_SEEDS=100000` runs that many.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use creto_store::{DedupConfig, MailboxId, MailboxesConfig, MessageId, PartMessage, Priority, Record, SenderId};
-use faulty_disk::{Crash, Disk, Random};
-use node::{Node, small_config};
+
+use crate::disk::{Crash, Disk, Random};
+use crate::node::{Node, small_config};
 
 #[test]
 fn nothing_acknowledged_is_lost_and_order_is_kept() {

@@ -1,0 +1,13 @@
+//! The log as a whole, on a disk in memory that keeps only what it promised.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test harness: a wrong unwrap or cast fails the test"
+)]
+
+mod crash;
+mod damage;
+mod disk;
+mod node;
+mod space;
+mod torn;

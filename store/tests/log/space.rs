@@ -1,0 +1,224 @@
+//! What the log does besides writing: acknowledge a prefix, fence, fill up, give space back, forget nothing it needs.
+
+use creto_store::{
+    Admit, AppendError, DiskError, Lsn, MailboxesConfig, Record, RecordSequence, Refusal, SegmentNumber, SettleCause,
+    recover,
+};
+
+use crate::disk::{Crash, Disk, Random};
+use crate::node::{MAILBOX, NOW_MS, Node, SENDER, SHARD, message_id, messages, small_config};
+
+#[test]
+fn only_the_contiguous_prefix_becomes_durable() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(3));
+    for number in 1..4 {
+        node.submit(messages(number, 1, 900, NOW_MS), NOW_MS);
+        assert!(node.next_action(&mut disk, NOW_MS));
+        crate::node::encoded(node.issued.last().unwrap());
+    }
+    let ids: Vec<_> = node.issued.iter().map(|write| write.id()).collect();
+    node.wal.completed(ids[2], Ok(())).unwrap();
+    node.wal.completed(ids[1], Ok(())).unwrap();
+    assert!(node.take_durable().is_empty());
+    assert_eq!(node.wal.durable(), RecordSequence(1), "only the start");
+    node.wal.completed(ids[0], Ok(())).unwrap();
+    let durable = node.take_durable();
+    assert_eq!(durable.iter().map(|durable| durable.position.lsn.0).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(node.wal.durable(), node.wal.appended());
+}
+
+#[test]
+fn a_group_commit_takes_what_arrived_while_the_last_one_was_on_its_way() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    for number in 1..6 {
+        node.submit(messages(number, 1, 100, NOW_MS), NOW_MS);
+        node.next_action(&mut disk, NOW_MS);
+    }
+    node.settle_down(&mut disk, &mut Random(1), NOW_MS);
+    let lsns: Vec<_> = node.take_durable().iter().map(|durable| durable.position.lsn.0).collect();
+    assert_eq!(lsns, [2, 3, 3, 3, 3]);
+}
+
+#[test]
+fn a_failed_write_fences_the_log_for_ever() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(2));
+    for number in 1..3 {
+        node.submit(messages(number, 1, 900, NOW_MS), NOW_MS);
+        assert!(node.next_action(&mut disk, NOW_MS));
+        crate::node::encoded(node.issued.last().unwrap());
+    }
+    let fenced = node.wal.completed(node.issued[0].id(), Err(DiskError::Io("input/output error".into()))).unwrap_err();
+    assert!(fenced.to_string().starts_with("the log is fenced since writing frame 2 to segment 1 failed"), "{fenced}");
+    // The write behind it went well, and is still not acknowledged.
+    assert_eq!(node.wal.completed(node.issued[1].id(), Ok(())), Err(fenced.clone()));
+    assert!(node.take_durable().is_empty() && !node.next_action(&mut disk, NOW_MS));
+    let record =
+        Record::Settle(creto_store::Settle { mailbox: MAILBOX, cause: SettleCause::Acknowledged, sequences: vec![1] });
+    assert_eq!(node.wal.append(record), Err(AppendError::Fenced(fenced)));
+}
+
+#[test]
+fn a_full_log_refuses_messages_takes_settles_and_comes_back() {
+    let mut disk = Disk::default();
+    let mut config = small_config(1);
+    config.wal_bytes_max = 6 * config.segment_bytes;
+    let mut node = Node::ready(&mut disk, config.clone());
+    let mut stored = Vec::new();
+    loop {
+        let submitted = node.commit(&mut disk, messages(1 + stored.len() as u64, 1, 9000, NOW_MS));
+        if submitted.is_empty() {
+            break;
+        }
+        stored.extend(submitted);
+    }
+    let record = |node: &mut Node, message: &creto_store::PartMessage| {
+        let settle = node.mailboxes.settle(MAILBOX, &[message.sequence], SettleCause::Acknowledged).unwrap();
+        node.wal.append(Record::Settle(settle))
+    };
+    let part = Record::BatchPart(creto_store::BatchPart {
+        batch_header: bytes::Bytes::new(),
+        messages: messages(9999, 1, 9000, NOW_MS),
+    });
+    assert_eq!(node.wal.check_append(&part), Err(AppendError::StorageFull));
+    for message in &stored {
+        record(&mut node, message).unwrap();
+        node.commit(&mut disk, Vec::new());
+    }
+    assert!(disk.names().len() as u64 <= 6, "{:?}", disk.names());
+    node.trim();
+    node.commit(&mut disk, Vec::new());
+    node.wal.check_append(&part).unwrap();
+    assert_eq!(node.commit(&mut disk, messages(5000, 1, 9000, NOW_MS)).len(), 1);
+}
+
+#[test]
+fn a_disk_without_space_refuses_messages_and_is_asked_again() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    let mut number = 1;
+    let prepare = loop {
+        node.submit(messages(number, 1, 6000, NOW_MS), NOW_MS);
+        number += 1;
+        match node.wal.next_action(NOW_MS) {
+            Some(creto_store::Action::Prepare { id, .. }) => break id,
+            Some(creto_store::Action::Write(write)) => {
+                disk.write(write.segment(), write.offset(), &crate::node::encoded(&write));
+                disk.sync(write.segment());
+                node.wal.completed(write.id(), Ok(())).unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    node.wal.completed(prepare, Err(DiskError::NoSpace)).unwrap();
+    node.settle_down(&mut disk, &mut Random(1), NOW_MS);
+    assert!(node.submit(messages(1000, 1, 6000, NOW_MS), NOW_MS).is_empty());
+    node.wal.retry_space();
+    assert_eq!(node.commit(&mut disk, messages(1001, 1, 6000, NOW_MS)).len(), 1);
+    assert!(node.wal.is_idle());
+}
+
+#[test]
+fn too_much_pending_and_too_large_records_are_refused() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    let part = |count, bytes| {
+        Record::BatchPart(creto_store::BatchPart {
+            batch_header: bytes::Bytes::new(),
+            messages: messages(1, count, bytes, NOW_MS),
+        })
+    };
+    let bytes_max = node.wal.record_bytes_max();
+    let too_large = part(2, 8100);
+    assert_eq!(
+        node.wal.append(too_large.clone()),
+        Err(AppendError::RecordTooLarge { bytes: too_large.encoded_bytes(), bytes_max })
+    );
+    let largest = part(1, bytes_max - 8 - 8 - 96 - 64);
+    assert_eq!(largest.encoded_bytes(), bytes_max);
+    let mut taken = 0;
+    let refused = loop {
+        match node.wal.append(largest.clone()) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((taken, refused), (4, AppendError::Full));
+}
+
+#[test]
+fn a_confirmed_log_finds_damage_of_its_last_message() {
+    for confirmed in [false, true] {
+        let mut disk = Disk::default();
+        let mut node = Node::ready(&mut disk, small_config(1));
+        node.commit(&mut disk, messages(1, 1, 900, NOW_MS));
+        if confirmed {
+            node.wal.confirm();
+            node.commit(&mut disk, Vec::new());
+            node.wal.confirm();
+            assert!(!node.next_action(&mut disk, NOW_MS), "once is enough");
+        }
+        disk.bytes_mut(SegmentNumber(1))[8192 + 300] ^= 1;
+        let recovered = recover(&mut disk, SHARD, |_, _| ());
+        assert_eq!(recovered.is_err(), confirmed);
+    }
+}
+
+#[test]
+fn ids_outlive_the_segments_that_brought_them() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    for number in 1..=60 {
+        for message in node.commit(&mut disk, messages(number, 1, 6000, NOW_MS)) {
+            node.settle(&message).unwrap();
+        }
+        node.trim();
+        node.commit(&mut disk, Vec::new());
+    }
+    let sequence_before = match node.mailboxes.admit(SENDER, message_id(NOW_MS, 70), MAILBOX, 1, NOW_MS) {
+        Ok(Admit::New(sequence)) => sequence,
+        other => panic!("{other:?}"),
+    };
+    assert!(node.wal.log_start() > SegmentNumber(5) && disk.names()[0] > SegmentNumber(2), "vacuous");
+    node.crash(&mut disk, Crash::Power, &mut Random(1));
+    let mut node = Node::ready(&mut disk, small_config(1));
+    assert_eq!(node.mailboxes.messages(), 0);
+    for number in 1..=60 {
+        let again = node.mailboxes.admit(SENDER, message_id(NOW_MS, number), MAILBOX, 1, NOW_MS);
+        assert_eq!(again, Ok(Admit::Duplicate { durable: true }), "message {number}");
+    }
+    let next = node.mailboxes.admit(SENDER, message_id(NOW_MS, 71), MAILBOX, 1, NOW_MS);
+    assert_eq!(next, Ok(Admit::New(sequence_before)), "sequences are never given twice, and not forgotten");
+}
+
+#[test]
+fn the_floor_outlives_the_segments_and_the_restart() {
+    let mut disk = Disk::default();
+    let mut config = MailboxesConfig::default();
+    config.dedup.sender_ids_max = 10;
+    let start = |disk: &mut Disk| {
+        let mut node = Node::start(disk, small_config(1), config.clone(), 9, NOW_MS).unwrap().0;
+        node.settle_down(disk, &mut Random(1), NOW_MS);
+        node.take_durable();
+        node
+    };
+    let mut node = start(&mut disk);
+    for number in 1..=40 {
+        for message in node.commit(&mut disk, messages(number, 1, 6000, NOW_MS + number)) {
+            node.settle(&message).unwrap();
+        }
+        node.trim();
+        node.commit(&mut disk, Vec::new());
+    }
+    node.crash(&mut disk, Crash::Kill, &mut Random(1));
+    let mut node = start(&mut disk);
+    for number in 1..=40 {
+        let again = node.mailboxes.admit(SENDER, message_id(NOW_MS + number, number), MAILBOX, 1, NOW_MS);
+        let expected =
+            if number <= 30 { Err(Refusal::OutsideDedupWindow) } else { Ok(Admit::Duplicate { durable: true }) };
+        assert_eq!(again, expected, "message {number}");
+    }
+    assert!(node.wal.durable_lsn() > Lsn(40));
+}
