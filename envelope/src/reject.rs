@@ -81,6 +81,8 @@ reject_codes! {
     EnvelopeNonce = 209, "the nonce is not four zero bytes and the counter; never choose a nonce";
     /// The message id is not a UUID of version 7.
     EnvelopeMessageId = 210, "the message id is not a UUID of version 7 (RFC 9562)";
+    /// The payload does not open under the recipient's key and this header.
+    EnvelopeSeal = 211, "the payload does not open under the recipient's key and this header; fetch the recipient's current record and seal again";
 
     /// The batch holds no message.
     BatchEmpty = 220, "the batch is empty; send at least one message";
