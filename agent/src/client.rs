@@ -1,0 +1,394 @@
+//! The agent: the SDK's face.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use creto_envelope::deliver::Credit;
+use creto_envelope::envelope::EnvelopeHeader;
+use creto_envelope::limits::{
+    CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX,
+};
+use creto_envelope::{AgentId, AgentName, KeyId, MessageId, RejectCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::clock::{self, Clock};
+use crate::connection::Dialer;
+use crate::directory::{CURRENT, Directory, Identity};
+use crate::driver::Driver;
+use crate::error::{ConnectError, ReceiveError, SendError};
+use crate::keys::AgentKeys;
+use crate::limits::{
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, RETRY_FOR, WINDOW_BYTES,
+    WINDOW_MESSAGES,
+};
+use crate::receiver::link::DeliverLink;
+use crate::receiver::open::Opener;
+use crate::receiver::{Delivery, Inbox, Incidents, Subscription};
+use crate::sender::batcher::BatchLimits;
+use crate::sender::outbox::{Content, Message, Outbox, Ticket};
+use crate::sender::{PendingSend, Receipt, SendOptions, Sender};
+use crate::stats::{Counters, Stats};
+use crate::tls::NodeCertificate;
+
+/// Where an agent connects, as whom, and with which bounds.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The node's UDP address.
+    pub node: SocketAddr,
+    /// The node's certificate: exactly this one is trusted.
+    pub certificate: NodeCertificate,
+    /// Who the agent is.
+    pub keys: Arc<AgentKeys>,
+    /// How long [`Agent::connect`] waits for the node. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long a silent node counts as alive; a third of it is the pause between keep-alives. Default 6 s.
+    pub idle_timeout: Duration,
+    /// Most messages that are submitted and not answered; above it `send` and `submit` wait. Default 8,192. The node's
+    /// own bound holds as well.
+    pub in_flight_messages: u32,
+    /// Most bytes of envelopes that are submitted and not answered. Default 64 MiB.
+    pub in_flight_bytes: u32,
+    /// How long a message is sent again that the node refuses for now (mailbox full, busy). Default 30 s.
+    pub retry_for: Duration,
+    /// Most deliveries that the application may hold without an acknowledgement. Default 1,024.
+    pub window_messages: u32,
+    /// Most bytes of the envelopes of those. Default 32 MiB.
+    pub window_bytes: u32,
+}
+
+impl ConnectOptions {
+    /// The usual bounds.
+    #[must_use]
+    pub fn new(node: SocketAddr, certificate: NodeCertificate, keys: impl Into<Arc<AgentKeys>>) -> Self {
+        Self {
+            node,
+            certificate,
+            keys: keys.into(),
+            connect_timeout: CONNECT_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            in_flight_messages: IN_FLIGHT_MESSAGES,
+            in_flight_bytes: IN_FLIGHT_BYTES,
+            retry_for: RETRY_FOR,
+            window_messages: WINDOW_MESSAGES,
+            window_bytes: WINDOW_BYTES,
+        }
+    }
+}
+
+/// An agent that is logged in to a node, over as many connections as it takes. Clones are the same agent.
+///
+/// When the last clone is dropped the connection closes; [`close`](Self::close) does it in good order.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    keys: Arc<AgentKeys>,
+    directory: Arc<Directory>,
+    inbox: Arc<Inbox>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    messages: mpsc::Sender<Message>,
+    places: Places,
+    retry_for_us: u64,
+    closing: watch::Sender<bool>,
+    driver: Mutex<Option<JoinHandle<()>>>,
+    receiving: tokio::sync::Mutex<Option<Subscription>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.closing.send_replace(true);
+    }
+}
+
+impl Agent {
+    /// Connects and logs in. Later the agent reconnects on its own, with growing pauses of 50 ms to 5 s.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says why there is no connection, and what to do.
+    pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
+        let dialer = Dialer::new(options.node, &options.certificate, options.idle_timeout)?;
+        let session = dialer.log_in(&options.keys, options.connect_timeout).await?;
+
+        let clock = Clock::start();
+        let counters = Arc::new(Counters::default());
+        let directory = Arc::new(Directory::new(Arc::clone(&counters), clock));
+        let window = Credit {
+            messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
+            bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
+        };
+        let inbox = Arc::new(Inbox::new(options.keys.id(), window, Arc::clone(&counters)));
+        let (closing, closed) = watch::channel(false);
+        let (messages, submitted) = mpsc::channel(1_024);
+        let (events, to_sender) = mpsc::channel(64);
+        let sender = Sender {
+            keys: Arc::clone(&options.keys),
+            outbox: Outbox::new(BatchLimits::default()),
+            directory: Arc::clone(&directory),
+            clock,
+            counters: Arc::clone(&counters),
+            messages: submitted,
+            events: to_sender,
+        };
+        let deliver = DeliverLink {
+            inbox: Arc::clone(&inbox),
+            opener: Arc::new(Opener::new(Arc::clone(&options.keys))),
+            directory: Arc::clone(&directory),
+            closing: closed.clone(),
+        };
+        let driver = Driver {
+            dialer,
+            keys: Arc::clone(&options.keys),
+            directory: Arc::clone(&directory),
+            deliver,
+            sender: events,
+            counters: Arc::clone(&counters),
+            closing: closed,
+        };
+        tokio::spawn(sender.run());
+        let driver = tokio::spawn(driver.run(session));
+        let shared = Shared {
+            keys: options.keys,
+            directory,
+            inbox,
+            counters,
+            clock,
+            messages,
+            places: Places::new(options.in_flight_messages, options.in_flight_bytes),
+            retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
+            closing,
+            driver: Mutex::new(Some(driver)),
+            receiving: tokio::sync::Mutex::new(None),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The agent's own name.
+    #[must_use]
+    pub fn name(&self) -> &AgentName {
+        self.shared.keys.name()
+    }
+
+    /// The agent's own id.
+    #[must_use]
+    pub fn id(&self) -> AgentId {
+        self.shared.keys.id()
+    }
+
+    /// Sends a message and waits until it is durable. The usual options; see [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    /// [`SendError`]. Over a lost connection the message is sent again under the same id; that is no error.
+    pub async fn send(&self, to: &AgentName, payload: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.send_with(to, payload, SendOptions::default()).await
+    }
+
+    /// Sends a message and waits until it is durable. When the recipient has new keys, it is sealed again to those.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_with(
+        &self,
+        to: &AgentName,
+        payload: impl Into<Bytes>,
+        options: SendOptions,
+    ) -> Result<Receipt, SendError> {
+        let payload = payload.into();
+        let answer = self.submit(to, payload.clone(), options).await?.await;
+        match answer {
+            // It was refused, not stored, so another id makes no second message.
+            Err(SendError::Refused { code: RejectCode::UnknownRecipientKey, .. }) => {
+                self.submit(to, payload, options).await?.await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Sends many messages and waits until each is answered; the answers stand in the order of the messages. They
+    /// travel in signed batches, with as many in flight as the bounds allow.
+    pub async fn send_many<'n, P: Into<Bytes>>(
+        &self,
+        messages: impl IntoIterator<Item = (&'n AgentName, P)>,
+    ) -> Vec<Result<Receipt, SendError>> {
+        let mut pending = Vec::new();
+        for (to, payload) in messages {
+            pending.push(self.submit(to, payload, SendOptions::default()).await);
+        }
+        let mut answers = Vec::with_capacity(pending.len());
+        for submitted in pending {
+            answers.push(match submitted {
+                Ok(answer) => answer.await,
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// Submits a message without waiting for its answer, which the [`PendingSend`] gives. Waits only while too much is
+    /// in flight, and for the recipient's keys when they are not known yet. Messages to one recipient that one task
+    /// submits one after the other are delivered in that order.
+    ///
+    /// # Errors
+    /// [`SendError`] when the message cannot be submitted.
+    pub async fn submit(
+        &self,
+        to: &AgentName,
+        payload: impl Into<Bytes>,
+        options: SendOptions,
+    ) -> Result<PendingSend, SendError> {
+        let payload = payload.into();
+        if payload.len() > PAYLOAD_PLAINTEXT_BYTES_MAX {
+            return Err(SendError::TooLarge { bytes: payload.len() });
+        }
+        let deadline = options.deadline.map(|after| (after, Instant::now() + after));
+        let message_id = clock::new_message_id();
+        let submit = self.submit_as(message_id, to, payload, options, deadline);
+        match deadline {
+            None => submit.await,
+            Some((after, at)) => timeout_at(at, submit).await.unwrap_or(Err(SendError::TimedOut { message_id, after })),
+        }
+    }
+
+    async fn submit_as(
+        &self,
+        message_id: MessageId,
+        to: &AgentName,
+        payload: Bytes,
+        options: SendOptions,
+        deadline: Option<(Duration, Instant)>,
+    ) -> Result<PendingSend, SendError> {
+        let shared = &self.shared;
+        let recipient_id = AgentId::derive(shared.keys.trust_domain(), to);
+        let recipient: Arc<Identity> = shared
+            .directory
+            .lookup(recipient_id, CURRENT)
+            .await
+            .map_err(|source| SendError::Recipient { recipient: to.to_string(), source })?;
+        let mut header = EnvelopeHeader::sealed(
+            shared.keys.id(),
+            recipient_id,
+            KeyId(recipient.sealing.key_id()),
+            message_id,
+            clock::now_ms(),
+            payload.len(),
+        )
+        .map_err(|_| SendError::TooLarge { bytes: payload.len() })?;
+        header.kind = options.kind as u8;
+        header.priority = options.priority as u8;
+        header.correlation_id = options.correlation_id.unwrap_or(MessageId::ZERO).0;
+        // Less than a second is still a limit; zero would mean the mailbox's own.
+        header.ttl_s = options.ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1));
+
+        let envelope_bytes = header.envelope_bytes();
+        let places = shared.places.take(envelope_bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        let message = Message::new(
+            message_id,
+            recipient_id,
+            envelope_bytes,
+            Content::Plain { header: Box::new(header), recipient, payload },
+            Ticket { reply, _places: Some(places) },
+            shared.clock.now_us(),
+            shared.retry_for_us,
+        );
+        shared.messages.send(message).await.map_err(|_| SendError::Closed)?;
+        shared.counters.submitted.add(1);
+        Ok(PendingSend::new(message_id, answer, deadline))
+    }
+
+    /// Waits until everything that was submitted so far is answered.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when the agent was closed.
+    pub async fn flush(&self) -> Result<(), SendError> {
+        self.shared.places.take_all().await
+    }
+
+    /// The agent's mailbox as a stream of deliveries. One at a time; when it is dropped, another may follow and goes on
+    /// where it stopped.
+    ///
+    /// # Errors
+    /// [`ReceiveError::AlreadySubscribed`].
+    pub fn subscribe(&self) -> Result<Subscription, ReceiveError> {
+        self.shared.inbox.subscribe()
+    }
+
+    /// The next delivery: [`subscribe`](Self::subscribe) for whoever wants one at a time.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] when no more deliveries will come, or while there is a subscription.
+    pub async fn receive(&self) -> Result<Delivery, ReceiveError> {
+        let mut receiving = self.shared.receiving.lock().await;
+        let subscription = match &mut *receiving {
+            Some(subscription) => subscription,
+            none => none.insert(self.subscribe()?),
+        };
+        subscription.next().await.unwrap_or_else(|| Err(self.shared.inbox.end_reason()))
+    }
+
+    /// Messages that came and could not be verified or opened, from now on.
+    #[must_use]
+    pub fn incidents(&self) -> Incidents {
+        self.shared.inbox.incidents()
+    }
+
+    /// What the agent did so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.snapshot()
+    }
+
+    /// Closes in good order: waits until what was submitted is answered (at most 10 s), sends the last
+    /// acknowledgements, and says goodbye. Every clone is closed with it.
+    pub async fn close(self) {
+        // Whatever is not answered by then is answered with `Closed`.
+        let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;
+        self.shared.closing.send_replace(true);
+        let driver = self.shared.driver.lock().expect(crate::stats::UNPOISONED).take();
+        if let Some(driver) = driver {
+            // An error means that the runtime is shutting down.
+            let _ = driver.await;
+        }
+    }
+}
+
+/// Bounds what is in flight, in messages and in bytes; fair, so that one task's messages keep their order.
+#[derive(Debug)]
+struct Places {
+    messages: Arc<Semaphore>,
+    messages_max: u32,
+    kib: Arc<Semaphore>,
+    kib_max: u32,
+}
+
+impl Places {
+    fn new(messages_max: u32, bytes_max: u32) -> Self {
+        let messages_max = messages_max.clamp(1, IN_FLIGHT_MESSAGES_MAX);
+        let kib_max = (bytes_max / 1_024).max(1);
+        Self {
+            messages: Arc::new(Semaphore::new(messages_max as usize)),
+            messages_max,
+            kib: Arc::new(Semaphore::new(kib_max as usize)),
+            kib_max,
+        }
+    }
+
+    async fn take(&self, envelope_bytes: usize) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), SendError> {
+        let kib = u32::try_from(envelope_bytes.div_ceil(1_024)).unwrap_or(u32::MAX).min(self.kib_max);
+        let message = Arc::clone(&self.messages).acquire_owned().await.map_err(|_| SendError::Closed)?;
+        let kib = Arc::clone(&self.kib).acquire_many_owned(kib).await.map_err(|_| SendError::Closed)?;
+        Ok((message, kib))
+    }
+
+    /// Every place is free only when nothing is in flight.
+    async fn take_all(&self) -> Result<(), SendError> {
+        self.messages.acquire_many(self.messages_max).await.map(drop).map_err(|_| SendError::Closed)
+    }
+}

@@ -1,0 +1,228 @@
+//! Keeps an agent connected: one connection after the other, each with its streams and their tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use creto_envelope::control::{StreamOpen, StreamRole};
+use creto_envelope::submit::SubmitAck;
+use creto_envelope::{FrameType, RejectCode, SignedKeyRecord};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::connection::{Dialer, Session};
+use crate::directory::Directory;
+use crate::error::{ConnectError, ReceiveError};
+use crate::keys::AgentKeys;
+use crate::limits::{
+    CONNECTION_PROVEN, GOODBYE_TIMEOUT, LOGIN_REFUSALS_MAX, RECONNECT_ATTEMPT_TIMEOUT, RECONNECT_PAUSE_MAX,
+    RECONNECT_PAUSE_MIN, WRITE_QUEUE_FRAMES,
+};
+use crate::receiver::link::DeliverLink;
+use crate::sender::Event;
+use crate::stats::Counters;
+use crate::stream::{self, StreamEnd};
+
+/// See the module.
+pub(crate) struct Driver {
+    pub(crate) dialer: Dialer,
+    pub(crate) keys: Arc<AgentKeys>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) deliver: DeliverLink,
+    pub(crate) sender: mpsc::Sender<Event>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) closing: watch::Receiver<bool>,
+}
+
+impl Driver {
+    /// Runs until the agent closes or the node will not have it any more.
+    pub(crate) async fn run(self, first: Session) {
+        let mut backoff = Backoff::new(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX);
+        let mut session = first;
+        let reason = loop {
+            let began = Instant::now();
+            let Err(error) = self.carry(session).await else { break ConnectError::Closed };
+            tracing::info!(%error, "the connection ended, connecting again");
+            if began.elapsed() >= CONNECTION_PROVEN {
+                backoff.reset();
+            }
+            session = match self.reconnect(&mut backoff).await {
+                Ok(session) => session,
+                Err(error) => break error,
+            };
+            self.counters.reconnects.add(1);
+        };
+        self.directory.close();
+        self.deliver.inbox.end(match &reason {
+            ConnectError::Closed => ReceiveError::Closed,
+            error => ReceiveError::Disconnected(error.clone()),
+        });
+        self.tell(Event::GiveUp(reason)).await;
+    }
+
+    /// Tries until there is a connection, the agent closes, or the node clearly does not want this agent.
+    async fn reconnect(&self, backoff: &mut Backoff) -> Result<Session, ConnectError> {
+        let mut refusals = 0;
+        loop {
+            let pause = backoff.next(u32::from_le_bytes(clock::random()));
+            let attempt = async {
+                sleep(pause).await;
+                self.dialer.log_in(&self.keys, RECONNECT_ATTEMPT_TIMEOUT).await
+            };
+            let error = tokio::select! {
+                attempt = attempt => match attempt {
+                    Ok(session) => return Ok(session),
+                    Err(error) => error,
+                },
+                () = self.closed() => return Err(ConnectError::Closed),
+            };
+            // A node that has just started may not know its agents yet, so one refusal is not the last word.
+            let refused = error.code().is_some_and(|code| !code.is_retryable());
+            refusals = if refused { refusals + 1 } else { 0 };
+            if error.code() == Some(RejectCode::AgentRevoked) || refusals >= LOGIN_REFUSALS_MAX {
+                tracing::error!(%error, "giving up on the node");
+                return Err(error);
+            }
+            tracing::debug!(%error, "no connection yet");
+        }
+    }
+
+    /// Carries one connection until it ends. `Ok` when the agent is closing.
+    async fn carry(&self, session: Session) -> Result<(), ConnectError> {
+        let connection = session.connection.clone();
+        let outcome = self.carry_streams(session).await;
+        // Looked at before this side closes it too.
+        let reason = connection.close_reason();
+        connection.close(VarInt::from_u32(0), b"closed by the agent");
+        self.deliver.inbox.lost();
+        self.tell(Event::Lost).await;
+        outcome.map_err(|end| match (reason, end) {
+            (_, StreamEnd::Broken(code)) => ConnectError::Protocol(code),
+            (Some(reason), StreamEnd::Ended) => self.dialer.lost(reason),
+            (None, StreamEnd::Ended) => ConnectError::Protocol(RejectCode::FrameTruncated),
+        })
+    }
+
+    async fn carry_streams(&self, session: Session) -> Result<(), StreamEnd> {
+        let Session { connection, control: (ask, answers), accepted } = session;
+        let (mut submit, acks) = connection.open_bi().await.map_err(|_| StreamEnd::Ended)?;
+        let mut open = Vec::new();
+        StreamOpen { role: StreamRole::Submit }.encode(&mut open);
+        stream::write(&mut submit, open).await?;
+
+        let (frames, to_write) = mpsc::channel(WRITE_QUEUE_FRAMES);
+        let mut streams = JoinSet::new();
+        streams.spawn(write_submit(submit, to_write));
+        streams.spawn(read_submit(acks, self.sender.clone()));
+        streams.spawn(write_control(ask, Arc::clone(&self.directory)));
+        streams.spawn(read_control(answers, Arc::clone(&self.directory)));
+        let mut deliver = JoinSet::new();
+        deliver.spawn(self.deliver.clone().run(connection.clone()));
+
+        self.directory.connected();
+        self.tell(Event::Connected { accepted, frames }).await;
+
+        let end = tokio::select! {
+            Some(end) = streams.join_next() => Err(ended(end)),
+            Some(end) = deliver.join_next() => match *self.closing.borrow() {
+                true => Ok(()),
+                false => Err(ended(end)),
+            },
+            _ = connection.closed() => Err(StreamEnd::Ended),
+            () = self.closed() => {
+                // The last acknowledgements go out, if the node is there to take them.
+                let _ = timeout(GOODBYE_TIMEOUT, deliver.join_next()).await;
+                Ok(())
+            }
+        };
+        // Every acknowledgement that was read is told before `Lost` is.
+        streams.shutdown().await;
+        deliver.shutdown().await;
+        end
+    }
+
+    async fn tell(&self, event: Event) {
+        // The sender is gone only when the runtime shuts down.
+        let _ = self.sender.send(event).await;
+    }
+
+    async fn closed(&self) {
+        // An error means that every handle is gone: the same.
+        let _ = self.closing.clone().wait_for(|closing| *closing).await;
+    }
+}
+
+async fn write_control(mut stream: SendStream, directory: Arc<Directory>) -> StreamEnd {
+    loop {
+        let mut frame = Vec::new();
+        directory.next_question().await.encode(&mut frame);
+        if let Err(end) = stream::write(&mut stream, frame).await {
+            return end;
+        }
+    }
+}
+
+async fn read_control(mut stream: RecvStream, directory: Arc<Directory>) -> StreamEnd {
+    loop {
+        let frame = match stream::read_frame(&mut stream).await {
+            Ok(frame) => frame,
+            Err(end) => return end,
+        };
+        match frame.frame_type {
+            FrameType::KeyRecordResponse => match SignedKeyRecord::parse(&frame.body) {
+                Ok(record) => directory.answered(record).await,
+                Err(code) => return StreamEnd::Broken(code),
+            },
+            FrameType::Reject => match stream::refusal(&frame.body) {
+                // About an agent: a question that was asked, or one that nobody waits for any more.
+                Ok(refusal) if refusal.context != [0; 16] => directory.refused(&refusal),
+                Ok(refusal) => return StreamEnd::Broken(refusal.code.unwrap_or(RejectCode::FrameUnexpected)),
+                Err(end) => return end,
+            },
+            _ => return StreamEnd::Broken(RejectCode::FrameUnexpected),
+        }
+    }
+}
+
+async fn write_submit(mut stream: SendStream, mut frames: mpsc::Receiver<Vec<u8>>) -> StreamEnd {
+    while let Some(frame) = frames.recv().await {
+        if let Err(end) = stream::write(&mut stream, frame).await {
+            return end;
+        }
+    }
+    // The sender has dropped the queue: the node acknowledged what does not fit.
+    StreamEnd::Broken(RejectCode::BatchSequence)
+}
+
+async fn read_submit(mut stream: RecvStream, sender: mpsc::Sender<Event>) -> StreamEnd {
+    loop {
+        let frame = match stream::read_frame(&mut stream).await {
+            Ok(frame) => frame,
+            Err(end) => return end,
+        };
+        let event = match frame.frame_type {
+            FrameType::SubmitAck => match SubmitAck::parse(&frame.body) {
+                Ok(ack) => Event::Acknowledged(ack),
+                Err(code) => return StreamEnd::Broken(code),
+            },
+            FrameType::Reject => match stream::refusal(&frame.body) {
+                Ok(refusal) if refusal.retry_after_ms > 0 && refusal.code.is_ok_and(RejectCode::is_retryable) => {
+                    Event::Pause(Duration::from_millis(u64::from(refusal.retry_after_ms)))
+                }
+                Ok(refusal) => return StreamEnd::Broken(refusal.code.unwrap_or(RejectCode::FrameUnexpected)),
+                Err(end) => return end,
+            },
+            _ => return StreamEnd::Broken(RejectCode::FrameUnexpected),
+        };
+        if sender.send(event).await.is_err() {
+            return StreamEnd::Ended;
+        }
+    }
+}
+
+fn ended(end: Result<StreamEnd, tokio::task::JoinError>) -> StreamEnd {
+    end.expect("a stream's task does not panic")
+}

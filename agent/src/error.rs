@@ -1,0 +1,264 @@
+//! What can go wrong, sorted by what one was about to do. Every text says what to do next; none holds a payload or a key.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use creto_envelope::{AgentId, MessageId, RejectCode};
+use thiserror::Error;
+
+/// Why a key file could not be written or read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeysError {
+    /// The file system said no.
+    #[error("the key file {path} cannot be {doing}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others than the owner can read the file.
+    #[error(
+        "the key file {path} is open to others (mode {mode:03o}): run `chmod 600 {path}`, and rotate the keys if anyone may have read them"
+    )]
+    Permissions {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is not a key file.
+    #[error("the key file {path} is not valid: {reason}; restore it from a backup or create the agent again")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it, without any of its content.
+        reason: String,
+    },
+    /// The file was written by a newer version.
+    #[error("the key file {path} has format {found}, this version reads format 1: update creto")]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// The system has no randomness to give.
+    #[error("the system gives no randomness: {0}; keys cannot be made safely")]
+    Randomness(String),
+}
+
+/// Why a node's certificate could not be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CertificateReadError {
+    /// The file cannot be read.
+    #[error("the certificate {path} cannot be read: {source}; copy it from the node (`creto init` prints where it is)")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no certificate in the text.
+    #[error("there is no PEM certificate in this file; give the node's certificate, not its key")]
+    Pem,
+}
+
+/// Why there is no connection to the node, or none any more.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No UDP socket could be opened.
+    #[error("no UDP socket can be opened: {0}; check the limits on open files and the local firewall")]
+    Socket(Arc<io::Error>),
+    /// The address is not usable.
+    #[error("{node} cannot be connected to: {source}; check the address and its port")]
+    Address {
+        /// The address given.
+        node: SocketAddr,
+        /// What QUIC said.
+        source: quinn::ConnectError,
+    },
+    /// Nobody answered in time.
+    #[error("no answer from {node} within {} ms; check that `creto serve` runs there and that UDP reaches it", .after.as_millis())]
+    TimedOut {
+        /// Where.
+        node: SocketAddr,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The node has another certificate than the trusted one.
+    #[error(
+        "{node} shows another certificate than the one trusted; get the node's current certificate over a channel you trust"
+    )]
+    Certificate {
+        /// Where.
+        node: SocketAddr,
+    },
+    /// The connection ended.
+    #[error("the connection to {node} ended: {source}")]
+    Lost {
+        /// Where.
+        node: SocketAddr,
+        /// What QUIC said.
+        source: quinn::ConnectionError,
+    },
+    /// The node refused the login or ended the connection with a reason.
+    #[error("the node refused: {0}")]
+    Refused(RejectCode),
+    /// The node refused with a code that this version does not know.
+    #[error(
+        "the node refused with code {0}, which this version does not know: update creto, or look it up in docs/protocol.md"
+    )]
+    RefusedWith(u16),
+    /// The node sent something that the protocol does not allow here.
+    #[error("the node broke the protocol: {0}; check that both sides run the same version")]
+    Protocol(RejectCode),
+    /// The agent was closed.
+    #[error("this agent was closed; connect again")]
+    Closed,
+}
+
+impl ConnectError {
+    /// The code that the node refused with, if it did.
+    #[must_use]
+    pub fn code(&self) -> Option<RejectCode> {
+        match self {
+            Self::Refused(code) => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+/// Why there is no usable key record of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// The node refused to give it.
+    #[error("{0}")]
+    Refused(RejectCode),
+    /// The node refused with a code that this version does not know.
+    #[error("the node answered with code {0}, which this version does not know; update creto")]
+    RefusedWith(u16),
+    /// The record does not belong to this agent, or is not signed by the keys in it.
+    #[error(
+        "the key record that the node gave for {agent} does not hold ({reason}); do not use this node before the operator has looked"
+    )]
+    Invalid {
+        /// Who was asked for.
+        agent: AgentId,
+        /// Which check failed.
+        reason: &'static str,
+    },
+    /// No answer in time.
+    #[error("no answer about the key record of {agent}; retry when the node can be reached")]
+    TimedOut {
+        /// Who was asked for.
+        agent: AgentId,
+    },
+    /// The agent was closed.
+    #[error("this agent was closed; connect again")]
+    Closed,
+}
+
+/// Why a message was not, or perhaps not, accepted.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The node refused the message; it was not stored.
+    #[error("message {message_id} was refused: {code}")]
+    Refused {
+        /// Why, with what to do next.
+        code: RejectCode,
+        /// Which message.
+        message_id: MessageId,
+    },
+    /// The node refused the message with a code that this version does not know; it was not stored.
+    #[error(
+        "message {message_id} was refused with code {code}, which this version does not know: update creto, or look it up in docs/protocol.md"
+    )]
+    RefusedWith {
+        /// The number.
+        code: u16,
+        /// Which message.
+        message_id: MessageId,
+    },
+    /// The message was sent, the connection broke before the answer, and the node can no longer say whether it has it.
+    #[error(
+        "message {message_id} may or may not have been accepted: it is too old for the node to tell; ask the recipient, or send it again under a new id if twice is harmless"
+    )]
+    Unknown {
+        /// Which message.
+        message_id: MessageId,
+    },
+    /// The deadline passed. Unless it was never sent, the message may still be accepted.
+    #[error("no answer about message {message_id} within its deadline of {} ms; it may still be accepted: check before sending it under a new id", .after.as_millis())]
+    TimedOut {
+        /// Which message.
+        message_id: MessageId,
+        /// The deadline that was set.
+        after: Duration,
+    },
+    /// The payload is too large.
+    #[error(
+        "the payload has {bytes} bytes; at most 1 MiB (1,048,576 bytes) fits into a message: send a reference instead"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The recipient's keys are not to be had.
+    #[error("the keys of {recipient} cannot be had: {source}")]
+    Recipient {
+        /// The name as given.
+        recipient: String,
+        /// Why.
+        source: LookupError,
+    },
+    /// The agent was closed before the message was answered; it may have been accepted if it was sent.
+    #[error("this agent was closed before the message was answered; connect again")]
+    Closed,
+    /// The agent gave up on the node before the message was answered.
+    #[error("the agent gave up on the node: {0}")]
+    Disconnected(ConnectError),
+}
+
+impl SendError {
+    /// The code that the node refused with, if it did.
+    #[must_use]
+    pub fn code(&self) -> Option<RejectCode> {
+        match self {
+            Self::Refused { code, .. } | Self::Recipient { source: LookupError::Refused(code), .. } => Some(*code),
+            Self::Disconnected(error) => error.code(),
+            _ => None,
+        }
+    }
+}
+
+/// Why no more deliveries come.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ReceiveError {
+    /// There is a subscription already.
+    #[error("this agent has a subscription already; use that one, or drop it first")]
+    AlreadySubscribed,
+    /// Another connection of the same agent subscribed; only the newest receives.
+    #[error("{}", RejectCode::SubscriptionReplaced)]
+    Replaced,
+    /// The node refused the subscription.
+    #[error("the node refused the subscription: {0}")]
+    Refused(RejectCode),
+    /// The agent gave up on the node.
+    #[error("the agent gave up on the node: {0}")]
+    Disconnected(ConnectError),
+    /// The agent was closed.
+    #[error("this agent was closed; connect again")]
+    Closed,
+}

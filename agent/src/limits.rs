@@ -1,0 +1,83 @@
+//! Every bound of the SDK, in one place. What the wire allows is in `creto_envelope::limits`.
+
+use std::time::Duration;
+
+use creto_envelope::batch::BATCH_HEADER_BYTES;
+use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
+
+/// A batch closes when it holds this many messages.
+pub const BATCH_MESSAGES: usize = 256;
+/// A batch closes before its entries exceed this many bytes; a larger single message gets a batch of its own.
+pub const BATCH_BYTES: usize = 256 * 1024;
+/// A batch closes when its oldest message has waited this long, and at once when nothing is in flight.
+pub const BATCH_AGE: Duration = Duration::from_millis(1);
+
+/// Messages that were submitted and are not answered yet, by default.
+pub const IN_FLIGHT_MESSAGES: u32 = 8_192;
+/// Bytes of envelopes that were submitted and are not answered yet, by default. One message may exceed it.
+pub const IN_FLIGHT_BYTES: u32 = 64 * 1024 * 1024;
+/// Batches of one agent that may be sealed and signed at a time.
+pub const SEAL_JOBS_MAX: usize = 3;
+/// Jobs of all agents of the process that may wait for a cryptographic worker.
+pub const WORKER_JOBS_MAX: usize = 512;
+/// Cryptographic workers of the process; fewer when the machine has fewer cores.
+pub const WORKER_THREADS_MAX: usize = 16;
+/// Frames that wait to be written to a stream.
+pub const WRITE_QUEUE_FRAMES: usize = 4;
+
+/// Deliveries that the application holds and has neither acknowledged nor dropped, by default.
+pub const WINDOW_MESSAGES: u32 = 1_024;
+/// Bytes of the envelopes of those, by default.
+pub const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Deliver frames that are verified and opened at a time.
+pub const OPEN_JOBS_MAX: usize = 4;
+/// Message ids that are remembered per sender, to hide duplicates.
+pub const DEDUP_IDS_PER_SENDER: usize = 32_768;
+/// Message ids that are remembered over all senders.
+pub const DEDUP_IDS_MAX: usize = 262_144;
+/// Batch headers whose verdict is remembered.
+pub const ROOTS_CACHED: usize = 4_096;
+/// Incidents that wait to be looked at; the oldest are dropped (and stay counted) above it.
+pub const INCIDENTS_QUEUED_MAX: usize = 256;
+
+/// Key records that are remembered.
+pub const KEY_RECORDS_CACHED: usize = 4_096;
+/// How long a key record counts as current without being asked for again.
+pub const KEY_RECORD_LIFETIME: Duration = Duration::from_secs(3_600);
+/// Key records that may be asked for at a time.
+pub const KEY_RECORD_LOOKUPS_MAX: usize = 256;
+/// How long an answer about a key record may take.
+pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// First pause before a reconnect; it doubles with every failure.
+pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause before a reconnect.
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long one attempt to reconnect may take.
+pub const RECONNECT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Refused logins in a row after which an agent that was logged in before gives up.
+pub const LOGIN_REFUSALS_MAX: u32 = 5;
+/// How long `connect` waits for the node, by default.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a silent node counts as alive, by default.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long a message is sent again that the node refuses for now, by default.
+pub const RETRY_FOR: Duration = Duration::from_secs(30);
+/// How long `close` waits for messages that are not answered yet.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a closing agent waits until the node has its last acknowledgements.
+pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that lived this long sets the pause back to its minimum.
+pub const CONNECTION_PROVEN: Duration = Duration::from_secs(2);
+/// First pause before a message is sent again that the node refused for now; it doubles with every refusal.
+pub const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause before such a message is sent again.
+pub const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+const _: () = assert!(BATCH_MESSAGES <= BATCH_MESSAGES_MAX);
+const _: () = assert!(BATCH_HEADER_BYTES + BATCH_BYTES <= BATCH_BYTES_MAX);
+const _: () = assert!(IN_FLIGHT_MESSAGES <= IN_FLIGHT_MESSAGES_MAX);
+const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX);
+// What may come again after a reconnect must still be recognised: everything that was held, several times over.
+const _: () = assert!(DEDUP_IDS_PER_SENDER >= 4 * WINDOW_MESSAGES as usize);
+const _: () = assert!(DEDUP_IDS_MAX >= DEDUP_IDS_PER_SENDER);

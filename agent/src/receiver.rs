@@ -1,0 +1,427 @@
+//! Receiving: the mailbox's messages, verified, opened, each shown to the application once.
+//!
+//! - Credit goes back as the application acknowledges or drops deliveries, not as frames arrive: what the application
+//!   has not finished bounds what the node may push.
+//! - A message that cannot be verified or opened is **not** acknowledged. The node promised its sender that nothing is
+//!   lost, and an acknowledgement would delete the only copy. It is counted, reported as an [`Incident`], takes no
+//!   credit, so it blocks nothing, and comes again on the next connection. [`Incident::discard`] acknowledges it, when
+//!   the application has decided so.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use creto_envelope::deliver::{Credit, DeliveredSpan};
+use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
+use futures_core::Stream;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+
+use crate::error::ReceiveError;
+use crate::limits::{DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX};
+use crate::stats::{Counters, UNPOISONED};
+
+mod credit;
+pub(crate) mod link;
+pub(crate) mod open;
+mod window;
+
+use credit::CreditLedger;
+use open::{Opened, Refused};
+use window::{Arrival, Place, Window};
+
+/// A message for the application.
+///
+/// The node keeps it until [`ack`](Self::ack); dropped without, it comes again on the next connection. While the
+/// application holds as many as the window allows, no more come.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// Who sent it: proven by both signatures under the sender's key record.
+    pub from: AgentName,
+    /// The sender's id.
+    pub from_id: AgentId,
+    /// The message's id, chosen by the sender.
+    pub message_id: MessageId,
+    /// What was sent.
+    pub payload: Bytes,
+    /// When the sender made it, by the sender's clock, Unix milliseconds.
+    pub timestamp_ms: u64,
+    /// Ties a response to its request.
+    pub correlation_id: Option<MessageId>,
+    /// What it is for.
+    pub kind: Kind,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How often the node pushed it before; zero the first time.
+    pub attempt: u8,
+    /// Its number in the mailbox.
+    pub mailbox_sequence: u64,
+    token: Token,
+}
+
+impl Delivery {
+    /// The application has the message: the node may forget it. Returns at once; acknowledgements travel together.
+    /// Acknowledge after the work is done: what was acknowledged does not come again.
+    pub fn ack(&self) {
+        self.token.finish(true);
+    }
+}
+
+/// Finishes a delivery exactly once: acknowledged, or dropped.
+struct Token {
+    inbox: Weak<Inbox>,
+    from: AgentId,
+    message_id: MessageId,
+    envelope_bytes: usize,
+    finished: AtomicBool,
+}
+
+impl Token {
+    fn finish(&self, acknowledged: bool) {
+        if !self.finished.swap(true, Ordering::AcqRel)
+            && let Some(inbox) = self.inbox.upgrade()
+        {
+            inbox.finished(self, acknowledged);
+        }
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.finished.load(Ordering::Acquire) { "acknowledged" } else { "not acknowledged" })
+    }
+}
+
+/// A message that came and could not be verified or opened. It was not acknowledged.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Incident {
+    /// Which check failed.
+    pub code: RejectCode,
+    /// Who sent it, as the envelope claims; zero when it could not be read.
+    pub claimed_sender: AgentId,
+    /// The message's id, as the envelope claims; zero when it could not be read.
+    pub message_id: MessageId,
+    /// Its number in the mailbox.
+    pub mailbox_sequence: u64,
+    /// How often the node pushed it before.
+    pub attempt: u8,
+    stream: u64,
+    inbox: Weak<Inbox>,
+}
+
+impl Incident {
+    /// Acknowledges the message, so that the node forgets it and it does not come again. It is lost then: for good
+    /// reasons only. False when the connection that it came on is gone; it will come again.
+    #[must_use = "the message may come again"]
+    pub fn discard(&self) -> bool {
+        self.inbox.upgrade().is_some_and(|inbox| inbox.discarded(self))
+    }
+}
+
+impl fmt::Debug for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, claimed_sender, message_id, mailbox_sequence, .. } = self;
+        write!(f, "mailbox message {mailbox_sequence} (id {message_id}, said to be from {claimed_sender}): {code}")
+    }
+}
+
+/// Incidents as they happen.
+#[derive(Debug)]
+pub struct Incidents {
+    incidents: broadcast::Receiver<Incident>,
+    counters: Arc<Counters>,
+}
+
+impl Incidents {
+    /// The next incident; `None` when the agent is closed. Incidents that were not read in time are skipped and counted.
+    pub async fn next(&mut self) -> Option<Incident> {
+        loop {
+            match self.incidents.recv().await {
+                Ok(incident) => return Some(incident),
+                Err(broadcast::error::RecvError::Closed) => return None,
+                Err(broadcast::error::RecvError::Lagged(count)) => {
+                    self.counters.incidents_dropped.add(usize::try_from(count).unwrap_or(usize::MAX));
+                }
+            }
+        }
+    }
+}
+
+/// The agent's mailbox as a stream. Dropped, it leaves what it has not handed out to the next subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    inbox: Arc<Inbox>,
+    /// Taken on drop only.
+    queue: Option<mpsc::Receiver<Delivery>>,
+    ended: bool,
+}
+
+impl Subscription {
+    /// The next delivery, waiting for it, over reconnects too. `None` after an error: no more will come.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] when no more deliveries will come.
+    pub async fn next(&mut self) -> Option<Result<Delivery, ReceiveError>> {
+        poll_fn(|context| self.poll_delivery(context)).await
+    }
+
+    fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery, ReceiveError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let queue = self.queue.as_mut().expect("only drop takes the queue");
+        match queue.poll_recv(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(delivery)) => {
+                self.inbox.counters.delivered.add(1);
+                Poll::Ready(Some(Ok(delivery)))
+            }
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(Some(Err(self.inbox.end_reason())))
+            }
+        }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Result<Delivery, ReceiveError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_delivery(context)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.inbox.state().queue = self.queue.take();
+    }
+}
+
+/// Everything about receiving that outlives a connection.
+pub(crate) struct Inbox {
+    me: AgentId,
+    counters: Arc<Counters>,
+    state: Mutex<State>,
+    /// Wakes the deliver stream's writer: something is to be acknowledged or given back.
+    changed: Notify,
+    /// Whether anyone has subscribed.
+    wanted: watch::Sender<bool>,
+    incidents: broadcast::Sender<Incident>,
+}
+
+struct State {
+    window: Window,
+    credit: CreditLedger,
+    /// To acknowledge on the current stream. No longer than the window.
+    acks: Vec<u64>,
+    /// Number of the deliver stream; what came on another one cannot be acknowledged on it.
+    stream: u64,
+    streams: u64,
+    /// Into the queue of the subscription; gone when no more will come.
+    sender: Option<mpsc::Sender<Delivery>>,
+    /// The queue, while there is no subscription.
+    queue: Option<mpsc::Receiver<Delivery>>,
+    ended: Option<ReceiveError>,
+}
+
+/// The number of no stream.
+const NO_STREAM: u64 = 0;
+
+impl Inbox {
+    pub(crate) fn new(me: AgentId, window: Credit, counters: Arc<Counters>) -> Self {
+        // Credit bounds the queue; the channel's own bound holds a node that pushes without credit.
+        let (sender, queue) = mpsc::channel(window.messages as usize);
+        let state = State {
+            window: Window::new(DEDUP_IDS_PER_SENDER, DEDUP_IDS_MAX),
+            credit: CreditLedger::new(window),
+            acks: Vec::new(),
+            stream: NO_STREAM,
+            streams: 0,
+            sender: Some(sender),
+            queue: Some(queue),
+            ended: None,
+        };
+        Self {
+            me,
+            counters,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            wanted: watch::Sender::new(false),
+            incidents: broadcast::Sender::new(INCIDENTS_QUEUED_MAX),
+        }
+    }
+
+    pub(crate) fn subscribe(self: &Arc<Self>) -> Result<Subscription, ReceiveError> {
+        let mut state = self.state();
+        let queue = state.queue.take().ok_or(ReceiveError::AlreadySubscribed)?;
+        drop(state);
+        self.wanted.send_replace(true);
+        Ok(Subscription { inbox: Arc::clone(self), queue: Some(queue), ended: false })
+    }
+
+    pub(crate) fn incidents(&self) -> Incidents {
+        Incidents { incidents: self.incidents.subscribe(), counters: Arc::clone(&self.counters) }
+    }
+
+    /// No more deliveries will come.
+    pub(crate) fn end(&self, reason: ReceiveError) {
+        let mut state = self.state();
+        state.ended.get_or_insert(reason);
+        let sender = state.sender.take();
+        drop(state);
+        drop(sender);
+    }
+
+    pub(crate) fn end_reason(&self) -> ReceiveError {
+        self.state().ended.clone().unwrap_or(ReceiveError::Closed)
+    }
+
+    /// A deliver stream is opened: its number, and the credit to begin with.
+    fn opened(&self) -> (u64, Credit) {
+        let mut state = self.state();
+        state.streams += 1;
+        state.stream = state.streams;
+        state.acks.clear();
+        (state.stream, state.credit.opened())
+    }
+
+    /// The connection is gone: what was not acknowledged on it comes again.
+    pub(crate) fn lost(&self) {
+        let mut state = self.state();
+        state.stream = NO_STREAM;
+        state.acks.clear();
+    }
+
+    /// Acknowledgements and credit that are to be sent now.
+    fn take_outgoing(&self) -> (Vec<u64>, Option<Credit>) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.acks), state.credit.take())
+    }
+
+    /// A message that holds: gives the delivery if the application is to see it.
+    fn present(self: &Arc<Self>, opened: Opened, span: &DeliveredSpan, stream: u64) -> Option<Delivery> {
+        let from = opened.identity.record.agent_id();
+        let envelope_bytes = span.envelope.len();
+        let place = Place { mailbox_sequence: span.mailbox_sequence, stream };
+        self.counters.verified.add(1);
+        let mut state = self.state();
+        state.credit.arrived(envelope_bytes);
+        match state.window.arrived(from, opened.message_id, place) {
+            Arrival::Fresh => {}
+            known => {
+                if known == Arrival::Settled {
+                    state.acks.push(span.mailbox_sequence);
+                }
+                state.credit.finished(envelope_bytes);
+                drop(state);
+                self.counters.duplicates_hidden.add(1);
+                self.changed.notify_one();
+                return None;
+            }
+        }
+        drop(state);
+        Some(Delivery {
+            from: opened.identity.record.name.clone(),
+            from_id: from,
+            message_id: opened.message_id,
+            payload: opened.payload,
+            timestamp_ms: opened.timestamp_ms,
+            correlation_id: (!opened.correlation_id.is_zero()).then_some(opened.correlation_id),
+            kind: opened.kind,
+            priority: opened.priority,
+            attempt: span.attempt,
+            mailbox_sequence: span.mailbox_sequence,
+            token: Token {
+                inbox: Arc::downgrade(self),
+                from,
+                message_id: opened.message_id,
+                envelope_bytes,
+                finished: AtomicBool::new(false),
+            },
+        })
+    }
+
+    /// A message that does not hold: counted and reported, neither shown nor acknowledged.
+    fn refuse(self: &Arc<Self>, refused: Refused, span: &DeliveredSpan, stream: u64) {
+        self.counters.rejected(refused.code);
+        let incident = Incident {
+            code: refused.code,
+            claimed_sender: refused.from,
+            message_id: refused.message_id,
+            mailbox_sequence: span.mailbox_sequence,
+            attempt: span.attempt,
+            stream,
+            inbox: Arc::downgrade(self),
+        };
+        tracing::warn!(%incident, "a delivered message was refused");
+        let mut state = self.state();
+        state.credit.arrived(span.envelope.len());
+        state.credit.finished(span.envelope.len());
+        drop(state);
+        self.changed.notify_one();
+        // Nobody may be listening; it is counted all the same.
+        let _ = self.incidents.send(incident);
+    }
+
+    fn finished(&self, token: &Token, acknowledged: bool) {
+        let mut state = self.state();
+        if acknowledged {
+            let place = state.window.acknowledged(token.from, token.message_id);
+            if let Some(place) = place.filter(|place| place.stream == state.stream) {
+                state.acks.push(place.mailbox_sequence);
+            }
+            self.counters.consumer_acknowledged.add(1);
+        } else {
+            state.window.released(token.from, token.message_id);
+        }
+        state.credit.finished(token.envelope_bytes);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn discarded(&self, incident: &Incident) -> bool {
+        let mut state = self.state();
+        let here = state.stream == incident.stream;
+        // Discarding is the application's doing, one by one; still nothing grows without a bound.
+        if here && state.acks.len() < creto_envelope::limits::CREDIT_MESSAGES_MAX as usize {
+            state.acks.push(incident.mailbox_sequence);
+            drop(state);
+            self.changed.notify_one();
+            return true;
+        }
+        false
+    }
+
+    /// Nothing is dropped under this lock that could want the lock itself.
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect(UNPOISONED)
+    }
+
+    fn sender(&self) -> Option<mpsc::Sender<Delivery>> {
+        self.state().sender.clone()
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("me", &self.me).finish_non_exhaustive()
+    }
+}

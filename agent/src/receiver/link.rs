@@ -1,0 +1,197 @@
+//! The deliver stream of one connection: subscribe, read, open, present in order, acknowledge.
+
+use std::sync::Arc;
+
+use creto_envelope::control::{StreamOpen, StreamRole};
+use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
+use creto_envelope::limits::CONSUMER_ACK_SEQUENCES_MAX;
+use creto_envelope::{FrameType, RejectCode};
+use quinn::{RecvStream, SendStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, yield_now};
+
+use super::Inbox;
+use super::open::{Opened, Opener, Refused, SignedHeader};
+use crate::directory::Directory;
+use crate::error::ReceiveError;
+use crate::limits::OPEN_JOBS_MAX;
+use crate::stream::{self, StreamEnd};
+use crate::worker::offload;
+
+/// A message and its verdict.
+type Verdict = (DeliveredSpan, Result<Opened, Refused>);
+
+/// What the deliver stream needs.
+#[derive(Clone)]
+pub(crate) struct DeliverLink {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) opener: Arc<Opener>,
+    pub(crate) directory: Arc<Directory>,
+    /// Turns true when the agent is closing: what is to be acknowledged goes out first.
+    pub(crate) closing: watch::Receiver<bool>,
+}
+
+impl DeliverLink {
+    /// Runs until the stream or the connection ends. Waits for the first subscription before it opens a stream.
+    pub(crate) async fn run(self, connection: quinn::Connection) -> StreamEnd {
+        let mut wanted = self.inbox.wanted.subscribe();
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            _ = wanted.wait_for(|wanted| *wanted) => {},
+            // Nothing was ever delivered, so nothing is to be acknowledged.
+            _ = closing.wait_for(|closing| *closing) => return StreamEnd::Ended,
+        }
+        if self.inbox.sender().is_none() {
+            return self.rest().await;
+        }
+        let Ok((mut send, receive)) = connection.open_bi().await else { return StreamEnd::Ended };
+        let (stream, credit) = self.inbox.opened();
+        let mut frames = Vec::new();
+        StreamOpen { role: StreamRole::Deliver }.encode(&mut frames);
+        Subscribe { mailbox: self.inbox.me }.encode(&mut frames);
+        encode_credit(&mut frames, credit);
+        if let Err(end) = stream::write(&mut send, frames).await {
+            return end;
+        }
+        let (jobs, opened) = mpsc::channel(OPEN_JOBS_MAX);
+        // All three only move bytes and wait; the work is with the cryptographic workers.
+        let end = tokio::select! {
+            end = self.write(send) => end,
+            end = self.read(receive, jobs) => end,
+            end = self.present(opened, stream) => end,
+        };
+        if self.inbox.sender().is_none() { self.rest().await } else { end }
+    }
+
+    /// Receiving is over for good, because another connection of this agent took over or because the node refused it.
+    /// The connection stays: sending still works.
+    async fn rest(&self) -> StreamEnd {
+        // An error means that the agent is gone.
+        let _ = self.closing.clone().wait_for(|closing| *closing).await;
+        StreamEnd::Ended
+    }
+
+    async fn write(&self, mut send: SendStream) -> StreamEnd {
+        let mut closing = self.closing.clone();
+        loop {
+            let last = tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => true,
+                () = self.inbox.changed.notified() => false,
+            };
+            // The application's turn is not over when its first acknowledgement wakes this: let it finish.
+            yield_now().await;
+            let (acks, credit) = self.inbox.take_outgoing();
+            let mut frames = Vec::new();
+            for sequences in acks.chunks(CONSUMER_ACK_SEQUENCES_MAX) {
+                ConsumerAck { sequences: sequences.to_vec() }.encode(&mut frames);
+            }
+            credit.into_iter().for_each(|credit| encode_credit(&mut frames, credit));
+            if !frames.is_empty()
+                && let Err(end) = stream::write(&mut send, frames).await
+            {
+                return end;
+            }
+            if last {
+                // Resolves when the node has everything, or is gone.
+                let stopped = send.stopped();
+                if send.finish().is_ok() {
+                    let _ = stopped.await;
+                }
+                return StreamEnd::Ended;
+            }
+        }
+    }
+
+    async fn read(&self, mut receive: RecvStream, jobs: mpsc::Sender<JoinHandle<Vec<Verdict>>>) -> StreamEnd {
+        let mut header: Option<Arc<SignedHeader>> = None;
+        loop {
+            let frame = match stream::read_frame(&mut receive).await {
+                Ok(frame) => frame,
+                Err(end) => return end,
+            };
+            match frame.frame_type {
+                FrameType::Deliver => {}
+                FrameType::Subscribed => match Subscribed::parse(&frame.body) {
+                    Ok(subscribed) => {
+                        tracing::debug!(queued_messages = subscribed.queued_messages, "subscribed");
+                        continue;
+                    }
+                    Err(code) => return StreamEnd::Broken(code),
+                },
+                FrameType::Reject => match self.refused(&frame.body) {
+                    Some(end) => return end,
+                    None => continue,
+                },
+                _ => return StreamEnd::Broken(RejectCode::FrameUnexpected),
+            }
+            let deliver = match Deliver::parse(&frame.body) {
+                Ok(deliver) => deliver,
+                Err(code) => return StreamEnd::Broken(code),
+            };
+            self.inbox.counters.received.add(deliver.messages.len());
+            if let Some(batch) = deliver.batch_header {
+                let identity = self.directory.lookup(batch.sender(), batch.key_record_version()).await;
+                header = Some(Arc::new(SignedHeader::new(frame.body.clone(), identity)));
+            }
+            let Some(header) = header.clone() else { return StreamEnd::Broken(RejectCode::FrameUnexpected) };
+            let (opener, body, messages) = (Arc::clone(&self.opener), frame.body.clone(), deliver.messages);
+            let job = tokio::spawn(offload(move || {
+                let open = |span: DeliveredSpan| {
+                    let verdict = opener.open(&header, &body, &span);
+                    (span, verdict)
+                };
+                messages.into_iter().map(open).collect()
+            }));
+            if jobs.send(job).await.is_err() {
+                return StreamEnd::Ended;
+            }
+        }
+    }
+
+    /// A Reject frame on the deliver stream: whether the stream ends with it.
+    fn refused(&self, body: &[u8]) -> Option<StreamEnd> {
+        let refusal = match stream::refusal(body) {
+            Ok(refusal) => refusal,
+            Err(end) => return Some(end),
+        };
+        match refusal.code {
+            // It was settled meanwhile: an acknowledgement that crossed with a redelivery.
+            Ok(RejectCode::UnknownDelivery) => None,
+            Ok(code) if code.is_retryable() => Some(StreamEnd::Broken(code)),
+            code => {
+                self.inbox.end(match code {
+                    Ok(RejectCode::SubscriptionReplaced) => ReceiveError::Replaced,
+                    Ok(code) => ReceiveError::Refused(code),
+                    Err(_) => ReceiveError::Refused(RejectCode::FrameUnexpected),
+                });
+                Some(StreamEnd::Ended)
+            }
+        }
+    }
+
+    /// Hands verdicts to the application in the order in which the messages came.
+    async fn present(&self, mut opened: mpsc::Receiver<JoinHandle<Vec<Verdict>>>, stream: u64) -> StreamEnd {
+        while let Some(job) = opened.recv().await {
+            for (span, verdict) in job.await.expect("opening a message does not panic") {
+                match verdict {
+                    Ok(message) => {
+                        let Some(delivery) = self.inbox.present(message, &span, stream) else { continue };
+                        let Some(queue) = self.inbox.sender() else { return StreamEnd::Ended };
+                        if queue.send(delivery).await.is_err() {
+                            return StreamEnd::Ended;
+                        }
+                    }
+                    Err(refused) => self.inbox.refuse(refused, &span, stream),
+                }
+            }
+        }
+        StreamEnd::Ended
+    }
+}
+
+fn encode_credit(frames: &mut Vec<u8>, credit: Credit) {
+    if credit.messages > 0 || credit.bytes > 0 {
+        credit.encode(frames);
+    }
+}

@@ -1,0 +1,144 @@
+//! From a Deliver frame to payloads: everything is verified again, nothing that the node says is taken on trust.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
+use creto_crypto_accel::seal::message_key;
+use creto_crypto_accel::verify::{Item, RootCache};
+use creto_envelope::deliver::DeliveredSpan;
+use creto_envelope::envelope::nonce;
+use creto_envelope::{AgentId, BatchHeaderView, EnvelopeView, Kind, MessageId, Priority, RejectCode};
+
+use crate::directory::{Identity, lookup_code};
+use crate::error::LookupError;
+use crate::keys::AgentKeys;
+use crate::limits::ROOTS_CACHED;
+use crate::stats::UNPOISONED;
+
+/// Verifies and opens what is addressed to one agent.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    keys: Arc<AgentKeys>,
+    roots: Mutex<RootCache>,
+}
+
+/// A batch header as it came, with the record of its sender; its verdict is made once.
+#[derive(Debug)]
+pub(crate) struct SignedHeader {
+    /// The frame that the header came in: it starts eight bytes into it.
+    frame: Bytes,
+    identity: Result<Arc<Identity>, LookupError>,
+    verdict: OnceLock<Result<(), RejectCode>>,
+}
+
+/// Where the batch header stands in the body of a Deliver frame.
+const HEADER_OFFSET: usize = 8;
+
+impl SignedHeader {
+    /// `frame` is the body of a Deliver frame that was parsed and carries a header.
+    pub(crate) fn new(frame: Bytes, identity: Result<Arc<Identity>, LookupError>) -> Self {
+        Self { frame, identity, verdict: OnceLock::new() }
+    }
+
+    fn view(&self) -> BatchHeaderView<'_> {
+        BatchHeaderView::parse(&self.frame[HEADER_OFFSET..]).expect("the frame was parsed when it came")
+    }
+}
+
+/// A message that holds in every respect.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) message_id: MessageId,
+    pub(crate) correlation_id: MessageId,
+    pub(crate) kind: Kind,
+    pub(crate) priority: Priority,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) payload: Bytes,
+}
+
+/// A message that does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) code: RejectCode,
+    /// As the envelope claims, when it could be read.
+    pub(crate) from: AgentId,
+    pub(crate) message_id: MessageId,
+}
+
+impl Opener {
+    pub(crate) fn new(keys: Arc<AgentKeys>) -> Self {
+        Self { keys, roots: Mutex::new(RootCache::new(ROOTS_CACHED)) }
+    }
+
+    /// Verifies and opens one message of the frame `body`.
+    pub(crate) fn open(&self, header: &SignedHeader, body: &[u8], span: &DeliveredSpan) -> Result<Opened, Refused> {
+        let refused = |code| Refused { code, from: AgentId::ZERO, message_id: MessageId::ZERO };
+        let envelope = EnvelopeView::parse(&body[span.envelope.clone()]).map_err(refused)?;
+        self.open_envelope(header, &envelope, span).map_err(|code| Refused {
+            code,
+            from: envelope.sender(),
+            message_id: envelope.message_id(),
+        })
+    }
+
+    fn open_envelope(
+        &self,
+        header: &SignedHeader,
+        envelope: &EnvelopeView<'_>,
+        span: &DeliveredSpan,
+    ) -> Result<Opened, RejectCode> {
+        let identity = header.identity.as_ref().map_err(lookup_code)?;
+        self.verdict(header, identity)?;
+        let batch = header.view();
+        let leaf = leaf_hash(&span.salt, envelope.as_bytes());
+        let root = root_from_path(leaf, span.leaf_index, batch.tree_size(), &span.path);
+        if root.is_err() || root.is_ok_and(|root| root != *batch.root()) {
+            return Err(RejectCode::BatchRoot);
+        }
+        if envelope.sender() != batch.sender() {
+            return Err(RejectCode::SenderMismatch);
+        }
+        if envelope.recipient() != self.keys.id() {
+            return Err(RejectCode::NotMailboxOwner);
+        }
+        let secret_key = self.keys.opening(envelope.key_id()).ok_or(RejectCode::UnknownRecipientKey)?;
+        let secret = secret_key.decapsulate(envelope.wrapped_key()).map_err(|_| RejectCode::EnvelopeSeal)?;
+        let head = envelope.header();
+        let payload = message_key(&secret, envelope.header_bytes())
+            .open(&nonce(head.counter.to_native()), envelope.header_bytes(), envelope.payload())
+            .map_err(|_| RejectCode::EnvelopeSeal)?;
+        Ok(Opened {
+            identity: Arc::clone(identity),
+            message_id: envelope.message_id(),
+            correlation_id: MessageId(head.correlation_id),
+            kind: envelope.kind(),
+            priority: envelope.priority(),
+            timestamp_ms: head.timestamp_ms.to_native(),
+            payload: Bytes::from(payload),
+        })
+    }
+
+    /// The verdict on the header's signatures: made once per header, remembered over connections.
+    fn verdict(&self, header: &SignedHeader, identity: &Identity) -> Result<(), RejectCode> {
+        *header.verdict.get_or_init(|| {
+            let batch = header.view();
+            let signed_at_ms = batch.signed_at_ms();
+            if signed_at_ms < identity.record.valid_from_ms {
+                return Err(RejectCode::KeyNotYetValid);
+            }
+            if signed_at_ms >= identity.record.valid_until_ms {
+                return Err(RejectCode::KeyExpired);
+            }
+            let statement = batch.statement().to_bytes();
+            let item = Item {
+                keys: &identity.signing,
+                statement: &statement,
+                ed25519: batch.ed25519(),
+                ml_dsa_65: batch.ml_dsa_65(),
+            };
+            self.roots.lock().expect(UNPOISONED).verify(&item).map_err(|_| RejectCode::BadSignature)
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! Sending: from `submit` to the answer. [`outbox`] decides, this task carries out.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use creto_envelope::control::LoginAccepted;
+use creto_envelope::submit::SubmitAck;
+use creto_envelope::{Kind, MessageId, Priority, RejectCode};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::clock::{self, Clock};
+use crate::directory::Directory;
+use crate::error::{ConnectError, SendError};
+use crate::keys::AgentKeys;
+use crate::stats::Counters;
+use crate::worker::offload;
+
+pub(crate) mod batcher;
+pub(crate) mod outbox;
+pub(crate) mod seal;
+
+use outbox::{Answered, Message, Outbox, SealedBatch};
+
+/// How a message is sent. `SendOptions::default()` is the usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendOptions {
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long it may wait for its recipient, to the second; `None` means the mailbox's own limit.
+    pub ttl: Option<Duration>,
+    /// Ties a response to its request.
+    pub correlation_id: Option<MessageId>,
+    /// What it is for.
+    pub kind: Kind,
+    /// How long the caller waits for the answer; `None` means until there is one. When it passes, the answer is
+    /// [`SendError::TimedOut`], and the message may still be accepted.
+    pub deadline: Option<Duration>,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        Self { priority: Priority::Normal, ttl: None, correlation_id: None, kind: Kind::Direct, deadline: None }
+    }
+}
+
+/// Proof that the node has a message on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Which message.
+    pub message_id: MessageId,
+    /// The node had it already: it was accepted on a connection that broke before the answer came.
+    pub was_duplicate: bool,
+}
+
+/// The answer to a message that was submitted. Resolves when the message is durable or refused for good.
+///
+/// The message is on its way whether or not this is awaited; dropping it only drops the answer.
+#[derive(Debug)]
+#[must_use = "without the answer nobody knows whether the message is durable"]
+pub struct PendingSend {
+    message_id: MessageId,
+    answer: oneshot::Receiver<Result<Receipt, SendError>>,
+    deadline: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+impl PendingSend {
+    pub(crate) fn new(
+        message_id: MessageId,
+        answer: oneshot::Receiver<Result<Receipt, SendError>>,
+        deadline: Option<(Duration, Instant)>,
+    ) -> Self {
+        let deadline = deadline.map(|(after, at)| (after, Box::pin(sleep_until(at))));
+        Self { message_id, answer, deadline }
+    }
+
+    /// The message's id: the same over every resend.
+    #[must_use]
+    pub fn message_id(&self) -> MessageId {
+        self.message_id
+    }
+}
+
+impl Future for PendingSend {
+    type Output = Result<Receipt, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(context) {
+            return Poll::Ready(answer.unwrap_or(Err(SendError::Closed)));
+        }
+        let message_id = self.message_id;
+        let Some((after, sleep)) = &mut self.deadline else { return Poll::Pending };
+        let after = *after;
+        sleep.as_mut().poll(context).map(|()| Err(SendError::TimedOut { message_id, after }))
+    }
+}
+
+/// What happens to the sender.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A connection is there; whole frames for its submit stream go into `frames`.
+    Connected { accepted: LoginAccepted, frames: mpsc::Sender<Vec<u8>> },
+    /// The node answered batches.
+    Acknowledged(SubmitAck),
+    /// The node asks for a pause.
+    Pause(Duration),
+    /// The connection is gone, and all of its acknowledgements came before this.
+    Lost,
+    /// There will be no connection any more.
+    GiveUp(ConnectError),
+}
+
+/// The task that owns the outbox.
+pub(crate) struct Sender {
+    pub(crate) keys: Arc<AgentKeys>,
+    pub(crate) outbox: Outbox,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) messages: mpsc::Receiver<Message>,
+    pub(crate) events: mpsc::Receiver<Event>,
+}
+
+const MESSAGES_PER_TURN: usize = 256;
+
+impl Sender {
+    /// Runs until every handle to the agent is gone and the driver has stopped.
+    pub(crate) async fn run(mut self) {
+        let mut frames: Option<mpsc::Sender<Vec<u8>>> = None;
+        let mut jobs: JoinSet<SealedBatch> = JoinSet::new();
+        let mut given_up: Option<ConnectError> = None;
+        let mut arrived = Vec::with_capacity(MESSAGES_PER_TURN);
+        let mut open = true;
+        loop {
+            self.start_jobs(&mut jobs);
+            let unwritten = self.write(frames.as_ref());
+            let deadline_us = self.outbox.deadline_us(self.clock.now_us());
+            tokio::select! {
+                biased;
+                event = self.events.recv() => match event {
+                    Some(event) => self.on(event, &mut frames, &mut given_up),
+                    None => break,
+                },
+                Some(batch) = jobs.join_next() => {
+                    self.outbox.sealed(batch.expect("sealing a batch does not panic"));
+                    if let Some(error) = &given_up {
+                        self.give_up(error);
+                    }
+                },
+                () = has_place(frames.as_ref()), if unwritten => {},
+                count = self.messages.recv_many(&mut arrived, MESSAGES_PER_TURN), if open => {
+                    // Without a handle nothing more comes; what was submitted goes out until the driver stops.
+                    open = count > 0;
+                    for message in arrived.drain(..) {
+                        match &given_up {
+                            None => self.outbox.push(message),
+                            Some(error) => message.answer(Err(SendError::Disconnected(error.clone()))),
+                        }
+                    }
+                },
+                () = sleep_until(self.clock.at(deadline_us.unwrap_or_default())), if deadline_us.is_some() => {},
+            }
+        }
+    }
+
+    fn on(&mut self, event: Event, frames: &mut Option<mpsc::Sender<Vec<u8>>>, given_up: &mut Option<ConnectError>) {
+        match event {
+            Event::Connected { accepted, frames: new } => {
+                self.counters.resent.add(self.outbox.unanswered());
+                *frames = Some(new);
+                self.outbox.connected(&accepted);
+            }
+            Event::Acknowledged(ack) => {
+                let mut answers = Vec::new();
+                if let Err(code) = self.outbox.acknowledged(&ack, self.clock.now_us(), &mut answers) {
+                    // Dropping the writer's queue ends the connection; a new one starts from known ground.
+                    tracing::warn!(%code, "the node acknowledged what was never sent");
+                    *frames = None;
+                }
+                answers.into_iter().for_each(|answered| self.answer(answered));
+            }
+            Event::Pause(pause) => {
+                let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+                self.outbox.pause(self.clock.now_us().saturating_add(pause_us));
+            }
+            Event::Lost => {
+                *frames = None;
+                self.outbox.lost();
+            }
+            Event::GiveUp(error) => {
+                self.give_up(&error);
+                *given_up = Some(error);
+            }
+        }
+    }
+
+    fn answer(&self, Answered { message, answer }: Answered) {
+        match &answer {
+            Ok(receipt) => {
+                self.counters.acknowledged.add(1);
+                self.counters.acknowledged_again.add(usize::from(receipt.was_duplicate));
+            }
+            Err(SendError::Refused { code, .. }) => {
+                self.counters.refused(code.as_u16());
+                if *code == RejectCode::UnknownRecipientKey {
+                    self.directory.forget_current(message.recipient);
+                }
+            }
+            Err(SendError::RefusedWith { code, .. }) => self.counters.refused(*code),
+            Err(_) => {}
+        }
+        message.answer(answer);
+    }
+
+    fn give_up(&mut self, error: &ConnectError) {
+        let answer = match error {
+            ConnectError::Closed => SendError::Closed,
+            error => SendError::Disconnected(error.clone()),
+        };
+        self.outbox.give_up().into_iter().for_each(|message| message.answer(Err(answer.clone())));
+    }
+
+    fn start_jobs(&mut self, jobs: &mut JoinSet<SealedBatch>) {
+        while let Some(job) = self.outbox.next_job(self.clock.now_us()) {
+            let keys = Arc::clone(&self.keys);
+            jobs.spawn(offload(move || {
+                let salts = job.messages.iter().map(|_| clock::random()).collect();
+                seal::seal_batch(&keys, job, salts, clock::now_ms())
+            }));
+        }
+    }
+
+    /// Hands frames to the writer; true if there are more than it takes now.
+    fn write(&mut self, frames: Option<&mpsc::Sender<Vec<u8>>>) -> bool {
+        let Some(frames) = frames else { return false };
+        loop {
+            let place = match frames.try_reserve() {
+                Ok(place) => place,
+                // A closed queue means that the connection is going; `Lost` will say so.
+                Err(error) => return matches!(error, mpsc::error::TrySendError::Full(())),
+            };
+            let Some(frame) = self.outbox.next_frame() else { return false };
+            self.counters.batches.add(1);
+            place.send(frame);
+        }
+    }
+}
+
+/// Waits until the writer takes a frame.
+async fn has_place(frames: Option<&mpsc::Sender<Vec<u8>>>) {
+    match frames {
+        // When it is closed, `Lost` comes.
+        Some(frames) => {
+            if frames.reserve().await.is_err() {
+                pending::<()>().await;
+            }
+        }
+        None => pending().await,
+    }
+}

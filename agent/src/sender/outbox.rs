@@ -1,0 +1,388 @@
+//! Every message between `submit` and its answer, as a state machine: no IO, time is an argument.
+//!
+//! ```text
+//!             next_job            sealed + next_frame            answered
+//! waiting ----------------> sealing ----------------> in flight ----------> answer
+//!    ^                         |                         |
+//!    +---- refused for now ----+--- connection lost -----+
+//! ```
+//!
+//! Messages keep the order number that they got when they were submitted. Whatever goes back to `waiting` goes back to
+//! its old place, so messages to one recipient leave in the order in which they were submitted, also over a reconnect.
+//! A message that the node refuses for now holds back the later ones to the same recipient; those that are in flight
+//! already may pass it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use creto_envelope::batch::{BATCH_HEADER_BYTES, encode_signed_batch};
+use creto_envelope::control::LoginAccepted;
+use creto_envelope::envelope::EnvelopeHeader;
+use creto_envelope::submit::{SubmitAck, WHOLE_BATCH};
+use creto_envelope::{AgentId, BatchHeader, MessageId, RejectCode};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::Receipt;
+use super::batcher::{BatchLimits, Cut, cut};
+use crate::backoff::pause;
+use crate::directory::Identity;
+use crate::error::SendError;
+use crate::limits::{REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, SEAL_JOBS_MAX};
+
+/// A message on its way.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) id: MessageId,
+    pub(crate) recipient: AgentId,
+    pub(crate) envelope_bytes: usize,
+    pub(crate) content: Content,
+    pub(crate) ticket: Ticket,
+    /// When it was submitted; a batch ages with its oldest message.
+    pub(crate) came_us: u64,
+    /// Until when the node may refuse it for now.
+    pub(crate) retry_until_us: u64,
+    /// Connections on which it was sent.
+    sent: u32,
+    /// How often the node refused it for now.
+    refusals: u32,
+    /// Its place: counted up with every submit.
+    order: u64,
+}
+
+/// A message's bytes, before and after it was sealed.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// To be sealed to the recipient.
+    Plain { header: Box<EnvelopeHeader>, recipient: Arc<Identity>, payload: Bytes },
+    /// The envelope: from now on its bytes never change.
+    Sealed(Bytes),
+}
+
+/// Who waits for the answer, and the places that the message takes until then.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) reply: oneshot::Sender<Result<Receipt, SendError>>,
+    pub(crate) _places: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
+impl Message {
+    pub(crate) fn new(
+        id: MessageId,
+        recipient: AgentId,
+        envelope_bytes: usize,
+        content: Content,
+        ticket: Ticket,
+        came_us: u64,
+        retry_for_us: u64,
+    ) -> Self {
+        Self {
+            id,
+            recipient,
+            envelope_bytes,
+            content,
+            ticket,
+            came_us,
+            retry_until_us: came_us.saturating_add(retry_for_us),
+            sent: 0,
+            refusals: 0,
+            order: 0,
+        }
+    }
+
+    /// Ends the message's way.
+    pub(crate) fn answer(self, answer: Result<Receipt, SendError>) {
+        // Nobody waits when the caller dropped its future; the message was on its way all the same.
+        let _ = self.ticket.reply.send(answer);
+    }
+}
+
+/// Messages to seal and sign as one batch.
+#[derive(Debug)]
+pub(crate) struct SealJob {
+    pub(crate) number: u64,
+    pub(crate) messages: Vec<Message>,
+}
+
+/// A batch that is sealed and signed.
+#[derive(Debug)]
+pub(crate) struct SealedBatch {
+    pub(crate) number: u64,
+    pub(crate) header: BatchHeader,
+    pub(crate) salts: Vec<[u8; 16]>,
+    pub(crate) messages: Vec<Message>,
+}
+
+/// What came of a message.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) message: Message,
+    pub(crate) answer: Result<Receipt, SendError>,
+}
+
+#[derive(Debug)]
+struct Sealing {
+    number: u64,
+    message_count: usize,
+    done: Option<SealedBatch>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    sequence: u64,
+    messages: Vec<Message>,
+    /// Results that were listed before the batch was answered, by index.
+    results: BTreeMap<u32, u16>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    limits: BatchLimits,
+    link: Option<Link>,
+    waiting: BTreeMap<u64, Message>,
+    /// Recipients for whom the node refuses messages for now, and until when they are left alone.
+    stalled: BTreeMap<AgentId, u64>,
+    sealing: VecDeque<Sealing>,
+    in_flight: VecDeque<InFlight>,
+    in_flight_messages: usize,
+    next_order: u64,
+    next_job: u64,
+    /// The connection is new: what was sealed or in flight on the old one goes back to its place first.
+    recover: bool,
+    paused_until_us: u64,
+}
+
+#[derive(Debug)]
+struct Link {
+    limits: BatchLimits,
+    in_flight_messages_max: usize,
+    next_sequence: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(limits: BatchLimits) -> Self {
+        Self {
+            limits,
+            link: None,
+            waiting: BTreeMap::new(),
+            stalled: BTreeMap::new(),
+            sealing: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            in_flight_messages: 0,
+            next_order: 0,
+            next_job: 0,
+            recover: false,
+            paused_until_us: 0,
+        }
+    }
+
+    /// A message was submitted.
+    pub(crate) fn push(&mut self, mut message: Message) {
+        message.order = self.next_order;
+        self.next_order += 1;
+        self.waiting.insert(message.order, message);
+    }
+
+    /// A connection is there, with these bounds.
+    pub(crate) fn connected(&mut self, accepted: &LoginAccepted) {
+        assert!(self.link.is_none(), "one connection at a time");
+        let limits = BatchLimits {
+            messages: self.limits.messages.min(accepted.batch_messages_max as usize).max(1),
+            bytes: self.limits.bytes.min((accepted.batch_bytes_max as usize).saturating_sub(BATCH_HEADER_BYTES)),
+            age_us: self.limits.age_us,
+        };
+        let in_flight_messages_max = (accepted.in_flight_messages_max as usize).max(1);
+        self.link = Some(Link { limits, in_flight_messages_max, next_sequence: 1 });
+        self.recover_if_due();
+    }
+
+    /// The connection is gone; nobody knows what became of what was in flight.
+    pub(crate) fn lost(&mut self) {
+        self.link = None;
+        self.recover = true;
+        self.paused_until_us = 0;
+    }
+
+    /// The node asks for a pause.
+    pub(crate) fn pause(&mut self, until_us: u64) {
+        self.paused_until_us = self.paused_until_us.max(until_us);
+    }
+
+    /// The next batch to seal and sign, if one is due.
+    pub(crate) fn next_job(&mut self, now_us: u64) -> Option<SealJob> {
+        let Cut::Now(count) = self.cut(now_us) else { return None };
+        let stalled = &self.stalled;
+        let orders: Vec<u64> = self
+            .waiting
+            .values()
+            .filter(|m| !stalled.contains_key(&m.recipient))
+            .map(|m| m.order)
+            .take(count)
+            .collect();
+        let take = |order| self.waiting.remove(&order).expect("the order was read from the map just now");
+        let messages: Vec<Message> = orders.into_iter().map(take).collect();
+        let number = self.next_job;
+        self.next_job += 1;
+        self.sealing.push_back(Sealing { number, message_count: messages.len(), done: None });
+        Some(SealJob { number, messages })
+    }
+
+    /// When [`next_job`](Self::next_job) should be asked again, if nothing else happens.
+    pub(crate) fn deadline_us(&mut self, now_us: u64) -> Option<u64> {
+        let stalled_until = self.stalled.values().min().copied();
+        match self.cut(now_us) {
+            Cut::At(at) => Some(stalled_until.map_or(at, |until| at.min(until))),
+            Cut::Empty | Cut::Now(_) => {
+                let paused = (self.paused_until_us > now_us).then_some(self.paused_until_us);
+                [stalled_until, paused].into_iter().flatten().min()
+            }
+        }
+    }
+
+    fn cut(&mut self, now_us: u64) -> Cut {
+        self.stalled.retain(|_, until_us| *until_us > now_us);
+        let Some(link) = &self.link else { return Cut::Empty };
+        if self.recover || self.paused_until_us > now_us || self.sealing.len() >= SEAL_JOBS_MAX {
+            return Cut::Empty;
+        }
+        let under_way = self.in_flight_messages + self.sealing.iter().map(|s| s.message_count).sum::<usize>();
+        let room = link.in_flight_messages_max.saturating_sub(under_way).min(link.limits.messages);
+        if room == 0 {
+            return Cut::Empty;
+        }
+        let limits = BatchLimits { messages: room, ..link.limits };
+        let waiting = self
+            .waiting
+            .values()
+            .filter(|message| !self.stalled.contains_key(&message.recipient))
+            .map(|message| (message.envelope_bytes, message.came_us));
+        cut(&limits, waiting, under_way == 0, now_us)
+    }
+
+    /// A batch was sealed and signed.
+    pub(crate) fn sealed(&mut self, batch: SealedBatch) {
+        let place = self.sealing.iter_mut().find(|sealing| sealing.number == batch.number);
+        place.expect("every job was given out by next_job").done = Some(batch);
+        self.recover_if_due();
+    }
+
+    /// The next SignedBatch frame to write, in the order in which the jobs were given out.
+    pub(crate) fn next_frame(&mut self) -> Option<Vec<u8>> {
+        if self.recover {
+            return None;
+        }
+        let link = self.link.as_mut()?;
+        self.sealing.front()?.done.as_ref()?;
+        let batch = self.sealing.pop_front()?.done?;
+        let mut messages = batch.messages;
+        let mut frame = Vec::new();
+        let entries = batch.salts.iter().zip(&messages).map(|(salt, message)| (salt, message.sealed_bytes()));
+        encode_signed_batch(&mut frame, link.next_sequence, &batch.header, entries)
+            .expect("the limits of batches are below those of the wire");
+        messages.iter_mut().for_each(|message| message.sent += 1);
+        self.in_flight_messages += messages.len();
+        self.in_flight.push_back(InFlight { sequence: link.next_sequence, messages, results: BTreeMap::new() });
+        link.next_sequence += 1;
+        Some(frame)
+    }
+
+    /// The node answered. Appends what is settled to `answers`; what is refused for now goes back to wait.
+    ///
+    /// # Errors
+    /// When the acknowledgement does not fit what was sent: the connection is of no use any more.
+    pub(crate) fn acknowledged(
+        &mut self,
+        ack: &SubmitAck,
+        now_us: u64,
+        answers: &mut Vec<Answered>,
+    ) -> Result<(), RejectCode> {
+        let link = self.link.as_ref().ok_or(RejectCode::FrameUnexpected)?;
+        if ack.through_sequence >= link.next_sequence {
+            return Err(RejectCode::BatchSequence);
+        }
+        for result in &ack.results {
+            let first = self.in_flight.front().map_or(u64::MAX, |batch| batch.sequence);
+            let at = usize::try_from(result.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+            let batch = self.in_flight.get_mut(at).ok_or(RejectCode::BatchSequence)?;
+            if result.index != WHOLE_BATCH && result.index as usize >= batch.messages.len() {
+                return Err(RejectCode::BatchSequence);
+            }
+            batch.results.insert(result.index, result.code);
+        }
+        while self.in_flight.front().is_some_and(|batch| batch.sequence <= ack.through_sequence) {
+            let batch = self.in_flight.pop_front().expect("the front was looked at just now");
+            self.in_flight_messages -= batch.messages.len();
+            for (index, message) in (0_u32..).zip(batch.messages) {
+                let code = batch.results.get(&index).or_else(|| batch.results.get(&WHOLE_BATCH));
+                self.settle(message, code.copied(), now_us, answers);
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, mut message: Message, code: Option<u16>, now_us: u64, answers: &mut Vec<Answered>) {
+        let message_id = message.id;
+        let answer = match code.map(|code| RejectCode::from_u16(code).ok_or(code)) {
+            None => Ok(Receipt { message_id, was_duplicate: false }),
+            Some(Ok(RejectCode::Duplicate)) => Ok(Receipt { message_id, was_duplicate: true }),
+            // It went out on an earlier connection too: that one may have been accepted.
+            Some(Ok(RejectCode::OutsideDedupWindow)) if message.sent > 1 => Err(SendError::Unknown { message_id }),
+            Some(Ok(code)) if code.is_retryable() && now_us < message.retry_until_us => {
+                let pause = pause(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, message.refusals);
+                let until_us = now_us.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+                message.refusals += 1;
+                // It was refused, so the next time is as good as the first.
+                message.sent -= 1;
+                let stalled = self.stalled.entry(message.recipient).or_default();
+                *stalled = until_us.max(*stalled);
+                self.waiting.insert(message.order, message);
+                return;
+            }
+            Some(Ok(code)) => Err(SendError::Refused { code, message_id }),
+            Some(Err(code)) => Err(SendError::RefusedWith { code, message_id }),
+        };
+        answers.push(Answered { message, answer });
+    }
+
+    /// On a new connection: once no worker holds a batch any more, everything unanswered goes back to its place.
+    fn recover_if_due(&mut self) {
+        if !self.recover || self.link.is_none() || self.sealing.iter().any(|sealing| sealing.done.is_none()) {
+            return;
+        }
+        self.recover = false;
+        let sent = self.in_flight.drain(..).flat_map(|batch| batch.messages);
+        let sealed = self.sealing.drain(..).filter_map(|sealing| sealing.done).flat_map(|batch| batch.messages);
+        for message in sent.chain(sealed) {
+            self.waiting.insert(message.order, message);
+        }
+        self.in_flight_messages = 0;
+    }
+
+    /// Messages that were on a connection and come again on the next one.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.in_flight_messages
+    }
+
+    /// Takes out every message that no worker holds, to tell its caller that there will be no answer.
+    pub(crate) fn give_up(&mut self) -> Vec<Message> {
+        let sealed = self.sealing.iter_mut().filter_map(|sealing| sealing.done.take());
+        let mut all: Vec<Message> = sealed.flat_map(|batch| batch.messages).collect();
+        all.extend(self.in_flight.drain(..).flat_map(|batch| batch.messages));
+        all.extend(std::mem::take(&mut self.waiting).into_values());
+        self.in_flight_messages = 0;
+        all
+    }
+}
+
+impl Message {
+    fn sealed_bytes(&self) -> &[u8] {
+        match &self.content {
+            Content::Sealed(envelope) => envelope,
+            Content::Plain { .. } => panic!("a batch is sealed before it is written"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What an agent did, counted.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use creto_envelope::RejectCode;
+
+/// Counters of an agent since it connected. They only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages given to `send`, `submit` or `send_many`.
+    pub submitted: u64,
+    /// Messages that the node has acknowledged as durable.
+    pub acknowledged: u64,
+    /// Of those, messages that it had already: sent again after a lost connection.
+    pub acknowledged_again: u64,
+    /// Messages that the node refused for good, by code.
+    pub refused: BTreeMap<u16, u64>,
+    /// Messages sent again, because the connection broke or because the node refused them for now.
+    pub resent: u64,
+    /// Signed batches sent.
+    pub batches: u64,
+    /// Messages that came from the node, in whatever state.
+    pub received: u64,
+    /// Messages that were verified and opened.
+    pub verified: u64,
+    /// Messages handed to the application. Each counts once, however often it came.
+    pub delivered: u64,
+    /// Messages that the application had, or holds, already: hidden from it.
+    pub duplicates_hidden: u64,
+    /// Messages that the application has acknowledged.
+    pub consumer_acknowledged: u64,
+    /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
+    pub rejected: BTreeMap<RejectCode, u64>,
+    /// Incidents that nobody read in time; each is in `rejected` too.
+    pub incidents_dropped: u64,
+    /// Connections that were made after the first.
+    pub reconnects: u64,
+    /// Key records asked for.
+    pub key_record_lookups: u64,
+}
+
+impl Stats {
+    /// Messages that the node refused for good, whatever the code.
+    #[must_use]
+    pub fn refused_total(&self) -> u64 {
+        self.refused.values().sum()
+    }
+
+    /// Received messages that could not be verified or opened, whatever the code.
+    #[must_use]
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.values().sum()
+    }
+}
+
+macro_rules! counters {
+    ($($name:ident),+ $(,)?) => {
+        /// The counters behind [`Stats`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $( pub(crate) $name: Counter, )+
+            refused: Mutex<BTreeMap<u16, u64>>,
+            rejected: Mutex<BTreeMap<RejectCode, u64>>,
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Stats {
+                Stats {
+                    $( $name: self.$name.get(), )+
+                    refused: self.refused.lock().expect(UNPOISONED).clone(),
+                    rejected: self.rejected.lock().expect(UNPOISONED).clone(),
+                }
+            }
+        }
+    };
+}
+
+counters!(
+    submitted,
+    acknowledged,
+    acknowledged_again,
+    resent,
+    batches,
+    received,
+    verified,
+    delivered,
+    duplicates_hidden,
+    consumer_acknowledged,
+    incidents_dropped,
+    reconnects,
+    key_record_lookups,
+);
+
+pub(crate) const UNPOISONED: &str = "no code panics while it holds this lock";
+
+impl Counters {
+    pub(crate) fn refused(&self, code: u16) {
+        *self.refused.lock().expect(UNPOISONED).entry(code).or_default() += 1;
+    }
+
+    pub(crate) fn rejected(&self, code: RejectCode) {
+        *self.rejected.lock().expect(UNPOISONED).entry(code).or_default() += 1;
+    }
+}
+
+/// One counter. Relaxed: it orders nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: usize) {
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
