@@ -34,6 +34,21 @@ fn dependencies_point_one_way() {
 }
 
 #[test]
-fn links_lead_somewhere() {
-    check(documents::links_lead_somewhere);
+fn pure_crates_forbid_unsafe_code() {
+    check(source::pure_crates_forbid_unsafe_code);
+}
+
+#[test]
+fn architecture_names_every_crate() {
+    check(documents::architecture_names_every_crate);
+}
+
+#[test]
+fn architecture_names_what_exists() {
+    check(documents::architecture_names_what_exists);
+}
+
+#[test]
+fn the_protocol_page_lists_every_reject_code() {
+    check(xtask::rejects::the_protocol_page_lists_every_reject_code);
 }
