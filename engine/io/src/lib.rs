@@ -1,1 +1,39 @@
-//! creto-io.
+//! Where the node touches the machine: executors, sockets, disks, clocks, and rings between shards.
+//!
+//! Everything the node decides is in pure crates; this one carries it out. [`drive`] runs one shard: it turns what the
+//! kernel has into [`IoEvent`]s for a [`Machine`], and the machine's [`IoAction`]s into what the kernel does. With
+//! `engine/node` it is the only crate that names glommio, and a second driver could replace it behind the same contract.
+//!
+//! # The rules under which glommio 0.9 runs here
+//!
+//! Each was found by running into it; the soak test in `tests/soak.rs` holds them.
+//!
+//! - No task queue asks for latency and the preemption timer is an hour, or the executor can fall asleep with runnable
+//!   tasks ([`executor`]).
+//! - Every turn of a busy shard ends with `timer::sleep(Duration::ZERO)`: the reactor is only polled when the task queue
+//!   is empty, and disk completions would starve.
+//! - A parked shard always has a timer of at most 50 ms. It keeps the progress counter moving, so that the [`watchdog`]
+//!   needs no notion of "idle"; and should a wake-up ever be lost, it ends the harm.
+//! - Sockets are waited for through glommio (`peek_from`) and read and written through `quinn-udp` ([`socket`]).
+//! - Nothing is borrowed from a `RefCell` across an `.await`.
+
+mod clock;
+mod disk;
+mod driver;
+mod error;
+pub mod executor;
+pub mod limits;
+mod machine;
+mod park;
+pub mod probe;
+pub mod ring;
+pub mod socket;
+mod stats;
+pub mod watchdog;
+
+pub use clock::{Clock, Now};
+pub use disk::{DiskConfig, Durability};
+pub use driver::{DriverConfig, drive};
+pub use error::{DiskError, DriverError, ExecutorError};
+pub use machine::{ActionId, EncodeWrite, IoAction, IoEvent, Machine, Parcel, Source};
+pub use stats::{DriverStats, StatsReader};

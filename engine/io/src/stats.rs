@@ -1,0 +1,110 @@
+//! What a driver counts, readable from other threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use creto_net::NetStats;
+
+macro_rules! counters {
+    ($( $(#[doc = $doc:literal])+ $name:ident, )+) => {
+        /// What a shard's driver has counted since it started.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct DriverStats {
+            $( $(#[doc = $doc])+ pub $name: u64, )+
+        }
+
+        #[derive(Debug, Default)]
+        struct Shared {
+            $( $name: AtomicU64, )+
+        }
+
+        impl Shared {
+            fn store(&self, stats: &DriverStats) {
+                $( self.$name.store(stats.$name, Ordering::Relaxed); )+
+            }
+
+            fn load(&self) -> DriverStats {
+                DriverStats { $( $name: self.$name.load(Ordering::Relaxed), )+ }
+            }
+        }
+
+        impl DriverStats {
+            /// Every counter with its name, for exporters.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [ $( (stringify!($name), self.$name), )+ ].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Turns of the loop.
+    turns,
+    /// Times that the shard had nothing to do and waited.
+    parks,
+    /// Times that another shard or thread woke it.
+    woken,
+    /// Receive calls that brought something.
+    receives,
+    /// Bytes received from the socket.
+    bytes_received,
+    /// Datagrams that landed here and were forwarded to their owner.
+    datagrams_forwarded,
+    /// Datagrams that could not be forwarded because the ring was full; QUIC repeats them.
+    datagrams_dropped,
+    /// Send calls (one per GSO batch).
+    sends,
+    /// Bytes sent on the socket.
+    bytes_sent,
+    /// Times that the socket's send buffer was full.
+    sends_blocked,
+    /// Send calls that failed; QUIC repeats what was lost.
+    send_errors,
+    /// Items taken from rings.
+    items_received,
+    /// Items put into rings.
+    items_sent,
+    /// Items that found a ring full.
+    rings_full,
+    /// Disk writes made durable.
+    disk_writes,
+    /// Bytes of them.
+    disk_bytes_written,
+    /// Disk operations of any kind that failed.
+    disk_errors,
+    /// Microseconds that durable writes took, all together.
+    disk_write_us,
+    /// Open connections, now.
+    connections,
+    /// Handshakes completed.
+    handshakes_completed,
+    /// Handshakes refused, ignored or sent a Retry.
+    handshakes_deferred,
+    /// Frames received.
+    frames_received,
+}
+
+/// Reads a driver's counters from any thread. They are written once per turn, so they may be a turn old, and one read
+/// may mix two turns.
+#[derive(Clone, Debug, Default)]
+pub struct StatsReader(Arc<Shared>);
+
+impl StatsReader {
+    /// The counters.
+    pub fn read(&self) -> DriverStats {
+        self.0.load()
+    }
+
+    pub(crate) fn publish(&self, stats: &DriverStats) {
+        self.0.store(stats);
+    }
+}
+
+impl DriverStats {
+    pub(crate) fn take_net(&mut self, net: &NetStats, connections: usize) {
+        self.connections = connections as u64;
+        self.handshakes_completed = net.handshakes_completed;
+        self.handshakes_deferred = net.handshakes_refused + net.handshakes_ignored + net.handshakes_retried;
+        self.frames_received = net.frames_received;
+    }
+}

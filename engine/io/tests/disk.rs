@@ -1,0 +1,189 @@
+//! Segments through the whole driver: prepared, written, read back, recycled, shortened, deleted.
+#![allow(clippy::unwrap_used, reason = "a test's steps fail by panicking")]
+
+mod support;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use creto_io::probe::probe;
+use creto_io::{ActionId, DiskError, Durability, IoAction, IoEvent, Machine, Now};
+use support::{Block, Node, file_name};
+
+type Action = IoAction<Order, Block>;
+type Answer = (ActionId, Result<Option<Bytes>, DiskError>);
+
+enum Order {
+    Do(Box<Action>),
+    Stop,
+}
+
+/// Does what it is told and reports what came of it.
+struct Puppet {
+    actions: VecDeque<Action>,
+    answers: mpsc::Sender<Answer>,
+}
+
+impl Machine for Puppet {
+    type Item = Order;
+    type Write = Block;
+
+    fn on_event(&mut self, _now: Now, event: IoEvent<Order>) {
+        match event {
+            IoEvent::Item { item: Order::Do(action), .. } => self.actions.push_back(*action),
+            IoEvent::Item { item: Order::Stop, .. } => self.actions.push_back(IoAction::Halt),
+            IoEvent::DiskDone { id, result } => self.answers.send((id, result.map(|()| None))).unwrap(),
+            IoEvent::ReadDone { id, result } => self.answers.send((id, result.map(Some))).unwrap(),
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, _now: Now) {}
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn next_deadline_us(&self) -> Option<u64> {
+        None
+    }
+}
+
+struct Rig {
+    node: Node<Puppet>,
+    answers: mpsc::Receiver<Answer>,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (send, answers) = mpsc::channel();
+        let node = Node::start(folder.path(), 1, |_| Puppet { actions: VecDeque::new(), answers: send.clone() });
+        Self { node, answers, _folder: folder }
+    }
+
+    fn start(&self, action: Action) {
+        assert!(self.node.shards[0].port.send_item(Order::Do(Box::new(action))).is_ok());
+    }
+
+    fn answer(&self) -> Answer {
+        self.answers.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    /// Carries out one action and returns what came of it.
+    fn carry_out(&self, action: Action) -> Result<Option<Bytes>, DiskError> {
+        self.start(action);
+        self.answer().1
+    }
+
+    fn path(&self, segment: u64) -> PathBuf {
+        self.node.shards[0].folder.join(file_name(segment))
+    }
+
+    fn stop(self) {
+        self.node.stop(|| Order::Stop);
+    }
+}
+
+fn write(id: ActionId, segment: u64, offset: u64, fill: u8, bytes: usize) -> Action {
+    IoAction::Write { id, segment, offset, bytes, write: Block(vec![fill; bytes]) }
+}
+
+#[test]
+fn a_segment_is_made_written_read_recycled_and_deleted() {
+    let rig = Rig::new();
+    let bytes = 4 << 20;
+    assert_eq!(rig.carry_out(IoAction::Prepare { id: 1, segment: 7, bytes, recycle: None }), Ok(None));
+    assert_eq!(std::fs::metadata(rig.path(7)).unwrap().len(), bytes);
+    assert!(!rig.path(7).with_extension("new").exists());
+
+    assert_eq!(rig.carry_out(write(2, 7, 4_096, 0xab, 8_192)), Ok(None));
+    let on_disk = std::fs::read(rig.path(7)).unwrap();
+    assert!(on_disk[4_096..12_288].iter().all(|byte| *byte == 0xab));
+    assert!(on_disk[12_288..].iter().all(|byte| *byte == 0), "the rest is zeros");
+
+    // Not block-aligned: reads need not be.
+    let read = rig.carry_out(IoAction::Read { id: 3, segment: 7, offset: 4_090, bytes: 20 }).unwrap().unwrap();
+    assert_eq!(&read[..], &on_disk[4_090..4_110]);
+    assert_eq!(read.as_ptr() as usize % 8, 0);
+
+    assert_eq!(rig.carry_out(IoAction::Prepare { id: 4, segment: 8, bytes, recycle: Some(7) }), Ok(None));
+    assert!(!rig.path(7).exists());
+    assert_eq!(std::fs::read(rig.path(8)).unwrap(), on_disk, "a recycled file keeps its bytes");
+    assert_eq!(rig.carry_out(write(5, 8, 0, 0x11, 4_096)), Ok(None));
+    assert_eq!(std::fs::read(rig.path(8)).unwrap()[0], 0x11);
+
+    assert_eq!(rig.carry_out(IoAction::Shorten { id: 6, segment: 8, bytes: 4_096 }), Ok(None));
+    assert_eq!(std::fs::metadata(rig.path(8)).unwrap().len(), 4_096);
+    assert_eq!(rig.carry_out(IoAction::Delete { id: 7, segment: 8 }), Ok(None));
+    assert!(!rig.path(8).exists());
+    assert_eq!(rig.carry_out(IoAction::Delete { id: 8, segment: 8 }), Ok(None), "gone counts as deleted");
+    rig.stop();
+}
+
+#[test]
+fn a_segment_that_is_there_already_is_opened_and_one_that_is_not_is_an_error() {
+    let rig = Rig::new();
+    std::fs::write(rig.path(3), vec![1; 8_192]).unwrap();
+    assert_eq!(rig.carry_out(write(1, 3, 4_096, 9, 4_096)), Ok(None));
+    assert_eq!(std::fs::read(rig.path(3)).unwrap()[4_095..4_097], [1, 9]);
+    let missing = rig.carry_out(write(2, 99, 0, 9, 4_096));
+    assert!(matches!(missing, Err(DiskError::Io(_))), "{missing:?}");
+    let past_the_end = rig.carry_out(IoAction::Read { id: 3, segment: 3, offset: 8_000, bytes: 1_000 });
+    assert!(matches!(past_the_end, Err(DiskError::Io(_))), "{past_the_end:?}");
+    rig.stop();
+}
+
+#[test]
+fn many_operations_at_once_are_each_answered_once() {
+    let rig = Rig::new();
+    let prepare = IoAction::Prepare { id: 1_000, segment: 1, bytes: 4 << 20, recycle: None };
+    assert_eq!(rig.carry_out(prepare), Ok(None));
+    for round in 0..10u64 {
+        for n in 0..24 {
+            let id = round * 100 + n;
+            rig.start(write(id, 1, n * 65_536, u8::try_from(n).unwrap(), 65_536));
+        }
+        let mut answered: Vec<_> = (0..24).map(|_| rig.answer()).collect();
+        answered.sort_by_key(|(id, _)| *id);
+        for (n, (id, result)) in (0..24).zip(answered) {
+            assert_eq!((id, result), (round * 100 + n, Ok(None)));
+        }
+    }
+    let on_disk = std::fs::read(rig.path(1)).unwrap();
+    for n in 0..24usize {
+        assert!(on_disk[n * 65_536..(n + 1) * 65_536].iter().all(|byte| usize::from(*byte) == n));
+    }
+    rig.stop();
+}
+
+#[test]
+fn a_halt_waits_for_the_writes_under_way() {
+    let rig = Rig::new();
+    let prepare = IoAction::Prepare { id: 1, segment: 1, bytes: 1 << 20, recycle: None };
+    assert_eq!(rig.carry_out(prepare), Ok(None));
+    rig.start(write(2, 1, 0, 0x77, 65_536));
+    let (path, answers) = (rig.path(1), &rig.answers);
+    let node = rig.node;
+    node.stop(|| Order::Stop);
+    assert_eq!(answers.recv().unwrap(), (2, Ok(None)), "the machine heard of it before the end");
+    assert_eq!(std::fs::read(path).unwrap()[65_535], 0x77);
+}
+
+#[test]
+fn the_probe_measures_every_size_both_ways_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let report = probe(folder.path()).unwrap();
+    println!("{report}");
+    for row in &report.results {
+        println!("{row:?}");
+        assert!(row.writes > 0 && row.p50_us <= row.p99_us && row.p99_us <= row.max_us);
+    }
+    assert_eq!(report.results.len(), 6);
+    assert!(report.result(65_536, Durability::Dsync).is_some());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
