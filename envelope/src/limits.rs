@@ -43,7 +43,7 @@ pub const IN_FLIGHT_MESSAGES_MAX: u32 = 16_384;
 /// Most deliver credit, in messages, that a subscriber may hold at a time.
 pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
 /// Most deliver credit, in bytes, that a subscriber may hold at a time.
-pub const CREDIT_BYTES_MAX: u32 = 16 * 1024 * 1024;
+pub const CREDIT_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
 /// Longest agent name, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;

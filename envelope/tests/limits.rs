@@ -56,7 +56,7 @@ fn the_limits_are_those_of_the_pages() {
     assert_eq!(SUBMIT_RESULTS_MAX, 4_096);
     assert_eq!(IN_FLIGHT_MESSAGES_MAX, 16_384);
     assert_eq!(CREDIT_MESSAGES_MAX, 65_536);
-    assert_eq!(CREDIT_BYTES_MAX, 16_777_216);
+    assert_eq!(CREDIT_BYTES_MAX, 4_194_304);
     assert_eq!((NAME_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX), (128, 255));
     assert_eq!(PARTITION_COUNT, 256);
 }

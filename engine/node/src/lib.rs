@@ -1,6 +1,10 @@
-//! The process: configuration as written, the plan it becomes on this machine.
+//! The process: configuration as written, the plan it becomes on this machine, and the node that runs by it.
 
 pub mod config;
 pub mod data_dir;
 pub mod host;
+mod machine;
 pub mod plan;
+mod run;
+
+pub use run::{Node, NodeError, Recovered, Summary};

@@ -100,12 +100,21 @@ impl Shard {
             Event::Snapshot(snapshot) => self.replace_snapshot(snapshot, actions),
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
             Event::Tick => self.log.tick(now),
-            Event::Drain => self.draining = true,
+            Event::Drain => {
+                self.draining = true;
+                self.log.confirm();
+            }
         }
     }
 
     /// Ends a turn: runs the path over everything that arrived in it.
     pub fn end_turn(&mut self, now: Now, actions: &mut Vec<Action>) {
+        // Until the first frame of this start is durable, what recovery found is not proven durable either: nothing of
+        // it may be delivered, and no resend may be told that it is stored.
+        if !self.log.is_started() {
+            self.log.commit(now, actions);
+            return;
+        }
         self.ingress(now, actions);
         self.run_own_messages(actions);
         self.commit(now, actions);
@@ -119,6 +128,12 @@ impl Shard {
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.submit_frames.is_empty() || !self.to_self.is_empty() || self.subscriptions.has_work()
+    }
+
+    /// Whether what recovery found is proven durable, so that the shard serves.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.log.is_started()
     }
 
     /// Whether everything that was taken in is answered and on disk; asked while draining.

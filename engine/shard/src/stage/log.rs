@@ -89,6 +89,16 @@ impl Log {
         &mut self.mailboxes
     }
 
+    /// Whether the log's first frame since the start is durable, and with it everything that recovery found.
+    pub(crate) fn is_started(&self) -> bool {
+        self.wal.is_started()
+    }
+
+    /// Has the log state that its last frame is durable, once nothing else is to be written.
+    pub(crate) fn confirm(&mut self) {
+        self.wal.confirm();
+    }
+
     /// Whether nothing waits for the disk.
     pub(crate) fn is_idle(&self) -> bool {
         let nothing_waits = self.arrived.is_empty() && self.awaited.is_empty() && self.refused.is_empty();

@@ -5,7 +5,7 @@
 //! must be present comes from the key record, never from the message.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_crypto_accel::digest::Hash;
@@ -91,6 +91,7 @@ pub(crate) fn verify(
     let mut batches = Vec::with_capacity(signed.len());
     for (SignedBatch { batch, messages, .. }, verdict) in signed.into_iter().zip(verdicts) {
         if verdict.is_err() {
+            refusals.messages.retain(|m| (m.connection, m.sequence) != (batch.connection, batch.sequence));
             refusals.batch(batch.connection, batch.sequence, RejectCode::BadSignature);
             continue;
         }
@@ -104,7 +105,7 @@ pub(crate) fn verify(
 struct SignedBatch {
     batch: DecodedBatch,
     messages: Vec<VerifiedMessage>,
-    keys: Rc<VerifyingKeys>,
+    keys: Arc<VerifyingKeys>,
     statement: [u8; STATEMENT_BYTES],
 }
 
@@ -125,7 +126,7 @@ fn check_statement(
     now: Now,
     snapshot: &Snapshot,
     verifier: &mut Verifier,
-) -> Result<Rc<VerifyingKeys>, RejectCode> {
+) -> Result<Arc<VerifyingKeys>, RejectCode> {
     let header = header_of(batch);
     if header.sender() != batch.login.agent {
         return Err(RejectCode::SenderMismatch);
@@ -197,31 +198,31 @@ pub(crate) struct KeyCache {
 #[derive(Debug)]
 struct CachedKeys {
     ed25519: [u8; 32],
-    keys: Rc<VerifyingKeys>,
+    keys: Arc<VerifyingKeys>,
 }
 
 impl KeyCache {
-    pub(crate) fn get(&mut self, record: &SignedKeyRecord) -> Result<Rc<VerifyingKeys>, RejectCode> {
+    pub(crate) fn get(&mut self, record: &SignedKeyRecord) -> Result<Arc<VerifyingKeys>, RejectCode> {
         let key = (record.record.agent_id(), record.record.version);
         if let Some(cached) = self.keys.get(&key).filter(|cached| cached.ed25519 == record.record.ed25519) {
-            return Ok(Rc::clone(&cached.keys));
+            return Ok(Arc::clone(&cached.keys));
         }
         // Control refuses weak keys when they are registered; one that got through is refused here.
         let keys = VerifyingKeys::parse(&record.record.ed25519, &record.record.ml_dsa_65)
             .map_err(|_| RejectCode::BadSignature)?;
-        let keys = Rc::new(keys);
+        let keys = Arc::new(keys);
         if self.order.len() >= KEY_CACHE_ENTRIES {
             self.order.pop_front().map(|oldest| self.keys.remove(&oldest));
         }
         self.order.push_back(key);
-        self.keys.insert(key, CachedKeys { ed25519: record.record.ed25519, keys: Rc::clone(&keys) });
+        self.keys.insert(key, CachedKeys { ed25519: record.record.ed25519, keys: Arc::clone(&keys) });
         Ok(keys)
     }
 }
 
 impl Verifier {
     /// The parsed keys of a record, for what else the agent signs: its login.
-    pub(crate) fn keys(&mut self, record: &SignedKeyRecord) -> Result<Rc<VerifyingKeys>, RejectCode> {
+    pub(crate) fn keys(&mut self, record: &SignedKeyRecord) -> Result<Arc<VerifyingKeys>, RejectCode> {
         self.keys.get(record)
     }
 }

@@ -1,0 +1,317 @@
+//! One shard as the driver sees it: translates between what the driver says (`creto-io`) and what the shard
+//! understands (`creto-shard`), and keeps what a full ring gave back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use creto_envelope::RejectCode;
+use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
+use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
+use creto_net::{ConnId, NetEvent};
+use creto_policy::Snapshot;
+use creto_shard::{Action, ConnectionId, Event, Shard, ShardIndex, ShardMessage, StreamId};
+use crossbeam::channel::Sender;
+
+/// What shards, control and the main thread send a shard.
+#[derive(Debug)]
+pub(crate) enum NodeItem {
+    /// From another shard.
+    Shard(ShardMessage),
+    /// From control: agents and policy.
+    Snapshot(Arc<Snapshot>),
+    /// From the main thread: take nothing new.
+    Drain,
+    /// From the main thread: close everything and end.
+    Stop,
+}
+
+/// What a shard tells the main thread.
+#[derive(Debug)]
+pub(crate) enum ShardReport {
+    /// Its log is open and proven; it serves.
+    Started,
+    /// It has answered everything and written everything.
+    Drained,
+    /// Its log stopped.
+    Fenced(String),
+}
+
+/// A log write on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct LogWrite(creto_store::Write);
+
+impl EncodeWrite for LogWrite {
+    fn encode_into(self, out: &mut [u8]) {
+        self.0.encode_into(out);
+    }
+}
+
+/// How often a shard looks after what has no event of its own, in microseconds.
+const TICK_US: u64 = 100_000;
+
+/// Bytes that may wait for a connection: all the credit it may hold, each message with a path and a batch header of its
+/// own (the smallest envelope has 1,296 bytes, those two at most 3,808), one overdrawn message, and its answers. A
+/// connection that needs more does not read what it is sent.
+pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 4 * CREDIT_BYTES_MAX as usize + ENVELOPE_BYTES_MAX + (4 << 20);
+
+type Todo = IoAction<NodeItem, LogWrite>;
+
+pub(crate) struct ShardMachine {
+    shard: Shard,
+    connections: BTreeMap<ConnectionId, Connection>,
+    actions: Vec<Action>,
+    todo: VecDeque<Todo>,
+    outboxes: Vec<Outbox>,
+    disk: BTreeMap<u64, creto_store::ActionId>,
+    disk_actions: u64,
+    next_tick_us: u64,
+    is_reading: bool,
+    is_started: bool,
+    is_draining: bool,
+    is_drained: bool,
+    report: Sender<(u16, ShardReport)>,
+    shard_index: u16,
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnId,
+    streams: BTreeMap<StreamId, creto_net::StreamId>,
+}
+
+/// What waits for room in the ring to a shard. Bounded by what the shards have admitted and not answered
+/// (`INGRESS_BYTES_MAX` each) and by the credit of subscribers.
+#[derive(Debug, Default)]
+struct Outbox {
+    items: VecDeque<NodeItem>,
+    is_full: bool,
+}
+
+impl ShardMachine {
+    pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, report: Sender<(u16, ShardReport)>) -> Self {
+        Self {
+            shard,
+            connections: BTreeMap::new(),
+            actions: Vec::new(),
+            todo: VecDeque::new(),
+            outboxes: (0..shard_count).map(|_| Outbox::default()).collect(),
+            disk: BTreeMap::new(),
+            disk_actions: 0,
+            next_tick_us: 0,
+            is_reading: true,
+            is_started: false,
+            is_draining: false,
+            is_drained: false,
+            report,
+            shard_index,
+        }
+    }
+
+    /// The shard, once the driver has ended.
+    pub(crate) fn into_shard(self) -> Shard {
+        self.shard
+    }
+
+    fn apply(&mut self, now: Now, event: Event) {
+        self.shard.apply(shard_time(now), event, &mut self.actions);
+    }
+
+    fn take_net(&mut self, now: Now, event: NetEvent) {
+        match event {
+            NetEvent::Connected { conn, exporter, remote } => {
+                let connection = ConnectionId(conn.as_u64());
+                tracing::debug!(shard = self.shard_index, %conn, %remote, "connected");
+                self.connections.insert(connection, Connection { id: conn, streams: BTreeMap::new() });
+                self.apply(now, Event::Connected { connection, exporter });
+            }
+            NetEvent::StreamOpened { conn, stream } => {
+                if let Some(connection) = self.connections.get_mut(&ConnectionId(conn.as_u64())) {
+                    connection.streams.insert(StreamId(stream.index()), stream);
+                }
+            }
+            NetEvent::Frame { conn, stream, frame_type, body } => {
+                let connection = ConnectionId(conn.as_u64());
+                let stream = StreamId(stream.index());
+                self.apply(now, Event::Frame { connection, stream, frame_type, body });
+            }
+            NetEvent::FrameError { conn, stream, error } => {
+                let connection = ConnectionId(conn.as_u64());
+                let stream = StreamId(stream.index());
+                self.apply(now, Event::FrameError { connection, stream, code: error.reject_code() });
+            }
+            NetEvent::StreamClosed { conn, stream, .. } => {
+                let connection = ConnectionId(conn.as_u64());
+                self.apply(now, Event::StreamClosed { connection, stream: StreamId(stream.index()) });
+            }
+            NetEvent::Writable { .. } => {}
+            NetEvent::Closed { conn, reason } => {
+                tracing::debug!(shard = self.shard_index, %conn, ?reason, "closed");
+                let connection = ConnectionId(conn.as_u64());
+                self.connections.remove(&connection);
+                self.apply(now, Event::Disconnected { connection });
+            }
+        }
+    }
+
+    fn take_item(&mut self, now: Now, source: Source, item: NodeItem) {
+        match (source, item) {
+            (Source::Shard(from), NodeItem::Shard(message)) => {
+                self.apply(now, Event::FromShard { from: ShardIndex(from), message });
+            }
+            (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
+            (Source::Control, NodeItem::Drain) => {
+                self.is_draining = true;
+                self.todo.push_back(IoAction::StopAccepting);
+                self.apply(now, Event::Drain);
+            }
+            (Source::Control, NodeItem::Stop) => {
+                let code = u32::from(RejectCode::ShuttingDown.as_u16());
+                self.todo.push_back(IoAction::CloseAll { code, reason: RejectCode::ShuttingDown.name() });
+                self.todo.push_back(IoAction::Halt);
+            }
+            (source, item) => unreachable!("{source:?} does not send {item:?}"),
+        }
+    }
+
+    fn translate(&mut self, action: Action) {
+        match action {
+            Action::Send { connection, stream, frames } => {
+                let Some(known) = self.connections.get(&connection) else { return };
+                let Some(&stream) = known.streams.get(&stream) else { return };
+                self.todo.push_back(IoAction::Send { conn: known.id, stream, pieces: frames.into() });
+            }
+            Action::Authenticated { connection } => {
+                let Some(conn) = self.connections.get(&connection).map(|known| known.id) else { return };
+                self.todo.push_back(IoAction::Authenticated { conn });
+                if !self.is_reading {
+                    self.todo.push_back(IoAction::PauseReading { conn, stream: None });
+                }
+            }
+            Action::Close { connection, code } => {
+                let Some(conn) = self.connections.get(&connection).map(|known| known.id) else { return };
+                self.todo.push_back(IoAction::Close { conn, code: u32::from(code.as_u16()), reason: code.name() });
+            }
+            Action::SetReading(is_reading) => {
+                self.is_reading = is_reading;
+                self.todo.extend(self.connections.values().map(|known| match is_reading {
+                    true => IoAction::ResumeReading { conn: known.id, stream: None },
+                    false => IoAction::PauseReading { conn: known.id, stream: None },
+                }));
+            }
+            Action::ToShard { to, message } => {
+                self.todo.push_back(IoAction::SendItem { to: to.0, item: NodeItem::Shard(message) });
+            }
+            Action::Disk(action) => self.translate_disk(action),
+            Action::Fenced { cause } => self.tell(ShardReport::Fenced(cause)),
+        }
+    }
+
+    fn translate_disk(&mut self, action: creto_store::Action) {
+        self.disk_actions += 1;
+        let id = self.disk_actions;
+        self.disk.insert(id, action.id());
+        self.todo.push_back(match action {
+            creto_store::Action::Write(write) => IoAction::Write {
+                id,
+                segment: write.segment().0,
+                offset: write.offset(),
+                bytes: write.bytes(),
+                write: LogWrite(write),
+            },
+            creto_store::Action::Prepare { id: _, segment, bytes, recycle } => {
+                IoAction::Prepare { id, segment: segment.0, bytes, recycle: recycle.map(|segment| segment.0) }
+            }
+            creto_store::Action::Delete { id: _, segment } => IoAction::Delete { id, segment: segment.0 },
+            creto_store::Action::Shorten { id: _, segment, bytes } => {
+                IoAction::Shorten { id, segment: segment.0, bytes }
+            }
+        });
+    }
+
+    fn tell(&self, report: ShardReport) {
+        // The main thread only stops listening when it is about to end the process.
+        let _ = self.report.send((self.shard_index, report));
+    }
+
+    fn report_progress(&mut self) {
+        if !self.is_started && self.shard.is_started() {
+            self.is_started = true;
+            self.tell(ShardReport::Started);
+        }
+        if self.is_draining && !self.is_drained && self.shard.is_drained() {
+            self.is_drained = true;
+            self.tell(ShardReport::Drained);
+        }
+    }
+}
+
+impl Machine for ShardMachine {
+    type Item = NodeItem;
+    type Write = LogWrite;
+
+    fn on_event(&mut self, now: Now, event: IoEvent<NodeItem>) {
+        match event {
+            IoEvent::Net(event) => self.take_net(now, event),
+            IoEvent::SendFull { conn, .. } => {
+                // See OUT_QUEUE_BYTES_MAX: only a peer that does not read what it asked for comes here.
+                let code = RejectCode::Overloaded;
+                self.todo.push_back(IoAction::Close { conn, code: u32::from(code.as_u16()), reason: code.name() });
+            }
+            IoEvent::Item { source, item } => self.take_item(now, source, item),
+            IoEvent::RingFull { to, item } => {
+                let outbox = &mut self.outboxes[usize::from(to)];
+                outbox.is_full = true;
+                outbox.items.push_front(item);
+            }
+            IoEvent::RingRoom { to } => {
+                let outbox = &mut self.outboxes[usize::from(to)];
+                outbox.is_full = false;
+                self.todo.extend(outbox.items.drain(..).map(|item| IoAction::SendItem { to, item }));
+            }
+            IoEvent::DiskDone { id, result } => {
+                let id = self.disk.remove(&id).expect("the driver answers what it was asked, once");
+                self.apply(now, Event::Disk { id, outcome: result.map_err(disk_error) });
+            }
+            IoEvent::ReadDone { .. } => unreachable!("this machine asks for no reads"),
+        }
+    }
+
+    fn on_turn(&mut self, now: Now) {
+        if now.us >= self.next_tick_us {
+            self.next_tick_us = now.us + TICK_US;
+            self.apply(now, Event::Tick);
+        }
+        self.shard.end_turn(shard_time(now), &mut self.actions);
+        for action in std::mem::take(&mut self.actions) {
+            self.translate(action);
+        }
+        self.report_progress();
+    }
+
+    fn poll_action(&mut self) -> Option<Todo> {
+        loop {
+            match self.todo.pop_front()? {
+                IoAction::SendItem { to, item } if self.outboxes[usize::from(to)].is_full => {
+                    // Behind what the ring gave back: what one shard says to another stays in order.
+                    self.outboxes[usize::from(to)].items.push_back(item);
+                }
+                action => return Some(action),
+            }
+        }
+    }
+
+    fn next_deadline_us(&self) -> Option<u64> {
+        if self.shard.has_work() { Some(0) } else { Some(self.next_tick_us) }
+    }
+}
+
+fn shard_time(now: Now) -> creto_shard::Now {
+    creto_shard::Now { unix_ms: now.wall_ms, monotonic_us: now.us }
+}
+
+fn disk_error(error: creto_io::DiskError) -> creto_store::DiskError {
+    match error {
+        creto_io::DiskError::NoSpace => creto_store::DiskError::NoSpace,
+        creto_io::DiskError::Io(text) => creto_store::DiskError::Io(text),
+    }
+}

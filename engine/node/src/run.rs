@@ -1,0 +1,459 @@
+//! The process: opens the data directory, recovers the logs, starts control and the shards, and ends them in order.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use creto_envelope::TrustDomain;
+use creto_envelope::id::NameError;
+use creto_io::executor::{self, ExecutorConfig, ShardThread};
+use creto_io::ring::{self, ControlPort};
+use creto_io::socket;
+use creto_io::watchdog::{Progress, Watchdog, Watched};
+use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Durability, ExecutorError, Parcel, StatsReader, drive};
+use creto_net::tls::{self, TlsError};
+use creto_net::{EndpointConfig, NetLimits, NodeKeys};
+use creto_policy::Snapshot;
+use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
+use creto_shard::limits::ConnectionLimits;
+use creto_shard::observe::Counters;
+use creto_shard::{Log, Placement, Shard, ShardIndex};
+use creto_store::{
+    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, Wal, WalConfig, segment_file_name,
+};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+
+use crate::config::Config;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::host::Host;
+use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, ShardMachine, ShardReport};
+use crate::plan::{Plan, PlanError};
+
+/// How long a node that was asked to stop waits for what is under way.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why a node does not start, or stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The trust domain of the configuration.
+    #[error(transparent)]
+    TrustDomain(#[from] NameError),
+    /// The plan does not fit the machine.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log of a shard.
+    #[error("the log of shard {shard_index} cannot be used: {error}")]
+    Recovery {
+        /// Which shard.
+        shard_index: u16,
+        /// What recovery says.
+        #[source]
+        error: RecoveryError,
+    },
+    /// Certificate or private key.
+    #[error(
+        "{path} cannot be read as PEM ({reason}); make a new pair with `creto init --force`, or name the right file in [node]"
+    )]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Certificate and key do not work together.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The control service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The address is not to be had.
+    #[error("cannot listen on UDP {address} ({error}); stop what uses it, or change node.listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+    /// A shard's thread.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// A shard's loop.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// A log stopped: what it had not acknowledged must be sent again after a restart.
+    #[error("shard {shard_index} stopped acknowledging: {cause}")]
+    Fenced {
+        /// Which shard.
+        shard_index: u16,
+        /// What the disk said.
+        cause: String,
+    },
+    /// The operating system refuses something that always works.
+    #[error("{what} failed: {error}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// A node that serves.
+pub struct Node {
+    address: SocketAddr,
+    plan: Plan,
+    control: Vec<ControlPort<Parcel<NodeItem>>>,
+    threads: Vec<ShardThread<Result<ShardMachine, DriverError>>>,
+    service: ServiceHandle,
+    watchdog: Watchdog,
+    reports: Receiver<(u16, ShardReport)>,
+    recovered: Recovered,
+    // Last: the lock on the data directory goes when everything else has ended.
+    _data_dir: DataDir,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("address", &self.address).field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// What the logs held when the node started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// Records read.
+    pub records: u64,
+    /// Messages that wait in mailboxes.
+    pub messages: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What a node did, told when it has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// The counters of each shard.
+    pub shards: Vec<Counters>,
+    /// Stalls that the watchdog noticed.
+    pub stalls: u64,
+    /// Whether everything under way was answered and written.
+    pub drained: bool,
+}
+
+impl Node {
+    /// Starts a node and returns when it serves.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what stands in the way and what to do.
+    pub fn start(config: &Config) -> Result<Self, NodeError> {
+        let host = Host::probe().map_err(|error| NodeError::System { what: "reading /proc and /sys", error })?;
+        let plan = Plan::resolve(config, &host)?;
+        for warning in &plan.warnings {
+            tracing::warn!("{warning}");
+        }
+        let trust_domain = TrustDomain::parse(&config.node.trust_domain)?;
+        let shard_count = plan.shard_count();
+        let data_dir = DataDir::open(&config.data_dir(), &config.wal_dir(), shard_count)?;
+        let tls = tls::server_config(certificate(&config.certificate())?, private_key(&config.private_key())?)?;
+        let key_file = config.private_key();
+        let secret = fs::read(&key_file).map_err(|error| pem_error(&key_file, error))?;
+        let keys = NodeKeys::derive(&secret);
+
+        let executors: Vec<ExecutorConfig> = plan
+            .shards
+            .iter()
+            .map(|shard| ExecutorConfig {
+                ring_entries: plan.uring_entries as usize,
+                ..ExecutorConfig::new(shard.shard_index, shard.cpu)
+            })
+            .collect();
+        for executor in &executors {
+            executor::preflight(executor)?;
+        }
+
+        let (shards, recovered) = recover_shards(config, &data_dir, shard_count)?;
+        let listen = config.node.listen;
+        let sockets = socket::bind_group(listen, shard_count, plan.udp_buffer_bytes as usize)
+            .map_err(|error| NodeError::Listen { address: listen, error })?;
+        let address = sockets.first().map_or(listen, socket::BoundSocket::local_addr);
+
+        let (report, reports) = channel::bounded(4 * usize::from(shard_count) + 16);
+        let clock = Clock::start();
+        let meshes = ring::mesh::<Parcel<NodeItem>>(shard_count, plan.ring_slots as usize);
+        let control: Vec<_> = meshes.iter().map(ring::Ports::control_port).collect();
+        let mut watched = Vec::new();
+        let mut threads = Vec::new();
+        for (((executor, ports), socket), shard) in executors.iter().zip(meshes).zip(sockets).zip(shards) {
+            let shard_index = executor.shard_index;
+            let progress = Arc::new(Progress::default());
+            watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
+            let driver = DriverConfig {
+                endpoint: EndpointConfig {
+                    shard_index: u8::try_from(shard_index).expect("the plan allows at most 256 shards"),
+                    limits: net_limits(config),
+                    tls: Arc::clone(&tls),
+                    keys: keys.clone(),
+                    seed: random()?,
+                },
+                socket,
+                disk: DiskConfig {
+                    folder: data_dir.shard_dir(shard_index),
+                    file_name: |number| segment_file_name(creto_store::SegmentNumber(number)),
+                    durability: Durability::Fdatasync,
+                },
+                clock,
+                ports,
+                progress,
+                stats: StatsReader::default(),
+            };
+            let machine = ShardMachine::new(shard, shard_index, shard_count, report.clone());
+            threads.push(executor::spawn(executor, move || drive(driver, machine))?);
+        }
+        drop(report);
+        let watchdog = Watchdog::start(watched, |_| {})
+            .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
+
+        let service = start_service(config, &data_dir, trust_domain, control.clone())?;
+        let mut node =
+            Self { address, plan, control, threads, service, watchdog, reports, recovered, _data_dir: data_dir };
+        node.wait_until_started()?;
+        Ok(node)
+    }
+
+    /// The address that agents connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The plan that the node runs by.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What the logs held when the node started.
+    #[must_use]
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
+    }
+
+    /// The socket of the control API.
+    #[must_use]
+    pub fn control_socket(&self) -> &Path {
+        self.service.socket_path()
+    }
+
+    fn wait_until_started(&mut self) -> Result<(), NodeError> {
+        let mut started = 0;
+        while started < self.control.len() {
+            match self.reports.recv() {
+                Ok((_, ShardReport::Started)) => started += 1,
+                Ok((_, ShardReport::Drained)) => {}
+                Ok((shard_index, ShardReport::Fenced(cause))) => return Err(NodeError::Fenced { shard_index, cause }),
+                Err(_) => return Err(self.first_shard_error()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for `stop` or for a shard that ends by itself. A fenced shard is logged; the others go on.
+    ///
+    /// # Errors
+    /// When a shard's loop ended.
+    pub fn wait(&mut self, stop: &Receiver<()>) -> Result<(), NodeError> {
+        loop {
+            channel::select! {
+                recv(stop) -> _ => return Ok(()),
+                recv(self.reports) -> report => match report {
+                    Ok((shard_index, ShardReport::Fenced(cause))) => {
+                        let error = NodeError::Fenced { shard_index, cause };
+                        tracing::error!("{error}; restart the node when the disk is sound");
+                    }
+                    Ok((_, ShardReport::Started | ShardReport::Drained)) => {}
+                    Err(_) => return Err(self.first_shard_error()),
+                },
+            }
+        }
+    }
+
+    /// Ends the node: takes nothing new, answers what is under way, writes what is answered, closes.
+    ///
+    /// # Errors
+    /// When a shard had failed.
+    pub fn stop(mut self) -> Result<Summary, NodeError> {
+        tell_all(&self.control, || NodeItem::Drain);
+        let drained = self.wait_until_drained();
+        let Self { control, threads, service, watchdog, _data_dir, .. } = self;
+        // Before the shards: nobody is told that an agent is registered when no shard can learn of it any more.
+        service.shutdown()?;
+        tell_all(&control, || NodeItem::Stop);
+        let mut summary = Summary { drained, stalls: watchdog.stalls(), ..Summary::default() };
+        for thread in threads {
+            let machine = thread.join()??;
+            summary.shards.push(machine.into_shard().counters().clone());
+        }
+        Ok(summary)
+    }
+
+    fn wait_until_drained(&mut self) -> bool {
+        let until = Instant::now() + DRAIN;
+        let mut drained = vec![false; self.control.len()];
+        while drained.contains(&false) {
+            match self.reports.recv_deadline(until) {
+                Ok((shard_index, ShardReport::Drained | ShardReport::Fenced(_))) => {
+                    drained[usize::from(shard_index)] = true;
+                }
+                Ok((_, ShardReport::Started)) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+
+    /// Called when every shard has hung up: one of them says why.
+    fn first_shard_error(&mut self) -> NodeError {
+        for thread in std::mem::take(&mut self.threads) {
+            match thread.join() {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return error.into(),
+                Err(error) => return error.into(),
+            }
+        }
+        NodeError::System { what: "running the shards", error: io::Error::other("they ended without a reason") }
+    }
+}
+
+/// Tells every shard. Each empties this ring once a turn, so a full one is full for a moment only.
+fn tell_all(ports: &[ControlPort<Parcel<NodeItem>>], item: impl Fn() -> NodeItem) {
+    for port in ports {
+        let mut item = item();
+        while let Err(back) = port.send_item(item) {
+            item = back;
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Recovers the logs of all shards, each on a thread of its own.
+fn recover_shards(config: &Config, data_dir: &DataDir, shard_count: u16) -> Result<(Vec<Shard>, Recovered), NodeError> {
+    let begun = Instant::now();
+    let recover = |shard_index| -> Result<(Shard, u64, u64), NodeError> {
+        let mut source = FileSource::new(data_dir.shard_dir(shard_index));
+        let mut mailboxes = Mailboxes::new(mailboxes_config(config), random_pair()?);
+        let mut records = 0;
+        let recovered = creto_store::recover(&mut source, u32::from(shard_index), |position, record| {
+            records += 1;
+            mailboxes.apply(position, record);
+        })
+        .map_err(|error| NodeError::Recovery { shard_index, error })?;
+        let messages = mailboxes.messages();
+        let wal = Wal::open(wal_config(config), recovered, random_pair()?[0], unix_ms());
+        let limits = ConnectionLimits {
+            in_flight_messages_max: config.net.in_flight_messages_max,
+            batch_messages_max: config.net.batch_messages_max,
+            batch_bytes_max: u32::try_from(config.net.batch_bytes_max).unwrap_or(u32::MAX),
+        };
+        let log = Log::new(wal, mailboxes);
+        Ok((Shard::new(ShardIndex(shard_index), Placement::new(shard_count), limits, log), records, messages))
+    };
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shard_count).map(|shard_index| scope.spawn(move || recover(shard_index))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a panic in recovery ends the process")).collect()
+    });
+    let mut shards = Vec::with_capacity(results.len());
+    let mut recovered = Recovered::default();
+    for result in results {
+        let (shard, records, messages) = result?;
+        recovered.records += records;
+        recovered.messages += messages;
+        shards.push(shard);
+    }
+    recovered.took = begun.elapsed();
+    Ok((shards, recovered))
+}
+
+fn start_service(
+    config: &Config,
+    data_dir: &DataDir,
+    trust_domain: TrustDomain,
+    ports: Vec<ControlPort<Parcel<NodeItem>>>,
+) -> Result<ServiceHandle, NodeError> {
+    let options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
+    let service = Service::open(options)?;
+    let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
+    Ok(service.spawn(sink)?)
+}
+
+fn wal_config(config: &Config) -> WalConfig {
+    WalConfig {
+        segment_bytes: config.wal.segment_bytes,
+        wal_bytes_max: config.wal.wal_bytes_max,
+        writes_in_flight_max: config.wal.writes_in_flight_max as usize,
+        ..WalConfig::default()
+    }
+}
+
+fn mailboxes_config(config: &Config) -> MailboxesConfig {
+    MailboxesConfig {
+        mailbox_messages_max: u64::from(config.mailbox.messages_max),
+        mailbox_bytes_max: config.mailbox.bytes_max,
+        resident_bytes_max: config.mailbox.shard_bytes_max,
+        dedup: DedupConfig { sender_ids_max: config.mailbox.dedup_window_messages as usize, ..DedupConfig::default() },
+        ..MailboxesConfig::default()
+    }
+}
+
+fn net_limits(config: &Config) -> NetLimits {
+    NetLimits {
+        connections_max: config.net.connections_max as usize,
+        idle_timeout_ms: config.net.idle_timeout_s.saturating_mul(1_000),
+        out_queue_bytes_max: OUT_QUEUE_BYTES_MAX,
+        ..NetLimits::default()
+    }
+}
+
+fn certificate(path: &Path) -> Result<CertificateDer<'static>, NodeError> {
+    CertificateDer::from_pem_file(path).map_err(|error| pem_error(path, error))
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NodeError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| pem_error(path, error))
+}
+
+fn pem_error(path: &Path, error: impl fmt::Display) -> NodeError {
+    NodeError::Pem { path: path.to_owned(), reason: error.to_string() }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], NodeError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| NodeError::System {
+        what: "drawing random bytes",
+        error: io::Error::other(error.to_string()),
+    })?;
+    Ok(bytes)
+}
+
+fn random_pair() -> Result<[u64; 2], NodeError> {
+    let bytes: [u8; 16] = random()?;
+    let (words, _) = bytes.as_chunks::<8>();
+    Ok([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
