@@ -15,8 +15,9 @@ use crate::limits::NetLimits;
 const ACK_ELICITING_THRESHOLD: u32 = 10;
 /// Longest time that a peer may keep an acknowledgement back.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
-/// Interval of an agent's keep-alive packets: a third of the idle timeout, so two may be lost.
-const AGENT_KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Interval of an agent's keep-alive packets unless the limits name one. Not a third of the idle timeout but a tenth: a
+/// quiet subscriber learns that its node was restarted from the answer to its next packet, and not before.
+const AGENT_KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 /// Transport of the node's side.
 pub fn server_transport(limits: &NetLimits) -> TransportConfig {
@@ -30,7 +31,8 @@ pub fn server_transport(limits: &NetLimits) -> TransportConfig {
 /// Transport of an agent's side: the same windows, keep-alives on, no streams opened by the node.
 pub fn client_transport(limits: &NetLimits) -> TransportConfig {
     let mut transport = common(limits);
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(0)).keep_alive_interval(Some(AGENT_KEEP_ALIVE));
+    let keep_alive = limits.keep_alive_ms.map_or(AGENT_KEEP_ALIVE, |ms| Duration::from_millis(u64::from(ms)));
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(0)).keep_alive_interval(Some(keep_alive));
     transport
 }
 

@@ -108,14 +108,14 @@ impl ShardSocket {
                 std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
             let received = match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas) {
                 Ok(received) => received,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => break,
-                    // An ICMP answer to something that we sent, or a signal: neither says anything about the socket.
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => {
-                        continue;
-                    }
-                    _ => return Err(error),
-                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is_fatal(&error) => return Err(error),
+                Err(error) => {
+                    // An ICMP answer to something that we sent, a signal, no memory at the moment: nothing that the next
+                    // turn could not find in order again.
+                    tracing::debug!(%error, "receiving was interrupted");
+                    break;
+                }
             };
             calls += 1;
             for (meta, slice) in metas.iter().zip(&slices).take(received) {
@@ -151,6 +151,11 @@ impl ShardSocket {
             }
         }
     }
+}
+
+/// Whether the socket itself is gone or was never one.
+fn is_fatal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT | libc::ENOTCONN))
 }
 
 pub(crate) fn ecn_of(meta: &RecvMeta) -> Option<EcnCodepoint> {
