@@ -397,3 +397,6 @@ fn forget_in(ids_by_segment: &mut BTreeMap<SegmentNumber, u64>, segment: Segment
         ids_by_segment.remove(&segment);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,3 +205,6 @@ pub(crate) fn offset_blocks(offset: u64) -> u32 {
     assert_eq!(offset % BLOCK_BYTES as u64, 0, "frames start at a block");
     length_u32(usize::try_from(blocks).expect("a segment is far below 2^32 blocks"))
 }
+
+#[cfg(test)]
+mod tests;

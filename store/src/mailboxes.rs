@@ -382,3 +382,6 @@ impl Mailboxes {
 fn cost_of(envelope_bytes: usize) -> u64 {
     envelope_bytes as u64 + MESSAGE_OVERHEAD_BYTES
 }
+
+#[cfg(test)]
+mod tests;

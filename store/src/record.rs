@@ -506,3 +506,6 @@ fn padding(reader: &mut Reader<'_>) -> Result<(), RecordError> {
     }
     reader.padding().ok_or(RecordError::NotZero)
 }
+
+#[cfg(test)]
+mod tests;

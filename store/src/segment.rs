@@ -145,3 +145,6 @@ fn block_crc(block: &[u8; SEGMENT_HEADER_BYTES]) -> u32 {
 fn field<const N: usize>(block: &[u8; SEGMENT_HEADER_BYTES], at: usize) -> [u8; N] {
     *block[at..].first_chunk().expect("every field lies inside the header")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+use super::*;
+use crate::limits::SENDER_IN_FLIGHT_MESSAGES_MAX;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const A: SenderId = SenderId([1; 16]);
+const B: SenderId = SenderId([2; 16]);
+const FIRST: SegmentNumber = SegmentNumber(1);
+
+fn windows(config: DedupConfig) -> Windows {
+    Windows::new(config, HashKey([5, 6]))
+}
+
+fn id(time_ms: u64, number: u64) -> MessageId {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&time_ms.to_be_bytes()[2..]);
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    MessageId(id)
+}
+
+#[test]
+fn an_id_is_new_then_pending_then_durable() {
+    let mut windows = windows(DedupConfig::default());
+    let id = id(NOW_MS, 1);
+    assert_eq!(windows.check(A, id, NOW_MS), Verdict::New);
+    windows.insert_pending(A, id);
+    assert_eq!(windows.check(A, id, NOW_MS), Verdict::Duplicate { durable: false });
+    assert_eq!(windows.check(B, id, NOW_MS), Verdict::New, "ids are the sender's own");
+    windows.durable(A, id, FIRST);
+    assert_eq!(windows.check(A, id, NOW_MS), Verdict::Duplicate { durable: true });
+}
+
+#[test]
+fn a_withdrawn_id_is_new_again() {
+    let mut windows = windows(DedupConfig::default());
+    windows.insert_pending(A, id(NOW_MS, 1));
+    windows.insert_pending(A, id(NOW_MS, 2));
+    windows.withdraw(A, id(NOW_MS, 2));
+    assert_eq!(windows.check(A, id(NOW_MS, 2), NOW_MS), Verdict::New);
+    assert_eq!(windows.check(A, id(NOW_MS, 1), NOW_MS), Verdict::Duplicate { durable: false });
+}
+
+#[test]
+fn times_outside_the_window_are_refused() {
+    let windows = windows(DedupConfig::default());
+    let check = |time_ms, expected| assert_eq!(windows.check(A, id(time_ms, 1), NOW_MS), expected);
+    check(NOW_MS - DEDUP_WINDOW_MS, Verdict::New);
+    check(NOW_MS - DEDUP_WINDOW_MS - 1, Verdict::TooOld);
+    check(NOW_MS + DEDUP_AHEAD_MS, Verdict::New);
+    check(NOW_MS + DEDUP_AHEAD_MS + 1, Verdict::TooFarAhead);
+    check((1 << 48) - 1, Verdict::TooFarAhead);
+    assert_eq!(windows.check(A, id(0, 1), 5), Verdict::New, "a clock at its very beginning");
+}
+
+#[test]
+fn what_fell_out_is_refused_and_never_new() {
+    let mut windows = windows(DedupConfig { sender_ids_max: 4, ..DedupConfig::default() });
+    for number in 0..10 {
+        let id = id(NOW_MS + number, number);
+        assert_eq!(windows.check(A, id, NOW_MS), Verdict::New);
+        windows.insert_pending(A, id);
+        windows.durable(A, id, FIRST);
+    }
+    for number in 0..10 {
+        let expected = if number < 6 { Verdict::TooOld } else { Verdict::Duplicate { durable: true } };
+        assert_eq!(windows.check(A, id(NOW_MS + number, number), NOW_MS), expected);
+    }
+    // An id that was never seen, of a time that fell out: cannot be told from one that was.
+    assert_eq!(windows.check(A, id(NOW_MS + 5, 99), NOW_MS), Verdict::TooOld);
+    assert_eq!(windows.check(A, id(NOW_MS + 6, 99), NOW_MS), Verdict::New);
+}
+
+#[test]
+fn pending_ids_never_fall_out() {
+    let mut windows = windows(DedupConfig { sender_ids_max: 4, ..DedupConfig::default() });
+    for number in 0..4 {
+        windows.insert_pending(A, id(NOW_MS, number));
+    }
+    assert_eq!(windows.check(A, id(NOW_MS, 4), NOW_MS), Verdict::TooManyPending);
+    assert_eq!(windows.check(A, id(NOW_MS, 0), NOW_MS), Verdict::Duplicate { durable: false });
+    windows.durable(A, id(NOW_MS, 0), FIRST);
+    assert_eq!(windows.check(A, id(NOW_MS + 1, 4), NOW_MS), Verdict::New);
+}
+
+#[test]
+fn a_resend_of_what_is_in_flight_is_always_recognised() {
+    // The oldest unacknowledged message, with everything a sender may send after it, whatever its clock did.
+    let mut windows = windows(DedupConfig::default());
+    let mut time_ms = NOW_MS;
+    let mut sent = VecDeque::new();
+    for number in 0..200_000_u64 {
+        time_ms = if number % 50_000 == 0 { NOW_MS - 60_000 } else { time_ms + 1 };
+        let id = id(time_ms, number);
+        if windows.check(A, id, NOW_MS) != Verdict::New {
+            continue;
+        }
+        windows.insert_pending(A, id);
+        windows.durable(A, id, FIRST);
+        sent.push_back(id);
+        if sent.len() > SENDER_IN_FLIGHT_MESSAGES_MAX {
+            sent.pop_front();
+        }
+        let oldest = sent[0];
+        assert_eq!(windows.check(A, oldest, NOW_MS), Verdict::Duplicate { durable: true });
+    }
+    assert_eq!(sent.len(), SENDER_IN_FLIGHT_MESSAGES_MAX, "vacuous");
+}
+
+#[test]
+fn the_shard_lets_the_longest_known_go_first() {
+    let config = DedupConfig { shard_ids_max: 1000, ..DedupConfig::default() };
+    let mut windows = windows(config);
+    for number in 0..20_000_u64 {
+        let sender = SenderId([u8::try_from(number % 50).unwrap(); 16]);
+        windows.insert_pending(sender, id(NOW_MS + number, number));
+        windows.durable(sender, id(NOW_MS + number, number), FIRST);
+    }
+    assert!(windows.ids <= 1100, "{}", windows.ids);
+    for number in 0..20_000_u64 {
+        let sender = SenderId([u8::try_from(number % 50).unwrap(); 16]);
+        let verdict = windows.check(sender, id(NOW_MS + number, number), NOW_MS + 20_000);
+        assert_ne!(verdict, Verdict::New);
+        assert!(number < 19_000 || verdict == Verdict::Duplicate { durable: true }, "{number}");
+    }
+}
+
+#[test]
+fn too_old_senders_are_forgotten_and_their_ids_refused() {
+    let mut windows = windows(DedupConfig { senders_max: 2, ..DedupConfig::default() });
+    for sender in [A, B] {
+        windows.insert_pending(sender, id(NOW_MS, 1));
+        windows.durable(sender, id(NOW_MS, 1), FIRST);
+    }
+    let third = SenderId([3; 16]);
+    assert_eq!(windows.check(third, id(NOW_MS, 1), NOW_MS), Verdict::TooManySenders);
+    windows.expire(NOW_MS, 10);
+    assert_eq!(windows.ids, 2);
+    let later_ms = NOW_MS + DEDUP_WINDOW_MS + 2;
+    windows.expire(later_ms, 10);
+    assert_eq!((windows.ids, windows.slots.len(), windows.carried_bytes(SegmentNumber(9))), (0, 0, 0));
+    assert_eq!(windows.check(A, id(NOW_MS, 1), later_ms), Verdict::TooOld);
+    assert_eq!(windows.check(third, id(later_ms, 1), later_ms), Verdict::New);
+}
+
+#[test]
+fn a_window_survives_being_carried_over_in_its_order() {
+    let config = DedupConfig { sender_ids_max: 100, ..DedupConfig::default() };
+    let mut before = windows(config.clone());
+    let segment_of = |number: u64| SegmentNumber(1 + number / 40);
+    for number in 0..200 {
+        for sender in [A, B] {
+            before.insert_pending(sender, id(NOW_MS + number, number));
+            before.durable(sender, id(NOW_MS + number, number), segment_of(number));
+        }
+    }
+    // Small records: one window takes several. They follow what segments from 5 on hold.
+    let records = before.carry_over(SegmentNumber(5), 77, 500);
+    assert!(records.len() > 3 && records.iter().all(|record| record.next_sequence == 77));
+    let mut after = windows(config);
+    for number in 160..200 {
+        for sender in [A, B] {
+            after.durable(sender, id(NOW_MS + number, number), segment_of(number));
+        }
+    }
+    for record in &records {
+        for sender in &record.senders {
+            after.carried_over(sender, SegmentNumber(6));
+            before.carried_over(sender, SegmentNumber(6));
+        }
+    }
+    for windows in [&before, &after] {
+        assert_eq!(windows.ids, 200);
+        assert_eq!(windows.carried_bytes(SegmentNumber(5)), 64, "nothing below 5 is needed any more, but two floors");
+        let ids: Vec<Vec<u64>> = [A, B]
+            .iter()
+            .map(|sender| windows.windows[windows.slots[sender]].as_ref().unwrap())
+            .map(|window| window.ids.iter().map(|entry| entry.id.time_ms() - NOW_MS).collect())
+            .collect();
+        assert_eq!(ids, vec![(100..200).collect::<Vec<_>>(); 2]);
+        assert_eq!(windows.check(A, id(NOW_MS + 99, 99), NOW_MS), Verdict::TooOld);
+    }
+}

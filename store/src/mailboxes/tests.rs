@@ -1,0 +1,273 @@
+use super::*;
+use crate::lsn::Lsn;
+use crate::record::Priority;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const INBOX: MailboxId = MailboxId([9; 16]);
+const SENDER: SenderId = SenderId([1; 16]);
+
+/// Mailboxes with the log left out: what is admitted becomes durable when the test says so.
+struct Shard {
+    mailboxes: Mailboxes,
+    durable: u64,
+}
+
+impl Shard {
+    fn new(config: MailboxesConfig) -> Self {
+        Self { mailboxes: Mailboxes::new(config, [3, 4]), durable: 0 }
+    }
+
+    fn admit(&mut self, number: u64, priority: Priority) -> Result<BatchPart, Refusal> {
+        let envelope = Bytes::from(vec![7; 100]);
+        match self.mailboxes.admit(SENDER, message_id(number), INBOX, envelope.len(), NOW_MS)? {
+            Admit::New(sequence) => Ok(part(sequence, number, priority, envelope)),
+            Admit::Duplicate { .. } => panic!("message {number} was admitted before"),
+        }
+    }
+
+    fn apply(&mut self, record: Record) {
+        self.durable += 1;
+        let position = Position { segment: SegmentNumber(1 + self.durable / 10), lsn: Lsn(self.durable), index: 0 };
+        self.mailboxes.apply(position, record);
+    }
+
+    fn queue(&mut self, number: u64, priority: Priority) {
+        let part = self.admit(number, priority).unwrap();
+        self.apply(Record::BatchPart(part));
+    }
+
+    fn deliver(&mut self, messages: u32) -> Vec<(u32, u8)> {
+        let deliveries = self.mailboxes.next_for_delivery(INBOX, messages, u64::MAX, NOW_MS);
+        deliveries.iter().map(|delivery| (delivery.message.leaf_index, delivery.attempt)).collect()
+    }
+
+    fn settle(&mut self, sequences: &[u64]) -> Option<Vec<u64>> {
+        let settle = self.mailboxes.settle(INBOX, sequences, SettleCause::Acknowledged)?;
+        self.apply(Record::Settle(settle.clone()));
+        Some(settle.sequences)
+    }
+}
+
+fn message_id(number: u64) -> MessageId {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&NOW_MS.to_be_bytes()[2..]);
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    MessageId(id)
+}
+
+fn part(sequence: u64, number: u64, priority: Priority, envelope: Bytes) -> BatchPart {
+    let message = PartMessage {
+        mailbox: INBOX,
+        sender: SENDER,
+        message_id: message_id(number),
+        sequence,
+        expiry_ms: 0,
+        leaf_index: u32::try_from(number).unwrap(),
+        priority,
+        salt: [0; 16],
+        path: Bytes::new(),
+        envelope,
+    };
+    BatchPart { batch_header: Bytes::from_static(b"header"), messages: vec![message] }
+}
+
+#[test]
+fn a_message_is_delivered_only_when_it_is_durable() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    let part = shard.admit(1, Priority::Normal).unwrap();
+    assert!(shard.deliver(10).is_empty());
+    let again = shard.mailboxes.admit(SENDER, message_id(1), INBOX, 100, NOW_MS);
+    assert_eq!(again, Ok(Admit::Duplicate { durable: false }));
+    shard.apply(Record::BatchPart(part));
+    let again = shard.mailboxes.admit(SENDER, message_id(1), INBOX, 100, NOW_MS);
+    assert_eq!(again, Ok(Admit::Duplicate { durable: true }));
+    assert_eq!(shard.deliver(10), [(1, 1)]);
+}
+
+#[test]
+fn priorities_go_first_and_order_holds_inside_each() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for (number, priority) in [
+        (1, Priority::Low),
+        (2, Priority::Normal),
+        (3, Priority::Critical),
+        (4, Priority::Normal),
+        (5, Priority::High),
+        (6, Priority::Critical),
+    ] {
+        shard.queue(number, priority);
+    }
+    assert_eq!(shard.deliver(4), [(3, 1), (6, 1), (5, 1), (2, 1)]);
+    assert_eq!(shard.deliver(4), [(4, 1), (1, 1)]);
+    assert!(shard.deliver(4).is_empty());
+}
+
+#[test]
+fn credit_limits_messages_and_bytes() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for number in 1..=5 {
+        shard.queue(number, Priority::Normal);
+    }
+    assert!(shard.deliver(0).is_empty());
+    let by_bytes = shard.mailboxes.next_for_delivery(INBOX, 10, 299, NOW_MS);
+    assert_eq!(by_bytes.len(), 2);
+    assert_eq!(shard.deliver(2), [(3, 1), (4, 1)]);
+    assert_eq!(shard.mailboxes.handed_out_messages(INBOX), 4);
+}
+
+#[test]
+fn what_a_lost_subscriber_held_comes_back_in_front_in_order() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for number in 1..=6 {
+        shard.queue(number, if number == 3 { Priority::High } else { Priority::Normal });
+    }
+    assert_eq!(shard.deliver(4), [(3, 1), (1, 1), (2, 1), (4, 1)]);
+    assert_eq!(shard.settle(&[1]), Some(vec![1]));
+    shard.mailboxes.reset(INBOX);
+    assert_eq!(shard.deliver(10), [(3, 2), (2, 2), (4, 2), (5, 1), (6, 1)]);
+}
+
+#[test]
+fn settling_is_idempotent_and_ignores_what_is_unknown() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for number in 1..=3 {
+        shard.queue(number, Priority::Normal);
+    }
+    shard.deliver(3);
+    assert_eq!(shard.settle(&[2, 2, 77]), Some(vec![2]));
+    assert_eq!(shard.settle(&[2]), None);
+    // Twice in the log, as after a repeated acknowledgement before a crash: the second does nothing.
+    let settle = Settle { mailbox: INBOX, cause: SettleCause::Acknowledged, sequences: vec![2, 1] };
+    shard.apply(Record::Settle(settle));
+    assert_eq!(shard.mailboxes.queued_messages(INBOX), 1);
+    assert_eq!(shard.mailboxes.settle(MailboxId([0; 16]), &[3], SettleCause::Acknowledged), None);
+}
+
+#[test]
+fn a_message_being_settled_is_not_delivered_again() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for number in 1..=2 {
+        shard.queue(number, Priority::Normal);
+    }
+    shard.deliver(2);
+    let settle = shard.mailboxes.settle(INBOX, &[1], SettleCause::Acknowledged).unwrap();
+    shard.mailboxes.reset(INBOX);
+    assert_eq!(shard.deliver(10), [(2, 2)]);
+    // Its record did not make it into the log: the message is there for the next subscriber.
+    shard.mailboxes.settle_refused(&settle);
+    shard.mailboxes.reset(INBOX);
+    assert_eq!(shard.deliver(10), [(1, 2), (2, 3)]);
+}
+
+#[test]
+fn a_waiting_message_can_be_settled() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for number in 1..=200 {
+        shard.queue(number, Priority::Normal);
+    }
+    for sequence in (1..=200).filter(|sequence| sequence % 3 != 0) {
+        assert_eq!(shard.settle(&[sequence]), Some(vec![sequence]));
+    }
+    let left: Vec<_> = (1..=200).filter(|number| number % 3 == 0).map(|number| (number, 1)).collect();
+    assert_eq!(shard.deliver(1000), left);
+    assert_eq!(shard.mailboxes.messages(), left.len() as u64);
+}
+
+#[test]
+fn quotas_count_what_is_queued_and_what_is_on_its_way() {
+    let config = MailboxesConfig { mailbox_messages_max: 3, ..MailboxesConfig::default() };
+    let mut shard = Shard::new(config);
+    shard.queue(1, Priority::Normal);
+    shard.queue(2, Priority::Normal);
+    let third = shard.admit(3, Priority::Normal).unwrap();
+    assert_eq!(shard.admit(4, Priority::Normal), Err(Refusal::MailboxFull));
+    shard.mailboxes.withdraw(&third);
+    shard.queue(4, Priority::Normal);
+    assert_eq!(shard.admit(5, Priority::Normal), Err(Refusal::MailboxFull));
+    shard.settle(&[1]).unwrap();
+    shard.queue(5, Priority::Normal);
+
+    let config = MailboxesConfig { mailbox_bytes_max: 2 * 612, ..MailboxesConfig::default() };
+    let mut shard = Shard::new(config);
+    shard.queue(1, Priority::Normal);
+    shard.queue(2, Priority::Normal);
+    assert_eq!(shard.admit(3, Priority::Normal), Err(Refusal::MailboxFull));
+
+    let config = MailboxesConfig { resident_bytes_max: 612, ..MailboxesConfig::default() };
+    let mut shard = Shard::new(config);
+    shard.queue(1, Priority::Normal);
+    assert_eq!(shard.admit(2, Priority::Normal), Err(Refusal::ShardFull));
+    shard.settle(&[1]).unwrap();
+    assert_eq!((shard.mailboxes.resident_bytes(), shard.mailboxes.messages()), (0, 0));
+    shard.queue(2, Priority::Normal);
+}
+
+#[test]
+fn a_refused_message_leaves_nothing_behind() {
+    let mut shard = Shard::new(MailboxesConfig { mailboxes_max: 1, ..MailboxesConfig::default() });
+    let part = shard.admit(1, Priority::Normal).unwrap();
+    shard.mailboxes.withdraw(&part);
+    let other = shard.mailboxes.admit(SENDER, message_id(2), MailboxId([8; 16]), 100, NOW_MS);
+    assert!(matches!(other, Ok(Admit::New(_))), "the first mailbox is gone with its only message: {other:?}");
+    assert_eq!(shard.admit(1, Priority::Normal), Err(Refusal::ShardFull));
+}
+
+#[test]
+fn an_expired_message_is_left_out_and_settled() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for number in 1..=4 {
+        let mut part = shard.admit(number, Priority::Normal).unwrap();
+        part.messages[0].expiry_ms = if number % 2 == 0 { NOW_MS } else { NOW_MS + 1 };
+        shard.apply(Record::BatchPart(part));
+    }
+    assert_eq!(shard.deliver(1), [(1, 1)]);
+    assert_eq!(shard.deliver(10), [(3, 1)]);
+    let settles = shard.mailboxes.expire(NOW_MS, 1);
+    assert_eq!((settles.len(), &settles[0].sequences[..], settles[0].cause), (1, &[2][..], SettleCause::Expired));
+    assert_eq!(shard.mailboxes.expire(NOW_MS, 10)[0].sequences, [4], "what is being settled is not asked for again");
+    // Nobody reads: time alone empties the mailbox.
+    for settle in settles.into_iter().chain(shard.mailboxes.expire(NOW_MS + 1, 10)) {
+        shard.apply(Record::Settle(settle));
+    }
+    assert_eq!(shard.mailboxes.queued_messages(INBOX), 1);
+}
+
+#[test]
+fn replaying_the_records_gives_the_same_queues() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    let mut records = Vec::new();
+    for number in 1..=50 {
+        let part = Record::BatchPart(shard.admit(number, Priority::from_byte((number % 4) as u8).unwrap()).unwrap());
+        records.push(part.clone());
+        shard.apply(part);
+        if number % 3 == 0 {
+            let settle = shard.mailboxes.settle(INBOX, &[number / 2], SettleCause::Acknowledged).unwrap();
+            records.push(Record::Settle(settle.clone()));
+            shard.apply(Record::Settle(settle));
+        }
+    }
+    let mut replayed = Shard::new(MailboxesConfig::default());
+    for record in records {
+        replayed.apply(record.detached());
+    }
+    assert_eq!(replayed.deliver(100), shard.deliver(100));
+    assert_eq!(replayed.mailboxes.resident_bytes(), shard.mailboxes.resident_bytes());
+    let next = shard.mailboxes.admit(SENDER, message_id(51), INBOX, 100, NOW_MS);
+    assert_eq!(replayed.mailboxes.admit(SENDER, message_id(51), INBOX, 100, NOW_MS), next);
+}
+
+#[test]
+fn the_log_may_begin_at_the_oldest_queued_message() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    for number in 1..=40 {
+        shard.queue(number, Priority::Normal);
+    }
+    let point = |shard: &Shard| shard.mailboxes.trim_point(SegmentNumber(1), SegmentNumber(6), 64 << 20, false);
+    assert_eq!(point(&shard), None);
+    shard.settle(&(1..=25).collect::<Vec<_>>()).unwrap();
+    assert_eq!(point(&shard), Some(SegmentNumber(3)));
+    shard.settle(&(26..=40).collect::<Vec<_>>()).unwrap();
+    assert_eq!(point(&shard), Some(SegmentNumber(6)), "nothing is queued: up to the segment that is written to");
+    // Forty ids to carry over for eighty bytes freed is a bad trade.
+    assert_eq!(shard.mailboxes.trim_point(SegmentNumber(1), SegmentNumber(6), 16, false), None);
+}
