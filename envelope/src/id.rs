@@ -1,6 +1,7 @@
 //! Who and what: agent ids and names, message ids, key ids.
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -203,6 +204,14 @@ impl AgentName {
     }
 }
 
+impl FromStr for AgentName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::parse(text)
+    }
+}
+
 impl fmt::Display for AgentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -233,6 +242,14 @@ impl TrustDomain {
 impl Default for TrustDomain {
     fn default() -> Self {
         Self(TRUST_DOMAIN_DEFAULT.to_owned())
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::parse(text)
     }
 }
 

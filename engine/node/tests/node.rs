@@ -1,68 +1,9 @@
 //! A real node: real QUIC, real files, agents that talk through the SDK.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod home;
 
-use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, NodeCertificate, TrustDomain};
-use creto_net::tls::NodeIdentity;
-use creto_node::Node;
-use creto_node::config::Config;
-use creto_service::client::Client;
-use tempfile::TempDir;
-
-/// A node's folder, with what `creto init` makes.
-struct Home {
-    dir: TempDir,
-    certificate: NodeCertificate,
-}
-
-impl Home {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let identity = NodeIdentity::self_signed(&[]).unwrap();
-        std::fs::create_dir(dir.path().join("data")).unwrap();
-        let pem = |label: &str, der: &[u8]| {
-            use base64::Engine as _;
-            let text = base64::engine::general_purpose::STANDARD.encode(der);
-            format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
-        };
-        std::fs::write(dir.path().join("data/node.crt"), pem("CERTIFICATE", &identity.certificate)).unwrap();
-        std::fs::write(dir.path().join("data/node.key"), pem("PRIVATE KEY", &identity.key_pkcs8)).unwrap();
-        let certificate = NodeCertificate::from_file(dir.path().join("data/node.crt")).unwrap();
-        Self { dir, certificate }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn start(&self) -> Node {
-        let text = "node.listen = \"127.0.0.1:0\"\nnode.data_dir = \"data\"\nnode.certificate = \"node.crt\"\n\
-             node.private_key = \"node.key\"\ntopology.shards = 2\nwal.segment_bytes = 16777216\n";
-        std::fs::write(self.path().join("creto.toml"), text).unwrap();
-        let config = Config::load(&self.path().join("creto.toml"), []).unwrap();
-        Node::start(&config).unwrap()
-    }
-
-    async fn register(&self, node: &Node, name: &str) -> AgentKeys {
-        let keys = AgentKeys::generate(AgentName::parse(name).unwrap(), TrustDomain::default()).unwrap();
-        let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-        let record = keys.signed_record(1, now_ms, now_ms + 86_400_000);
-        Client::new(node.control_socket()).register(&record).await.unwrap();
-        keys
-    }
-
-    async fn connect(&self, node: &Node, keys: AgentKeys) -> Agent {
-        Agent::connect(ConnectOptions::new(node.address(), self.certificate.clone(), keys)).await.unwrap()
-    }
-}
-
-fn on_time<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    // A test that hangs is worse than one that fails; nothing here takes a hundredth of this.
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("in a minute") });
-}
+use home::{Home, on_time};
 
 #[test]
 fn messages_reach_their_reader_and_survive_a_restart() {
