@@ -1,0 +1,193 @@
+//! Writes the seeds of every target: the golden files as they are, and small programs for what has none.
+//!
+//! `cargo +nightly run --manifest-path fuzz/Cargo.toml --bin seed-corpus`
+//!
+//! Without seeds a fuzzer spends its life before the first length check; with them it starts behind the last one.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use bytes::Bytes;
+use creto_fuzz::creto_store::{
+    BatchPart, Dedup, DedupSender, Epoch, FrameHeader, Lsn, MailboxId, MessageId, PartMessage, Priority, Record,
+    SegmentHeader, SegmentNumber, SenderId, Settle, SettleCause, Start,
+};
+
+fn main() -> io::Result<()> {
+    let golden = Golden::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../envelope/golden")))?;
+    let corpus = Corpus(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")));
+    let mut count = 0;
+    for (target, name, seed) in golden.seeds().into_iter().chain(log_seeds()).chain(datagram_seeds(&golden)) {
+        corpus.write(target, &name, &seed)?;
+        count += 1;
+    }
+    println!("{count} seeds are in {}", corpus.0.display());
+    Ok(())
+}
+
+type Seed = (&'static str, String, Vec<u8>);
+
+struct Corpus(PathBuf);
+
+impl Corpus {
+    fn write(&self, target: &str, name: &str, seed: &[u8]) -> io::Result<()> {
+        let folder = self.0.join(target);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), seed)
+    }
+}
+
+/// The hex files of the worked example, and the frames inside `example.json`.
+struct Golden {
+    files: Vec<(String, Vec<u8>)>,
+    small_frames: Vec<Vec<u8>>,
+}
+
+impl Golden {
+    fn read(folder: &Path) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "hex") {
+                let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+                files.push((name, unhex(&fs::read_to_string(&path)?)));
+            }
+        }
+        let example = fs::read_to_string(folder.join("example.json"))?;
+        let (_, frames) = example.split_once("\"frames\": {").expect("the example lists small frames");
+        let small_frames = frames.split('"').map(unhex).filter(|frame| frame.len() >= 8).collect();
+        Ok(Self { files, small_frames })
+    }
+
+    fn file(&self, name: &str) -> &[u8] {
+        let found = self.files.iter().find(|(known, _)| known == name);
+        &found.expect("the worked example has this file").1
+    }
+
+    fn seeds(&self) -> Vec<Seed> {
+        let mut seeds: Vec<Seed> = Vec::new();
+        for (name, bytes) in &self.files {
+            match name.as_str() {
+                name if name.starts_with("envelope-") => seeds.push(("envelope", name.into(), bytes.clone())),
+                name if name.ends_with(".key-record") => {
+                    let mut frame = vec![0, 0, 0, 0, 0x14, 1, 0, 0];
+                    frame.extend_from_slice(bytes);
+                    seeds.push(("frame", name.into(), frame));
+                }
+                name => seeds.push(("frame", name.into(), bytes.clone())),
+            }
+        }
+        let numbered = self.small_frames.iter().enumerate();
+        seeds.extend(numbered.map(|(index, frame)| ("frame", format!("small-{index}"), frame.clone())));
+        let batch = &self.file("signed-batch")[8..];
+        seeds.push(("batch", "signed-batch".into(), batch.to_vec()));
+        // One envelope of the smallest size, so that the fuzzer need not carry three.
+        let mut one = batch[..8 + 3_448 + 24].to_vec();
+        one[8 + 4] = 1;
+        one[8 + 3_448 + 16..8 + 3_448 + 20].copy_from_slice(&160u32.to_le_bytes());
+        one.extend_from_slice(&self.file("envelope-0")[..160]);
+        seeds.push(("batch", "one-header".into(), one));
+        seeds
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Option<Vec<u8>> =
+        text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16).and_then(|d| d.try_into().ok())).collect();
+    let digits = digits.unwrap_or_default();
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+fn log_seeds() -> Vec<Seed> {
+    let message = |envelope_bytes| PartMessage {
+        mailbox: MailboxId([1; 16]),
+        sender: SenderId([2; 16]),
+        message_id: MessageId([3; 16]),
+        sequence: 4,
+        expiry_ms: 5,
+        leaf_index: 6,
+        priority: Priority::High,
+        salt: [7; 16],
+        path: Bytes::from(vec![8; 64]),
+        envelope: Bytes::from(vec![9; envelope_bytes]),
+    };
+    let sender = DedupSender { sender: SenderId([1; 16]), floor_ms: 2, ids: vec![MessageId([3; 16]); 2] };
+    let records = [
+        Record::BatchPart(BatchPart {
+            batch_header: Bytes::from(vec![1; 13]),
+            messages: vec![message(21), message(0)],
+        }),
+        Record::Settle(Settle { mailbox: MailboxId([1; 16]), cause: SettleCause::Expired, sequences: vec![1, 2, 3] }),
+        Record::Dedup(Dedup { next_sequence: 9, senders: vec![sender] }),
+        Record::Start(Start { epoch: Epoch(2), started_ms: 3, recovered_through: Lsn(4) }),
+    ];
+    let mut seeds = Vec::new();
+    let mut body = Vec::new();
+    for (index, record) in records.iter().enumerate() {
+        let start = body.len();
+        body.resize(start + record.encoded_bytes(), 0);
+        record.encode_into(&mut body[start..]);
+        seeds.push(("record", format!("record-{index}"), [&[0], &body[start..]].concat()));
+    }
+    let header = FrameHeader {
+        crc: 0,
+        epoch: Epoch(1),
+        epoch_nonce: 2,
+        lsn: Lsn(5),
+        durable_upto: Lsn(4),
+        segment: SegmentNumber(1),
+        log_start: SegmentNumber(1),
+        body_bytes: u32::try_from(body.len()).expect("four records are short"),
+        record_count: 4,
+        previous_crc: 7,
+        offset_blocks: 1,
+        shard_index: 3,
+    };
+    let mut frame = vec![0; header.total_bytes()];
+    frame[96..96 + body.len()].copy_from_slice(&body);
+    header.seal(&mut frame);
+    seeds.push(("record", "frame".into(), [&[2], &frame[..]].concat()));
+    let header = SegmentHeader {
+        shard_index: 3,
+        number: SegmentNumber(1),
+        epoch: Epoch(1),
+        epoch_nonce: 2,
+        first_lsn: Lsn(1),
+        previous_crc: 0,
+        log_start: SegmentNumber(1),
+        created_ms: 4,
+    };
+    let mut block = [0; 4096];
+    header.encode_into(&mut block);
+    seeds.push(("record", "segment-header".into(), [&[3], &block[..]].concat()));
+
+    // Programs of `log_image`: a segment header, frames of a record each, then one kind of damage.
+    let honest = [0, 0, 2, 1, 0, 0, 0, 2, 1, 1, 3, 4, 0, 0, 2, 1, 2, 9, 0, 9, 1, 0, 50, 0, 0];
+    for damage in 9..=15 {
+        let second = [0, 0x80, 2, 1, 0, 0, 0, 2, 0, 0, 0];
+        let program = [&honest[..], &second[..], &[damage, 0, 0, 16, 32, 1]].concat();
+        seeds.push(("recovery", format!("damage-{damage}"), program));
+    }
+    seeds.push(("recovery", "honest".into(), honest.to_vec()));
+    seeds
+}
+
+fn datagram_seeds(golden: &Golden) -> Vec<Seed> {
+    let frames = [golden.file("login"), &golden.small_frames[0][..]].concat();
+    let mut fates = vec![0; 24];
+    fates[1] = 2;
+    fates[3] = 3;
+    let initial = {
+        // A long header of version 1 with an 8-byte destination id: enough to be taken for an Initial.
+        let mut packet = vec![0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0x44, 0x9e];
+        packet.resize(1_200, 0x55);
+        packet
+    };
+    let length = 1_200_u16.to_le_bytes();
+    vec![
+        ("datagram", "handshake".into(), [&[0], &fates[..], &frames[..]].concat()),
+        ("datagram", "honest-handshake".into(), [&[0], &[0; 24][..], &frames[..]].concat()),
+        ("datagram", "stream".into(), [&[1, 7], &frames[..]].concat()),
+        ("datagram", "strangers".into(), [&[3, 1, 5, length[0], length[1]], &initial[..]].concat()),
+    ]
+}
