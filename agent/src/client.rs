@@ -56,7 +56,7 @@ pub struct ConnectOptions {
     pub retry_for: Duration,
     /// Most deliveries that the application may hold without an acknowledgement. Default 1,024.
     pub window_messages: u32,
-    /// Most bytes of the envelopes of those. Default 32 MiB.
+    /// Most bytes of the envelopes of those. Default 4 MiB.
     pub window_bytes: u32,
 }
 

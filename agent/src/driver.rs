@@ -96,7 +96,11 @@ impl Driver {
         let outcome = self.carry_streams(session).await;
         // Looked at before this side closes it too.
         let reason = connection.close_reason();
-        connection.close(VarInt::from_u32(0), b"closed by the agent");
+        let code = match &outcome {
+            Err(StreamEnd::Broken(code)) => u32::from(code.as_u16()),
+            _ => 0,
+        };
+        connection.close(VarInt::from_u32(code), b"closed by the agent");
         self.deliver.inbox.lost();
         self.tell(Event::Lost).await;
         outcome.map_err(|end| match (reason, end) {

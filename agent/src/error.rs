@@ -190,11 +190,14 @@ pub enum SendError {
         /// Which message.
         message_id: MessageId,
     },
-    /// The message was sent, the connection broke before the answer, and the node can no longer say whether it has it.
+    /// The message was sent, and the node cannot say whether it has it: the connection broke before the answer and the
+    /// message is too old to be told from a replay by now, or the node's disk failed.
     #[error(
-        "message {message_id} may or may not have been accepted: it is too old for the node to tell; ask the recipient, or send it again under a new id if twice is harmless"
+        "message {message_id} may or may not have been accepted ({code}); ask the recipient, or send it again under a new id if twice is harmless"
     )]
     Unknown {
+        /// What the node said last.
+        code: RejectCode,
         /// Which message.
         message_id: MessageId,
     },
@@ -235,7 +238,9 @@ impl SendError {
     #[must_use]
     pub fn code(&self) -> Option<RejectCode> {
         match self {
-            Self::Refused { code, .. } | Self::Recipient { source: LookupError::Refused(code), .. } => Some(*code),
+            Self::Refused { code, .. }
+            | Self::Unknown { code, .. }
+            | Self::Recipient { source: LookupError::Refused(code), .. } => Some(*code),
             Self::Disconnected(error) => error.code(),
             _ => None,
         }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use creto_envelope::batch::BATCH_HEADER_BYTES;
-use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
+use creto_envelope::limits::{
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX,
+};
 
 /// A batch closes when it holds this many messages.
 pub const BATCH_MESSAGES: usize = 256;
@@ -28,7 +30,7 @@ pub const WRITE_QUEUE_FRAMES: usize = 4;
 /// Deliveries that the application holds and has neither acknowledged nor dropped, by default.
 pub const WINDOW_MESSAGES: u32 = 1_024;
 /// Bytes of the envelopes of those, by default.
-pub const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+pub const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Deliver frames that are verified and opened at a time.
 pub const OPEN_JOBS_MAX: usize = 4;
 /// Message ids that are remembered per sender, to hide duplicates.
@@ -77,7 +79,7 @@ pub const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(BATCH_MESSAGES <= BATCH_MESSAGES_MAX);
 const _: () = assert!(BATCH_HEADER_BYTES + BATCH_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(IN_FLIGHT_MESSAGES <= IN_FLIGHT_MESSAGES_MAX);
-const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX);
+const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX && WINDOW_BYTES <= CREDIT_BYTES_MAX);
 // What may come again after a reconnect must still be recognised: everything that was held, several times over.
 const _: () = assert!(DEDUP_IDS_PER_SENDER >= 4 * WINDOW_MESSAGES as usize);
 const _: () = assert!(DEDUP_IDS_MAX >= DEDUP_IDS_PER_SENDER);

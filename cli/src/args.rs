@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anstyle::{AnsiColor, Style};
 use clap::builder::Styles;
 use clap::{Args, Parser, Subcommand};
+use creto_agent::AgentName;
 use creto_node::config::Config;
 
 use crate::exit::{self, Failure};
@@ -51,6 +52,8 @@ pub(crate) struct Global {
 pub(crate) enum Verb {
     /// Make a configuration, a data folder and the node's certificate.
     Init(InitArgs),
+    /// Create agents and look at them.
+    Agent(AgentArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Check or show the configuration.
@@ -79,6 +82,65 @@ pub(crate) struct InitArgs {
     /// Replace a configuration and a certificate that exist. Messages and agents stay.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) verb: AgentVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentVerb {
+    /// Make an agent's keys here and register their public half with the node.
+    Create(AgentCreateArgs),
+    /// List the agents that are registered.
+    List(AgentListArgs),
+    /// Show one agent.
+    Show(AgentShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentCreateArgs {
+    /// Name of the agent, such as acme/planner.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+    /// Days that the keys are valid.
+    #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub(crate) valid_days: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentListArgs {
+    /// Only agents of this organization.
+    #[arg(value_name = "ORGANIZATION")]
+    pub(crate) organization: Option<String>,
+    /// Print one JSON array.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentShowArgs {
+    /// Name of the agent.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where keys are kept.
+#[derive(Debug, Args)]
+pub(crate) struct KeysArgs {
+    /// Folder of the agents' keys [default: agents, beside the configuration].
+    #[arg(long = "keys", value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +204,10 @@ pub(crate) struct WalVerifyArgs {
 pub(crate) struct CompletionsArgs {
     /// The shell.
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn agent_name(text: &str) -> Result<AgentName, String> {
+    AgentName::parse(text).map_err(|error| error.to_string())
 }
 
 impl Global {

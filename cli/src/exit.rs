@@ -17,6 +17,10 @@ pub(crate) enum Exit {
     Found = 1,
     /// The command line or the configuration was not understood.
     Usage = 2,
+    /// No node could be reached, or it was lost before it answered.
+    Unreachable = 3,
+    /// The node was reached and refused.
+    Refused = 4,
     /// This machine refused: a file, a limit, a permission.
     System = 5,
 }
@@ -27,6 +31,8 @@ impl Exit {
         (Self::Ok, "done"),
         (Self::Found, "a check found something: loss, corruption, an unfit machine"),
         (Self::Usage, "the command line or the configuration was not understood"),
+        (Self::Unreachable, "no node could be reached, or it was lost before it answered"),
+        (Self::Refused, "the node was reached and refused"),
         (Self::System, "this machine refused: a file, a limit, a permission"),
     ];
 }
@@ -57,6 +63,15 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Self {
         Self { exit, what: what.into(), next: next.into() }
+    }
+
+    /// From an error whose text says what to do next behind its last semicolon, as ours do.
+    pub(crate) fn of(exit: Exit, error: &impl std::fmt::Display) -> Self {
+        let text = error.to_string();
+        match text.rsplit_once("; ") {
+            Some((what, next)) => Self::new(exit, what, next),
+            None => Self::new(exit, text, ""),
+        }
     }
 
     /// A file operation that this machine refused.
@@ -109,9 +124,7 @@ impl From<ConfigError> for Failure {
 
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Self {
-        let text = error.to_string();
-        let (what, next) = text.split_once("; ").unwrap_or((&text, ""));
-        Self::new(Exit::Usage, what, next)
+        Self::of(Exit::Usage, &error)
     }
 }
 

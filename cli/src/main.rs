@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod client;
 mod exit;
 mod identity;
+mod moment;
 mod terminal;
 mod verb;
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Init(args) => verb::init::run(&cli.global, args),
+        Verb::Agent(args) => verb::agent::run(&cli.global, args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),

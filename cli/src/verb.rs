@@ -1,5 +1,6 @@
 //! One file per verb; each has one `run`.
 
+pub(crate) mod agent;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;

@@ -126,7 +126,10 @@ impl FrameHeader {
         };
         let body_fits = length_usize(parsed.body_bytes) <= FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
         let reserved_are_zero = header[14..16] == [0; 2] && header[84..] == [0; 12];
-        let orders_hold = parsed.durable_upto < parsed.lsn && parsed.log_start <= parsed.segment;
+        // Numbers have a successor: no log lives long enough for one that has none.
+        let orders_hold = parsed.durable_upto < parsed.lsn
+            && parsed.log_start <= parsed.segment
+            && [parsed.lsn.0, parsed.segment.0, parsed.epoch.0].iter().all(|&number| number < u64::MAX);
         if !body_fits || !reserved_are_zero || !orders_hold {
             return Err(FrameDamage::Value);
         }

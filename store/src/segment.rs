@@ -93,7 +93,11 @@ impl SegmentHeader {
             log_start: SegmentNumber(u64::from_le_bytes(field(block, 56))),
             created_ms: u64::from_le_bytes(field(block, 64)),
         };
-        let orders_hold = header.first_lsn.0 > 0 && header.epoch.0 > 0 && header.log_start <= header.number;
+        // Numbers have a successor: no log lives long enough for one that has none.
+        let orders_hold = header.first_lsn.0 > 0
+            && header.epoch.0 > 0
+            && header.log_start <= header.number
+            && [header.first_lsn.0, header.number.0, header.epoch.0].iter().all(|&number| number < u64::MAX);
         let reserved_are_zero = block[14..16] == [0; 2] && block[72..].iter().all(|&byte| byte == 0);
         if !orders_hold || !reserved_are_zero {
             return Err(SegmentDamage::Value);

@@ -1,6 +1,7 @@
 //! How much the node may push: the window less what the application holds. Pure.
 
 use creto_envelope::deliver::Credit;
+use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
 
 /// Credit that the node has, that the application holds, and that is to be given back.
 #[derive(Debug)]
@@ -8,6 +9,10 @@ pub(crate) struct CreditLedger {
     window: Credit,
     held: Amount,
     owed: Amount,
+    /// Bytes granted less bytes arrived on this stream. The node may have more: what a message overdraws it forgets.
+    allowance_bytes: i64,
+    /// Bytes that the node was seen to have too many: the next ones that are owed are kept back for them.
+    kept_back_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,22 +24,28 @@ struct Amount {
 impl CreditLedger {
     pub(crate) fn new(window: Credit) -> Self {
         assert!(window.messages > 0 && window.bytes > 0, "nothing could ever be delivered");
-        Self { window, held: Amount::default(), owed: Amount::default() }
+        Self { window, held: Amount::default(), owed: Amount::default(), allowance_bytes: 0, kept_back_bytes: 0 }
     }
 
     /// A new stream: everything that is not held.
     pub(crate) fn opened(&mut self) -> Credit {
         self.owed = Amount::default();
-        Credit {
+        self.kept_back_bytes = 0;
+        let credit = Credit {
             messages: left(self.window.messages, self.held.messages),
             bytes: left(self.window.bytes, self.held.bytes),
-        }
+        };
+        self.allowance_bytes = i64::from(credit.bytes);
+        credit
     }
 
     /// A message came and used up credit.
     pub(crate) fn arrived(&mut self, bytes: usize) {
         self.held.messages += 1;
         self.held.bytes += bytes as u64;
+        // It was pushed with credit, so credit that counts as overdrawn here is still there at the node.
+        self.kept_back_bytes += self.allowance_bytes.min(0).unsigned_abs();
+        self.allowance_bytes = self.allowance_bytes.max(0) - i64::try_from(bytes).unwrap_or(i64::MAX);
     }
 
     /// A message is done with: acknowledged, dropped, hidden or refused.
@@ -43,7 +54,9 @@ impl CreditLedger {
         self.held.messages -= 1;
         self.held.bytes -= bytes as u64;
         self.owed.messages += 1;
-        self.owed.bytes += bytes as u64;
+        let kept = self.kept_back_bytes.min(bytes as u64);
+        self.kept_back_bytes -= kept;
+        self.owed.bytes += bytes as u64 - kept;
     }
 
     /// What to give back now: nothing until a quarter of the window has come together, to spare frames.
@@ -53,8 +66,15 @@ impl CreditLedger {
         if !worth_it {
             return None;
         }
-        let Amount { messages, bytes } = std::mem::take(&mut self.owed);
-        Some(Credit { messages: clamp(messages), bytes: clamp(bytes) })
+        // A larger grant would be refused as a whole; the rest goes with the next one.
+        let credit = Credit {
+            messages: clamp(self.owed.messages).min(CREDIT_MESSAGES_MAX),
+            bytes: clamp(self.owed.bytes).min(CREDIT_BYTES_MAX),
+        };
+        self.owed.messages -= u64::from(credit.messages);
+        self.owed.bytes -= u64::from(credit.bytes);
+        self.allowance_bytes += i64::from(credit.bytes);
+        Some(credit)
     }
 }
 
@@ -95,15 +115,20 @@ mod tests {
     }
 
     proptest! {
-        /// The node here pushes whenever it has credit, and a message may overdraw the bytes, as the protocol says.
+        /// The node here pushes whenever it has credit. A message may overdraw the bytes; what it overdraws the node
+        /// forgets, or remembers as a debt. Grants may cross with pushes.
         #[test]
         fn the_node_never_exceeds_the_window_and_never_starves(
-            window in (1u32..64, 1u32..5_000), sizes in prop::collection::vec(160usize..4_000, 1..300), order: u64,
+            window in (1u32..64, 1u32..5_000),
+            sizes in prop::collection::vec(160usize..4_000, 1..300),
+            (forgets, crosses) in any::<(bool, bool)>(),
+            order in any::<u64>(),
         ) {
             let window = Credit { messages: window.0, bytes: window.1 };
             let mut ledger = CreditLedger::new(window);
             let first = ledger.opened();
             let (mut messages, mut bytes) = (i64::from(first.messages), i64::from(first.bytes));
+            let mut on_the_way: Option<Credit> = None;
             let mut held: Vec<usize> = Vec::new();
             let mut sizes = sizes.into_iter().peekable();
             let mut pick = order;
@@ -111,17 +136,28 @@ mod tests {
                 while messages > 0 && bytes > 0 && sizes.peek().is_some() {
                     let size = sizes.next().expect("peeked");
                     messages -= 1;
-                    bytes -= size as i64;
+                    bytes -= i64::try_from(size).expect("small");
+                    if forgets {
+                        bytes = bytes.max(0);
+                    }
                     ledger.arrived(size);
                     held.push(size);
                 }
                 prop_assert!(held.len() <= window.messages as usize);
+                // Overdrawing is seen with the next message at the latest, two with a grant on the way.
+                prop_assert!(held.iter().sum::<usize>() <= window.bytes as usize + 3 * 4_000);
+                if let Some(credit) = on_the_way.take() {
+                    messages += i64::from(credit.messages);
+                    bytes += i64::from(credit.bytes);
+                    continue;
+                }
                 prop_assert!(!held.is_empty() || sizes.peek().is_none(), "starved: {messages} messages, {bytes} bytes");
                 if held.is_empty() { break; }
                 pick = pick.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let done = held.swap_remove((pick >> 33) as usize % held.len());
+                let done = held.swap_remove(usize::try_from(pick >> 33).expect("31 bits") % held.len());
                 ledger.finished(done);
-                if let Some(credit) = ledger.take() {
+                on_the_way = ledger.take();
+                if !crosses && let Some(credit) = on_the_way.take() {
                     messages += i64::from(credit.messages);
                     bytes += i64::from(credit.bytes);
                 }

@@ -321,28 +321,41 @@ impl Outbox {
         Ok(())
     }
 
-    fn settle(&mut self, mut message: Message, code: Option<u16>, now_us: u64, answers: &mut Vec<Answered>) {
+    fn settle(&mut self, message: Message, code: Option<u16>, now_us: u64, answers: &mut Vec<Answered>) {
         let message_id = message.id;
-        let answer = match code.map(|code| RejectCode::from_u16(code).ok_or(code)) {
-            None => Ok(Receipt { message_id, was_duplicate: false }),
-            Some(Ok(RejectCode::Duplicate)) => Ok(Receipt { message_id, was_duplicate: true }),
-            // It went out on an earlier connection too: that one may have been accepted.
-            Some(Ok(RejectCode::OutsideDedupWindow)) if message.sent > 1 => Err(SendError::Unknown { message_id }),
-            Some(Ok(code)) if code.is_retryable() && now_us < message.retry_until_us => {
-                let pause = pause(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, message.refusals);
-                let until_us = now_us.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
-                message.refusals += 1;
-                // It was refused, so the next time is as good as the first.
-                message.sent -= 1;
-                let stalled = self.stalled.entry(message.recipient).or_default();
-                *stalled = until_us.max(*stalled);
-                self.waiting.insert(message.order, message);
-                return;
-            }
-            Some(Ok(code)) => Err(SendError::Refused { code, message_id }),
-            Some(Err(code)) => Err(SendError::RefusedWith { code, message_id }),
+        let Some(number) = code else {
+            return answers.push(Answered { message, answer: Ok(Receipt { message_id, was_duplicate: false }) });
+        };
+        let code = RejectCode::from_u16(number);
+        // A number that is not known here is worth another try when it is the node's own state.
+        let for_now = code.map_or((500..600).contains(&number), RejectCode::is_retryable);
+        if for_now && now_us < message.retry_until_us {
+            return self.stall(message, code, now_us);
+        }
+        // It went out on an earlier connection too, which may have stored it; or the disk failed while it was written.
+        let may_be_stored =
+            code == Some(RejectCode::OutsideDedupWindow) && message.sent > 1 || code == Some(RejectCode::ShardFenced);
+        let answer = match code {
+            Some(RejectCode::Duplicate) => Ok(Receipt { message_id, was_duplicate: true }),
+            Some(code) if may_be_stored => Err(SendError::Unknown { code, message_id }),
+            Some(code) => Err(SendError::Refused { code, message_id }),
+            None => Err(SendError::RefusedWith { code: number, message_id }),
         };
         answers.push(Answered { message, answer });
+    }
+
+    /// The node refused a message for now: it waits, and the later ones to the same recipient with it.
+    fn stall(&mut self, mut message: Message, code: Option<RejectCode>, now_us: u64) {
+        let pause = pause(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, message.refusals);
+        let until_us = now_us.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+        message.refusals += 1;
+        if code != Some(RejectCode::ShardFenced) {
+            // This time it was certainly not stored.
+            message.sent -= 1;
+        }
+        let stalled = self.stalled.entry(message.recipient).or_default();
+        *stalled = until_us.max(*stalled);
+        self.waiting.insert(message.order, message);
     }
 
     /// On a new connection: once no worker holds a batch any more, everything unanswered goes back to its place.

@@ -37,7 +37,10 @@ pub(crate) struct RefusedMessage {
 }
 
 impl Refusals {
+    /// Refuses a batch as a whole. That is the answer for messages that were refused alone before, too: a message is
+    /// answered once.
     pub(crate) fn batch(&mut self, connection: ConnectionId, sequence: u64, code: RejectCode) {
+        self.messages.retain(|message| (message.connection, message.sequence) != (connection, sequence));
         self.batches.push(RefusedBatch { connection, sequence, code });
     }
 

@@ -254,6 +254,44 @@ fn one_refused_message_does_not_hold_back_the_others() {
 }
 
 #[test]
+fn a_batch_that_is_refused_as_a_whole_answers_for_its_refused_messages_too() {
+    // Decode refuses the first message alone; what comes after decode refuses them all.
+    fn malformed(world: &World) -> Vec<Vec<u8>> {
+        let mut malformed = world.planner.seal(&world.executor, id(1), NOW.unix_ms, b"x");
+        malformed[3] = 9;
+        vec![malformed, world.planner.seal(&world.executor, id(2), NOW.unix_ms, b"fine")]
+    }
+    check_answer(
+        |world| world.planner.sign(&malformed(world), NOW.unix_ms - 3_600_001),
+        &[(WHOLE_BATCH, RejectCode::SigningTime)],
+    );
+    check_answer(
+        |world| {
+            let mut batch = world.planner.sign(&malformed(world), NOW.unix_ms);
+            batch.header.root[0] ^= 1;
+            batch
+        },
+        &[(WHOLE_BATCH, RejectCode::BatchRoot)],
+    );
+    check_answer(
+        |world| {
+            let mut batch = world.planner.sign(&malformed(world), NOW.unix_ms);
+            batch.header.ed25519[5] ^= 1;
+            batch
+        },
+        &[(WHOLE_BATCH, RejectCode::BadSignature)],
+    );
+    check_answer(
+        |world| {
+            let mut envelopes = malformed(world);
+            envelopes.push(envelopes[1].clone());
+            world.planner.sign(&envelopes, NOW.unix_ms)
+        },
+        &[(WHOLE_BATCH, RejectCode::BatchRepeatedMessage)],
+    );
+}
+
+#[test]
 fn a_batch_that_repeats_a_message_id_is_refused() {
     check_answer(|world| world.batch(&[1, 2, 1]), &[(WHOLE_BATCH, RejectCode::BatchRepeatedMessage)]);
 }

@@ -240,6 +240,35 @@ fn outside_the_window_is_unknown_only_for_what_may_have_been_accepted_before() {
 }
 
 #[test]
+fn after_a_disk_failure_nobody_knows_and_that_is_the_answer() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..1, 1);
+    pump(&mut outbox, 0);
+    answered(&mut outbox, &ack(1, &[(1, WHOLE_BATCH, RejectCode::ShardFenced)]), 0);
+    assert_eq!(pump(&mut outbox, 60_000).len(), 1, "the resend finds out");
+    let answers = answered(&mut outbox, &ack(2, &[(2, 0, RejectCode::OutsideDedupWindow)]), 60_000);
+    assert!(matches!(answers[0].1, Err(SendError::Unknown { code: RejectCode::OutsideDedupWindow, .. })));
+
+    let (message, _) = message(1, 1, 0);
+    outbox.push(message);
+    pump(&mut outbox, 0);
+    let answers = answered(&mut outbox, &ack(3, &[(3, 0, RejectCode::ShardFenced)]), 2_000_000);
+    assert!(matches!(answers[0].1, Err(SendError::Unknown { code: RejectCode::ShardFenced, .. })));
+}
+
+#[test]
+fn an_unknown_code_is_tried_again_only_when_it_is_the_nodes_own_state() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..2, 1);
+    pump(&mut outbox, 5_000);
+    let results = [(0, 599), (1, 499)].map(|(index, code)| SubmitResult { sequence: 1, index, code });
+    let answers = answered(&mut outbox, &SubmitAck { through_sequence: 1, results: results.to_vec() }, 5_000);
+    assert_eq!(answers.len(), 1);
+    assert!(matches!(answers[0], (1, Err(SendError::RefusedWith { code: 499, .. }))));
+    assert_eq!(outbox.waiting.len(), 1);
+}
+
+#[test]
 fn no_more_is_in_flight_than_the_node_allows() {
     let mut outbox = Outbox::new(BatchLimits::default());
     outbox.connected(&LoginAccepted { in_flight_messages_max: 10, batch_messages_max: 4, ..ACCEPTED });

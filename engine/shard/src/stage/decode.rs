@@ -71,7 +71,6 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
             }
         }
         if has_repeated_id(&messages) {
-            refusals.messages.retain(|m| (m.connection, m.sequence) != (batch.connection, batch.sequence));
             refusals.batch(batch.connection, batch.sequence, RejectCode::BatchRepeatedMessage);
             continue;
         }

@@ -91,7 +91,6 @@ pub(crate) fn verify(
     let mut batches = Vec::with_capacity(signed.len());
     for (SignedBatch { batch, messages, .. }, verdict) in signed.into_iter().zip(verdicts) {
         if verdict.is_err() {
-            refusals.messages.retain(|m| (m.connection, m.sequence) != (batch.connection, batch.sequence));
             refusals.batch(batch.connection, batch.sequence, RejectCode::BadSignature);
             continue;
         }

@@ -1,0 +1,375 @@
+//! A node as a script: it speaks the protocol, and does exactly what the test tells it.
+#![allow(clippy::unwrap_used, reason = "a script that cannot go on fails its test")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use creto_agent::raw::{seal_envelope, sign_batch};
+use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, MessageId, NodeCertificate, TrustDomain};
+use creto_crypto_accel::merkle::{Tree, leaf_hash};
+use creto_crypto_accel::verify::VerifyingKeys;
+use creto_envelope::batch::parse_submit_sequence;
+use creto_envelope::control::{
+    KeyRecordRequest, LOGIN_EXPORTER_LABEL, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
+    encode_key_record_response, login_statement,
+};
+use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::envelope::EnvelopeHeader;
+use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::submit::{SubmitAck, SubmitResult};
+use creto_envelope::{AgentId, BatchView, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord};
+use quinn::{RecvStream, SendStream, VarInt};
+use rkyv::util::AlignedVec;
+use tokio::time::timeout;
+
+/// No test waits longer for anything that should come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const FOREVER_MS: u64 = 9_999_999_999_999;
+
+pub(crate) fn name(text: &str) -> AgentName {
+    AgentName::parse(text).unwrap()
+}
+
+pub(crate) fn keys(text: &str) -> Arc<AgentKeys> {
+    Arc::new(AgentKeys::generate(name(text), TrustDomain::default()).unwrap())
+}
+
+pub(crate) fn record(keys: &AgentKeys) -> SignedKeyRecord {
+    keys.signed_record(keys.record_version(), 0, FOREVER_MS)
+}
+
+pub(crate) struct Peer {
+    endpoint: quinn::Endpoint,
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate: NodeCertificate,
+    records: Arc<Mutex<BTreeMap<AgentId, SignedKeyRecord>>>,
+    pub(crate) accepted: LoginAccepted,
+}
+
+impl Peer {
+    pub(crate) fn start(agents: &[&AgentKeys]) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let mut tls =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key.into())
+                .unwrap();
+        tls.alpn_protocols = vec![b"creto/1".to_vec()];
+        let quic = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(quic));
+        let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
+        let records = agents.iter().map(|keys| (keys.id(), record(keys))).collect();
+        Self {
+            address: endpoint.local_addr().unwrap(),
+            certificate: NodeCertificate::from_der(made.cert.der().to_vec()),
+            endpoint,
+            records: Arc::new(Mutex::new(records)),
+            accepted: LoginAccepted {
+                node_time_ms: 0,
+                shard_index: 0,
+                shard_count: 1,
+                in_flight_messages_max: 4_096,
+                batch_messages_max: 1_024,
+                batch_bytes_max: 2 << 20,
+            },
+        }
+    }
+
+    /// What the directory says about `agent` from now on.
+    pub(crate) fn set_record(&self, agent: AgentId, record: SignedKeyRecord) {
+        self.records.lock().unwrap().insert(agent, record);
+    }
+
+    pub(crate) fn options(&self, keys: &Arc<AgentKeys>) -> ConnectOptions {
+        ConnectOptions::new(self.address, self.certificate.clone(), Arc::clone(keys))
+    }
+
+    /// Connects an agent and accepts its login.
+    pub(crate) async fn connect(&self, options: ConnectOptions) -> (Agent, Link) {
+        let (agent, link) = tokio::join!(Agent::connect(options), self.accept());
+        (agent.unwrap(), link)
+    }
+
+    /// Waits for a connection and its Login, which must verify.
+    pub(crate) async fn accept(&self) -> Link {
+        let (connection, mut control, login) = self.login().await;
+        let record = self.records.lock().unwrap()[&login.agent].clone().record;
+        let mut exporter = [0; 32];
+        connection.export_keying_material(&mut exporter, LOGIN_EXPORTER_LABEL, b"").unwrap();
+        VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)
+            .unwrap()
+            .verify(
+                &login_statement(&exporter, &login.agent, login.key_record_version),
+                &login.ed25519,
+                &login.ml_dsa_65,
+            )
+            .expect("the login verifies over this connection");
+        let mut frame = Vec::new();
+        self.accepted.encode(&mut frame);
+        control.send.write_all(&frame).await.unwrap();
+        tokio::spawn(answer_questions(control, Arc::clone(&self.records)));
+        Link { connection, submit: None, deliver: None, owner: login.agent, header_sent: None }
+    }
+
+    /// Waits for a connection and refuses its login.
+    pub(crate) async fn refuse(&self, code: RejectCode) {
+        let (connection, mut control, _) = self.login().await;
+        let mut frame = Vec::new();
+        Reject::new(code).encode(&mut frame);
+        control.send.write_all(&frame).await.unwrap();
+        connection.closed().await;
+    }
+
+    async fn login(&self) -> (quinn::Connection, Stream, Login) {
+        let incoming = timeout(PATIENCE, self.endpoint.accept()).await.expect("a connection comes").unwrap();
+        let connection = incoming.await.unwrap();
+        let (role, mut control) = Stream::accept(&connection).await;
+        assert_eq!(role, StreamRole::Control);
+        let (frame_type, body) = control.next().await.unwrap();
+        assert_eq!(frame_type, FrameType::Login);
+        let login = Login::parse(&body).unwrap();
+        (connection, control, login)
+    }
+}
+
+async fn answer_questions(mut control: Stream, records: Arc<Mutex<BTreeMap<AgentId, SignedKeyRecord>>>) {
+    while let Some((frame_type, body)) = control.next().await {
+        assert_eq!(frame_type, FrameType::KeyRecordRequest);
+        let question = KeyRecordRequest::parse(&body).unwrap();
+        let record = records.lock().unwrap().get(&question.agent).cloned();
+        let mut frame = Vec::new();
+        match record {
+            Some(record) => encode_key_record_response(&mut frame, &record),
+            None => Reject { context: question.agent.0, ..Reject::new(RejectCode::UnknownAgent) }.encode(&mut frame),
+        }
+        if control.send.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Stream {
+    send: SendStream,
+    receive: RecvStream,
+}
+
+impl Stream {
+    async fn accept(connection: &quinn::Connection) -> (StreamRole, Self) {
+        let (send, receive) = timeout(PATIENCE, connection.accept_bi()).await.expect("a stream comes").unwrap();
+        let mut stream = Self { send, receive };
+        let (frame_type, body) = stream.next().await.unwrap();
+        assert_eq!(frame_type, FrameType::StreamOpen);
+        (StreamOpen::parse(&body).unwrap().role, stream)
+    }
+
+    async fn next(&mut self) -> Option<(FrameType, AlignedVec<8>)> {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        self.receive.read_exact(&mut header).await.ok()?;
+        let header = FrameHeader::parse(&header).unwrap();
+        let mut body = AlignedVec::<8>::new();
+        body.resize(header.body_bytes as usize, 0);
+        self.receive.read_exact(&mut body).await.ok()?;
+        Some((header.frame_type, body))
+    }
+}
+
+/// A batch as it was submitted.
+#[derive(Clone)]
+pub(crate) struct Batch {
+    pub(crate) sequence: u64,
+    pub(crate) header: Vec<u8>,
+    pub(crate) entries: Vec<([u8; 16], Vec<u8>)>,
+}
+
+impl Batch {
+    /// A batch of a sender that is not connected: sealed to `to`, one message for each payload.
+    pub(crate) fn make(from: &AgentKeys, to: &AgentKeys, payloads: &[&str]) -> Self {
+        let envelopes = payloads.iter().enumerate().map(|(n, payload)| {
+            let mut random = [0; 10];
+            random[..4].copy_from_slice(&from.id().0[..4]);
+            random[9] = u8::try_from(n).unwrap();
+            envelope(from, to, MessageId::from_parts(1_760_000_000_000, random), payload)
+        });
+        Self::of(from, envelopes.collect())
+    }
+
+    pub(crate) fn of(from: &AgentKeys, envelopes: Vec<Vec<u8>>) -> Self {
+        let entries: Vec<_> =
+            envelopes.into_iter().enumerate().map(|(n, e)| ([u8::try_from(n).unwrap(); 16], e)).collect();
+        let header = sign_batch(from, entries.iter().map(|(salt, e)| (salt, e.as_slice())), 1_760_000_000_000);
+        Self { sequence: 0, header: header.to_bytes().to_vec(), entries }
+    }
+
+    pub(crate) fn ids(&self) -> Vec<MessageId> {
+        self.entries.iter().map(|(_, envelope)| aligned(envelope, |view| view.message_id())).collect()
+    }
+}
+
+pub(crate) fn envelope(from: &AgentKeys, to: &AgentKeys, id: MessageId, payload: &str) -> Vec<u8> {
+    let header = EnvelopeHeader::sealed(from.id(), to.id(), KeyId(to.key_id().0), id, 1_760_000_000_000, payload.len());
+    seal_envelope(&header.unwrap(), &record(to), payload.as_bytes()).unwrap()
+}
+
+fn aligned<R>(envelope: &[u8], read: impl FnOnce(EnvelopeView<'_>) -> R) -> R {
+    let mut bytes = AlignedVec::<8>::new();
+    bytes.extend_from_slice(envelope);
+    read(EnvelopeView::parse(&bytes).unwrap())
+}
+
+/// One accepted connection of an agent.
+pub(crate) struct Link {
+    pub(crate) connection: quinn::Connection,
+    submit: Option<Stream>,
+    deliver: Option<Stream>,
+    owner: AgentId,
+    header_sent: Option<Vec<u8>>,
+}
+
+impl Link {
+    async fn stream(&mut self, role: StreamRole) -> &mut Stream {
+        while match role {
+            StreamRole::Submit => self.submit.is_none(),
+            _ => self.deliver.is_none(),
+        } {
+            match Stream::accept(&self.connection).await {
+                (StreamRole::Submit, stream) => assert!(self.submit.replace(stream).is_none()),
+                (StreamRole::Deliver, stream) => assert!(self.deliver.replace(stream).is_none()),
+                (role, _) => panic!("a second {role:?} stream"),
+            }
+        }
+        match role {
+            StreamRole::Submit => self.submit.as_mut().unwrap(),
+            _ => self.deliver.as_mut().unwrap(),
+        }
+    }
+
+    /// The next batch; its tree and both signatures hold.
+    pub(crate) async fn batch(&mut self) -> Batch {
+        let submit = self.stream(StreamRole::Submit).await;
+        let (frame_type, body) = timeout(PATIENCE, submit.next()).await.expect("a batch comes").unwrap();
+        assert_eq!(frame_type, FrameType::SignedBatch);
+        let mut entries = Vec::new();
+        let view = BatchView::parse(&body[8..], &mut entries).unwrap();
+        let entries: Vec<_> = entries.iter().map(|entry| (entry.salt, view.envelope(entry).to_vec())).collect();
+        let mut tree = Tree::new();
+        tree.rebuild(&entries.iter().map(|(salt, envelope)| leaf_hash(salt, envelope)).collect::<Vec<_>>());
+        assert_eq!(tree.root(), *view.header.root());
+        Batch { sequence: parse_submit_sequence(&body).unwrap(), header: view.header.as_bytes().to_vec(), entries }
+    }
+
+    /// Batches until they hold `count` messages: all of their ids, in order, and the last sequence.
+    pub(crate) async fn ids(&mut self, count: usize) -> (Vec<MessageId>, u64) {
+        let (mut ids, mut sequence) = (Vec::new(), 0);
+        while ids.len() < count {
+            let batch = self.batch().await;
+            sequence = batch.sequence;
+            ids.extend(batch.ids());
+        }
+        assert_eq!(ids.len(), count);
+        (ids, sequence)
+    }
+
+    pub(crate) async fn acknowledge(&mut self, through_sequence: u64, results: &[(u64, u32, RejectCode)]) {
+        let results = results.iter().map(|(sequence, index, code)| SubmitResult {
+            sequence: *sequence,
+            index: *index,
+            code: code.as_u16(),
+        });
+        let mut frame = Vec::new();
+        SubmitAck { through_sequence, results: results.collect() }.encode(&mut frame);
+        self.stream(StreamRole::Submit).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Expects Subscribe and answers it; gives the credit to begin with.
+    pub(crate) async fn subscription(&mut self) -> Credit {
+        let owner = self.owner;
+        let deliver = self.stream(StreamRole::Deliver).await;
+        let (frame_type, body) = deliver.next().await.unwrap();
+        assert_eq!(frame_type, FrameType::Subscribe);
+        assert_eq!(Subscribe::parse(&body).unwrap().mailbox, owner);
+        let mut frame = Vec::new();
+        Subscribed { mailbox: owner, queued_messages: 0 }.encode(&mut frame);
+        deliver.send.write_all(&frame).await.unwrap();
+        self.credit().await
+    }
+
+    pub(crate) async fn credit(&mut self) -> Credit {
+        let deliver = self.stream(StreamRole::Deliver).await;
+        let (frame_type, body) = timeout(PATIENCE, deliver.next()).await.expect("credit comes").unwrap();
+        assert_eq!(frame_type, FrameType::Credit);
+        Credit::parse(&body).unwrap()
+    }
+
+    /// Acknowledgements until there are `count`; credit in between is let by.
+    pub(crate) async fn consumer_acks(&mut self, count: usize) -> Vec<u64> {
+        let deliver = self.stream(StreamRole::Deliver).await;
+        let mut sequences = Vec::new();
+        while sequences.len() < count {
+            let (frame_type, body) = timeout(PATIENCE, deliver.next()).await.expect("acknowledgements come").unwrap();
+            match frame_type {
+                FrameType::ConsumerAck => sequences.extend(ConsumerAck::parse(&body).unwrap().sequences),
+                FrameType::Credit => {}
+                other => panic!("{other:?} on the deliver stream"),
+            }
+        }
+        assert_eq!(sequences.len(), count, "{sequences:?}");
+        sequences
+    }
+
+    /// Pushes messages of a batch: (index in the batch, mailbox sequence, attempt). The header goes once per batch.
+    pub(crate) async fn deliver(&mut self, batch: &Batch, messages: &[(usize, u64, u8)]) {
+        self.deliver_changed(batch, messages, |_| {}).await;
+    }
+
+    /// As [`deliver`](Self::deliver), with the frame's bytes changed before they leave.
+    pub(crate) async fn deliver_changed(
+        &mut self,
+        batch: &Batch,
+        messages: &[(usize, u64, u8)],
+        change: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut tree = Tree::new();
+        tree.rebuild(&batch.entries.iter().map(|(salt, envelope)| leaf_hash(salt, envelope)).collect::<Vec<_>>());
+        let known = self.header_sent.as_ref() == Some(&batch.header);
+        self.header_sent = Some(batch.header.clone());
+        let mut frame = Vec::new();
+        let mut encoder = DeliverEncoder::begin(&mut frame, (!known).then_some(&batch.header));
+        for (index, mailbox_sequence, attempt) in messages {
+            let (salt, envelope) = &batch.entries[*index];
+            let mut path = Vec::new();
+            let leaf_index = u32::try_from(*index).unwrap();
+            tree.path(leaf_index, &mut path);
+            let (mailbox_sequence, attempt) = (*mailbox_sequence, *attempt);
+            encoder.push(&MessageToDeliver { mailbox_sequence, leaf_index, attempt, salt, path: &path, envelope });
+        }
+        encoder.finish();
+        change(&mut frame);
+        self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Refuses something on the deliver stream.
+    pub(crate) async fn refuse_deliver(&mut self, code: RejectCode) {
+        let mut frame = Vec::new();
+        Reject::new(code).encode(&mut frame);
+        self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Breaks the connection off.
+    pub(crate) fn cut(self) {
+        self.connection.close(VarInt::from_u32(9_999), b"cut by the test");
+    }
+}
+
+/// Waits until something becomes true that no message announces.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,196 @@
+//! `creto agent create|list|show`: keys are made here and stay here; the node learns their public half.
+
+use std::io::Write;
+use std::path::Path;
+
+use creto_agent::{AgentKeys, AgentName, TrustDomain};
+use creto_service::api::AgentInfo;
+use creto_service::client::Client;
+use serde_json::{Value, json};
+
+use crate::args::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentShowArgs, AgentVerb, Global};
+use crate::client::{block_on, control_failure, keys_failure, keys_folder, keys_path};
+use crate::exit::{Exit, Failure};
+use crate::moment::{date, date_time, now_ms};
+use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, STRONG, print_json, stdout};
+
+const MS_PER_DAY: u64 = 86_400_000;
+/// Keys are valid from a little before they are made, for nodes whose clock is late.
+const VALID_BEFORE_MS: u64 = 300_000;
+/// For the folder of the keys.
+const KEYS_FOLDER_MODE: u32 = 0o700;
+/// What the node answers about a name that is not registered.
+const UNKNOWN: &str = "agent_unknown";
+
+pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
+    let config = global.load_config()?;
+    let client = Client::new(config.control_socket());
+    match &args.verb {
+        AgentVerb::Create(args) => {
+            let trust_domain = TrustDomain::parse(&config.node.trust_domain).map_err(|error| {
+                Failure::new(Exit::Usage, format!("node.trust_domain: {error}"), "correct it in the configuration")
+            })?;
+            block_on(create(global, &client, trust_domain, args))
+        }
+        AgentVerb::List(args) => block_on(list(&client, args)),
+        AgentVerb::Show(args) => block_on(show(&client, args)),
+    }
+}
+
+/// Makes keys unless they are here already, and registers them unless they are registered already: running it again
+/// after any failure goes on where it stopped.
+async fn create(
+    global: &Global,
+    client: &Client,
+    trust_domain: TrustDomain,
+    args: &AgentCreateArgs,
+) -> Result<Exit, Failure> {
+    let name = &args.name;
+    let path = keys_path(&keys_folder(global, &args.keys), name);
+    let registered = find(client, name).await?;
+    let had_keys = path.exists();
+    if let (Some(registered), false) = (&registered, had_keys) {
+        let next = "choose another name, or name the folder that has its keys with --keys";
+        let what =
+            format!("{name} is registered since {}, with keys that are not here", date(registered.registered_at_ms));
+        return Err(Failure::new(Exit::Refused, what, next));
+    }
+    let keys = if had_keys {
+        AgentKeys::load(&path).map_err(|error| keys_failure(&error))?
+    } else {
+        let keys = AgentKeys::generate(name.clone(), trust_domain).map_err(|error| keys_failure(&error))?;
+        make_private_folder(path.parent().unwrap_or(Path::new(".")))?;
+        // Before the node hears of them: a registered agent without keys could never be used.
+        keys.save(&path).map_err(|error| keys_failure(&error))?;
+        keys
+    };
+    let (agent, created) = match registered {
+        Some(agent) if agent.key_id == keys.key_id().to_string() => (agent, false),
+        Some(_) => {
+            let what = format!("{name} is registered with other keys than those in {}", path.display());
+            return Err(Failure::new(
+                Exit::Refused,
+                what,
+                "choose another name, or find the keys it was registered with",
+            ));
+        }
+        None => {
+            let now = now_ms();
+            let record = keys.signed_record(
+                keys.record_version(),
+                now.saturating_sub(VALID_BEFORE_MS),
+                now + u64::from(args.valid_days) * MS_PER_DAY,
+            );
+            let registration = client.register(&record).await.map_err(|error| {
+                if !had_keys && error.code().is_some() {
+                    // The node said no, so nobody will ever know these keys.
+                    let _ = std::fs::remove_file(&path);
+                }
+                control_failure(&error)
+            })?;
+            (registration.agent, registration.created)
+        }
+    };
+    if args.json {
+        let mut value = as_json(&agent);
+        value["created"] = created.into();
+        value["keys"] = path.display().to_string().into();
+        print_json(&value)?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = stdout();
+    let done = if created { "created" } else { "exists" };
+    writeln!(out, "{GOOD}{done}{GOOD:#}  {STRONG}{name}{STRONG:#}\n")?;
+    print_agent(&mut out, &agent)?;
+    writeln!(out, "  keys        {}  {DIM}whoever has this file is this agent{DIM:#}", path.display())?;
+    Ok(Exit::Ok)
+}
+
+async fn find(client: &Client, name: &AgentName) -> Result<Option<AgentInfo>, Failure> {
+    match client.agent(name).await {
+        Ok(agent) => Ok(Some(agent)),
+        Err(error) if error.code() == Some(UNKNOWN) => Ok(None),
+        Err(error) => Err(control_failure(&error)),
+    }
+}
+
+fn make_private_folder(folder: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(KEYS_FOLDER_MODE).create(folder);
+    made.map_err(|error| Failure::file("make the folder", folder, &error))
+}
+
+async fn list(client: &Client, args: &AgentListArgs) -> Result<Exit, Failure> {
+    let agents = client.agents(args.organization.as_deref()).await.map_err(|error| control_failure(&error))?;
+    if args.json {
+        print_json(&Value::Array(agents.iter().map(as_json).collect()))?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = stdout();
+    if agents.is_empty() {
+        let whose = args.organization.as_ref().map_or_else(String::new, |organization| format!(" of {organization}"));
+        writeln!(out, "No agents{whose} yet. {DIM}creto agent create acme/planner{DIM:#}")?;
+        return Ok(Exit::Ok);
+    }
+    let mut columns = Columns::new(&[
+        ("name", Align::Left),
+        ("state", Align::Left),
+        ("version", Align::Right),
+        ("valid until", Align::Left),
+        ("registered", Align::Left),
+        ("key id", Align::Left),
+    ]);
+    for agent in &agents {
+        columns.add([
+            agent.name.clone(),
+            agent.state.clone(),
+            agent.version.to_string(),
+            date(agent.valid_until_ms),
+            date(agent.registered_at_ms),
+            agent.key_id.clone(),
+        ]);
+    }
+    columns.write(&mut out)?;
+    Ok(Exit::Ok)
+}
+
+async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
+    let agent = client.agent(&args.name).await.map_err(|error| control_failure(&error))?;
+    if args.json {
+        print_json(&as_json(&agent))?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = stdout();
+    let state = match agent.state.as_str() {
+        "active" => format!("{GOOD}active{GOOD:#}"),
+        "revoked" => format!("{BAD}revoked{BAD:#}"),
+        other => format!("{CAUTION}{other}{CAUTION:#}"),
+    };
+    writeln!(out, "{STRONG}{}{STRONG:#}  {state}\n", agent.name)?;
+    print_agent(&mut out, &agent)?;
+    Ok(Exit::Ok)
+}
+
+fn print_agent(out: &mut impl Write, agent: &AgentInfo) -> std::io::Result<()> {
+    writeln!(out, "  id          {}", agent.id)?;
+    writeln!(out, "  spiffe id   {}", agent.spiffe_id)?;
+    writeln!(out, "  key id      {}  {DIM}compare it over another channel{DIM:#}", agent.key_id)?;
+    let version = agent.version;
+    writeln!(out, "  valid       {} to {}, version {version}", date(agent.valid_from_ms), date(agent.valid_until_ms))?;
+    writeln!(out, "  registered  {} UTC", date_time(agent.registered_at_ms))
+}
+
+fn as_json(agent: &AgentInfo) -> Value {
+    json!({
+        "name": agent.name,
+        "id": agent.id,
+        "spiffe_id": agent.spiffe_id,
+        "organization": agent.organization,
+        "state": agent.state,
+        "version": agent.version,
+        "key_id": agent.key_id,
+        "valid_from_ms": agent.valid_from_ms,
+        "valid_until_ms": agent.valid_until_ms,
+        "registered_at_ms": agent.registered_at_ms,
+    })
+}
