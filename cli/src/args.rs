@@ -52,8 +52,14 @@ pub(crate) struct Global {
 pub(crate) enum Verb {
     /// Make a configuration, a data folder and the node's certificate.
     Init(InitArgs),
+    /// Run the node of this configuration until Ctrl-C or SIGTERM.
+    Serve(ServeArgs),
     /// Create agents and look at them.
     Agent(AgentArgs),
+    /// Send a message; returns when it is durable.
+    Send(SendArgs),
+    /// Print the messages of an agent, and acknowledge each once it is printed.
+    Recv(RecvArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Check or show the configuration.
@@ -82,6 +88,13 @@ pub(crate) struct InitArgs {
     /// Replace a configuration and a certificate that exist. Messages and agents stay.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Print one JSON object per line: when it is ready, and when it has ended.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +154,81 @@ pub(crate) struct KeysArgs {
     /// Folder of the agents' keys [default: agents, beside the configuration].
     #[arg(long = "keys", value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
+}
+
+/// How a node is reached.
+#[derive(Debug, Args)]
+pub(crate) struct ReachArgs {
+    /// The node [default: the configuration's].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) node: Option<String>,
+    /// The node's certificate; exactly this one is trusted [default: the configuration's].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// The agent that sends; its keys are here.
+    #[arg(value_name = "FROM", value_parser = agent_name)]
+    pub(crate) from: AgentName,
+    /// The agent that receives.
+    #[arg(value_name = "TO", value_parser = agent_name)]
+    pub(crate) to: AgentName,
+    /// The message; `-` reads it from standard input.
+    #[arg(value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    pub(crate) text: Option<String>,
+    /// Send the content of a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How urgent it is.
+    #[arg(long, value_enum, value_name = "PRIORITY", default_value_t)]
+    pub(crate) priority: PriorityArg,
+    /// Seconds after which it is worthless if nobody has read it.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ttl: Option<u32>,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How urgent a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PriorityArg {
+    /// After everything else.
+    Low,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Before the usual.
+    High,
+    /// Before everything else.
+    Critical,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecvArgs {
+    /// The agent that receives; its keys are here.
+    #[arg(value_name = "AGENT", value_parser = agent_name)]
+    pub(crate) agent: AgentName,
+    /// Go on until Ctrl-C.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Stop after so many messages.
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Milliseconds to wait for a message before stopping, unless --follow.
+    #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
+    pub(crate) wait: u64,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,16 @@
 //! What the verbs that talk to a node share: where it is, whose keys are used, what a refusal means for the status.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use creto_agent::{AgentName, KeysError};
+use creto_agent::{
+    Agent, AgentKeys, AgentName, CertificateReadError, ConnectError, ConnectOptions, KeysError, LookupError,
+    NodeCertificate, ReceiveError, SendError,
+};
+use creto_node::config::Config;
 use creto_service::client::ClientError;
 
-use crate::args::{Global, KeysArgs};
+use crate::args::{Global, KeysArgs, ReachArgs};
 use crate::exit::{Exit, Failure, plain};
 
 /// Folder of the agents' keys, beside the configuration.
@@ -36,6 +41,58 @@ pub(crate) fn keys_path(folder: &Path, name: &AgentName) -> PathBuf {
     folder.join(format!("{name}.{KEYS_EXTENSION}"))
 }
 
+/// The keys of an agent that was created here.
+pub(crate) fn load_keys(global: &Global, args: &KeysArgs, name: &AgentName) -> Result<AgentKeys, Failure> {
+    let path = keys_path(&keys_folder(global, args), name);
+    let keys = AgentKeys::load(&path).map_err(|error| match &error {
+        KeysError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Failure::new(
+            Exit::Usage,
+            format!("there are no keys of {name} here: {} does not exist", path.display()),
+            format!("make them with `creto agent create {name}`, or name their folder with --keys"),
+        ),
+        _ => keys_failure(&error),
+    })?;
+    if keys.name() != name {
+        let what = format!("{} holds the keys of {}", path.display(), keys.name());
+        return Err(Failure::new(Exit::Usage, what, "put each file of keys back under its agent's name"));
+    }
+    Ok(keys)
+}
+
+/// Connects as `name` and logs in.
+pub(crate) async fn connect(global: &Global, reach: &ReachArgs, name: &AgentName) -> Result<Agent, Failure> {
+    let keys = load_keys(global, &reach.keys, name)?;
+    let (config, _) = global.load_config_or_default()?;
+    let node = resolve(reach.node.as_deref(), &config)?;
+    let certificate = reach.certificate.clone().unwrap_or_else(|| config.certificate());
+    let certificate = NodeCertificate::from_file(&certificate).map_err(|error| match &error {
+        CertificateReadError::File { path, source } => Failure::new(
+            Exit::Usage,
+            format!("the node's certificate {} cannot be read: {}", path.display(), plain(source)),
+            "copy it from the node (data/node.crt there), and name it with --certificate",
+        ),
+        _ => Failure::of(Exit::Usage, &error),
+    })?;
+    Agent::connect(ConnectOptions::new(node, certificate, keys)).await.map_err(|error| connect_failure(&error))
+}
+
+/// The address to connect to: as it was given, or the configuration's as agents are told it.
+fn resolve(given: Option<&str>, config: &Config) -> Result<SocketAddr, Failure> {
+    let text = given.map_or_else(|| config.advertised(), str::to_owned);
+    let unknown = |reason: &str| {
+        let next = "give the node as HOST:PORT, such as 127.0.0.1:7443";
+        Failure::new(Exit::Usage, format!("{text} is not the address of a node: {reason}"), next)
+    };
+    let mut addresses = text.to_socket_addrs().map_err(|error| unknown(&plain(&error)))?;
+    let mut address = addresses.next().ok_or_else(|| unknown("the name has no address"))?;
+    // Listening everywhere is an address to bind; the way there from here is the loopback.
+    if address.ip().is_unspecified() {
+        let loopback = if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    Ok(address)
+}
+
 pub(crate) fn keys_failure(error: &KeysError) -> Failure {
     match error {
         KeysError::File { .. } => {
@@ -45,6 +102,40 @@ pub(crate) fn keys_failure(error: &KeysError) -> Failure {
             Failure::new(Exit::Usage, error.to_string(), "")
         }
         _ => Failure::of(Exit::System, error),
+    }
+}
+
+pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
+    match error {
+        ConnectError::Refused(_) | ConnectError::RefusedWith(_) | ConnectError::Protocol(_) => {
+            Failure::of(Exit::Refused, error)
+        }
+        ConnectError::Socket(_) => Failure::of(Exit::System, error),
+        ConnectError::Lost { .. } => {
+            Failure::new(Exit::Unreachable, error.to_string(), "try again when the node is back")
+        }
+        _ => Failure::of(Exit::Unreachable, error),
+    }
+}
+
+pub(crate) fn send_failure(error: &SendError) -> Failure {
+    match error {
+        SendError::Disconnected(error) => connect_failure(error),
+        SendError::TooLarge { .. } => Failure::of(Exit::Usage, error),
+        SendError::Refused { .. } | SendError::RefusedWith { .. } => Failure::of(Exit::Refused, error),
+        SendError::Recipient { source: LookupError::TimedOut { .. } | LookupError::Closed, .. } => {
+            Failure::of(Exit::Unreachable, error)
+        }
+        SendError::Recipient { .. } => Failure::of(Exit::Refused, error),
+        _ => Failure::of(Exit::Unreachable, error),
+    }
+}
+
+pub(crate) fn receive_failure(error: &ReceiveError) -> Failure {
+    match error {
+        ReceiveError::Disconnected(error) => connect_failure(error),
+        ReceiveError::Replaced | ReceiveError::Refused(_) => Failure::of(Exit::Refused, error),
+        _ => Failure::of(Exit::Unreachable, error),
     }
 }
 

@@ -41,7 +41,10 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Init(args) => verb::init::run(&cli.global, args),
+        Verb::Serve(args) => verb::serve::run(&cli.global, args),
         Verb::Agent(args) => verb::agent::run(&cli.global, args),
+        Verb::Send(args) => verb::send::run(&cli.global, args),
+        Verb::Recv(args) => verb::recv::run(&cli.global, args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),

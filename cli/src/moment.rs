@@ -21,7 +21,7 @@ pub(crate) fn date_time(unix_ms: u64) -> String {
 }
 
 /// `16:05:09`
-fn time(unix_ms: u64) -> String {
+pub(crate) fn time(unix_ms: u64) -> String {
     let seconds = unix_ms % MS_PER_DAY / 1000;
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

@@ -5,4 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod init;
+pub(crate) mod recv;
+pub(crate) mod send;
+pub(crate) mod serve;
 pub(crate) mod wal;

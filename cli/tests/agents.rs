@@ -116,4 +116,10 @@ fn without_a_node_the_status_says_so_and_the_text_how_to_start_one() {
         assert!(run.stderr.contains("next: start one with `creto serve`"), "{}", run.stderr);
     }
     assert!(!dir.path().join("agents").exists(), "no keys for an agent that nobody knows");
+
+    let send = creto(dir.path(), &["send", "acme/planner", "acme/worker", "hello"]);
+    assert_eq!(send.status, 2);
+    assert!(send.stderr.contains("next: make them with `creto agent create acme/planner`"), "{}", send.stderr);
+    assert_eq!(creto(dir.path(), &["send", "acme/Planner", "acme/worker", "hello"]).status, 2);
+    assert_eq!(creto(dir.path(), &["send", "acme/planner", "acme/worker"]).status, 2);
 }

@@ -12,7 +12,7 @@ use crate::args::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentShowArgs, Agen
 use crate::client::{block_on, control_failure, keys_failure, keys_folder, keys_path};
 use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
-use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, STRONG, print_json, stdout};
+use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
 
 const MS_PER_DAY: u64 = 86_400_000;
 /// Keys are valid from a little before they are made, for nodes whose clock is late.
@@ -103,6 +103,9 @@ async fn create(
     writeln!(out, "{GOOD}{done}{GOOD:#}  {STRONG}{name}{STRONG:#}\n")?;
     print_agent(&mut out, &agent)?;
     writeln!(out, "  keys        {}  {DIM}whoever has this file is this agent{DIM:#}", path.display())?;
+    if created {
+        writeln!(out, "\nNext: {LITERAL}creto recv {name} --follow{LITERAL:#}   {DIM}print what it is sent{DIM:#}")?;
+    }
     Ok(Exit::Ok)
 }
 

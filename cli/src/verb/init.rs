@@ -65,6 +65,7 @@ pub(crate) fn run(global: &Global, args: &InitArgs) -> Result<Exit, Failure> {
     let flag =
         if config_path == Path::new("creto.toml") { String::new() } else { format!(" -c {}", config_path.display()) };
     writeln!(out, "\nNext: {LITERAL}creto doctor{flag}{LITERAL:#}   {DIM}is this machine ready?{DIM:#}")?;
+    writeln!(out, "      {LITERAL}creto serve{flag}{LITERAL:#}    {DIM}run the node{DIM:#}")?;
     Ok(Exit::Ok)
 }
 

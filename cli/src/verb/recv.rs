@@ -1,0 +1,135 @@
+//! `creto recv`: prints what an agent is sent, and acknowledges each message once it is printed.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use creto_agent::{Agent, Delivery, Incident, ReceiveError};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Global, RecvArgs};
+use crate::client::{block_on, connect, receive_failure};
+use crate::exit::{Exit, Failure, plain};
+use crate::moment::time;
+use crate::terminal::{CAUTION, DIM, STRONG, stdout};
+
+/// Why the command goes on or ends.
+enum Next {
+    Message(Delivery),
+    /// Something came that is not to be trusted.
+    Refused(Incident),
+    /// Nothing came in time, or Ctrl-C.
+    End,
+}
+
+pub(crate) fn run(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
+    block_on(receive(global, args))
+}
+
+async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
+    let agent = connect(global, &args.reach, &args.agent).await?;
+    let printed = print_all(&agent, args).await;
+    // In every case: what was printed is acknowledged before the connection ends.
+    agent.close().await;
+    printed?;
+    Ok(Exit::Ok)
+}
+
+async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
+    let mut mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
+    let mut incidents = agent.incidents();
+    let no_signals = |error| {
+        Failure::new(
+            Exit::System,
+            format!("signals cannot be caught: {}", plain(&error)),
+            "check the limits on open files",
+        )
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let next = async {
+            tokio::select! {
+                // A message that is there is printed even when the signal came first: it is ours already.
+                biased;
+                delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(Next::Message),
+                incident = incidents.next() => Ok(incident.map_or(Next::End, Next::Refused)),
+                _ = interrupt.recv() => Ok(Next::End),
+                _ = terminate.recv() => Ok(Next::End),
+            }
+        };
+        let next = if args.follow {
+            next.await
+        } else {
+            tokio::time::timeout(Duration::from_millis(args.wait), next).await.unwrap_or(Ok(Next::End))
+        };
+        match next.map_err(|error| receive_failure(&error))? {
+            Next::Message(delivery) => {
+                print(&delivery, args.json)?;
+                // Only now: a message that could not be printed comes again.
+                delivery.ack();
+                left -= 1;
+            }
+            Next::Refused(incident) => {
+                let _ = writeln!(anstream::stderr().lock(), "{CAUTION}refused{CAUTION:#}  {incident}");
+            }
+            Next::End => break,
+        }
+    }
+    Ok(())
+}
+
+fn print(delivery: &Delivery, as_json: bool) -> std::io::Result<()> {
+    // Written as it is: output that leaves out styles would leave out what looks like one in a message, too.
+    let mut exact = std::io::stdout().lock();
+    if as_json {
+        let mut line = json!({
+            "message_id": delivery.message_id.to_uuid_string(),
+            "from": delivery.from.as_str(),
+            "timestamp_ms": delivery.timestamp_ms,
+            "priority": format!("{:?}", delivery.priority).to_lowercase(),
+            "kind": format!("{:?}", delivery.kind).to_lowercase(),
+            "correlation_id": delivery.correlation_id.map(|id| id.to_uuid_string()),
+            "mailbox_sequence": delivery.mailbox_sequence,
+            "attempt": delivery.attempt,
+            "payload_bytes": delivery.payload.len(),
+        });
+        match std::str::from_utf8(&delivery.payload) {
+            Ok(text) => line["text"] = text.into(),
+            Err(_) => line["base64"] = STANDARD.encode(&delivery.payload).into(),
+        }
+        writeln!(exact, "{line}")?;
+    } else {
+        write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
+        writeln!(exact, "{}", shown(&delivery.payload, std::io::stdout().is_terminal()))?;
+    }
+    exact.flush()
+}
+
+/// The payload as text. On a terminal nothing of it may move the cursor or change a colour: it is a stranger's.
+fn shown(payload: &[u8], on_terminal: bool) -> String {
+    match std::str::from_utf8(payload) {
+        Ok(text) if on_terminal => {
+            let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+            text.chars().map(safe).collect()
+        }
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("({} bytes that are not text; --json shows them)", payload.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_cannot_drive_the_terminal() {
+        let text = "a\u{1b}[31mb\u{9b}c\td\ne\r";
+        assert_eq!(shown(text.as_bytes(), true), "a\u{fffd}[31mb\u{fffd}c\td\ne\u{fffd}");
+        assert_eq!(shown(text.as_bytes(), false), text);
+        assert_eq!(shown(&[0xff, 0], true), "(2 bytes that are not text; --json shows them)");
+    }
+}

@@ -1,0 +1,86 @@
+//! `creto send`: one message, sealed, signed, and durable when the command returns.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use creto_agent::{Priority, SendOptions};
+use serde_json::json;
+
+use crate::args::{Global, PriorityArg, SendArgs};
+use crate::client::{block_on, connect, send_failure};
+use crate::exit::{Exit, Failure, plain};
+use crate::terminal::{DIM, GOOD, grouped, print_json, stdout};
+
+/// What stands for standard input.
+const STDIN: &str = "-";
+/// Largest message. One byte more is read, so that a longer input is refused and not cut.
+const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+
+pub(crate) fn run(global: &Global, args: &SendArgs) -> Result<Exit, Failure> {
+    let payload = payload(args)?;
+    block_on(send(global, args, payload))
+}
+
+async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit, Failure> {
+    let agent = connect(global, &args.reach, &args.from).await?;
+    let options = SendOptions {
+        priority: match args.priority {
+            PriorityArg::Low => Priority::Low,
+            PriorityArg::Normal => Priority::Normal,
+            PriorityArg::High => Priority::High,
+            PriorityArg::Critical => Priority::Critical,
+        },
+        ttl: args.ttl.map(|seconds| Duration::from_secs(u64::from(seconds))),
+        ..SendOptions::default()
+    };
+    let bytes = payload.len();
+    let begin = Instant::now();
+    let answer = agent.send_with(&args.to, payload, options).await;
+    let took = begin.elapsed();
+    agent.close().await;
+    let receipt = answer.map_err(|error| send_failure(&error))?;
+    let id = receipt.message_id.to_uuid_string();
+    if args.json {
+        print_json(&json!({
+            "message_id": id,
+            "from": args.from.as_str(),
+            "to": args.to.as_str(),
+            "payload_bytes": bytes,
+            "was_duplicate": receipt.was_duplicate,
+            "elapsed_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        }))?;
+        return Ok(Exit::Ok);
+    }
+    let millis = took.as_secs_f64() * 1000.0;
+    let bytes = grouped(bytes as u64);
+    let mut out = stdout();
+    writeln!(out, "{GOOD}durable{GOOD:#}  {id}  {DIM}{bytes} bytes to {} in {millis:.1} ms{DIM:#}", args.to)?;
+    Ok(Exit::Ok)
+}
+
+fn payload(args: &SendArgs) -> Result<Vec<u8>, Failure> {
+    let mut payload = Vec::new();
+    match (&args.file, args.text.as_deref()) {
+        (Some(path), _) => {
+            let file = std::fs::File::open(path).map_err(|error| Failure::file("read", path, &error))?;
+            let read = file.take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut payload);
+            read.map_err(|error| Failure::file("read", path, &error))?;
+        }
+        (None, Some(STDIN)) => {
+            let read = std::io::stdin().lock().take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut payload);
+            read.map_err(|error| {
+                Failure::new(
+                    Exit::System,
+                    format!("cannot read standard input: {}", plain(&error)),
+                    "check what is piped in",
+                )
+            })?;
+        }
+        (None, text) => payload.extend_from_slice(text.unwrap_or_default().as_bytes()),
+    }
+    if payload.len() as u64 > PAYLOAD_BYTES_MAX {
+        let what = "the message is longer than 1 MiB";
+        return Err(Failure::new(Exit::Usage, what, "store it elsewhere and send a reference"));
+    }
+    Ok(payload)
+}

@@ -1,0 +1,151 @@
+//! A node and its clients as processes: what a person does in the first five minutes, and then SIGKILL.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+struct Run {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_creto"));
+    command.current_dir(folder).args(args).env_remove("CRETO_CONFIG");
+    // Small: a test needs neither the disk nor the memory of a node.
+    command.env("CRETO__WAL__SEGMENT_BYTES", "8 MiB").env("CRETO__WAL__WAL_BYTES_MAX", "64 MiB");
+    command.env("CRETO__TOPOLOGY__SHARDS", "2");
+    command
+}
+
+fn creto(folder: &Path, args: &[&str]) -> Run {
+    let output = command(folder, args).output().expect("the binary was built");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Run { status: output.status.code().expect("an exit"), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn ok(folder: &Path, args: &[&str]) -> Run {
+    let run = creto(folder, args);
+    assert_eq!(run.status, 0, "{args:?}: {}{}", run.stdout, run.stderr);
+    run
+}
+
+/// A node that is killed when the test is over, however it ends.
+struct Node {
+    process: Child,
+    address: String,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Node {
+    /// Starts a node and waits for its line.
+    fn start(folder: &Path) -> Self {
+        let mut serve = command(folder, &["serve", "--json"]);
+        let mut process = serve.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary was built");
+        let mut output = BufReader::new(process.stdout.take().expect("piped"));
+        let ready = Self::line(&mut output);
+        assert_eq!(ready["event"], "ready", "{ready}");
+        let address = ready["address"].as_str().expect("an address").to_owned();
+        Self { process, address, output }
+    }
+
+    fn line(output: &mut impl BufRead) -> serde_json::Value {
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a pipe can be read");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the node said {line:?}: {error}"))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("the node runs");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn lines(run: &Run) -> Vec<serde_json::Value> {
+    run.stdout.lines().map(|line| serde_json::from_str(line).expect("one object per line")).collect()
+}
+
+#[test]
+fn the_first_five_minutes_and_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    ok(folder, &["init", "--listen", "127.0.0.1:0"]);
+    let mut node = Node::start(folder);
+    for name in ["acme/planner", "acme/worker", "other/stranger"] {
+        ok(folder, &["agent", "create", name]);
+    }
+
+    let at = |node: &Node, args: &[&str]| {
+        let address = node.address.clone();
+        creto(folder, &[args, &["--node", &address]].concat())
+    };
+    for text in ["one", "two", "three"] {
+        let sent = at(&node, &["send", "acme/planner", "acme/worker", text, "--json"]);
+        assert_eq!(sent.status, 0, "{}", sent.stderr);
+    }
+    let recv = at(&node, &["recv", "acme/worker", "--count", "1", "--json"]);
+    assert_eq!((recv.status, lines(&recv)[0]["text"].as_str()), (0, Some("one")), "{}", recv.stderr);
+    assert_eq!(lines(&recv)[0]["from"], "acme/planner");
+
+    // Policy: agents of one organization may talk, a stranger may not.
+    let denied = at(&node, &["send", "other/stranger", "acme/worker", "psst"]);
+    assert_eq!(denied.status, 4, "{}", denied.stderr);
+    assert!(denied.stderr.contains("PolicyDenied"), "{}", denied.stderr);
+    let nobody = at(&node, &["send", "acme/planner", "acme/nobody", "hello?"]);
+    assert_eq!(nobody.status, 4, "{}", nobody.stderr);
+
+    node.signal(rustix::process::Signal::KILL);
+    node.process.wait().unwrap();
+    drop(node);
+    let verify = ok(folder, &["wal", "verify", "--json"]);
+    assert!(verify.stdout.contains("\"ok\": true"), "{}", verify.stdout);
+
+    let mut node = Node::start(folder);
+    let recv = at(&node, &["recv", "acme/worker", "--json"]);
+    let texts: Vec<_> = lines(&recv).iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((recv.status, texts), (0, vec!["two".to_owned(), "three".to_owned()]), "{}", recv.stderr);
+    let again = at(&node, &["recv", "acme/worker", "--wait", "300"]);
+    assert_eq!((again.status, again.stdout.as_str()), (0, ""), "what was acknowledged does not come again");
+
+    node.signal(rustix::process::Signal::TERM);
+    let stopped = Node::line(&mut node.output);
+    assert_eq!((&stopped["event"], &stopped["drained"]), (&"stopped".into(), &true.into()), "{stopped}");
+    assert_eq!(node.process.wait().unwrap().code(), Some(0));
+    let gone = at(&node, &["send", "acme/planner", "acme/worker", "late"]);
+    assert_eq!(gone.status, 3, "{}", gone.stderr);
+    assert!(gone.stderr.contains("\n next: "), "{}", gone.stderr);
+}
+
+#[test]
+fn a_second_node_on_the_same_data_is_refused_and_harms_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    ok(dir.path(), &["init", "--listen", "127.0.0.1:0"]);
+    let node = Node::start(dir.path());
+    let second = creto(dir.path(), &["serve"]);
+    assert_eq!(second.status, 5, "{}", second.stderr);
+    assert!(second.stderr.contains("is in use by another node\n next: stop that one first"), "{}", second.stderr);
+    ok(dir.path(), &["agent", "create", "acme/planner"]);
+    drop(node);
+}
+
+#[test]
+fn a_node_says_what_keeps_it_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = creto(dir.path(), &["serve"]);
+    assert_eq!(missing.status, 2);
+    assert!(missing.stderr.contains("creto init"), "{}", missing.stderr);
+
+    ok(dir.path(), &["init", "--listen", "127.0.0.1:0"]);
+    std::fs::write(dir.path().join("data/node.key"), "not a key").unwrap();
+    let broken = creto(dir.path(), &["serve"]);
+    assert_eq!(broken.status, 2, "{}", broken.stderr);
+    assert!(broken.stderr.contains("node.key") && broken.stderr.contains("creto init --force"), "{}", broken.stderr);
+}
