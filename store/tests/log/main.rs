@@ -8,6 +8,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod golden;
 mod node;
 mod space;
 mod torn;
