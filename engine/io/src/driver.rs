@@ -23,7 +23,7 @@ use crate::limits::{
     RING_ITEMS_PER_TURN, SEND_RETRY, TRANSMITS_PER_TURN,
 };
 use crate::machine::{Datagram, IoAction, IoEvent, Machine, Parcel, Source};
-use crate::park::{Signal, park};
+use crate::park::{Signal, park, yield_to_reactor};
 use crate::ring::{ControlPort, Ports};
 use crate::socket::{BoundSocket, Sent, ShardSocket, SocketWatch, ecn_of, waitable};
 use crate::stats::{DriverStats, StatsReader};
@@ -149,6 +149,8 @@ where
             progress.turn();
             self.stats.turns += 1;
 
+            // Whatever it announced is looked at below. Left set, it would keep the shard from ever parking again.
+            self.signal.take();
             let mut happened = self.take_timers(now);
             happened |= self.take_datagrams(now)?;
             happened |= self.take_items(now);
@@ -167,9 +169,7 @@ where
                 return Ok(());
             }
             if happened {
-                // The reactor has its turn only when the task queue is empty: without this, disk completions and the
-                // socket's wake-up would starve under load. `yield_now` does not do it.
-                glommio::timer::sleep(Duration::ZERO).await;
+                yield_to_reactor().await;
             } else {
                 self.park(now).await;
             }
@@ -357,7 +357,7 @@ where
     async fn park(&mut self, now: Now) {
         let longest = self.park_time(now);
         if longest.is_zero() {
-            glommio::timer::sleep(Duration::ZERO).await;
+            yield_to_reactor().await;
             return;
         }
         self.stats.parks += 1;

@@ -10,8 +10,9 @@
 //!
 //! - No task queue asks for latency and the preemption timer is an hour, or the executor can fall asleep with runnable
 //!   tasks ([`executor`]).
-//! - Every turn of a busy shard ends with `timer::sleep(Duration::ZERO)`: the reactor is only polled when the task queue
-//!   is empty, and disk completions would starve.
+//! - Every turn of a busy shard gives the reactor its turn by a timer of a microsecond: the reactor is only polled when no
+//!   task is runnable, and neither `yield_now` nor a sleep of zero makes it so. Without it, disk completions starve for as
+//!   long as the load lasts.
 //! - A parked shard always has a timer of at most 50 ms. It keeps the progress counter moving, so that the [`watchdog`]
 //!   needs no notion of "idle"; and should a wake-up ever be lost, it ends the harm.
 //! - Sockets are waited for through glommio (`peek_from`) and read and written through `quinn-udp` ([`socket`]).

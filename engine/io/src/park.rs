@@ -56,6 +56,34 @@ impl Signal {
     }
 }
 
+/// Gives the other tasks of the shard and the reactor their turn, and comes back as soon as they had it.
+///
+/// glommio polls its reactor only when no task is runnable. `yield_now` leaves this one runnable, and so does
+/// `timer::sleep(Duration::ZERO)`, which is over before it begins: under load either of them starves the disk for as long
+/// as the load lasts. What works is a timer that is not due yet when it is first looked at; a microsecond is enough, and
+/// is over by the time the reactor looks.
+pub(crate) async fn yield_to_reactor() {
+    let mut wait = Duration::from_micros(1);
+    let mut timer = Timer::new(wait);
+    let mut registered = false;
+    poll_fn(|cx| {
+        loop {
+            match Pin::new(&mut timer).poll(cx) {
+                Poll::Pending => {
+                    registered = true;
+                    return Poll::Pending;
+                }
+                Poll::Ready(_) if registered => return Poll::Ready(()),
+                Poll::Ready(_) => {
+                    wait *= 2;
+                    timer = Timer::new(wait);
+                }
+            }
+        }
+    })
+    .await;
+}
+
 /// Waits until `signal` is set, `bell` is rung, or `longest` has passed. `nothing_waits` is asked once after the shard
 /// has announced that it parks: whatever was pushed before is seen by it, whatever comes later rings the bell.
 pub(crate) async fn park(signal: &Signal, bell: &Bell, longest: Duration, nothing_waits: impl Fn() -> bool) {

@@ -44,15 +44,17 @@ impl Progress {
     }
 }
 
-/// What a stalled shard's thread was doing, from `/proc/<pid>/task/<tid>/schedstat`.
+/// What a stalled shard's thread was doing most of the time, from its `stat` and `schedstat` under `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StallCause {
     /// It ran: one turn takes too long.
     Running,
     /// It waited for its CPU: somebody else has it.
     WaitingForCpu,
-    /// It slept: a wake-up was lost, or it is stopped in a system call.
+    /// It slept: a wake-up was lost.
     Asleep,
+    /// It was in the kernel and could not be interrupted: a device or a page fault that takes too long.
+    Blocked,
     /// The kernel does not say.
     Unknown,
 }
@@ -159,6 +161,7 @@ fn advice(cause: StallCause) -> &'static str {
     match cause {
         StallCause::Running => "one turn takes too long; this is a fault of the node, please report it",
         StallCause::WaitingForCpu => "another process has its CPU; give the shards CPUs of their own",
+        StallCause::Blocked => "the kernel holds it; look for a slow disk or memory that is swapped",
         StallCause::Asleep => "it slept through a wake-up and was woken; if this repeats, please report it",
         StallCause::Unknown => "the kernel does not say why",
     }
@@ -169,14 +172,25 @@ struct Watch {
     shard: Watched,
     turns: u64,
     still: Duration,
-    /// The thread's times when the count was first seen standing still.
-    before: Option<ThreadTimes>,
+    seen: Seen,
+    /// CPU time of the thread when it was last looked at.
+    ran: Duration,
     reported: Option<StallCause>,
+}
+
+/// How often the thread was seen doing what, since its count stands still.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    running: u32,
+    waiting: u32,
+    asleep: u32,
+    blocked: u32,
 }
 
 impl Watch {
     fn new(shard: Watched) -> Self {
-        Self { turns: shard.progress.turns(), shard, still: Duration::ZERO, before: None, reported: None }
+        let (turns, seen) = (shard.progress.turns(), Seen::default());
+        Self { shard, turns, still: Duration::ZERO, seen, ran: Duration::ZERO, reported: None }
     }
 
     fn look(&mut self, elapsed: Duration) -> Option<Stall> {
@@ -186,20 +200,15 @@ impl Watch {
         if turns != self.turns || thread_id == 0 {
             let lasted = std::mem::take(&mut self.still);
             self.turns = turns;
-            self.before = None;
+            self.seen = Seen::default();
             return self.reported.take().map(|cause| Stall { shard_index, lasted, cause, ongoing: false });
         }
-        if self.before.is_none() {
-            self.before = ThreadTimes::of(thread_id);
-        }
         self.still += elapsed;
+        self.see(thread_id, elapsed);
         if self.still < STALL {
             return None;
         }
-        let cause = match (self.before, ThreadTimes::of(thread_id)) {
-            (Some(before), Some(now)) => before.cause(now, self.still),
-            _ => StallCause::Unknown,
-        };
+        let cause = self.seen.mostly();
         if cause != StallCause::Running {
             (self.shard.wake)();
         }
@@ -209,31 +218,39 @@ impl Watch {
         self.reported = Some(cause);
         Some(Stall { shard_index, lasted: self.still, cause, ongoing: true })
     }
-}
 
-/// What the scheduler says of a thread.
-#[derive(Clone, Copy, Debug)]
-struct ThreadTimes {
-    ran: Duration,
-    waited: Duration,
-}
-
-impl ThreadTimes {
-    fn of(thread_id: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/self/task/{thread_id}/schedstat")).ok()?;
-        let mut nanos = text.split_ascii_whitespace().map_while(|number| number.parse().ok().map(Duration::from_nanos));
-        Some(Self { ran: nanos.next()?, waited: nanos.next()? })
+    /// Notes what the thread does now. The sum of its waits in `schedstat` would be simpler, but a wait is added to it
+    /// only when it is over, and the one that matters is not.
+    fn see(&mut self, thread_id: i32, elapsed: Duration) {
+        let read = |name| fs::read_to_string(format!("/proc/self/task/{thread_id}/{name}")).unwrap_or_default();
+        let stat = read("stat");
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        let ran = read("schedstat").split_ascii_whitespace().next().and_then(|nanos| nanos.parse().ok());
+        let ran = Duration::from_nanos(ran.unwrap_or(0));
+        let ran_now = ran.saturating_sub(std::mem::replace(&mut self.ran, ran));
+        match state {
+            Some('R') if ran_now >= elapsed / 2 => self.seen.running += 1,
+            Some('R') => self.seen.waiting += 1,
+            Some('S') => self.seen.asleep += 1,
+            Some('D') => self.seen.blocked += 1,
+            _ => {}
+        }
     }
+}
 
-    fn cause(self, now: Self, still: Duration) -> StallCause {
-        let ran = now.ran.saturating_sub(self.ran);
-        let waited = now.waited.saturating_sub(self.waited);
-        if ran >= still / 2 {
-            StallCause::Running
-        } else if ran + waited >= still / 2 {
-            StallCause::WaitingForCpu
-        } else {
-            StallCause::Asleep
+impl Seen {
+    fn mostly(self) -> StallCause {
+        let Self { running, waiting, asleep, blocked } = self;
+        // A parked shard sleeps for 50 ms before anybody can miss it, so of two equal counts sleep is the less telling.
+        let seen = [
+            (asleep, StallCause::Asleep),
+            (blocked, StallCause::Blocked),
+            (waiting, StallCause::WaitingForCpu),
+            (running, StallCause::Running),
+        ];
+        match seen.into_iter().max_by_key(|(times, _)| *times) {
+            Some((1.., cause)) => cause,
+            _ => StallCause::Unknown,
         }
     }
 }

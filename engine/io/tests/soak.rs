@@ -262,11 +262,17 @@ fn soak(seconds: u64) {
         );
     }
     let stalls = stalls.lock().unwrap();
-    println!("{turns} turns, {parks} parks; the watchdog reported {stalls:?}");
+    let noticed = |cause| stalls.iter().filter(|stall| stall.ongoing && stall.cause == cause).count();
+    let asleep = noticed(StallCause::Asleep);
+    println!(
+        "{turns} turns, {parks} parks; the watchdog noticed {} stalls waiting for a CPU, {} running, {} blocked, {asleep} asleep",
+        noticed(StallCause::WaitingForCpu),
+        noticed(StallCause::Running),
+        noticed(StallCause::Blocked),
+    );
 
     let guilty: Vec<_> = verdicts.iter().filter(|verdict| verdict.guilty()).collect();
     assert!(guilty.is_empty(), "stood still with no excuse: {guilty:#?}");
-    let asleep = stalls.iter().filter(|stall| stall.cause == StallCause::Asleep).count();
     assert_eq!(asleep, 0, "a shard slept through its work");
     for verdict in &verdicts {
         let least = if verdict.name.ends_with("segments") { 1 } else { seconds * 4 };
@@ -294,7 +300,7 @@ fn subjects(node: &Node<Everything>, counts: &[Arc<Counts>]) -> Vec<Subject> {
         let parts: [(&str, u64, Part); 4] = [
             ("timers", 100, |counts| &counts.timers),
             ("balls", 100, |counts| &counts.balls),
-            ("writes", 2_000, |counts| &counts.writes),
+            ("writes", 1_000, |counts| &counts.writes),
             ("segments", 60_000, |counts| &counts.segments),
         ];
         for (name, limit_ms, part) in parts {

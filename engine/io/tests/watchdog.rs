@@ -63,31 +63,34 @@ fn stalls_after(order: Option<Order>) -> Vec<Stall> {
     std::thread::sleep(Duration::from_millis(900));
     drop(watchdog);
     node.stop(|| Order::Stop);
-    stalls.try_iter().filter(|stall| stall.cause != StallCause::WaitingForCpu).collect()
+    stalls.try_iter().collect()
 }
 
-fn check_noticed(order: Order, cause: StallCause) {
+/// The shard is stalled by `order`; somebody else may have its CPU as well.
+fn check_noticed(order: Order, causes: &[StallCause]) {
     let stalls = stalls_after(Some(order));
-    let [noticed, over] = stalls[..] else { panic!("noticed and over, not {stalls:?}") };
-    assert_eq!((noticed.shard_index, noticed.cause, noticed.ongoing), (1, cause, true));
-    assert!(noticed.lasted < Duration::from_millis(300), "{noticed:?}");
-    assert_eq!((over.shard_index, over.ongoing), (1, false));
-    assert!((300..700).contains(&over.lasted.as_millis()), "{over:?}");
+    let mut ours = stalls.iter().filter(|stall| stall.shard_index == 1 && causes.contains(&stall.cause));
+    let (Some(noticed), Some(over)) = (ours.next(), ours.next()) else { panic!("noticed and over, not {stalls:?}") };
+    assert!(noticed.ongoing && noticed.lasted < Duration::from_millis(300), "{noticed:?}");
+    assert!(!over.ongoing && over.lasted >= Duration::from_millis(300), "{over:?}");
 }
 
 #[test]
 fn a_turn_that_never_ends_is_noticed_as_running() {
-    check_noticed(Order::Spin(Duration::from_millis(450)), StallCause::Running);
+    // On a machine that others use as well it waits for its CPU between.
+    check_noticed(Order::Spin(Duration::from_millis(450)), &[StallCause::Running, StallCause::WaitingForCpu]);
 }
 
 #[test]
 fn a_shard_that_sleeps_is_noticed_as_asleep() {
-    check_noticed(Order::Sleep(Duration::from_millis(450)), StallCause::Asleep);
+    check_noticed(Order::Sleep(Duration::from_millis(450)), &[StallCause::Asleep]);
 }
 
 #[test]
 fn a_shard_with_nothing_to_do_is_not_stalled() {
-    assert_eq!(stalls_after(None), []);
+    let asleep = |stall: &Stall| matches!(stall.cause, StallCause::Asleep | StallCause::Running);
+    let stalls = stalls_after(None);
+    assert!(!stalls.iter().any(asleep), "{stalls:?}");
 }
 
 #[test]

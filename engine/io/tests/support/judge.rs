@@ -1,13 +1,15 @@
 //! Watches counters of a running node from outside and judges every time that one of them stood still: was it the host,
 //! or was it us?
 //!
-//! The machine that tests run on is shared. A gap is explained by as much of it as
+//! The machine that tests run on is shared. A gap is looked at every 5 ms, and a part of it is explained when
 //! - this judge itself could not run (the whole process was stopped, or the host was busy),
 //! - a control thread pinned to the shard's CPU could not run (somebody else had that CPU),
-//! - the kernel says that the shard's thread waited for its CPU.
+//! - the shard's thread was runnable and did not run: it waited for its CPU. The kernel's own sum of such waits
+//!   (`schedstat`) is of no use for this: a wait is added to it only when it is over.
 //!
-//! What is left is ours.
+//! What is left is ours: the thread slept, or one turn took too long.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +35,8 @@ pub(crate) struct Verdict {
     pub(crate) longest: Duration,
     /// Longest part of a gap that nothing explains.
     pub(crate) longest_unexplained: Duration,
+    /// What the thread was seen doing in that gap, every 5 ms: its state, and where in the kernel.
+    pub(crate) seen: String,
     pub(crate) limit: Duration,
 }
 
@@ -43,17 +47,20 @@ impl Verdict {
 }
 
 struct Case {
+    thread: Option<PathBuf>,
     subject: Subject,
     count: u64,
     still: Option<Gap>,
     longest: Duration,
     longest_unexplained: Duration,
+    seen: String,
 }
 
 struct Gap {
     since: Instant,
     explained: Duration,
-    waited_before: Duration,
+    ran: Duration,
+    seen: String,
 }
 
 /// How late a sleep came back on one CPU.
@@ -70,11 +77,13 @@ pub(crate) fn judge(subjects: Vec<Subject>, mut over: impl FnMut() -> bool) -> V
     let mut cases: Vec<Case> = subjects
         .into_iter()
         .map(|subject| Case {
+            thread: thread_of(&subject.thread_name),
             count: (subject.count)(),
             subject,
             still: None,
             longest: Duration::ZERO,
             longest_unexplained: Duration::ZERO,
+            seen: String::new(),
         })
         .collect();
     let mut late_before: Vec<u64> = controls.iter().map(|control| control.late_us.load(Ordering::Relaxed)).collect();
@@ -82,7 +91,8 @@ pub(crate) fn judge(subjects: Vec<Subject>, mut over: impl FnMut() -> bool) -> V
     while !over() {
         std::thread::sleep(SAMPLE);
         let now = Instant::now();
-        let own_lateness = now.duration_since(looked).saturating_sub(SAMPLE + SAMPLE);
+        let elapsed = now.duration_since(looked);
+        let own_lateness = elapsed.saturating_sub(SAMPLE + SAMPLE);
         looked = now;
         let mut late = Vec::new();
         for (control, before) in controls.iter().zip(&mut late_before) {
@@ -93,7 +103,7 @@ pub(crate) fn judge(subjects: Vec<Subject>, mut over: impl FnMut() -> bool) -> V
         for case in &mut cases {
             let of_cpu =
                 late.iter().find(|(cpu, _)| *cpu == case.subject.cpu).map_or(Duration::ZERO, |(_, late)| *late);
-            case.look(now, own_lateness.max(of_cpu));
+            case.look(now, elapsed, own_lateness.max(of_cpu));
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -101,22 +111,36 @@ pub(crate) fn judge(subjects: Vec<Subject>, mut over: impl FnMut() -> bool) -> V
 }
 
 impl Case {
-    fn look(&mut self, now: Instant, lateness: Duration) {
+    fn look(&mut self, now: Instant, elapsed: Duration, lateness: Duration) {
         let count = (self.subject.count)();
         if count != self.count {
             self.count = count;
+            if let Some(gap) = &mut self.still {
+                // It moved some time in this last step, which may have been a long one.
+                gap.explained += lateness.min(elapsed);
+            }
             self.close(now);
             return;
         }
-        match &mut self.still {
-            Some(gap) => gap.explained += lateness,
-            None => {
-                self.still = Some(Gap {
-                    since: now.checked_sub(SAMPLE).unwrap_or(now),
-                    explained: lateness,
-                    waited_before: waited(&self.subject.thread_name),
-                });
-            }
+        let Some(gap) = &mut self.still else {
+            let since = now.checked_sub(SAMPLE).unwrap_or(now);
+            let ran = self.thread.as_deref().map_or(Duration::ZERO, cpu_time);
+            self.still = Some(Gap { since, explained: lateness.min(SAMPLE), ran, seen: String::new() });
+            return;
+        };
+        let Some(thread) = &self.thread else {
+            gap.explained += lateness.min(elapsed);
+            return;
+        };
+        let (state, ran) = (state_of(thread), cpu_time(thread));
+        let ran_now = ran.saturating_sub(std::mem::replace(&mut gap.ran, ran));
+        let waited = state == 'R' && ran_now < elapsed / 2;
+        let explained = if waited { elapsed } else { lateness.min(elapsed) };
+        gap.explained += explained;
+        if gap.seen.len() < 2_000 {
+            let within = if state == 'R' { String::new() } else { within(thread) };
+            let (ms, ran_ms) = (elapsed.as_millis(), ran_now.as_millis());
+            gap.seen.push_str(&format!(" {state}{within} {ms}ms-{}ms ran {ran_ms}ms,", explained.as_millis()));
         }
     }
 
@@ -124,12 +148,11 @@ impl Case {
         let Some(gap) = self.still.take() else { return };
         let lasted = now - gap.since;
         self.longest = self.longest.max(lasted);
-        if lasted <= self.longest_unexplained {
-            return;
+        let unexplained = lasted.saturating_sub(gap.explained);
+        if unexplained > self.longest_unexplained {
+            self.longest_unexplained = unexplained;
+            self.seen = gap.seen;
         }
-        let waited = waited(&self.subject.thread_name).saturating_sub(gap.waited_before);
-        let unexplained = lasted.saturating_sub(gap.explained).min(lasted.saturating_sub(waited));
-        self.longest_unexplained = self.longest_unexplained.max(unexplained);
     }
 
     fn verdict(mut self) -> Verdict {
@@ -139,6 +162,7 @@ impl Case {
             count: self.count,
             longest: self.longest,
             longest_unexplained: self.longest_unexplained,
+            seen: self.seen,
             limit: self.subject.limit,
         }
     }
@@ -164,16 +188,27 @@ fn control(cpu: usize, stop: Arc<AtomicBool>) -> Control {
     Control { cpu, late_us }
 }
 
-/// How long the thread of this name has waited for a CPU since it began.
-fn waited(thread_name: &str) -> Duration {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Duration::ZERO };
-    for task in tasks.flatten() {
-        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        if name.trim_end() == thread_name {
-            let times = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            let nanos = times.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok());
-            return Duration::from_nanos(nanos.unwrap_or(0));
-        }
-    }
-    Duration::ZERO
+fn thread_of(name: &str) -> Option<PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
+    let mut named =
+        tasks.filter(|task| std::fs::read_to_string(task.join("comm")).unwrap_or_default().trim_end() == name);
+    named.next()
+}
+
+/// `R`: runs or waits for a CPU. `S`: sleeps. `D`: held by the kernel. `?`: gone.
+fn state_of(thread: &Path) -> char {
+    let stat = std::fs::read_to_string(thread.join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?')
+}
+
+/// Where in the kernel the thread is, if the kernel tells us.
+fn within(thread: &Path) -> String {
+    let stack = std::fs::read_to_string(thread.join("stack")).unwrap_or_default();
+    let frames = stack.lines().filter_map(|line| line.split_ascii_whitespace().nth(1)?.split('+').next());
+    format!("({})", frames.take(12).collect::<Vec<_>>().join("<"))
+}
+
+fn cpu_time(thread: &Path) -> Duration {
+    let times = std::fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+    Duration::from_nanos(times.split_ascii_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
 }

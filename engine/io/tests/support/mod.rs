@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test support fails by panicking, like the test")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod echo;
 pub(crate) mod judge;
 
 use std::net::{Ipv4Addr, SocketAddr};
