@@ -9,6 +9,8 @@ mod judge;
 
 use std::io::Write;
 
+use creto_io::Durability;
+use creto_io::probe::ProbeResult;
 use serde_json::json;
 
 use crate::args::{DoctorArgs, Global};
@@ -78,22 +80,27 @@ fn report(facts: &Facts, findings: &[Finding]) -> serde_json::Value {
         };
         json!({ "name": finding.name, "state": state, "text": finding.text, "fix": finding.fix })
     };
-    let latency = |latency: &disk::Latency| {
+    let latency = |row: &ProbeResult| {
         json!({
-            "block_bytes": latency.block_bytes,
-            "writes": latency.writes,
-            "fdatasync_p50_us": latency.fdatasync_p50_us,
-            "fdatasync_p99_us": latency.fdatasync_p99_us,
-            "dsync_p50_us": latency.dsync_p50_us,
+            "block_bytes": row.block_bytes,
+            "durable_by": match row.durability {
+                Durability::Fdatasync => "fdatasync",
+                Durability::Dsync => "o_dsync",
+            },
+            "writes": row.writes,
+            "p50_us": row.p50_us,
+            "p99_us": row.p99_us,
+            "max_us": row.max_us,
         })
     };
+    let latencies = facts.disk.probe.as_ref().map(|probe| probe.results.iter().map(latency).collect::<Vec<_>>());
     json!({
         "ok": findings.iter().all(|finding| finding.state != State::Fail),
         "kernel": facts.kernel,
         "cpus": facts.host.cpus_text(),
         "memory_bytes": facts.host.memory_bytes,
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
-        "disk_latency": facts.disk.latencies.iter().map(latency).collect::<Vec<_>>(),
+        "disk_latency": latencies.unwrap_or_default(),
     })
 }
 

@@ -8,15 +8,15 @@ mod tests;
 
 use std::fmt;
 
+use creto_io::executor::{IO_MEMORY_BYTES, MEMORY_LOCK_BYTES_MIN};
+
 use crate::config::{Config, Cpus, Shards, cpu_list_text, size_text};
 use crate::host::Host;
 
-/// Smallest `RLIMIT_MEMLOCK` under which an executor starts.
-pub const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
-/// Memory that a shard's executor hands out as direct-IO buffers.
-pub const IO_MEMORY_BYTES_PER_SHARD: u64 = 10 << 20;
 /// An executor registers its direct-IO memory with each of its three rings, and each registration is locked.
 const IO_MEMORY_REGISTRATIONS: u64 = 3;
+/// What the rings themselves lock on kernels before 5.12; newer ones count it as ordinary memory.
+const RING_MEMORY_BYTES: u64 = 96 << 10;
 /// What a shard takes in and has not yet answered, at most (`creto_shard::limits`), and as much again for its
 /// connections, index and caches when it is busy.
 const WORKING_BYTES_PER_SHARD: u64 = 256 << 20;
@@ -47,13 +47,11 @@ pub struct Plan {
     pub ring_slots: u32,
     /// Submission entries of each shard's io_uring.
     pub uring_entries: u32,
-    /// Direct-IO memory of each shard.
-    pub io_memory_bytes: u64,
     /// Receive and send buffer asked for each shard's UDP socket.
     pub udp_buffer_bytes: u32,
     /// `RLIMIT_MEMLOCK` below which the node does not start.
     pub memlock_bytes_min: u64,
-    /// `RLIMIT_MEMLOCK` with which direct-IO memory can be registered with the kernel, which saves work per write.
+    /// `RLIMIT_MEMLOCK` with which every shard can register its direct-IO memory with the kernel.
     pub memlock_bytes_wanted: u64,
     /// Most memory the node comes to use when every queue is full.
     pub memory_bytes_max: u64,
@@ -142,20 +140,18 @@ impl Plan {
         let mut warnings = Vec::new();
         let shards = place(config, host, &mut warnings)?;
         let shard_count = u16::try_from(shards.len()).expect("the configuration allows at most 256 shards");
-        let shard_bytes = config.mailbox.shard_bytes_max + WORKING_BYTES_PER_SHARD + IO_MEMORY_BYTES_PER_SHARD;
+        let shard_bytes = config.mailbox.shard_bytes_max + WORKING_BYTES_PER_SHARD;
         let memory_bytes_max = shard_bytes * u64::from(shard_count);
         if memory_bytes_max > host.memory_bytes {
             warnings.push(Warning::MemoryMayRunOut { memory_bytes_max, memory_bytes: host.memory_bytes });
         }
-        let memlock_bytes_min = MEMLOCK_BYTES_PER_SHARD * u64::from(shard_count);
+        let locked_bytes = IO_MEMORY_BYTES as u64 * IO_MEMORY_REGISTRATIONS + RING_MEMORY_BYTES;
         Ok(Self {
             ring_slots: ring_slots(shard_count),
             uring_entries: URING_ENTRIES,
-            io_memory_bytes: IO_MEMORY_BYTES_PER_SHARD,
             udp_buffer_bytes: UDP_BUFFER_BYTES,
-            memlock_bytes_min,
-            memlock_bytes_wanted: memlock_bytes_min
-                + IO_MEMORY_BYTES_PER_SHARD * IO_MEMORY_REGISTRATIONS * u64::from(shard_count),
+            memlock_bytes_min: MEMORY_LOCK_BYTES_MIN,
+            memlock_bytes_wanted: MEMORY_LOCK_BYTES_MIN.max(locked_bytes * u64::from(shard_count)),
             memory_bytes_max,
             wal_disk_bytes_max: config.wal.wal_bytes_max * u64::from(shard_count),
             shards,

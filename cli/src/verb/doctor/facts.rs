@@ -3,8 +3,11 @@
 use std::io;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use creto_io::ExecutorError;
+use creto_io::executor::{ExecutorConfig, preflight};
 use creto_node::config::Config;
 use creto_node::host::Host;
 
@@ -17,7 +20,8 @@ pub(super) struct Facts {
     /// Whether this process runs in a container, where the fix is made outside.
     pub(super) in_container: bool,
     pub(super) host: Host,
-    pub(super) uring: Uring,
+    /// What came of making an executor as a shard does: only that shows seccomp filters, sysctls and limits at work.
+    pub(super) executor: Result<(), ExecutorError>,
     /// `kernel.io_uring_disabled`: 0 for everyone, 1 for members of a group, 2 for no one.
     pub(super) uring_disabled: Option<u64>,
     pub(super) disk: Disk,
@@ -27,16 +31,10 @@ pub(super) struct Facts {
     pub(super) address: Result<(), io::ErrorKind>,
     /// Instructions that cryptography is fast with, each with whether the CPU has it.
     pub(super) cpu_features: Vec<(&'static str, bool)>,
+    /// Whether a node answers on the control socket.
+    pub(super) node_runs: bool,
     pub(super) clock_source: Option<String>,
     pub(super) files: Files,
-}
-
-/// What came of making a ring.
-pub(super) enum Uring {
-    /// It could be made; these operations that the node needs are missing.
-    Made { missing: Vec<&'static str> },
-    /// It could not.
-    Refused { error: io::Error },
 }
 
 /// The files that `creto init` makes.
@@ -59,11 +57,12 @@ impl Facts {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             in_container: Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists(),
             host,
-            uring: make_ring(),
+            executor: preflight(&ExecutorConfig::new(0, None)),
             uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
             disk: Disk::measure(&config.wal_dir()),
             udp_buffer_bytes_max: (number("/proc/sys/net/core/rmem_max"), number("/proc/sys/net/core/wmem_max")),
             address: UdpSocket::bind(config.node.listen).map(drop).map_err(|error| error.kind()),
+            node_runs: UnixStream::connect(config.control_socket()).is_ok(),
             cpu_features: cpu_features(),
             clock_source: text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             files: Files {
@@ -73,39 +72,6 @@ impl Facts {
                 certificate_exists: config.certificate().is_file(),
             },
         })
-    }
-}
-
-/// Really makes a ring, as a shard does: only that shows seccomp filters and sysctls at work.
-fn make_ring() -> Uring {
-    use io_uring::opcode::{
-        Close, Fallocate, Fsync, OpenAt, PollAdd, Read, ReadFixed, Statx, Timeout, Write, WriteFixed,
-    };
-    const NEEDED: &[(u8, &str)] = &[
-        (Read::CODE, "read"),
-        (Write::CODE, "write"),
-        (ReadFixed::CODE, "read fixed"),
-        (WriteFixed::CODE, "write fixed"),
-        (Fsync::CODE, "fsync"),
-        (PollAdd::CODE, "poll"),
-        (Timeout::CODE, "timeout"),
-        (OpenAt::CODE, "open"),
-        (Close::CODE, "close"),
-        (Statx::CODE, "statx"),
-        (Fallocate::CODE, "fallocate"),
-    ];
-    const ENTRIES: u32 = 128;
-    let ring = match io_uring::IoUring::new(ENTRIES) {
-        Ok(ring) => ring,
-        Err(error) => return Uring::Refused { error },
-    };
-    let mut probe = io_uring::Probe::new();
-    match ring.submitter().register_probe(&mut probe) {
-        Ok(()) => {
-            let missing = NEEDED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name);
-            Uring::Made { missing: missing.collect() }
-        }
-        Err(error) => Uring::Refused { error },
     }
 }
 

@@ -5,12 +5,14 @@ mod tests;
 
 use std::io::ErrorKind;
 
+use creto_io::probe::{PROBE_BLOCK_BYTES, ProbeReport};
+use creto_io::{Durability, ExecutorError};
 use creto_node::config::{Config, size_text};
 use creto_node::plan::Plan;
 
 use super::Finding;
-use super::disk::{Disk, Latency};
-use super::facts::{Facts, Files, Uring};
+use super::disk::Disk;
+use super::facts::{Facts, Files};
 use crate::exit::plain;
 
 /// Oldest kernel whose io_uring has what the executor needs.
@@ -19,6 +21,8 @@ const KERNEL_MIN: (u32, u32) = (5, 8);
 const KERNEL_WANTED: (u32, u32) = (5, 15);
 /// A lone message waits this long for the disk, and everything else takes 1 ms.
 const FDATASYNC_US_MAX: u64 = 5_000;
+/// Segments that a new log makes before it serves: the one it writes and the one it prepares.
+const SEGMENTS_TO_START: u64 = 2;
 /// Clock sources that are read without entering the kernel.
 const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter", "timebase"];
 
@@ -43,7 +47,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
         }
     }
     findings.push(file_system(&facts.disk));
-    findings.extend(latency(&facts.disk.latencies));
+    findings.extend(facts.disk.probe.as_ref().ok().and_then(latency));
     findings.push(address(config, facts));
     findings.push(instructions(&facts.cpu_features));
     findings.push(clock(facts.clock_source.as_deref()));
@@ -92,33 +96,35 @@ fn kernel(release: &str) -> Finding {
 
 fn io_uring(facts: &Facts) -> Finding {
     const NAME: &str = "io_uring";
-    let error = match &facts.uring {
-        Uring::Made { missing } if missing.is_empty() => {
-            return Finding::ok(NAME, "a ring could be made and has every operation needed");
+    let error = match &facts.executor {
+        Ok(()) => return Finding::ok(NAME, "an executor could be made, as a shard makes it"),
+        // The check of the limit says it better.
+        Err(ExecutorError::MemoryLock { .. }) => {
+            return Finding::warn(NAME, "not tried: too little memory may be locked", "see memlock");
         }
-        Uring::Made { missing } => {
-            let text = format!("this kernel lacks the operations {}", missing.join(", "));
-            return Finding::fail(NAME, text, "boot a newer kernel");
-        }
-        Uring::Refused { error } => error,
+        Err(error) => error,
     };
-    let (text, fix) = match facts.uring_disabled {
-        Some(level @ 1..) => (
+    let said = match error {
+        ExecutorError::IoUringRefused(error) => plain(error),
+        other => other.to_string(),
+    };
+    let (text, fix) = match (error, facts.uring_disabled) {
+        (_, Some(level @ 1..)) => (
             format!("switched off by the sysctl kernel.io_uring_disabled = {level}"),
             "sudo sysctl -w kernel.io_uring_disabled=0",
         ),
-        _ if facts.in_container => (
-            format!("refused inside this container ({}): its seccomp profile blocks io_uring", plain(error)),
-            "docker run --security-opt seccomp=unconfined … (or a profile that allows io_uring, see docs/operations.md)",
-        ),
-        _ if error.kind() == ErrorKind::OutOfMemory => {
-            (format!("no ring could be made: {}", plain(error)), "sudo prlimit --pid $$ --memlock=unlimited")
+        (ExecutorError::IoUringRefused(error), _) if error.kind() == ErrorKind::Unsupported => {
+            (format!("this kernel has none ({said})"), "boot a kernel with CONFIG_IO_URING=y")
         }
-        _ if error.kind() == ErrorKind::PermissionDenied => (
-            format!("refused ({}): a seccomp filter or security module blocks io_uring", plain(error)),
+        (ExecutorError::IoUringRefused(_), _) if facts.in_container => (
+            format!("refused inside this container ({said}): its seccomp profile blocks io_uring"),
+            "docker run --security-opt seccomp=creto-seccomp.json … (docs/operations.md says how to make it)",
+        ),
+        (ExecutorError::IoUringRefused(_), _) => (
+            format!("refused ({said}): a seccomp filter or security module blocks io_uring"),
             "allow io_uring_setup, io_uring_enter and io_uring_register in the filter of this service",
         ),
-        _ => (format!("no ring could be made: {}", plain(error)), "boot a kernel with CONFIG_IO_URING=y"),
+        _ => (format!("no executor could be made: {said}"), "boot a newer kernel, and look at `dmesg | tail`"),
     };
     Finding::fail(NAME, text, fix)
 }
@@ -149,9 +155,8 @@ fn memlock(plan: &Plan, facts: &Facts) -> Finding {
         Some(limit) if limit < plan.memlock_bytes_min => Finding::fail(
             NAME,
             format!(
-                "RLIMIT_MEMLOCK is {}; {} do not start below {}",
+                "RLIMIT_MEMLOCK is {}; a shard does not start below {}",
                 size_text(limit),
-                if plan.shard_count() == 1 { "1 shard".to_owned() } else { format!("{} shards", plan.shard_count()) },
                 size_text(plan.memlock_bytes_min)
             ),
             fix,
@@ -159,7 +164,7 @@ fn memlock(plan: &Plan, facts: &Facts) -> Finding {
         Some(limit) if limit < plan.memlock_bytes_wanted => Finding::warn(
             NAME,
             format!(
-                "RLIMIT_MEMLOCK is {}; with {} the log's buffers are registered once, not pinned at every write",
+                "RLIMIT_MEMLOCK is {}; below {} some shards cannot register their buffers, and each write costs more",
                 size_text(limit),
                 size_text(plan.memlock_bytes_wanted)
             ),
@@ -172,7 +177,7 @@ fn memlock(plan: &Plan, facts: &Facts) -> Finding {
 fn room(config: &Config, plan: &Plan, disk: &Disk) -> Finding {
     const NAME: &str = "disk space";
     let shards = u64::from(plan.shard_count());
-    let needed = 4 * config.wal.segment_bytes * shards;
+    let needed = SEGMENTS_TO_START * config.wal.segment_bytes * shards;
     let free = about(disk.free_bytes);
     let folder = disk.folder.display();
     if disk.free_bytes < needed {
@@ -195,18 +200,16 @@ fn file_system(disk: &Disk) -> Finding {
     const NAME: &str = "file system";
     const MOVE: &str = "move the log to ext4 or xfs: CRETO__WAL__DIR=/path/on/ext4";
     let (kind, folder) = (&disk.file_system, disk.folder.display());
-    if let Err(error) = &disk.direct {
-        return match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Finding::fail(
-                NAME,
-                format!("{folder} cannot be written: {}", plain(error)),
-                format!("sudo chown $USER {folder}"),
-            ),
-            ErrorKind::InvalidInput => {
-                Finding::fail(NAME, format!("{kind} at {folder} cannot write with O_DIRECT"), MOVE)
-            }
-            _ => Finding::fail(NAME, format!("a direct write to {kind} at {folder} failed: {}", plain(error)), MOVE),
-        };
+    match &disk.probe {
+        Ok(probe) if probe.direct_io => {}
+        Ok(_) => return Finding::fail(NAME, format!("{kind} at {folder} cannot write with O_DIRECT"), MOVE),
+        Err(error) => {
+            let text = format!("{folder} cannot be written: {}", plain(error));
+            return match error.kind() {
+                ErrorKind::PermissionDenied => Finding::fail(NAME, text, format!("sudo chown $USER {folder}")),
+                _ => Finding::fail(NAME, text, MOVE),
+            };
+        }
     }
     match kind.as_str() {
         "ext4" | "xfs" => Finding::ok(NAME, format!("{kind} at {folder}, direct writes work")),
@@ -230,23 +233,20 @@ fn file_system(disk: &Disk) -> Finding {
     }
 }
 
-fn latency(latencies: &[Latency]) -> Option<Finding> {
+fn latency(probe: &ProbeReport) -> Option<Finding> {
     const NAME: &str = "disk latency";
-    let first = latencies.first()?;
-    let each =
-        |latency: &Latency| format!("{} {}", size_text(latency.block_bytes as u64), millis(latency.fdatasync_p50_us));
-    let sizes = latencies.iter().map(each).collect::<Vec<_>>().join(", ");
-    let text = format!(
-        "write + fdatasync: {sizes} (p99 {}); O_DSYNC: {}",
-        millis(latencies.iter().map(|latency| latency.fdatasync_p99_us).max().unwrap_or(0)),
-        millis(first.dsync_p50_us)
-    );
-    Some(if first.fdatasync_p50_us > FDATASYNC_US_MAX {
-        Finding::warn(
-            NAME,
-            format!("{text}. Every acknowledgement waits that long"),
-            "put the log on a device with power-loss protection: CRETO__WAL__DIR=/path",
-        )
+    let [small, ..] = PROBE_BLOCK_BYTES;
+    let of = |block_bytes| probe.result(block_bytes, Durability::Fdatasync);
+    let lone = of(small)?;
+    let sizes = PROBE_BLOCK_BYTES.iter().filter_map(|block_bytes| of(*block_bytes));
+    let sizes = sizes.map(|row| format!("{} {}", size_text(row.block_bytes as u64), millis(row.p50_us)));
+    let sizes = sizes.collect::<Vec<_>>().join(", ");
+    let worst = PROBE_BLOCK_BYTES.iter().filter_map(|block_bytes| of(*block_bytes)).map(|row| row.p99_us).max();
+    let dsync = probe.result(small, Durability::Dsync).map_or(0, |row| row.p50_us);
+    let text = format!("write + fdatasync: {sizes} (p99 {}); O_DSYNC: {}", millis(worst.unwrap_or(0)), millis(dsync));
+    Some(if lone.p50_us > FDATASYNC_US_MAX {
+        let fix = "put the log on a device with power-loss protection: CRETO__WAL__DIR=/path";
+        Finding::warn(NAME, format!("{text}. Every acknowledgement waits that long"), fix)
     } else {
         Finding::ok(NAME, text)
     })
@@ -279,9 +279,10 @@ fn address(config: &Config, facts: &Facts) -> Finding {
     let listen = config.node.listen;
     match facts.address {
         Ok(()) => Finding::ok(NAME, format!("{listen} is free")),
+        Err(ErrorKind::AddrInUse) if facts.node_runs => Finding::ok(NAME, format!("{listen}, where the node runs")),
         Err(ErrorKind::AddrInUse) => Finding::warn(
             NAME,
-            format!("{listen} is in use; a node may be running already"),
+            format!("{listen} is in use by something else"),
             format!("ss -ulpn sport = :{}", listen.port()),
         ),
         Err(ErrorKind::AddrNotAvailable) => Finding::fail(

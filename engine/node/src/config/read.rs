@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{ConfigError, Place, Problem};
-use super::schema::{KEYS, Key, SECTIONS};
+use super::schema::{KEYS, Key, SECTIONS, SEGMENTS_MIN};
 use super::show::Origin;
 use super::value::{Written, nearest, quoted, size_text};
 use super::{Config, ENV_PREFIX};
@@ -17,8 +17,6 @@ use super::{Config, ENV_PREFIX};
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// The log is written in blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
-/// A log needs room for the segment it writes, the one it prepares and two that wait to be settled.
-const SEGMENTS_MIN: u64 = 4;
 
 /// Where a value was written, by index into [`KEYS`].
 type Places = BTreeMap<usize, Place>;
@@ -191,7 +189,7 @@ fn check_together(config: &Config, places: &Places, problems: &mut Vec<Problem>)
         wrong(
             &["wal.wal_bytes_max", "wal.segment_bytes"],
             format!(
-                "wal.wal_bytes_max: {} is less than four segments of {}",
+                "wal.wal_bytes_max: {} is less than five segments of {}",
                 size_text(wal.wal_bytes_max),
                 size_text(wal.segment_bytes)
             ),

@@ -87,6 +87,18 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("log", "What the node says about itself, on standard error."),
 ];
 
+/// The largest group commit fits into the smallest segment.
+const SEGMENT_BYTES_MIN: u64 = 8 * MIB;
+/// What `creto_store` asks of a log: one segment is written, one prepared, and room must stay to settle and trim.
+pub(super) const SEGMENTS_MIN: u64 = 5;
+/// What one shard remembers over all senders.
+const DEDUP_MESSAGES_MAX: u32 = 4 << 20;
+/// Beside them the driver has room for other disk operations.
+const WRITES_IN_FLIGHT_MAX: u32 = 32;
+const _: () = assert!(SEGMENT_BYTES_MIN >= creto_store::limits::WRITE_BYTES_MAX as u64);
+const _: () = assert!(DEDUP_MESSAGES_MAX as usize <= creto_store::limits::DEDUP_SHARD_IDS_MAX);
+const _: () = assert!((WRITES_IN_FLIGHT_MAX as usize) < creto_io::limits::DISK_OPERATIONS_MAX);
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -107,15 +119,19 @@ pub(super) const KEYS: &[Key] = &[
     key!(topology.cpus, Cpus, "CPUs to pin shards to: \"auto\", or a list such as \"0,2-3\"."),
     key!(topology.shards, Shards, "Number of shards. \"auto\" is one per CPU."),
     key!(wal.dir, Path, "Folder of the log; put it on the fastest durable device. Relative to `data_dir`."),
-    key!(wal.segment_bytes, Size(MIB..=4 * GIB), "Size of one preallocated segment file, a multiple of 4 KiB."),
+    key!(
+        wal.segment_bytes,
+        Size(SEGMENT_BYTES_MIN..=4 * GIB),
+        "Size of one preallocated segment file, a multiple of 4 KiB."
+    ),
     key!(
         wal.wal_bytes_max,
-        Size(4 * MIB..=64 * TIB),
-        "Most log that one shard keeps on disk; at least four segments. Full: senders get `StorageFull`."
+        Size(SEGMENTS_MIN * SEGMENT_BYTES_MIN..=64 * TIB),
+        "Most log that one shard keeps on disk; at least five segments. Full: senders get `StorageFull`."
     ),
     key!(
         wal.writes_in_flight_max,
-        Count(1..=64),
+        Count(1..=WRITES_IN_FLIGHT_MAX),
         "Most group commits of one shard on their way to the device at once."
     ),
     key!(mailbox.messages_max, Count(1..=10_000_000), "Most messages queued in one mailbox."),
@@ -127,7 +143,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key!(
         mailbox.dedup_window_messages,
-        Count(1024..=16_777_216),
+        Count(1024..=DEDUP_MESSAGES_MAX),
         "Message ids remembered per sender, so that a message sent again is stored once."
     ),
     key!(net.connections_max, Count(1..=1_000_000), "Most connections that one shard keeps open."),

@@ -141,7 +141,7 @@ creto.toml:2:10: topology.shards: 300 is out of range: from 1 to 256, or "auto"
         "[wal]\nsegment_bytes = \"1 KiB\"\n",
         &[],
         r#"
-creto.toml:2:17: wal.segment_bytes: 1 KiB is out of range: from 1 MiB to 4 GiB
+creto.toml:2:17: wal.segment_bytes: 1 KiB is out of range: from 8 MiB to 4 GiB
   |
 2 | segment_bytes = "1 KiB"
   |                 ^^^^^^^"#,
@@ -225,7 +225,7 @@ fn every_problem_is_listed_at_once_in_the_order_of_the_file() {
         "[wal]\nsegment_bytes = 1\n[log]\nlevl = \"info\"\n",
         &[("CRETO__NET__IDLE_TIMEOUT_S", "soon"), ("CRETO__WAL__DIRR", "x")],
         r#"
-creto.toml:2:17: wal.segment_bytes: 1 B is out of range: from 1 MiB to 4 GiB
+creto.toml:2:17: wal.segment_bytes: 1 B is out of range: from 8 MiB to 4 GiB
   |
 2 | segment_bytes = 1
   |                 ^
@@ -261,19 +261,19 @@ fn values_that_contradict_each_other_are_blamed_on_the_one_that_was_written() {
         "[wal]\nsegment_bytes = \"4 GiB\"\nwal_bytes_max = \"8 GiB\"\n",
         &[],
         r#"
-creto.toml:3:17: wal.wal_bytes_max: 8 GiB is less than four segments of 4 GiB
+creto.toml:3:17: wal.wal_bytes_max: 8 GiB is less than five segments of 4 GiB
   |
 3 | wal_bytes_max = "8 GiB"
-  |                 ^^^^^^^ give it 16 GiB or make segments smaller"#,
+  |                 ^^^^^^^ give it 20 GiB or make segments smaller"#,
     );
     check_error(
-        "[wal]\nsegment_bytes = 1048577\n",
+        "[wal]\nsegment_bytes = 8388609\n",
         &[],
         r#"
-creto.toml:2:17: wal.segment_bytes: 1048577 B is not a multiple of 4 KiB
+creto.toml:2:17: wal.segment_bytes: 8388609 B is not a multiple of 4 KiB
   |
-2 | segment_bytes = 1048577
-  |                 ^^^^^^^ the next one is 1028 KiB"#,
+2 | segment_bytes = 8388609
+  |                 ^^^^^^^ the next one is 8196 KiB"#,
     );
     check_error(
         "",
@@ -464,8 +464,8 @@ fn any_config() -> impl Strategy<Value = Config> {
         ],
         prop_oneof![Just(Shards::Auto), (1u16..=256).prop_map(Shards::Exactly)],
     );
-    let wal = (256u64..=1 << 20, 4u64..1000, 1u32..=64);
-    let mailbox = (1u32..=10_000_000, 2u64 << 20..=1 << 40, 16_385u32..=16_777_216);
+    let wal = (2048u64..=1 << 20, 5u64..1000, 1u32..=32);
+    let mailbox = (1u32..=10_000_000, 2u64 << 20..=1 << 40, 16_385u32..=4_194_304);
     let net = (1u32..=1_000_000, 1_024u32..=16_384, 1u32..=1_024, 64u64 << 10..=2 << 20, 1u32..=3600);
     let log = (
         prop_oneof![Just(LogLevel::Error), Just(LogLevel::Info), Just(LogLevel::Trace)],
@@ -480,7 +480,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         config.node.trust_domain = node.3;
         (config.topology.cpus, config.topology.shards) = topology;
         config.wal.segment_bytes = wal.0 * 4096;
-        config.wal.wal_bytes_max = (wal.1 * config.wal.segment_bytes).max(4 << 20);
+        config.wal.wal_bytes_max = wal.1 * config.wal.segment_bytes;
         config.wal.writes_in_flight_max = wal.2;
         config.mailbox = MailboxSection {
             messages_max: mailbox.0,

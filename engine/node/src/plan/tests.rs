@@ -119,10 +119,11 @@ fn sizes_follow_the_number_of_shards() {
     let plan = |shards: &str| Plan::resolve(&config("\"auto\"", shards), &Host::with_cpus(256)).unwrap();
     let one = plan("1");
     assert_eq!((one.memlock_bytes_min, one.ring_slots), (512 << 10, 4096));
-    assert_eq!(one.memlock_bytes_wanted, (512 << 10) + (30 << 20));
+    assert_eq!(one.memlock_bytes_wanted, 512 << 10);
     assert_eq!(one.wal_disk_bytes_max, 16 << 30);
     let four = plan("4");
-    assert_eq!((four.memlock_bytes_min, four.ring_slots), (2 << 20, 4096));
+    assert_eq!((four.memlock_bytes_min, four.ring_slots), (512 << 10, 4096));
+    assert_eq!(four.memlock_bytes_wanted, (4 * 288) << 10);
     assert_eq!(four.wal_disk_bytes_max, 64 << 30);
     let all = plan("256");
     assert_eq!(all.ring_slots, 16);
@@ -141,7 +142,7 @@ fn memory_that_full_queues_would_exceed_is_a_warning() {
         &host,
         "\"auto\"",
         "\"auto\"",
-        "2 on 0-1 | full mailboxes could take 2580 MiB and there are 2 GiB; \
+        "2 on 0-1 | full mailboxes could take 2560 MiB and there are 2 GiB; \
          lower mailbox.shard_bytes_max or topology.shards",
     );
 }

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use creto_io::probe::ProbeResult;
 use creto_node::host::Host;
 
 use super::super::State;
@@ -8,28 +9,34 @@ use super::*;
 
 /// A machine on which everything is as it should be.
 fn good() -> Facts {
-    let latency = |block_bytes, p50| Latency {
+    let row = |block_bytes, durability, p50_us| ProbeResult {
         block_bytes,
+        durability,
         writes: 64,
-        fdatasync_p50_us: p50,
-        fdatasync_p99_us: 2 * p50,
-        dsync_p50_us: 3_000,
+        p50_us,
+        p99_us: 2 * p50_us,
+        max_us: 3 * p50_us,
+        bytes_per_s: 1e9,
     };
+    let rows = PROBE_BLOCK_BYTES.iter().zip([310, 350, 380]).flat_map(|(block_bytes, p50_us)| {
+        [row(*block_bytes, Durability::Fdatasync, p50_us), row(*block_bytes, Durability::Dsync, 3_000)]
+    });
+    let probe = ProbeReport { direct_io: true, results: rows.collect(), recommended: Durability::Fdatasync };
     Facts {
         kernel: "6.18.0".to_owned(),
         in_container: false,
         host: Host::with_cpus(2),
-        uring: Uring::Made { missing: Vec::new() },
+        executor: Ok(()),
         uring_disabled: Some(0),
         disk: Disk {
             folder: PathBuf::from("/data"),
             file_system: "ext4".to_owned(),
             free_bytes: 1 << 40,
-            direct: Ok(()),
-            latencies: vec![latency(4 << 10, 310), latency(64 << 10, 350), latency(256 << 10, 380)],
+            probe: Ok(probe),
         },
         udp_buffer_bytes_max: (Some(8 << 20), Some(8 << 20)),
         address: Ok(()),
+        node_runs: false,
         cpu_features: vec![("aes", true), ("avx2", true), ("vaes", false)],
         clock_source: Some("tsc".to_owned()),
         files: Files {
@@ -102,7 +109,7 @@ fn old_kernels_are_told_apart() {
 #[test]
 fn a_refused_ring_is_explained_by_who_refused_it() {
     let refuse = |facts: &mut Facts, errno: i32| {
-        facts.uring = Uring::Refused { error: io::Error::from_raw_os_error(errno) };
+        facts.executor = Err(ExecutorError::IoUringRefused(io::Error::from_raw_os_error(errno)));
     };
     let eperm = rustix::io::Errno::PERM.raw_os_error();
     let enosys = rustix::io::Errno::NOSYS.raw_os_error();
@@ -121,7 +128,7 @@ fn a_refused_ring_is_explained_by_who_refused_it() {
         },
         "io_uring",
         "Fail: refused inside this container (operation not permitted): its seccomp profile blocks io_uring | \
-         docker run --security-opt seccomp=unconfined … (or a profile that allows io_uring, see docs/operations.md)",
+         docker run --security-opt seccomp=creto-seccomp.json … (docs/operations.md says how to make it)",
     );
     check(
         |facts| refuse(facts, eperm),
@@ -132,7 +139,7 @@ fn a_refused_ring_is_explained_by_who_refused_it() {
     check(
         |facts| refuse(facts, enosys),
         "io_uring",
-        "Fail: no ring could be made: function not implemented | boot a kernel with CONFIG_IO_URING=y",
+        "Fail: this kernel has none (function not implemented) | boot a kernel with CONFIG_IO_URING=y",
     );
 }
 
@@ -141,17 +148,18 @@ fn too_little_locked_memory_stops_or_slows() {
     check(
         |facts| facts.host.memlock_bytes = Some(64 << 10),
         "memlock",
-        "Fail: RLIMIT_MEMLOCK is 64 KiB; 2 shards do not start below 1 MiB | \
+        "Fail: RLIMIT_MEMLOCK is 64 KiB; a shard does not start below 512 KiB | \
          sudo prlimit --pid $$ --memlock=unlimited",
     );
     check(
         |facts| {
-            facts.host.memlock_bytes = Some(8 << 20);
+            facts.host.memlock_bytes = Some(600 << 10);
+            facts.host.cpus = Host::with_cpus(8).cpus;
             facts.in_container = true;
         },
         "memlock",
-        "Warn: RLIMIT_MEMLOCK is 8 MiB; with 61 MiB the log's buffers are registered once, not pinned at every write | \
-         docker run --ulimit memlock=-1 …",
+        "Warn: RLIMIT_MEMLOCK is 600 KiB; below 2304 KiB some shards cannot register their buffers, and each write costs \
+         more | docker run --ulimit memlock=-1 …",
     );
 }
 
@@ -160,7 +168,7 @@ fn a_disk_without_room_is_found_before_the_log_finds_it() {
     check(
         |facts| facts.disk.free_bytes = 100 << 20,
         "disk space",
-        "Fail: 100 MiB free at /data; the log needs 512 MiB to start | \
+        "Fail: 100 MiB free at /data; the log needs 256 MiB to start | \
          make room, or move the log: CRETO__WAL__DIR=/path/with/room",
     );
     check(
@@ -179,16 +187,13 @@ fn file_systems_that_do_not_keep_or_cannot_write_are_named() {
         "Warn: tmpfs at /data is memory: every message is gone after a reboot | \
          move the log to ext4 or xfs: CRETO__WAL__DIR=/path/on/ext4",
     );
-    let cannot = |facts: &mut Facts, errno: rustix::io::Errno| {
-        facts.disk.direct = Err(errno.into());
-    };
     check(
-        |facts| cannot(facts, rustix::io::Errno::INVAL),
+        |facts| facts.disk.probe.as_mut().unwrap().direct_io = false,
         "file system",
         "Fail: ext4 at /data cannot write with O_DIRECT | move the log to ext4 or xfs: CRETO__WAL__DIR=/path/on/ext4",
     );
     check(
-        |facts| cannot(facts, rustix::io::Errno::ACCESS),
+        |facts| facts.disk.probe = Err(rustix::io::Errno::ACCESS.into()),
         "file system",
         "Fail: /data cannot be written: permission denied | sudo chown $USER /data",
     );
@@ -197,7 +202,7 @@ fn file_systems_that_do_not_keep_or_cannot_write_are_named() {
 #[test]
 fn a_slow_disk_is_said_in_figures() {
     check(
-        |facts| facts.disk.latencies[0].fdatasync_p50_us = 12_340,
+        |facts| facts.disk.probe.as_mut().unwrap().results[0].p50_us = 12_340,
         "disk latency",
         "Warn: write + fdatasync: 4 KiB 12.34 ms, 64 KiB 0.35 ms, 256 KiB 0.38 ms (p99 0.76 ms); O_DSYNC: 3.00 ms. \
          Every acknowledgement waits that long | \
@@ -216,7 +221,15 @@ fn the_network_is_looked_at() {
     check(
         |facts| facts.address = Err(ErrorKind::AddrInUse),
         "address",
-        "Warn: 127.0.0.1:7443 is in use; a node may be running already | ss -ulpn sport = :7443",
+        "Warn: 127.0.0.1:7443 is in use by something else | ss -ulpn sport = :7443",
+    );
+    check(
+        |facts| {
+            facts.address = Err(ErrorKind::AddrInUse);
+            facts.node_runs = true;
+        },
+        "address",
+        "Ok: 127.0.0.1:7443, where the node runs | ",
     );
     check(
         |facts| facts.address = Err(ErrorKind::AddrNotAvailable),
