@@ -3,18 +3,16 @@
 //! Stated, so that nobody has to look them up: congestion control is CUBIC with quinn's initial window of about 14 KB,
 //! loss after 3 packets or 9/8 RTT, MTU discovery up to [`NetLimits::mtu_upper_bound`], no datagram extension, no
 //! unidirectional streams, no spin bit.
+//!
+//! The acknowledgement-frequency extension is not used: a turn acknowledges at once whatever it took in, and 2, 10 or 25
+//! packets per acknowledgement made no difference to the receiving shard (0.67, 0.66 and 0.67 us per KiB).
 
 use std::time::Duration;
 
-use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::limits::NetLimits;
 
-/// Packets that a peer may receive before it must acknowledge. Bulk runs at tens of thousands of packets a second on
-/// one connection: an acknowledgement for every second packet is a third of the receiver's work.
-const ACK_ELICITING_THRESHOLD: u32 = 10;
-/// Longest time that a peer may keep an acknowledgement back.
-const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Interval of an agent's keep-alive packets unless the limits name one. Not a third of the idle timeout but a tenth: a
 /// quiet subscriber learns that its node was restarted from the answer to its next packet, and not before.
 const AGENT_KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -37,8 +35,6 @@ pub fn client_transport(limits: &NetLimits) -> TransportConfig {
 }
 
 fn common(limits: &NetLimits) -> TransportConfig {
-    let mut ack_frequency = AckFrequencyConfig::default();
-    ack_frequency.ack_eliciting_threshold(VarInt::from_u32(ACK_ELICITING_THRESHOLD)).max_ack_delay(Some(ACK_DELAY_MAX));
     let mut mtu_discovery = MtuDiscoveryConfig::default();
     mtu_discovery.upper_bound(limits.mtu_upper_bound);
     let mut transport = TransportConfig::default();
@@ -50,7 +46,6 @@ fn common(limits: &NetLimits) -> TransportConfig {
         .send_window(limits.send_window_bytes)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(limits.idle_timeout_ms))))
         .mtu_discovery_config(Some(mtu_discovery))
-        .ack_frequency_config(Some(ack_frequency))
         .allow_spin(false);
     transport
 }
