@@ -54,6 +54,9 @@ impl ConnectionLimits {
 
 /// Streams that a connection may have open: one of each role, and one more that is refused politely.
 pub const STREAMS_MAX: usize = 4;
+/// Time that a connection has to log in, in microseconds. Places are few and keep-alives are free: without this, one
+/// stranger holds all of them for as long as it likes.
+pub const LOGIN_US_MAX: u64 = 10_000_000;
 /// Failed logins after which the connection is closed.
 pub const LOGIN_FAILURES_MAX: u32 = 3;
 /// Batches with a bad signature after which the connection is closed: each costs the node a verification.

@@ -4,7 +4,7 @@
 //! done to a list of [`Action`]s. Nothing here waits, reads a clock or touches a socket, so a whole node can run in one
 //! thread from one seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
 use crate::limits::{
     BAD_SIGNATURES_MAX, ConnectionLimits, DECISION_LIFETIME_MS, DECISION_TABLE_ENTRIES, INGRESS_BYTES_MAX,
-    INGRESS_BYTES_RESUME,
+    INGRESS_BYTES_RESUME, LOGIN_US_MAX,
 };
 use crate::observe::Counters;
 use crate::route::{PartOutcome, Placement, ShardMessage};
@@ -34,6 +34,9 @@ pub struct Shard {
     pub(crate) limits: ConnectionLimits,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    /// Connections in the order in which they must have logged in, with the monotonic time for it. Those that did, and
+    /// those that are gone, are dropped when their time comes.
+    login_deadlines: VecDeque<(u64, ConnectionId)>,
     pub(crate) verifier: Verifier,
     pub(crate) decisions: DecisionTable,
     pub(crate) log: Log,
@@ -44,7 +47,7 @@ pub struct Shard {
     /// What the stages refused in this turn.
     pub(crate) refusals: Refusals,
     /// Messages of this shard to itself: handled in the same turn, in order.
-    pub(crate) to_self: std::collections::VecDeque<ShardMessage>,
+    pub(crate) to_self: VecDeque<ShardMessage>,
     /// Bytes of batches taken in and not yet answered.
     pub(crate) ingress_bytes: usize,
     /// Connections whose answers may have moved in this turn.
@@ -64,6 +67,7 @@ impl Shard {
             limits: limits.within_protocol(),
             snapshot: Arc::new(Snapshot::empty()),
             connections: BTreeMap::new(),
+            login_deadlines: VecDeque::new(),
             verifier: Verifier::default(),
             decisions: DecisionTable::new(DECISION_TABLE_ENTRIES, DECISION_LIFETIME_MS),
             log,
@@ -71,7 +75,7 @@ impl Shard {
             counters: Counters::default(),
             submit_frames: Vec::new(),
             refusals: Refusals::default(),
-            to_self: std::collections::VecDeque::new(),
+            to_self: VecDeque::new(),
             ingress_bytes: 0,
             touched: Vec::new(),
             reading: true,
@@ -85,6 +89,7 @@ impl Shard {
             Event::Connected { connection, exporter } => {
                 let before = self.connections.insert(connection, Connection::new(exporter));
                 assert!(before.is_none(), "a connection id is never used again");
+                self.login_deadlines.push_back((now.monotonic_us.saturating_add(LOGIN_US_MAX), connection));
             }
             Event::Frame { connection, stream, frame_type, body } => {
                 self.take_frame(now, connection, stream, frame_type, body, actions);
@@ -99,7 +104,10 @@ impl Shard {
             Event::FromShard { from: _, message } => self.take_message(message, actions),
             Event::Snapshot(snapshot) => self.replace_snapshot(snapshot, actions),
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
-            Event::Tick => self.log.tick(now),
+            Event::Tick => {
+                self.log.tick(now);
+                self.close_without_login(now, actions);
+            }
             Event::Drain => {
                 self.draining = true;
                 self.log.confirm();
@@ -268,6 +276,21 @@ impl Shard {
         if wanted != self.reading {
             self.reading = wanted;
             actions.push(Action::SetReading(wanted));
+        }
+    }
+
+    /// Ends connections that had time to log in and did not: a stranger must not hold the places of agents.
+    fn close_without_login(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some((_, connection)) = self.login_deadlines.pop_front_if(|(due_us, _)| *due_us <= now.monotonic_us) {
+            if self.connections.get(&connection).is_none_or(|state| state.login.is_some()) {
+                continue;
+            }
+            if self.reading {
+                self.close(connection, RejectCode::LoginRequired, actions);
+            } else {
+                // Its login may be among what the shard does not read now.
+                self.login_deadlines.push_back((now.monotonic_us.saturating_add(LOGIN_US_MAX), connection));
+            }
         }
     }
 

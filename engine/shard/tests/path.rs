@@ -337,6 +337,21 @@ fn nothing_is_taken_before_the_login() {
 }
 
 #[test]
+fn a_connection_that_does_not_log_in_is_closed() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let stranger = node.connect(0);
+    let agent = node.connect_as(0, &world.planner);
+    node.tick(10_000_000 - 1);
+    assert_eq!(node.closed, []);
+    node.tick(10_000_000);
+    assert_eq!(node.closed, [(stranger.connection, RejectCode::LoginRequired)]);
+    node.tick(u64::MAX);
+    node.submit(&agent, 1, &world.batch(&[1]));
+    assert_eq!(node.acks(&agent), (1, vec![]));
+}
+
+#[test]
 fn only_the_owner_reads_a_mailbox() {
     let world = World::new();
     let mut node = world.node(2);
