@@ -43,11 +43,12 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The statuses for the end of `--help`.
+/// The end of `--help`: how to begin, and what the statuses mean.
 pub(crate) fn help() -> String {
     let rows = Exit::ALL.iter().map(|(exit, meaning)| format!("\n  {}  {meaning}", *exit as u8));
     let bold = anstyle::Style::new().bold();
-    format!("{bold}Exit status:{bold:#}{}", rows.collect::<String>())
+    let steps = "creto init, creto doctor, creto serve; then, in another terminal, creto agent create acme/planner";
+    format!("{bold}First steps:{bold:#}\n  {steps}\n\n{bold}Exit status:{bold:#}{}", rows.collect::<String>())
 }
 
 /// Why a verb did not do its work: one line on what is wrong, one on what to do next.

@@ -57,9 +57,13 @@ impl Node {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("the node runs");
+        send_signal(&self.process, signal);
     }
+}
+
+fn send_signal(process: &Child, signal: rustix::process::Signal) {
+    let pid = i32::try_from(process.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+    rustix::process::kill_process(pid, signal).expect("the process runs");
 }
 
 impl Drop for Node {
@@ -122,6 +126,50 @@ fn the_first_five_minutes_and_a_kill() {
     let gone = at(&node, &["send", "acme/planner", "acme/worker", "late"]);
     assert_eq!(gone.status, 3, "{}", gone.stderr);
     assert!(gone.stderr.contains("\n next: "), "{}", gone.stderr);
+}
+
+#[test]
+fn following_prints_what_comes_and_ends_in_order_with_ctrl_c() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    ok(folder, &["init", "--listen", "127.0.0.1:0"]);
+    let node = Node::start(folder);
+    ok(folder, &["agent", "create", "acme/planner"]);
+    ok(folder, &["agent", "create", "acme/worker"]);
+
+    let mut recv = command(folder, &["recv", "acme/worker", "--follow", "--json", "--node", &node.address]);
+    let mut recv = recv.stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(recv.stdout.take().unwrap());
+    for text in ["one", "two"] {
+        ok(folder, &["send", "acme/planner", "acme/worker", text, "--node", &node.address]);
+        assert_eq!(Node::line(&mut output)["text"], text);
+    }
+    send_signal(&recv, rustix::process::Signal::INT);
+    assert_eq!(recv.wait().unwrap().code(), Some(0));
+
+    let again = ok(folder, &["recv", "acme/worker", "--wait", "300", "--node", &node.address]);
+    assert_eq!(again.stdout, "", "what was printed was acknowledged before the end");
+}
+
+#[test]
+fn a_node_that_nobody_listens_to_serves_on() {
+    let dir = tempfile::tempdir().unwrap();
+    ok(dir.path(), &["init", "--listen", "127.0.0.1:0"]);
+    let mut serve = command(dir.path(), &["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Closed before the node is ready: its line goes nowhere.
+    drop(serve.stdout.take());
+    // So the first sign of life is that it answers.
+    let socket = dir.path().join("data/control.sock");
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        assert!(serve.try_wait().unwrap().is_none(), "the node ended");
+        std::thread::yield_now();
+    }
+    ok(dir.path(), &["agent", "create", "acme/planner"]);
+    send_signal(&serve, rustix::process::Signal::INT);
+    let output = serve.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("a second Ctrl-C ends it at once"), "{stderr}");
 }
 
 #[test]

@@ -23,12 +23,14 @@ pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
     // Before the node: a signal that comes while it starts must end it in order, too.
     let stop = stop_signals()?;
     let mut node = Node::start(&config).map_err(|error| failure(&error))?;
-    ready(&node, args)?;
+    // Nobody may be reading any more; that is no reason to stop serving.
+    let _ = ready(&node, args);
     let ended = node.wait(&stop);
     let begin = Instant::now();
     let stopping = node.stop();
     ended.map_err(|error| failure(&error))?;
-    stopped(&stopping.map_err(|error| failure(&error))?, begin.elapsed(), args)?;
+    let summary = stopping.map_err(|error| failure(&error))?;
+    let _ = stopped(&summary, begin.elapsed(), args);
     Ok(Exit::Ok)
 }
 
