@@ -195,20 +195,19 @@ where
 
     fn take_datagrams(&mut self, now: Now) -> io::Result<bool> {
         let instant = self.clock.instant_of(now.us);
-        let Self { endpoint, keys, socket, ports, stats, shard_index, shard_count, .. } = self;
+        let here = u8::try_from(self.shard_index).expect("an endpoint's shard index is a byte");
+        let Self { endpoint, keys, socket, ports, stats, shard_count, .. } = self;
         let (bytes, calls) = socket.receive(RECEIVE_BYTES_PER_TURN, |meta, datagram| {
-            let owner = if *shard_count > 1 { owner_shard(keys, &datagram).map(u16::from) } else { None };
-            match owner.filter(|owner| owner != shard_index && owner < shard_count) {
-                None => endpoint.handle_datagram(instant, meta.addr, meta.dst_ip, ecn_of(meta), datagram),
-                Some(owner) => {
-                    let forward =
-                        Datagram { remote: meta.addr, local_ip: meta.dst_ip, ecn: ecn_of(meta), bytes: datagram };
-                    match ports.push(owner, Parcel::Datagram(forward)) {
-                        Ok(()) => stats.datagrams_forwarded += 1,
-                        // Dropped like on a full link: QUIC sends it again.
-                        Err(_) => stats.datagrams_dropped += 1,
-                    }
-                }
+            let owner = if *shard_count > 1 { owner_shard(keys, here, &datagram).map(u16::from) } else { None };
+            // An id may name a shard of a former life that had more of them: its reset can come from here.
+            let Some(owner) = owner.filter(|owner| owner < shard_count) else {
+                return endpoint.handle_datagram(instant, meta.addr, meta.dst_ip, ecn_of(meta), datagram);
+            };
+            let forward = Datagram { remote: meta.addr, local_ip: meta.dst_ip, ecn: ecn_of(meta), bytes: datagram };
+            match ports.push_if_roomy(owner, Parcel::Datagram(forward)) {
+                Ok(()) => stats.datagrams_forwarded += 1,
+                // Dropped like on a full link: QUIC sends it again.
+                Err(_) => stats.datagrams_dropped += 1,
             }
         })?;
         stats.receives += calls;

@@ -186,6 +186,18 @@ impl<T: Send> Ports<T> {
         }
     }
 
+    /// Puts an item into the ring to another shard if that is at most half full: for what may be dropped, so that it never
+    /// takes the room of what may not.
+    pub fn push_if_roomy(&mut self, to: u16, item: T) -> Result<(), T> {
+        let to = usize::from(to);
+        let queue = &self.outgoing[to].queue;
+        if queue.len() * 2 > queue.capacity() {
+            return Err(item);
+        }
+        self.to_wake[to] = true;
+        queue.push(item)
+    }
+
     /// A shard whose ring was full and has room again.
     pub fn poll_room(&mut self) -> Option<u16> {
         for (to, blocked) in self.blocked.iter_mut().enumerate() {

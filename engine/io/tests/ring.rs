@@ -30,11 +30,18 @@ fn items_arrive_in_order_and_a_full_ring_says_so_and_says_when_it_is_not() {
     assert_eq!(second.poll_room(), None, "said once");
     assert!(third.has_incoming() && !second.has_incoming());
 
+    second.push(2, 4).unwrap();
+    second.push(2, 5).unwrap();
+    assert_eq!(second.push_if_roomy(2, 6), Err(6), "three of four are taken: no room for what may be dropped");
+    second.push(2, 7).unwrap();
+
     let control = third.control_port();
     control.send(77).unwrap();
     got.clear();
     third.drain(9, |source, item| got.push((source, item)));
-    assert_eq!(got, [(Source::Shard(1), 3), (Source::Control, 77)]);
+    let items: Vec<_> = got.iter().map(|(_, item)| *item).collect();
+    assert_eq!(items, [3, 4, 5, 7, 77]);
+    assert_eq!(got[4].0, Source::Control);
 }
 
 /// Keeps `balls` balls in the air between two shards, and counts.
