@@ -213,6 +213,20 @@ impl Agent {
 
     /// Sends many messages and waits until each is answered; the answers stand in the order of the messages. They
     /// travel in signed batches, with as many in flight as the bounds allow.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+    /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
+    /// # use creto_agent::AgentName;
+    /// # let agent = node.connect("planner").await?;
+    /// let worker = AgentName::parse("acme/worker")?;
+    /// let answers = agent.send_many((0..1_000).map(|n| (&worker, format!("task {n}")))).await;
+    /// for answer in answers {
+    ///     answer?; // each message has an answer of its own
+    /// }
+    /// # assert_eq!(agent.stats().acknowledged, 1_000);
+    /// # Ok(()) }) }
+    /// ```
     pub async fn send_many<'n, P: Into<Bytes>>(
         &self,
         messages: impl IntoIterator<Item = (&'n AgentName, P)>,
@@ -234,6 +248,26 @@ impl Agent {
     /// Submits a message without waiting for its answer, which the [`PendingSend`] gives. Waits only while too much is
     /// in flight, and for the recipient's keys when they are not known yet. Messages to one recipient that one task
     /// submits one after the other are delivered in that order.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+    /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
+    /// # use std::time::Duration;
+    /// # use creto_agent::{AgentName, Priority, SendOptions};
+    /// # let agent = node.connect("planner").await?;
+    /// # let worker = AgentName::parse("acme/worker")?;
+    /// let urgent = SendOptions {
+    ///     priority: Priority::High,
+    ///     ttl: Some(Duration::from_secs(60)),
+    ///     deadline: Some(Duration::from_secs(5)),
+    ///     ..SendOptions::default()
+    /// };
+    /// let first = agent.submit(&worker, "one", urgent).await?;
+    /// let second = agent.submit(&worker, "two", urgent).await?; // does not wait for the first
+    /// first.await?;
+    /// second.await?;
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// [`SendError`] when the message cannot be submitted.
@@ -312,7 +346,7 @@ impl Agent {
     }
 
     /// The agent's mailbox as a stream of deliveries. One at a time; when it is dropped, another may follow and goes on
-    /// where it stopped.
+    /// where it stopped. [`Subscription`] is a [`futures_core::Stream`] too.
     ///
     /// # Errors
     /// [`ReceiveError::AlreadySubscribed`].
@@ -321,6 +355,20 @@ impl Agent {
     }
 
     /// The next delivery: [`subscribe`](Self::subscribe) for whoever wants one at a time.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+    /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
+    /// # use creto_agent::{AgentName, Kind, SendOptions};
+    /// # let agent = node.connect("planner").await?;
+    /// # let worker = AgentName::parse("acme/worker")?;
+    /// let question = SendOptions { kind: Kind::Request, ..SendOptions::default() };
+    /// agent.send_with(&worker, "what is new?", question).await?;
+    /// let answer = agent.receive().await?;
+    /// println!("{} says {:?}", answer.from, answer.payload);
+    /// answer.ack();
+    /// # Ok(()) }) }
+    /// ```
     ///
     /// # Errors
     /// [`ReceiveError`] when no more deliveries will come, or while there is a subscription.

@@ -4,13 +4,16 @@
 //! once with Ed25519 **and** ML-DSA-65, and is acknowledged only when it is on the node's disk. The recipient verifies
 //! and opens it again, sees it once, and acknowledges it when the work is done.
 //!
-//! ```no_run
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+//! # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
 //! use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, NodeCertificate};
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let keys = AgentKeys::load("planner.keys")?;
-//! let certificate = NodeCertificate::from_file("node.crt")?;
-//! let agent = Agent::connect(ConnectOptions::new("127.0.0.1:7401".parse()?, certificate, keys)).await?;
+//! # std::env::set_current_dir(&node.folder)?;
+//! # let address = node.address;
+//! let keys = AgentKeys::load("planner.keys")?; // made by `creto agent create acme/planner`
+//! let certificate = NodeCertificate::from_file("data/node.crt")?; // made by `creto init`
+//! let agent = Agent::connect(ConnectOptions::new(address, certificate, keys)).await?;
 //!
 //! // Resolves when the message is durable. A connection that breaks meanwhile is no error.
 //! let receipt = agent.send(&AgentName::parse("acme/worker")?, "hello").await?;
@@ -20,10 +23,12 @@
 //! while let Some(delivery) = mailbox.next().await {
 //!     let delivery = delivery?;
 //!     println!("{}: {} bytes", delivery.from, delivery.payload.len());
-//!     delivery.ack();
+//!     delivery.ack(); // when the work is done
+//! #   assert_eq!((delivery.from.as_str(), &delivery.payload[..]), ("acme/worker", &b"hello"[..]));
+//! #   break;
 //! }
-//! # Ok(())
-//! # }
+//! # agent.close().await;
+//! # Ok(()) }) }
 //! ```
 //!
 //! # What is promised
