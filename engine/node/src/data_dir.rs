@@ -4,6 +4,7 @@
 //! data_dir/node.json            format, shard count: written once
 //! data_dir/lock                 held as long as the process lives
 //! data_dir/control.redb         the control service's storage
+//! wal_dir/wal.lock              held as long as the process lives: a wal_dir may be on another device than its data_dir
 //! wal_dir/shard-0000/segment-*  the log of each shard
 //! ```
 
@@ -44,6 +45,17 @@ pub enum DataDirError {
         /// What the plan says.
         wanted: u16,
     },
+    /// A log is gone.
+    #[error(
+        "{missing} is missing, although {path} was in use before; mount the disk that holds it or set wal.dir back, \
+         and if the messages in it are lost for good, make that folder to start without them"
+    )]
+    LogMissing {
+        /// The directory.
+        path: PathBuf,
+        /// The folder of a shard's log.
+        missing: PathBuf,
+    },
     /// Its description cannot be read.
     #[error(
         "{path} is not a description of a data directory ({reason}); restore it from a backup, or start with an empty folder"
@@ -78,8 +90,8 @@ struct Description {
 pub struct DataDir {
     path: PathBuf,
     wal_path: PathBuf,
-    // Held until the process ends; the kernel lets go of it even after SIGKILL.
-    _lock: File,
+    // Held until the process ends; the kernel lets go of them even after SIGKILL.
+    _locks: [File; 2],
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DataDirError + use<'a> {
@@ -93,28 +105,32 @@ impl DataDir {
     /// [`DataDirError`] says what stands in the way and what to do.
     pub fn open(path: &Path, wal_path: &Path, shard_count: u16) -> Result<Self, DataDirError> {
         for folder in [path, wal_path] {
-            fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+            create_dir(folder)?;
         }
-        let lock_path = path.join("lock");
-        let lock = File::create(&lock_path).map_err(io_error("create", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse(path.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(io_error("lock", &lock_path)(error)),
-        }
+        let locks = [lock(path, "lock")?, lock(wal_path, "wal.lock")?];
+        let data_dir = Self { path: path.to_owned(), wal_path: wal_path.to_owned(), _locks: locks };
         let description_path = path.join("node.json");
         match fs::read(&description_path) {
-            Ok(bytes) => check(path, &description_path, &bytes, shard_count)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => describe(path, &description_path, shard_count)?,
+            Ok(bytes) => {
+                check(path, &description_path, &bytes, shard_count)?;
+                data_dir.check_logs(shard_count)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Described last: a directory with a description has its logs.
+                for shard_index in 0..shard_count {
+                    create_dir(&data_dir.shard_dir(shard_index))?;
+                }
+                describe(path, &description_path, shard_count)?;
+            }
             Err(error) => return Err(io_error("read", &description_path)(error)),
         }
-        let data_dir = Self { path: path.to_owned(), wal_path: wal_path.to_owned(), _lock: lock };
-        for shard_index in 0..shard_count {
-            let folder = data_dir.shard_dir(shard_index);
-            fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-        }
-        sync_dir(wal_path)?;
         Ok(data_dir)
+    }
+
+    /// An empty log is a sound one: a disk that is not mounted would lose every message without a word.
+    fn check_logs(&self, shard_count: u16) -> Result<(), DataDirError> {
+        let missing = (0..shard_count).map(|shard_index| self.shard_dir(shard_index)).find(|folder| !folder.is_dir());
+        missing.map_or(Ok(()), |missing| Err(DataDirError::LogMissing { path: self.path.clone(), missing }))
     }
 
     /// The folder of a shard's log.
@@ -127,6 +143,26 @@ impl DataDir {
     #[must_use]
     pub fn control_path(&self) -> PathBuf {
         self.path.join("control.redb")
+    }
+}
+
+/// Makes a folder, and makes its name durable: what is synced into a folder that is gone after a power failure is gone too.
+fn create_dir(folder: &Path) -> Result<(), DataDirError> {
+    let made: Vec<_> = folder.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+    for parent in made.into_iter().filter_map(Path::parent) {
+        sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+    }
+    Ok(())
+}
+
+fn lock(folder: &Path, name: &str) -> Result<File, DataDirError> {
+    let lock_path = folder.join(name);
+    let lock = File::create(&lock_path).map_err(io_error("create", &lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", &lock_path)(error)),
     }
 }
 
@@ -182,6 +218,27 @@ mod tests {
         let _first = DataDir::open(dir.path(), dir.path(), 1).unwrap();
         let second = DataDir::open(dir.path(), dir.path(), 1);
         assert!(matches!(second, Err(DataDirError::InUse(_))), "{second:?}");
+    }
+
+    #[test]
+    fn two_nodes_do_not_share_a_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = dir.path().join("wal");
+        let _first = DataDir::open(&dir.path().join("a"), &wal, 1).unwrap();
+        let second = DataDir::open(&dir.path().join("b"), &wal, 1);
+        assert!(matches!(second, Err(DataDirError::InUse(folder)) if folder == wal));
+    }
+
+    #[test]
+    fn a_log_that_is_gone_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, wal) = (dir.path().join("data"), dir.path().join("disk/wal"));
+        drop(DataDir::open(&data, &wal, 2).unwrap());
+        // The disk is not mounted: its mount point is an empty folder.
+        fs::remove_dir_all(&wal).unwrap();
+        let error = DataDir::open(&data, &wal, 2).unwrap_err();
+        assert!(matches!(&error, DataDirError::LogMissing { missing, .. } if *missing == wal.join("shard-0000")));
+        assert!(!wal.join("shard-0000").exists(), "nothing hides what is missing");
     }
 
     #[test]
