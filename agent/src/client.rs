@@ -345,7 +345,8 @@ impl Agent {
         self.shared.places.take_all().await
     }
 
-    /// The agent's mailbox as a stream of deliveries. One at a time; when it is dropped, another may follow and goes on
+    /// The agent's mailbox as a stream of deliveries. One at a time ([`receive`](Self::receive) keeps one of its own);
+    /// when it is dropped, another may follow and goes on
     /// where it stopped. [`Subscription`] is a [`futures_core::Stream`] too.
     ///
     /// # Errors
