@@ -17,7 +17,9 @@ fn main() -> io::Result<()> {
     let golden = Golden::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../envelope/golden")))?;
     let corpus = Corpus(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")));
     let mut count = 0;
-    for (target, name, seed) in golden.seeds().into_iter().chain(log_seeds()).chain(datagram_seeds(&golden)) {
+    for (target, name, seed) in
+        golden.seeds().into_iter().chain(log_seeds()).chain(datagram_seeds(&golden)).chain(shard_seeds())
+    {
         corpus.write(target, &name, &seed)?;
         count += 1;
     }
@@ -190,4 +192,20 @@ fn datagram_seeds(golden: &Golden) -> Vec<Seed> {
         ("datagram", "stream".into(), [&[1, 7], &frames[..]].concat()),
         ("datagram", "strangers".into(), [&[3, 1, 5, length[0], length[1]], &initial[..]].concat()),
     ]
+}
+
+/// Programs of the target `shard`: two clients log in, one sends each batch of the pool, the other reads and acknowledges.
+fn shard_seeds() -> Vec<Seed> {
+    let logged_in = [1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 6, 1, 1, 7, 1, 200, 255, 12];
+    let mut seeds = Vec::new();
+    for batch in 0..25 {
+        let program = [&logged_in[..], &[3, 0, batch, 3, 0, 0, 3, 0, batch, 8, 1, 1]].concat();
+        seeds.push(("shard", format!("batch-{batch}"), program));
+    }
+    let late_disk = [&logged_in[..], &[13, 0, 3, 0, 0, 3, 0, 2, 14, 0, 1, 14, 0, 0, 3, 0, 6, 13, 0]].concat();
+    seeds.push(("shard", "late-and-failing-disk".into(), late_disk));
+    let takeover =
+        [&logged_in[..], &[3, 0, 2, 0, 0, 1, 2, 1, 6, 2, 1, 7, 2, 9, 255, 12, 8, 1, 1, 8, 2, 1, 12, 2]].concat();
+    seeds.push(("shard", "takeover".into(), takeover));
+    seeds
 }
