@@ -121,6 +121,11 @@ impl Shard {
         // it may be delivered, and no resend may be told that it is stored.
         if !self.log.is_started() {
             self.log.commit(now, actions);
+            // What arrives can only be held: no more of it than is here already.
+            if self.reading && !self.submit_frames.is_empty() {
+                self.reading = false;
+                actions.push(Action::SetReading(false));
+            }
             return;
         }
         self.ingress(now, actions);
@@ -135,7 +140,7 @@ impl Shard {
     /// Whether another turn without new events would do something.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.submit_frames.is_empty() || !self.to_self.is_empty() || self.subscriptions.has_work()
+        self.log.is_started() && self.has_unfinished()
     }
 
     /// Whether what recovery found is proven durable, so that the shard serves.
@@ -148,7 +153,7 @@ impl Shard {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.draining
-            && !self.has_work()
+            && !self.has_unfinished()
             && self.log.is_idle()
             && self.connections.values().all(|connection| connection.submit.is_idle())
     }
@@ -163,6 +168,10 @@ impl Shard {
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    fn has_unfinished(&self) -> bool {
+        !self.submit_frames.is_empty() || !self.to_self.is_empty() || self.subscriptions.has_work()
     }
 
     /// Sends to a shard, which may be this one.

@@ -386,6 +386,21 @@ fn a_stream_whose_numbering_breaks_is_closed() {
 }
 
 #[test]
+fn a_shard_that_has_not_started_holds_what_came_and_reads_no_more() {
+    let world = World::new();
+    let mut node = Node::start(1, &[&world.planner, &world.executor], true);
+    let client = node.connect_as(0, &world.planner);
+    node.submit(&client, 1, &world.batch(&[1]));
+    assert!(!node.shards[0].is_started() && !node.reading);
+    assert!(!node.shards[0].has_work(), "only the disk can bring it on");
+    assert_eq!(node.acks(&client), (0, vec![]));
+    node.hold_disk = false;
+    node.run();
+    assert!(node.reading);
+    assert_eq!(node.acks(&client), (1, vec![]));
+}
+
+#[test]
 fn a_disk_error_ends_every_acknowledgement() {
     let world = World::new();
     let mut node = world.node(1);
