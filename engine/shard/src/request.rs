@@ -61,7 +61,7 @@ impl Shard {
             (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {
                 self.submit_frames.push(SubmitFrame { connection, body });
             }),
-            (Some(StreamRole::Deliver), FrameType::Subscribe) => self.subscribe(connection, &body, actions),
+            (Some(StreamRole::Deliver), FrameType::Subscribe) => self.subscribe(now, connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::Credit) => self.credit(connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::ConsumerAck) => self.consumer_ack(connection, &body, actions),
             _ => Err(RejectCode::FrameUnexpected.into()),
@@ -178,7 +178,7 @@ impl Shard {
         Ok(())
     }
 
-    fn subscribe(&mut self, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
+    fn subscribe(&mut self, now: Now, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
         let login = self.logged_in(connection)?;
         let mailbox = Subscribe::parse(body)?.mailbox;
         // The one place that decides who reads a mailbox: its owner, proven by the login.
@@ -191,7 +191,8 @@ impl Shard {
         }
         state.subscribed = true;
         let origin = Origin { shard: self.index, connection };
-        self.tell(self.placement.owner(&mailbox), ShardMessage::Subscribe { mailbox, origin }, actions);
+        let message = ShardMessage::Subscribe { mailbox, origin, since_us: now.monotonic_us };
+        self.tell(self.placement.owner(&mailbox), message, actions);
         Ok(())
     }
 

@@ -101,6 +101,8 @@ pub enum ShardMessage {
         mailbox: AgentId,
         /// The connection.
         origin: Origin,
+        /// When it asked, in microseconds of the node's monotonic clock.
+        since_us: u64,
     },
     /// The connection is gone.
     Unsubscribe {

@@ -193,8 +193,8 @@ impl Shard {
         match message {
             ShardMessage::Submit(part) => self.log.submit(part),
             ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
-            ShardMessage::Subscribe { mailbox, origin } => {
-                let pushes = self.subscriptions.subscribe(mailbox, origin, self.log.mailboxes_mut());
+            ShardMessage::Subscribe { mailbox, origin, since_us } => {
+                let pushes = self.subscriptions.subscribe(mailbox, origin, since_us, self.log.mailboxes_mut());
                 self.push(pushes, actions);
             }
             ShardMessage::Unsubscribe { mailbox, origin } => {

@@ -7,6 +7,8 @@ use creto_envelope::control::Login;
 use creto_envelope::deliver::{ConsumerAck, Subscribe, Subscribed};
 use creto_envelope::submit::WHOLE_BATCH;
 use creto_envelope::{EnvelopeView, FrameType, MessageId, RejectCode};
+use creto_shard::route::Origin;
+use creto_shard::{Event, Placement, ShardIndex, ShardMessage};
 use creto_sim::agents::{SimAgent, SimBatch};
 use creto_store::DiskError;
 use fixture::{CONTROL, DELIVER, NOW, Node, SUBMIT, id};
@@ -97,6 +99,33 @@ fn what_is_delivered_opens_to_what_was_sealed_and_comes_once() {
         assert_eq!(again.iter().map(|(span, _)| span.mailbox_sequence).collect::<Vec<_>>(), sequences[2..]);
         assert_eq!(again[0].0.attempt, 1);
     }
+}
+
+#[test]
+fn a_subscription_that_was_overtaken_does_not_take_the_mailbox_back() {
+    let world = World::new();
+    let mut node = world.node(3);
+    let mailbox = world.executor.id;
+    let owner = usize::from(Placement::new(3).owner(&mailbox).0);
+    let (old, new) = (node.connect_as(0, &world.executor), node.connect_as(1, &world.executor));
+    // Each from its own ring: the newer one is read first, and then the older connection is found dead.
+    let origin = |client: &fixture::Client| Origin {
+        shard: ShardIndex(u16::try_from(client.shard).unwrap()),
+        connection: client.connection,
+    };
+    let told = [
+        ShardMessage::Subscribe { mailbox, origin: origin(&new), since_us: 2 },
+        ShardMessage::Credit { mailbox, origin: origin(&new), messages: 10, bytes: 1 << 20 },
+        ShardMessage::Subscribe { mailbox, origin: origin(&old), since_us: 1 },
+        ShardMessage::Unsubscribe { mailbox, origin: origin(&old) },
+    ];
+    for message in told {
+        node.event(owner, Event::FromShard { from: ShardIndex(0), message });
+    }
+    let sender = node.connect_as(2, &world.planner);
+    node.submit(&sender, 1, &world.batch(&[1]));
+    assert_eq!((node.rejects(&old), node.rejects(&new)), (vec![RejectCode::SubscriptionReplaced], vec![]));
+    assert_eq!(node.deliveries(&new).len(), 1);
 }
 
 #[test]

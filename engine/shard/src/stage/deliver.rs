@@ -27,6 +27,8 @@ pub(crate) struct Subscriptions {
 #[derive(Debug)]
 struct Subscription {
     origin: Origin,
+    /// When its connection asked for it, by the node's monotonic clock.
+    since_us: u64,
     credit_messages: u32,
     credit_bytes: u32,
     /// The batch header that the subscriber's stream saw last.
@@ -43,16 +45,31 @@ pub(crate) struct Push {
 }
 
 impl Subscriptions {
-    /// Gives the mailbox to a new subscriber; whoever had it before is told.
-    pub(crate) fn subscribe(&mut self, mailbox: AgentId, origin: Origin, mailboxes: &mut Mailboxes) -> Vec<Push> {
+    /// Gives the mailbox to a new subscriber; whoever had it before is told. Rings of different shards overtake each
+    /// other, so one that asked earlier than the current one is told at once that it was replaced.
+    pub(crate) fn subscribe(
+        &mut self,
+        mailbox: AgentId,
+        origin: Origin,
+        since_us: u64,
+        mailboxes: &mut Mailboxes,
+    ) -> Vec<Push> {
+        let before = self.by_mailbox.get(&mailbox);
+        let replaced = before.map(|before| if before.since_us > since_us { origin } else { before.origin });
         let mut pushes = Vec::new();
-        let subscription =
-            Subscription { origin, credit_messages: 0, credit_bytes: 0, last_header: None, is_ready: false };
-        if let Some(before) = self.by_mailbox.insert(mailbox, subscription) {
+        if let Some(replaced) = replaced {
             let mut out = Vec::new();
             Reject { context: mailbox.0, ..Reject::new(RejectCode::SubscriptionReplaced) }.encode(&mut out);
-            pushes.push(Push { to: before.origin, frames: out.into(), message_count: 0 });
+            pushes.push(Push { to: replaced, frames: out.into(), message_count: 0 });
+            if replaced == origin {
+                return pushes;
+            }
         }
+        // A mailbox stands in `ready` once, whoever reads it.
+        let is_ready = before.is_some_and(|before| before.is_ready);
+        let subscription =
+            Subscription { origin, since_us, credit_messages: 0, credit_bytes: 0, last_header: None, is_ready };
+        self.by_mailbox.insert(mailbox, subscription);
         // What the last subscriber did not acknowledge comes again, in its old order.
         mailboxes.reset(MailboxId(mailbox.0));
         let mut out = Vec::new();
