@@ -123,6 +123,10 @@ impl Shard {
         if self.draining {
             return Err(RejectCode::ShuttingDown.into());
         }
+        // Control has not said yet who exists: nobody may conclude from that that they do not.
+        if self.snapshot.policy().is_none() {
+            return Err(about(&login.agent)(RejectCode::PolicyUnavailable));
+        }
         let statement = login_statement(&state.exporter, &login.agent, login.key_record_version);
         let record = valid_key_record(&self.snapshot, &login.agent, login.key_record_version, now.unix_ms)
             .map_err(|code| if code == RejectCode::UnknownSender { RejectCode::LoginUnknownAgent } else { code })

@@ -381,6 +381,21 @@ fn a_connection_that_does_not_log_in_is_closed() {
 }
 
 #[test]
+fn nobody_is_unknown_before_the_node_knows_anybody() {
+    let world = World::new();
+    let mut node = world.node(1);
+    node.event(0, Event::Snapshot(std::sync::Arc::new(creto_policy::Snapshot::empty())));
+    let client = node.connect(0);
+    node.frames(&client, CONTROL, |out| world.planner.login(&client.exporter).encode(out));
+    let codes = node.rejects(&client);
+    assert_eq!(codes, [RejectCode::PolicyUnavailable]);
+    assert!(codes[0].is_retryable(), "an agent must come back instead of giving up");
+    node.event(0, Event::Snapshot(creto_sim::agents::snapshot([&world.planner])));
+    node.frames(&client, CONTROL, |out| world.planner.login(&client.exporter).encode(out));
+    assert_eq!(node.take(&client, FrameType::LoginAccepted).len(), 1);
+}
+
+#[test]
 fn only_the_owner_reads_a_mailbox() {
     let world = World::new();
     let mut node = world.node(2);
