@@ -60,6 +60,8 @@ pub(crate) enum Verb {
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.
     Recv(RecvArgs),
+    /// Load a node in an open loop, and verify afterwards what it acknowledged.
+    Bench(BenchArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Check or show the configuration.
@@ -227,6 +229,78 @@ pub(crate) struct RecvArgs {
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) verb: BenchVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchVerb {
+    /// Send messages at a fixed rate, whatever the node does; latency counts from when each was due.
+    Run(BenchRunArgs),
+    /// Read a run's ledger back: was everything acknowledged delivered, once, as it was sent?
+    Verify(BenchVerifyArgs),
+}
+
+/// What is sent to whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ScenarioArg {
+    /// Pairs of one sender and one receiver.
+    #[default]
+    Direct,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchRunArgs {
+    /// What is sent to whom.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) scenario: ScenarioArg,
+    /// Messages per second, all senders together.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1_000)]
+    pub(crate) rate: u64,
+    /// For how long, such as 30s or 2m.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::verb::bench::parse_duration)]
+    pub(crate) duration: std::time::Duration,
+    /// Bytes of each payload, 16 to 1048576.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_024)]
+    pub(crate) size: usize,
+    /// Pairs of a sender and a receiver.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) pairs: usize,
+    /// Keep the ids of what was acknowledged here, synced as they come; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Address of the node [default: the configuration's].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) node: Option<String>,
+    /// The node's certificate [default: the configuration's].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchVerifyArgs {
+    /// The ledger that `creto bench run --ledger` wrote.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: PathBuf,
+    /// Compare the files alone; do not read back what is still in the mailboxes.
+    #[arg(long)]
+    pub(crate) files_only: bool,
+    /// Address of the node [default: the configuration's].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) node: Option<String>,
+    /// The node's certificate [default: the configuration's].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -77,7 +77,7 @@ pub(crate) async fn connect(global: &Global, reach: &ReachArgs, name: &AgentName
 }
 
 /// The address to connect to: as it was given, or the configuration's as agents are told it.
-fn resolve(given: Option<&str>, config: &Config) -> Result<SocketAddr, Failure> {
+pub(crate) fn resolve(given: Option<&str>, config: &Config) -> Result<SocketAddr, Failure> {
     let text = given.map_or_else(|| config.advertised(), str::to_owned);
     let unknown = |reason: &str| {
         let next = "give the node as HOST:PORT, such as 127.0.0.1:7443";

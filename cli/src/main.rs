@@ -45,6 +45,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Agent(args) => verb::agent::run(&cli.global, args),
         Verb::Send(args) => verb::send::run(&cli.global, args),
         Verb::Recv(args) => verb::recv::run(&cli.global, args),
+        Verb::Bench(args) => verb::bench::run(&cli.global, args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),
