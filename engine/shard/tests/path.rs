@@ -499,3 +499,21 @@ fn frames_on_the_wrong_stream_are_refused_and_too_many_close() {
     assert_eq!(node.rejects(&client), [RejectCode::FrameUnexpected; 16]);
     assert_eq!(node.closed, [(client.connection, RejectCode::FrameUnexpected)]);
 }
+
+#[test]
+fn reading_stops_when_too_much_is_unanswered_and_goes_on_after() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let client = node.connect_as(0, &world.planner);
+    node.hold_disk = true;
+    let payload = vec![7; 1 << 20];
+    for number in 1..=65 {
+        let large = world.planner.seal(&world.executor, id(number), NOW.unix_ms, &payload);
+        node.submit(&client, u64::from(number), &world.planner.sign(&[large], NOW.unix_ms));
+        let unanswered_bytes = usize::from(number) * (1 << 20);
+        assert_eq!(node.reading, unanswered_bytes < creto_shard::limits::INGRESS_BYTES_MAX);
+    }
+    node.hold_disk = false;
+    node.run();
+    assert!(node.reading);
+}
