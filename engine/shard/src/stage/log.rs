@@ -23,6 +23,9 @@ pub struct Log {
     mailboxes: Mailboxes,
     /// What waits for room in the log, in order of arrival.
     arrived: VecDeque<Arrived>,
+    /// Settles that the log has no space for. They wait here, in order: a consumer says only once that it has a message, and
+    /// a message that is never settled would hold its segment, and the space, for ever. Each queued message is in one at most.
+    held_settles: VecDeque<Settle>,
     /// What waits until a record is durable, in the order of the log.
     awaited: VecDeque<Awaited>,
     /// Outcomes that wait for nothing.
@@ -66,6 +69,7 @@ impl Log {
             wal,
             mailboxes,
             arrived: VecDeque::new(),
+            held_settles: VecDeque::new(),
             awaited: VecDeque::new(),
             refused: Vec::new(),
             appended_at_tick: RecordSequence(0),
@@ -117,8 +121,10 @@ impl Log {
         }
     }
 
-    /// Moves what waits into the log, as far as there is room. Order is kept: nothing overtakes.
+    /// Moves what waits into the log, as far as there is room. Order is kept: nothing overtakes, but for settles that
+    /// wait for space.
     pub(crate) fn admit(&mut self, now: Now) {
+        self.admit_held_settles();
         while let Some(arrived) = self.arrived.pop_front() {
             let blocked = match arrived {
                 Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
@@ -215,13 +221,23 @@ impl Log {
             }
             Err(AppendError::Full) => Some(settle_of(record)),
             Err(AppendError::StorageFull) => {
-                // The reserve for settling is used up: the messages stay, and are delivered again.
-                self.mailboxes.settle_refused(&settle_of(record));
+                self.held_settles.push_back(settle_of(record));
                 None
             }
             // A fenced log settles nothing: the messages are delivered again after the restart.
             Err(AppendError::Fenced(_)) => None,
             Err(error @ AppendError::RecordTooLarge { .. }) => panic!("a settle record fits every frame: {error}"),
+        }
+    }
+
+    fn admit_held_settles(&mut self) {
+        while let Some(settle) = self.held_settles.pop_front() {
+            let record = Record::Settle(settle);
+            if self.wal.check_append(&record).is_err() {
+                self.held_settles.push_front(settle_of(record));
+                break;
+            }
+            self.wal.append(record).expect("room was just checked");
         }
     }
 
