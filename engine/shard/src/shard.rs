@@ -24,7 +24,7 @@ use crate::stage::Refusals;
 use crate::stage::deliver::Subscriptions;
 use crate::stage::log::Log;
 use crate::stage::receive::SubmitFrame;
-use crate::stage::verify::{Verifier, valid_key_record};
+use crate::stage::verify::Verifier;
 
 /// One shard.
 #[derive(Debug)]
@@ -60,6 +60,18 @@ impl Shard {
     /// A shard around its recovered log. It allows nothing until the first [`Event::Snapshot`].
     #[must_use]
     pub fn new(index: ShardIndex, placement: Placement, limits: ConnectionLimits, log: Log) -> Self {
+        Self::with_decision_entries(index, placement, limits, log, DECISION_TABLE_ENTRIES)
+    }
+
+    /// The same with another size of the decision table, which takes 64 bytes an entry at once.
+    #[must_use]
+    pub fn with_decision_entries(
+        index: ShardIndex,
+        placement: Placement,
+        limits: ConnectionLimits,
+        log: Log,
+        decision_entries: usize,
+    ) -> Self {
         assert!(index.0 < placement.shard_count(), "a shard is one of the placement's");
         Self {
             index,
@@ -69,7 +81,7 @@ impl Shard {
             connections: BTreeMap::new(),
             login_deadlines: VecDeque::new(),
             verifier: Verifier::default(),
-            decisions: DecisionTable::new(DECISION_TABLE_ENTRIES, DECISION_LIFETIME_MS),
+            decisions: DecisionTable::new(decision_entries, DECISION_LIFETIME_MS),
             log,
             subscriptions: Subscriptions::default(),
             counters: Counters::default(),
@@ -102,7 +114,7 @@ impl Shard {
             Event::StreamClosed { .. } => {}
             Event::Disconnected { connection } => self.forget(connection, actions),
             Event::FromShard { from: _, message } => self.take_message(message, actions),
-            Event::Snapshot(snapshot) => self.replace_snapshot(now, snapshot, actions),
+            Event::Snapshot(snapshot) => self.replace_snapshot(snapshot, actions),
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
             Event::Tick => {
                 self.log.tick(now);
@@ -162,6 +174,12 @@ impl Shard {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Bytes of batches that were taken in and are not answered.
+    #[must_use]
+    pub fn ingress_bytes(&self) -> usize {
+        self.ingress_bytes
     }
 
     /// The log and the mailboxes, to look at.
@@ -325,16 +343,21 @@ impl Shard {
     }
 
     /// Takes the new agents and policy; whoever may not act any more is disconnected.
-    fn replace_snapshot(&mut self, now: Now, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
+    fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
         self.snapshot = snapshot;
         let refused: Vec<_> = self
             .connections
             .iter()
             .filter_map(|(&connection, state)| {
                 let login = state.login?;
-                let version = login.key_record_version;
-                let refused = valid_key_record(&self.snapshot, &login.agent, version, now.unix_ms).err()?;
-                Some((connection, refused))
+                let principal = self.snapshot.principal(&login.agent);
+                let code = match principal.map(creto_policy::Principal::state) {
+                    Some(creto_envelope::AgentState::Active) => return None,
+                    Some(creto_envelope::AgentState::Suspended) => RejectCode::AgentSuspended,
+                    Some(creto_envelope::AgentState::Revoked) => RejectCode::AgentRevoked,
+                    None => RejectCode::UnknownSender,
+                };
+                Some((connection, code))
             })
             .collect();
         for (connection, code) in refused {
