@@ -88,6 +88,12 @@ impl SimAgent {
         let key_id = to.record.record.key_id();
         let header = EnvelopeHeader::sealed(self.id, to.id, key_id, message_id, unix_ms, plaintext.len())
             .expect("a simulated payload is small");
+        self.seal_under(to, &header, plaintext)
+    }
+
+    /// Seals `plaintext` for another agent under this header, which is one of the sealed suite for that length.
+    #[must_use]
+    pub fn seal_under(&self, to: &SimAgent, header: &EnvelopeHeader, plaintext: &[u8]) -> Vec<u8> {
         let header_bytes = header.to_bytes();
         let (wrapped_key, secret) = to.recipient_key.encapsulate();
         let mut out = header_bytes.to_vec();

@@ -1,0 +1,500 @@
+//! The disk of one shard: a page cache that can be lost, a folder that can be lost, and everything that a log must survive.
+//!
+//! What is promised is what a file system promises and no more. A write lands in the cache some time after it was asked
+//! for; it is durable once a sync that began after it landed has succeeded. At a power loss any subset of the sectors that
+//! were not synced is there, and of the changes of the folder any prefix. After a failed sync the cache shows what the disk
+//! does not have, and no later sync writes it (the pages count as clean).
+
+use std::collections::BTreeMap;
+use std::io;
+
+use creto_store::{Action, ActionId, DiskError, SegmentFile, SegmentNumber, SegmentSource, SourceError, Write};
+
+use crate::fault::{Fault, FaultCounts, PlantedBug};
+use crate::random::Random;
+
+/// What a disk writes at once or not at all.
+pub const SECTOR_BYTES: usize = 512;
+
+/// How a disk of one run behaves. Chances are one in so many; zero is never.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskHabits {
+    /// The usual time of a write without its sync.
+    pub(crate) write_us: u64,
+    pub(crate) sync_us: u64,
+    pub(crate) slow_one_in: u64,
+    pub(crate) failed_write_one_in: u64,
+    pub(crate) failed_sync_one_in: u64,
+    pub(crate) no_space_one_in: u64,
+}
+
+/// How a machine stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Crash {
+    Kill,
+    Power,
+}
+
+/// Names an action that is under way.
+pub(crate) type OpNumber = u64;
+
+/// What a step of the disk led to.
+#[derive(Debug)]
+pub(crate) enum DiskEvent {
+    /// The next step of this action, so much later.
+    Later(u64),
+    /// The driver is told.
+    Completed(ActionId, Result<(), DiskError>),
+    /// These bytes of this segment are durable, whether anybody is told or not.
+    Durable(SegmentNumber, u64, usize),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    inodes: Vec<Inode>,
+    /// Files as a process sees them.
+    names: BTreeMap<SegmentNumber, usize>,
+    /// Files as they are after a power loss.
+    durable_names: BTreeMap<SegmentNumber, usize>,
+    /// Changes of the folder that are not synced, in order.
+    unsynced_names: Vec<NameChange>,
+    ops: BTreeMap<OpNumber, Op>,
+    next_op: OpNumber,
+    /// Writes of dead processes that have not landed.
+    late: Vec<(usize, usize, Vec<u8>)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    /// What a read sees.
+    seen: Vec<u8>,
+    /// For each sector that is not as the disk has it: what the disk has.
+    unsynced: BTreeMap<usize, Unsynced>,
+    /// Whether the file's length may be anything up to this after a power loss.
+    is_length_unsynced: bool,
+    /// What lay behind a new end, until the next sync.
+    cut: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Unsynced {
+    on_disk: [u8; SECTOR_BYTES],
+    /// A sync writes it. After a failed sync the page counts as clean, and none does.
+    is_dirty: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum NameChange {
+    Link(SegmentNumber, usize),
+    /// From, to.
+    Rename(SegmentNumber, SegmentNumber),
+    Unlink(SegmentNumber),
+}
+
+#[derive(Clone, Debug)]
+struct Op {
+    action: Action,
+    /// Of a write: its bytes and the file, as they were when it was issued.
+    bytes: Vec<u8>,
+    inode: usize,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Issued,
+    Landed,
+}
+
+impl Disk {
+    /// Takes an action; the caller lets [`Disk::step`] follow after the delay that comes back.
+    pub(crate) fn begin(&mut self, action: Action, habits: &DiskHabits, run: &mut Chance<'_>) -> (OpNumber, u64) {
+        let (bytes, inode) = match &action {
+            Action::Write(write) => (encoded(write), self.names[&write.segment()]),
+            _ => (Vec::new(), 0),
+        };
+        let op = self.next_op;
+        self.next_op += 1;
+        self.ops.insert(op, Op { action, bytes, inode, phase: Phase::Issued });
+        (op, run.delay(habits.write_us, habits))
+    }
+
+    /// Goes one step on with an action. Each action has two: it happens, and it is durable.
+    pub(crate) fn step(&mut self, number: OpNumber, habits: &DiskHabits, run: &mut Chance<'_>) -> Vec<DiskEvent> {
+        let mut op = self.ops.remove(&number).expect("steps of a crashed disk are not taken");
+        let events = match op.phase {
+            Phase::Issued => self.land(&mut op, habits, run),
+            Phase::Landed => self.finish(&op, number, habits, run),
+        };
+        if events.iter().any(|event| matches!(event, DiskEvent::Later(_))) {
+            op.phase = Phase::Landed;
+            self.ops.insert(number, op);
+        }
+        events
+    }
+
+    fn land(&mut self, op: &mut Op, habits: &DiskHabits, run: &mut Chance<'_>) -> Vec<DiskEvent> {
+        let id = op.action.id();
+        let mut events = Vec::new();
+        match &op.action {
+            Action::Write(write) => {
+                let offset = in_memory(write.offset());
+                if run.happens(habits.failed_write_one_in, Fault::FailedWrite) {
+                    self.write_some(op.inode, offset, &op.bytes, 1 + run.random.below(3), run.random);
+                    return vec![DiskEvent::Completed(id, Err(DiskError::Io("input/output error".into())))];
+                }
+                self.inodes[op.inode].write(offset, &op.bytes);
+                if run.planted == Some(PlantedBug::AckBeforeSync) {
+                    events.push(DiskEvent::Completed(id, Ok(())));
+                }
+            }
+            Action::Prepare { segment, bytes, recycle, .. } => {
+                let is_full = run.happens(habits.no_space_one_in, Fault::NoSpace);
+                // A recycled file may have its new name already when the rest of the work fails.
+                if !is_full || (recycle.is_some() && run.random.one_in(2)) {
+                    self.prepare(*segment, in_memory(*bytes), *recycle);
+                }
+                if is_full {
+                    return vec![DiskEvent::Completed(id, Err(DiskError::NoSpace))];
+                }
+            }
+            Action::Delete { segment, .. } => {
+                if self.names.remove(segment).is_some() {
+                    self.unsynced_names.push(NameChange::Unlink(*segment));
+                }
+            }
+            Action::Shorten { segment, bytes, .. } => {
+                let inode = &mut self.inodes[self.names[segment]];
+                inode.cut = inode.seen.split_off(in_memory(*bytes).min(inode.seen.len()));
+            }
+        }
+        events.push(DiskEvent::Later(run.delay(habits.sync_us, habits)));
+        events
+    }
+
+    fn finish(&mut self, op: &Op, number: OpNumber, habits: &DiskHabits, run: &mut Chance<'_>) -> Vec<DiskEvent> {
+        let id = op.action.id();
+        match &op.action {
+            Action::Write(write) => {
+                if run.happens(habits.failed_sync_one_in, Fault::FailedSync) {
+                    self.inodes[op.inode].fail_sync(run.random);
+                    return match run.planted {
+                        Some(PlantedBug::RetrySync) => vec![DiskEvent::Completed(id, Ok(()))],
+                        Some(PlantedBug::AckBeforeSync) => Vec::new(),
+                        _ => vec![DiskEvent::Completed(id, Err(DiskError::Io("sync: input/output error".into())))],
+                    };
+                }
+                self.inodes[op.inode].sync();
+                if self.ops.range(..number).any(|(_, earlier)| matches!(earlier.action, Action::Write(_))) {
+                    run.faults.add(Fault::ReorderedWrite);
+                }
+                let mut events = Vec::new();
+                // Another write's failed sync may have taken this one's pages with it: then this sync says nothing of them.
+                if self.inodes[op.inode].is_on_disk(in_memory(write.offset()), write.bytes()) {
+                    events.push(DiskEvent::Durable(write.segment(), write.offset(), write.bytes()));
+                }
+                if run.planted != Some(PlantedBug::AckBeforeSync) {
+                    events.push(DiskEvent::Completed(id, Ok(())));
+                }
+                events
+            }
+            Action::Prepare { segment, .. } => {
+                if run.planted != Some(PlantedBug::SkipFolderSync) {
+                    self.sync_folder();
+                }
+                self.inodes[self.names[segment]].is_length_unsynced = false;
+                vec![DiskEvent::Completed(id, Ok(()))]
+            }
+            Action::Delete { .. } => {
+                self.sync_folder();
+                vec![DiskEvent::Completed(id, Ok(()))]
+            }
+            Action::Shorten { .. } => vec![DiskEvent::Completed(id, Ok(()))],
+        }
+    }
+
+    fn prepare(&mut self, segment: SegmentNumber, bytes: usize, recycle: Option<SegmentNumber>) {
+        let change = match recycle.filter(|recycle| self.names.contains_key(recycle)) {
+            Some(recycle) => NameChange::Rename(recycle, segment),
+            None => {
+                self.inodes.push(Inode { seen: vec![0; bytes], is_length_unsynced: true, ..Inode::default() });
+                NameChange::Link(segment, self.inodes.len() - 1)
+            }
+        };
+        change.apply(&mut self.names);
+        self.unsynced_names.push(change);
+        assert_eq!(self.inodes[self.names[&segment]].seen.len(), bytes, "only whole segments are recycled");
+    }
+
+    fn sync_folder(&mut self) {
+        for change in self.unsynced_names.drain(..) {
+            change.apply(&mut self.durable_names);
+        }
+    }
+
+    /// Lands some sectors of a write: on average one in `one_in`.
+    fn write_some(&mut self, inode: usize, offset: usize, bytes: &[u8], one_in: u64, random: &mut Random) -> usize {
+        let mut landed = 0;
+        for (index, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
+            if random.one_in(one_in) {
+                self.inodes[inode].write(offset + index * SECTOR_BYTES, sector);
+                landed += 1;
+            }
+        }
+        landed
+    }
+
+    /// The machine stops between two steps.
+    pub(crate) fn crash(&mut self, how: Crash, run: &mut Chance<'_>) {
+        let ops = std::mem::take(&mut self.ops);
+        for op in ops.into_values() {
+            let Action::Write(write) = &op.action else { continue };
+            if op.phase == Phase::Landed {
+                continue;
+            }
+            let offset = in_memory(write.offset());
+            match how {
+                Crash::Kill => self.late.push((op.inode, offset, op.bytes)),
+                // On its way into the drive: some of it may have arrived. The rest of this function drops more.
+                Crash::Power => {
+                    self.write_some(op.inode, offset, &op.bytes, 1 + run.random.below(4), run.random);
+                }
+            }
+        }
+        if how == Crash::Kill {
+            return;
+        }
+        self.late.clear();
+        let kept_changes = run.random.index(self.unsynced_names.len() + 1);
+        for change in self.unsynced_names.drain(..).take(kept_changes) {
+            change.apply(&mut self.durable_names);
+        }
+        self.names = self.durable_names.clone();
+        for inode in &mut self.inodes {
+            inode.lose_power(run);
+        }
+    }
+
+    /// Some writes of dead processes land, whole or in part, where they were meant to go.
+    pub(crate) fn land_late(&mut self, run: &mut Chance<'_>) {
+        for (inode, offset, bytes) in std::mem::take(&mut self.late) {
+            match run.random.below(4) {
+                0 => {}
+                1 => self.late.push((inode, offset, bytes)),
+                _ => {
+                    let one_in = 1 + run.random.below(2);
+                    let room = self.inodes[inode].seen.len().saturating_sub(offset) / SECTOR_BYTES * SECTOR_BYTES;
+                    let bytes = &bytes[..bytes.len().min(room)];
+                    if self.write_some(inode, offset, bytes, one_in, run.random) > 0 {
+                        run.faults.add(Fault::LateWrite);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Bytes of a segment as a read sees them.
+    pub(crate) fn bytes(&self, segment: SegmentNumber, offset: u64, length: usize) -> &[u8] {
+        let start = in_memory(offset);
+        &self.inodes[self.names[&segment]].seen[start..start + length]
+    }
+
+    /// What would be left if the power failed now and every doubtful sector were lost.
+    pub(crate) fn durable_image(&self) -> Image {
+        let files = self.durable_names.iter().map(|(&number, &inode)| {
+            let inode = &self.inodes[inode];
+            let mut bytes = inode.seen.clone();
+            for (&sector, unsynced) in &inode.unsynced {
+                let at = sector * SECTOR_BYTES;
+                if let Some(place) = bytes.get_mut(at..at + SECTOR_BYTES) {
+                    place.copy_from_slice(&unsynced.on_disk);
+                }
+            }
+            (number, bytes)
+        });
+        Image { files: files.collect() }
+    }
+
+    /// A copy of what a process reads now.
+    pub(crate) fn image(&self) -> Image {
+        let files = self.names.iter().map(|(&number, &inode)| (number, self.inodes[inode].seen.clone()));
+        Image { files: files.collect() }
+    }
+}
+
+impl Inode {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let (first, last) = (offset / SECTOR_BYTES, (offset + bytes.len()) / SECTOR_BYTES);
+        assert!(offset.is_multiple_of(SECTOR_BYTES) && bytes.len().is_multiple_of(SECTOR_BYTES), "whole sectors only");
+        for sector in first..last {
+            let at = sector * SECTOR_BYTES;
+            let on_disk = self.seen[at..at + SECTOR_BYTES].try_into().expect("a whole sector");
+            // What the disk has is older than everything in the cache.
+            self.unsynced.entry(sector).or_insert(Unsynced { on_disk, is_dirty: true }).is_dirty = true;
+        }
+        self.seen[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn sync(&mut self) {
+        self.unsynced.retain(|_, unsynced| !unsynced.is_dirty);
+        self.is_length_unsynced = false;
+        self.cut.clear();
+    }
+
+    fn is_on_disk(&self, offset: usize, length: usize) -> bool {
+        self.unsynced.range(offset / SECTOR_BYTES..(offset + length) / SECTOR_BYTES).next().is_none()
+    }
+
+    /// Some dirty sectors were written, the others never will be: the cache calls all of them clean.
+    fn fail_sync(&mut self, random: &mut Random) {
+        let one_in = 1 + random.below(4);
+        self.unsynced.retain(|_, unsynced| !unsynced.is_dirty || !random.one_in(one_in));
+        for unsynced in self.unsynced.values_mut() {
+            unsynced.is_dirty = false;
+        }
+    }
+
+    fn lose_power(&mut self, run: &mut Chance<'_>) {
+        if !self.cut.is_empty() {
+            let tail = std::mem::take(&mut self.cut);
+            if run.random.one_in(2) {
+                self.seen.extend_from_slice(&tail);
+            }
+        }
+        let written = self.unsynced.len();
+        let one_in = run.random.below(4);
+        let mut kept = 0;
+        for (sector, unsynced) in std::mem::take(&mut self.unsynced) {
+            if unsynced.is_dirty && run.random.one_in(one_in) {
+                kept += 1;
+                continue;
+            }
+            let at = sector * SECTOR_BYTES;
+            if let Some(place) = self.seen.get_mut(at..at + SECTOR_BYTES) {
+                place.copy_from_slice(&unsynced.on_disk);
+            }
+        }
+        if written > 0 && kept == 0 {
+            run.faults.add(Fault::LostWrite);
+        } else if kept < written {
+            run.faults.add(Fault::TornWrite);
+        }
+        if std::mem::take(&mut self.is_length_unsynced) {
+            let sectors = self.seen.len() / SECTOR_BYTES;
+            self.seen.truncate(run.random.index(sectors + 1) * SECTOR_BYTES);
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(self, names: &mut BTreeMap<SegmentNumber, usize>) {
+        match self {
+            Self::Link(segment, inode) => {
+                names.insert(segment, inode);
+            }
+            Self::Rename(from, to) => {
+                if let Some(inode) = names.remove(&from) {
+                    names.insert(to, inode);
+                }
+            }
+            Self::Unlink(segment) => {
+                names.remove(&segment);
+            }
+        }
+    }
+}
+
+/// What decides in a step: chance, the bug that is planted, and the list of what was done.
+#[derive(Debug)]
+pub(crate) struct Chance<'r> {
+    pub(crate) random: &'r mut Random,
+    pub(crate) faults: &'r mut FaultCounts,
+    pub(crate) planted: Option<PlantedBug>,
+}
+
+impl Chance<'_> {
+    fn happens(&mut self, one_in: u64, fault: Fault) -> bool {
+        let happens = self.random.one_in(one_in);
+        if happens {
+            self.faults.add(fault);
+        }
+        happens
+    }
+
+    fn delay(&mut self, usual_us: u64, habits: &DiskHabits) -> u64 {
+        let factor = if self.happens(habits.slow_one_in, Fault::SlowDisk) { 50 } else { 1 };
+        self.random.between(usual_us / 2 + 1, usual_us * 2 + 1) * factor
+    }
+}
+
+/// A copy of the files of a log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Image {
+    pub(crate) files: BTreeMap<SegmentNumber, Vec<u8>>,
+}
+
+impl SegmentSource for Image {
+    fn segments(&mut self) -> Result<Vec<SegmentFile>, SourceError> {
+        Ok(self.files.iter().map(|(&number, bytes)| SegmentFile { number, bytes: bytes.len() as u64 }).collect())
+    }
+
+    fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
+        read(self.files.get(&segment).map(Vec::as_slice), segment, offset, out)
+    }
+}
+
+/// Reads the files of a disk; after `reads_left` reads, the next one fails.
+#[derive(Debug)]
+pub(crate) struct DiskSource<'d> {
+    pub(crate) disk: &'d Disk,
+    pub(crate) reads_left: Option<u64>,
+    pub(crate) has_failed: bool,
+}
+
+impl SegmentSource for DiskSource<'_> {
+    fn segments(&mut self) -> Result<Vec<SegmentFile>, SourceError> {
+        let file = |(&number, &inode): (&SegmentNumber, &usize)| SegmentFile {
+            number,
+            bytes: self.disk.inodes[inode].seen.len() as u64,
+        };
+        Ok(self.disk.names.iter().map(file).collect())
+    }
+
+    fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
+        if let Some(left) = &mut self.reads_left {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => {
+                    self.has_failed = true;
+                    let error = io::Error::other("input/output error");
+                    return Err(SourceError { action: format!("read segment {segment}"), error });
+                }
+            }
+        }
+        let inode = self.disk.names.get(&segment).map(|&inode| &self.disk.inodes[inode]);
+        read(inode.map(|inode| inode.seen.as_slice()), segment, offset, out)
+    }
+}
+
+fn read(file: Option<&[u8]>, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
+    let start = in_memory(offset);
+    match file.and_then(|file| file.get(start..start + out.len())) {
+        Some(bytes) => {
+            out.copy_from_slice(bytes);
+            Ok(())
+        }
+        None => {
+            Err(SourceError { action: format!("read segment {segment}"), error: io::ErrorKind::UnexpectedEof.into() })
+        }
+    }
+}
+
+fn encoded(write: &Write) -> Vec<u8> {
+    let mut bytes = vec![0; write.bytes()];
+    write.encode_into(&mut bytes);
+    bytes
+}
+
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a simulated disk is small")
+}

@@ -1,0 +1,158 @@
+//! What goes wrong in a run, and how often it did.
+
+/// A kind of fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Fault {
+    /// The process dies between two steps; the page cache stays.
+    Kill,
+    /// The power fails between two steps; of what was not synced any subset of sectors is there.
+    PowerLoss,
+    /// The node stops before its logs were started again.
+    InterruptedStart,
+    /// Of a write that was under way at a power loss some sectors are there, some are not.
+    TornWrite,
+    /// Of a write that was under way at a power loss nothing is there.
+    LostWrite,
+    /// A write of a dead process lands after the next one has started.
+    LateWrite,
+    /// A write ends with an input/output error; what its place holds is anyone's guess.
+    FailedWrite,
+    /// A sync ends with an error; the cache shows what the disk does not have.
+    FailedSync,
+    /// A read ends with an error while a log is recovered.
+    FailedRead,
+    /// There is no space for another segment.
+    NoSpace,
+    /// The disk takes fifty times as long as usual.
+    SlowDisk,
+    /// A write is durable before one that was asked for earlier.
+    ReorderedWrite,
+    /// Bytes of a copy of the log changed where it is durable.
+    BitRot,
+    /// A segment of a copy of the log vanished.
+    LostSegment,
+    /// A connection breaks; frames on their way are lost from some point on, in each direction.
+    ConnectionDrop,
+    /// A second connection of an agent takes the subscription over.
+    Takeover,
+    /// A batch was changed after it was signed.
+    Tampering,
+    /// The node's wall clock jumps.
+    ClockJump,
+    /// The node is asked to shut down in an orderly way.
+    Drain,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 19] = [
+        Self::Kill,
+        Self::PowerLoss,
+        Self::InterruptedStart,
+        Self::TornWrite,
+        Self::LostWrite,
+        Self::LateWrite,
+        Self::FailedWrite,
+        Self::FailedSync,
+        Self::FailedRead,
+        Self::NoSpace,
+        Self::SlowDisk,
+        Self::ReorderedWrite,
+        Self::BitRot,
+        Self::LostSegment,
+        Self::ConnectionDrop,
+        Self::Takeover,
+        Self::Tampering,
+        Self::ClockJump,
+        Self::Drain,
+    ];
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::PowerLoss => "power-loss",
+            Self::InterruptedStart => "interrupted-start",
+            Self::TornWrite => "torn-write",
+            Self::LostWrite => "lost-write",
+            Self::LateWrite => "late-write",
+            Self::FailedWrite => "failed-write",
+            Self::FailedSync => "failed-sync",
+            Self::FailedRead => "failed-read",
+            Self::NoSpace => "no-space",
+            Self::SlowDisk => "slow-disk",
+            Self::ReorderedWrite => "reordered-write",
+            Self::BitRot => "bit-rot",
+            Self::LostSegment => "lost-segment",
+            Self::ConnectionDrop => "connection-drop",
+            Self::Takeover => "takeover",
+            Self::Tampering => "tampering",
+            Self::ClockJump => "clock-jump",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// How often each fault was injected.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl FaultCounts {
+    /// Counts one.
+    pub fn add(&mut self, fault: Fault) {
+        self.0[fault as usize] += 1;
+    }
+
+    /// How often this one was injected.
+    #[must_use]
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
+    }
+
+    /// Adds the counts of another run.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+
+    /// Kinds that were never injected.
+    pub fn never(&self) -> impl Iterator<Item = Fault> + '_ {
+        Fault::ALL.into_iter().filter(|fault| self.of(*fault) == 0)
+    }
+}
+
+/// A bug to plant around the product, to prove that the checkers see it. None of these is in the product's code: each is a
+/// driver or a disk that breaks its contract.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum PlantedBug {
+    /// The disk reports a write when it is in the cache, not when it is synced.
+    AckBeforeSync,
+    /// The driver syncs again after a failed sync, and believes the second answer.
+    RetrySync,
+    /// The driver makes a segment's file and does not sync the folder.
+    SkipFolderSync,
+    /// Recovery does not hand the carried-over message ids to the mailboxes.
+    ForgetDedupOnRestart,
+    /// Recovery does not hand the settle records to the mailboxes.
+    LostSettle,
+    /// The rings between shards do not keep their order.
+    Reorder,
+    /// The driver answers a damaged log by deleting what is behind the damage.
+    RepairByTruncation,
+}
+
+impl PlantedBug {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::AckBeforeSync,
+        Self::RetrySync,
+        Self::SkipFolderSync,
+        Self::ForgetDedupOnRestart,
+        Self::LostSettle,
+        Self::Reorder,
+        Self::RepairByTruncation,
+    ];
+}

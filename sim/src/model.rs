@@ -1,0 +1,334 @@
+//! What must be true, kept beside the node: what it promised, and what its disks really hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+use creto_envelope::limits::PARTITION_COUNT;
+use creto_store::{FrameHeader, Record, SettleCause, limits};
+
+use crate::pool::{AGENTS, MESSAGES_PER_AGENT, MessageNumber, Pool};
+
+/// A rule that a run broke. `docs/simulation.md` states each in full.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Rule {
+    /// What was acknowledged is delivered or still in the mailbox.
+    NothingAcknowledgedIsLost,
+    /// What is acknowledged is durable.
+    AcknowledgedIsDurable,
+    /// What is delivered is durable.
+    DeliveredIsDurable,
+    /// A message has one place in its mailbox, for ever.
+    StoredOnce,
+    /// What is settled durably is not delivered again.
+    SettledStaysSettled,
+    /// Nothing is settled that was neither acknowledged by its consumer nor over its time.
+    SettledForAReason,
+    /// First in, first out by sender, recipient and priority.
+    Order,
+    /// What is delivered is what was sent, proven by its signature.
+    Content,
+    /// A fenced shard acknowledges nothing.
+    FencedIsSilent,
+    /// Damage below what is durable stops recovery.
+    DamageIsNotCut,
+    /// Nothing is pushed beyond the credit of its consumer.
+    CreditIsKept,
+    /// Refusals are those that the run has earned.
+    RefusedForAReason,
+    /// After the faults end, everything ends: answered, delivered, settled.
+    ComesToRest,
+    /// A node at rest holds nothing.
+    RestsEmpty,
+    /// The same seed gives the same run.
+    Replays,
+    /// The product stopped on its own invariant.
+    Panicked,
+}
+
+/// A broken rule, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: Rule,
+    /// What was seen.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.text)
+    }
+}
+
+/// What a check finds.
+pub(crate) type Checked = Result<(), Violation>;
+
+pub(crate) fn broken<T>(rule: Rule, text: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation { rule, text: text.into() })
+}
+
+/// What was compared in a run; a run without is vacuous.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Steps of virtual time.
+    pub steps: u64,
+    /// Messages that the node acknowledged as stored or as duplicates, each acknowledgement counted.
+    pub acknowledgements: u64,
+    /// Of these, duplicates.
+    pub duplicates: u64,
+    /// Messages that an application saw for the first time.
+    pub first_deliveries: u64,
+    /// Deliveries that the deduplication of the SDK hides.
+    pub repeated_deliveries: u64,
+    /// Messages that were settled durably.
+    pub settled: u64,
+    /// Messages that the node refused for want of room, for a fence or for a shutdown.
+    pub refusals: u64,
+    /// Logs that were recovered.
+    pub recoveries: u64,
+    /// Logs that were recovered and held messages.
+    pub recoveries_with_messages: u64,
+    /// Segments that trimming let go.
+    pub trimmed_segments: u64,
+    /// Durable images that were recovered to check an acknowledgement.
+    pub audits: u64,
+    /// Copies of logs that were damaged and recovered.
+    pub damaged_copies: u64,
+    /// Damaged copies that recovery refused.
+    pub damage_refused: u64,
+    /// Shards that fenced themselves.
+    pub fences: u64,
+    /// Pairs of deliveries whose order was checked against their sender's.
+    pub ordered_pairs: u64,
+    /// Runs in which the log was full for good, and an operator had to raise its limit.
+    pub raised_limits: u64,
+}
+
+impl Tally {
+    /// Every count with its name.
+    #[must_use]
+    pub fn entries(&self) -> [(&'static str, u64); 16] {
+        [
+            ("steps", self.steps),
+            ("acknowledgements", self.acknowledgements),
+            ("duplicates", self.duplicates),
+            ("first_deliveries", self.first_deliveries),
+            ("repeated_deliveries", self.repeated_deliveries),
+            ("settled", self.settled),
+            ("refusals", self.refusals),
+            ("recoveries", self.recoveries),
+            ("recoveries_with_messages", self.recoveries_with_messages),
+            ("trimmed_segments", self.trimmed_segments),
+            ("audits", self.audits),
+            ("damaged_copies", self.damaged_copies),
+            ("damage_refused", self.damage_refused),
+            ("fences", self.fences),
+            ("ordered_pairs", self.ordered_pairs),
+            ("raised_limits", self.raised_limits),
+        ]
+    }
+
+    /// Adds the counts of another run.
+    pub fn merge(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.acknowledgements += other.acknowledgements;
+        self.duplicates += other.duplicates;
+        self.first_deliveries += other.first_deliveries;
+        self.repeated_deliveries += other.repeated_deliveries;
+        self.settled += other.settled;
+        self.refusals += other.refusals;
+        self.recoveries += other.recoveries;
+        self.recoveries_with_messages += other.recoveries_with_messages;
+        self.trimmed_segments += other.trimmed_segments;
+        self.audits += other.audits;
+        self.damaged_copies += other.damaged_copies;
+        self.damage_refused += other.damage_refused;
+        self.fences += other.fences;
+        self.ordered_pairs += other.ordered_pairs;
+        self.raised_limits += other.raised_limits;
+    }
+}
+
+/// The truth about one run.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) fates: Vec<Fate>,
+    pub(crate) ledgers: Vec<Ledger>,
+    /// The last message that each application saw first, by sender, recipient and priority: its place with its sender.
+    pub(crate) last_order: BTreeMap<(usize, usize, u8), usize>,
+    /// The same by recipient and priority: its mailbox sequence.
+    pub(crate) last_sequence: BTreeMap<(usize, u8), u64>,
+    /// The node refused something for want of room: what is sent again then comes later than what was not refused.
+    pub(crate) refused_for_room: bool,
+    /// The latest that the node's wall clock ever showed.
+    pub(crate) latest_unix_ms: u64,
+    pub(crate) tally: Tally,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fate {
+    /// The node said that it is durable.
+    pub(crate) acknowledged: bool,
+    /// Its sender has learned that.
+    pub(crate) sender_knows: bool,
+    /// Where a durable record of it is.
+    pub(crate) stored: Option<Stored>,
+    /// An application has it.
+    pub(crate) delivered: bool,
+    /// Its consumer acknowledged it, and may say so to any node from then on.
+    pub(crate) consumer_acknowledged: bool,
+    /// A durable record settles it.
+    pub(crate) settled: Option<SettleCause>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stored {
+    pub(crate) shard: usize,
+    pub(crate) sequence: u64,
+    pub(crate) expiry_ms: u64,
+}
+
+/// What one disk durably holds, frame by frame in the order of the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    /// The last frame up to which all are durable.
+    durable_through: u64,
+    /// Durable frames beyond a gap.
+    beyond: BTreeMap<u64, Vec<Record>>,
+    /// Which message has which sequence, durably.
+    pub(crate) messages: BTreeMap<u64, MessageNumber>,
+    /// Set when the shard says that it is fenced: nothing becomes durable in its eyes afterwards.
+    pub(crate) fenced: Option<BTreeSet<MessageNumber>>,
+}
+
+impl Model {
+    pub(crate) fn new(shard_count: usize) -> Self {
+        Self {
+            fates: vec![Fate::default(); AGENTS * MESSAGES_PER_AGENT],
+            ledgers: vec![Ledger::default(); shard_count],
+            last_order: BTreeMap::new(),
+            last_sequence: BTreeMap::new(),
+            refused_for_room: false,
+            latest_unix_ms: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Bytes of a segment became durable: reads the frames in them and makes what follows the log's end count.
+    pub(crate) fn became_durable(&mut self, pool: &Pool, shard: usize, offset: u64, bytes: &[u8]) -> Checked {
+        let header_bytes = if offset == 0 { limits::SEGMENT_HEADER_BYTES } else { 0 };
+        let mut rest = &bytes[header_bytes..];
+        while !rest.is_empty() {
+            let Ok(header) = FrameHeader::parse(rest) else {
+                return broken(Rule::AcknowledgedIsDurable, format!("shard {shard}: a synced write holds no frame"));
+            };
+            let Ok(body) = header.check_body(rest) else {
+                return broken(Rule::AcknowledgedIsDurable, format!("shard {shard}: a synced frame is damaged"));
+            };
+            let mut records = Vec::new();
+            let mut body = Bytes::copy_from_slice(body);
+            while !body.is_empty() {
+                let (record, used) = Record::parse(&body).expect("the log wrote a record that it cannot read");
+                records.push(record);
+                body = body.slice(used..);
+            }
+            let ledger = &mut self.ledgers[shard];
+            if header.lsn.0 > ledger.durable_through {
+                ledger.beyond.insert(header.lsn.0, records);
+            }
+            rest = &rest[header.total_bytes()..];
+        }
+        while let Some(records) = self.ledgers[shard].next_in_order() {
+            for record in records {
+                self.record_is_durable(pool, shard, &record)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record_is_durable(&mut self, pool: &Pool, shard: usize, record: &Record) -> Checked {
+        match record {
+            Record::BatchPart(part) => {
+                for message in &part.messages {
+                    let Some(number) = pool.message_of(&message.message_id.0) else {
+                        return broken(Rule::Content, format!("shard {shard} stored a message that nobody sent"));
+                    };
+                    let stored = Stored { shard, sequence: message.sequence, expiry_ms: message.expiry_ms };
+                    let fate = &mut self.fates[number];
+                    if let Some(before) = fate.stored {
+                        return broken(
+                            Rule::StoredOnce,
+                            format!("message {number} was stored at {before:?} and again at {stored:?}"),
+                        );
+                    }
+                    fate.stored = Some(stored);
+                    if let Some(other) = self.ledgers[shard].messages.insert(message.sequence, number) {
+                        return broken(
+                            Rule::StoredOnce,
+                            format!("messages {other} and {number} both have the sequence {}", message.sequence),
+                        );
+                    }
+                }
+            }
+            Record::Settle(settle) => {
+                for sequence in &settle.sequences {
+                    let Some(&number) = self.ledgers[shard].messages.get(sequence) else {
+                        let text = format!("shard {shard} settled sequence {sequence}, which was never stored");
+                        return broken(Rule::SettledForAReason, text);
+                    };
+                    self.check_settle(number, settle.cause)?;
+                    if self.fates[number].settled.replace(settle.cause).is_none() {
+                        self.tally.settled += 1;
+                    }
+                }
+            }
+            Record::Dedup(_) | Record::Start(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_settle(&self, number: MessageNumber, cause: SettleCause) -> Checked {
+        let fate = &self.fates[number];
+        let has_reason = match cause {
+            SettleCause::Acknowledged => fate.consumer_acknowledged,
+            SettleCause::Expired => {
+                let expiry_ms = fate.stored.map_or(0, |stored| stored.expiry_ms);
+                expiry_ms != 0 && expiry_ms <= self.latest_unix_ms
+            }
+            SettleCause::GivenUp => false,
+        };
+        match has_reason {
+            true => Ok(()),
+            false => broken(Rule::SettledForAReason, format!("message {number} was settled as {cause:?}: {fate:?}")),
+        }
+    }
+
+    /// A shard's log starts again: frames beyond a gap were cut, or will be written again.
+    pub(crate) fn restarts(&mut self, shard: usize) {
+        self.ledgers[shard].beyond.clear();
+        self.ledgers[shard].fenced = None;
+    }
+
+    /// A shard's log is fenced. What is durable now is all that it may still answer for.
+    pub(crate) fn is_fenced(&mut self, shard: usize) {
+        self.tally.fences += 1;
+        self.ledgers[shard].fenced = Some(self.ledgers[shard].messages.values().copied().collect());
+    }
+}
+
+impl Ledger {
+    fn next_in_order(&mut self) -> Option<Vec<Record>> {
+        let records = self.beyond.remove(&(self.durable_through + 1))?;
+        self.durable_through += 1;
+        Some(records)
+    }
+}
+
+/// The shard that owns a mailbox.
+pub(crate) fn owner(pool: &Pool, agent: usize, shard_count: usize) -> usize {
+    let partition = pool.agents[agent].id.partition();
+    debug_assert!(partition < PARTITION_COUNT);
+    usize::from(partition) % shard_count
+}

@@ -1,0 +1,435 @@
+//! The node: its shards and the driver around them, from start to stop. The driver keeps the contract of `creto-shard` and
+//! `creto-store`, except where a bug is planted.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use creto_envelope::deliver::Deliver;
+use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::submit::SubmitAck;
+use creto_envelope::{FrameHeader, FrameType, RejectCode};
+use creto_shard::limits::ConnectionLimits;
+use creto_shard::{Action, ConnectionId, Event, Log, Placement, Shard, ShardIndex, ShardMessage, StreamId};
+use creto_store::{Action as DiskAction, Mailboxes, Record, RecoveryError, Wal, recover};
+
+use crate::checkers::{Replayed, has_refused_for_room};
+use crate::disk::{Crash, DiskSource};
+use crate::fault::{Fault, PlantedBug};
+use crate::model::{Checked, Rule, broken, owner};
+use crate::network::{LinkNumber, Packet, SUBMIT, code_of};
+use crate::pool::aligned;
+use crate::world::{Step, World, rests_empty};
+
+const TICK_US: u64 = 100_000;
+/// One in so many acknowledgements is checked against a recovery from the durable image alone.
+const AUDIT_ONE_IN: u64 = 16;
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Counts the starts: what is due for an earlier one is void.
+    pub(crate) life: u32,
+    pub(crate) is_up: bool,
+    /// Clients are let in: every shard's log has started, or the shards themselves hold back what comes before.
+    pub(crate) is_serving: bool,
+    pub(crate) is_draining: bool,
+    pub(crate) shards: Vec<Shard>,
+    /// Messages between shards, by from * count + to.
+    rings: Vec<Ring>,
+    turn_is_due: Vec<bool>,
+    fenced_at_us: Vec<Option<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    messages: VecDeque<ShardMessage>,
+    last_arrival_us: u64,
+}
+
+impl Node {
+    pub(crate) fn off(shard_count: usize) -> Self {
+        Self {
+            life: 0,
+            is_up: false,
+            is_serving: false,
+            is_draining: false,
+            shards: Vec::new(),
+            rings: (0..shard_count * shard_count).map(|_| Ring::default()).collect(),
+            turn_is_due: vec![false; shard_count],
+            fenced_at_us: vec![None; shard_count],
+        }
+    }
+}
+
+impl World<'_> {
+    /// Recovers every log and starts the shards on them.
+    pub(crate) fn boot(&mut self) -> Checked {
+        let (count, now) = (self.profile.shard_count, self.clock.now());
+        let life = self.node.life;
+        self.note(|| format!("the node starts (life {life})"));
+        if self.random.one_in(self.profile.failed_read_one_in) {
+            return self.boot_fails();
+        }
+        let mut shards = Vec::new();
+        for shard in 0..count {
+            self.check_damage(shard)?;
+            let nonce = self.random.bits();
+            let mut mailboxes = Mailboxes::new(self.profile.mailboxes.clone(), [nonce, !nonce]);
+            let mut replayed = Replayed::default();
+            let mut checked = Ok(());
+            let mut source = DiskSource { disk: &self.disks[shard], reads_left: None, has_failed: false };
+            let recovered = recover(&mut source, shard_u32(shard), |position, record| {
+                if checked.is_ok() {
+                    checked = replayed.take(self.pool, &record);
+                }
+                let is_forgotten = match self.planted {
+                    Some(PlantedBug::ForgetDedupOnRestart) => matches!(record, Record::Dedup(_)),
+                    Some(PlantedBug::LostSettle) => matches!(record, Record::Settle(_)),
+                    _ => false,
+                };
+                if !is_forgotten {
+                    mailboxes.apply(position, record);
+                }
+            });
+            checked?;
+            let recovered = match recovered {
+                Ok(recovered) => recovered,
+                Err(error) => {
+                    return broken(Rule::NothingAcknowledgedIsLost, format!("shard {shard} cannot start: {error}"));
+                }
+            };
+            self.note(|| format!("shard {shard} recovers {} records, {recovered:?}", replayed.records));
+            self.model.restarts(shard);
+            self.model.recovered(shard, &replayed)?;
+            if self.planted != Some(PlantedBug::LostSettle) {
+                self.model.mailboxes_filled(shard, &replayed, &mailboxes)?;
+            }
+            let wal = Wal::open(self.profile.wal.clone(), recovered, nonce, now.unix_ms);
+            let index = ShardIndex(u16::try_from(shard).expect("a handful of shards"));
+            let placement = Placement::new(u16::try_from(count).expect("a handful of shards"));
+            let log = Log::new(wal, mailboxes);
+            let limits = ConnectionLimits::default();
+            shards.push(Shard::with_decision_entries(index, placement, limits, log, 64));
+        }
+        self.node = Node { life, is_up: true, shards, ..Node::off(count) };
+        self.node.is_serving = self.profile.lets_in_early;
+        for shard in 0..count {
+            self.shard_event(shard, Event::Snapshot(self.pool.snapshot.clone()))?;
+            self.clock.after(TICK_US, Step::Tick { life, shard });
+        }
+        Ok(())
+    }
+
+    /// The disk cannot be read just now: recovery must say so, and must not take a part for the whole.
+    fn boot_fails(&mut self) -> Checked {
+        self.faults.add(Fault::FailedRead);
+        let shard = self.random.index(self.profile.shard_count);
+        let reads_left = Some(self.random.below(6));
+        let mut source = DiskSource { disk: &self.disks[shard], reads_left, has_failed: false };
+        let outcome = recover(&mut source, shard_u32(shard), |_, _| {});
+        // It needed no more reads than there were, or it says what happened.
+        if !matches!(outcome, Err(RecoveryError::Source(_))) && source.has_failed {
+            return broken(Rule::NothingAcknowledgedIsLost, format!("a failed read became {outcome:?}"));
+        }
+        let delay_us = self.random.between(1_000, 20_000);
+        self.clock.after(delay_us, Step::Boot { life: self.node.life });
+        Ok(())
+    }
+
+    /// The node stops between two steps, and starts again later.
+    pub(crate) fn crash(&mut self, how: Crash) {
+        if !self.node.shards.iter().all(Shard::is_started) {
+            self.faults.add(Fault::InterruptedStart);
+        }
+        self.stop(how);
+        let delay_us = self.random.between(1_000, 40_000);
+        self.clock.after(delay_us, Step::Boot { life: self.node.life });
+    }
+
+    fn stop(&mut self, how: Crash) {
+        self.note(|| format!("the node stops: {how:?}"));
+        for shard in 0..self.profile.shard_count {
+            self.with_disk(shard, |disk, _, chance| disk.crash(how, chance));
+        }
+        self.node = Node { life: self.node.life + 1, ..Node::off(self.profile.shard_count) };
+        for link in 0..self.links.len() {
+            if std::mem::take(&mut self.links[link].node_side.is_open) {
+                let delay_us = self.delay(self.profile.network_us * 2);
+                self.clock.after(delay_us, Step::ClientGone { link });
+            }
+        }
+    }
+
+    /// A shard is fenced: somebody looks at it and starts the node again.
+    pub(crate) fn operator_restarts(&mut self) -> Checked {
+        let how = if self.random.one_in(3) { Crash::Power } else { Crash::Kill };
+        self.crash(how);
+        Ok(())
+    }
+
+    pub(crate) fn shard_event(&mut self, shard: usize, event: Event) -> Checked {
+        let now = self.clock.now();
+        let mut actions = Vec::new();
+        self.node.shards[shard].apply(now, event, &mut actions);
+        self.turn_later(shard);
+        self.carry_out(shard, actions)
+    }
+
+    fn turn_later(&mut self, shard: usize) {
+        if !std::mem::replace(&mut self.node.turn_is_due[shard], true) {
+            let delay_us = self.random.between(1, 60);
+            self.clock.after(delay_us, Step::Turn { life: self.node.life, shard });
+        }
+    }
+
+    pub(crate) fn end_turn(&mut self, shard: usize) -> Checked {
+        self.node.turn_is_due[shard] = false;
+        let mut actions = Vec::new();
+        self.node.shards[shard].end_turn(self.clock.now(), &mut actions);
+        if self.node.shards[shard].has_work() {
+            self.turn_later(shard);
+        }
+        self.model.refused_for_room |= has_refused_for_room(&self.node.shards[shard]);
+        self.carry_out(shard, actions)?;
+        if !self.node.is_serving && self.node.shards.iter().all(Shard::is_started) {
+            self.note(|| "the node serves".to_owned());
+            self.node.is_serving = true;
+        }
+        if self.node.is_draining && self.node.shards.iter().all(Shard::is_drained) {
+            self.drained()?;
+        }
+        Ok(())
+    }
+
+    fn drained(&mut self) -> Checked {
+        self.note(|| "the node has drained".to_owned());
+        let life = self.node.life;
+        if self.is_finishing {
+            // Nobody is connected any more, and nothing is left.
+            for link in 0..self.links.len() {
+                if self.links[link].life == life {
+                    self.node_gone(link)?;
+                }
+            }
+            for shard in 0..self.profile.shard_count {
+                rests_empty(shard, &self.node.shards[shard])?;
+            }
+        }
+        self.stop(Crash::Kill);
+        let delay_us = self.random.between(1_000, 40_000);
+        self.clock.after(delay_us, Step::Boot { life: self.node.life });
+        Ok(())
+    }
+
+    pub(crate) fn tick(&mut self, shard: usize) -> Checked {
+        self.clock.after(TICK_US, Step::Tick { life: self.node.life, shard });
+        self.shard_event(shard, Event::Tick)
+    }
+
+    pub(crate) fn ring_arrives(&mut self, from: usize, to: usize) -> Checked {
+        let messages = &mut self.node.rings[from * self.profile.shard_count + to].messages;
+        let place = match self.planted {
+            Some(PlantedBug::Reorder) => self.random.index(messages.len()),
+            _ => 0,
+        };
+        let message = messages.remove(place).expect("every message of a ring arrives once");
+        let from = ShardIndex(u16::try_from(from).expect("a handful of shards"));
+        self.shard_event(to, Event::FromShard { from, message })
+    }
+
+    fn carry_out(&mut self, shard: usize, actions: Vec<Action>) -> Checked {
+        let life = self.node.life;
+        for action in actions {
+            match action {
+                Action::Send { connection, stream, frames } => self.send_to_client(connection, stream, frames)?,
+                Action::Close { connection, code } => self.close(connection, code)?,
+                Action::ToShard { to, message } => {
+                    let (from, to) = (shard, usize::from(to.0));
+                    let arrival_us = self.clock.now_us() + self.random.between(1, 80);
+                    let ring = &mut self.node.rings[from * self.profile.shard_count + to];
+                    ring.last_arrival_us = ring.last_arrival_us.max(arrival_us);
+                    ring.messages.push_back(message);
+                    self.clock.at(ring.last_arrival_us, Step::Ring { life, from, to });
+                }
+                Action::Disk(action) => self.begin_disk_action(shard, action),
+                Action::Fenced { cause } => {
+                    self.note(|| format!("shard {shard} is fenced: {cause}"));
+                    self.model.is_fenced(shard);
+                    self.node.fenced_at_us[shard] = Some(self.clock.now_us());
+                    let delay_us = self.random.between(1_000, 60_000);
+                    self.clock.after(delay_us, Step::Operator { life });
+                }
+                Action::Authenticated { .. } | Action::SetReading(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_disk_action(&mut self, shard: usize, action: DiskAction) {
+        self.note(|| match &action {
+            DiskAction::Write(write) => {
+                let (id, segment, offset, bytes) = (write.id(), write.segment(), write.offset(), write.bytes());
+                format!("disk {shard}: {id:?} writes {bytes} bytes at {offset} of segment {segment}")
+            }
+            other => format!("disk {shard}: {other:?}"),
+        });
+        let trims = match &action {
+            DiskAction::Delete { .. } => self.node.shards[shard].is_started(),
+            DiskAction::Prepare { recycle, .. } => recycle.is_some(),
+            DiskAction::Write(_) | DiskAction::Shorten { .. } => false,
+        };
+        self.model.tally.trimmed_segments += u64::from(trims);
+        let (op, delay_us) = self.with_disk(shard, |disk, habits, chance| disk.begin(action, habits, chance));
+        self.clock.after(delay_us, Step::Disk { life: self.node.life, shard, op });
+    }
+
+    fn close(&mut self, connection: ConnectionId, code: RejectCode) -> Checked {
+        let link = link_of(connection);
+        self.note(|| format!("the node closes connection {link}: {}", code.name()));
+        if code != RejectCode::BadSignature {
+            return broken(Rule::RefusedForAReason, format!("connection {link} was closed: {}", code.name()));
+        }
+        self.links[link].node_side.is_open = false;
+        let delay_us = self.delay(self.profile.network_us);
+        self.clock.after(delay_us, Step::ClientGone { link });
+        Ok(())
+    }
+
+    fn send_to_client(&mut self, connection: ConnectionId, stream: StreamId, frames: Bytes) -> Checked {
+        let link = link_of(connection);
+        let lane = usize::try_from(stream.0).expect("three streams");
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let header = rest.first_chunk::<FRAME_HEADER_BYTES>().expect("a shard sends whole frames");
+            let header = FrameHeader::parse(header).expect("a shard sends proper frames");
+            let frame = rest.split_to(FRAME_HEADER_BYTES + header.body_bytes as usize);
+            let body = aligned(&frame[FRAME_HEADER_BYTES..]);
+            match header.frame_type {
+                FrameType::SubmitAck => self.check_answer(link, &body)?,
+                FrameType::Deliver => self.check_push(link, &body)?,
+                _ => {}
+            }
+            let earliest_us = self.clock.now_us() + self.delay(self.profile.network_us);
+            let packet = Packet { frame_type: header.frame_type, body };
+            let arrival_us = self.links[link].to_client[lane].send(packet, earliest_us);
+            self.clock.at(arrival_us, Step::ClientFrame { link, stream: lane });
+        }
+        Ok(())
+    }
+
+    /// The moment at which a promise is made: it must be true already.
+    fn check_answer(&mut self, link: LinkNumber, body: &[u8]) -> Checked {
+        let ack = SubmitAck::parse(body).expect("a shard sends proper frames");
+        let through = ack.through_sequence;
+        self.note(|| format!("the node answers connection {link} through {through}: {:?}", ack.results));
+        for result in ack.results {
+            let results = self.links[link].node_side.results.entry(result.sequence).or_default();
+            results.push((result.index, result.code));
+        }
+        let side = &mut self.links[link].node_side;
+        let waiting = side.batches.split_off(&(through + 1));
+        let answered = std::mem::replace(&mut side.batches, waiting);
+        for (sequence, batch) in answered {
+            let results = self.links[link].node_side.results.remove(&sequence).unwrap_or_default();
+            for (index, number) in (0..).zip(batch.window.messages()) {
+                let code = code_of(&results, index);
+                let duplicate = RejectCode::Duplicate.as_u16();
+                let owner = owner(self.pool, self.pool.messages[number].recipient, self.profile.shard_count);
+                match code {
+                    None | Some(_) if batch.is_tampered && code.is_none_or(|code| code == duplicate) => {
+                        return broken(Rule::Content, format!("a batch with message {number} was taken, changed"));
+                    }
+                    Some(_) if batch.is_tampered => {}
+                    Some(code) if code != duplicate => {
+                        let code = RejectCode::from_u16(code).expect("a shard sends known codes");
+                        self.model.refused(number, code)?;
+                    }
+                    code => {
+                        let since_fence = self.node.fenced_at_us[owner].is_some_and(|at_us| batch.arrived_us > at_us);
+                        self.model.acknowledged(number, owner, code.is_some(), since_fence)?;
+                        if self.random.one_in(AUDIT_ONE_IN) {
+                            self.audit(owner)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Loses everything doubtful, on a copy, and looks whether every promise would survive.
+    pub(crate) fn audit(&mut self, shard: usize) -> Checked {
+        let mut replayed = Replayed::default();
+        let mut checked = Ok(());
+        let mut image = self.disks[shard].durable_image();
+        let outcome = recover(&mut image, shard_u32(shard), |_, record| {
+            if checked.is_ok() {
+                checked = replayed.take(self.pool, &record);
+            }
+        });
+        checked?;
+        self.model.audited(shard, outcome, &replayed)
+    }
+
+    fn check_push(&mut self, link: LinkNumber, body: &[u8]) -> Checked {
+        let deliver = Deliver::parse(body).expect("a shard sends proper frames");
+        let agent = self.links[link].agent;
+        for span in &deliver.messages {
+            self.model.pushed(self.pool, span, &body[span.envelope.clone()], agent)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn node_connects(&mut self, link: LinkNumber) -> Checked {
+        if !self.node.is_serving || self.links[link].life != self.node.life {
+            let delay_us = self.delay(self.profile.network_us);
+            self.clock.after(delay_us, Step::ClientGone { link });
+            return Ok(());
+        }
+        self.links[link].node_side.is_open = true;
+        let (shard, exporter) = (self.links[link].shard, self.links[link].exporter);
+        self.note(|| format!("connection {link} reaches shard {shard}"));
+        self.shard_event(shard, Event::Connected { connection: ConnectionId(link as u64), exporter })
+    }
+
+    pub(crate) fn node_frame(&mut self, link: LinkNumber, stream: usize) -> Checked {
+        let Packet { frame_type, body } = self.links[link].to_node[stream].arrive();
+        if !self.links[link].node_side.is_open {
+            return Ok(());
+        }
+        if stream == lane_of(SUBMIT) && frame_type == FrameType::SignedBatch {
+            self.note_batch(link, &body);
+        }
+        let (shard, connection) = (self.links[link].shard, ConnectionId(link as u64));
+        let stream = StreamId(stream as u64);
+        self.shard_event(shard, Event::Frame { connection, stream, frame_type, body })
+    }
+
+    fn note_batch(&mut self, link: LinkNumber, body: &[u8]) {
+        let sequence = body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).expect("agents send proper frames");
+        let mut batch = self.links[link].client_side.sent[&sequence];
+        batch.arrived_us = self.clock.now_us();
+        self.note(|| format!("connection {link}: batch {sequence} arrives: {:?}", batch.window));
+        self.links[link].node_side.batches.insert(sequence, batch);
+    }
+
+    pub(crate) fn node_gone(&mut self, link: LinkNumber) -> Checked {
+        if !std::mem::take(&mut self.links[link].node_side.is_open) {
+            return Ok(());
+        }
+        self.note(|| format!("the node sees that connection {link} is gone"));
+        let shard = self.links[link].shard;
+        self.shard_event(shard, Event::Disconnected { connection: ConnectionId(link as u64) })
+    }
+}
+
+pub(crate) fn lane_of(stream: StreamId) -> usize {
+    usize::try_from(stream.0).expect("three streams")
+}
+
+fn link_of(connection: ConnectionId) -> LinkNumber {
+    usize::try_from(connection.0).expect("connections are numbered by their place")
+}
+
+pub(crate) fn shard_u32(shard: usize) -> u32 {
+    u32::try_from(shard).expect("a handful of shards")
+}

@@ -1,0 +1,205 @@
+//! The messages of every run, sealed and signed once. Signing is what costs; a run only chooses what is sent when.
+//!
+//! Sealing and signing draw randomness from the system, so the bytes differ from process to process. Sizes, ids, senders
+//! and recipients do not, and nothing in a run's schedule depends on anything else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
+use creto_envelope::control::Login;
+use creto_envelope::deliver::DeliveredSpan;
+use creto_envelope::{BatchHeaderView, EnvelopeHeader, MessageId, Priority};
+use creto_policy::Snapshot;
+use rkyv::util::AlignedVec;
+
+use crate::agents::{SimAgent, snapshot};
+use crate::clock::START_MS;
+use crate::random::mix;
+
+/// Agents of a run. All send and all receive.
+pub(crate) const AGENTS: usize = 3;
+/// Messages that each agent may send in a run.
+pub(crate) const MESSAGES_PER_AGENT: usize = 40;
+/// Sizes of the batches that are signed ahead, from every first message on.
+const WINDOW_SIZES: [usize; 4] = [1, 2, 4, 8];
+/// Connections of one agent share so many exporter values, so that logins can be signed ahead.
+const EXPORTERS: u8 = 4;
+
+/// Messages, batches and logins, ready to be sent.
+#[derive(Debug)]
+pub struct Pool {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) agents: Vec<SimAgent>,
+    pub(crate) messages: Vec<PoolMessage>,
+    batches: Vec<PoolBatch>,
+    batch_by_root: BTreeMap<[u8; 32], usize>,
+    logins: Vec<Login>,
+}
+
+/// Names a message of the pool: its place.
+pub(crate) type MessageNumber = usize;
+
+/// A sealed message.
+#[derive(Debug)]
+pub(crate) struct PoolMessage {
+    pub(crate) sender: usize,
+    pub(crate) recipient: usize,
+    /// Its place among its sender's messages.
+    pub(crate) order: usize,
+    pub(crate) priority: Priority,
+    /// It loses its meaning after a second.
+    pub(crate) expires: bool,
+    pub(crate) envelope: Vec<u8>,
+}
+
+/// A signed batch of messages that follow each other.
+#[derive(Debug)]
+struct PoolBatch {
+    window: Window,
+    /// The body of its SignedBatch frame; the first eight bytes are the submit sequence.
+    body: Vec<u8>,
+}
+
+/// Messages of one sender that follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Window {
+    pub(crate) sender: usize,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+impl Window {
+    /// The messages, in order.
+    pub(crate) fn messages(self) -> impl DoubleEndedIterator<Item = MessageNumber> + ExactSizeIterator {
+        let first = self.sender * MESSAGES_PER_AGENT + self.first;
+        first..first + self.count
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pool {
+    /// Seals and signs everything: about a quarter of a second.
+    ///
+    /// # Panics
+    /// Never: names and sizes are fixed.
+    #[must_use]
+    pub fn new() -> Self {
+        let numbers = 0..u8::try_from(AGENTS).expect("a handful of agents");
+        let agents: Vec<_> = numbers.map(|number| SimAgent::new(&format!("acme/agent-{number}"), number + 1)).collect();
+        let mut messages = Vec::new();
+        for sender in 0..AGENTS {
+            for order in 0..MESSAGES_PER_AGENT {
+                messages.push(message(&agents, sender, order));
+            }
+        }
+        let mut pool = Self {
+            snapshot: snapshot(&agents),
+            logins: agents.iter().flat_map(|agent| (0..EXPORTERS).map(|n| agent.login(&exporter(n)))).collect(),
+            agents,
+            messages,
+            batches: Vec::new(),
+            batch_by_root: BTreeMap::new(),
+        };
+        for sender in 0..AGENTS {
+            for first in 0..MESSAGES_PER_AGENT {
+                for count in WINDOW_SIZES.into_iter().filter(|count| first + count <= MESSAGES_PER_AGENT) {
+                    pool.sign(Window { sender, first, count });
+                }
+            }
+        }
+        pool
+    }
+
+    fn sign(&mut self, window: Window) {
+        let envelopes: Vec<_> = window.messages().map(|number| self.messages[number].envelope.clone()).collect();
+        let batch = self.agents[window.sender].sign(&envelopes, START_MS);
+        self.batch_by_root.insert(batch.header.root, self.batches.len());
+        self.batches.push(PoolBatch { window, body: batch.body(0) });
+    }
+
+    /// Sizes of the windows that can start here.
+    pub(crate) fn window_sizes(first: usize, end: usize) -> impl DoubleEndedIterator<Item = usize> {
+        WINDOW_SIZES.into_iter().filter(move |size| first + size <= end)
+    }
+
+    /// The body of a SignedBatch frame.
+    pub(crate) fn batch_body(&self, window: Window, submit_sequence: u64) -> AlignedVec<16> {
+        let batch = self.batches.iter().find(|batch| batch.window == window);
+        let mut body = AlignedVec::new();
+        body.extend_from_slice(&batch.expect("windows of these sizes are signed").body);
+        body[..8].copy_from_slice(&submit_sequence.to_le_bytes());
+        body
+    }
+
+    /// One of the exporter values that logins are signed for, and the login.
+    pub(crate) fn login(&self, agent: usize, choice: u64) -> ([u8; 32], &Login) {
+        let number = u8::try_from(choice % u64::from(EXPORTERS)).expect("a remainder of a byte");
+        (exporter(number), &self.logins[agent * usize::from(EXPORTERS) + usize::from(number)])
+    }
+
+    /// Which message has this id.
+    pub(crate) fn message_of(&self, id: &[u8; 16]) -> Option<MessageNumber> {
+        let number = usize::from(u16::from_be_bytes([id[14], id[15]]));
+        (number < self.messages.len() && message_id(number).0 == *id).then_some(number)
+    }
+
+    /// Whether what was delivered is this message, and is proven by the batch header it came with.
+    pub(crate) fn proves(&self, number: MessageNumber, header: &[u8], span: &DeliveredSpan, envelope: &[u8]) -> bool {
+        let Ok(header) = BatchHeaderView::parse(header) else { return false };
+        let Some(&batch) = self.batch_by_root.get(header.root()) else { return false };
+        let batch = &self.batches[batch];
+        let leaf = leaf_hash(&span.salt, envelope);
+        let root = root_from_path(leaf, span.leaf_index, header.tree_size(), &span.path);
+        header.as_bytes() == &batch.body[8..8 + header.as_bytes().len()]
+            && root.as_ref().ok() == Some(header.root())
+            && self.messages[number].envelope == envelope
+    }
+}
+
+/// The id of a message: its number is in it, and a time that grows with its order.
+pub(crate) fn message_id(number: MessageNumber) -> MessageId {
+    let time_ms = START_MS + (number % MESSAGES_PER_AGENT) as u64;
+    let [high, low] = u16::try_from(number).expect("a pool holds a few hundred messages").to_be_bytes();
+    MessageId::from_parts(time_ms, [0, 0, 0, 0, 0, 0, 0, 0, high, low])
+}
+
+fn message(agents: &[SimAgent], sender: usize, order: usize) -> PoolMessage {
+    let number = sender * MESSAGES_PER_AGENT + order;
+    let dice = mix(number as u64 + 1);
+    let recipient = (sender + 1 + usize::from(dice.is_multiple_of(3))) % AGENTS;
+    let priority = match (dice >> 8) % 10 {
+        0 => Priority::Low,
+        1 => Priority::High,
+        2 => Priority::Critical,
+        _ => Priority::Normal,
+    };
+    let plaintext = vec![0x5a; 32 + order % 7 * 40];
+    let (from, to) = (&agents[sender], &agents[recipient]);
+    let key_id = to.record.record.key_id();
+    let id = message_id(number);
+    let mut header = EnvelopeHeader::sealed(from.id, to.id, key_id, id, START_MS, plaintext.len())
+        .expect("a simulated payload is small");
+    header.priority = priority as u8;
+    let expires = number % 11 == 10;
+    header.ttl_s = u32::from(expires);
+    let envelope = from.seal_under(to, &header, &plaintext);
+    PoolMessage { sender, recipient, order, priority, expires, envelope }
+}
+
+fn exporter(number: u8) -> [u8; 32] {
+    [0xc0 | number; 32]
+}
+
+/// An aligned copy: what the framing layer hands out.
+pub(crate) fn aligned(bytes: &[u8]) -> Bytes {
+    let mut copy = AlignedVec::<16>::with_capacity(bytes.len());
+    copy.extend_from_slice(bytes);
+    Bytes::from_owner(copy)
+}

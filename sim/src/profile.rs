@@ -1,0 +1,103 @@
+//! What a seed chooses once: sizes, speeds, and which faults its run has. Not every run has every fault: some bugs show
+//! only where others are absent.
+
+use creto_store::{DedupConfig, MailboxesConfig, WalConfig};
+
+use crate::disk::DiskHabits;
+use crate::fault::Fault;
+use crate::pool::{AGENTS, MESSAGES_PER_AGENT};
+use crate::random::Random;
+
+/// Messages that an agent sends beyond the oldest that is not acknowledged. The smallest deduplication window is larger.
+pub(crate) const AHEAD_MAX: usize = 32;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) shard_count: usize,
+    pub(crate) wal: WalConfig,
+    pub(crate) mailboxes: MailboxesConfig,
+    pub(crate) disk: DiskHabits,
+    /// How many messages each agent sends.
+    pub(crate) messages: [usize; AGENTS],
+    /// The usual delay of a frame.
+    pub(crate) network_us: u64,
+    /// The usual time between two faults that the run itself injects.
+    pub(crate) chaos_us: u64,
+    /// Which ones: those that happen between two steps.
+    pub(crate) chaos: Vec<Fault>,
+    pub(crate) failed_read_one_in: u64,
+    pub(crate) bit_rot_one_in: u64,
+    pub(crate) tampering_one_in: u64,
+    pub(crate) late_writes: bool,
+    /// Clients reach a shard before its log has started.
+    pub(crate) lets_in_early: bool,
+    /// Whether consumers acknowledge all that they have, or leave some out.
+    pub(crate) acknowledges_all: bool,
+}
+
+impl Profile {
+    pub(crate) fn draw(random: &mut Random, shard_count: Option<u16>) -> Self {
+        let shard_count = shard_count.map_or_else(|| random.between(1, 3), u64::from);
+        let frame_bytes_max = random.pick(&[20_usize, 24]) << 10;
+        let segment_bytes = random.pick(&[32_u64, 48, 64, 96, 128]) << 10;
+        let wal = WalConfig {
+            segment_bytes,
+            frame_bytes_max,
+            wal_bytes_max: random.pick(&[7, 9, 12, 20, 40]) * segment_bytes,
+            pending_records_max: random.pick(&[4, 16, 64]),
+            pending_bytes_max: random.pick(&[24_usize, 32, 64, 128]) << 10,
+            writes_in_flight_max: random.pick(&[1, 1, 2, 3, 4]),
+            recycled_segments_max: random.pick(&[0, 1, 2]),
+        };
+        let mut mailboxes = MailboxesConfig::default();
+        if random.one_in(4) {
+            mailboxes.mailbox_messages_max = random.between(4, 16);
+        }
+        if random.one_in(2) {
+            mailboxes.dedup = DedupConfig { sender_ids_max: 2 * AHEAD_MAX, ..DedupConfig::default() };
+        }
+        let disk = DiskHabits {
+            write_us: random.pick(&[50, 200, 1_000]),
+            sync_us: random.pick(&[100, 500, 3_000]),
+            slow_one_in: random.pick(&[0, 20, 100]),
+            failed_write_one_in: random.pick(&[0, 0, 40, 200]),
+            failed_sync_one_in: random.pick(&[0, 0, 40, 200]),
+            no_space_one_in: random.pick(&[0, 0, 5, 20]),
+        };
+        let kinds =
+            [Fault::Kill, Fault::PowerLoss, Fault::ConnectionDrop, Fault::Takeover, Fault::ClockJump, Fault::Drain];
+        let mut chaos: Vec<Fault> = kinds.into_iter().filter(|_| random.one_in(2)).collect();
+        if chaos.is_empty() {
+            chaos.push(Fault::PowerLoss);
+        }
+        Self {
+            shard_count: usize::try_from(shard_count).expect("a handful of shards"),
+            wal,
+            mailboxes,
+            disk,
+            messages: std::array::from_fn(|_| 8 + random.index(MESSAGES_PER_AGENT - 7)),
+            network_us: random.pick(&[100, 500, 3_000]),
+            chaos_us: random.pick(&[10_000, 30_000, 100_000]),
+            chaos,
+            failed_read_one_in: random.pick(&[0, 4]),
+            bit_rot_one_in: random.pick(&[0, 2]),
+            tampering_one_in: random.pick(&[0, 0, 40]),
+            late_writes: random.one_in(2),
+            lets_in_early: random.one_in(2),
+            acknowledges_all: random.one_in(2),
+        }
+    }
+
+    /// The faults are over.
+    pub(crate) fn heal(&mut self) {
+        self.disk.slow_one_in = 0;
+        self.disk.failed_write_one_in = 0;
+        self.disk.failed_sync_one_in = 0;
+        self.disk.no_space_one_in = 0;
+        self.chaos.clear();
+        self.failed_read_one_in = 0;
+        self.bit_rot_one_in = 0;
+        self.tampering_one_in = 0;
+        self.acknowledges_all = true;
+    }
+}

@@ -1,0 +1,323 @@
+//! One run: a node of shards, its disks, its agents and the network between them, step by step in virtual time.
+
+use std::collections::VecDeque;
+
+use creto_shard::Event;
+use creto_store::MailboxId;
+
+use crate::clock::Clock;
+use crate::disk::{Chance, Crash, Disk, DiskEvent, OpNumber};
+use crate::fault::{FaultCounts, PlantedBug};
+use crate::model::{Checked, Model, Rule, Violation, broken};
+use crate::network::{Link, LinkNumber};
+use crate::node::Node;
+use crate::pool::{AGENTS, Pool};
+use crate::profile::Profile;
+use crate::random::{Random, mix};
+use crate::workload::Agent;
+
+/// Steps after the faults have ended within which everything must come to rest.
+const HEALING_STEPS_MAX: u64 = 40_000;
+/// Steps after which an operator does what the log says of itself when it is full.
+const PATIENCE_STEPS: u64 = 5_000;
+/// Lines of a trace that are kept.
+const TRACE_LINES: usize = 120;
+
+/// What is due at some time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// A shard ends its turn.
+    Turn { life: u32, shard: usize },
+    /// 100 ms have passed for a shard.
+    Tick { life: u32, shard: usize },
+    /// The oldest message of a ring arrives.
+    Ring { life: u32, from: usize, to: usize },
+    /// A disk goes on with an action.
+    Disk { life: u32, shard: usize, op: OpNumber },
+    /// The machine starts the node.
+    Boot { life: u32 },
+    /// An operator stops a node that does not work.
+    Operator { life: u32 },
+    /// A handshake is complete on the node's side.
+    NodeConnect { link: LinkNumber },
+    /// The oldest frame of a stream arrives at the node.
+    NodeFrame { link: LinkNumber, stream: usize },
+    /// The node notices that a connection is gone.
+    NodeGone { link: LinkNumber },
+    /// The oldest frame of a stream arrives at the agent.
+    ClientFrame { link: LinkNumber, stream: usize },
+    /// The agent notices that a connection is gone.
+    ClientGone { link: LinkNumber },
+    /// An agent does something.
+    Agent { agent: usize },
+    /// A shard is told to drain.
+    Drain { life: u32, shard: usize },
+    /// A fault is injected.
+    Chaos,
+}
+
+impl Step {
+    /// A number that tells it from others: the digest of a run is made of these.
+    fn code(self) -> u64 {
+        let (kind, a, b) = match self {
+            Self::Turn { life, shard } => (1, u64::from(life), shard),
+            Self::Tick { life, shard } => (2, u64::from(life), shard),
+            Self::Ring { from, to, .. } => (3, from as u64, to),
+            Self::Disk { shard, op, .. } => (4, op, shard),
+            Self::Boot { life } => (5, u64::from(life), 0),
+            Self::Operator { life } => (6, u64::from(life), 0),
+            Self::NodeConnect { link } => (7, 0, link),
+            Self::NodeFrame { link, stream } => (8, stream as u64, link),
+            Self::NodeGone { link } => (9, 0, link),
+            Self::ClientFrame { link, stream } => (10, stream as u64, link),
+            Self::ClientGone { link } => (11, 0, link),
+            Self::Agent { agent } => (12, 0, agent),
+            Self::Drain { life, shard } => (13, u64::from(life), shard),
+            Self::Chaos => (14, 0, 0),
+        };
+        kind << 56 | a << 28 | b as u64
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct World<'p> {
+    pub(crate) pool: &'p Pool,
+    pub(crate) planted: Option<PlantedBug>,
+    pub(crate) profile: Profile,
+    pub(crate) random: Random,
+    pub(crate) clock: Clock<Step>,
+    pub(crate) faults: FaultCounts,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) node: Node,
+    pub(crate) links: Vec<Link>,
+    pub(crate) agents: [Agent; AGENTS],
+    pub(crate) model: Model,
+    pub(crate) is_healing: bool,
+    /// Everything rests, and the node is told to stop.
+    pub(crate) is_finishing: bool,
+    digest: u64,
+    trace: Option<VecDeque<String>>,
+}
+
+impl<'p> World<'p> {
+    pub(crate) fn new(
+        pool: &'p Pool,
+        seed: u64,
+        shard_count: Option<u16>,
+        planted: Option<PlantedBug>,
+        is_traced: bool,
+    ) -> Self {
+        let mut random = Random::new(seed);
+        let profile = Profile::draw(&mut random, shard_count);
+        Self {
+            pool,
+            planted,
+            clock: Clock::new(),
+            faults: FaultCounts::default(),
+            disks: vec![Disk::default(); profile.shard_count],
+            node: Node::off(profile.shard_count),
+            links: Vec::new(),
+            agents: std::array::from_fn(Agent::new),
+            model: Model::new(profile.shard_count),
+            is_healing: false,
+            is_finishing: false,
+            digest: seed,
+            trace: is_traced.then(VecDeque::new),
+            profile,
+            random,
+        }
+    }
+
+    /// Runs `steps` steps with faults, then lets everything come to rest.
+    pub(crate) fn run(&mut self, steps: u64) -> Checked {
+        self.note(|| "the run begins".to_owned());
+        self.clock.after(0, Step::Boot { life: 0 });
+        for agent in 0..AGENTS {
+            let delay_us = self.random.between(0, 5_000);
+            self.clock.after(delay_us, Step::Agent { agent });
+        }
+        self.chaos_later();
+        for _ in 0..steps {
+            self.next()?;
+        }
+        self.note(|| "the faults end".to_owned());
+        self.is_healing = true;
+        self.profile.heal();
+        for step in 0..HEALING_STEPS_MAX {
+            self.next()?;
+            if step % 64 == 0 && self.is_at_rest() {
+                return self.finish();
+            }
+            if step == PATIENCE_STEPS && self.node.is_up {
+                self.note(|| "the operator raises wal_bytes_max".to_owned());
+                self.model.tally.raised_limits += 1;
+                self.profile.wal.wal_bytes_max *= 4;
+                self.crash(Crash::Kill);
+            }
+        }
+        broken(Rule::ComesToRest, self.unrest())
+    }
+
+    fn next(&mut self) -> Checked {
+        let step = self.clock.next().expect("agents always have something due");
+        self.model.tally.steps += 1;
+        self.digest = mix(self.digest ^ step.code()).wrapping_add(self.clock.now_us());
+        self.model.latest_unix_ms = self.model.latest_unix_ms.max(self.clock.now().unix_ms);
+        let is_current = |life: u32| life == self.node.life && self.node.is_up;
+        match step {
+            Step::Turn { life, shard } if is_current(life) => self.end_turn(shard),
+            Step::Tick { life, shard } if is_current(life) => self.tick(shard),
+            Step::Ring { life, from, to } if is_current(life) => self.ring_arrives(from, to),
+            Step::Disk { life, shard, op } if is_current(life) => self.disk_step(shard, op),
+            Step::Drain { life, shard } if is_current(life) => {
+                self.note(|| format!("shard {shard} drains"));
+                self.shard_event(shard, Event::Drain)
+            }
+            Step::Operator { life } if is_current(life) => self.operator_restarts(),
+            Step::Boot { life } if life == self.node.life && !self.node.is_up => self.boot(),
+            // Of an earlier start of the node.
+            Step::Turn { .. }
+            | Step::Tick { .. }
+            | Step::Ring { .. }
+            | Step::Disk { .. }
+            | Step::Drain { .. }
+            | Step::Operator { .. }
+            | Step::Boot { .. } => Ok(()),
+            Step::NodeConnect { link } => self.node_connects(link),
+            Step::NodeFrame { link, stream } => self.node_frame(link, stream),
+            Step::NodeGone { link } => self.node_gone(link),
+            Step::ClientFrame { link, stream } => self.client_frame(link, stream),
+            Step::ClientGone { link } => {
+                self.client_gone(link);
+                Ok(())
+            }
+            Step::Agent { agent } => self.agent_acts(agent),
+            Step::Chaos => self.chaos(),
+        }
+    }
+
+    fn disk_step(&mut self, shard: usize, op: OpNumber) -> Checked {
+        let events = self.with_disk(shard, |disk, habits, chance| disk.step(op, habits, chance));
+        for event in events {
+            match event {
+                DiskEvent::Later(delay_us) => {
+                    self.clock.after(delay_us, Step::Disk { life: self.node.life, shard, op });
+                }
+                DiskEvent::Durable(segment, offset, length) => {
+                    self.note(|| format!("disk {shard}: {length} bytes at {offset} of segment {segment} are durable"));
+                    let bytes = self.disks[shard].bytes(segment, offset, length);
+                    self.model.became_durable(self.pool, shard, offset, bytes)?;
+                }
+                DiskEvent::Completed(id, outcome) => {
+                    self.note(|| format!("disk {shard}: {id:?} completes: {outcome:?}"));
+                    self.shard_event(shard, Event::Disk { id, outcome })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lends a disk together with what decides in it.
+    pub(crate) fn with_disk<T>(
+        &mut self,
+        shard: usize,
+        act: impl FnOnce(&mut Disk, &crate::disk::DiskHabits, &mut Chance<'_>) -> T,
+    ) -> T {
+        let mut chance = Chance { random: &mut self.random, faults: &mut self.faults, planted: self.planted };
+        act(&mut self.disks[shard], &self.profile.disk, &mut chance)
+    }
+
+    /// A delay around the usual one: now and then a long one.
+    pub(crate) fn delay(&mut self, usual_us: u64) -> u64 {
+        let factor = if self.random.one_in(30) { 10 } else { 1 };
+        self.random.between(usual_us / 4, usual_us * 2) * factor
+    }
+
+    /// Everything is answered, delivered and settled, and the node has nothing left to do.
+    fn is_at_rest(&self) -> bool {
+        let node_rests = self.node.is_serving
+            && !self.node.is_draining
+            && self.node.shards.iter().all(|shard| {
+                let log = shard.log();
+                log.wal().fenced().is_none() && log.wal().is_idle() && log.mailboxes().messages() == 0
+            });
+        node_rests && self.agents.iter().all(Agent::has_all_acknowledged)
+    }
+
+    fn unrest(&self) -> String {
+        let agents: Vec<String> = self.agents.iter().map(|agent| agent.state(&self.links)).collect();
+        let shards: Vec<String> = self
+            .node
+            .shards
+            .iter()
+            .map(|shard| {
+                let (wal, mailboxes) = (shard.log().wal(), shard.log().mailboxes());
+                let (idle, fenced, space) = (wal.is_idle(), wal.fenced(), wal.space());
+                let agents = self.pool.agents.iter().map(|agent| MailboxId(agent.id.0));
+                let queues: Vec<_> =
+                    agents.map(|id| (mailboxes.queued_messages(id), mailboxes.handed_out_messages(id))).collect();
+                format!("queued and handed out by agent {queues:?}, log idle {idle}, fenced {fenced:?}, {space:?}")
+            })
+            .collect();
+        let (is_up, is_serving, is_draining) = (self.node.is_up, self.node.is_serving, self.node.is_draining);
+        format!(
+            "{HEALING_STEPS_MAX} steps after the faults ended: node up {is_up}, serving {is_serving}, draining \
+             {is_draining}; shards {shards:?}; agents {agents:?}"
+        )
+    }
+
+    /// Writes a line into the trace, if there is one.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let Some(trace) = &mut self.trace else { return };
+        if trace.len() == TRACE_LINES {
+            trace.pop_front();
+        }
+        trace.push_back(format!("{:>12} us  {}", self.clock.now_us(), line()));
+    }
+
+    /// The last lines of the trace.
+    pub(crate) fn into_trace(self) -> Vec<String> {
+        self.trace.map(Vec::from).unwrap_or_default()
+    }
+
+    /// The same for the same seed, different for every other run.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The end of a run at rest: an orderly shutdown, and a look at what is left.
+    fn finish(&mut self) -> Checked {
+        self.note(|| "everything rests".to_owned());
+        self.model.nothing_is_missing()?;
+        self.is_finishing = true;
+        for shard in 0..self.profile.shard_count {
+            self.shard_event(shard, Event::Drain)?;
+        }
+        self.node.is_draining = true;
+        // Acknowledgements of consumers and a confirmation of the log may still be on their way.
+        for _ in 0..HEALING_STEPS_MAX {
+            if !self.node.is_up {
+                break;
+            }
+            self.next()?;
+        }
+        if self.node.is_draining {
+            return broken(Rule::ComesToRest, "an idle node that was told to drain does not say that it has");
+        }
+        (0..self.profile.shard_count).try_for_each(|shard| self.audit(shard))
+    }
+}
+
+/// The last rule: what rests is empty. Asked of a node that has drained, before it stops.
+pub(crate) fn rests_empty(shard: usize, state: &creto_shard::Shard) -> Result<(), Violation> {
+    let mailboxes = state.log().mailboxes();
+    let left = [
+        ("queued messages", mailboxes.messages()),
+        ("resident bytes", mailboxes.resident_bytes()),
+        ("unanswered bytes", state.ingress_bytes() as u64),
+    ];
+    match left.iter().find(|(_, count)| *count != 0) {
+        None => Ok(()),
+        Some((what, count)) => broken(Rule::RestsEmpty, format!("shard {shard} rests with {count} {what}")),
+    }
+}
