@@ -52,3 +52,12 @@ fn architecture_names_what_exists() {
 fn the_protocol_page_lists_every_reject_code() {
     check(xtask::rejects::the_protocol_page_lists_every_reject_code);
 }
+#[test]
+fn links_lead_somewhere() {
+    check(documents::links_lead_somewhere);
+}
+
+#[test]
+fn every_figure_names_what_holds_it() {
+    check(xtask::figures::every_figure_names_what_holds_it);
+}

@@ -34,6 +34,8 @@ pub(crate) enum ShardReport {
     Drained,
     /// Its log stopped.
     Fenced(String),
+    /// Its loop ended, whether it was asked to or not.
+    Ended,
 }
 
 /// A log write on its way to the disk.
@@ -266,7 +268,10 @@ impl Machine for ShardMachine {
             IoEvent::RingRoom { to } => {
                 let outbox = &mut self.outboxes[usize::from(to)];
                 outbox.is_full = false;
-                self.todo.extend(outbox.items.drain(..).map(|item| IoAction::SendItem { to, item }));
+                // In front of what the last turn left over: all of that is younger.
+                for item in outbox.items.drain(..).rev() {
+                    self.todo.push_front(IoAction::SendItem { to, item });
+                }
             }
             IoEvent::DiskDone { id, result } => {
                 let id = self.disk.remove(&id).expect("the driver answers what it was asked, once");
@@ -315,3 +320,6 @@ fn disk_error(error: creto_io::DiskError) -> creto_store::DiskError {
         creto_io::DiskError::Io(text) => creto_store::DiskError::Io(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

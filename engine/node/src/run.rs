@@ -39,6 +39,9 @@ use crate::plan::{Plan, PlanError};
 /// How long a node that was asked to stop waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long a shard may take to make room for what it is told.
+const TELL: Duration = Duration::from_secs(5);
+
 /// Why a node does not start, or stopped.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -220,7 +223,13 @@ impl Node {
                 stats: StatsReader::default(),
             };
             let machine = ShardMachine::new(shard, shard_index, shard_count, report.clone());
-            threads.push(executor::spawn(executor, move || drive(driver, machine))?);
+            let report = report.clone();
+            threads.push(executor::spawn(executor, move || async move {
+                let ended = drive(driver, machine).await;
+                // Nobody listens any more when the node is being stopped.
+                let _ = report.send((shard_index, ShardReport::Ended));
+                ended
+            })?);
         }
         drop(report);
         let watchdog = Watchdog::start(watched, |_| {})
@@ -264,7 +273,8 @@ impl Node {
                 Ok((_, ShardReport::Started)) => started += 1,
                 Ok((_, ShardReport::Drained)) => {}
                 Ok((shard_index, ShardReport::Fenced(cause))) => return Err(NodeError::Fenced { shard_index, cause }),
-                Err(_) => return Err(self.first_shard_error()),
+                Ok((shard_index, ShardReport::Ended)) => return Err(self.shard_error(Some(shard_index))),
+                Err(_) => return Err(self.shard_error(None)),
             }
         }
         Ok(())
@@ -283,8 +293,10 @@ impl Node {
                         let error = NodeError::Fenced { shard_index, cause };
                         tracing::error!("{error}; restart the node when the disk is sound");
                     }
+                    // Its agents cannot be served by the others: their mailboxes are in its log.
+                    Ok((shard_index, ShardReport::Ended)) => return Err(self.shard_error(Some(shard_index))),
                     Ok((_, ShardReport::Started | ShardReport::Drained)) => {}
-                    Err(_) => return Err(self.first_shard_error()),
+                    Err(_) => return Err(self.shard_error(None)),
                 },
             }
         }
@@ -314,7 +326,7 @@ impl Node {
         let mut drained = vec![false; self.control.len()];
         while drained.contains(&false) {
             match self.reports.recv_deadline(until) {
-                Ok((shard_index, ShardReport::Drained | ShardReport::Fenced(_))) => {
+                Ok((shard_index, ShardReport::Drained | ShardReport::Fenced(_) | ShardReport::Ended)) => {
                     drained[usize::from(shard_index)] = true;
                 }
                 Ok((_, ShardReport::Started)) => {}
@@ -324,24 +336,32 @@ impl Node {
         true
     }
 
-    /// Called when every shard has hung up: one of them says why.
-    fn first_shard_error(&mut self) -> NodeError {
-        for thread in std::mem::take(&mut self.threads) {
-            match thread.join() {
+    /// Why a shard's loop ended although nobody asked it to.
+    fn shard_error(&mut self, shard_index: Option<u16>) -> NodeError {
+        let unexplained = || io::Error::other("it ended without a reason; see the log above, then restart the node");
+        let place = usize::from(shard_index.unwrap_or(0));
+        if place < self.threads.len() {
+            match self.threads.swap_remove(place).join() {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return error.into(),
                 Err(error) => return error.into(),
             }
         }
-        NodeError::System { what: "running the shards", error: io::Error::other("they ended without a reason") }
+        NodeError::System { what: "running a shard", error: unexplained() }
     }
 }
 
-/// Tells every shard. Each empties this ring once a turn, so a full one is full for a moment only.
+/// Tells every shard. Each empties this ring once a turn, so a full one is full for a moment only; one that stays full
+/// belongs to a shard that has stalled, which the watchdog reports, or ended, which ends the node.
 fn tell_all(ports: &[ControlPort<Parcel<NodeItem>>], item: impl Fn() -> NodeItem) {
-    for port in ports {
+    for (shard_index, port) in ports.iter().enumerate() {
+        let until = Instant::now() + TELL;
         let mut item = item();
         while let Err(back) = port.send_item(item) {
+            if Instant::now() > until {
+                tracing::error!(shard_index, "a shard does not take what it is told; restart the node");
+                break;
+            }
             item = back;
             std::thread::yield_now();
         }

@@ -177,7 +177,11 @@ impl Wal {
         // What is pending may need a frame of its own, and a segment's end that is too short for it is lost.
         let frame_bytes = self.config.frame_bytes_max as u64;
         let pending = self.pending_bytes as u64 + bytes as u64 + 2 * frame_bytes;
-        self.room_bytes() >= pending + self.reserved_bytes(class)
+        // `wal_bytes_max` bounds messages. Settling is how space comes back: if it could be refused, one message that waits
+        // long would hold a full log for ever. What it writes is bounded by what is stored; only the disk can refuse it.
+        let is_bounded_by_what_is_stored = matches!(class, AppendClass::Settle | AppendClass::Internal);
+        (is_bounded_by_what_is_stored && !self.short_of_space)
+            || self.room_bytes() >= pending + self.reserved_bytes(class)
     }
 
     /// One segment is kept for settling, and one more for what trimming itself has to write.
@@ -213,8 +217,8 @@ impl Wal {
             return None;
         }
         let recycle = self.recyclable.pop_front();
-        let fits = self.allocated_bytes() + self.config.segment_bytes <= self.config.wal_bytes_max;
-        if recycle.is_none() && (!fits || self.short_of_space) {
+        // Messages end two segments before `wal_bytes_max`; beyond it, only settling and trimming ask for more.
+        if recycle.is_none() && self.short_of_space {
             return None;
         }
         if let Some(recycle) = recycle {

@@ -222,3 +222,34 @@ fn the_floor_outlives_the_segments_and_the_restart() {
     }
     assert!(node.wal.durable_lsn() > Lsn(40));
 }
+
+#[test]
+fn a_log_that_one_message_holds_back_comes_back_when_that_message_is_settled() {
+    let mut disk = Disk::default();
+    let mut config = small_config(1);
+    config.wal_bytes_max = 6 * config.segment_bytes;
+    let mut node = Node::ready(&mut disk, config.clone());
+    let mut stored = Vec::new();
+    loop {
+        let submitted = node.commit(&mut disk, messages(1 + stored.len() as u64, 1, 600, NOW_MS));
+        if submitted.is_empty() {
+            break;
+        }
+        stored.extend(submitted);
+    }
+    // Everybody acknowledges, one message at a time, but the reader of the oldest one.
+    let mut settled = 0;
+    for message in &stored[1..] {
+        settled += usize::from(node.settle(message).is_some());
+        node.trim();
+        node.settle_down(&mut disk, &mut Random(1), NOW_MS);
+        node.take_durable();
+    }
+    println!("{} stored, {settled} settled, {:?}", stored.len(), node.wal.space());
+    // Now it does, and the log must come back: here, or after a restart.
+    let here = node.settle(&stored[0]).is_some();
+    node.crash(&mut disk, Crash::Kill, &mut Random(1));
+    let mut node = Node::ready(&mut disk, config);
+    let there = here || node.settle(&stored[0]).is_some();
+    assert!(there, "the one message that holds all space back can never be settled");
+}

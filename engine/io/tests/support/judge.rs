@@ -188,11 +188,18 @@ fn control(cpu: usize, stop: Arc<AtomicBool>) -> Control {
     Control { cpu, late_us }
 }
 
+/// The thread of this name, or of this name and a number that its executor adds. None for a subject without a thread.
 fn thread_of(name: &str) -> Option<PathBuf> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
-    let mut named =
-        tasks.filter(|task| std::fs::read_to_string(task.join("comm")).unwrap_or_default().trim_end() == name);
-    named.next()
+    if name.is_empty() {
+        return None;
+    }
+    let numbered = format!("{name}-");
+    let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
+    let found = tasks.find(|task| {
+        let comm = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        comm.trim_end() == name || comm.starts_with(&numbered)
+    });
+    Some(found.unwrap_or_else(|| panic!("there is no thread {name} to judge")))
 }
 
 /// `R`: runs or waits for a CPU. `S`: sleeps. `D`: held by the kernel. `?`: gone.
