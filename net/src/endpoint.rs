@@ -274,9 +274,11 @@ impl Endpoint {
 
     /// Lifts the frame limit of a connection whose peer has proved who it is.
     pub fn authenticated(&mut self, conn: ConnId) {
-        if let Some(connection) = self.connection(conn) {
-            connection.authenticated = true;
-        }
+        let window = VarInt::from_u32(self.limits.connection_window_bytes);
+        let Some(connection) = self.connection(conn) else { return };
+        connection.authenticated = true;
+        connection.quic.set_receive_window(window);
+        self.touch(conn.slot);
     }
 
     /// Stops reading from one stream, or from all of a connection (`None`). Frames already taken from the stream still

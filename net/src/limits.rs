@@ -11,6 +11,10 @@ const _: () = assert!(FRAME_BODY_BYTES_MAX as usize == creto_envelope::limits::F
 /// A login (3,416 bytes) fits; nothing big does.
 pub const FRAME_BODY_BYTES_MAX_BEFORE_LOGIN: u32 = 8 << 10;
 
+/// Receive window of a connection before [`crate::Endpoint::authenticated`] was called, in bytes. With the default of
+/// 4,096 connections, strangers can make a shard hold 256 MiB in all.
+pub const CONNECTION_WINDOW_BYTES_BEFORE_LOGIN: u32 = 64 << 10;
+
 /// Largest number of answers that the endpoint itself owes (Retry, refusal, version negotiation, reset) at one time.
 /// More are dropped: the peer's retransmission asks again.
 pub const RESPONSES_QUEUED_MAX: usize = 512;
@@ -41,6 +45,8 @@ pub struct NetLimits {
     pub stream_window_bytes: u32,
     /// Receive window of a connection in bytes, over all its streams.
     pub connection_window_bytes: u32,
+    /// The same before the peer has proved who it is: what a stranger can make the node hold. A login fits many times.
+    pub connection_window_bytes_before_login: u32,
     /// Bytes sent and not yet acknowledged that QUIC keeps per connection.
     pub send_window_bytes: u64,
     /// Bytes that wait in a connection's out-queue before QUIC takes them.
@@ -72,6 +78,7 @@ impl Default for NetLimits {
             streams_per_connection_max: 8,
             stream_window_bytes: 8 << 20,
             connection_window_bytes: 12 << 20,
+            connection_window_bytes_before_login: CONNECTION_WINDOW_BYTES_BEFORE_LOGIN,
             send_window_bytes: 8 << 20,
             out_queue_bytes_max: 4 << 20,
             frame_body_bytes_max: FRAME_BODY_BYTES_MAX,
@@ -107,3 +114,5 @@ impl NetLimits {
 }
 
 const _: () = assert!(FRAME_BODY_BYTES_MAX_BEFORE_LOGIN < FRAME_BODY_BYTES_MAX);
+// A login must arrive whole while the small window holds.
+const _: () = assert!(FRAME_BODY_BYTES_MAX_BEFORE_LOGIN < CONNECTION_WINDOW_BYTES_BEFORE_LOGIN);

@@ -20,7 +20,10 @@ const AGENT_KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Transport of the node's side.
 pub fn server_transport(limits: &NetLimits) -> TransportConfig {
     let mut transport = common(limits);
+    let window = limits.connection_window_bytes_before_login.min(limits.connection_window_bytes);
     transport
+        // `Endpoint::authenticated` opens it to its full size.
+        .receive_window(VarInt::from_u32(window))
         .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams_per_connection_max))
         .keep_alive_interval(limits.keep_alive_ms.map(|ms| Duration::from_millis(u64::from(ms))));
     transport

@@ -95,8 +95,12 @@ fn the_frame_limit_is_small_before_login_and_large_after() {
     };
     assert!(pair.run_until(SOON, too_large));
     let (stream, _) = open(&mut pair, client, conn);
-    pair.clients[client].write(stream, &frame(SignedBatch, &vec![3; 900_000]));
-    assert!(pair.run_until(SOON, |pair| pair.frames().iter().any(|(_, body)| body.len() == 900_000)));
+    let large = frame(SignedBatch, &vec![3; 900_000]);
+    let mut rest = &large[..];
+    assert!(pair.run_until(SOON, |pair| {
+        rest = pair.clients[client].write(stream, rest);
+        pair.frames().iter().any(|(_, body)| body.len() == 900_000)
+    }));
 }
 
 #[test]
@@ -268,4 +272,29 @@ fn nothing_can_be_sent_to_a_closed_connection_and_its_id_is_never_used_again() {
     let (_, next) = pair.establish();
     assert_eq!(next.slot(), conn.slot(), "the slot is free");
     assert_ne!(next, conn, "the id is not");
+}
+
+#[test]
+fn a_stranger_can_make_the_node_hold_little() {
+    let limits = NetLimits { read_quantum_bytes: 16 << 10, ..NetLimits::default() };
+    let mut pair = Pair::new(limits);
+    let (client, conn) = pair.establish();
+    let stream = pair.clients[client].open();
+    // The node does not read, so that everything it takes in stays.
+    pair.server.pause_reading(conn, None);
+    let bytes = vec![0; 1 << 20];
+    let mut rest = &bytes[..];
+    for _ in 0..40 {
+        rest = pair.clients[client].write(stream, rest);
+        pair.run_for(Duration::from_millis(20));
+    }
+    let on_the_wire = pair.clients[client].conn.stats().udp_tx.bytes;
+    assert!(on_the_wire < 150_000, "the window is 64 KiB, {on_the_wire} bytes went out");
+    // Whoever has logged in may send at full speed.
+    pair.server.authenticated(conn);
+    for _ in 0..40 {
+        rest = pair.clients[client].write(stream, rest);
+        pair.run_for(Duration::from_millis(20));
+    }
+    assert!(rest.is_empty(), "{} bytes did not fit the window", rest.len());
 }
