@@ -194,12 +194,20 @@ fn thread_of(name: &str) -> Option<PathBuf> {
         return None;
     }
     let numbered = format!("{name}-");
-    let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
-    let found = tasks.find(|task| {
-        let comm = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-        comm.trim_end() == name || comm.starts_with(&numbered)
-    });
-    Some(found.unwrap_or_else(|| panic!("there is no thread {name} to judge")))
+    let began = Instant::now();
+    // A thread names itself once it runs, and on a busy machine that takes a while.
+    while began.elapsed() < Duration::from_secs(10) {
+        let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
+        let found = tasks.find(|task| {
+            let comm = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+            comm.trim_end() == name || comm.starts_with(&numbered)
+        });
+        if found.is_some() {
+            return found;
+        }
+        std::thread::sleep(SAMPLE);
+    }
+    panic!("there is no thread {name} to judge");
 }
 
 /// `R`: runs or waits for a CPU. `S`: sleeps. `D`: held by the kernel. `?`: gone.
