@@ -17,8 +17,13 @@ fn main() -> io::Result<()> {
     let golden = Golden::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../envelope/golden")))?;
     let corpus = Corpus(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")));
     let mut count = 0;
-    for (target, name, seed) in
-        golden.seeds().into_iter().chain(log_seeds()).chain(datagram_seeds(&golden)).chain(shard_seeds())
+    for (target, name, seed) in golden
+        .seeds()
+        .into_iter()
+        .chain(log_seeds())
+        .chain(datagram_seeds(&golden))
+        .chain(shard_seeds())
+        .chain(config_seeds())
     {
         corpus.write(target, &name, &seed)?;
         count += 1;
@@ -208,4 +213,14 @@ fn shard_seeds() -> Vec<Seed> {
         [&logged_in[..], &[3, 0, 2, 0, 0, 1, 2, 1, 6, 2, 1, 7, 2, 9, 255, 12, 8, 1, 1, 8, 2, 1, 12, 2]].concat();
     seeds.push(("shard", "takeover".into(), takeover));
     seeds
+}
+
+/// Files of the target `config`: an environment variable up to the first line feed, then TOML.
+fn config_seeds() -> Vec<Seed> {
+    let files = [
+        "\n[node]\nlisten = \"127.0.0.1:7443\"\ndata_dir = \"data\"\n[topology]\nshards = 2\n",
+        "CRETO__WAL__SEGMENT_BYTES=64MiB\nwal.segment_bytes = \"128 MiB\"\nmailbox.messages_max = 1000\n",
+        "CRETO__LOG__LEVEL=debug\n[net]\nidle_timeout = \"30s\"\n[control]\nsocket = \"c.sock\"\n[typo]\nx = 1\n",
+    ];
+    (0..).zip(files).map(|(index, file): (u8, _)| ("config", format!("file-{index}"), file.into())).collect()
 }
