@@ -24,7 +24,7 @@ use crate::stage::Refusals;
 use crate::stage::deliver::Subscriptions;
 use crate::stage::log::Log;
 use crate::stage::receive::SubmitFrame;
-use crate::stage::verify::Verifier;
+use crate::stage::verify::{Verifier, valid_key_record};
 
 /// One shard.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Shard {
             Event::StreamClosed { .. } => {}
             Event::Disconnected { connection } => self.forget(connection, actions),
             Event::FromShard { from: _, message } => self.take_message(message, actions),
-            Event::Snapshot(snapshot) => self.replace_snapshot(snapshot, actions),
+            Event::Snapshot(snapshot) => self.replace_snapshot(now, snapshot, actions),
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
             Event::Tick => {
                 self.log.tick(now);
@@ -343,21 +343,16 @@ impl Shard {
     }
 
     /// Takes the new agents and policy; whoever may not act any more is disconnected.
-    fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
+    fn replace_snapshot(&mut self, now: Now, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
         self.snapshot = snapshot;
         let refused: Vec<_> = self
             .connections
             .iter()
             .filter_map(|(&connection, state)| {
                 let login = state.login?;
-                let principal = self.snapshot.principal(&login.agent);
-                let code = match principal.map(creto_policy::Principal::state) {
-                    Some(creto_envelope::AgentState::Active) => return None,
-                    Some(creto_envelope::AgentState::Suspended) => RejectCode::AgentSuspended,
-                    Some(creto_envelope::AgentState::Revoked) => RejectCode::AgentRevoked,
-                    None => RejectCode::UnknownSender,
-                };
-                Some((connection, code))
+                let version = login.key_record_version;
+                let refused = valid_key_record(&self.snapshot, &login.agent, version, now.unix_ms).err()?;
+                Some((connection, refused))
             })
             .collect();
         for (connection, code) in refused {

@@ -538,3 +538,16 @@ fn reading_stops_when_too_much_is_unanswered_and_goes_on_after() {
     node.run();
     assert!(node.reading);
 }
+
+#[test]
+fn who_may_not_act_any_more_is_disconnected_at_once() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let client = node.connect_as(0, &world.planner);
+    let stays = node.connect_as(0, &world.executor);
+    // Control publishes anew, and the planner is gone.
+    let snapshot = creto_sim::agents::snapshot([&world.executor]);
+    node.event(0, creto_shard::Event::Snapshot(snapshot));
+    assert_eq!(node.closed, [(client.connection, RejectCode::UnknownSender)]);
+    assert!(node.acks(&stays).1.is_empty());
+}
