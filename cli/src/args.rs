@@ -62,6 +62,11 @@ pub(crate) enum Verb {
     Recv(RecvArgs),
     /// Load a node in an open loop, and verify afterwards what it acknowledged.
     Bench(BenchArgs),
+    /// See it work: a node, agents, a kill in the middle, and everything counted. Needs nothing set up.
+    Demo(DemoArgs),
+    /// Kill a node under load over and over, and count.
+    #[command(hide = true)]
+    KillCycles(KillCyclesArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Check or show the configuration.
@@ -95,6 +100,53 @@ pub(crate) struct InitArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Print one JSON object per line: when it is ready, and when it has ended.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Die with the process that started it, however that ends.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many messages [default: 20000, or as many as the input has lines].
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    pub(crate) messages: Option<u64>,
+    /// Send the lines of this file as payloads, from the first again after the last.
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    pub(crate) input: Option<PathBuf>,
+    /// Bytes of each payload.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub(crate) size: u32,
+    /// Shards of the node.
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: u16,
+    /// Keep the folder: the node's log and data, the agents' keys.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillCyclesArgs {
+    /// How many times.
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) cycles: u64,
+    /// Decides the moments of the kills [default: another one each time; it is printed].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Bytes of each payload.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub(crate) size: u32,
+    /// Shards of the node.
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: u16,
+    /// Keep the folder: the node's log and data, both ledgers.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }

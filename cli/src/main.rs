@@ -46,6 +46,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Send(args) => verb::send::run(&cli.global, args),
         Verb::Recv(args) => verb::recv::run(&cli.global, args),
         Verb::Bench(args) => verb::bench::run(&cli.global, args),
+        Verb::Demo(args) => verb::demo::run(args),
+        Verb::KillCycles(args) => verb::demo::cycles::run(args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),

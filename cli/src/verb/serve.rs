@@ -8,6 +8,7 @@ use creto_node::config::{Config, LogFormat};
 use creto_node::data_dir::DataDirError;
 use creto_node::{Node, NodeError, Summary};
 use crossbeam::channel::{self, Receiver};
+use rustix::process::Signal;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -18,6 +19,10 @@ use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, grouped, stdout};
 
 pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
+    if args.with_parent {
+        // Nobody else would end it: whoever asks for this made the node for the time of its own life.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
+    }
     let config = global.load_config()?;
     start_log(&config);
     // Before the node: a signal that comes while it starts must end it in order, too.

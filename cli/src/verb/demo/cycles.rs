@@ -1,0 +1,264 @@
+//! `creto kill-cycles` (`scripts/kill-cycles.sh`): a node under load is killed with SIGKILL and started again, over and
+//! over. At the end every acknowledged message was delivered to the application, once, as it was sent.
+//!
+//! What was acknowledged stands in a ledger that is synced before it counts, what was delivered in another; the verdict
+//! comes from those files, and from the book that the agents write.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use creto_agent::Delivery;
+use creto_loadgen::ledger::{Durability, LedgerPaths, LedgerWriter};
+use creto_loadgen::{VerifyOptions, VerifyReport, verify};
+use serde_json::{Value, json};
+
+use super::book::{Book, Counts, Received, percentile};
+use super::cast::Cast;
+use super::node::NodeHost;
+use super::payload::{Payloads, split_mix};
+use super::stage::Stage;
+use super::traffic::{Hidden, Troupe, finish};
+use super::{on_a_node, probe, settle};
+use crate::args::KillCyclesArgs;
+use crate::exit::{Exit, Failure};
+use crate::terminal::{BAD, DIM, GOOD, STRONG, grouped, print_json, stdout};
+
+/// Of so many kills one comes while the node is still starting.
+const EARLY_ONE_IN: u64 = 4;
+/// Latest moment of a kill while it starts.
+const EARLY_WITHIN_US: u64 = 150_000;
+/// Latest moment of any other kill, after the first acknowledgement of its life.
+const LATE_WITHIN_US: u64 = 500_000;
+
+pub(crate) fn run(args: &KillCyclesArgs) -> Result<Exit, Failure> {
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => u64::from_le_bytes(probe::random()?),
+    };
+    on_a_node("creto-kill-cycles-", args.shards, args.keep, async |host, _| {
+        let stage = Stage::open(args.cycles, "cycles");
+        stage.tell(&format!("{} cycles, seed {seed}", grouped(args.cycles)));
+        let report = cycle(host, args, seed, &stage).await?;
+        stage.close();
+        let problems = report.problems();
+        if args.json {
+            print_json(&report.to_json(&problems))?;
+        } else {
+            report.print(&problems)?;
+        }
+        Ok(if problems.is_empty() { Exit::Ok } else { Exit::Found })
+    })
+}
+
+/// What was counted.
+struct Report {
+    seed: u64,
+    cycles: u64,
+    /// Processes that SIGKILL ended; as many as were asked for, or it is a problem.
+    kills: u64,
+    /// Of those, nodes that were not serving yet.
+    early: u64,
+    counts: Counts,
+    files: VerifyReport,
+    hidden: Hidden,
+    failures: Vec<(String, u64)>,
+    left_in_mailboxes: u64,
+    stalls: Option<u64>,
+    /// From the start of the process to its word that it serves, ascending.
+    started_us: Vec<u64>,
+    /// From the kill to the next acknowledgement, ascending.
+    recovered_us: Vec<u64>,
+    took: Duration,
+}
+
+async fn cycle(host: &mut NodeHost, args: &KillCyclesArgs, seed: u64, stage: &Stage) -> Result<Report, Failure> {
+    let ledger = host.folder().join("ledger");
+    let paths = LedgerPaths::of(&ledger);
+    let failed = |error| Failure::of(Exit::System, &error);
+    let acknowledged =
+        LedgerWriter::start(&paths.acknowledged, Durability::Synced, false, |_, ()| {}).map_err(failed)?;
+    let book = Arc::new(Book::new());
+    let counting = Arc::clone(&book);
+    let count = move |_, (delivery, received): (Delivery, Received)| finish(&counting, &delivery, received);
+    let delivered = LedgerWriter::start(&paths.delivered, Durability::Written, false, count).map_err(failed)?;
+
+    host.start().await?;
+    let began = Instant::now();
+    let cast = Arc::new(Cast::register(host).await?);
+    let payloads = Arc::new(Payloads::Made { seed, payload_bytes: args.size as usize });
+    let ledgers = Some((acknowledged.records(), delivered.records()));
+    let troupe = Troupe::connect(host, &cast, payloads, Arc::clone(&book), ledgers).await?;
+    let load = troupe.burst(0..u64::MAX);
+
+    let mut random = seed;
+    let (mut kills, mut early) = (0, 0);
+    let (mut started_us, mut recovered_us) = (Vec::new(), Vec::new());
+    let mut killed_at: Option<Instant> = None;
+    for index in 0..args.cycles {
+        stage.now("kill");
+        stage.at(index);
+        let before = book.progress().acknowledged;
+        if !book.reach(|progress| progress.acknowledged > before).await {
+            // Nothing is acknowledged any more: the report will tell what is missing.
+            break;
+        }
+        recovered_us.extend(killed_at.map(|killed_at| micros(killed_at.elapsed())));
+        tokio::time::sleep(Duration::from_micros(split_mix(&mut random) % LATE_WITHIN_US)).await;
+        let mut killed = Instant::now();
+        kills += u64::from(host.kill().await);
+        if split_mix(&mut random).is_multiple_of(EARLY_ONE_IN) {
+            host.spawn()?;
+            tokio::time::sleep(Duration::from_micros(split_mix(&mut random) % EARLY_WITHIN_US)).await;
+            killed = Instant::now();
+            early += u64::from(host.kill().await);
+        }
+        started_us.push(micros(host.start().await?.took));
+        killed_at = Some(killed);
+    }
+    stage.at(args.cycles);
+
+    stage.now("drain");
+    troupe.rest();
+    book.reach(|progress| progress.answered == progress.sent && progress.delivered >= progress.acknowledged).await;
+    drop(load);
+    let hidden = troupe.close().await;
+    let took = began.elapsed();
+    acknowledged.finish().await.map_err(failed)?;
+    delivered.finish().await.map_err(failed)?;
+    let left_in_mailboxes = settle(host, &cast).await?;
+    let stopped = host.stop().await;
+    let files = verify(VerifyOptions::new(ledger)).await.map_err(|error| Failure::of(Exit::System, &error))?;
+    started_us.sort_unstable();
+    recovered_us.sort_unstable();
+    let pages = book.pages();
+    Ok(Report {
+        seed,
+        cycles: args.cycles,
+        kills,
+        early,
+        counts: pages.count(),
+        files,
+        hidden,
+        failures: pages.failures.clone().into_iter().collect(),
+        left_in_mailboxes,
+        stalls: stopped.filter(|stopped| stopped.drained).map(|stopped| stopped.stalls),
+        started_us,
+        recovered_us,
+        took,
+    })
+}
+
+impl Report {
+    fn problems(&self) -> Vec<String> {
+        let Self { counts, files, .. } = self;
+        let mut problems = Vec::new();
+        let mut none = |count: u64, what: &str| {
+            if count > 0 {
+                problems.push(format!("{} {what}", grouped(count)));
+            }
+        };
+        none(self.cycles.saturating_sub(self.kills), "kills did not take place");
+        none(files.lost, "messages of the ledger of acknowledgements were not delivered");
+        none(files.delivered_twice, "messages stand twice in the ledger of deliveries");
+        none(files.altered, "messages were delivered with other content");
+        none(counts.lost, "acknowledged messages were not delivered");
+        none(counts.delivered_twice, "messages reached an application twice");
+        none(counts.delivered - counts.verified, "messages were delivered with other content, sender or mailbox");
+        none(counts.out_of_order, "messages overtook earlier ones of their sender");
+        none(counts.unknown, "messages were delivered that nobody sent");
+        none(counts.sent - counts.acknowledged, "messages were never acknowledged");
+        none(self.hidden.rejected, "deliveries did not verify at their receiver");
+        none(self.left_in_mailboxes, "messages are still in mailboxes after all were acknowledged");
+        none(counts.acknowledged.abs_diff(files.acknowledged), "acknowledgements are missing in the ledger");
+        for (text, count) in &self.failures {
+            none(*count, &format!("times: {text}"));
+        }
+        if !files.holds() && problems.is_empty() {
+            problems.push("the ledger holds no message, so nothing was proven".to_owned());
+        }
+        if self.stalls.is_none() {
+            problems.push("the last node did not stop in order when it was asked to".to_owned());
+        }
+        problems
+    }
+
+    fn to_json(&self, problems: &[String]) -> Value {
+        let Self { counts, files, hidden, .. } = self;
+        json!({
+            "seed": self.seed,
+            "cycles": self.kills,
+            "kills_while_starting": self.early,
+            "acknowledged": files.acknowledged,
+            "delivered": files.delivered,
+            "lost": files.lost,
+            "delivered_twice": files.delivered_twice,
+            "altered": files.altered,
+            "sent": counts.sent,
+            "verified": counts.verified,
+            "out_of_order": counts.out_of_order,
+            "duplicates_hidden_by_node": hidden.by_node,
+            "duplicates_hidden_by_agents": hidden.by_agents,
+            "reconnects": hidden.reconnects,
+            "start_p50_us": percentile(&self.started_us, 500),
+            "start_max_us": self.started_us.last(),
+            "recovery_p50_us": percentile(&self.recovered_us, 500),
+            "recovery_max_us": self.recovered_us.last(),
+            "stalls": self.stalls,
+            "seconds": self.took.as_secs(),
+            "problems": problems,
+        })
+    }
+
+    fn print(&self, problems: &[String]) -> std::io::Result<()> {
+        let Self { counts, files, hidden, .. } = self;
+        let mut out = stdout();
+        let ms = |us: Option<&u64>| us.map_or_else(|| "-".to_owned(), |us| format!("{} ms", grouped(us / 1_000)));
+        let both = |values: &[u64]| (ms(percentile(values, 500).as_ref()), ms(values.last()));
+        let ((started, started_max), (recovered, recovered_max)) = (both(&self.started_us), both(&self.recovered_us));
+        let per_s = u128::from(counts.acknowledged) * 1_000 / self.took.as_millis().max(1);
+        let early = grouped(self.early);
+        let rows: [(&str, String, String); 9] = [
+            (
+                "cycles",
+                grouped(self.kills),
+                format!("SIGKILL under load; {early} more while starting; seed {}", self.seed),
+            ),
+            (
+                "acknowledged",
+                grouped(files.acknowledged),
+                format!("in the ledger, synced; {per_s} a second, outages included"),
+            ),
+            (
+                "delivered",
+                grouped(files.delivered),
+                format!("{} verified against what was sent", grouped(counts.verified)),
+            ),
+            ("lost", grouped(files.lost), "acknowledged and not delivered".to_owned()),
+            ("twice", grouped(files.delivered_twice), "delivered to the application more than once".to_owned()),
+            ("hidden by node", grouped(hidden.by_node), "sent again, and durable already".to_owned()),
+            (
+                "hidden by agents",
+                grouped(hidden.by_agents),
+                "pushed again, and held or acknowledged already".to_owned(),
+            ),
+            ("node start p50", started, format!("max {started_max}; from its process to its word that it serves")),
+            ("recovery p50", recovered, format!("max {recovered_max}; from the kill to the next acknowledgement")),
+        ];
+        for (label, value, remark) in rows {
+            writeln!(out, "{label:<18}{STRONG}{value:>10}{STRONG:#}   {DIM}{remark}{DIM:#}")?;
+        }
+        writeln!(out)?;
+        if problems.is_empty() {
+            return writeln!(
+                out,
+                "{GOOD}all is well{GOOD:#}  every acknowledged message arrived once, in order, as it was sent"
+            );
+        }
+        problems.iter().try_for_each(|problem| writeln!(out, "{BAD}failed{BAD:#}  {problem}"))
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

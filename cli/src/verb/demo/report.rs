@@ -1,0 +1,251 @@
+//! What the demo found: a table for people, one object for machines, and the verdict.
+
+use std::io::Write;
+use std::time::Duration;
+
+use creto_agent::RejectCode;
+use serde_json::{Value, json};
+
+use super::book::{Counts, percentile};
+use super::probe::Verdict;
+use super::traffic::Hidden;
+use crate::terminal::{BAD, DIM, GOOD, LITERAL, STRONG, grouped, wrap};
+
+/// Columns of the table's labels and values; what is left of 80 is for the remark.
+const LABEL_CHARS: usize = 18;
+const VALUE_CHARS: usize = 10;
+const REMARK_CHARS: usize = 80 - LABEL_CHARS - VALUE_CHARS - 3;
+
+/// Everything that was counted.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    pub(super) counts: Counts,
+    pub(super) hidden: Hidden,
+    /// Answers other than receipts, by their text.
+    pub(super) failures: Vec<(String, u64)>,
+    pub(super) sender_count: usize,
+    pub(super) receiver_count: usize,
+    pub(super) shard_count: u16,
+    pub(super) payload_bytes: (usize, usize),
+    pub(super) input: Option<String>,
+    pub(super) tampered: Verdict,
+    pub(super) untampered: Verdict,
+    pub(super) denied: Verdict,
+    /// Processes that SIGKILL ended.
+    pub(super) kills: u64,
+    pub(super) acknowledged_at_kill: u64,
+    pub(super) restart: Duration,
+    pub(super) steady_per_second: u64,
+    pub(super) burst: Duration,
+    pub(super) burst_messages: u64,
+    pub(super) node_cpu: Duration,
+    /// Messages that the node still holds after everything was acknowledged.
+    pub(super) left_in_mailboxes: u64,
+    /// The last process ended in order, with everything answered.
+    pub(super) node_stopped: bool,
+    pub(super) on_disk: bool,
+}
+
+impl Report {
+    /// What is not as it must be; empty when all is well.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let counts = &self.counts;
+        let mut problems = Vec::new();
+        let mut check = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
+        let many = |count: u64, what: &str| format!("{} {what}", grouped(count));
+        check(counts.lost == 0, many(counts.lost, "acknowledged messages were not delivered"));
+        check(counts.delivered_twice == 0, many(counts.delivered_twice, "messages reached an application twice"));
+        check(counts.unknown == 0, many(counts.unknown, "messages were delivered that nobody sent"));
+        let altered = counts.delivered - counts.verified;
+        check(altered == 0, many(altered, "messages were delivered with other content, sender or mailbox"));
+        check(counts.out_of_order == 0, many(counts.out_of_order, "messages overtook earlier ones of their sender"));
+        let unanswered = counts.sent - counts.acknowledged;
+        check(unanswered == 0, many(unanswered, "messages were never acknowledged"));
+        for (text, count) in &self.failures {
+            check(false, format!("{} times: {text}", grouped(*count)));
+        }
+        check(self.hidden.rejected == 0, many(self.hidden.rejected, "deliveries did not verify at their receiver"));
+        check(self.tampered.is(RejectCode::BatchRoot), format!("the tampered batch: {}", self.tampered.text()));
+        check(self.untampered == Verdict::Accepted, format!("the same batch untouched: {}", self.untampered.text()));
+        check(self.denied.is(RejectCode::PolicyDenied), format!("the forbidden send: {}", self.denied.text()));
+        check(self.kills > 0, "no node was killed, so nothing was proven".to_owned());
+        let left = self.left_in_mailboxes;
+        check(left == 0, many(left, "messages are still in mailboxes after all were acknowledged"));
+        check(self.node_stopped, "the node did not stop in order when it was asked to".to_owned());
+        problems
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let counts = &self.counts;
+        let latency = |per_mille| percentile(&counts.latencies_us, per_mille);
+        json!({
+            "sent": counts.sent,
+            "acknowledged": counts.acknowledged,
+            "delivered": counts.delivered,
+            "verified": counts.verified,
+            "lost": counts.lost,
+            "duplicates": self.hidden.by_node + self.hidden.by_agents,
+            "duplicates_hidden_by_node": self.hidden.by_node,
+            "duplicates_hidden_by_agents": self.hidden.by_agents,
+            "delivered_twice": counts.delivered_twice,
+            "out_of_order": counts.out_of_order,
+            "rejected_tampered": u64::from(matches!(self.tampered, Verdict::Refused(_))),
+            "rejected_tampered_reason": self.tampered.text(),
+            "rejected_denied": u64::from(matches!(self.denied, Verdict::Refused(_))),
+            "rejected_denied_reason": self.denied.text(),
+            "node_restarts": self.kills,
+            "node_restart_ms": millis(self.restart),
+            "longest_delivery_pause_ms": millis(counts.longest_pause),
+            "reconnects": self.hidden.reconnects,
+            "latency_messages": counts.latencies_us.len(),
+            "latency_rate_per_s": self.steady_per_second,
+            "p50_us": latency(500),
+            "p99_us": latency(990),
+            "p999_us": latency(999),
+            "node_cpu_us_per_message": self.cpu_us(),
+            "burst_messages": self.burst_messages,
+            "burst_messages_per_s": self.per_second(),
+            "payload_bytes_min": self.payload_bytes.0,
+            "payload_bytes_max": self.payload_bytes.1,
+            "shards": self.shard_count,
+            "on_disk": self.on_disk,
+            "problems": self.problems(),
+        })
+    }
+
+    /// User and system time of the node's processes for each message delivered, in microseconds to a tenth.
+    fn cpu_us(&self) -> Option<f64> {
+        let delivered = u32::try_from(self.counts.delivered).ok().filter(|count| *count > 0)?;
+        Some((self.node_cpu.as_secs_f64() * 1e7 / f64::from(delivered)).round() / 10.0)
+    }
+
+    fn per_second(&self) -> u64 {
+        let per_s = u128::from(self.burst_messages) * 1_000_000 / self.burst.as_micros().max(1);
+        u64::try_from(per_s).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let Self { counts, hidden, .. } = self;
+        let (senders, receivers) = (self.sender_count, self.receiver_count);
+        let row = |out: &mut _, label: &str, value: String, holds: bool, remark: &str| {
+            print_row(out, label, &value, holds, remark)
+        };
+        let count = |count: u64| grouped(count);
+        let whole = |count: u64| count == counts.sent;
+        let payloads = self.payloads();
+        row(out, "sent", count(counts.sent), true, &format!("{payloads}; {senders} agents to {receivers}, over QUIC"))?;
+        let remark = match self.on_disk {
+            true => "each was on disk before its sender was told so",
+            false => "each was in the log before its sender was told so; no disk here, only memory",
+        };
+        row(out, "acknowledged", count(counts.acknowledged), whole(counts.acknowledged), remark)?;
+        row(out, "delivered", count(counts.delivered), whole(counts.delivered), "each counted once")?;
+        let remark = "both signatures, tree path and seal held; content as it was sent";
+        row(out, "verified", count(counts.verified), whole(counts.verified), remark)?;
+        let remark = match counts.delivered_twice {
+            0 => "sent or pushed again around the kill; none reached an application".to_owned(),
+            twice => format!("{} more did reach an application", grouped(twice)),
+        };
+        let duplicates = hidden.by_node + hidden.by_agents;
+        row(out, "duplicates hidden", count(duplicates), counts.delivered_twice == 0, &remark)?;
+        row(out, "lost", count(counts.lost), counts.lost == 0, "acknowledged and not delivered")?;
+        writeln!(out)?;
+        self.print_refused(out)?;
+        let remark = format!(
+            "SIGKILL after {} acknowledgements; serving again in {} ms, longest pause between two deliveries {} ms",
+            grouped(self.acknowledged_at_kill),
+            millis(self.restart),
+            millis(counts.longest_pause)
+        );
+        row(out, "node restarts", count(self.kills), self.kills > 0, &remark)?;
+        writeln!(out)?;
+        self.print_figures(out)
+    }
+
+    fn print_refused(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let attempts = [
+            (self.tampered, RejectCode::BatchRoot, "one byte changed in a batch that was signed properly"),
+            (self.denied, RejectCode::PolicyDenied, "an agent of another organization wrote to one of this"),
+        ];
+        let refused = attempts.iter().filter(|(verdict, ..)| matches!(verdict, Verdict::Refused(_))).count();
+        let (mut label, mut value) = ("refused", grouped(refused as u64));
+        for (verdict, wanted, what) in attempts {
+            print_row(out, label, &value, verdict.is(wanted), &format!("{}: {what}", verdict.text()))?;
+            (label, value) = ("", String::new());
+        }
+        Ok(())
+    }
+
+    fn print_figures(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let latencies = &self.counts.latencies_us;
+        let ms = |per_mille| {
+            percentile(latencies, per_mille)
+                .map_or_else(|| "-".to_owned(), |us| format!("{:.2} ms", Duration::from_micros(us).as_secs_f64() * 1e3))
+        };
+        let remark = format!(
+            "from due to in the receiver's hands, verified and opened; {} messages, {} a second, open loop",
+            grouped(latencies.len() as u64),
+            grouped(self.steady_per_second)
+        );
+        print_row(out, "latency p50", &ms(500), true, &remark)?;
+        print_row(out, "        p99", &ms(990), true, "")?;
+        print_row(out, "        p99.9", &ms(999), true, "")?;
+        let cpu = self.cpu_us().map_or_else(|| "-".to_owned(), |us| format!("{us:.1} us"));
+        let remark = "per message delivered: user and system time of the node, start and restart included";
+        print_row(out, "node CPU", &cpu, true, remark)?;
+        let remark = "as fast as this machine seals, stores and opens, the kill included";
+        print_row(out, "throughput", &format!("{}/s", grouped(self.per_second())), true, remark)
+    }
+
+    fn payloads(&self) -> String {
+        let (min, max) = (grouped(self.payload_bytes.0 as u64), grouped(self.payload_bytes.1 as u64));
+        match &self.input {
+            None => format!("{max} bytes each"),
+            Some(file) => format!("lines of {file}, {min} to {max} bytes"),
+        }
+    }
+}
+
+/// What to do after the table.
+pub(super) fn print_next(out: &mut impl Write) -> std::io::Result<()> {
+    let steps = [
+        ("creto demo --input FILE.jsonl", "the same with your own payloads, one per line"),
+        ("creto doctor", "is this machine ready for a node of its own?"),
+        ("creto init && creto serve", "a node that stays; then `creto agent create`"),
+    ];
+    for (index, (command, what)) in steps.iter().enumerate() {
+        let label = if index == 0 { "Next:" } else { "" };
+        writeln!(out, "{label:<6}{LITERAL}{command:<31}{LITERAL:#}{DIM}{what}{DIM:#}")?;
+    }
+    Ok(())
+}
+
+/// The last word.
+pub(super) fn print_verdict(out: &mut impl Write, problems: &[String]) -> std::io::Result<()> {
+    if problems.is_empty() {
+        let what = "every acknowledged message arrived once, in order, as it was sent";
+        return writeln!(out, "{GOOD}{STRONG}all is well{STRONG:#}{GOOD:#}  {what}");
+    }
+    for problem in problems {
+        writeln!(out, "{BAD}failed{BAD:#}  {problem}")?;
+    }
+    Ok(())
+}
+
+fn print_row(out: &mut impl Write, label: &str, value: &str, holds: bool, remark: &str) -> std::io::Result<()> {
+    let style = if holds { STRONG } else { BAD };
+    let mut lines = wrap(remark, REMARK_CHARS).into_iter();
+    let first = lines.next().unwrap_or_default();
+    let line = format!("{label:<LABEL_CHARS$}{style}{value:>VALUE_CHARS$}{style:#}   {DIM}{first}{DIM:#}");
+    writeln!(out, "{line}")?;
+    let indent = LABEL_CHARS + VALUE_CHARS + 3;
+    lines.try_for_each(|line| writeln!(out, "{:indent$}{DIM}{line}{DIM:#}", ""))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

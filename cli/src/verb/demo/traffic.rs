@@ -1,0 +1,301 @@
+//! Agents at work: senders that submit, receivers that acknowledge, all writing into the [`Book`].
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use creto_agent::{Agent, AgentName, Delivery, PendingSend, SendOptions, Subscription};
+use creto_crypto_accel::digest::sha256;
+use creto_loadgen::ledger::Record;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::book::{Book, Pair, Received, Sent};
+use super::cast::Cast;
+use super::node::NodeHost;
+use super::payload::Payloads;
+use crate::client::receive_failure;
+use crate::exit::{Exit, Failure, plain};
+
+/// Answers of one sender that may be waited for.
+const PENDING_MAX: usize = 4_096;
+
+/// Where messages that were acknowledged are written down as well.
+pub(super) type AcknowledgedLedger = mpsc::Sender<(Record, ())>;
+/// Where messages that were delivered are written down before they are acknowledged to the node.
+pub(super) type DeliveredLedger = mpsc::Sender<(Record, (Delivery, Received))>;
+
+/// Everybody at work.
+pub(super) struct Troupe {
+    senders: Vec<Agent>,
+    receivers: Vec<Agent>,
+    names: Arc<[AgentName]>,
+    payloads: Arc<Payloads>,
+    book: Arc<Book>,
+    ledger: Option<AcknowledgedLedger>,
+    receiving: JoinSet<()>,
+    /// Says that no more is to be submitted.
+    resting: Arc<AtomicBool>,
+}
+
+/// What the SDK of all agents counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hidden {
+    /// Messages that were sent again and that the node had already.
+    pub(super) by_node: u64,
+    /// Messages that were pushed again and that the application had already.
+    pub(super) by_agents: u64,
+    /// Connections after the first.
+    pub(super) reconnects: u64,
+    /// Messages that came and did not verify or open.
+    pub(super) rejected: u64,
+}
+
+impl Troupe {
+    /// Connects everybody and starts to receive.
+    pub(super) async fn connect(
+        host: &NodeHost,
+        cast: &Arc<Cast>,
+        payloads: Arc<Payloads>,
+        book: Arc<Book>,
+        ledgers: Option<(AcknowledgedLedger, DeliveredLedger)>,
+    ) -> Result<Self, Failure> {
+        let (acknowledged, delivered) = ledgers.unzip();
+        let mut troupe = Self {
+            senders: Vec::new(),
+            receivers: Vec::new(),
+            names: cast.receivers.iter().map(|receiver| receiver.name().clone()).collect(),
+            payloads,
+            book,
+            ledger: acknowledged,
+            receiving: JoinSet::new(),
+            resting: Arc::new(AtomicBool::new(false)),
+        };
+        for (to, receiver) in cast.receivers.iter().enumerate() {
+            let agent = Cast::connect(host, receiver).await?;
+            let mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
+            let (cast, book) = (Arc::clone(cast), Arc::clone(&troupe.book));
+            troupe.receiving.spawn(receive(to, mailbox, cast, book, delivered.clone()));
+            troupe.receivers.push(agent);
+        }
+        for sender in &cast.senders {
+            troupe.senders.push(Cast::connect(host, sender).await?);
+        }
+        Ok(troupe)
+    }
+
+    /// Submits the messages of these numbers as fast as answers make room.
+    pub(super) fn burst(&self, numbers: Range<u64>) -> JoinSet<()> {
+        self.spread(|lane, share| lane.submit_all(share.into_iter(numbers.clone())))
+    }
+
+    /// Submits the messages of these numbers one by one, each when it is due.
+    pub(super) fn steady(&self, numbers: Range<u64>, per_second: u64) -> Result<JoinSet<()>, Failure> {
+        let mut clocks = Vec::new();
+        let start = Instant::now();
+        for index in 0..self.senders.len() {
+            let share = Share { index, of: self.senders.len() };
+            clocks.push(tick(share.into_iter(numbers.clone()), numbers.start, start, per_second)?);
+        }
+        let mut clocks = clocks.into_iter();
+        Ok(self.spread(|lane, _| lane.submit_due(clocks.next().expect("one for each sender"))))
+    }
+
+    fn spread<F: Future<Output = ()> + Send + 'static>(&self, mut work: impl FnMut(Lane, Share) -> F) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for (from, agent) in self.senders.iter().enumerate() {
+            let (pending, answers) = mpsc::channel(PENDING_MAX);
+            let lane = Lane {
+                from,
+                sender_count: self.senders.len() as u64,
+                agent: agent.clone(),
+                names: Arc::clone(&self.names),
+                payloads: Arc::clone(&self.payloads),
+                book: Arc::clone(&self.book),
+                pending,
+                resting: Arc::clone(&self.resting),
+            };
+            tasks.spawn(take_answers(answers, Arc::clone(&self.book), self.ledger.clone()));
+            tasks.spawn(work(lane, Share { index: from, of: self.senders.len() }));
+        }
+        tasks
+    }
+
+    /// Nobody submits any more; what was submitted goes on.
+    pub(super) fn rest(&self) {
+        self.resting.store(true, Ordering::Relaxed);
+    }
+
+    /// What the SDKs counted so far.
+    fn hidden(&self) -> Hidden {
+        let mut hidden = Hidden::default();
+        for agent in self.senders.iter().chain(&self.receivers) {
+            let stats = agent.stats();
+            hidden.by_node += stats.acknowledged_again;
+            hidden.by_agents += stats.duplicates_hidden;
+            hidden.reconnects += stats.reconnects;
+            hidden.rejected += stats.rejected_total();
+        }
+        hidden
+    }
+
+    /// Closes everybody in good order: the last acknowledgements reach the node.
+    pub(super) async fn close(mut self) -> Hidden {
+        let hidden = self.hidden();
+        let mut closing = JoinSet::new();
+        for agent in self.senders.drain(..).chain(self.receivers.drain(..)) {
+            closing.spawn(agent.close());
+        }
+        closing.join_all().await;
+        // The mailboxes have ended with their agents.
+        self.receiving.join_all().await;
+        hidden
+    }
+}
+
+/// The numbers of one sender: every n-th.
+#[derive(Clone, Copy)]
+struct Share {
+    index: usize,
+    of: usize,
+}
+
+impl Share {
+    fn into_iter(self, numbers: Range<u64>) -> impl Iterator<Item = u64> + Send + 'static {
+        numbers.skip(self.index).step_by(self.of)
+    }
+}
+
+/// One sender.
+struct Lane {
+    from: usize,
+    sender_count: u64,
+    agent: Agent,
+    names: Arc<[AgentName]>,
+    payloads: Arc<Payloads>,
+    book: Arc<Book>,
+    pending: mpsc::Sender<(PendingSend, Record)>,
+    resting: Arc<AtomicBool>,
+}
+
+impl Lane {
+    async fn submit_all(self, numbers: impl Iterator<Item = u64>) {
+        for number in numbers.take_while(|_| !self.resting.load(Ordering::Relaxed)) {
+            self.submit(number, None).await;
+        }
+    }
+
+    async fn submit_due(self, mut due: mpsc::UnboundedReceiver<(u64, Instant)>) {
+        while let Some((number, due)) = due.recv().await {
+            self.submit(number, Some(due)).await;
+        }
+    }
+
+    /// To each receiver in turn.
+    async fn submit(&self, number: u64, due: Option<Instant>) {
+        let turn = (number / self.sender_count) % self.names.len() as u64;
+        let to = usize::try_from(turn).expect("below the number of receivers");
+        let payload = self.payloads.get(number);
+        let digest = sha256(&[&payload]);
+        match self.agent.submit(&self.names[to], payload, SendOptions::default()).await {
+            Ok(answer) => {
+                let (id, pair) = (answer.message_id(), Pair { from: self.from, to });
+                self.book.sent(Sent { id, pair, digest, due });
+                let record = Record { pair: u32::try_from(to).unwrap_or(u32::MAX), number, message_id: id, digest };
+                // The other end is there as long as this one is.
+                let _ = self.pending.send((answer, record)).await;
+            }
+            Err(error) => self.book.refused(error.to_string()),
+        }
+    }
+}
+
+async fn take_answers(
+    mut answers: mpsc::Receiver<(PendingSend, Record)>,
+    book: Arc<Book>,
+    ledger: Option<AcknowledgedLedger>,
+) {
+    while let Some((answer, record)) = answers.recv().await {
+        let id = answer.message_id();
+        match answer.await {
+            Ok(receipt) => {
+                if let Some(ledger) = &ledger {
+                    // A ledger that cannot be written ends the run with its own error.
+                    let _ = ledger.send((record, ())).await;
+                }
+                book.acknowledged(receipt.message_id);
+            }
+            // Without the id: a hundred refusals of one kind are one line.
+            Err(error) => book.refused(error.to_string().replace(&format!(" {id}"), "")),
+        }
+    }
+}
+
+async fn receive(
+    to: usize,
+    mut mailbox: Subscription,
+    cast: Arc<Cast>,
+    book: Arc<Book>,
+    ledger: Option<DeliveredLedger>,
+) {
+    while let Some(Ok(delivery)) = mailbox.next().await {
+        let at = Instant::now();
+        let digest = sha256(&[&delivery.payload]);
+        let (id, from) = (delivery.message_id, cast.sender_at(delivery.from_id));
+        let received = Received { id, from, to, digest, at };
+        match &ledger {
+            None => finish(&book, &delivery, received),
+            Some(ledger) => {
+                let pair = u32::try_from(to).unwrap_or(u32::MAX);
+                let record = Record { pair, number: delivery.mailbox_sequence, message_id: id, digest };
+                // A ledger that cannot be written ends the run with its own error.
+                let _ = ledger.send((record, (delivery, received))).await;
+            }
+        }
+    }
+}
+
+/// Acknowledges, then counts: when all are counted, nothing is left to acknowledge.
+pub(super) fn finish(book: &Book, delivery: &Delivery, received: Received) {
+    delivery.ack();
+    book.received(received);
+}
+
+/// A thread that says when each message is due: the timers of an async runtime round up to a millisecond, which would
+/// count as latency.
+fn tick(
+    numbers: impl Iterator<Item = u64> + Send + 'static,
+    first: u64,
+    start: Instant,
+    per_second: u64,
+) -> Result<mpsc::UnboundedReceiver<(u64, Instant)>, Failure> {
+    // No bound is needed: it holds no more than the messages of the run, a few bytes each.
+    let (announce, due) = mpsc::unbounded_channel();
+    let keep_time = move || {
+        for number in numbers {
+            let at = start + Duration::from_nanos((number - first).saturating_mul(1_000_000_000) / per_second);
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            if announce.send((number, at)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("creto-pacer".to_owned()).spawn(keep_time).map_err(|error| {
+        let what = format!("no thread can be started: {}", plain(&error));
+        Failure::new(Exit::System, what, "check the limit on processes (ulimit -u)")
+    })?;
+    Ok(due)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_belongs_to_one_sender() {
+        let mut all: Vec<u64> = (0..3).flat_map(|index| Share { index, of: 3 }.into_iter(10..21)).collect();
+        all.sort_unstable();
+        assert_eq!(all, (10..21).collect::<Vec<_>>());
+    }
+}
