@@ -238,8 +238,7 @@ fn soak(seconds: u64) {
     let total = Arc::clone(&echoes);
     subjects.push(Subject {
         name: "echoes at the clients".into(),
-        cpu: 0,
-        thread_name: String::new(),
+        threads: shard_threads(),
         count: Box::new(move || total.load(Ordering::Relaxed)),
         // A client's own losses and probe timeouts are in here; a shard that forgot a socket would be far above.
         limit: Duration::from_millis(2_000),
@@ -280,15 +279,20 @@ fn soak(seconds: u64) {
     }
 }
 
-fn subjects(node: &Node<Everything>, counts: &[Arc<Counts>]) -> Vec<Subject> {
+/// The shards' threads and their CPUs.
+fn shard_threads() -> Vec<(String, usize)> {
     let cpus = std::thread::available_parallelism().unwrap().get();
+    (0..2).map(|index| (format!("creto-shard-{index}"), index % cpus)).collect()
+}
+
+fn subjects(node: &Node<Everything>, counts: &[Arc<Counts>]) -> Vec<Subject> {
+    let threads = shard_threads();
     let mut subjects = Vec::new();
     for (index, (shard, counts)) in node.shards.iter().zip(counts).enumerate() {
         let mut add = |part: &str, limit_ms, count: Box<dyn Fn() -> u64 + Send>| {
             subjects.push(Subject {
                 name: format!("shard {index} {part}"),
-                cpu: index % cpus,
-                thread_name: format!("creto-shard-{index}"),
+                threads: if part == "balls" { threads.clone() } else { vec![threads[index].clone()] },
                 count,
                 limit: Duration::from_millis(limit_ms),
             });

@@ -101,8 +101,10 @@ fn the_soaks_judge_finds_an_artificial_stall_and_acquits_an_idle_shard() {
         let progress = std::sync::Arc::clone(&shard.progress);
         Subject {
             name: format!("shard {index} turns"),
-            cpu: index % std::thread::available_parallelism().unwrap().get(),
-            thread_name: format!("creto-shard-{index}"),
+            threads: vec![(
+                format!("creto-shard-{index}"),
+                index % std::thread::available_parallelism().unwrap().get(),
+            )],
             count: Box::new(move || progress.turns()),
             limit: Duration::from_millis(100),
         }

@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// What is kept of the worst gap.
+const SEEN_BYTES_MAX: usize = 2_000;
 const SAMPLE: Duration = Duration::from_millis(5);
 
 /// A counter that must not stand still for longer than its limit.
 pub(crate) struct Subject {
     pub(crate) name: String,
-    pub(crate) cpu: usize,
-    /// The thread that moves it.
-    pub(crate) thread_name: String,
+    /// The threads that move it, each with its CPU. When several must, any of them may be what it waits for.
+    pub(crate) threads: Vec<(String, usize)>,
     pub(crate) count: Box<dyn Fn() -> u64 + Send>,
     pub(crate) limit: Duration,
 }
@@ -47,7 +48,7 @@ impl Verdict {
 }
 
 struct Case {
-    thread: Option<PathBuf>,
+    threads: Vec<Thread>,
     subject: Subject,
     count: u64,
     still: Option<Gap>,
@@ -59,8 +60,13 @@ struct Case {
 struct Gap {
     since: Instant,
     explained: Duration,
-    ran: Duration,
     seen: String,
+}
+
+struct Thread {
+    path: PathBuf,
+    cpu: usize,
+    ran: Duration,
 }
 
 /// How late a sleep came back on one CPU.
@@ -72,12 +78,13 @@ struct Control {
 /// Judges until `over` says so.
 pub(crate) fn judge(subjects: Vec<Subject>, mut over: impl FnMut() -> bool) -> Vec<Verdict> {
     let stop = Arc::new(AtomicBool::new(false));
-    let cpus: std::collections::BTreeSet<usize> = subjects.iter().map(|subject| subject.cpu).collect();
+    let cpus: std::collections::BTreeSet<usize> =
+        subjects.iter().flat_map(|subject| subject.threads.iter().map(|(_, cpu)| *cpu)).collect();
     let controls: Vec<Control> = cpus.into_iter().map(|cpu| control(cpu, Arc::clone(&stop))).collect();
     let mut cases: Vec<Case> = subjects
         .into_iter()
         .map(|subject| Case {
-            thread: thread_of(&subject.thread_name),
+            threads: subject.threads.iter().map(|(name, cpu)| Thread::find(name, *cpu)).collect(),
             count: (subject.count)(),
             subject,
             still: None,
@@ -101,9 +108,9 @@ pub(crate) fn judge(subjects: Vec<Subject>, mut over: impl FnMut() -> bool) -> V
             *before = total;
         }
         for case in &mut cases {
-            let of_cpu =
-                late.iter().find(|(cpu, _)| *cpu == case.subject.cpu).map_or(Duration::ZERO, |(_, late)| *late);
-            case.look(now, elapsed, own_lateness.max(of_cpu));
+            let of_case = late.iter().filter(|(cpu, _)| case.threads.iter().any(|thread| thread.cpu == *cpu));
+            let of_cpus = of_case.map(|(_, late)| *late).max().unwrap_or_default();
+            case.look(now, elapsed, own_lateness.max(of_cpus));
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -124,23 +131,18 @@ impl Case {
         }
         let Some(gap) = &mut self.still else {
             let since = now.checked_sub(SAMPLE).unwrap_or(now);
-            let ran = self.thread.as_deref().map_or(Duration::ZERO, cpu_time);
-            self.still = Some(Gap { since, explained: lateness.min(SAMPLE), ran, seen: String::new() });
+            self.still = Some(Gap { since, explained: lateness.min(SAMPLE), seen: String::new() });
+            self.threads.iter_mut().for_each(Thread::look_once);
             return;
         };
-        let Some(thread) = &self.thread else {
-            gap.explained += lateness.min(elapsed);
-            return;
-        };
-        let (state, ran) = (state_of(thread), cpu_time(thread));
-        let ran_now = ran.saturating_sub(std::mem::replace(&mut gap.ran, ran));
-        let waited = state == 'R' && ran_now < elapsed / 2;
+        let mut waited = false;
+        for thread in &mut self.threads {
+            waited |= thread.look(elapsed, &mut gap.seen);
+        }
         let explained = if waited { elapsed } else { lateness.min(elapsed) };
         gap.explained += explained;
-        if gap.seen.len() < 2_000 {
-            let within = if state == 'R' { String::new() } else { within(thread) };
-            let (ms, ran_ms) = (elapsed.as_millis(), ran_now.as_millis());
-            gap.seen.push_str(&format!(" {state}{within} {ms}ms-{}ms ran {ran_ms}ms,", explained.as_millis()));
+        if gap.seen.len() < SEEN_BYTES_MAX {
+            gap.seen.push_str(&format!(" {} of {} ms explained;", explained.as_millis(), elapsed.as_millis()));
         }
     }
 
@@ -188,26 +190,40 @@ fn control(cpu: usize, stop: Arc<AtomicBool>) -> Control {
     Control { cpu, late_us }
 }
 
-/// The thread of this name, or of this name and a number that its executor adds. None for a subject without a thread.
-fn thread_of(name: &str) -> Option<PathBuf> {
-    if name.is_empty() {
-        return None;
-    }
-    let numbered = format!("{name}-");
-    let began = Instant::now();
-    // A thread names itself once it runs, and on a busy machine that takes a while.
-    while began.elapsed() < Duration::from_secs(10) {
-        let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
-        let found = tasks.find(|task| {
-            let comm = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-            comm.trim_end() == name || comm.starts_with(&numbered)
-        });
-        if found.is_some() {
-            return found;
+impl Thread {
+    /// The thread of this name, or of this name and a number that its executor adds.
+    fn find(name: &str, cpu: usize) -> Self {
+        let numbered = format!("{name}-");
+        let began = Instant::now();
+        // A thread names itself once it runs, and on a busy machine that takes a while.
+        while began.elapsed() < Duration::from_secs(10) {
+            let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
+            let found = tasks.find(|task| {
+                let comm = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+                comm.trim_end() == name || comm.starts_with(&numbered)
+            });
+            if let Some(path) = found {
+                return Self { path, cpu, ran: Duration::ZERO };
+            }
+            std::thread::sleep(SAMPLE);
         }
-        std::thread::sleep(SAMPLE);
+        panic!("there is no thread {name} to judge");
     }
-    panic!("there is no thread {name} to judge");
+
+    fn look_once(&mut self) {
+        self.ran = cpu_time(&self.path);
+    }
+
+    /// Whether the thread has waited for its CPU for most of the time since the last look.
+    fn look(&mut self, elapsed: Duration, seen: &mut String) -> bool {
+        let (state, ran) = (state_of(&self.path), cpu_time(&self.path));
+        let ran_now = ran.saturating_sub(std::mem::replace(&mut self.ran, ran));
+        if seen.len() < SEEN_BYTES_MAX {
+            let within = if state == 'R' { String::new() } else { within(&self.path) };
+            seen.push_str(&format!(" {state}{within} ran {} us,", ran_now.as_micros()));
+        }
+        state == 'R' && ran_now < elapsed / 2
+    }
 }
 
 /// `R`: runs or waits for a CPU. `S`: sleeps. `D`: held by the kernel. `?`: gone.
