@@ -44,6 +44,12 @@ impl<T> Clock<T> {
         self.wall_skew_ms = skew_ms;
     }
 
+    /// Sets the wall clock to this time, if it is behind.
+    pub(crate) fn catch_up(&mut self, unix_ms: u64) {
+        let behind_ms = unix_ms.saturating_sub(self.now().unix_ms);
+        self.wall_skew_ms += i64::try_from(behind_ms).expect("clocks jump by seconds");
+    }
+
     pub(crate) fn after(&mut self, delay_us: u64, step: T) {
         self.at(self.now_us + delay_us, step);
     }

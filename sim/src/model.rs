@@ -101,14 +101,12 @@ pub struct Tally {
     pub fences: u64,
     /// Pairs of deliveries whose order was checked against their sender's.
     pub ordered_pairs: u64,
-    /// Runs in which the log was full for good, and an operator had to raise its limit.
-    pub raised_limits: u64,
 }
 
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 16] {
+    pub fn entries(&self) -> [(&'static str, u64); 15] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -125,7 +123,6 @@ impl Tally {
             ("damage_refused", self.damage_refused),
             ("fences", self.fences),
             ("ordered_pairs", self.ordered_pairs),
-            ("raised_limits", self.raised_limits),
         ]
     }
 
@@ -146,7 +143,6 @@ impl Tally {
         self.damage_refused += other.damage_refused;
         self.fences += other.fences;
         self.ordered_pairs += other.ordered_pairs;
-        self.raised_limits += other.raised_limits;
     }
 }
 

@@ -22,7 +22,7 @@ use crate::world::{Step, World, rests_empty};
 
 const TICK_US: u64 = 100_000;
 /// One in so many acknowledgements is checked against a recovery from the durable image alone.
-const AUDIT_ONE_IN: u64 = 16;
+const AUDIT_ONE_IN: u64 = 32;
 
 #[derive(Debug)]
 pub(crate) struct Node {
