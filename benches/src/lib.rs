@@ -1,1 +1,156 @@
-//! creto-benches.
+//! What the benches share: one shard in memory, whose disk is done at once, and clients that speak in frames.
+
+use bytes::Bytes;
+use creto_envelope::control::{StreamOpen, StreamRole};
+use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::{FrameHeader, FrameType, MessageId};
+use creto_shard::limits::ConnectionLimits;
+use creto_shard::{Action, ConnectionId, Event, Log, Now, Placement, Shard, ShardIndex, StreamId};
+use creto_sim::agents::SimAgent;
+use creto_store::{Mailboxes, MailboxesConfig, SegmentFile, SegmentNumber, SegmentSource, SourceError, Wal, WalConfig};
+
+/// The time of every bench.
+pub const NOW: Now = Now { unix_ms: 1_700_000_000_000, monotonic_us: 0 };
+/// The control stream of a client.
+pub const CONTROL: StreamId = StreamId(0);
+/// Its submit stream.
+pub const SUBMIT: StreamId = StreamId(1);
+/// Its deliver stream.
+pub const DELIVER: StreamId = StreamId(2);
+
+struct NoSegments;
+
+impl SegmentSource for NoSegments {
+    fn segments(&mut self) -> Result<Vec<SegmentFile>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn read(&mut self, segment: SegmentNumber, _: u64, _: &mut [u8]) -> Result<(), SourceError> {
+        panic!("there is no segment {segment} to read")
+    }
+}
+
+/// One shard whose disk needs no time: what is left is the shard's own work.
+pub struct InstantShard {
+    shard: Shard,
+    actions: Vec<Action>,
+    frame: Vec<u8>,
+    /// Frames that it sent, counted by those who care.
+    pub sent: Vec<(StreamId, Bytes)>,
+}
+
+impl InstantShard {
+    /// A shard that knows these agents.
+    ///
+    /// # Panics
+    /// When an empty log cannot be opened.
+    #[must_use]
+    pub fn new(agents: &[&SimAgent]) -> Self {
+        let recovered = creto_store::recover(&mut NoSegments, 0, |_, _| {}).expect("an empty log is sound");
+        let wal = Wal::open(WalConfig::default(), recovered, 7, NOW.unix_ms);
+        let config = MailboxesConfig {
+            mailbox_messages_max: u64::MAX,
+            mailbox_bytes_max: u64::MAX / 4,
+            resident_bytes_max: u64::MAX / 4,
+            ..MailboxesConfig::default()
+        };
+        let log = Log::new(wal, Mailboxes::new(config, [1, 2]));
+        let shard = Shard::new(ShardIndex(0), Placement::new(1), ConnectionLimits::default(), log);
+        let mut this = Self { shard, actions: Vec::new(), frame: Vec::new(), sent: Vec::new() };
+        this.event(Event::Snapshot(creto_sim::agents::snapshot(agents.iter().copied())));
+        this.turns();
+        this
+    }
+
+    /// Hands one event over.
+    pub fn event(&mut self, event: Event) {
+        self.shard.apply(NOW, event, &mut self.actions);
+    }
+
+    /// Hands the body of a frame over.
+    pub fn frame(&mut self, connection: ConnectionId, stream: StreamId, frame_type: FrameType, body: Bytes) {
+        self.event(Event::Frame { connection, stream, frame_type, body });
+    }
+
+    /// Hands a frame over that an encoder writes.
+    ///
+    /// # Panics
+    /// When the encoder writes none.
+    pub fn encoded(&mut self, connection: ConnectionId, stream: StreamId, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = Vec::new();
+        encode(&mut out);
+        let header = out[..FRAME_HEADER_BYTES].try_into().expect("a frame has a header");
+        let frame_type = FrameHeader::parse(header).expect("an encoder writes frames").frame_type;
+        self.frame(connection, stream, frame_type, aligned(&out[FRAME_HEADER_BYTES..]));
+    }
+
+    /// Turns until nothing moves any more.
+    pub fn turns(&mut self) {
+        loop {
+            self.shard.end_turn(NOW, &mut self.actions);
+            let actions = std::mem::take(&mut self.actions);
+            if actions.is_empty() && !self.shard.has_work() {
+                return;
+            }
+            for action in actions {
+                match action {
+                    Action::Disk(action) => {
+                        if let creto_store::Action::Write(write) = &action {
+                            self.frame.resize(write.bytes(), 0);
+                            write.encode_into(&mut self.frame);
+                        }
+                        self.event(Event::Disk { id: action.id(), outcome: Ok(()) });
+                    }
+                    Action::Send { stream, frames, .. } => self.sent.push((stream, frames)),
+                    Action::Close { code, .. } => panic!("the shard closed a bench's connection: {code}"),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A connection of this agent, logged in, with its streams open.
+    pub fn connect(&mut self, number: u64, agent: &SimAgent) -> ConnectionId {
+        let connection = ConnectionId(number);
+        self.event(Event::Connected { connection, exporter: [1; 32] });
+        let streams = [(CONTROL, StreamRole::Control), (SUBMIT, StreamRole::Submit), (DELIVER, StreamRole::Deliver)];
+        for (stream, role) in streams {
+            self.encoded(connection, stream, |out| StreamOpen { role }.encode(out));
+        }
+        self.encoded(connection, CONTROL, |out| agent.login(&[1; 32]).encode(out));
+        self.turns();
+        connection
+    }
+}
+
+/// Bodies of SignedBatch frames with the submit sequences 1, 2, 3 ...: `batch_count` batches of `batch_messages` messages.
+#[must_use]
+pub fn batches(
+    from: &SimAgent,
+    to: &SimAgent,
+    batch_count: u64,
+    batch_messages: u64,
+    payload_bytes: usize,
+) -> Vec<Bytes> {
+    let payload = vec![0x5a; payload_bytes];
+    let sealed = |number: u64| {
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&number.to_be_bytes());
+        from.seal(to, MessageId::from_parts(NOW.unix_ms, random), NOW.unix_ms, &payload)
+    };
+    (0..batch_count)
+        .map(|batch| {
+            let numbers = batch * batch_messages..(batch + 1) * batch_messages;
+            let envelopes: Vec<_> = numbers.map(sealed).collect();
+            aligned(&from.sign(&envelopes, NOW.unix_ms).body(batch + 1))
+        })
+        .collect()
+}
+
+/// A copy that starts at a multiple of sixteen bytes: what the framing layer hands out.
+#[must_use]
+pub fn aligned(bytes: &[u8]) -> Bytes {
+    let mut copy = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+    copy.extend_from_slice(bytes);
+    Bytes::from_owner(copy)
+}
