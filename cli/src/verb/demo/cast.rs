@@ -1,6 +1,7 @@
 //! Who is in the demo: agents of one organization, and a stranger.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use creto_agent::{Agent, AgentId, AgentKeys, AgentName, ConnectOptions, SignedKeyRecord, TrustDomain};
 use creto_service::client::Client;
@@ -19,6 +20,8 @@ const STRANGER: &str = "rival/scout";
 const DAY_MS: u64 = 86_400_000;
 /// Few enough that what is in flight at a kill is a second's work, not everything.
 const IN_FLIGHT_MESSAGES: u32 = 1_024;
+/// An agent with nothing to say asks every third of it whether the node is there: it finds a new one within a second.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One agent that was registered.
 #[derive(Clone, Debug)]
@@ -67,6 +70,7 @@ impl Cast {
     pub(super) async fn connect(host: &NodeHost, member: &Member) -> Result<Agent, Failure> {
         let mut options = ConnectOptions::new(host.address(), host.certificate(), Arc::clone(&member.keys));
         options.in_flight_messages = IN_FLIGHT_MESSAGES;
+        options.idle_timeout = IDLE_TIMEOUT;
         Agent::connect(options).await.map_err(|error| connect_failure(&error))
     }
 

@@ -17,12 +17,13 @@ use super::book::{Book, Counts, Received, percentile};
 use super::cast::Cast;
 use super::node::NodeHost;
 use super::payload::{Payloads, split_mix};
+use super::report::print_row;
 use super::stage::Stage;
 use super::traffic::{Hidden, Troupe, finish};
 use super::{on_a_node, probe, settle};
 use crate::args::KillCyclesArgs;
 use crate::exit::{Exit, Failure};
-use crate::terminal::{BAD, DIM, GOOD, STRONG, grouped, print_json, stdout};
+use crate::terminal::{BAD, GOOD, grouped, print_json, stdout};
 
 /// Of so many kills one comes while the node is still starting.
 const EARLY_ONE_IN: u64 = 4;
@@ -218,36 +219,32 @@ impl Report {
         let ((started, started_max), (recovered, recovered_max)) = (both(&self.started_us), both(&self.recovered_us));
         let per_s = u128::from(counts.acknowledged) * 1_000 / self.took.as_millis().max(1);
         let early = grouped(self.early);
-        let rows: [(&str, String, String); 9] = [
-            (
-                "cycles",
-                grouped(self.kills),
-                format!("SIGKILL under load; {early} more while starting; seed {}", self.seed),
-            ),
-            (
-                "acknowledged",
-                grouped(files.acknowledged),
-                format!("in the ledger, synced; {per_s} a second, outages included"),
-            ),
-            (
-                "delivered",
-                grouped(files.delivered),
-                format!("{} verified against what was sent", grouped(counts.verified)),
-            ),
-            ("lost", grouped(files.lost), "acknowledged and not delivered".to_owned()),
-            ("twice", grouped(files.delivered_twice), "delivered to the application more than once".to_owned()),
-            ("hidden by node", grouped(hidden.by_node), "sent again, and durable already".to_owned()),
-            (
-                "hidden by agents",
-                grouped(hidden.by_agents),
-                "pushed again, and held or acknowledged already".to_owned(),
-            ),
-            ("node start p50", started, format!("max {started_max}; from its process to its word that it serves")),
-            ("recovery p50", recovered, format!("max {recovered_max}; from the kill to the next acknowledgement")),
-        ];
-        for (label, value, remark) in rows {
-            writeln!(out, "{label:<18}{STRONG}{value:>10}{STRONG:#}   {DIM}{remark}{DIM:#}")?;
-        }
+        let mut row =
+            |label: &str, value: String, holds: bool, remark: &str| print_row(&mut out, label, &value, holds, remark);
+        let remark = format!("SIGKILL under load; {early} more while starting; seed {}", self.seed);
+        row("cycles", grouped(self.kills), self.kills == self.cycles, &remark)?;
+        let remark = format!("in the ledger, synced; {per_s} a second, outages included");
+        row("acknowledged", grouped(files.acknowledged), true, &remark)?;
+        let remark = format!("{} verified against what was sent", grouped(counts.verified));
+        row("delivered", grouped(files.delivered), counts.verified == counts.delivered, &remark)?;
+        row("lost", grouped(files.lost), files.lost == 0, "acknowledged and not delivered")?;
+        let twice = files.delivered_twice;
+        row("twice", grouped(twice), twice == 0, "delivered to the application more than once")?;
+        row("hidden by node", grouped(hidden.by_node), true, "sent again, and durable already")?;
+        let remark = "pushed again, and held or acknowledged already";
+        row("hidden by agents", grouped(hidden.by_agents), true, remark)?;
+        row(
+            "node start p50",
+            started,
+            true,
+            &format!("max {started_max}; from its process to its word that it serves"),
+        )?;
+        row(
+            "recovery p50",
+            recovered,
+            true,
+            &format!("max {recovered_max}; from the kill to the next acknowledgement"),
+        )?;
         writeln!(out)?;
         if problems.is_empty() {
             return writeln!(

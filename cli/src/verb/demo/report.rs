@@ -213,9 +213,9 @@ impl Report {
 /// What to do after the table.
 pub(super) fn print_next(out: &mut impl Write) -> std::io::Result<()> {
     let steps = [
-        ("creto demo --input FILE.jsonl", "the same with your own payloads, one per line"),
-        ("creto doctor", "is this machine ready for a node of its own?"),
-        ("creto init && creto serve", "a node that stays; then `creto agent create`"),
+        ("creto demo --input FILE.jsonl", "the same with payloads of your own"),
+        ("creto doctor", "is this machine ready for one?"),
+        ("creto init && creto serve", "a node that stays"),
     ];
     for (index, (command, what)) in steps.iter().enumerate() {
         let label = if index == 0 { "Next:" } else { "" };
@@ -236,12 +236,22 @@ pub(super) fn print_verdict(out: &mut impl Write, problems: &[String]) -> std::i
     Ok(())
 }
 
-fn print_row(out: &mut impl Write, label: &str, value: &str, holds: bool, remark: &str) -> std::io::Result<()> {
+/// A row of a table of 80 columns: a label, a figure that is red when it must not be so, a remark.
+pub(super) fn print_row(
+    out: &mut impl Write,
+    label: &str,
+    value: &str,
+    holds: bool,
+    remark: &str,
+) -> std::io::Result<()> {
     let style = if holds { STRONG } else { BAD };
     let mut lines = wrap(remark, REMARK_CHARS).into_iter();
     let first = lines.next().unwrap_or_default();
-    let line = format!("{label:<LABEL_CHARS$}{style}{value:>VALUE_CHARS$}{style:#}   {DIM}{first}{DIM:#}");
-    writeln!(out, "{line}")?;
+    write!(out, "{label:<LABEL_CHARS$}{style}{value:>VALUE_CHARS$}{style:#}")?;
+    if !first.is_empty() {
+        write!(out, "   {DIM}{first}{DIM:#}")?;
+    }
+    writeln!(out)?;
     let indent = LABEL_CHARS + VALUE_CHARS + 3;
     lines.try_for_each(|line| writeln!(out, "{:indent$}{DIM}{line}{DIM:#}", ""))
 }
