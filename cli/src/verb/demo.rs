@@ -130,6 +130,7 @@ impl Show<'_> {
             book.reach(|progress| progress.answered >= acts.burst.end && progress.delivered >= progress.acknowledged);
         let arrived = arrived.await;
         let burst_took = began.elapsed();
+        let burst_cpu = node::nodes_cpu()? + host.running_cpu();
         drop(burst);
 
         // Act two: what must not work.
@@ -185,6 +186,7 @@ impl Show<'_> {
             burst: burst_took,
             burst_messages: acts.burst.end,
             node_cpu: node::nodes_cpu()?,
+            burst_cpu,
             left_in_mailboxes,
             node_stopped: stopped.is_some_and(|stopped| stopped.drained),
             on_disk,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use creto_agent::NodeCertificate;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
+use nix::time::clock_getcpuclockid;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
@@ -181,6 +182,13 @@ impl NodeHost {
             return None;
         }
         serde_json::from_str(&line?).ok()
+    }
+
+    /// User and system time of the process so far.
+    pub(super) fn running_cpu(&self) -> Duration {
+        let pid = self.running.as_ref().and_then(|running| running.child.id()).and_then(|pid| i32::try_from(pid).ok());
+        let clock = pid.and_then(|pid| clock_getcpuclockid(nix::unistd::Pid::from_raw(pid)).ok());
+        clock.and_then(|clock| clock.now().ok()).map_or(Duration::ZERO, Duration::from)
     }
 
     /// Ends the process if there is one, however it is.
