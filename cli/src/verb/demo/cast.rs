@@ -14,7 +14,7 @@ use crate::moment::now_ms;
 /// Senders come first: their position is their number.
 const SENDERS: [&str; 2] = ["acme/planner", "acme/researcher"];
 /// Their mailboxes are on different shards when there are two.
-const RECEIVERS: [&str; 2] = ["acme/executor", "acme/reviewer"];
+const RECEIVERS: [&str; 2] = ["acme/executor", "acme/critic"];
 const STRANGER: &str = "rival/scout";
 
 const DAY_MS: u64 = 86_400_000;
