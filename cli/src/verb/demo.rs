@@ -130,7 +130,7 @@ impl Show<'_> {
             book.reach(|progress| progress.answered >= acts.burst.end && progress.delivered >= progress.acknowledged);
         let arrived = arrived.await;
         let burst_took = began.elapsed();
-        let burst_cpu = node::nodes_cpu()? + host.running_cpu();
+        let burst_cpu = host.ended_cpu()? + host.running_cpu();
         drop(burst);
 
         // Act two: what must not work.
@@ -185,7 +185,7 @@ impl Show<'_> {
             steady_per_second: acts.steady_per_second,
             burst: burst_took,
             burst_messages: acts.burst.end,
-            node_cpu: node::nodes_cpu()?,
+            node_cpu: host.ended_cpu()?,
             burst_cpu,
             left_in_mailboxes,
             node_stopped: stopped.is_some_and(|stopped| stopped.drained),

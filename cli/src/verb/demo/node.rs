@@ -42,6 +42,8 @@ pub(super) struct NodeHost {
     /// Port zero until the first start has found a free one.
     address: SocketAddr,
     running: Option<Running>,
+    /// CPU time of children that had ended before.
+    cpu_before: Duration,
 }
 
 struct Running {
@@ -81,7 +83,8 @@ impl NodeHost {
         let certificate = NodeCertificate::from_file(&certificate_path)
             .map_err(|error| Failure::new(Exit::System, error.to_string(), ""))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Ok(Self { folder: folder.to_owned(), shard_count, certificate, address, running: None })
+        let cpu_before = ended_children_cpu()?;
+        Ok(Self { folder: folder.to_owned(), shard_count, certificate, address, running: None, cpu_before })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -184,6 +187,11 @@ impl NodeHost {
         serde_json::from_str(&line?).ok()
     }
 
+    /// User and system time of the nodes that were started here and have ended.
+    pub(super) fn ended_cpu(&self) -> Result<Duration, Failure> {
+        Ok(ended_children_cpu()?.saturating_sub(self.cpu_before))
+    }
+
     /// User and system time of the process so far.
     pub(super) fn running_cpu(&self) -> Duration {
         let pid = self.running.as_ref().and_then(|running| running.child.id()).and_then(|pid| i32::try_from(pid).ok());
@@ -213,8 +221,9 @@ impl NodeHost {
     }
 }
 
-/// User and system time of all nodes that were started from here and have ended.
-pub(super) fn nodes_cpu() -> Result<Duration, Failure> {
+/// User and system time of all children of this process that have ended. `cargo run` becomes this process and leaves
+/// its compilers among them, so only what came since a node was prepared counts.
+fn ended_children_cpu() -> Result<Duration, Failure> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).map_err(|error| {
         let what = format!("the CPU time of the node is not to be had: {}", plain(&error.into()));
         Failure::new(Exit::System, what, "")
