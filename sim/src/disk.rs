@@ -293,10 +293,11 @@ impl Disk {
         }
     }
 
-    /// Bytes of a segment as a read sees them.
-    pub(crate) fn bytes(&self, segment: SegmentNumber, offset: u64, length: usize) -> &[u8] {
+    /// Bytes of a segment as a read sees them; `None` when its file was given away meanwhile, as a log does that was told
+    /// too early that its writes are durable.
+    pub(crate) fn bytes(&self, segment: SegmentNumber, offset: u64, length: usize) -> Option<&[u8]> {
         let start = in_memory(offset);
-        &self.inodes[self.names[&segment]].seen[start..start + length]
+        self.inodes[*self.names.get(&segment)?].seen.get(start..start + length)
     }
 
     /// What would be left if the power failed now and every doubtful sector were lost.

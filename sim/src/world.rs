@@ -199,8 +199,9 @@ impl<'p> World<'p> {
                 }
                 DiskEvent::Durable(segment, offset, length) => {
                     self.note(|| format!("disk {shard}: {length} bytes at {offset} of segment {segment} are durable"));
-                    let bytes = self.disks[shard].bytes(segment, offset, length);
-                    self.model.became_durable(self.pool, shard, offset, bytes)?;
+                    if let Some(bytes) = self.disks[shard].bytes(segment, offset, length) {
+                        self.model.became_durable(self.pool, shard, offset, bytes)?;
+                    }
                 }
                 DiskEvent::Completed(id, outcome) => {
                     self.note(|| format!("disk {shard}: {id:?} completes: {outcome:?}"));
