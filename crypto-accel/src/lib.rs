@@ -10,6 +10,7 @@
 //! | [`sign`] | Ed25519 **and** ML-DSA-65 over one statement | RFC 8032, FIPS 204 |
 //! | [`verify`] | both signatures must hold; bounded memory of verdicts | RFC 8032, FIPS 204 |
 //! | [`seal`] | X-Wing to a recipient's key, HKDF to a message key, AES-256-GCM | draft-connolly-cfrg-xwing-kem, FIPS 203, RFC 5869, SP 800-38D |
+//! | [`session`] | one encapsulation, then a key per message from a chain | RFC 5869 |
 //!
 //! Two [`Backend`]s do the work: [`Backend::AwsLc`] is the path, [`Backend::Portable`] (pure Rust) is its oracle. Every
 //! test runs against both, and across them: what one makes, the other accepts.
@@ -23,6 +24,7 @@ pub mod digest;
 pub mod keys;
 pub mod merkle;
 pub mod seal;
+pub mod session;
 pub mod sign;
 pub mod verify;
 
@@ -34,4 +36,5 @@ pub use backend::Backend;
 /// Reproducible forms of what is otherwise randomized, for golden files and simulations. Never for real traffic.
 pub mod portable {
     pub use crate::backend::portable::{encapsulate_deterministic, sign_deterministic};
+    pub use crate::session::send::open_session_deterministic;
 }

@@ -186,6 +186,15 @@ impl SharedSecret {
     pub fn expose(&self) -> &[u8; 32] {
         &self.bytes
     }
+
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    #[cfg(test)]
+    pub(crate) fn known(backend: Backend, bytes: [u8; 32]) -> Self {
+        Self { backend, bytes: Zeroizing::new(bytes) }
+    }
 }
 
 impl std::fmt::Debug for SharedSecret {

@@ -200,6 +200,16 @@ pub(crate) fn hkdf_sha256(ikm: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]>
     out
 }
 
+/// HKDF-Expand-SHA256 (RFC 5869 section 2.3), 64 bytes out.
+pub(crate) fn hkdf_expand_64(prk: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 64]> {
+    let mut out = Zeroizing::new([0; 64]);
+    Hkdf::<Sha256>::from_prk(prk)
+        .expect("32 bytes are a pseudorandom key of SHA-256")
+        .expand(info, out.as_mut_slice())
+        .expect("64 bytes are far below the 8,160 that HKDF-SHA256 can give");
+    out
+}
+
 pub(crate) fn aes_256_gcm_seal(
     key: &[u8; 32],
     nonce: &[u8; NONCE_BYTES],
