@@ -4,7 +4,8 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -46,6 +47,8 @@ pub struct AgentKeys {
     seeds: Seeds,
     signing: SigningKeys,
     opening: RecipientSecret,
+    /// Where the keys are kept, once they are.
+    file: OnceLock<PathBuf>,
 }
 
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -91,6 +94,7 @@ impl AgentKeys {
             trust_domain,
             record_version,
             seeds,
+            file: OnceLock::new(),
         }
     }
 
@@ -129,6 +133,18 @@ impl AgentKeys {
     #[must_use]
     pub fn key_id(&self) -> KeyId {
         KeyId(self.opening.key_id())
+    }
+
+    /// The file that these keys were loaded from or first saved to, absolute. `None`: they live in memory only.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.get().map(PathBuf::as_path)
+    }
+
+    fn kept_in(&self, path: &Path) {
+        // Saved again elsewhere, the keys still belong to their first place. A path that cannot be made absolute (the
+        // working directory is gone) stays as it is.
+        let _ = self.file.set(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     }
 
     /// The public keys as a key record, signed by both signing keys: what a node registers. Validity is in Unix
@@ -171,7 +187,13 @@ impl AgentKeys {
         };
         let mut json = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("strings and numbers make JSON"));
         json.push(b'\n');
-        write_whole(path, &json).map_err(|source| KeysError::File { path: path.to_owned(), doing: "written", source })
+        write_whole(path, &json).map_err(|source| KeysError::File {
+            path: path.to_owned(),
+            doing: "written",
+            source,
+        })?;
+        self.kept_in(path);
+        Ok(())
     }
 
     /// Reads the keys from a file that [`save`](Self::save) wrote.
@@ -211,7 +233,9 @@ impl AgentKeys {
         if file.record_version == 0 {
             return Err(format_error("record versions count from 1"));
         }
-        Ok(Self::expand(name, trust_domain, file.record_version, seeds))
+        let keys = Self::expand(name, trust_domain, file.record_version, seeds);
+        keys.kept_in(path);
+        Ok(keys)
     }
 
     /// Signs with both keys. About 190 us: not on a thread that carries packets.

@@ -11,10 +11,12 @@ fn a_saved_file_gives_the_same_keys_and_only_its_owner_can_read_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("planner.keys");
     let saved = keys().with_record_version(3);
+    assert_eq!(saved.file(), None, "they live in memory only");
     saved.save(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing else is left behind");
     let loaded = AgentKeys::load(&path).unwrap();
+    assert_eq!((saved.file(), loaded.file()), (Some(path.as_path()), Some(path.as_path())));
     assert_eq!((loaded.id(), loaded.key_id(), loaded.record_version()), (saved.id(), saved.key_id(), 3));
     assert_eq!(loaded.signing.public(), saved.signing.public());
 }
