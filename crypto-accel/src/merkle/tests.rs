@@ -49,8 +49,7 @@ fn path_of(tree: &Tree, index: usize) -> Vec<Hash> {
 
 #[test]
 fn roots_are_those_of_the_reference_implementation_of_rfc_6962() {
-    // The eight inputs and their roots from certificate-transparency's merkletree test data. Its leaves have no salt.
-    let inputs = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+    // From certificate-transparency's merkletree test data.
     let roots = [
         "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
         "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
@@ -61,13 +60,111 @@ fn roots_are_those_of_the_reference_implementation_of_rfc_6962() {
         "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
         "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
     ];
-    let leaves: Vec<Hash> = inputs.iter().map(|input| sha256(&[&[0], &hex::decode(input).unwrap()])).collect();
+    let leaves = reference_leaves();
     let mut tree = Tree::new();
     tree.rebuild(&[]);
     assert_eq!(hex::encode(tree.root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     for (last, root) in roots.iter().enumerate() {
         tree.rebuild(&leaves[..=last]);
         assert_eq!(hex::encode(tree.root()), *root, "tree of {} leaves", last + 1);
+    }
+}
+
+#[test]
+fn paths_are_those_of_the_reference_implementation_of_rfc_6962() {
+    // Leaf (counted from zero), tree size and path, from certificate-transparency's merkletree test data.
+    let known: [(usize, usize, &[&str]); 6] = [
+        (0, 1, &[]),
+        (
+            0,
+            8,
+            &[
+                "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+                "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+            ],
+        ),
+        (
+            5,
+            8,
+            &[
+                "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+                "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+                "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            ],
+        ),
+        (2, 3, &["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"]),
+        (
+            1,
+            5,
+            &[
+                "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+                "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+            ],
+        ),
+        (4, 5, &["d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7"]),
+    ];
+    let leaves = reference_leaves();
+    let mut tree = Tree::new();
+    for (index, size, nodes) in known {
+        tree.rebuild(&leaves[..size]);
+        let path: Vec<Hash> = nodes.iter().map(|node| hex::decode(node).unwrap().try_into().unwrap()).collect();
+        assert_eq!(path_of(&tree, index), path, "leaf {index} of {size}");
+        assert_eq!(root_from_path(leaves[index], count(index), count(size), &path), Ok(tree.root()));
+    }
+}
+
+/// Leaves of certificate-transparency's merkletree test data. They have no salt.
+fn reference_leaves() -> Vec<Hash> {
+    let inputs = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+    inputs.iter().map(|input| sha256(&[&[0], &hex::decode(input).unwrap()])).collect()
+}
+
+#[test]
+fn every_path_of_every_tree_up_to_300_leaves_leads_to_its_root_and_to_no_other() {
+    let leaves = numbered_leaves(300);
+    let (mut tree, mut path, mut paths) = (Tree::new(), Vec::new(), 0u32);
+    for size in 1..=300 {
+        tree.rebuild(&leaves[..size]);
+        for index in 0..size {
+            tree.path(count(index), &mut path);
+            assert_eq!(root_from_path(leaves[index], count(index), count(size), &path), Ok(tree.root()));
+            // The neighbour's leaf under this path, and this leaf at the neighbour's place.
+            if size > 1 {
+                let other = (index + 1) % size;
+                assert_ne!(root_from_path(leaves[other], count(index), count(size), &path), Ok(tree.root()));
+                assert_ne!(root_from_path(leaves[index], count(other), count(size), &path), Ok(tree.root()));
+            }
+            paths += 1;
+        }
+    }
+    assert_eq!(paths, 300 * 301 / 2);
+}
+
+/// Leaf, path and root, bit by bit, for every leaf of a small, an odd, a full and an unbalanced tree.
+#[test]
+fn every_flipped_bit_of_leaf_path_or_root_is_refused() {
+    for size in [1, 2, 3, 7, 16, 33] {
+        let leaves = numbered_leaves(size);
+        let mut tree = Tree::new();
+        tree.rebuild(&leaves);
+        let root = tree.root();
+        for (index, leaf) in leaves.iter().enumerate() {
+            let (at, of, path) = (count(index), count(size), path_of(&tree, index));
+            for bit in 0..256 {
+                let (mut other_leaf, mut other_root) = (*leaf, root);
+                flip(&mut other_leaf, bit);
+                flip(&mut other_root, bit);
+                assert_ne!(root_from_path(other_leaf, at, of, &path), Ok(root));
+                assert_ne!(root_from_path(*leaf, at, of, &path), Ok(other_root));
+            }
+            for bit in 0..path.len() * 256 {
+                let mut other = path.clone();
+                flip(&mut other[bit / 256], bit % 256);
+                assert_ne!(root_from_path(*leaf, at, of, &other), Ok(root), "bit {bit} of leaf {index} of {size}");
+            }
+        }
     }
 }
 

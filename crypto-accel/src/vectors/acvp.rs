@@ -2,7 +2,9 @@
 //!
 //! The signature files are for the internal interface of FIPS 204 section 6 (no context prefix), which neither our API
 //! nor aws-lc-rs has: they test the `ml-dsa` crate, which is the engine of the portable backend, directly, and that crate
-//! is the oracle of the other one. Of the forged signatures, aws-lc must refuse every one as well.
+//! is the oracle of the other one. What the engine signs with NIST's keys and NIST's randomness for the external, pure
+//! interface with the empty context (algorithm 2 puts two zeros before the message) is then verified by both backends.
+//! Of the forged signatures, aws-lc must refuse every one as well.
 
 use ml_dsa::MlDsa65;
 use serde_json::Value;
@@ -11,6 +13,10 @@ use super::{array, bytes, json, with_file};
 use crate::Backend;
 use crate::backend::{ExpandedSeed, aws_lc, portable};
 use crate::sign::SigningKeys;
+use crate::verify::VerifyingKeys;
+
+/// What algorithm 2 of FIPS 204 puts before the message: pure, and no byte of context.
+const EMPTY_CONTEXT: [u8; 2] = [0, 0];
 
 /// Runs `check` on every case of the groups of `parameter_set`; true means that the case counts.
 fn each_case(text: &str, parameter_set: &str, mut check: impl FnMut(&Value, &Value) -> bool) -> usize {
@@ -21,7 +27,7 @@ fn each_case(text: &str, parameter_set: &str, mut check: impl FnMut(&Value, &Val
 
 #[test]
 fn ml_dsa_65_keys_are_those_of_nist_in_both_backends() {
-    with_file("acvp/ML-DSA-keyGen-FIPS204.json", |text| {
+    with_file("acvp/ML-DSA-keyGen-FIPS204.json", 25, |text| {
         each_case(text, "ML-DSA-65", |_, case| {
             for backend in Backend::ALL {
                 let keys = SigningKeys::with_backend(backend, &[0; 32], &array(case, "seed"));
@@ -32,10 +38,38 @@ fn ml_dsa_65_keys_are_those_of_nist_in_both_backends() {
     });
 }
 
+/// Ties our interface to the internal one, on which the other files of NIST are: deterministic signatures are equal bit by
+/// bit, hedged ones hold.
+#[test]
+fn signing_is_the_internal_interface_after_two_zeros_for_every_key_of_nist() {
+    with_file("acvp/ML-DSA-keyGen-FIPS204.json", 25, |text| {
+        each_case(text, "ML-DSA-65", |_, case| {
+            let seed = array(case, "seed");
+            let signers = Backend::ALL.map(|backend| SigningKeys::with_backend(backend, &[0; 32], &seed));
+            let engine = ml_dsa::SigningKey::<MlDsa65>::from_seed((&seed).into());
+            let message = bytes(case, "pk");
+            let expected = engine.expanded_key().sign_internal(&[&EMPTY_CONTEXT, &message], (&[0; 32]).into());
+            assert_eq!(signers[1].sign(&message).ml_dsa_65.as_slice(), expected.encode().as_slice());
+            for signer in &signers {
+                let signature = signer.sign(&message);
+                for backend in Backend::ALL {
+                    let public = signer.public();
+                    let keys = VerifyingKeys::with_backend(backend, &public.ed25519, &public.ml_dsa_65).unwrap();
+                    assert_eq!(keys.verify(&message, &signature.ed25519, &signature.ml_dsa_65), Ok(()));
+                }
+                let decoded = ml_dsa::Signature::decode((&*signature.ml_dsa_65).into()).unwrap();
+                let internal = [&EMPTY_CONTEXT, message.as_slice()].concat();
+                assert!(engine.expanded_key().verifying_key().verify_internal(&internal, &decoded));
+            }
+            true
+        })
+    });
+}
+
 #[test]
 #[allow(deprecated, reason = "the vectors give expanded keys, not seeds")]
 fn ml_dsa_65_signatures_are_those_of_nist() {
-    with_file("acvp/ML-DSA-sigGen-FIPS204.json", |text| {
+    with_file("acvp/ML-DSA-sigGen-FIPS204.json", 20, |text| {
         each_case(text, "ML-DSA-65", |group, case| {
             let key = ml_dsa::ExpandedSigningKey::<MlDsa65>::from_expanded((&array::<4032>(case, "sk")).into());
             let random: [u8; 32] = match group["deterministic"].as_bool().unwrap() {
@@ -44,6 +78,12 @@ fn ml_dsa_65_signatures_are_those_of_nist() {
             };
             let signature = key.sign_internal(&[&bytes(case, "message")], (&random).into());
             assert_eq!(signature.encode().as_slice(), bytes(case, "signature"));
+            // The same key, message and randomness through the external interface.
+            let public: [u8; 1952] = key.verifying_key().encode().into();
+            let message = bytes(case, "message");
+            let signature = key.sign_internal(&[&EMPTY_CONTEXT, &message], (&random).into()).encode().into();
+            assert!(aws_lc::MlDsaVerifier::parse(&public).unwrap().verify(&message, &signature));
+            assert!(portable::MlDsaVerifier::parse(&public).unwrap().verify(&message, &signature));
             true
         })
     });
@@ -51,7 +91,7 @@ fn ml_dsa_65_signatures_are_those_of_nist() {
 
 #[test]
 fn ml_dsa_65_verdicts_are_those_of_nist() {
-    with_file("acvp/ML-DSA-sigVer-FIPS204.json", |text| {
+    with_file("acvp/ML-DSA-sigVer-FIPS204.json", 15, |text| {
         each_case(text, "ML-DSA-65", |group, case| {
             let (public, signature) = (array(group, "pk"), array::<3309>(case, "signature"));
             let message = bytes(case, "message");
@@ -71,7 +111,7 @@ fn ml_dsa_65_verdicts_are_those_of_nist() {
 
 #[test]
 fn ml_kem_768_keys_are_those_of_nist() {
-    with_file("acvp/ML-KEM-keyGen-FIPS203.json", |text| {
+    with_file("acvp/ML-KEM-keyGen-FIPS203.json", 25, |text| {
         each_case(text, "ML-KEM-768", |_, case| {
             let expanded = expanded_seed(case);
             assert_eq!(portable::recipient_public(&expanded).ml_kem_768, array(case, "ek"));
@@ -83,7 +123,7 @@ fn ml_kem_768_keys_are_those_of_nist() {
 
 #[test]
 fn ml_kem_768_secrets_are_those_of_nist_in_both_backends() {
-    with_file("acvp/ML-KEM-encapDecap-FIPS203.json", |text| {
+    with_file("acvp/ML-KEM-encapDecap-FIPS203.json", 35, |text| {
         each_case(text, "ML-KEM-768", |group, case| {
             let (ciphertext, shared): ([u8; 1088], [u8; 32]) = (array(case, "c"), array(case, "k"));
             let decapsulating = group["function"] == "decapsulation";

@@ -16,7 +16,7 @@ use crate::verify::VerifyingKeys;
 
 #[test]
 fn ml_kem_768_from_key_to_secret_is_that_of_cctv_in_both_backends() {
-    with_file("cctv/ML-KEM-768-intermediate.txt", |text| {
+    with_file("cctv/ML-KEM-768-intermediate.txt", 1, |text| {
         // Lines of "name = value"; the values with braces are polynomials, which we do not look into.
         let fields = text.lines().filter_map(|line| line.split_once(" = "));
         let case = Value::Object(fields.map(|(name, value)| (name.to_owned(), value.into())).collect());
@@ -31,7 +31,7 @@ fn ml_kem_768_from_key_to_secret_is_that_of_cctv_in_both_backends() {
 
 #[test]
 fn messages_with_many_rejections_are_signed_by_either_backend_and_verified_by_either() {
-    with_file("cctv/ML-DSA-65-benchmark.json", |text| {
+    with_file("cctv/ML-DSA-65-benchmark.json", 147, |text| {
         let messages = json(text);
         let messages = messages.as_array().unwrap();
         let seeds = ([0; 32], [0; 32]);

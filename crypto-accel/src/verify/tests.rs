@@ -171,6 +171,42 @@ fn verdicts_of_a_turn_are_the_verdicts_one_by_one() {
     assert_eq!(verify_turn(&[]), []);
 }
 
+/// What can be wrong with one root of a turn.
+const WRONGS: [fn(&mut HybridSignature); 4] = [
+    |signature| signature.ed25519[0] ^= 1,
+    |signature| signature.ed25519[63] ^= 0x80,
+    |signature| signature.ml_dsa_65[0] ^= 1,
+    |signature| signature.ml_dsa_65[3308] ^= 1,
+];
+
+#[test]
+fn one_bad_signature_at_any_place_of_a_turn_gives_that_verdict_and_no_other() {
+    let verdicts = [SignatureError::Ed25519, SignatureError::Ed25519, SignatureError::MlDsa65, SignatureError::MlDsa65];
+    both_ways(|signing, verifying| {
+        let signers: Vec<_> = (0..3).map(|seed| signer(signing, seed)).collect();
+        let keys: Vec<_> = signers.iter().map(|signer| verifier(verifying, signer)).collect();
+        let statements: Vec<[u8; 80]> = (0..16).map(|number| [number; 80]).collect();
+        let honest: Vec<_> = statements.iter().enumerate().map(|(i, s)| signers[i % 3].sign(s)).collect();
+        for turn in [1, 2, 3, 16] {
+            for place in 0..turn {
+                for (spoil, verdict) in WRONGS.iter().zip(verdicts) {
+                    let mut signatures = honest[..turn].to_vec();
+                    spoil(&mut signatures[place]);
+                    let items: Vec<_> = (0..turn).map(|i| item(&keys[i % 3], &statements[i], &signatures[i])).collect();
+                    let mut expected = vec![Ok(()); turn];
+                    expected[place] = Err(verdict);
+                    assert_eq!(verify_turn(&items), expected, "place {place} of {turn}");
+                    assert_eq!(items.iter().map(Item::verify).collect::<Vec<_>>(), expected);
+                    // Once as something new, once from memory.
+                    let mut cache = RootCache::new(16);
+                    assert_eq!(cache.verify_turn(&items), expected);
+                    assert_eq!(cache.verify_turn(&items), expected);
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn nothing_secret_is_printed() {
     for backend in Backend::ALL {
