@@ -16,6 +16,9 @@ use crate::keys::AgentKeys;
 use crate::limits::ROOTS_CACHED;
 use crate::stats::UNPOISONED;
 
+#[cfg(test)]
+mod tests;
+
 /// Verifies and opens what is addressed to one agent.
 #[derive(Debug)]
 pub(crate) struct Opener {
