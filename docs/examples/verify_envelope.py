@@ -2,7 +2,7 @@
 """A second implementation of the creto formats, written from docs/envelope-format.md and docs/protocol.md alone.
 
 Reads the golden files, checks every rule of the pages, verifies both signatures of records, login and batch, follows
-every path to the root, and opens every message. Needs Python 3.10 and `cryptography` 48 or newer.
+every path to the root, and opens every message, sealed and of a session. Needs Python 3.10 and `cryptography` 48 or newer.
 
     python3 docs/examples/verify_envelope.py [DIRECTORY]        (default: envelope/golden)
 """
@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 BATCH_HEADER_BYTES = 3448
 ENVELOPE_BYTES_MAX = 1_049_872
+SESSION_MESSAGES_MAX = 4096
 
 
 class Reject(Exception):
@@ -125,20 +126,22 @@ def parse_envelope(data):
     sender, recipient, _channel, message_id, _correlation = (data[at : at + 16] for at in range(16, 96, 16))
     _timestamp, counter, key, session, nonce, reserved1 = struct.unpack_from("<QQ16s16s12sI", data, 96)
     require(version == 1, 202)
-    require(suite == 1, 203)
+    require(suite in (1, 2), 203)
     require(1 <= kind <= 7, 204)
     require(priority <= 3, 205)
     require(flags == reserved0 == reserved1 == 0, 208)
     require(payload <= 1_048_592, 201)
-    require(wrapped == 1120 and payload >= 16, 206)
-    require(len(data) >= 1280 + payload, 200)
-    require(len(data) <= 1280 + payload, 206)
-    require(counter == 0 and not any(nonce), 209)
-    require(not any(session), 208)
+    require((wrapped == 1120 or (suite == 2 and wrapped == 0)) and payload >= 16, 206)
+    require(len(data) >= 160 + wrapped + payload, 200)
+    require(len(data) <= 160 + wrapped + payload, 206)
+    require(counter == 0 if suite == 1 else counter < SESSION_MESSAGES_MAX, 209 if suite == 1 else 212)
+    require(nonce == bytes(4) + struct.pack("<Q", counter), 209)
+    require(any(session) == (suite == 2), 208 if suite == 1 else 213)
     require(message_id[6] >> 4 == 7 and message_id[8] >> 6 == 2, 210)
     return {
         "header": data[:160], "sender": sender, "recipient": recipient, "message_id": message_id, "key_id": key,
-        "nonce": nonce, "wrapped_key": data[160:1280], "payload": data[1280:],
+        "nonce": nonce, "wrapped_key": data[160 : 160 + wrapped], "payload": data[160 + wrapped :],
+        "suite": suite, "session_id": session, "counter": counter,
     }
 
 
@@ -153,12 +156,17 @@ class RecipientKey:
         self.x25519_public = self.x25519.public_key().public_bytes_raw()
         self.key_id = key_id(self.x25519_public, self.ml_kem.public_key().public_bytes_raw())
 
-    def open(self, envelope):
-        """The plaintext, the shared secret and the message key. The library refuses an all-zero X25519 secret."""
-        ct_m, ct_x = envelope["wrapped_key"][:1088], envelope["wrapped_key"][1088:]
+    def decapsulate(self, wrapped_key):
+        """The shared secret. The library refuses an all-zero X25519 secret."""
+        ct_m, ct_x = wrapped_key[:1088], wrapped_key[1088:]
         ss_m = self.ml_kem.decapsulate(ct_m)
         ss_x = self.x25519.exchange(X25519PublicKey.from_public_bytes(ct_x))
-        secret = hashlib.sha3_256(ss_m + ss_x + ct_x + self.x25519_public + bytes.fromhex("5c2e2f2f5e5c")).digest()
+        return hashlib.sha3_256(ss_m + ss_x + ct_x + self.x25519_public + bytes.fromhex("5c2e2f2f5e5c")).digest()
+
+    def open(self, envelope):
+        """The plaintext, the shared secret and the message key."""
+        require(envelope["suite"] == 1, 213)
+        secret = self.decapsulate(envelope["wrapped_key"])
         info = b"creto/sealed/v1\0" + envelope["header"]
         key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)
         plaintext = AESGCM(key).decrypt(envelope["nonce"], envelope["payload"], envelope["header"])
@@ -166,6 +174,31 @@ class RecipientKey:
 
 
 # Section 6
+
+
+class Session:
+    """The recipient's end. It keeps what it skipped; erasing is left to those who write for more than an example."""
+
+    def __init__(self, recipient, opener):
+        peers = opener["sender"] + opener["recipient"] + opener["key_id"]
+        self.id = sha256(b"creto/session-id/v1", peers, opener["wrapped_key"])[:16]
+        require(self.id == opener["session_id"], 213)
+        info = b"creto/session/v1\0" + self.id + peers
+        secret = recipient.decapsulate(opener["wrapped_key"])
+        self.chain = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)
+        self.keys = []
+
+    def open(self, envelope):
+        require(envelope["suite"] == 2 and envelope["session_id"] == self.id, 213)
+        while len(self.keys) <= envelope["counter"]:
+            okm = HKDFExpand(algorithm=SHA256(), length=64, info=b"creto/session-step/v1").derive(self.chain)
+            self.chain, key = okm[:32], okm[32:]
+            self.keys.append(key)
+        key = self.keys[envelope["counter"]]
+        return AESGCM(key).decrypt(envelope["nonce"], envelope["payload"], envelope["header"]), key
+
+
+# Section 7
 
 
 def leaf_hash(salt, envelope):
@@ -196,7 +229,7 @@ def root_from_path(leaf, index, size, path):
     return node
 
 
-# Sections 7 and 8
+# Sections 8 and 9
 
 
 def parse_batch_header(data):
@@ -326,6 +359,14 @@ def main(directory):
                 require(root == header["root"], 224)
                 print(f"{name}: sequence {message['sequence']}, attempt {message['attempt']}, path holds")
                 show(message["leaf_index"], message["envelope"], header, executor, recipient)
+
+    envelopes = [parse_envelope(golden(f"session-envelope-{index}.hex")) for index in range(3)]
+    session = Session(recipient, envelopes[0])
+    print(f"session {session.id.hex()}")
+    for envelope in (envelopes[2], envelopes[0], envelopes[1]):
+        require(envelope["sender"] == planner["agent"] and envelope["recipient"] == executor["agent"], 304)
+        plaintext, key = session.open(envelope)
+        print(f"  counter {envelope['counter']}, key {key.hex()[:16]}...: {plaintext.decode()!r}")
 
 
 def show(index, raw, header, executor, recipient):

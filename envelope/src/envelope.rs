@@ -8,7 +8,7 @@ use rkyv::ser::writer::Buffer;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::id::{AgentId, KeyId, MessageId};
-use crate::limits::{AEAD_TAG_BYTES, PAYLOAD_BYTES_MAX, WRAPPED_KEY_BYTES};
+use crate::limits::{AEAD_TAG_BYTES, PAYLOAD_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
 use crate::reject::RejectCode;
 
 /// Size of the header, in bytes.
@@ -25,8 +25,20 @@ pub const ENVELOPE_VERSION: u8 = 1;
 pub enum Suite {
     /// One encapsulation for this message: X-Wing (ML-KEM-768 and X25519), HKDF-SHA256, AES-256-GCM.
     Sealed = 1,
-    /// One key per message from the chain of a session. Reserved: no node of this version accepts it.
+    /// One key per message from the chain of a session, which one encapsulation opened.
     Session = 2,
+}
+
+impl Suite {
+    /// The suite with this number.
+    #[must_use]
+    pub const fn from_u8(suite: u8) -> Option<Self> {
+        Some(match suite {
+            1 => Self::Sealed,
+            2 => Self::Session,
+            _ => return None,
+        })
+    }
 }
 
 /// What the message is for.
@@ -113,7 +125,7 @@ pub struct EnvelopeHeader {
     pub flags: u8,
     /// Zero.
     pub reserved0: u8,
-    /// Bytes of the wrapped key: 1,120 in the sealed suite.
+    /// Bytes of the wrapped key: 1,120 in the sealed suite, 1,120 or 0 in the session suite.
     pub wrapped_key_bytes: u16,
     /// Bytes of ciphertext and tag.
     pub payload_bytes: u32,
@@ -131,11 +143,11 @@ pub struct EnvelopeHeader {
     pub correlation_id: [u8; 16],
     /// When the sender made it, Unix milliseconds.
     pub timestamp_ms: u64,
-    /// Number of the message under its key; zero in the sealed suite.
+    /// Place of the message in its session, below 4,096; zero in the sealed suite.
     pub counter: u64,
     /// Which of the recipient's keys opens it ([`KeyId`]).
     pub key_id: [u8; 16],
-    /// The session, or zero.
+    /// The session; zero in the sealed suite.
     pub session_id: [u8; 16],
     /// Four zero bytes and the counter, little-endian.
     pub nonce: [u8; 12],
@@ -164,7 +176,49 @@ const _: () = {
     assert!(offset_of!(ArchivedEnvelopeHeader, reserved1) == 156);
 };
 
+/// Where a message stands in its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InSession {
+    /// The session. Never zero.
+    pub session_id: [u8; 16],
+    /// Place in the session's chain of keys, below [`SESSION_MESSAGES_MAX`].
+    pub counter: u64,
+    /// Whether the message carries the wrapped key that opened the session.
+    pub with_wrapped_key: bool,
+}
+
 impl EnvelopeHeader {
+    /// A header of the session suite for a plaintext of `plaintext_bytes`.
+    ///
+    /// # Errors
+    /// [`RejectCode::EnvelopeOversized`] when the payload would be larger than the limit, [`RejectCode::SessionCounter`]
+    /// when the counter is beyond the end of a session, [`RejectCode::UnknownSession`] when the session id is zero.
+    pub fn session(
+        sender: AgentId,
+        recipient: AgentId,
+        key_id: KeyId,
+        message_id: MessageId,
+        timestamp_ms: u64,
+        plaintext_bytes: usize,
+        position: &InSession,
+    ) -> Result<Self, RejectCode> {
+        let sealed = Self::sealed(sender, recipient, key_id, message_id, timestamp_ms, plaintext_bytes)?;
+        if position.counter >= SESSION_MESSAGES_MAX {
+            return Err(RejectCode::SessionCounter);
+        }
+        if position.session_id == [0; 16] {
+            return Err(RejectCode::UnknownSession);
+        }
+        Ok(Self {
+            suite: Suite::Session as u8,
+            wrapped_key_bytes: if position.with_wrapped_key { sealed.wrapped_key_bytes } else { 0 },
+            counter: position.counter,
+            session_id: position.session_id,
+            nonce: nonce(position.counter),
+            ..sealed
+        })
+    }
+
     /// A header of the sealed suite for a plaintext of `plaintext_bytes`.
     ///
     /// # Errors
@@ -260,9 +314,7 @@ impl<'a> EnvelopeView<'a> {
         if header.version != ENVELOPE_VERSION {
             return Err(RejectCode::EnvelopeVersion);
         }
-        if header.suite != Suite::Sealed as u8 {
-            return Err(RejectCode::EnvelopeSuite);
-        }
+        let suite = Suite::from_u8(header.suite).ok_or(RejectCode::EnvelopeSuite)?;
         Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
         Priority::from_u8(header.priority).ok_or(RejectCode::EnvelopePriority)?;
         if header.flags != 0 || header.reserved0 != 0 || header.reserved1 != 0 {
@@ -273,7 +325,9 @@ impl<'a> EnvelopeView<'a> {
         if payload_bytes > PAYLOAD_BYTES_MAX {
             return Err(RejectCode::EnvelopeOversized);
         }
-        if wrapped_key_bytes != WRAPPED_KEY_BYTES || payload_bytes < AEAD_TAG_BYTES {
+        let may_lack_key = suite == Suite::Session;
+        let key_fits = wrapped_key_bytes == WRAPPED_KEY_BYTES || (may_lack_key && wrapped_key_bytes == 0);
+        if !key_fits || payload_bytes < AEAD_TAG_BYTES {
             return Err(RejectCode::EnvelopeLength);
         }
         match bytes.len().cmp(&(ENVELOPE_HEADER_BYTES + wrapped_key_bytes + payload_bytes)) {
@@ -281,12 +335,20 @@ impl<'a> EnvelopeView<'a> {
             std::cmp::Ordering::Greater => return Err(RejectCode::EnvelopeLength),
             std::cmp::Ordering::Equal => {}
         }
-        // In the sealed suite a key encrypts one message, so its counter is zero.
-        if header.counter != 0 || header.nonce != nonce(0) {
+        let counter = header.counter.to_native();
+        match suite {
+            // A key encrypts one message, so there is nothing to count.
+            Suite::Sealed if counter != 0 => return Err(RejectCode::EnvelopeNonce),
+            Suite::Session if counter >= SESSION_MESSAGES_MAX => return Err(RejectCode::SessionCounter),
+            _ => {}
+        }
+        if header.nonce != nonce(counter) {
             return Err(RejectCode::EnvelopeNonce);
         }
-        if header.session_id != [0; 16] {
-            return Err(RejectCode::EnvelopeReserved);
+        match (suite, header.session_id == [0; 16]) {
+            (Suite::Sealed, false) => return Err(RejectCode::EnvelopeReserved),
+            (Suite::Session, true) => return Err(RejectCode::UnknownSession),
+            _ => {}
         }
         if !MessageId(header.message_id).is_uuid_v7() {
             return Err(RejectCode::EnvelopeMessageId);
@@ -348,17 +410,38 @@ impl<'a> EnvelopeView<'a> {
         Priority::from_u8(self.header.priority).expect("parse has checked the priority")
     }
 
-    /// The wrapped key: ML-KEM-768 ciphertext, then X25519 share.
+    /// How the payload's key reaches the recipient.
     #[must_use]
-    pub fn wrapped_key(&self) -> &'a [u8; WRAPPED_KEY_BYTES] {
-        self.bytes[ENVELOPE_HEADER_BYTES..ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES]
-            .try_into()
-            .expect("parse has checked the wrapped key's length")
+    pub fn suite(&self) -> Suite {
+        Suite::from_u8(self.header.suite).expect("parse has checked the suite")
+    }
+
+    /// The session that the message belongs to; zero in the sealed suite.
+    #[must_use]
+    pub fn session_id(&self) -> [u8; 16] {
+        self.header.session_id
+    }
+
+    /// Place of the message in its session; zero in the sealed suite.
+    #[must_use]
+    pub fn counter(&self) -> u64 {
+        self.header.counter.to_native()
+    }
+
+    /// The wrapped key: ML-KEM-768 ciphertext, then X25519 share. Always there in the sealed suite; in the session suite
+    /// it is the one that opened the session, or absent.
+    #[must_use]
+    pub fn wrapped_key(&self) -> Option<&'a [u8; WRAPPED_KEY_BYTES]> {
+        self.bytes[ENVELOPE_HEADER_BYTES..self.payload_start()].first_chunk()
     }
 
     /// Ciphertext and tag.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
-        &self.bytes[ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES..]
+        &self.bytes[self.payload_start()..]
+    }
+
+    fn payload_start(&self) -> usize {
+        ENVELOPE_HEADER_BYTES + usize::from(self.header.wrapped_key_bytes.to_native())
     }
 }

@@ -21,7 +21,7 @@ pub mod reject;
 pub mod submit;
 
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, Statement};
-pub use envelope::{EnvelopeHeader, EnvelopeView, Kind, Priority, Suite};
+pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
 pub use frame::{FrameHeader, FrameType};
 pub use id::{AgentId, AgentName, KeyId, MessageId, TrustDomain};
 pub use key_record::{AgentState, KeyRecord, SignedKeyRecord};

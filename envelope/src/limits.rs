@@ -13,8 +13,10 @@ pub const PAYLOAD_PLAINTEXT_BYTES_MAX: usize = 1024 * 1024;
 pub const AEAD_TAG_BYTES: usize = 16;
 /// Largest payload on the wire: ciphertext and tag.
 pub const PAYLOAD_BYTES_MAX: usize = PAYLOAD_PLAINTEXT_BYTES_MAX + AEAD_TAG_BYTES;
-/// Wrapped key of the sealed suite: ML-KEM-768 ciphertext (1,088 B) and X25519 share (32 B).
+/// Wrapped key: ML-KEM-768 ciphertext (1,088 B) and X25519 share (32 B).
 pub const WRAPPED_KEY_BYTES: usize = 1_120;
+/// Messages of one session: counters are below this. Recipients remember every counter of a session.
+pub const SESSION_MESSAGES_MAX: u64 = 4_096;
 /// Largest whole envelope, in bytes.
 pub const ENVELOPE_BYTES_MAX: usize = ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES + PAYLOAD_BYTES_MAX;
 

@@ -66,7 +66,7 @@ reject_codes! {
     /// The envelope's version is not spoken here.
     EnvelopeVersion = 202, "the envelope version is not supported; update the older side";
     /// The envelope's suite is not known.
-    EnvelopeSuite = 203, "the envelope's cipher suite is not supported; use the sealed suite (1)";
+    EnvelopeSuite = 203, "the envelope's cipher suite is not supported; use the sealed (1) or the session suite (2)";
     /// The envelope's kind is not known.
     EnvelopeKind = 204, "the envelope's kind is not known; see docs/envelope-format.md";
     /// The envelope's priority is out of range.
@@ -83,6 +83,10 @@ reject_codes! {
     EnvelopeMessageId = 210, "the message id is not a UUID of version 7 (RFC 9562)";
     /// The payload does not open under the recipient's key and this header.
     EnvelopeSeal = 211, "the payload does not open under the recipient's key and this header; fetch the recipient's current record and seal again";
+    /// The counter is beyond the end of a session.
+    SessionCounter = 212, "the counter is beyond the end of a session; open a new session after 4,096 messages at the latest";
+    /// The session is not known (or not named) and the message does not carry the key that opens it.
+    UnknownSession = 213, "the session is not known and the message carries no key that opens it; open a new session and seal again";
 
     /// The batch holds no message.
     BatchEmpty = 220, "the batch is empty; send at least one message";

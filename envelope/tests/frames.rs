@@ -12,7 +12,7 @@ use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, FrameHeader, FrameType, RejectCode};
 use proptest::prelude::*;
-use sample::{aligned, batch_header, envelope, frames};
+use sample::{aligned, batch_header, envelope, frames, session_envelope};
 
 fn split(frame: &[u8]) -> (FrameHeader, &[u8]) {
     let (header, body) = frame.split_first_chunk::<FRAME_HEADER_BYTES>().unwrap();
@@ -95,6 +95,11 @@ fn every_changed_or_missing_byte_of_an_envelope_is_refused_or_shows() {
     for plaintext_bytes in [0, 1, 40] {
         check_mutations(&envelope(plaintext_bytes), reencode_envelope);
         check_truncations(&envelope(plaintext_bytes), reencode_envelope);
+        for with_wrapped_key in [false, true] {
+            let envelope = session_envelope(plaintext_bytes, 77, with_wrapped_key);
+            check_mutations(&envelope, reencode_envelope);
+            check_truncations(&envelope, reencode_envelope);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use creto_crypto_accel::Backend;
 use creto_crypto_accel::merkle::{Tree, leaf_hash, root_from_path};
 use creto_crypto_accel::seal::{MessageKey, RecipientSecret, message_key};
+use creto_crypto_accel::session::{Peers, ReceiveChain};
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::batch::{BATCH_HEADER_BYTES, BatchHeaderView, BatchView, parse_submit_sequence};
 use creto_envelope::control::{Login, login_statement};
@@ -142,6 +143,34 @@ fn both_backends_verify_and_open_what_is_delivered() {
     }
 }
 
+#[test]
+fn both_backends_open_the_session_in_any_order() {
+    let values = &golden_json()["session"];
+    let envelopes = [0, 1, 2].map(|index| aligned(&golden_bytes(&format!("session-envelope-{index}.hex"))));
+    let views = envelopes.each_ref().map(|envelope| EnvelopeView::parse(envelope).unwrap());
+    let opener = &views[0];
+    assert_eq!(hex::encode(opener.session_id()), values["session_id"]);
+    assert!(views[1].wrapped_key().is_none() && views[2].wrapped_key().is_none());
+    let peers = Peers { sender: opener.sender().0, recipient: opener.recipient().0, key_id: opener.key_id().0 };
+    for backend in Backend::ALL {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let recipient = RecipientSecret::with_backend(backend, &EXECUTOR_X_WING_SEED);
+            let wrapped_key = opener.wrapped_key().unwrap();
+            let mut chain = ReceiveChain::accept(&recipient, &peers, &opener.session_id(), wrapped_key).unwrap();
+            for index in order {
+                let (view, values) = (&views[index], &values["messages"][index]);
+                let (header, payload) = (view.header_bytes(), view.payload());
+                let by_chain = chain.open(view.counter(), &view.header().nonce, header, payload).unwrap();
+                let key: [u8; 32] = hex::decode(values["message_key"].as_str().unwrap()).unwrap().try_into().unwrap();
+                let key = MessageKey::from_bytes(backend, key.into());
+                assert_eq!(key.open(&view.header().nonce, header, payload).unwrap(), by_chain);
+                assert_eq!(String::from_utf8(by_chain).unwrap(), values["plaintext"]);
+                chain.settle(view.counter());
+            }
+        }
+    }
+}
+
 #[track_caller]
 fn check_signatures(backend: Backend, header: &BatchHeaderView<'_>) {
     let keys = planner_keys(backend);
@@ -158,7 +187,7 @@ fn check_open(backend: Backend, envelope: &[u8], key: &serde_json::Value) -> Str
     let view = EnvelopeView::parse(&bytes).unwrap();
     let recipient = RecipientSecret::with_backend(backend, &EXECUTOR_X_WING_SEED);
     assert_eq!(recipient.key_id(), view.key_id().0);
-    let secret = recipient.decapsulate(view.wrapped_key()).unwrap();
+    let secret = recipient.decapsulate(view.wrapped_key().unwrap()).unwrap();
     let key: [u8; 32] = hex::decode(key.as_str().unwrap()).unwrap().try_into().unwrap();
     let keys = [message_key(&secret, view.header_bytes()), MessageKey::from_bytes(backend, key.into())];
     let [by_recipient, by_example] =

@@ -6,10 +6,12 @@ mod sample;
 
 use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequence};
 use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, nonce};
-use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX};
-use creto_envelope::{AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, KeyId, MessageId, RejectCode};
+use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
+use creto_envelope::{
+    AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, MessageId, RejectCode, Suite,
+};
 use proptest::prelude::*;
-use sample::{aligned, batch_header, envelope};
+use sample::{aligned, batch_header, envelope, session_envelope};
 
 #[track_caller]
 fn check_rejected(change: impl FnOnce(&mut Vec<u8>), expect: RejectCode) {
@@ -31,9 +33,77 @@ fn a_sealed_envelope_is_viewed_as_it_was_written() {
 }
 
 #[test]
+fn a_session_envelope_is_viewed_as_it_was_written() {
+    for (counter, with_wrapped_key) in [(0, true), (0, false), (4_095, true), (4_095, false)] {
+        let bytes = aligned(&session_envelope(100, counter, with_wrapped_key));
+        let view = EnvelopeView::parse(&bytes).unwrap();
+        assert_eq!((view.suite(), view.session_id(), view.counter()), (Suite::Session, [6; 16], counter));
+        assert_eq!(view.header().nonce, nonce(counter));
+        assert_eq!(
+            view.wrapped_key().map(|key| key[..] == [0xab; WRAPPED_KEY_BYTES]),
+            with_wrapped_key.then_some(true)
+        );
+        assert_eq!(view.payload().len(), 100 + AEAD_TAG_BYTES);
+        let wrapped_key_bytes = if with_wrapped_key { WRAPPED_KEY_BYTES } else { 0 };
+        assert_eq!(bytes.len(), ENVELOPE_HEADER_BYTES + wrapped_key_bytes + 100 + AEAD_TAG_BYTES);
+    }
+    let sealed = aligned(&envelope(100));
+    let sealed = EnvelopeView::parse(&sealed).unwrap();
+    assert_eq!((sealed.suite(), sealed.session_id(), sealed.counter()), (Suite::Sealed, [0; 16], 0));
+    assert!(sealed.wrapped_key().is_some());
+}
+
+#[test]
+fn the_session_suite_has_rules_of_its_own() {
+    let check = |counter, with_wrapped_key, change: &dyn Fn(&mut Vec<u8>), expect| {
+        let mut bytes = session_envelope(32, counter, with_wrapped_key);
+        change(&mut bytes);
+        assert_eq!(EnvelopeView::parse(&aligned(&bytes)).map(|_| ()), expect);
+    };
+    for with_wrapped_key in [false, true] {
+        check(7, with_wrapped_key, &|_| {}, Ok(()));
+        // Counter and nonce belong together, whichever of them is wrong.
+        check(7, with_wrapped_key, &|bytes| bytes[104] = 8, Err(RejectCode::EnvelopeNonce));
+        check(7, with_wrapped_key, &|bytes| bytes[148] = 8, Err(RejectCode::EnvelopeNonce));
+        check(7, with_wrapped_key, &|bytes| bytes[144] = 1, Err(RejectCode::EnvelopeNonce));
+        let to_4096 = |bytes: &mut Vec<u8>| {
+            bytes[104..112].copy_from_slice(&4_096u64.to_le_bytes());
+            bytes[144..156].copy_from_slice(&nonce(4_096));
+        };
+        check(4_095, with_wrapped_key, &to_4096, Err(RejectCode::SessionCounter));
+        check(0, with_wrapped_key, &|bytes| bytes[111] = 0x80, Err(RejectCode::SessionCounter));
+        check(7, with_wrapped_key, &|bytes| bytes[128..144].fill(0), Err(RejectCode::UnknownSession));
+        check(7, with_wrapped_key, &|bytes| bytes[6] ^= 1, Err(RejectCode::EnvelopeLength));
+        check(7, with_wrapped_key, &|bytes| bytes[7] ^= 1, Err(RejectCode::EnvelopeLength));
+        check(7, with_wrapped_key, &|bytes| bytes.truncate(bytes.len() - 1), Err(RejectCode::EnvelopeTruncated));
+        check(7, with_wrapped_key, &|bytes| bytes.push(0), Err(RejectCode::EnvelopeLength));
+        // A message of a session is none of the sealed suite.
+        let sealed = if with_wrapped_key { RejectCode::EnvelopeNonce } else { RejectCode::EnvelopeLength };
+        check(7, with_wrapped_key, &|bytes| bytes[1] = 1, Err(sealed));
+    }
+    check(0, true, &|bytes| bytes[1] = 1, Err(RejectCode::EnvelopeReserved));
+    check_rejected(|bytes| bytes[1] = 2, RejectCode::UnknownSession);
+    check_rejected(|bytes| bytes[128] = 1, RejectCode::EnvelopeReserved);
+}
+
+#[test]
+fn a_session_header_is_made_within_the_rules_only() {
+    let id = MessageId::from_parts(1, [0; 10]);
+    let make = |session_id, counter, bytes| {
+        let position = InSession { session_id, counter, with_wrapped_key: false };
+        EnvelopeHeader::session(AgentId::ZERO, AgentId::ZERO, KeyId::ZERO, id, 0, bytes, &position).map(|_| ())
+    };
+    assert_eq!(make([1; 16], SESSION_MESSAGES_MAX - 1, PAYLOAD_PLAINTEXT_BYTES_MAX), Ok(()));
+    assert_eq!(make([1; 16], SESSION_MESSAGES_MAX, 0), Err(RejectCode::SessionCounter));
+    assert_eq!(make([0; 16], 0, 0), Err(RejectCode::UnknownSession));
+    assert_eq!(make([1; 16], 0, PAYLOAD_PLAINTEXT_BYTES_MAX + 1), Err(RejectCode::EnvelopeOversized));
+}
+
+#[test]
 fn every_broken_rule_has_its_own_code() {
     check_rejected(|bytes| bytes[0] = 2, RejectCode::EnvelopeVersion);
-    check_rejected(|bytes| bytes[1] = 2, RejectCode::EnvelopeSuite);
+    check_rejected(|bytes| bytes[1] = 0, RejectCode::EnvelopeSuite);
+    check_rejected(|bytes| bytes[1] = 3, RejectCode::EnvelopeSuite);
     check_rejected(|bytes| bytes[2] = 0, RejectCode::EnvelopeKind);
     check_rejected(|bytes| bytes[3] = 4, RejectCode::EnvelopePriority);
     check_rejected(|bytes| bytes[4] = 1, RejectCode::EnvelopeReserved);

@@ -46,6 +46,8 @@ fn the_limits_are_those_of_the_pages() {
     assert_eq!(PAYLOAD_PLAINTEXT_BYTES_MAX, 1_048_576);
     assert_eq!(PAYLOAD_BYTES_MAX, 1_048_592);
     assert_eq!(WRAPPED_KEY_BYTES, 1_120);
+    assert_eq!(SESSION_MESSAGES_MAX, creto_crypto_accel::session::SESSION_MESSAGES_MAX);
+    assert_eq!(SESSION_MESSAGES_MAX, 4_096);
     assert_eq!(ENVELOPE_BYTES_MAX, 1_049_872);
     assert_eq!(BATCH_MESSAGES_MAX, 1_024);
     assert_eq!(BATCH_BYTES_MAX, 2_097_152);

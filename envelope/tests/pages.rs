@@ -145,6 +145,7 @@ fn the_pages_list_the_limits_as_they_are() {
             "PAYLOAD_PLAINTEXT_BYTES_MAX" => limits::PAYLOAD_PLAINTEXT_BYTES_MAX as u64,
             "PAYLOAD_BYTES_MAX" => limits::PAYLOAD_BYTES_MAX as u64,
             "ENVELOPE_BYTES_MAX" => limits::ENVELOPE_BYTES_MAX as u64,
+            "SESSION_MESSAGES_MAX" => limits::SESSION_MESSAGES_MAX,
             "BATCH_MESSAGES_MAX" => limits::BATCH_MESSAGES_MAX as u64,
             "BATCH_BYTES_MAX" => limits::BATCH_BYTES_MAX as u64,
             "PATH_NODES_MAX" => limits::PATH_NODES_MAX as u64,
@@ -164,5 +165,5 @@ fn the_pages_list_the_limits_as_they_are() {
     for (name, value) in &listed {
         assert_eq!(*value, limit(name), "{name}");
     }
-    assert_eq!(listed.len(), 16, "every limit is on one of the pages");
+    assert_eq!(listed.len(), 17, "every limit is on one of the pages");
 }

@@ -108,7 +108,8 @@ impl SimAgent {
     /// When it was not, or was changed.
     #[must_use]
     pub fn open(&self, envelope: &EnvelopeView<'_>) -> Vec<u8> {
-        let secret = self.recipient.decapsulate(envelope.wrapped_key()).expect("sealed for this agent");
+        let wrapped_key = envelope.wrapped_key().expect("a simulated message is of the sealed suite");
+        let secret = self.recipient.decapsulate(wrapped_key).expect("sealed for this agent");
         message_key(&secret, envelope.header_bytes())
             .open(&envelope.header().nonce, envelope.header_bytes(), envelope.payload())
             .expect("not changed on the way")

@@ -8,7 +8,7 @@ use creto_crypto_accel::seal::message_key;
 use creto_crypto_accel::verify::{Item, RootCache};
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::nonce;
-use creto_envelope::{AgentId, BatchHeaderView, EnvelopeView, Kind, MessageId, Priority, RejectCode};
+use creto_envelope::{AgentId, BatchHeaderView, EnvelopeView, Kind, MessageId, Priority, RejectCode, Suite};
 
 use crate::directory::{Identity, lookup_code};
 use crate::error::LookupError;
@@ -107,7 +107,9 @@ impl Opener {
             return Err(RejectCode::NotMailboxOwner);
         }
         let secret_key = self.keys.opening(envelope.key_id()).ok_or(RejectCode::UnknownRecipientKey)?;
-        let secret = secret_key.decapsulate(envelope.wrapped_key()).map_err(|_| RejectCode::EnvelopeSeal)?;
+        let wrapped_key = envelope.wrapped_key().filter(|_| envelope.suite() == Suite::Sealed);
+        let wrapped_key = wrapped_key.ok_or(RejectCode::UnknownSession)?;
+        let secret = secret_key.decapsulate(wrapped_key).map_err(|_| RejectCode::EnvelopeSeal)?;
         let head = envelope.header();
         let payload = message_key(&secret, envelope.header_bytes())
             .open(&nonce(head.counter.to_native()), envelope.header_bytes(), envelope.payload())

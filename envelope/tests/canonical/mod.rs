@@ -40,7 +40,7 @@ pub(crate) fn reencode_envelope(bytes: &[u8]) -> Result<Vec<u8>, RejectCode> {
     let header = view.header();
     let header = EnvelopeHeader {
         version: header.version,
-        suite: header.suite,
+        suite: view.suite() as u8,
         kind: view.kind() as u8,
         priority: view.priority() as u8,
         flags: header.flags,
@@ -54,16 +54,16 @@ pub(crate) fn reencode_envelope(bytes: &[u8]) -> Result<Vec<u8>, RejectCode> {
         message_id: view.message_id().0,
         correlation_id: header.correlation_id,
         timestamp_ms: header.timestamp_ms.to_native(),
-        counter: header.counter.to_native(),
+        counter: view.counter(),
         key_id: view.key_id().0,
-        session_id: header.session_id,
+        session_id: view.session_id(),
         nonce: header.nonce,
         reserved1: header.reserved1.to_native(),
     };
     assert_eq!(header.envelope_bytes(), bytes.len(), "a header announces its envelope's length");
     assert_eq!(view.header_bytes(), header.to_bytes());
     let mut out = header.to_bytes().to_vec();
-    out.extend_from_slice(view.wrapped_key());
+    out.extend_from_slice(view.wrapped_key().map_or(&[], |key| &key[..]));
     out.extend_from_slice(view.payload());
     Ok(out)
 }

@@ -5,8 +5,8 @@ use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeli
 use creto_envelope::limits::{AEAD_TAG_BYTES, WRAPPED_KEY_BYTES};
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{
-    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, FrameType, KeyId, KeyRecord, MessageId, RejectCode,
-    SignedKeyRecord, Statement, TrustDomain,
+    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, FrameType, InSession, KeyId, KeyRecord, MessageId,
+    RejectCode, SignedKeyRecord, Statement, TrustDomain,
 };
 use rkyv::util::AlignedVec;
 
@@ -28,6 +28,22 @@ pub(crate) fn envelope_header(plaintext_bytes: usize) -> EnvelopeHeader {
 pub(crate) fn envelope(plaintext_bytes: usize) -> Vec<u8> {
     let mut bytes = envelope_header(plaintext_bytes).to_bytes().to_vec();
     bytes.resize(bytes.len() + WRAPPED_KEY_BYTES + plaintext_bytes + AEAD_TAG_BYTES, 0xab);
+    bytes
+}
+
+/// A header of the session suite for this many bytes of plaintext.
+pub(crate) fn session_header(plaintext_bytes: usize, counter: u64, with_wrapped_key: bool) -> EnvelopeHeader {
+    let id = MessageId::from_parts(1_700_000_000_000, [7; 10]);
+    let position = InSession { session_id: [6; 16], counter, with_wrapped_key };
+    let (sender, recipient, key_id) = (AgentId([1; 16]), AgentId([2; 16]), KeyId([3; 16]));
+    EnvelopeHeader::session(sender, recipient, key_id, id, 1_700_000_000_001, plaintext_bytes, &position).unwrap()
+}
+
+/// An envelope of the session suite with this many bytes of plaintext; nobody can open it.
+pub(crate) fn session_envelope(plaintext_bytes: usize, counter: u64, with_wrapped_key: bool) -> Vec<u8> {
+    let header = session_header(plaintext_bytes, counter, with_wrapped_key);
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.resize(header.envelope_bytes(), 0xab);
     bytes
 }
 

@@ -94,6 +94,43 @@ pub(crate) const MESSAGES: [MessageInput; 3] = [
     },
 ];
 
+/// A message of the worked example's session, of kind direct and normal priority.
+pub(crate) struct SessionMessageInput {
+    pub(crate) plaintext: &'static str,
+    pub(crate) counter: u64,
+    pub(crate) with_wrapped_key: bool,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) id_random: [u8; 10],
+}
+
+/// The coins of the session's one encapsulation.
+pub(crate) const SESSION_COINS: [u8; 64] = counting(0xc3);
+
+/// The first opens the session; the second comes without the wrapped key; two were sent between it and the third.
+pub(crate) const SESSION_MESSAGES: [SessionMessageInput; 3] = [
+    SessionMessageInput {
+        plaintext: "let us talk",
+        counter: 0,
+        with_wrapped_key: true,
+        timestamp_ms: VALID_FROM_MS + 2_000,
+        id_random: [0xe4; 10],
+    },
+    SessionMessageInput {
+        plaintext: "at length",
+        counter: 1,
+        with_wrapped_key: false,
+        timestamp_ms: VALID_FROM_MS + 2_001,
+        id_random: [0xe5; 10],
+    },
+    SessionMessageInput {
+        plaintext: "",
+        counter: 4,
+        with_wrapped_key: false,
+        timestamp_ms: VALID_FROM_MS + 2_004,
+        id_random: [0xe6; 10],
+    },
+];
+
 const fn counting<const N: usize>(first: u8) -> [u8; N] {
     let mut bytes = [first; N];
     let mut index = 1;

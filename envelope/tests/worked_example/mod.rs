@@ -4,6 +4,7 @@
 //! the keys, the coins of the encapsulations, the salts, the ids and the times.
 
 mod inputs;
+mod session;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ use serde::Serialize;
 use sha2::Sha256;
 
 use inputs::{AgentInput, EXECUTOR, MESSAGES, MessageInput, PLANNER, SIGNED_AT_MS, VALID_FROM_MS, VALID_UNTIL_MS};
+use session::SessionValues;
+
 pub(crate) use inputs::{EXECUTOR_X_WING_SEED, EXPORTER};
 
 /// Every golden file: its name and its text.
@@ -44,6 +47,7 @@ struct Example {
     agents: BTreeMap<&'static str, AgentValues>,
     messages: Vec<MessageValues>,
     batch: BatchValues,
+    session: SessionValues,
     login: LoginValues,
     frames: BTreeMap<&'static str, String>,
 }
@@ -165,8 +169,9 @@ pub(crate) fn build() -> Files {
     // On the next connection: what was pushed and not acknowledged, with its header, for the stream is new.
     let deliver_again = deliver(Some(&header), &[(0, 1, 1)], &sealed, &paths);
     let (login_values, login_frame) = login(&planner);
+    let (session_values, session_files) = session::build(&planner, &executor);
 
-    let mut files = Files::new();
+    let mut files = session_files;
     for message in &sealed {
         files.insert(message.values.envelope_file.clone(), hex_lines(&message.envelope));
     }
@@ -203,6 +208,7 @@ pub(crate) fn build() -> Files {
         agents: BTreeMap::from([("planner", planner.values()), ("executor", executor.values())]),
         messages: sealed.into_iter().map(|message| message.values).collect(),
         batch,
+        session: session_values,
         login: login_values,
         frames,
     };
