@@ -58,6 +58,9 @@ pub struct ConnectOptions {
     pub window_messages: u32,
     /// Most bytes of the envelopes of those. Default 4 MiB.
     pub window_bytes: u32,
+    /// Whether deliveries come with a proof of who signed them ([`Delivery::proof`]): a copy of the envelope and about
+    /// 10 KiB, for each delivery that the application holds. Default off.
+    pub keep_proofs: bool,
 }
 
 impl ConnectOptions {
@@ -75,6 +78,7 @@ impl ConnectOptions {
             retry_for: RETRY_FOR,
             window_messages: WINDOW_MESSAGES,
             window_bytes: WINDOW_BYTES,
+            keep_proofs: false,
         }
     }
 }
@@ -139,7 +143,7 @@ impl Agent {
         };
         let deliver = DeliverLink {
             inbox: Arc::clone(&inbox),
-            opener: Arc::new(Opener::new(Arc::clone(&options.keys))),
+            opener: Arc::new(Opener::new(Arc::clone(&options.keys)).with_proofs(options.keep_proofs)),
             directory: Arc::clone(&directory),
             closing: closed.clone(),
         };

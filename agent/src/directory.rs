@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use creto_crypto_accel::keys::RecipientPublic;
 use creto_crypto_accel::seal::RecipientKey;
+use creto_crypto_accel::sign::HybridSignature;
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::control::KeyRecordRequest;
 use creto_envelope::{AgentId, KeyRecord, RejectCode, SignedKeyRecord};
@@ -29,6 +30,8 @@ pub(crate) const CURRENT: u32 = 0;
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) record: KeyRecord,
+    /// The record's own signatures.
+    self_signed: HybridSignature,
     pub(crate) signing: VerifyingKeys,
     pub(crate) sealing: RecipientKey,
 }
@@ -48,7 +51,14 @@ impl Identity {
             .map_err(|_| invalid("it is not signed by the keys in it"))?;
         let public = RecipientPublic { ml_kem_768: *record.ml_kem_768, x25519: record.x25519 };
         let sealing = RecipientKey::parse(&public).map_err(|_| invalid("its encryption key is not a valid key"))?;
-        Ok(Self { record: record.clone(), signing, sealing })
+        let self_signed = HybridSignature { ed25519: signed.ed25519, ml_dsa_65: signed.ml_dsa_65.clone() };
+        Ok(Self { record: record.clone(), self_signed, signing, sealing })
+    }
+
+    /// The record with its signatures, as it came.
+    pub(crate) fn signed_record(&self) -> SignedKeyRecord {
+        let HybridSignature { ed25519, ml_dsa_65 } = self.self_signed.clone();
+        SignedKeyRecord { record: self.record.clone(), ed25519, ml_dsa_65 }
     }
 }
 

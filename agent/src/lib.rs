@@ -60,6 +60,7 @@ mod driver;
 mod error;
 mod keys;
 pub mod limits;
+pub mod proof;
 pub mod raw;
 mod receiver;
 mod sender;

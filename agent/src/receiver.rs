@@ -60,6 +60,7 @@ pub struct Delivery {
     pub attempt: u8,
     /// Its number in the mailbox.
     pub mailbox_sequence: u64,
+    proof: Option<Bytes>,
     token: Token,
 }
 
@@ -68,6 +69,14 @@ impl Delivery {
     /// Acknowledge after the work is done: what was acknowledged does not come again.
     pub fn ack(&self) {
         self.token.finish(true);
+    }
+
+    /// The message's proof, to show a third party who signed it: the file that [`proof::verify`](crate::proof::verify)
+    /// and `creto proof verify` check. None unless [`ConnectOptions::keep_proofs`](crate::ConnectOptions::keep_proofs)
+    /// is set.
+    #[must_use]
+    pub fn proof(&self) -> Option<&Bytes> {
+        self.proof.as_ref()
     }
 }
 
@@ -349,6 +358,7 @@ impl Inbox {
             priority: opened.priority,
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
+            proof: opened.proof,
             token: Token {
                 inbox: Arc::downgrade(self),
                 from,

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anstyle::{AnsiColor, Style};
 use clap::builder::Styles;
 use clap::{Args, Parser, Subcommand};
-use creto_agent::AgentName;
+use creto_agent::{AgentName, MessageId};
 use creto_node::config::Config;
 
 use crate::exit::{self, Failure};
 use crate::terminal::Color;
+use crate::verb::proof::Fingerprint;
 
 /// Name of the configuration file that is looked for in the working folder.
 const CONFIG_FILE: &str = "creto.toml";
@@ -73,6 +74,8 @@ pub(crate) enum Verb {
     Config(ConfigArgs),
     /// Read the log of a node that is stopped.
     Wal(WalArgs),
+    /// Show a third party who signed a message, without a node.
+    Proof(ProofArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: creto completions bash > ~/.local/share/bash-completion/completions/creto")]
     Completions(CompletionsArgs),
@@ -275,6 +278,9 @@ pub(crate) struct RecvArgs {
     /// Stop after so many messages.
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+    /// Keep a proof of who signed each message in this folder, as MESSAGE_ID.proof.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) proofs: Option<PathBuf>,
     /// Milliseconds to wait for a message before stopping, unless --follow.
     #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
     pub(crate) wait: u64,
@@ -415,9 +421,60 @@ pub(crate) struct WalVerifyArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ProofArgs {
+    #[command(subcommand)]
+    pub(crate) verb: ProofVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProofVerb {
+    /// Write the proof of a message that is in this node's log. The log is only read; the node may run.
+    Export(ProofExportArgs),
+    /// Check a proof: needs the file, nothing else.
+    Verify(ProofVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofExportArgs {
+    /// Id of the message, as `creto send` and `creto recv` print it.
+    #[arg(value_name = "MESSAGE_ID", value_parser = message_id)]
+    pub(crate) message: MessageId,
+    /// Only if this agent sent it: ids are chosen by senders.
+    #[arg(long, value_name = "NAME", value_parser = agent_name)]
+    pub(crate) from: Option<AgentName>,
+    /// File to write; `-` is standard output [default: MESSAGE_ID.proof].
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Folder of the log [default: the configuration's].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofVerifyArgs {
+    /// The proof; `-` reads it from standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Fail unless these keys signed it: the fingerprint that `creto agent show` prints for the sender.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) expect_fingerprint: Option<Fingerprint>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell.
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn message_id(text: &str) -> Result<MessageId, String> {
+    let id = MessageId::parse_hex(text).filter(MessageId::is_uuid_v7);
+    id.ok_or_else(|| "a message id is a UUID of version 7, such as 019b76da-abe8-70e0-a0e0-e0e0e0e0e0e0".to_owned())
 }
 
 fn agent_name(text: &str) -> Result<AgentName, String> {

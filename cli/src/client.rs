@@ -61,6 +61,16 @@ pub(crate) fn load_keys(global: &Global, args: &KeysArgs, name: &AgentName) -> R
 
 /// Connects as `name` and logs in.
 pub(crate) async fn connect(global: &Global, reach: &ReachArgs, name: &AgentName) -> Result<Agent, Failure> {
+    connect_with(global, reach, name, |_| ()).await
+}
+
+/// As [`connect`], with options of the caller's own.
+pub(crate) async fn connect_with(
+    global: &Global,
+    reach: &ReachArgs,
+    name: &AgentName,
+    set: impl FnOnce(&mut ConnectOptions),
+) -> Result<Agent, Failure> {
     let keys = load_keys(global, &reach.keys, name)?;
     let (config, _) = global.load_config_or_default()?;
     let node = resolve(reach.node.as_deref(), &config)?;
@@ -73,7 +83,9 @@ pub(crate) async fn connect(global: &Global, reach: &ReachArgs, name: &AgentName
         ),
         _ => Failure::of(Exit::Usage, &error),
     })?;
-    Agent::connect(ConnectOptions::new(node, certificate, keys)).await.map_err(|error| connect_failure(&error))
+    let mut options = ConnectOptions::new(node, certificate, keys);
+    set(&mut options);
+    Agent::connect(options).await.map_err(|error| connect_failure(&error))
 }
 
 /// The address to connect to: as it was given, or the configuration's as agents are told it.

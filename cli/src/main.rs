@@ -51,6 +51,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),
+        Verb::Proof(args) => verb::proof::run(&cli.global, args),
         Verb::Completions(args) => verb::completions::run(args),
     }
 }

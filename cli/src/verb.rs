@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod init;
+pub(crate) mod proof;
 pub(crate) mod recv;
 pub(crate) mod send;
 pub(crate) mod serve;

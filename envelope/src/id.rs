@@ -28,6 +28,18 @@ macro_rules! id16 {
                 self.0 == [0; 16]
             }
 
+            /// Reads 32 hexadecimal digits, as `Display` writes them; hyphens as in a UUID may stand between them.
+            #[must_use]
+            pub fn parse_hex(text: &str) -> Option<Self> {
+                let mut digits = text.chars().filter(|&c| c != '-').map(|c| c.to_digit(16));
+                let mut bytes = [0; 16];
+                for byte in &mut bytes {
+                    let (high, low) = (digits.next()??, digits.next()??);
+                    *byte = u8::try_from(high << 4 | low).ok()?;
+                }
+                digits.next().is_none().then_some(Self(bytes))
+            }
+
             /// The 16 bytes.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 16] {

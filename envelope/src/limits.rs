@@ -3,9 +3,11 @@
 //! A limit that another limit depends on is tied to it at compile time, so that changing one number
 //! cannot silently break a second one.
 
-use crate::batch::{BATCH_HEADER_BYTES, ENTRY_HEADER_BYTES};
+use crate::batch::{BATCH_HEADER_BYTES, ED25519_SIGNATURE_BYTES, ENTRY_HEADER_BYTES, ML_DSA_65_SIGNATURE_BYTES};
 use crate::deliver::DELIVERED_MESSAGE_HEADER_BYTES;
 use crate::envelope::ENVELOPE_HEADER_BYTES;
+use crate::key_record::KEY_RECORD_FIXED_BYTES;
+use crate::proof::PROOF_HEADER_BYTES;
 
 /// Largest plaintext of one message, in bytes (1 MiB).
 pub const PAYLOAD_PLAINTEXT_BYTES_MAX: usize = 1024 * 1024;
@@ -51,6 +53,20 @@ pub const CREDIT_BYTES_MAX: u32 = 4 * 1024 * 1024;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest trust domain, in bytes (SPIFFE allows 255).
 pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+/// Largest signed key record, in bytes.
+pub const SIGNED_KEY_RECORD_BYTES_MAX: usize = 8
+    + KEY_RECORD_FIXED_BYTES
+    + NAME_BYTES_MAX
+    + TRUST_DOMAIN_BYTES_MAX
+    + ED25519_SIGNATURE_BYTES
+    + ML_DSA_65_SIGNATURE_BYTES;
+/// Largest proof, in bytes: its header, a batch header, a path, an envelope and a key record, each with its padding.
+pub const PROOF_BYTES_MAX: usize = PROOF_HEADER_BYTES
+    + BATCH_HEADER_BYTES
+    + PATH_NODES_MAX * 32
+    + ENVELOPE_BYTES_MAX.next_multiple_of(8)
+    + SIGNED_KEY_RECORD_BYTES_MAX.next_multiple_of(8);
 
 /// Number of partitions that mailboxes are spread over.
 pub const PARTITION_COUNT: u16 = 256;

@@ -1,6 +1,7 @@
 //! Every frame, held to the pages: it comes back as it was sent, and nothing that is not whole and exact is accepted.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
+#[allow(dead_code, reason = "each test file takes what it needs")]
 mod canonical;
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod sample;

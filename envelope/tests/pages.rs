@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use creto_envelope::{FrameType, RejectCode, limits};
 
-const PAGES: [&str; 2] = ["envelope-format.md", "protocol.md"];
+const PAGES: [&str; 3] = ["envelope-format.md", "protocol.md", "proof-format.md"];
 
 fn read(relative: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative);

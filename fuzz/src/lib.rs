@@ -53,6 +53,14 @@ pub fn check_batch_header(bytes: &[u8]) -> bool {
     }
 }
 
+/// Holds bytes against the rules of a proof; says whether they are one.
+pub fn check_proof(bytes: &[u8]) -> bool {
+    match oracle::reencode_proof(bytes) {
+        Ok(again) => check(bytes, Ok(again)),
+        Err(_) => false,
+    }
+}
+
 /// Holds bytes against the rules of a frame's body; says whether they are one.
 pub fn check_body(frame_type: FrameType, body: &[u8]) -> bool {
     check(body, oracle::reencode(frame_type, body).map(|frame| frame[8..].to_vec()))

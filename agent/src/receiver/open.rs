@@ -8,6 +8,7 @@ use creto_crypto_accel::seal::message_key;
 use creto_crypto_accel::verify::{Item, RootCache};
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::nonce;
+use creto_envelope::proof::ProofParts;
 use creto_envelope::{AgentId, BatchHeaderView, EnvelopeView, Kind, MessageId, Priority, RejectCode, Suite};
 
 use crate::directory::{Identity, lookup_code};
@@ -24,6 +25,8 @@ mod tests;
 pub(crate) struct Opener {
     keys: Arc<AgentKeys>,
     roots: Mutex<RootCache>,
+    /// Whether each message comes with its proof.
+    keep_proofs: bool,
 }
 
 /// A batch header as it came, with the record of its sender; its verdict is made once.
@@ -59,6 +62,7 @@ pub(crate) struct Opened {
     pub(crate) priority: Priority,
     pub(crate) timestamp_ms: u64,
     pub(crate) payload: Bytes,
+    pub(crate) proof: Option<Bytes>,
 }
 
 /// A message that does not.
@@ -72,7 +76,12 @@ pub(crate) struct Refused {
 
 impl Opener {
     pub(crate) fn new(keys: Arc<AgentKeys>) -> Self {
-        Self { keys, roots: Mutex::new(RootCache::new(ROOTS_CACHED)) }
+        Self { keys, roots: Mutex::new(RootCache::new(ROOTS_CACHED)), keep_proofs: false }
+    }
+
+    /// The same, and each message comes with its proof if `keep_proofs` says so.
+    pub(crate) fn with_proofs(self, keep_proofs: bool) -> Self {
+        Self { keep_proofs, ..self }
     }
 
     /// Verifies and opens one message of the frame `body`.
@@ -122,6 +131,7 @@ impl Opener {
             priority: envelope.priority(),
             timestamp_ms: head.timestamp_ms.to_native(),
             payload: Bytes::from(payload),
+            proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span)),
         })
     }
 
@@ -146,4 +156,17 @@ impl Opener {
             self.roots.lock().expect(UNPOISONED).verify(&item).map_err(|_| RejectCode::BadSignature)
         })
     }
+}
+
+/// What shows a third party who signed the message.
+fn proof(identity: &Identity, batch: &BatchHeaderView<'_>, envelope: &EnvelopeView<'_>, span: &DeliveredSpan) -> Bytes {
+    let parts = ProofParts {
+        batch_header: batch.as_bytes(),
+        leaf_index: span.leaf_index,
+        salt: &span.salt,
+        path: span.path.as_flattened(),
+        envelope: envelope.as_bytes(),
+        key_record: &identity.signed_record(),
+    };
+    Bytes::from(parts.to_bytes())
 }

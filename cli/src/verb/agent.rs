@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use creto_agent::{AgentKeys, AgentName, TrustDomain};
+use creto_agent::{AgentId, AgentKeys, AgentName, TrustDomain};
+use creto_crypto_accel::verify::VerifyingKeys;
 use creto_service::api::AgentInfo;
 use creto_service::client::Client;
 use serde_json::{Value, json};
@@ -159,8 +160,11 @@ async fn list(client: &Client, args: &AgentListArgs) -> Result<Exit, Failure> {
 
 async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
     let agent = client.agent(&args.name).await.map_err(|error| control_failure(&error))?;
+    let fingerprint = signing_fingerprint(client, &agent).await?;
     if args.json {
-        print_json(&as_json(&agent))?;
+        let mut value = as_json(&agent);
+        value["signing_fingerprint"] = fingerprint.into();
+        print_json(&value)?;
         return Ok(Exit::Ok);
     }
     let mut out = stdout();
@@ -171,7 +175,19 @@ async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
     };
     writeln!(out, "{STRONG}{}{STRONG:#}  {state}\n", agent.name)?;
     print_agent(&mut out, &agent)?;
+    writeln!(out, "  signs with  {fingerprint}  {DIM}for creto proof verify{DIM:#}")?;
     Ok(Exit::Ok)
+}
+
+/// What names the signing keys of the agent's current key record.
+async fn signing_fingerprint(client: &Client, agent: &AgentInfo) -> Result<String, Failure> {
+    let wrong = |what: String| Failure::new(Exit::Found, what, "look at the node's log: its directory may be damaged");
+    let id =
+        AgentId::parse_hex(&agent.id).ok_or_else(|| wrong(format!("the node gives {} as an agent id", agent.id)))?;
+    let signed = client.key_record(id, agent.version).await.map_err(|error| control_failure(&error))?;
+    let keys = VerifyingKeys::parse(&signed.record.ed25519, &signed.record.ml_dsa_65)
+        .map_err(|error| wrong(format!("a signing key of {} cannot be used: {error}", agent.name)))?;
+    Ok(hex::encode(keys.fingerprint()))
 }
 
 fn print_agent(out: &mut impl Write, agent: &AgentInfo) -> std::io::Result<()> {

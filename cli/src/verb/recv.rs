@@ -1,6 +1,7 @@
 //! `creto recv`: prints what an agent is sent, and acknowledges each message once it is printed.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,10 +11,11 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Global, RecvArgs};
-use crate::client::{block_on, connect, receive_failure};
+use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::moment::time;
 use crate::terminal::{CAUTION, DIM, STRONG, stdout};
+use crate::verb::proof::keep;
 
 /// Why the command goes on or ends.
 enum Next {
@@ -29,7 +31,11 @@ pub(crate) fn run(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
 }
 
 async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
-    let agent = connect(global, &args.reach, &args.agent).await?;
+    if let Some(folder) = &args.proofs {
+        std::fs::create_dir_all(folder).map_err(|error| Failure::file("make the folder", folder, &error))?;
+    }
+    let keep_proofs = args.proofs.is_some();
+    let agent = connect_with(global, &args.reach, &args.agent, |options| options.keep_proofs = keep_proofs).await?;
     let printed = print_all(&agent, args).await;
     // In every case: what was printed is acknowledged before the connection ends.
     agent.close().await;
@@ -68,7 +74,11 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
         };
         match next.map_err(|error| receive_failure(&error))? {
             Next::Message(delivery) => {
-                print(&delivery, args.json)?;
+                let proof = args.proofs.as_deref().zip(delivery.proof());
+                let kept = proof
+                    .map(|(folder, proof)| keep(folder, delivery.message_id, delivery.from_id, proof))
+                    .transpose()?;
+                print(&delivery, args.json, kept.as_deref())?;
                 // Only now: a message that could not be printed comes again.
                 delivery.ack();
                 left -= 1;
@@ -82,7 +92,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print(delivery: &Delivery, as_json: bool) -> std::io::Result<()> {
+fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
     // Written as it is: output that leaves out styles would leave out what looks like one in a message, too.
     let mut exact = std::io::stdout().lock();
     if as_json {
@@ -97,6 +107,9 @@ fn print(delivery: &Delivery, as_json: bool) -> std::io::Result<()> {
             "attempt": delivery.attempt,
             "payload_bytes": delivery.payload.len(),
         });
+        if let Some(proof) = proof {
+            line["proof"] = proof.display().to_string().into();
+        }
         match std::str::from_utf8(&delivery.payload) {
             Ok(text) => line["text"] = text.into(),
             Err(_) => line["base64"] = STANDARD.encode(&delivery.payload).into(),

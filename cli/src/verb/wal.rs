@@ -47,7 +47,7 @@ fn run_verify(global: &Global, args: &WalVerifyArgs) -> Result<Exit, Failure> {
 }
 
 /// The folders of the shards in `folder`, by their numbers; or `folder` itself if it is the one of a shard.
-fn shard_folders(folder: &Path) -> Result<Vec<(u32, PathBuf)>, Failure> {
+pub(super) fn shard_folders(folder: &Path) -> Result<Vec<(u32, PathBuf)>, Failure> {
     let entries = std::fs::read_dir(folder).map_err(|error| Failure::file("read", folder, &error))?;
     let mut shards = Vec::new();
     let mut holds_segments = false;

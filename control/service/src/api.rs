@@ -5,6 +5,7 @@
 //! | `POST /v1/agents`, `application/octet-stream`: a SignedKeyRecord | 201 or 200 (known already) with [`AgentInfo`]; 409, 422 |
 //! | `GET /v1/agents?organization=acme&after=acme/a&limit=100` | 200 with [`AgentPage`], by name |
 //! | `GET /v1/agents/{organization}/{agent}` | 200 with [`AgentInfo`]; 404 |
+//! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/status` | 200 with [`Status`] |
 //!
 //! Every other answer is an [`ApiError`]. Fields may be added; none changes its meaning.
@@ -65,6 +66,8 @@ error_codes! {
     NameTaken = "name_taken", 409, "choose another name, or use the keys that this name was registered with";
     /// No agent has this name.
     AgentUnknown = "agent_unknown", 404, "check the name with `creto agent list`, or create it with `creto agent create`";
+    /// No key record with this version belongs to this agent.
+    RecordUnknown = "record_unknown", 404, "check agent id and version; `creto agent show` prints both";
     /// The text is not an agent name.
     NameInvalid = "name_invalid", 400, "write organization/agent, such as acme/planner";
     /// A parameter of the query cannot be read.

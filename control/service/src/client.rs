@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_envelope::{AgentName, SignedKeyRecord};
+use creto_envelope::{AgentId, AgentName, SignedKeyRecord};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -134,6 +134,19 @@ impl Client {
         self.get(&format!("/v1/agents/{name}")).await
     }
 
+    /// The signed key record of an agent with this version. Its signatures were not verified here.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `record_unknown`, or why there was no answer.
+    pub async fn key_record(&self, agent: AgentId, version: u32) -> Result<SignedKeyRecord, ClientError> {
+        let path = format!("/v1/key-records/{agent}/{version}");
+        let (status, body) = self.exchange_in_time(Method::GET, &path, Bytes::new()).await?;
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        SignedKeyRecord::parse(&body).map_err(|code| ClientError::Answer(format!("not a key record: {code}")))
+    }
+
     /// All agents, of one organization or of every one, by name.
     ///
     /// # Errors
@@ -194,16 +207,22 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, T), ClientError> {
-        let call = self.exchange(method, path, body);
-        let (status, body) =
-            tokio::time::timeout(self.timeout, call).await.map_err(|_| ClientError::Timeout(self.timeout))??;
-        let unreadable = |error: serde_json::Error| ClientError::Answer(format!("status {status}: {error}"));
+        let (status, body) = self.exchange_in_time(method, path, body).await?;
         if status.is_success() {
-            serde_json::from_slice(&body).map(|body| (status, body)).map_err(unreadable)
+            serde_json::from_slice(&body).map(|body| (status, body)).map_err(|error| unreadable(status, &error))
         } else {
-            let error = serde_json::from_slice(&body).map_err(unreadable)?;
-            Err(ClientError::Refused { status: status.as_u16(), error })
+            Err(refusal(status, &body))
         }
+    }
+
+    async fn exchange_in_time(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let call = self.exchange(method, path, body);
+        tokio::time::timeout(self.timeout, call).await.map_err(|_| ClientError::Timeout(self.timeout))?
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
@@ -244,6 +263,18 @@ impl Client {
             _ => ClientError::Connect { path, source },
         }
     }
+}
+
+/// An answer that is not a success.
+fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
+    match serde_json::from_slice(body) {
+        Ok(error) => ClientError::Refused { status: status.as_u16(), error },
+        Err(error) => unreadable(status, &error),
+    }
+}
+
+fn unreadable(status: StatusCode, error: &serde_json::Error) -> ClientError {
+    ClientError::Answer(format!("status {status}: {error}"))
 }
 
 /// Percent-encodes what is not unreserved (RFC 3986 section 2.3), except the slash, which a query may hold.

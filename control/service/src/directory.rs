@@ -183,6 +183,13 @@ impl Reader {
         }
     }
 
+    /// The bytes of one signed key record.
+    pub(crate) fn key_record(&self, agent: AgentId, version: u32) -> Result<Option<Vec<u8>>, ServiceError> {
+        let records = self.storage.begin_read()?.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let row = records.get((&agent.0, version)).map_err(ServiceError::database)?;
+        Ok(row.map(|row| row.value().to_vec()))
+    }
+
     /// Agents by name, of one organization or of all, those after `after`, at most `limit`.
     pub(crate) fn page(
         &self,

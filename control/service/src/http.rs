@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use creto_envelope::AgentName;
+use creto_envelope::{AgentId, AgentName};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
@@ -135,6 +135,7 @@ fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/agents", get(agents).post(register))
         .route("/v1/agents/{organization}/{agent}", get(agent))
+        .route("/v1/key-records/{agent}/{version}", get(key_record))
         .fallback(async |request: Request| {
             refuse(ErrorCode::PathUnknown, format!("there is no {}", request.uri().path()))
         })
@@ -210,6 +211,16 @@ async fn agent(
         .map_err(|error| refuse(ErrorCode::NameInvalid, error.to_string()))?;
     let found = api.reader.agent(&name).map_err(log_failure)?;
     found.map(Json).ok_or_else(|| refuse(ErrorCode::AgentUnknown, format!("no agent is registered as {name}")))
+}
+
+async fn key_record(
+    State(api): State<Api>,
+    Path((agent, version)): Path<(String, String)>,
+) -> Result<impl IntoResponse, Refusal> {
+    let unknown = || refuse(ErrorCode::RecordUnknown, format!("there is no key record {version} of agent {agent}"));
+    let (id, number) = AgentId::parse_hex(&agent).zip(version.parse().ok()).ok_or_else(unknown)?;
+    let record = api.reader.key_record(id, number).map_err(log_failure)?.ok_or_else(unknown)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], record))
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {

@@ -21,6 +21,7 @@
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`client`]: the API as typed calls, for the command line.
+//! - [`offline`]: reads the file of a node that is stopped.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -31,6 +32,7 @@ mod error;
 mod fixture;
 mod http;
 pub mod limits;
+pub mod offline;
 pub mod registration;
 mod service;
 mod socket;

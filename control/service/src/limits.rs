@@ -2,17 +2,8 @@
 
 use std::time::Duration;
 
-use creto_envelope::batch::{ED25519_SIGNATURE_BYTES, ML_DSA_65_SIGNATURE_BYTES};
-use creto_envelope::key_record::KEY_RECORD_FIXED_BYTES;
-use creto_envelope::limits::{NAME_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
-
 /// Largest signed key record, and largest body of a request, in bytes.
-pub const SIGNED_KEY_RECORD_BYTES_MAX: usize = 8
-    + KEY_RECORD_FIXED_BYTES
-    + NAME_BYTES_MAX
-    + TRUST_DOMAIN_BYTES_MAX
-    + ED25519_SIGNATURE_BYTES
-    + ML_DSA_65_SIGNATURE_BYTES;
+pub use creto_envelope::limits::SIGNED_KEY_RECORD_BYTES_MAX;
 
 /// Most agents in one directory. Each costs about seven kilobytes of memory and of disk.
 pub const AGENTS_MAX: u64 = 100_000;

@@ -9,6 +9,7 @@ use creto_envelope::batch::{
 use creto_envelope::control::{KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, encode_key_record_response};
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::proof::{ProofFormatError, ProofView};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeHeader, EnvelopeView, FrameType, RejectCode, SignedKeyRecord};
 
@@ -73,6 +74,11 @@ pub(crate) fn reencode_batch_header(bytes: &[u8]) -> Result<Vec<u8>, RejectCode>
     let view = BatchHeaderView::parse(bytes)?;
     assert_eq!(view.as_bytes(), &bytes[..BATCH_HEADER_BYTES]);
     Ok(owned_header(&view).to_bytes().to_vec())
+}
+
+/// Parses bytes as a proof and writes its parts down again.
+pub(crate) fn reencode_proof(bytes: &[u8]) -> Result<Vec<u8>, ProofFormatError> {
+    Ok(ProofView::parse(bytes)?.parts().to_bytes())
 }
 
 fn owned_header(view: &BatchHeaderView<'_>) -> BatchHeader {

@@ -22,6 +22,7 @@ use creto_envelope::control::{
 };
 use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
+use creto_envelope::proof::ProofParts;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{
     AgentName, AgentState, BatchHeader, EnvelopeHeader, KeyId, KeyRecord, MessageId, RejectCode, SignedKeyRecord,
@@ -183,6 +184,7 @@ pub(crate) fn build() -> Files {
     files.insert("deliver-next.hex".into(), hex_lines(&deliver_next));
     files.insert("deliver-again.hex".into(), hex_lines(&deliver_again));
     files.insert("login.hex".into(), hex_lines(&login_frame));
+    files.insert("proof-1.hex".into(), hex_lines(&proof(1, &planner, &header, &sealed, &paths)));
     files.insert("merkle.json".into(), json(&tree::known_answers()));
 
     let batch = BatchValues {
@@ -349,6 +351,20 @@ fn deliver(
     }
     encoder.finish();
     frame
+}
+
+/// What shows a third party who signed the message at `leaf_index`.
+fn proof(leaf_index: u32, sender: &Agent, header: &BatchHeader, sealed: &[Sealed], paths: &[Vec<[u8; 32]>]) -> Vec<u8> {
+    let message = &sealed[leaf_index as usize];
+    ProofParts {
+        batch_header: &header.to_bytes(),
+        leaf_index,
+        salt: &message.input.salt,
+        path: paths[leaf_index as usize].as_flattened(),
+        envelope: &message.envelope,
+        key_record: &sender.record,
+    }
+    .to_bytes()
 }
 
 fn login(agent: &Agent) -> (LoginValues, Vec<u8>) {
