@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
+use creto_envelope::envelope::InSession;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
-use creto_envelope::{FrameHeader, FrameType, MessageId};
+use creto_envelope::{EnvelopeHeader, FrameHeader, FrameType, MessageId};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::{Action, ConnectionId, Event, Log, Now, Placement, Shard, ShardIndex, StreamId};
 use creto_sim::agents::SimAgent;
@@ -17,6 +18,9 @@ pub const CONTROL: StreamId = StreamId(0);
 pub const SUBMIT: StreamId = StreamId(1);
 /// Its deliver stream.
 pub const DELIVER: StreamId = StreamId(2);
+
+/// Messages that are sent in one session.
+const MESSAGES_PER_SESSION: u64 = 1_000;
 
 struct NoSegments;
 
@@ -133,18 +137,47 @@ pub fn batches(
     payload_bytes: usize,
 ) -> Vec<Bytes> {
     let payload = vec![0x5a; payload_bytes];
-    let sealed = |number: u64| {
-        let mut random = [0; 10];
-        random[2..].copy_from_slice(&number.to_be_bytes());
-        from.seal(to, MessageId::from_parts(NOW.unix_ms, random), NOW.unix_ms, &payload)
+    signed(from, batch_count, batch_messages, |number| from.seal(to, message_id(number), NOW.unix_ms, &payload))
+}
+
+/// The same in the session suite, without wrapped keys. The payload is not encrypted: only its recipient could tell.
+///
+/// # Panics
+/// When the payload is above the limit.
+#[must_use]
+pub fn session_batches(
+    from: &SimAgent,
+    to: &SimAgent,
+    batch_count: u64,
+    batch_messages: u64,
+    payload_bytes: usize,
+) -> Vec<Bytes> {
+    let key_id = to.record.record.key_id();
+    signed(from, batch_count, batch_messages, |number| {
+        let mut session_id = [7; 16];
+        session_id[..8].copy_from_slice(&(number / MESSAGES_PER_SESSION).to_le_bytes());
+        let position = InSession { session_id, counter: number % MESSAGES_PER_SESSION, with_wrapped_key: false };
+        let id = message_id(number);
+        let header = EnvelopeHeader::session(from.id, to.id, key_id, id, NOW.unix_ms, payload_bytes, &position)
+            .expect("the payload is below the limit");
+        let mut envelope = header.to_bytes().to_vec();
+        envelope.resize(header.envelope_bytes(), 0x5a);
+        envelope
+    })
+}
+
+fn signed(from: &SimAgent, batch_count: u64, batch_messages: u64, envelope: impl Fn(u64) -> Vec<u8>) -> Vec<Bytes> {
+    let batch = |batch: u64| {
+        let envelopes: Vec<_> = (batch * batch_messages..(batch + 1) * batch_messages).map(&envelope).collect();
+        aligned(&from.sign(&envelopes, NOW.unix_ms).body(batch + 1))
     };
-    (0..batch_count)
-        .map(|batch| {
-            let numbers = batch * batch_messages..(batch + 1) * batch_messages;
-            let envelopes: Vec<_> = numbers.map(sealed).collect();
-            aligned(&from.sign(&envelopes, NOW.unix_ms).body(batch + 1))
-        })
-        .collect()
+    (0..batch_count).map(batch).collect()
+}
+
+fn message_id(number: u64) -> MessageId {
+    let mut random = [0; 10];
+    random[2..].copy_from_slice(&number.to_be_bytes());
+    MessageId::from_parts(NOW.unix_ms, random)
 }
 
 /// A copy that starts at a multiple of sixteen bytes: what the framing layer hands out.

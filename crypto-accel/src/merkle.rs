@@ -90,14 +90,32 @@ impl Tree {
     /// # Panics
     /// If there is no such leaf.
     pub fn path(&self, index: u32, out: &mut Vec<Hash>) {
-        assert!(index < self.size(), "leaf {index} of a tree of {} leaves", self.size());
         out.clear();
+        out.extend(self.path_nodes(index));
+    }
+
+    /// Appends the bytes of the audit path of leaf `index` to `out`: many paths go into one piece of memory.
+    ///
+    /// # Panics
+    /// If there is no such leaf.
+    pub fn append_path(&self, index: u32, out: &mut Vec<u8>) {
+        self.path_nodes(index).for_each(|node| out.extend_from_slice(node));
+    }
+
+    /// Most bytes that [`Tree::append_path`] appends for any leaf.
+    pub fn path_bytes_max(&self) -> usize {
+        self.level_starts.len().saturating_sub(2) * size_of::<Hash>()
+    }
+
+    fn path_nodes(&self, index: u32) -> impl Iterator<Item = &Hash> {
+        assert!(index < self.size(), "leaf {index} of a tree of {} leaves", self.size());
         let mut position = index as usize;
-        for level in self.level_starts.windows(2) {
+        self.level_starts.windows(2).filter_map(move |level| {
             let nodes = &self.nodes[level[0]..level[1]];
-            out.extend(nodes.get(position ^ 1));
+            let sibling = nodes.get(position ^ 1);
             position /= 2;
-        }
+            sibling
+        })
     }
 }
 

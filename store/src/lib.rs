@@ -45,6 +45,7 @@ mod mailboxes;
 mod record;
 mod recovery;
 mod segment;
+mod shares;
 mod source;
 mod verify;
 mod wal;

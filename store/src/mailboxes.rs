@@ -327,6 +327,7 @@ impl Mailboxes {
     }
 
     fn apply_part(&mut self, position: Position, part: BatchPart) {
+        let share = self.index.open_share(&part.messages);
         for message in part.messages {
             let cost = cost_of(message.envelope.len());
             self.next_sequence = self.next_sequence.max(message.sequence + 1);
@@ -337,7 +338,8 @@ impl Mailboxes {
             }
             let (mailbox, priority, sequence) = (message.mailbox, message.priority, message.sequence);
             let batch_header = part.batch_header.clone();
-            let slot = self.index.insert(Queued { message, batch_header, position, attempt: 0, is_settling: false });
+            let queued = Queued { message, batch_header, position, attempt: 0, is_settling: false, share };
+            let slot = self.index.insert(queued);
             let queues = self.mailboxes.entry(mailbox).or_default();
             queues.push(priority, sequence, slot);
             queues.messages += 1;
@@ -358,6 +360,7 @@ impl Mailboxes {
             self.resident_bytes -= cost;
             self.messages -= 1;
         }
+        self.index.compact();
         self.forget_if_empty(settle.mailbox);
     }
 

@@ -28,6 +28,9 @@ pub enum Record {
 }
 
 /// Messages of one signed batch whose recipients this shard owns.
+///
+/// Their paths and envelopes may share memory, with each other and with the batch that they came in. Mailboxes keep them
+/// there, so whoever makes a part sees to it that they are most of that memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPart {
     /// The batch's header with both signatures: opaque here, handed to every recipient.
@@ -242,13 +245,14 @@ impl Record {
         Ok((record, RECORD_HEADER_BYTES + body.len()))
     }
 
-    /// A copy that shares no storage with what it was read from, so that one kept message does not keep a whole frame.
+    /// A copy that shares no storage with what it was read from, so that one kept message does not keep a whole frame. The
+    /// messages of a part share one piece of memory with each other.
     #[must_use]
     pub fn detached(&self) -> Self {
         match self {
             Self::BatchPart(part) => Self::BatchPart(BatchPart {
                 batch_header: Bytes::copy_from_slice(&part.batch_header),
-                messages: part.messages.iter().map(PartMessage::detached).collect(),
+                messages: detached(part.messages.iter()),
             }),
             other => other.clone(),
         }
@@ -398,15 +402,26 @@ impl PartMessage {
         })
     }
 
-    fn detached(&self) -> Self {
-        // One allocation for both: path and envelope live and die together.
-        let mut both = Vec::with_capacity(self.path.len() + self.envelope.len());
-        both.extend_from_slice(&self.path);
-        both.extend_from_slice(&self.envelope);
-        let mut envelope = Bytes::from(both);
-        let path = envelope.split_to(self.path.len());
-        Self { path, envelope, ..self.clone() }
+    /// Bytes of path and envelope: what is held in memory for the message.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.path.len() + self.envelope.len()
     }
+}
+
+/// Copies of these messages that share one piece of memory with each other, and none with anything else.
+pub(crate) fn detached<'m>(messages: impl Iterator<Item = &'m PartMessage> + Clone) -> Vec<PartMessage> {
+    let mut all = Vec::with_capacity(messages.clone().map(PartMessage::held_bytes).sum());
+    for message in messages.clone() {
+        all.extend_from_slice(&message.path);
+        all.extend_from_slice(&message.envelope);
+    }
+    let mut rest = Bytes::from(all);
+    let copies = messages.map(|message| {
+        let path = rest.split_to(message.path.len());
+        let envelope = rest.split_to(message.envelope.len());
+        PartMessage { path, envelope, ..message.clone() }
+    });
+    copies.collect()
 }
 
 impl Settle {

@@ -88,6 +88,11 @@ struct WaitingBatch {
 }
 
 impl SubmitLedger {
+    /// An empty ledger whose next batch follows this sequence.
+    pub(crate) fn after(last_sequence: u64) -> Self {
+        Self { last_sequence, answered_through: last_sequence, told_through: last_sequence, ..Self::default() }
+    }
+
     /// Takes a batch in.
     ///
     /// `Err` with [`RejectCode::BatchSequence`] when it is not the next one: nothing can be said about such a stream any

@@ -4,6 +4,7 @@
 //! file under `stage/`. A driver (`engine/io` with `engine/node`) or the simulator stands around it.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 mod connection;
 pub mod event;
 pub mod limits;

@@ -64,6 +64,11 @@ pub const BAD_SIGNATURES_MAX: u32 = 8;
 /// Requests refused for their form after which the connection is closed.
 pub const PROTOCOL_ERRORS_MAX: u32 = 16;
 
+/// The messages of one shard stay in the memory of their batch if they are at least this part of it ...
+pub const SHARED_MEMORY_NUMERATOR: usize = 3;
+/// ... of so many. What the mailboxes keep alive is then at most a third more than what they count.
+pub const SHARED_MEMORY_DENOMINATOR: usize = 4;
+
 /// Verdicts on batch roots that a shard remembers.
 pub const ROOT_CACHE_ENTRIES: usize = 4_096;
 /// Senders whose parsed keys a shard keeps, about 20 KiB each.

@@ -271,3 +271,37 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
     // Forty ids to carry over for eighty bytes freed is a bad trade.
     assert_eq!(shard.mailboxes.trim_point(SegmentNumber(1), SegmentNumber(6), 16, false), None);
 }
+
+#[test]
+fn a_message_that_waits_does_not_keep_the_memory_of_its_batch() {
+    const MESSAGES: u64 = 256;
+    let mut shard = Shard::new(MailboxesConfig::default());
+    let memory = Bytes::from((0..=255).flat_map(|number| [number; 100]).collect::<Vec<u8>>());
+    let messages = (0..MESSAGES).map(|number| {
+        let Ok(Admit::New(sequence)) = shard.mailboxes.admit(SENDER, message_id(number), INBOX, 100, NOW_MS) else {
+            panic!("there is room for message {number}")
+        };
+        let start = usize::try_from(number).unwrap() * 100;
+        part(sequence, number, Priority::Normal, memory.slice(start..start + 100)).messages.remove(0)
+    });
+    let messages: Vec<_> = messages.collect();
+    let sequences: Vec<_> = messages.iter().map(|message| message.sequence).collect();
+    shard.apply(Record::BatchPart(BatchPart { batch_header: Bytes::from_static(b"header"), messages }));
+    assert!(!memory.is_unique(), "what is queued stays where it came");
+
+    shard.settle(&sequences[..128]).unwrap();
+    assert!(!memory.is_unique(), "half of it is queued");
+    shard.settle(&sequences[128..129]).unwrap();
+    assert!(memory.is_unique(), "the others have memory of their own");
+    for left in (1..=126).rev() {
+        let settled = 255 - left;
+        shard.settle(&sequences[settled..=settled]).unwrap();
+        let held = shard.mailboxes.index.shared_bytes();
+        assert!((left * 100..=left * 200).contains(&held), "{held} bytes for {left} messages of 100");
+    }
+    let deliveries = shard.mailboxes.next_for_delivery(INBOX, 10, u64::MAX, NOW_MS);
+    assert_eq!(deliveries.len(), 1);
+    assert_eq!(deliveries[0].message.envelope, [255; 100][..]);
+    shard.settle(&sequences[255..]).unwrap();
+    assert_eq!(shard.mailboxes.index.shared_bytes(), 0);
+}

@@ -4,12 +4,14 @@
 //! to a key that its recipient has. No decision means no.
 
 use bytes::Bytes;
-use creto_envelope::RejectCode;
+use creto_envelope::{AgentId, EntrySpan, RejectCode};
 use creto_policy::{Action, Decision, DecisionTable, Snapshot};
 
 use super::Refusals;
-use super::verify::{Verified, VerifiedMessage};
+use super::decode::DecodedMessage;
+use super::verify::{Paths, Verified, VerifiedBatch};
 use crate::event::{ConnectionId, Now, ShardIndex};
+use crate::limits::{SHARED_MEMORY_DENOMINATOR, SHARED_MEMORY_NUMERATOR};
 use crate::route::{BatchPart, Origin, PartMessage, Placement};
 
 /// Batches of which every message is allowed.
@@ -22,9 +24,12 @@ pub(crate) struct Authorized {
 struct AuthorizedBatch {
     connection: ConnectionId,
     sequence: u64,
-    sender: creto_envelope::AgentId,
+    sender: AgentId,
     header: Bytes,
-    messages: Vec<VerifiedMessage>,
+    batch: Bytes,
+    entries: Vec<EntrySpan>,
+    paths: Paths,
+    messages: Vec<DecodedMessage>,
 }
 
 pub(crate) fn authorize(
@@ -34,75 +39,123 @@ pub(crate) fn authorize(
     decisions: &mut DecisionTable,
     refusals: &mut Refusals,
 ) -> Authorized {
-    let mut batches = Vec::new();
-    for mut batch in verified.into_batches() {
-        let sender = batch.login.agent;
-        batch.messages.retain(|message| {
-            let decoded = &message.decoded;
-            let refused =
-                match decisions.decide(snapshot, now.unix_ms, &sender, Action::SendMessage, &decoded.recipient) {
-                    Decision::Deny(code) => Some(code),
-                    Decision::Allow => {
-                        let opens =
-                            snapshot.principal(&decoded.recipient).is_some_and(|p| p.has_key_id(&decoded.key_id));
-                        (!opens).then_some(RejectCode::UnknownRecipientKey)
-                    }
-                };
+    let batches = verified.into_batches();
+    let mut authorized = Vec::with_capacity(batches.len());
+    for VerifiedBatch { connection, login, sequence, header, batch, entries, paths, mut messages } in batches {
+        let sender = login.agent;
+        // Most batches go to few recipients: what was just said about one is said again without looking it up.
+        let mut last = None;
+        messages.retain(|message| {
+            let asked = (message.recipient, message.key_id);
+            let refused = match last {
+                Some((known, answer)) if known == asked => answer,
+                _ => refusal(message, &sender, now, snapshot, decisions),
+            };
+            last = Some((asked, refused));
             if let Some(code) = refused {
-                refusals.message(batch.connection, batch.sequence, decoded.leaf_index, code);
+                refusals.message(connection, sequence, message.leaf_index, code);
             }
             refused.is_none()
         });
-        batches.push(AuthorizedBatch {
-            connection: batch.connection,
-            sequence: batch.sequence,
-            sender,
-            header: batch.header,
-            messages: batch.messages,
-        });
+        authorized.push(AuthorizedBatch { connection, sequence, sender, header, batch, entries, paths, messages });
     }
-    Authorized { batches }
+    Authorized { batches: authorized }
+}
+
+fn refusal(
+    message: &DecodedMessage,
+    sender: &AgentId,
+    now: Now,
+    snapshot: &Snapshot,
+    decisions: &mut DecisionTable,
+) -> Option<RejectCode> {
+    match decisions.decide(snapshot, now.unix_ms, sender, Action::SendMessage, &message.recipient) {
+        Decision::Deny(code) => Some(code),
+        Decision::Allow => {
+            let opens = snapshot.principal(&message.recipient).is_some_and(|p| p.has_key_id(&message.key_id));
+            (!opens).then_some(RejectCode::UnknownRecipientKey)
+        }
+    }
 }
 
 impl Authorized {
     /// Splits the batches by the shard that owns each mailbox.
     pub(crate) fn into_parts(self, here: ShardIndex, placement: &Placement) -> Vec<(ShardIndex, BatchPart)> {
-        let mut parts: Vec<(ShardIndex, BatchPart)> = Vec::new();
+        let mut parts: Vec<(ShardIndex, BatchPart)> = Vec::with_capacity(self.batches.len());
         for batch in self.batches {
-            let first = parts.len();
-            for message in batch.messages {
-                let owner = placement.owner(&message.decoded.recipient);
-                let known = parts[first..].iter().position(|(shard, _)| *shard == owner);
-                let index = known.map_or_else(
-                    || {
-                        let part = BatchPart {
-                            origin: Origin { shard: here, connection: batch.connection },
-                            sequence: batch.sequence,
-                            sender: batch.sender,
-                            header: batch.header.clone(),
-                            messages: Vec::new(),
-                        };
-                        parts.push((owner, part));
-                        parts.len() - 1
-                    },
-                    |offset| first + offset,
-                );
-                parts[index].1.messages.push(PartMessage {
-                    leaf_index: message.decoded.leaf_index,
-                    recipient: message.decoded.recipient,
-                    message_id: message.decoded.message_id,
-                    priority: message.decoded.priority,
-                    ttl_s: message.decoded.ttl_s,
-                    salt: message.salt,
-                    path: message.path,
-                    envelope: message.envelope,
-                });
+            // The shards in the order in which the batch names them, so that every run does the same.
+            let mut owners: Vec<ShardIndex> = Vec::new();
+            for message in &batch.messages {
+                let owner = placement.owner(&message.recipient);
+                if !owners.contains(&owner) {
+                    owners.push(owner);
+                }
             }
+            let origin = Origin { shard: here, connection: batch.connection };
+            parts.extend(owners.into_iter().map(|owner| {
+                let is_owned = |message: &&DecodedMessage| placement.owner(&message.recipient) == owner;
+                let part = BatchPart {
+                    origin,
+                    sequence: batch.sequence,
+                    sender: batch.sender,
+                    header: batch.header.clone(),
+                    messages: batch.part_messages(|| batch.messages.iter().filter(is_owned)),
+                };
+                (owner, part)
+            }));
         }
         parts
     }
 
     pub(crate) fn message_count(&self) -> u64 {
         self.batches.iter().map(|batch| batch.messages.len() as u64).sum()
+    }
+}
+
+impl AuthorizedBatch {
+    /// The messages of one part. They stay in the memory of the batch if they are most of it, and share a copy else: a
+    /// part never keeps more memory alive than its messages are worth.
+    fn part_messages<'m, I>(&self, messages: impl Fn() -> I) -> Vec<PartMessage>
+    where
+        I: Iterator<Item = &'m DecodedMessage>,
+    {
+        let spans = || messages().map(|message| (message, &self.entries[message.leaf_index as usize]));
+        let (count, bytes) = spans().fold((0, 0), |(count, bytes), (message, entry)| {
+            (count + 1, bytes + self.paths.range(message.leaf_index).len() + entry.envelope.len())
+        });
+        let held_bytes = self.batch.len() + self.paths.bytes.len();
+        let mut parts = Vec::with_capacity(count);
+        if bytes * SHARED_MEMORY_DENOMINATOR >= held_bytes * SHARED_MEMORY_NUMERATOR {
+            parts.extend(spans().map(|(message, entry)| {
+                let path = self.paths.bytes.slice(self.paths.range(message.leaf_index));
+                part_message(message, entry, path, self.batch.slice(entry.envelope.clone()))
+            }));
+            return parts;
+        }
+        let mut copy = Vec::with_capacity(bytes);
+        for (message, entry) in spans() {
+            copy.extend_from_slice(&self.paths.bytes[self.paths.range(message.leaf_index)]);
+            copy.extend_from_slice(&self.batch[entry.envelope.clone()]);
+        }
+        let mut rest = Bytes::from(copy);
+        parts.extend(spans().map(|(message, entry)| {
+            let path = rest.split_to(self.paths.range(message.leaf_index).len());
+            let envelope = rest.split_to(entry.envelope.len());
+            part_message(message, entry, path, envelope)
+        }));
+        parts
+    }
+}
+
+fn part_message(message: &DecodedMessage, entry: &EntrySpan, path: Bytes, envelope: Bytes) -> PartMessage {
+    PartMessage {
+        leaf_index: message.leaf_index,
+        recipient: message.recipient,
+        message_id: message.message_id,
+        priority: message.priority,
+        ttl_s: message.ttl_s,
+        salt: entry.salt,
+        path,
+        envelope,
     }
 }

@@ -5,6 +5,7 @@
 //! must be present comes from the key record, never from the message.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use creto_crypto_accel::digest::Hash;
 use creto_crypto_accel::merkle::{Tree, leaf_hash};
 use creto_crypto_accel::verify::{Item, RootCache, VerifyingKeys};
 use creto_envelope::batch::STATEMENT_BYTES;
-use creto_envelope::{AgentId, AgentState, BatchHeaderView, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, AgentState, BatchHeaderView, EntrySpan, RejectCode, SignedKeyRecord};
 use creto_policy::Snapshot;
 
 use super::Refusals;
@@ -33,17 +34,20 @@ pub(crate) struct VerifiedBatch {
     pub(crate) login: LoggedIn,
     pub(crate) sequence: u64,
     pub(crate) header: Bytes,
-    pub(crate) messages: Vec<VerifiedMessage>,
+    /// The batch as it came: its envelopes stay where they are.
+    pub(crate) batch: Bytes,
+    pub(crate) entries: Vec<EntrySpan>,
+    pub(crate) paths: Paths,
+    /// The messages that are still accepted.
+    pub(crate) messages: Vec<DecodedMessage>,
 }
 
+/// The paths of all leaves of a batch, in one piece of memory: nodes from the leaf to the root, 32 bytes each.
 #[derive(Debug)]
-pub(crate) struct VerifiedMessage {
-    pub(crate) decoded: DecodedMessage,
-    pub(crate) salt: [u8; 16],
-    /// Nodes from the leaf to the root.
-    pub(crate) path: Bytes,
-    /// The envelope, in memory of its own: one message that waits long does not keep its whole batch alive.
-    pub(crate) envelope: Bytes,
+pub(crate) struct Paths {
+    pub(crate) bytes: Bytes,
+    /// Where each leaf's path ends.
+    ends: Vec<u32>,
 }
 
 /// Memory that verification keeps from turn to turn.
@@ -53,7 +57,6 @@ pub(crate) struct Verifier {
     roots: RootCache,
     tree: Tree,
     leaves: Vec<Hash>,
-    path: Vec<Hash>,
 }
 
 impl Default for Verifier {
@@ -63,7 +66,6 @@ impl Default for Verifier {
             roots: RootCache::new(ROOT_CACHE_ENTRIES),
             tree: Tree::new(),
             leaves: Vec::new(),
-            path: Vec::new(),
         }
     }
 }
@@ -80,7 +82,7 @@ pub(crate) fn verify(
         match check_statement(&batch, now, snapshot, verifier) {
             Ok(keys) => {
                 let statement = header_of(&batch).statement().to_bytes();
-                signed.push(SignedBatch { messages: with_paths(&batch, verifier, refusals), batch, keys, statement });
+                signed.push(SignedBatch { paths: Paths::of(&verifier.tree), batch, keys, statement });
             }
             Err(code) => refusals.batch(batch.connection, batch.sequence, code),
         }
@@ -89,21 +91,28 @@ pub(crate) fn verify(
     let items: Vec<Item<'_>> = signed.iter().map(SignedBatch::item).collect();
     let verdicts = verifier.roots.verify_turn(&items);
     let mut batches = Vec::with_capacity(signed.len());
-    for (SignedBatch { batch, messages, .. }, verdict) in signed.into_iter().zip(verdicts) {
+    for (SignedBatch { batch, paths, .. }, verdict) in signed.into_iter().zip(verdicts) {
         if verdict.is_err() {
             refusals.batch(batch.connection, batch.sequence, RejectCode::BadSignature);
             continue;
         }
         let header = Bytes::copy_from_slice(header_of(&batch).as_bytes());
-        let DecodedBatch { connection, login, sequence, .. } = batch;
-        batches.push(VerifiedBatch { connection, login, sequence, header, messages });
+        let DecodedBatch { connection, login, sequence, batch, entries, mut messages } = batch;
+        messages.retain(|message| {
+            let is_own = message.sender == login.agent;
+            if !is_own {
+                refusals.message(connection, sequence, message.leaf_index, RejectCode::SenderMismatch);
+            }
+            is_own
+        });
+        batches.push(VerifiedBatch { connection, login, sequence, header, batch, entries, paths, messages });
     }
     Verified { batches }
 }
 
 struct SignedBatch {
     batch: DecodedBatch,
-    messages: Vec<VerifiedMessage>,
+    paths: Paths,
     keys: Arc<VerifyingKeys>,
     statement: [u8; STATEMENT_BYTES],
 }
@@ -117,6 +126,26 @@ impl SignedBatch {
 
 fn header_of(batch: &DecodedBatch) -> BatchHeaderView<'_> {
     BatchHeaderView::parse(&batch.batch).expect("decode has checked the header")
+}
+
+impl Paths {
+    fn of(tree: &Tree) -> Self {
+        let leaf_count = tree.size();
+        let mut bytes = Vec::with_capacity(tree.path_bytes_max() * leaf_count as usize);
+        let mut ends = Vec::with_capacity(leaf_count as usize);
+        for index in 0..leaf_count {
+            tree.append_path(index, &mut bytes);
+            ends.push(u32::try_from(bytes.len()).expect("1,024 paths of ten nodes are 320 KiB"));
+        }
+        Self { bytes: bytes.into(), ends }
+    }
+
+    /// Where in `bytes` the path of a leaf is.
+    pub(crate) fn range(&self, leaf_index: u32) -> Range<usize> {
+        let leaf_index = leaf_index as usize;
+        let start = leaf_index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start as usize..self.ends[leaf_index] as usize
+    }
 }
 
 /// Everything about the statement but its signatures; leaves the batch's tree in `verifier`.
@@ -163,28 +192,6 @@ pub(crate) fn valid_key_record<'s>(
         AgentState::Revoked => return Err(RejectCode::AgentRevoked),
     }
     Ok(principal.valid_key_record(version, unix_ms)?)
-}
-
-/// Takes each message out of the batch, with its path in the tree that `verifier` holds.
-fn with_paths(batch: &DecodedBatch, verifier: &mut Verifier, refusals: &mut Refusals) -> Vec<VerifiedMessage> {
-    let mut messages = Vec::with_capacity(batch.messages.len());
-    for decoded in &batch.messages {
-        if decoded.sender != batch.login.agent {
-            refusals.message(batch.connection, batch.sequence, decoded.leaf_index, RejectCode::SenderMismatch);
-            continue;
-        }
-        let entry = &batch.entries[decoded.leaf_index as usize];
-        verifier.tree.path(decoded.leaf_index, &mut verifier.path);
-        let path = verifier.path.as_flattened();
-        let mut own = Vec::with_capacity(path.len() + entry.envelope.len());
-        own.extend_from_slice(path);
-        own.extend_from_slice(&batch.batch[entry.envelope.clone()]);
-        let path_bytes = path.len();
-        let mut path = Bytes::from(own);
-        let envelope = path.split_off(path_bytes);
-        messages.push(VerifiedMessage { decoded: *decoded, salt: entry.salt, path, envelope });
-    }
-    messages
 }
 
 /// Parsed keys of recent senders, in order of arrival; the oldest makes room.
