@@ -8,6 +8,9 @@ use crate::digest::{Hash, sha256};
 
 #[cfg(test)]
 mod tests;
+mod verifier;
+
+pub use verifier::{PathVerifier, ProofError, REMEMBERED_LEAVES_MAX};
 
 /// Longest path there is: a tree of `u32::MAX` leaves is 32 levels high.
 pub const PATH_LENGTH_MAX: usize = 32;
