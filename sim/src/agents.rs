@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use creto_crypto_accel::merkle::{Tree, leaf_hash};
 use creto_crypto_accel::seal::{RecipientKey, RecipientSecret, message_key};
+use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
 use creto_crypto_accel::sign::SigningKeys;
 use creto_envelope::batch::{Statement, encode_signed_batch};
 use creto_envelope::control::{Login, login_statement};
+use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::{
-    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, EnvelopeView, KeyRecord, MessageId, SignedKeyRecord,
-    TrustDomain,
+    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, EnvelopeView, InSession, KeyId, KeyRecord, MessageId,
+    SignedKeyRecord, TrustDomain,
 };
 use creto_policy::{Policy, Snapshot, SnapshotBuilder};
 
@@ -115,6 +117,25 @@ impl SimAgent {
             .expect("not changed on the way")
     }
 
+    /// Opens a session to another agent.
+    #[must_use]
+    pub fn open_session(&self, to: &SimAgent) -> SimSession {
+        let peers = Peers { sender: self.id.0, recipient: to.id.0, key_id: to.record.record.key_id().0 };
+        let (chain, wrapped_key) = SendChain::open(&to.recipient_key, &peers);
+        SimSession { peers, chain, wrapped_key }
+    }
+
+    /// The session that an envelope for this agent opens with its wrapped key.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn accept_session(&self, opener: &EnvelopeView<'_>) -> ReceiveChain {
+        let peers = Peers { sender: opener.sender().0, recipient: self.id.0, key_id: opener.key_id().0 };
+        let wrapped_key = opener.wrapped_key().expect("an opener carries the wrapped key");
+        ReceiveChain::accept(&self.recipient, &peers, &opener.session_id(), wrapped_key).expect("sealed for this agent")
+    }
+
     /// Signs a batch over these envelopes.
     ///
     /// # Panics
@@ -135,6 +156,42 @@ impl SimAgent {
         let signature = self.signing.sign(&statement.to_bytes());
         let header = BatchHeader::new(&statement, &signature.ed25519, &signature.ml_dsa_65);
         SimBatch { header, salts, envelopes: envelopes.to_vec() }
+    }
+}
+
+/// The sender's end of a session.
+#[derive(Debug)]
+pub struct SimSession {
+    peers: Peers,
+    chain: SendChain,
+    wrapped_key: [u8; WRAPPED_KEY_BYTES],
+}
+
+impl SimSession {
+    /// Seals the next message of the session.
+    ///
+    /// # Panics
+    /// When the session is full or the plaintext above the limit.
+    #[must_use]
+    pub fn seal(&mut self, with_wrapped_key: bool, message_id: MessageId, unix_ms: u64, plaintext: &[u8]) -> Vec<u8> {
+        let (counter, key) = self.chain.next().expect("a simulated session is short");
+        let header = EnvelopeHeader::session(
+            AgentId(self.peers.sender),
+            AgentId(self.peers.recipient),
+            KeyId(self.peers.key_id),
+            message_id,
+            unix_ms,
+            plaintext.len(),
+            &InSession { session_id: self.chain.session_id(), counter, with_wrapped_key },
+        )
+        .expect("a simulated payload is small");
+        let header_bytes = header.to_bytes();
+        let mut out = header_bytes.to_vec();
+        if with_wrapped_key {
+            out.extend_from_slice(&self.wrapped_key);
+        }
+        key.seal_append(&header.nonce, &header_bytes, plaintext, &mut out);
+        out
     }
 }
 

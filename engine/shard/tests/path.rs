@@ -102,6 +102,34 @@ fn what_is_delivered_opens_to_what_was_sealed_and_comes_once() {
 }
 
 #[test]
+fn messages_of_a_session_take_the_same_path_with_and_without_the_wrapped_key() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let sender = node.connect_as(0, &world.planner);
+    let reader = node.connect_as(1, &world.executor);
+    node.subscribe(&reader, &world.executor);
+    let mut session = world.planner.open_session(&world.executor);
+    let mut seal = |number, with_key| session.seal(with_key, id(number), NOW.unix_ms, &[number; 20]);
+    let mut beyond = seal(4, false);
+    beyond[105] = 0x10;
+    beyond[149] = 0x10;
+    let mut nameless = seal(5, false);
+    nameless[128..144].fill(0);
+    let envelopes = [seal(1, true), beyond, seal(2, false), nameless, seal(3, false)];
+    node.submit(&sender, 1, &world.planner.sign(&envelopes, NOW.unix_ms));
+    assert_eq!(node.acks(&sender), (1, vec![(1, RejectCode::SessionCounter), (3, RejectCode::UnknownSession)]));
+
+    let deliveries = node.deliveries(&reader);
+    let views: Vec<_> = deliveries.iter().map(|(_, envelope)| EnvelopeView::parse(envelope).unwrap()).collect();
+    let mut chain = world.executor.accept_session(&views[0]);
+    let opened: Vec<_> = views
+        .iter()
+        .map(|view| chain.open(view.counter(), &view.header().nonce, view.header_bytes(), view.payload()).unwrap())
+        .collect();
+    assert_eq!(opened, [[1; 20], [2; 20], [3; 20]]);
+}
+
+#[test]
 fn a_subscription_that_was_overtaken_does_not_take_the_mailbox_back() {
     let world = World::new();
     let mut node = world.node(3);
