@@ -4,6 +4,8 @@
 //! leaves. A node without a sibling moves up unchanged, which gives the same tree as the recursive definition of the RFC
 //! (split at the largest power of two below the size).
 
+use creto_sha_lanes::{Message, sha256_two};
+
 use crate::digest::{Hash, sha256};
 
 #[cfg(test)]
@@ -22,17 +24,47 @@ const NODE_DOMAIN: u8 = 0x01;
 ///
 /// The salt is secret until the leaf is disclosed, so a path tells nothing about the neighbours' envelopes.
 pub fn leaf_hash(salt: &[u8; 16], envelope: &[u8]) -> Hash {
+    sha256(&[&leaf_head(salt), envelope])
+}
+
+/// Appends the leaf hash of each (salt, envelope), in order. Two at a time where the processor can, which takes about six
+/// tenths of the time of [`leaf_hash`] one by one.
+pub fn leaf_hashes<'e>(leaves: impl IntoIterator<Item = (&'e [u8; 16], &'e [u8])>, out: &mut Vec<Hash>) {
+    let mut leaves = leaves.into_iter();
+    while let Some((salt, envelope)) = leaves.next() {
+        let Some((next_salt, next_envelope)) = leaves.next() else {
+            out.push(leaf_hash(salt, envelope));
+            return;
+        };
+        let heads = [leaf_head(salt), leaf_head(next_salt)];
+        let pair = [Message { head: &heads[0], body: envelope }, Message { head: &heads[1], body: next_envelope }];
+        out.extend(sha256_two(pair).unwrap_or_else(|| pair.map(|leaf| sha256(&[leaf.head, leaf.body]))));
+    }
+}
+
+fn leaf_head(salt: &[u8; 16]) -> [u8; 17] {
     let mut head = [LEAF_DOMAIN; 17];
     head[1..].copy_from_slice(salt);
-    sha256(&[&head, envelope])
+    head
 }
 
 /// Hash of an inner node: SHA-256(0x01 || left || right).
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    sha256(&[&node_input(left, right)])
+}
+
+/// The hashes of two inner nodes, given by their children, at once where the processor can.
+fn two_node_hashes(children: &[Hash; 4]) -> [Hash; 2] {
+    let inputs = [node_input(&children[0], &children[1]), node_input(&children[2], &children[3])];
+    let pair = inputs.each_ref().map(|input| Message { head: &[], body: input });
+    sha256_two(pair).unwrap_or_else(|| inputs.each_ref().map(|input| sha256(&[input])))
+}
+
+fn node_input(left: &Hash, right: &Hash) -> [u8; 65] {
     let mut input = [NODE_DOMAIN; 65];
     input[1..33].copy_from_slice(left);
     input[33..].copy_from_slice(right);
-    sha256(&[&input])
+    input
 }
 
 /// A whole tree in memory, from which every path can be read. Reused from batch to batch without allocating.
@@ -64,12 +96,17 @@ impl Tree {
         let mut start = 0;
         while self.nodes.len() - start > 1 {
             let end = self.nodes.len();
-            for left in (start..end).step_by(2) {
-                let parent = match left + 1 < end {
-                    true => node_hash(&self.nodes[left], &self.nodes[left + 1]),
-                    false => self.nodes[left],
-                };
-                self.nodes.push(parent);
+            let mut left = start;
+            while let Some(children) = self.nodes[left..end].first_chunk::<4>() {
+                let parents = two_node_hashes(children);
+                self.nodes.extend(parents);
+                left += 4;
+            }
+            match self.nodes[left..end] {
+                [only] => self.nodes.push(only),
+                [a, b] => self.nodes.push(node_hash(&a, &b)),
+                [a, b, only] => self.nodes.extend([node_hash(&a, &b), only]),
+                _ => {}
             }
             self.level_starts.push(end);
             start = end;

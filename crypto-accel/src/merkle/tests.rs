@@ -306,3 +306,18 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn leaf_hashes_together_are_the_leaf_hashes_one_by_one(
+        lengths in prop::collection::vec(0usize..3_000, 0..9),
+        fill: u8,
+    ) {
+        let leaves: Vec<([u8; 16], Vec<u8>)> =
+            lengths.iter().enumerate().map(|(index, length)| (fill.wrapping_add(index.to_le_bytes()[0]), length)).map(|(byte, length)| ([byte; 16], vec![byte.wrapping_mul(3); *length])).collect();
+        let mut together = vec![[7; 32]];
+        leaf_hashes(leaves.iter().map(|(salt, envelope)| (salt, envelope.as_slice())), &mut together);
+        let one_by_one = leaves.iter().map(|(salt, envelope)| leaf_hash(salt, envelope));
+        prop_assert_eq!(together, std::iter::once([7; 32]).chain(one_by_one).collect::<Vec<_>>());
+    }
+}
