@@ -251,3 +251,86 @@ pub fn encode_key_record_response(out: &mut Vec<u8>, record: &SignedKeyRecord) {
     out.extend_from_slice(&record.to_bytes());
     finish_frame(out, start, FrameType::KeyRecordResponse);
 }
+
+/// Why an agent's encryption key is replaced, and so what becomes of the old one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum RotationMode {
+    /// On a schedule or on demand: what is sealed to the old key is accepted for the grace period.
+    #[default]
+    Planned = 0,
+    /// The old key may be in foreign hands: nothing that is sealed to it, or to one before it, is accepted any more.
+    Emergency = 1,
+}
+
+impl RotationMode {
+    /// The mode with this number.
+    #[must_use]
+    pub const fn from_u8(mode: u8) -> Option<Self> {
+        Some(match mode {
+            0 => Self::Planned,
+            1 => Self::Emergency,
+            _ => return None,
+        })
+    }
+}
+
+/// Publishes the next version of the agent's own key record: other encryption key, same signing keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyRecordPublish {
+    /// What becomes of the key that it replaces.
+    pub mode: RotationMode,
+    /// The record.
+    pub record: SignedKeyRecord,
+}
+
+impl KeyRecordPublish {
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = begin_frame(out, FrameType::KeyRecordPublish);
+        out.extend_from_slice(&[self.mode as u8, 0, 0, 0, 0, 0, 0, 0]);
+        out.extend_from_slice(&self.record.to_bytes());
+        finish_frame(out, start, FrameType::KeyRecordPublish);
+    }
+
+    /// Parses the body. The record's signatures are not verified here.
+    ///
+    /// # Errors
+    /// [`RejectCode::FrameLength`] or [`RejectCode::FrameReserved`].
+    pub fn parse(body: &[u8]) -> Result<Self, RejectCode> {
+        let mut reader = Reader::new(body, RejectCode::FrameLength);
+        let mode = RotationMode::from_u8(reader.u8()?).ok_or(RejectCode::FrameReserved)?;
+        reader.zeros(7, RejectCode::FrameReserved)?;
+        let record = SignedKeyRecord::parse(reader.take(reader.remaining())?)?;
+        Ok(Self { mode, record })
+    }
+}
+
+/// The published record is durable on the node, and is the agent's current one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyRecordPublished {
+    /// Its version.
+    pub version: u32,
+}
+
+impl KeyRecordPublished {
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = begin_frame(out, FrameType::KeyRecordPublished);
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        finish_frame(out, start, FrameType::KeyRecordPublished);
+    }
+
+    /// Parses the body.
+    ///
+    /// # Errors
+    /// [`RejectCode::FrameLength`] or [`RejectCode::FrameReserved`].
+    pub fn parse(body: &[u8]) -> Result<Self, RejectCode> {
+        let mut reader = Reader::new(body, RejectCode::FrameLength);
+        let published = Self { version: reader.u32()? };
+        reader.zeros(4, RejectCode::FrameReserved)?;
+        reader.end()?;
+        Ok(published)
+    }
+}

@@ -25,6 +25,10 @@ pub enum FrameType {
     KeyRecordRequest = 0x13,
     /// Answers with it.
     KeyRecordResponse = 0x14,
+    /// The agent's own next key record.
+    KeyRecordPublish = 0x15,
+    /// The node has it, and goes by it.
+    KeyRecordPublished = 0x16,
     /// A signed batch of envelopes.
     SignedBatch = 0x20,
     /// What became of the batches so far.
@@ -50,6 +54,8 @@ impl FrameType {
         Self::Reject,
         Self::KeyRecordRequest,
         Self::KeyRecordResponse,
+        Self::KeyRecordPublish,
+        Self::KeyRecordPublished,
         Self::SignedBatch,
         Self::SubmitAck,
         Self::Subscribe,

@@ -137,6 +137,12 @@ reject_codes! {
     SigningTime = 312, "the signing time is too far from the node's clock; check the sender's clock";
     /// The agent asked for is not registered.
     UnknownAgent = 313, "no agent with this id is registered here; check the name and the trust domain";
+    /// The published key record is not the next version of the agent's record.
+    RotationVersion = 314, "the published key record is not the next version; fetch the current record and count on from it";
+    /// The published key record has other signing keys than the current one.
+    RotationSigningKeys = 315, "the published key record has other signing keys than the current one; rotate the encryption key only";
+    /// The published key record does not hold.
+    RotationRecord = 316, "the published key record does not hold; check its validity, that its encryption key is new, and both signatures";
 
     /// Policy does not let this sender talk to this recipient.
     PolicyDenied = 400, "policy does not allow this sender to send to this recipient";

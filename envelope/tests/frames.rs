@@ -7,7 +7,10 @@ mod canonical;
 mod sample;
 
 use canonical::{reencode, reencode_batch_header, reencode_envelope};
-use creto_envelope::control::{KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole};
+use creto_envelope::control::{
+    KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
+    StreamRole,
+};
 use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
@@ -133,7 +136,7 @@ fn every_frame_header_is_refused_or_says_what_it_is() {
 #[test]
 fn the_numbers_of_the_frame_types_are_those_of_the_page() {
     let numbers: Vec<_> = FrameType::ALL.iter().map(|&frame_type| frame_type as u8).collect();
-    assert_eq!(numbers, [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x20, 0x21, 0x30, 0x31, 0x32, 0x33, 0x34]);
+    assert_eq!(numbers, [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x30, 0x31, 0x32, 0x33, 0x34]);
 }
 
 #[test]
@@ -147,6 +150,19 @@ fn a_stream_opens_with_one_of_three_roles() {
     }
     // No priority class but zero is spoken in this version.
     assert_eq!(StreamOpen::parse(&[1, 1, 0, 0, 0, 0, 0, 0]), Err(RejectCode::FrameReserved));
+}
+
+#[test]
+fn a_key_record_is_published_in_one_of_two_modes() {
+    let mut body = encoded(|out| {
+        KeyRecordPublish { mode: RotationMode::Planned, record: sample::signed_key_record() }.encode(out);
+    })
+    .split_off(FRAME_HEADER_BYTES);
+    for mode in 0..=u8::MAX {
+        body[0] = mode;
+        let parsed = KeyRecordPublish::parse(&body).map(|publish| publish.mode as u8);
+        assert_eq!(parsed, if mode < 2 { Ok(mode) } else { Err(RejectCode::FrameReserved) });
+    }
 }
 
 #[test]
@@ -205,6 +221,11 @@ proptest! {
         let frame = encoded(|out| request.encode(out));
         prop_assert_eq!(frame.len(), 8 + 24);
         prop_assert_eq!(KeyRecordRequest::parse(&frame[8..]).unwrap(), request);
+
+        let published = KeyRecordPublished { version };
+        let frame = encoded(|out| published.encode(out));
+        prop_assert_eq!(frame.len(), 8 + 8);
+        prop_assert_eq!(KeyRecordPublished::parse(&frame[8..]).unwrap(), published);
     }
 
     #[test]

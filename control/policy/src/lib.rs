@@ -18,5 +18,5 @@ mod principal;
 mod snapshot;
 
 pub use decide::{Action, Decision, DecisionStats, DecisionTable, decide};
-pub use principal::{OrganizationId, Principal};
-pub use snapshot::{Policy, PrincipalError, Snapshot, SnapshotBuilder};
+pub use principal::{KeyVersion, OrganizationId, Principal, Replacement};
+pub use snapshot::{KEY_GRACE_MS, Policy, PrincipalError, Snapshot, SnapshotBuilder};

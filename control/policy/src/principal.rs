@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState, KeyId, RejectCode, SignedKeyRecord};
 
 #[cfg(test)]
@@ -27,10 +28,37 @@ pub struct Principal {
     records: Arc<[VersionedRecord]>,
 }
 
+/// One version of an agent's key record, and what became of its encryption key.
+#[derive(Clone, Debug)]
+pub struct KeyVersion {
+    /// The record.
+    pub record: Arc<SignedKeyRecord>,
+    /// When and how the next version replaced it; `None` for the current one.
+    pub replaced: Option<Replacement>,
+}
+
+impl From<Arc<SignedKeyRecord>> for KeyVersion {
+    fn from(record: Arc<SignedKeyRecord>) -> Self {
+        Self { record, replaced: None }
+    }
+}
+
+/// How a version of a key record ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Replacement {
+    /// When the next version took its place, by the node's clock, Unix milliseconds.
+    pub at_ms: u64,
+    /// Why.
+    pub mode: RotationMode,
+}
+
 #[derive(Debug)]
 struct VersionedRecord {
     version: u32,
     key: KeyId,
+    /// Up to when, exclusive, messages that are sealed to this key are accepted; `u64::MAX` for the current one.
+    accepted_until_ms: u64,
+    replaced: Option<Replacement>,
     record: Arc<SignedKeyRecord>,
 }
 
@@ -82,10 +110,22 @@ impl Principal {
         Ok(signed)
     }
 
-    /// Whether one of its records, of whatever version, holds this encryption key.
+    /// Whether a message that is sealed to this key is accepted at `now_ms`: it is the current key, or one that was
+    /// replaced less than the grace period ago and that no emergency has ended.
+    ///
+    /// The answer changes with time alone, so it is given anew for every message: a [`DecisionTable`](crate::DecisionTable)
+    /// knows nothing of keys.
     #[must_use]
-    pub fn has_key_id(&self, key: &KeyId) -> bool {
-        self.current_key == *key || self.records.iter().any(|known| known.key == *key)
+    pub fn accepts_key(&self, key: &KeyId, now_ms: u64) -> bool {
+        self.current_key == *key || self.accepted_until_ms(key).is_some_and(|until_ms| now_ms < until_ms)
+    }
+
+    /// Up to when, exclusive, messages that are sealed to this key are accepted: `u64::MAX` for the current key, `None`
+    /// for one that the agent never had.
+    #[must_use]
+    pub fn accepted_until_ms(&self, key: &KeyId) -> Option<u64> {
+        // The newest first: what is still in use was replaced not long ago.
+        self.records.iter().rev().find(|known| known.key == *key).map(|known| known.accepted_until_ms)
     }
 
     /// Whether it may act at `now_ms`: it is active and its current keys are valid.
@@ -110,21 +150,45 @@ impl Principal {
             .unwrap_or(u64::MAX)
     }
 
-    /// `records` is not empty, all of `agent`, with versions that strictly ascend.
+    /// `versions` is not empty, all of `agent`, with versions that strictly ascend.
     pub(crate) fn new(
         agent: AgentId,
         organization: OrganizationId,
         state: AgentState,
-        records: impl IntoIterator<Item = Arc<SignedKeyRecord>>,
+        versions: Vec<KeyVersion>,
+        grace_ms: u64,
     ) -> Self {
-        let records: Arc<[VersionedRecord]> = records
+        let newest = versions.len() - 1;
+        let mut records: Vec<_> = versions
             .into_iter()
-            .map(|record| VersionedRecord { version: record.record.version, key: record.record.key_id(), record })
+            .enumerate()
+            .map(|(index, KeyVersion { record, replaced })| VersionedRecord {
+                version: record.record.version,
+                key: record.record.key_id(),
+                accepted_until_ms: match replaced {
+                    _ if index == newest => u64::MAX,
+                    Some(Replacement { at_ms, mode: RotationMode::Planned }) => at_ms.saturating_add(grace_ms),
+                    // Nobody knows when a key without a time was replaced: no reason for yes.
+                    Some(Replacement { mode: RotationMode::Emergency, .. }) | None => 0,
+                },
+                replaced,
+                record,
+            })
             .collect();
+        // An emergency ends every key before it, whatever is left of its grace period.
+        if let Some(last) = records.iter().rposition(|known| known.accepted_until_ms == 0) {
+            records[..last].iter_mut().for_each(|known| known.accepted_until_ms = 0);
+        }
+        let records: Arc<[VersionedRecord]> = records.into();
         assert!(records.is_sorted_by(|a, b| a.version < b.version), "key record versions strictly ascend");
         let newest = records.last().expect("a principal has at least one key record");
         let (valid_from_ms, valid_until_ms) = (newest.record.record.valid_from_ms, newest.record.record.valid_until_ms);
         Self { agent, organization, state, valid_from_ms, valid_until_ms, current_key: newest.key, records }
+    }
+
+    /// Its versions, oldest first.
+    pub(crate) fn versions(&self) -> impl DoubleEndedIterator<Item = KeyVersion> + ExactSizeIterator {
+        self.records.iter().map(|known| KeyVersion { record: Arc::clone(&known.record), replaced: known.replaced })
     }
 
     pub(crate) fn set_state(&mut self, state: AgentState) {

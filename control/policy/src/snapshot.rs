@@ -7,7 +7,7 @@ use creto_envelope::{AgentId, AgentState, SignedKeyRecord, TrustDomain};
 use thiserror::Error;
 
 use crate::id_map::AgentMap;
-use crate::principal::{OrganizationId, Principal, mix};
+use crate::principal::{KeyVersion, OrganizationId, Principal, Replacement, mix};
 
 #[cfg(test)]
 mod tests;
@@ -86,12 +86,27 @@ pub enum PrincipalError {
     VersionOrder(u32, u32),
 }
 
+/// How long a replaced encryption key is accepted unless it is set otherwise: 7 days.
+pub const KEY_GRACE_MS: u64 = 7 * 86_400_000;
+
 /// Collects agents and policy, and makes snapshots of them. It may be kept and built from again and again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SnapshotBuilder {
     policy: Option<Policy>,
+    key_grace_ms: u64,
     agents: AgentMap<Principal>,
     organizations: BTreeMap<(TrustDomain, String), OrganizationId>,
+}
+
+impl Default for SnapshotBuilder {
+    fn default() -> Self {
+        Self {
+            policy: None,
+            key_grace_ms: KEY_GRACE_MS,
+            agents: AgentMap::default(),
+            organizations: BTreeMap::default(),
+        }
+    }
 }
 
 impl SnapshotBuilder {
@@ -112,17 +127,31 @@ impl SnapshotBuilder {
         self.policy = policy;
     }
 
+    /// How long a replaced encryption key is accepted, for agents that are inserted from now on.
+    pub fn set_key_grace_ms(&mut self, key_grace_ms: u64) {
+        self.key_grace_ms = key_grace_ms;
+    }
+
+    /// Adds an agent with versions of its key record, oldest first, or replaces the one with the same id. Nobody knows
+    /// when the older ones were replaced, so messages are accepted for the newest key only.
+    ///
+    /// # Errors
+    /// As [`SnapshotBuilder::insert_versions`].
+    pub fn insert(&mut self, state: AgentState, records: Vec<Arc<SignedKeyRecord>>) -> Result<AgentId, PrincipalError> {
+        self.insert_versions(state, records.into_iter().map(KeyVersion::from).collect())
+    }
+
     /// Adds an agent with all versions of its key record, oldest first, or replaces the one with the same id.
     ///
     /// The signatures on the records are taken as verified.
     ///
     /// # Errors
     /// [`PrincipalError`]; the builder is then as it was.
-    pub fn insert(&mut self, state: AgentState, records: Vec<Arc<SignedKeyRecord>>) -> Result<AgentId, PrincipalError> {
-        let first = &records.first().ok_or(PrincipalError::NoRecord)?.record;
+    pub fn insert_versions(&mut self, state: AgentState, versions: Vec<KeyVersion>) -> Result<AgentId, PrincipalError> {
+        let first = &versions.first().ok_or(PrincipalError::NoRecord)?.record.record;
         let agent = first.agent_id();
-        for pair in records.windows(2) {
-            let (older, newer) = (&pair[0].record, &pair[1].record);
+        for pair in versions.windows(2) {
+            let (older, newer) = (&pair[0].record.record, &pair[1].record.record);
             let newer_agent = newer.agent_id();
             if newer_agent != agent {
                 return Err(PrincipalError::MixedAgents(agent, newer_agent));
@@ -135,8 +164,31 @@ impl SnapshotBuilder {
         let next =
             u32::try_from(self.organizations.len()).expect("fewer than four billion organizations fit in memory");
         let organization = *self.organizations.entry(organization).or_insert(OrganizationId(next));
-        self.agents.insert(agent, Principal::new(agent, organization, state, records));
+        let principal = Principal::new(agent, organization, state, versions, self.key_grace_ms);
+        self.agents.insert(agent, principal);
         Ok(agent)
+    }
+
+    /// Gives an agent its next key record. Of the older ones the newest are kept, `versions_max` of all.
+    ///
+    /// # Errors
+    /// [`PrincipalError`], when the agent is not known or the version is not newer; the builder is then as it was.
+    pub fn replace_key(
+        &mut self,
+        record: Arc<SignedKeyRecord>,
+        replacement: Replacement,
+        versions_max: usize,
+    ) -> Result<AgentId, PrincipalError> {
+        let principal = self.agents.get(&record.record.agent_id()).ok_or(PrincipalError::NoRecord)?;
+        let state = principal.state();
+        let older = principal.versions();
+        let skipped = (older.len() + 1).saturating_sub(versions_max);
+        let mut versions: Vec<_> = older.skip(skipped).collect();
+        if let Some(last) = versions.last_mut() {
+            last.replaced = Some(replacement);
+        }
+        versions.push(record.into());
+        self.insert_versions(state, versions)
     }
 
     /// Changes whether an agent may act. Returns whether the agent is known.

@@ -6,6 +6,7 @@
 //! | `GET /v1/agents?organization=acme&after=acme/a&limit=100` | 200 with [`AgentPage`], by name |
 //! | `GET /v1/agents/{organization}/{agent}` | 200 with [`AgentInfo`]; 404 |
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
+//! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/status` | 200 with [`Status`] |
 //!
 //! Every other answer is an [`ApiError`]. Fields may be added; none changes its meaning.
@@ -126,6 +127,64 @@ pub struct AgentInfo {
     pub valid_until_ms: u64,
     /// When the agent was registered here, Unix milliseconds.
     pub registered_at_ms: u64,
+}
+
+/// The versions of an agent's key record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentKeys {
+    /// `organization/agent`.
+    pub name: String,
+    /// How long a replaced encryption key is accepted, in milliseconds.
+    pub key_grace_ms: u64,
+    /// The current one first; at most the newest hundred.
+    pub versions: Vec<KeyVersionInfo>,
+}
+
+/// One version of a key record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyVersionInfo {
+    /// Counts from 1.
+    pub version: u32,
+    /// Id of its encryption key, 32 hexadecimal digits.
+    pub key_id: String,
+    /// What may be sealed to that key: one of [`KeyState`].
+    pub state: String,
+    /// Start of the record's validity, Unix milliseconds.
+    pub valid_from_ms: u64,
+    /// End of the record's validity, Unix milliseconds (exclusive).
+    pub valid_until_ms: u64,
+    /// When the next version replaced it, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_at_ms: Option<u64>,
+    /// Until when messages that are sealed to the key are still accepted; only in state `grace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_until_ms: Option<u64>,
+}
+
+/// Whether messages that are sealed to a key are accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyState {
+    /// `current`: it is the one to seal to.
+    Current,
+    /// `grace`: it was replaced, and still is accepted.
+    Grace,
+    /// `ended`: it was replaced longer ago than the grace period.
+    Ended,
+    /// `revoked`: an emergency ended it at once.
+    Revoked,
+}
+
+impl KeyState {
+    /// The state's word in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Grace => "grace",
+            Self::Ended => "ended",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// One page of the list of agents.

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-use crate::api::{AgentInfo, AgentPage, ApiError, Status};
+use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, Status};
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 
 /// Why a call failed, and what to do next.
@@ -145,6 +145,14 @@ impl Client {
             return Err(refusal(status, &body));
         }
         SignedKeyRecord::parse(&body).map_err(|code| ClientError::Answer(format!("not a key record: {code}")))
+    }
+
+    /// The versions of an agent's key record, the current one first.
+    ///
+    /// # Errors
+    /// As [`Client::agent`].
+    pub async fn keys(&self, name: &AgentName) -> Result<AgentKeys, ClientError> {
+        self.get(&format!("/v1/agents/{name}/keys")).await
     }
 
     /// All agents, of one organization or of every one, by name.

@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
+use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, SignedKeyRecord, TrustDomain};
-use creto_policy::{Policy, Snapshot, SnapshotBuilder};
+use creto_policy::{KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
 use crate::error::ServiceError;
-use crate::limits::PAGE_AGENTS_MAX;
+use crate::limits::{PAGE_AGENTS_MAX, VERSIONS_HELD_MAX};
 use crate::registration::Registration;
+use crate::rotation::Rotation;
 use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, META, NAMES, Storage};
 
+pub(crate) use rotate::Rotated;
+
+mod keys;
+mod rotate;
 #[cfg(test)]
 mod tests;
 
@@ -34,11 +40,40 @@ pub(crate) enum Registered {
     Refused(ErrorCode, String),
 }
 
+/// What someone wants changed.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Register(Registration),
+    Rotate(Rotation),
+}
+
+/// What became of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Changed {
+    Register(Registered),
+    Rotate(Rotated),
+}
+
+impl Changed {
+    /// Whether the next snapshot differs for it.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self, Self::Register(Registered::Created(_)) | Self::Rotate(Rotated::Replaced(_)))
+    }
+}
+
+/// A change that is in the transaction, on its way into memory.
+enum Pending {
+    Agent(AgentEntry, SignedKeyRecord),
+    Key(SignedKeyRecord, RotationMode),
+}
+
 impl Directory {
-    /// Loads everything. The policy is the default one: the same organization may talk.
-    pub(crate) fn load(storage: Arc<Storage>, agents_max: u64) -> Result<Self, ServiceError> {
+    /// Loads everything. The policy is the default one: the same organization may talk. A replaced key is accepted for
+    /// `key_grace_ms`.
+    pub(crate) fn load(storage: Arc<Storage>, agents_max: u64, key_grace_ms: u64) -> Result<Self, ServiceError> {
         let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
-        let epoch = storage.load(|entry, records| insert(&storage, &mut builder, &entry, records))?;
+        builder.set_key_grace_ms(key_grace_ms);
+        let epoch = storage.load(|entry, versions| insert(&storage, &mut builder, &entry, versions))?;
         Ok(Self { storage, builder, epoch, agents_max })
     }
 
@@ -47,25 +82,33 @@ impl Directory {
         self.builder.build(self.epoch)
     }
 
-    /// Registers all of `requests` in one durable transaction; answer `i` is that of request `i`.
+    /// Makes all of `changes` in one durable transaction; answer `i` is that of change `i`.
     ///
-    /// After an error nothing of it is registered, in the file or in memory.
-    pub(crate) fn register(
-        &mut self,
-        requests: Vec<Registration>,
-        now_ms: u64,
-    ) -> Result<Vec<Registered>, ServiceError> {
+    /// After an error nothing of it is changed, in the file or in memory.
+    pub(crate) fn change(&mut self, changes: Vec<Change>, now_ms: u64) -> Result<Vec<Changed>, ServiceError> {
         let transaction = self.storage.begin_write()?;
-        let mut answers = Vec::with_capacity(requests.len());
-        let mut created = Vec::new();
-        for request in requests {
-            let answer = self.register_one(&transaction, &request, now_ms)?;
-            if let Registered::Created(entry) = &answer {
-                created.push((entry.clone(), request.into_signed()));
-            }
-            answers.push(answer);
+        let mut answers = Vec::with_capacity(changes.len());
+        let mut pending = Vec::new();
+        for change in changes {
+            answers.push(match change {
+                Change::Register(request) => {
+                    let answer = self.register_one(&transaction, &request, now_ms)?;
+                    if let Registered::Created(entry) = &answer {
+                        pending.push(Pending::Agent(entry.clone(), request.into_signed()));
+                    }
+                    Changed::Register(answer)
+                }
+                Change::Rotate(rotation) => {
+                    let answer = self.rotate_one(&transaction, &rotation, now_ms)?;
+                    if let Rotated::Replaced(_) = answer {
+                        let mode = rotation.mode;
+                        pending.push(Pending::Key(rotation.into_signed(), mode));
+                    }
+                    Changed::Rotate(answer)
+                }
+            });
         }
-        if created.is_empty() {
+        if pending.is_empty() {
             transaction.abort().map_err(ServiceError::database)?;
             return Ok(answers);
         }
@@ -74,8 +117,18 @@ impl Directory {
         transaction.commit().map_err(ServiceError::database)?;
         assert!(epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
-        for (entry, signed) in created {
-            insert(&self.storage, &mut self.builder, &entry, vec![signed])?;
+        for change in pending {
+            match change {
+                Pending::Agent(entry, signed) => {
+                    insert(&self.storage, &mut self.builder, &entry, vec![Arc::new(signed).into()])?;
+                }
+                Pending::Key(signed, mode) => {
+                    let name = signed.record.name.clone();
+                    let replacement = Replacement { at_ms: now_ms, mode };
+                    let replaced = self.builder.replace_key(Arc::new(signed), replacement, VERSIONS_HELD_MAX);
+                    replaced.map_err(|error| self.storage.damaged(format!("{name}: {error}")))?;
+                }
+            }
         }
         Ok(answers)
     }
@@ -131,10 +184,11 @@ fn insert(
     storage: &Storage,
     builder: &mut SnapshotBuilder,
     entry: &AgentEntry,
-    records: Vec<SignedKeyRecord>,
+    versions: Vec<KeyVersion>,
 ) -> Result<(), ServiceError> {
-    let records = records.into_iter().map(Arc::new).collect();
-    builder.insert(entry.state, records).map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))?;
+    builder
+        .insert_versions(entry.state, versions)
+        .map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))?;
     Ok(())
 }
 

@@ -39,3 +39,23 @@ pub(crate) fn sign(record: KeyRecord, seed: u8) -> SignedKeyRecord {
 pub(crate) fn signed(name: &str, seed: u8) -> SignedKeyRecord {
     sign(record(name, seed), seed)
 }
+
+/// The version after `current`, with the signing keys of `signing_seed` and another encryption key.
+pub(crate) fn next(current: &SignedKeyRecord, signing_seed: u8, encryption_seed: u8) -> SignedKeyRecord {
+    // Of its own kind, so that it is none that `record` makes.
+    let mut seed = [encryption_seed; 32];
+    seed[0] ^= 0x80;
+    let recipient = RecipientSecret::from_seed(&seed);
+    let record = KeyRecord {
+        version: current.record.version + 1,
+        x25519: recipient.public().x25519,
+        ml_kem_768: Box::new(recipient.public().ml_kem_768),
+        ..current.record.clone()
+    };
+    sign(record, signing_seed)
+}
+
+/// The same record with other signatures: ML-DSA here is hedged.
+pub(crate) fn resigned(signed: &SignedKeyRecord, seed: u8) -> SignedKeyRecord {
+    sign(signed.record.clone(), seed)
+}

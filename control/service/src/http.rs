@@ -19,8 +19,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{AgentInfo, AgentPage, ApiError, ErrorCode, Status};
-use crate::directory::{Reader, Registered};
+use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, ErrorCode, Status};
+use crate::directory::{Change, Reader, Registered};
 use crate::error::ServiceError;
 use crate::limits::{
     CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, PAGE_AGENTS_MAX, REQUEST_TIMEOUT,
@@ -28,14 +28,15 @@ use crate::limits::{
 };
 use crate::registration::Registration;
 use crate::service::wall_clock_ms;
-use crate::writer::Pending;
+use crate::writer::{Answer, Pending};
 
 /// What every request can reach.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) reader: Reader,
+    pub(crate) key_grace_ms: u64,
     /// Set while the writer runs.
-    pub(crate) registrations: Option<mpsc::Sender<Pending>>,
+    pub(crate) changes: Option<mpsc::Sender<Pending>>,
     pub(crate) started_at_ms: u64,
 }
 
@@ -136,6 +137,7 @@ fn router(api: Api) -> Router {
         .route("/v1/agents", get(agents).post(register))
         .route("/v1/agents/{organization}/{agent}", get(agent))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
+        .route("/v1/agents/{organization}/{agent}/keys", get(keys))
         .fallback(async |request: Request| {
             refuse(ErrorCode::PathUnknown, format!("there is no {}", request.uri().path()))
         })
@@ -175,8 +177,9 @@ async fn register(
         .map_err(|error| refuse(error.code(), error.to_string()))?;
     let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service takes no registrations any more");
     let (answer, answered) = oneshot::channel();
-    let registrations = api.registrations.as_ref().ok_or_else(shutting_down)?;
-    registrations.send(Pending { registration, answer }).await.map_err(|_| shutting_down())?;
+    let changes = api.changes.as_ref().ok_or_else(shutting_down)?;
+    let pending = Pending { change: Change::Register(registration), answer: Answer::Registration(answer) };
+    changes.send(pending).await.map_err(|_| shutting_down())?;
     let registered = answered.await.map_err(|_| storage_failed("the registration was not stored"))?;
     match registered {
         Registered::Created(entry) => Ok((StatusCode::CREATED, Json(api.reader.info(&entry)))),
@@ -221,6 +224,16 @@ async fn key_record(
     let (id, number) = AgentId::parse_hex(&agent).zip(version.parse().ok()).ok_or_else(unknown)?;
     let record = api.reader.key_record(id, number).map_err(log_failure)?.ok_or_else(unknown)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], record))
+}
+
+async fn keys(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+) -> Result<Json<AgentKeys>, Refusal> {
+    let name = AgentName::parse(&format!("{organization}/{agent}"))
+        .map_err(|error| refuse(ErrorCode::NameInvalid, error.to_string()))?;
+    let found = api.reader.keys(&name, api.key_grace_ms, wall_clock_ms()).map_err(log_failure)?;
+    found.map(Json).ok_or_else(|| refuse(ErrorCode::AgentUnknown, format!("no agent is registered as {name}")))
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {

@@ -8,6 +8,9 @@
 //!                                              commit (durable)
 //!                                              new Snapshot  --- SnapshotSink ----> hold it, decide by it
 //!                  <-- 201 ----  answer
+//!
+//!                               rotation:     the next key record of an agent <--- Publisher ----- control stream
+//!                               the same commit and snapshot                   --- Reply --------> Published
 //! ```
 //!
 //! An answer comes after the commit and after the shards were given the snapshot: who was told "registered" can log
@@ -18,6 +21,7 @@
 //!
 //! - [`Service::open`], [`Service::spawn`], [`ServiceHandle`]: start and stop.
 //! - [`registration`]: what a key record must fulfil; a pure function.
+//! - [`rotation`]: how agents replace their encryption keys, through the shard that has their connection.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`client`]: the API as typed calls, for the command line.
@@ -34,6 +38,7 @@ mod http;
 pub mod limits;
 pub mod offline;
 pub mod registration;
+pub mod rotation;
 mod service;
 mod socket;
 pub mod storage;

@@ -10,8 +10,8 @@ pub const AGENTS_MAX: u64 = 100_000;
 
 /// Most connections at a time; the next ones wait in the socket's backlog.
 pub const CONNECTIONS_MAX: usize = 64;
-/// Most registrations that one transaction commits together.
-pub const COMMIT_REGISTRATIONS_MAX: usize = CONNECTIONS_MAX;
+/// Most changes that one transaction commits together.
+pub const COMMIT_CHANGES_MAX: usize = CONNECTIONS_MAX;
 /// Largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Longest wait for the head of a request.
@@ -23,6 +23,21 @@ pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait of a shutdown for the requests that are under way.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Most published key records that wait for the writer, of all agents.
+pub const PUBLICATIONS_MAX: usize = 1_024;
+/// When an agent should try again that found the service busy, in milliseconds.
+pub const RETRY_MS: u32 = 1_000;
+/// Keys that one agent may replace within [`ROTATION_WINDOW_MS`]: each costs seven kilobytes of disk for ever.
+pub const ROTATIONS_PER_WINDOW_MAX: u32 = 64;
+/// The same in an emergency, so that there is room for one after a burst.
+pub const EMERGENCIES_PER_WINDOW_MAX: u32 = 80;
+/// See there, in milliseconds.
+pub const ROTATION_WINDOW_MS: u64 = 3_600_000;
+/// The newest versions of one agent's key record, which the snapshots hold. The directory keeps all.
+pub const VERSIONS_HELD_MAX: usize = 1_024;
+/// Versions that the API lists, newest first.
+pub const VERSIONS_LISTED_MAX: usize = 100;
+
 /// Most agents on one page of the list.
 pub const PAGE_AGENTS_MAX: usize = 1_000;
 /// Largest answer that the client reads, in bytes.
@@ -32,3 +47,7 @@ pub const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 const _: () = assert!(SHUTDOWN_TIMEOUT.as_secs() > REQUEST_TIMEOUT.as_secs());
 // An agent in JSON is below two kilobytes: name 128 B, SPIFFE id below 400 B, the rest numbers.
 const _: () = assert!(PAGE_AGENTS_MAX * 2_048 <= ANSWER_BYTES_MAX);
+const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);
+const _: () = assert!(EMERGENCIES_PER_WINDOW_MAX > ROTATIONS_PER_WINDOW_MAX);
+// Hourly rotation and the longest grace period: every key that is accepted is held.
+const _: () = assert!(VERSIONS_HELD_MAX > 30 * 24);

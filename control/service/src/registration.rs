@@ -84,6 +84,14 @@ impl Registration {
     /// The first rule that is broken; what costs least is checked first.
     pub fn check(bytes: &[u8], trust_domain: &TrustDomain, now_ms: u64) -> Result<Self, RegistrationError> {
         let signed = SignedKeyRecord::parse(bytes).map_err(RegistrationError::Malformed)?;
+        Self::of(signed, trust_domain, now_ms)
+    }
+
+    /// As [`Registration::check`], for a record that was parsed.
+    ///
+    /// # Errors
+    /// As [`Registration::check`].
+    pub fn of(signed: SignedKeyRecord, trust_domain: &TrustDomain, now_ms: u64) -> Result<Self, RegistrationError> {
         let record = &signed.record;
         check_claims(record, trust_domain, now_ms)?;
         // Both kinds of keys, also those that sign nothing here: a key that fails now would fail every sender later.

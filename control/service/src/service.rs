@@ -7,13 +7,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use creto_envelope::TrustDomain;
-use creto_policy::Snapshot;
+use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::directory::{Directory, Reader};
 use crate::error::ServiceError;
 use crate::http::Api;
 use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX};
+use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
 use crate::{http, writer};
@@ -46,6 +47,8 @@ pub struct ServiceOptions {
     pub trust_domain: TrustDomain,
     /// Most agents that can be registered.
     pub agents_max: u64,
+    /// How long messages are accepted that are sealed to an encryption key that was replaced, in milliseconds.
+    pub key_grace_ms: u64,
 }
 
 impl ServiceOptions {
@@ -57,6 +60,7 @@ impl ServiceOptions {
             socket_path: socket_path.into(),
             trust_domain,
             agents_max: AGENTS_MAX,
+            key_grace_ms: KEY_GRACE_MS,
         }
     }
 }
@@ -75,7 +79,7 @@ impl Service {
     /// [`ServiceError`]: the file is in use, of another trust domain, damaged, or the disk refuses.
     pub fn open(options: ServiceOptions) -> Result<Self, ServiceError> {
         let storage = Arc::new(Storage::open(&options.directory_path, &options.trust_domain)?);
-        let directory = Directory::load(Arc::clone(&storage), options.agents_max)?;
+        let directory = Directory::load(Arc::clone(&storage), options.agents_max, options.key_grace_ms)?;
         Ok(Self { options, storage, directory })
     }
 
@@ -90,19 +94,33 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] when the socket cannot be had or the thread not be started.
     pub fn spawn(self, sink: impl SnapshotSink) -> Result<ServiceHandle, ServiceError> {
+        let (_, publications) = publications();
+        self.spawn_with(sink, publications)
+    }
+
+    /// As [`Service::spawn`], and takes what agents publish through the other end of `publications`.
+    ///
+    /// # Errors
+    /// As [`Service::spawn`].
+    pub fn spawn_with(
+        self,
+        sink: impl SnapshotSink,
+        publications: Publications,
+    ) -> Result<ServiceHandle, ServiceError> {
         let Self { options, storage, directory } = self;
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         sink.publish(Arc::new(directory.snapshot()));
         let api = Api {
             reader: Reader::new(storage, options.trust_domain),
-            registrations: None,
+            key_grace_ms: options.key_grace_ms,
+            changes: None,
             started_at_ms: wall_clock_ms(),
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("creto-control".to_owned())
-            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), stopped))
+            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), publications, stopped))
             .map_err(ServiceError::Thread)?;
         Ok(ServiceHandle { socket_path, stop: Some(stop), thread: Some(thread) })
     }
@@ -164,6 +182,7 @@ fn run(
     mut api: Api,
     directory: Directory,
     sink: Box<dyn SnapshotSink>,
+    publications: Publications,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -174,12 +193,16 @@ fn run(
         .map_err(ServiceError::Thread)?;
     runtime.block_on(async move {
         let listener = tokio::net::UnixListener::from_std(listener).map_err(ServiceError::Thread)?;
-        let (registrations, pending) = mpsc::channel(CONNECTIONS_MAX);
-        api.registrations = Some(registrations);
+        let (changes, pending) = mpsc::channel(CONNECTIONS_MAX);
+        let publications =
+            tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
+        api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
         let cut_off = http::serve(listener, api, stopped, move || drop(socket_file)).await;
-        // The last sender went with the server, so the writer commits what it has and ends.
+        // What it had not handed on is answered with "shutting down".
+        publications.abort();
+        // The last sender goes with it and the server, so the writer commits what it has and ends.
         if writer.await.is_err() {
             return Err(ServiceError::Died);
         }

@@ -6,34 +6,43 @@
 //! | `agents` | agent id 16 | [`AgentEntry`] |
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
+//! | `replacements` | agent id 16, version u32 | when and how that version was replaced: u8 format=1, u8 mode (0 planned, 1 emergency), 6 zeros, u64 LE Unix milliseconds |
 //!
-//! All four change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! All five change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
 //! choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, AgentState, KeyId, SignedKeyRecord, TrustDomain};
+use creto_policy::{KeyVersion, Replacement};
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     WriteTransaction,
 };
 
 use crate::error::ServiceError;
+use crate::limits::VERSIONS_HELD_MAX;
 
 #[cfg(test)]
 pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;
 
-/// The format that this code reads and writes.
-pub const FORMAT: u64 = 1;
+/// The format that this code writes. Format 1, which knew no replacements, is read and becomes this one.
+pub const FORMAT: u64 = 2;
+/// The oldest format that this code reads.
+const FORMAT_OLDEST: u64 = 1;
 
 pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 pub(crate) const AGENTS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("agents");
 pub(crate) const NAMES: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("names");
 pub(crate) const KEY_RECORDS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = TableDefinition::new("key_records");
+
+pub(crate) const REPLACEMENTS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = TableDefinition::new("replacements");
 
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
@@ -123,6 +132,25 @@ impl AgentEntry {
     }
 }
 
+const REPLACEMENT_FORMAT: u8 = 1;
+
+/// The bytes of the table `replacements`.
+pub(crate) fn replacement_bytes(replacement: &Replacement) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[0] = REPLACEMENT_FORMAT;
+    bytes[1] = replacement.mode as u8;
+    bytes[8..].copy_from_slice(&replacement.at_ms.to_le_bytes());
+    bytes
+}
+
+/// Parses them; `None` when they are not as [`replacement_bytes`] writes them.
+pub(crate) fn parse_replacement(bytes: &[u8]) -> Option<Replacement> {
+    let bytes: &[u8; 16] = bytes.try_into().ok()?;
+    let mode = RotationMode::from_u8(bytes[1])?;
+    let replacement = Replacement { at_ms: u64::from_le_bytes(*bytes.last_chunk()?), mode };
+    (replacement_bytes(&replacement) == *bytes).then_some(replacement)
+}
+
 /// The open file. Cheap reads of the last committed state, one writer.
 pub(crate) struct Storage {
     database: Database,
@@ -180,6 +208,7 @@ impl Storage {
             transaction.open_table(AGENTS).map_err(ServiceError::database)?;
             transaction.open_table(NAMES).map_err(ServiceError::database)?;
             transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+            transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -188,6 +217,8 @@ impl Storage {
                 put(META_TRUST_DOMAIN, trust_domain.as_str().as_bytes())?;
             } else {
                 self.check_meta(&meta, trust_domain)?;
+                // An older version would take every replaced key for a good one: it must not open this file any more.
+                meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..]).map_err(ServiceError::database)?;
             }
         }
         transaction.commit().map_err(ServiceError::database)
@@ -199,7 +230,7 @@ impl Storage {
         trust_domain: &TrustDomain,
     ) -> Result<(), ServiceError> {
         let found = self.meta_number(meta, META_FORMAT)?;
-        if found != FORMAT {
+        if !(FORMAT_OLDEST..=FORMAT).contains(&found) {
             return Err(ServiceError::Format { found, known: FORMAT });
         }
         let value = meta.get(META_TRUST_DOMAIN).map_err(ServiceError::database)?;
@@ -229,38 +260,48 @@ impl Storage {
         Ok(epoch)
     }
 
-    /// Every agent with all versions of its key record, for the snapshot at start.
+    /// Every agent with the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the snapshot at start.
     pub(crate) fn load(
         &self,
-        mut each: impl FnMut(AgentEntry, Vec<SignedKeyRecord>) -> Result<(), ServiceError>,
+        mut each: impl FnMut(AgentEntry, Vec<KeyVersion>) -> Result<(), ServiceError>,
     ) -> Result<u64, ServiceError> {
         let transaction = self.begin_read()?;
         let meta = transaction.open_table(META).map_err(ServiceError::database)?;
         let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
         let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
         let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
         for row in agents.iter().map_err(ServiceError::database)? {
             let (id, entry) = row.map_err(ServiceError::database)?;
             let id = AgentId(*id.value());
             let damaged = || self.damaged(format!("agent {id}"));
             let entry = AgentEntry::parse(entry.value()).ok_or_else(damaged)?;
-            let mut records = Vec::with_capacity(1);
-            for row in key_records.range((&id.0, 0)..=(&id.0, u32::MAX)).map_err(ServiceError::database)? {
+            let mut versions = Vec::with_capacity(1);
+            let stored = key_records.range((&id.0, 0)..=(&id.0, u32::MAX)).map_err(ServiceError::database)?;
+            for row in stored.rev().take(VERSIONS_HELD_MAX) {
                 let (key, bytes) = row.map_err(ServiceError::database)?;
                 let signed = SignedKeyRecord::parse(bytes.value()).map_err(|_| damaged())?;
-                if signed.record.agent_id() != id || signed.record.version != key.value().1 {
+                let version = key.value().1;
+                if signed.record.agent_id() != id || signed.record.version != version {
                     return Err(damaged());
                 }
-                records.push(signed);
+                let row = replacements.get((&id.0, version)).map_err(ServiceError::database)?;
+                let replaced = row.map(|row| parse_replacement(row.value()).ok_or_else(damaged)).transpose()?;
+                // Every version but the current one has a time at which it was replaced.
+                if replaced.is_some() == versions.is_empty() {
+                    return Err(damaged());
+                }
+                versions.push(KeyVersion { record: Arc::new(signed), replaced });
             }
+            versions.reverse();
             let named = names.get(entry.name.as_str()).map_err(ServiceError::database)?;
-            let newest = records.last().map(|signed| &signed.record);
+            let newest = versions.last().map(|version| &version.record.record);
             let whole = named.is_some_and(|named| *named.value() == id.0)
                 && newest.is_some_and(|newest| newest.version == entry.version && newest.key_id() == entry.key_id);
             if !whole {
                 return Err(damaged());
             }
-            each(entry, records)?;
+            each(entry, versions)?;
         }
         self.epoch(&meta)
     }

@@ -1,19 +1,48 @@
-//! Group commit of registrations: whatever arrived while one commit was in flight is the next one.
+//! Group commit of changes: whatever arrived while one commit was in flight is the next one.
 
 use std::sync::Arc;
 
+use creto_envelope::{RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::directory::{Directory, Registered};
-use crate::error::ServiceError;
-use crate::limits::COMMIT_REGISTRATIONS_MAX;
-use crate::registration::Registration;
+use crate::directory::{Change, Changed, Directory, Registered, Rotated};
+use crate::limits::COMMIT_CHANGES_MAX;
+use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{SnapshotSink, wall_clock_ms};
 
-/// A registration that waits for its answer. No answer, because the sender was dropped, means that storage failed.
+/// A change, and who waits for its answer.
 pub(crate) struct Pending {
-    pub(crate) registration: Registration,
-    pub(crate) answer: oneshot::Sender<Registered>,
+    pub(crate) change: Change,
+    pub(crate) answer: Answer,
+}
+
+/// Who waits for an answer.
+pub(crate) enum Answer {
+    /// A request of the API. No answer, because the sender was dropped, means that storage failed.
+    Registration(oneshot::Sender<Registered>),
+    /// An agent, through its shard.
+    Key(Reply),
+}
+
+/// Checks what agents publish, and hands on what may be written, until the writer is gone.
+pub(crate) async fn take_publications(
+    mut publications: Publications,
+    changes: mpsc::Sender<Pending>,
+    trust_domain: TrustDomain,
+) {
+    while let Some(publication) = publications.next().await {
+        let Publication { agent, mode, record, reply } = publication;
+        match Rotation::check(agent, mode, *record, &trust_domain, wall_clock_ms()) {
+            Err(code) => reply.send(Err(code.into())),
+            Ok(rotation) => {
+                let pending = Pending { change: Change::Rotate(rotation), answer: Answer::Key(reply) };
+                // Without a writer the reply is dropped, which says so.
+                if changes.send(pending).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// Writes until every sender is gone, then hands the directory back.
@@ -24,8 +53,8 @@ pub(crate) async fn write(
     mut sink: Box<dyn SnapshotSink>,
     mut pending: mpsc::Receiver<Pending>,
 ) {
-    let mut batch = Vec::with_capacity(COMMIT_REGISTRATIONS_MAX);
-    while pending.recv_many(&mut batch, COMMIT_REGISTRATIONS_MAX).await > 0 {
+    let mut batch = Vec::with_capacity(COMMIT_CHANGES_MAX);
+    while pending.recv_many(&mut batch, COMMIT_CHANGES_MAX).await > 0 {
         let requests = std::mem::take(&mut batch);
         let commit = tokio::task::spawn_blocking(move || {
             commit(&mut directory, sink.as_ref(), requests);
@@ -39,23 +68,40 @@ pub(crate) async fn write(
 }
 
 fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, requests: Vec<Pending>) {
-    let (registrations, answers): (Vec<_>, Vec<_>) =
-        requests.into_iter().map(|request| (request.registration, request.answer)).unzip();
-    match directory.register(registrations, wall_clock_ms()) {
+    let (changes, answers): (Vec<_>, Vec<_>) =
+        requests.into_iter().map(|request| (request.change, request.answer)).unzip();
+    match directory.change(changes, wall_clock_ms()) {
         Ok(results) => {
-            // Before the answers: who is told "registered" and logs in at once must be known to the shards.
-            if results.iter().any(|result| matches!(result, Registered::Created(_))) {
+            // Before the answers: who is told "registered" and logs in at once must be known to the shards, and an
+            // agent whose key was replaced may rely on it that the old one is handed out no more.
+            if results.iter().any(Changed::is_new) {
                 sink.publish(Arc::new(directory.snapshot()));
             }
             for (result, answer) in results.into_iter().zip(answers) {
-                // A peer that went away loses the answer only; it may ask again and is told that it is known.
-                let _gone = answer.send(result);
+                tell(result, answer);
             }
         }
-        Err(error) => log_failure(&error, answers.len()),
+        Err(error) => {
+            tracing::error!(%error, change_count = answers.len(), "changes of the directory were refused");
+            for answer in answers {
+                if let Answer::Key(reply) = answer {
+                    reply.send(Err(RejectCode::StorageFull.into()));
+                }
+            }
+        }
     }
 }
 
-fn log_failure(error: &ServiceError, request_count: usize) {
-    tracing::error!(%error, request_count, "registrations were refused");
+fn tell(result: Changed, answer: Answer) {
+    match (result, answer) {
+        (Changed::Register(result), Answer::Registration(answer)) => {
+            // A peer that went away loses the answer only; it may ask again and is told that it is known.
+            let _gone = answer.send(result);
+        }
+        (Changed::Rotate(result), Answer::Key(reply)) => reply.send(match result {
+            Rotated::Replaced(version) | Rotated::Known(version) => Ok(version),
+            Rotated::Refused(refused) => Err(refused),
+        }),
+        _ => unreachable!("the answer to a change is of its kind"),
+    }
 }

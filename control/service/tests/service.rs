@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 #[path = "../src/fixture.rs"]
+#[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
 use fixture::{record, sign, signed};
 

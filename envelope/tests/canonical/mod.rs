@@ -6,7 +6,10 @@
 use creto_envelope::batch::{
     BATCH_HEADER_BYTES, BatchHeader, BatchHeaderView, BatchView, encode_signed_batch, parse_submit_sequence,
 };
-use creto_envelope::control::{KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, encode_key_record_response};
+use creto_envelope::control::{
+    KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen,
+    encode_key_record_response,
+};
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::proof::{ProofFormatError, ProofView};
@@ -23,6 +26,8 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::Reject => Reject::parse(body)?.encode(&mut out),
         FrameType::KeyRecordRequest => KeyRecordRequest::parse(body)?.encode(&mut out),
         FrameType::KeyRecordResponse => encode_key_record_response(&mut out, &SignedKeyRecord::parse(body)?),
+        FrameType::KeyRecordPublish => KeyRecordPublish::parse(body)?.encode(&mut out),
+        FrameType::KeyRecordPublished => KeyRecordPublished::parse(body)?.encode(&mut out),
         FrameType::SignedBatch => reencode_signed_batch(body, &mut out)?,
         FrameType::SubmitAck => SubmitAck::parse(body)?.encode(&mut out),
         FrameType::Subscribe => Subscribe::parse(body)?.encode(&mut out),

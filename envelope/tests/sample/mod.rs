@@ -1,6 +1,9 @@
 //! Well-formed values to start from, and buffers as the framing layer hands them out.
 
-use creto_envelope::control::{KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole};
+use creto_envelope::control::{
+    KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
+    StreamRole,
+};
 use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::limits::{AEAD_TAG_BYTES, WRAPPED_KEY_BYTES};
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
@@ -146,6 +149,10 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::KeyRecordResponse, |out| {
             creto_envelope::control::encode_key_record_response(out, &signed_key_record());
         }),
+        frame(FrameType::KeyRecordPublish, |out| {
+            KeyRecordPublish { mode: RotationMode::Emergency, record: signed_key_record() }.encode(out);
+        }),
+        frame(FrameType::KeyRecordPublished, |out| KeyRecordPublished { version: 2 }.encode(out)),
         (FrameType::SignedBatch, signed_batch_frame(&[0, 5, 32])),
         frame(FrameType::SubmitAck, |out| ack.encode(out)),
         frame(FrameType::Subscribe, |out| Subscribe { mailbox: AgentId([2; 16]) }.encode(out)),

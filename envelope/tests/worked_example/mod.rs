@@ -18,7 +18,8 @@ use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
 use creto_crypto_accel::{Backend, verify::VerifyingKeys};
 use creto_envelope::batch::encode_signed_batch;
 use creto_envelope::control::{
-    KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole, encode_key_record_response, login_statement,
+    KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
+    StreamRole, encode_key_record_response, login_statement,
 };
 use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
@@ -409,6 +410,8 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
     };
     let mut response = Vec::new();
     encode_key_record_response(&mut response, &planner.record);
+    let mut publish = Vec::new();
+    KeyRecordPublish { mode: RotationMode::Planned, record: planner.record.clone() }.encode(&mut publish);
     BTreeMap::from([
         ("stream_open_control", frame(|out| StreamOpen { role: StreamRole::Control }.encode(out))),
         ("stream_open_submit", frame(|out| StreamOpen { role: StreamRole::Submit }.encode(out))),
@@ -417,6 +420,8 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         ("reject", frame(|out| reject.encode(out))),
         ("key_record_request", frame(|out| KeyRecordRequest { agent: mailbox, version: 0 }.encode(out))),
         ("key_record_response_header", hex::encode(&response[..16])),
+        ("key_record_publish_header", hex::encode(&publish[..24])),
+        ("key_record_published", frame(|out| KeyRecordPublished { version: 2 }.encode(out))),
         ("submit_ack", frame(|out| ack.encode(out))),
         ("subscribe", frame(|out| Subscribe { mailbox }.encode(out))),
         ("subscribed", frame(|out| Subscribed { mailbox, queued_messages: 3 }.encode(out))),

@@ -1,7 +1,8 @@
+use creto_envelope::control::RotationMode::{self, Emergency, Planned};
 use creto_envelope::{AgentState, KeyId, RejectCode};
 
 use crate::fixture::{agent, record};
-use crate::{Principal, SnapshotBuilder};
+use crate::{KeyVersion, Principal, Replacement, SnapshotBuilder};
 
 fn with_versions(versions: &[(u32, std::ops::Range<u64>)]) -> Principal {
     let mut builder = SnapshotBuilder::new();
@@ -23,14 +24,70 @@ fn every_version_is_found_and_the_newest_is_current() {
     }
 }
 
+const GRACE_MS: u64 = 1_000;
+
+/// Versions 1, 2, 3 ... of which each but the newest was replaced at this time in this way.
+fn with_replacements(replaced: &[Option<(u64, RotationMode)>]) -> Principal {
+    let mut builder = SnapshotBuilder::new();
+    builder.set_key_grace_ms(GRACE_MS);
+    let versions = replaced.iter().zip(1..).map(|(replaced, version)| KeyVersion {
+        record: record("acme/a", version, 0..u64::MAX),
+        replaced: replaced.map(|(at_ms, mode)| Replacement { at_ms, mode }),
+    });
+    let mut versions: Vec<_> = versions.collect();
+    let newest = u32::try_from(replaced.len()).unwrap() + 1;
+    versions.push(record("acme/a", newest, 0..u64::MAX).into());
+    builder.insert_versions(AgentState::Active, versions).unwrap();
+    builder.principal(&agent("acme/a")).unwrap().clone()
+}
+
+/// The versions whose keys are accepted at `now_ms`.
+fn accepted(principal: &Principal, now_ms: u64) -> Vec<u32> {
+    let accepts = |version: &u32| {
+        principal.key_record(*version).is_some_and(|known| principal.accepts_key(&known.record.key_id(), now_ms))
+    };
+    (1..=principal.current_version()).filter(accepts).collect()
+}
+
 #[test]
-fn keys_of_old_versions_are_known_and_others_are_not() {
-    let principal = with_versions(&[(1, 0..10), (2, 5..20)]);
-    for version in [1, 2] {
-        assert!(principal.has_key_id(&principal.key_record(version).unwrap().record.key_id()));
+fn a_replaced_key_is_accepted_for_exactly_the_grace_period() {
+    let principal = with_replacements(&[Some((10_000, Planned)), Some((10_400, Planned))]);
+    for (now_ms, expect) in [
+        (0, &[1, 2, 3][..]),
+        (10_999, &[1, 2, 3]),
+        (11_000, &[2, 3]),
+        (11_399, &[2, 3]),
+        (11_400, &[3]),
+        (u64::MAX, &[3]),
+    ] {
+        assert_eq!(accepted(&principal, now_ms), expect, "at {now_ms} ms");
     }
-    assert!(!principal.has_key_id(&KeyId([9; 16])));
-    assert!(!principal.has_key_id(&KeyId::ZERO));
+}
+
+#[test]
+fn an_emergency_ends_the_key_and_all_before_it_at_once_and_for_ever() {
+    let planned_then_emergency = with_replacements(&[Some((10_000, Planned)), Some((10_001, Emergency))]);
+    let emergency_then_planned = with_replacements(&[Some((10_000, Emergency)), Some((10_001, Planned))]);
+    for now_ms in [0, 10_000, 10_001, 10_500] {
+        assert_eq!(accepted(&planned_then_emergency, now_ms), [3], "a clock that steps back changes nothing");
+        assert_eq!(accepted(&emergency_then_planned, now_ms), [2, 3], "what came after it has its own grace period");
+    }
+    assert_eq!(accepted(&emergency_then_planned, 11_001), [3]);
+}
+
+#[test]
+fn a_key_that_was_replaced_nobody_knows_when_is_not_accepted() {
+    assert_eq!(accepted(&with_replacements(&[None]), 0), [2]);
+    assert_eq!(accepted(&with_replacements(&[Some((u64::MAX, Planned))]), u64::MAX - 1), [1, 2]);
+}
+
+#[test]
+fn a_key_that_the_agent_never_had_is_not_accepted() {
+    let principal = with_replacements(&[Some((10_000, Planned))]);
+    for key in [KeyId([9; 16]), KeyId::ZERO] {
+        assert!(!principal.accepts_key(&key, 10_000));
+        assert_eq!(principal.accepted_until_ms(&key), None);
+    }
 }
 
 #[test]

@@ -4,17 +4,20 @@ use std::sync::atomic::Ordering;
 
 use creto_envelope::{AgentState, SignedKeyRecord, TrustDomain};
 
-use super::{Directory, Reader, Registered};
+use super::{Change, Changed, Directory, Reader, Registered};
 use crate::ServiceError;
 use crate::fixture::{record, sign, signed};
 use crate::registration::Registration;
 use crate::storage::{AGENTS, AgentEntry, Storage, faulty};
 
+mod rotate;
+
 const NOW_MS: u64 = 5_000;
+pub(super) const GRACE_MS: u64 = 3_600_000;
 
 fn open(path: &Path, agents_max: u64) -> (Directory, Reader) {
     let storage = Arc::new(Storage::open(path, &TrustDomain::default()).unwrap());
-    let directory = Directory::load(Arc::clone(&storage), agents_max).unwrap();
+    let directory = Directory::load(Arc::clone(&storage), agents_max, GRACE_MS).unwrap();
     (directory, Reader::new(storage, TrustDomain::default()))
 }
 
@@ -23,7 +26,13 @@ fn checked(signed: &SignedKeyRecord) -> Registration {
 }
 
 fn register(directory: &mut Directory, records: &[SignedKeyRecord]) -> Vec<Registered> {
-    directory.register(records.iter().map(checked).collect(), NOW_MS).unwrap()
+    let changes = records.iter().map(|signed| Change::Register(checked(signed))).collect();
+    let changed = directory.change(changes, NOW_MS).unwrap();
+    let registered = changed.into_iter().map(|changed| match changed {
+        Changed::Register(registered) => registered,
+        Changed::Rotate(rotated) => panic!("nobody replaces a key here: {rotated:?}"),
+    });
+    registered.collect()
 }
 
 fn codes(answers: &[Registered]) -> Vec<&'static str> {
@@ -118,11 +127,11 @@ fn what_was_committed_is_in_a_copy_of_the_file_taken_at_that_moment() {
 #[test]
 fn after_a_failed_commit_nobody_is_registered_and_the_epoch_stands() {
     let (storage, is_broken) = faulty::storage();
-    let mut directory = Directory::load(Arc::new(storage), 10).unwrap();
+    let mut directory = Directory::load(Arc::new(storage), 10, GRACE_MS).unwrap();
     register(&mut directory, &[signed("acme/a", 1)]);
     is_broken.store(true, Ordering::Relaxed);
     for _ in 0..2 {
-        let failed = directory.register(vec![checked(&signed("acme/b", 2))], NOW_MS);
+        let failed = directory.change(vec![Change::Register(checked(&signed("acme/b", 2)))], NOW_MS);
         assert!(matches!(failed, Err(ServiceError::Database(_))), "{failed:?}");
         let snapshot = directory.snapshot();
         assert_eq!((snapshot.epoch(), snapshot.agent_count()), (2, 1));
@@ -158,7 +167,7 @@ fn an_agent_that_contradicts_its_records_is_found_at_start() {
     let transaction = directory.storage.begin_write().unwrap();
     transaction.open_table(AGENTS).unwrap().insert(&signed.record.agent_id().0, &entry.to_bytes()[..]).unwrap();
     transaction.commit().unwrap();
-    let reloaded = Directory::load(Arc::clone(&directory.storage), 10);
+    let reloaded = Directory::load(Arc::clone(&directory.storage), 10, GRACE_MS);
     assert!(matches!(reloaded.err(), Some(ServiceError::Damaged(_))));
 }
 

@@ -1,8 +1,10 @@
 use std::os::unix::fs::PermissionsExt;
 
+use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentState, TrustDomain};
+use creto_policy::Replacement;
 
-use super::{AgentEntry, FORMAT, META, META_EPOCH, META_FORMAT, Storage};
+use super::{AgentEntry, FORMAT, META, META_EPOCH, META_FORMAT, Storage, parse_replacement, replacement_bytes};
 use crate::ServiceError;
 use crate::fixture::record;
 
@@ -58,7 +60,7 @@ fn a_file_of_another_trust_domain_or_format_is_refused() {
     put_meta(&storage, META_FORMAT, &(FORMAT + 1).to_le_bytes());
     drop(storage);
     let refused = Storage::open(&path, &TrustDomain::default()).err();
-    assert!(matches!(refused, Some(ServiceError::Format { found: 2, known: 1 })), "{refused:?}");
+    assert!(matches!(refused, Some(ServiceError::Format { found: 3, known: 2 })), "{refused:?}");
 
     let path = folder.path().join("other.redb");
     drop(Storage::open(&path, &TrustDomain::default()).unwrap());
@@ -84,5 +86,36 @@ fn a_damaged_epoch_is_found() {
         assert_eq!(storage.load(|_, _| Ok(())).unwrap(), 1);
         put_meta(&storage, META_EPOCH, damage);
         assert!(matches!(storage.load(|_, _| Ok(())), Err(ServiceError::Damaged(_))));
+    }
+}
+
+#[test]
+fn a_file_of_format_1_becomes_one_of_this_format_when_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
+    put_meta(&storage, META_FORMAT, &1_u64.to_le_bytes());
+    let transaction = storage.begin_write().unwrap();
+    transaction.delete_table(super::REPLACEMENTS).unwrap();
+    transaction.commit().unwrap();
+    drop(storage);
+    let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
+    let meta = storage.begin_read().unwrap().open_table(META).unwrap();
+    assert_eq!(meta.get(META_FORMAT).unwrap().unwrap().value(), FORMAT.to_le_bytes());
+    assert_eq!(storage.load(|_, _| Ok(())).unwrap(), 1);
+}
+
+#[test]
+fn a_replacement_comes_back_from_its_bytes_and_from_no_others() {
+    for mode in [RotationMode::Planned, RotationMode::Emergency] {
+        let replacement = Replacement { at_ms: u64::MAX - 1, mode };
+        let bytes = replacement_bytes(&replacement);
+        assert_eq!(parse_replacement(&bytes), Some(replacement));
+        for (at, wrong) in [(0, 2), (1, 2), (2, 1), (7, 1)] {
+            let mut changed = bytes;
+            changed[at] = wrong;
+            assert_eq!(parse_replacement(&changed), None, "byte {at}");
+        }
+        assert_eq!(parse_replacement(&bytes[..15]), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Authorize: policy lets this sender send to this recipient, now.
 //!
 //! Promises that every message behind it was allowed by the decision table under the current snapshot, and is sealed
-//! to a key that its recipient has. No decision means no.
+//! to a key of its recipient that is accepted now. No decision means no.
 
 use bytes::Bytes;
 use creto_envelope::{AgentId, EntrySpan, RejectCode};
@@ -72,8 +72,10 @@ fn refusal(
     match decisions.decide(snapshot, now.unix_ms, sender, Action::SendMessage, &message.recipient) {
         Decision::Deny(code) => Some(code),
         Decision::Allow => {
-            let opens = snapshot.principal(&message.recipient).is_some_and(|p| p.has_key_id(&message.key_id));
-            (!opens).then_some(RejectCode::UnknownRecipientKey)
+            // By the time of this turn: a kept decision may be older than the end of a grace period.
+            let recipient = snapshot.principal(&message.recipient);
+            let accepts = recipient.is_some_and(|p| p.accepts_key(&message.key_id, now.unix_ms));
+            (!accepts).then_some(RejectCode::UnknownRecipientKey)
         }
     }
 }

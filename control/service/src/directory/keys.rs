@@ -1,0 +1,59 @@
+//! The versions of an agent's key record, as the API shows them.
+
+use creto_envelope::control::RotationMode;
+use creto_envelope::{AgentId, AgentName, SignedKeyRecord};
+
+use super::Reader;
+use crate::api::{AgentKeys, KeyState, KeyVersionInfo};
+use crate::error::ServiceError;
+use crate::limits::VERSIONS_LISTED_MAX;
+use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, REPLACEMENTS, parse_replacement};
+
+impl Reader {
+    /// The newest versions of an agent's key record, the current one first.
+    pub(crate) fn keys(
+        &self,
+        name: &AgentName,
+        key_grace_ms: u64,
+        now_ms: u64,
+    ) -> Result<Option<AgentKeys>, ServiceError> {
+        let id = AgentId::derive(&self.trust_domain, name);
+        let damaged = || self.storage.damaged(format!("agent {id}"));
+        let transaction = self.storage.begin_read()?;
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
+        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
+        let entry = AgentEntry::parse(row.value()).ok_or_else(damaged)?;
+
+        let mut keys = AgentKeys { name: entry.name.to_string(), key_grace_ms, versions: Vec::new() };
+        // An emergency ends all that was before it.
+        let mut revoked = false;
+        let stored = key_records.range((&id.0, 0)..=(&id.0, u32::MAX)).map_err(ServiceError::database)?;
+        for row in stored.rev().take(VERSIONS_LISTED_MAX) {
+            let (key, bytes) = row.map_err(ServiceError::database)?;
+            let record = SignedKeyRecord::parse(bytes.value()).map_err(|_| damaged())?.record;
+            let row = replacements.get((&id.0, key.value().1)).map_err(ServiceError::database)?;
+            let replaced = row.map(|row| parse_replacement(row.value()).ok_or_else(damaged)).transpose()?;
+            revoked |= replaced.is_some_and(|replaced| replaced.mode == RotationMode::Emergency);
+            let accepted_until_ms =
+                replaced.map(|replaced| if revoked { 0 } else { replaced.at_ms.saturating_add(key_grace_ms) });
+            let state = match accepted_until_ms {
+                None => KeyState::Current,
+                Some(_) if revoked => KeyState::Revoked,
+                Some(until_ms) if now_ms < until_ms => KeyState::Grace,
+                Some(_) => KeyState::Ended,
+            };
+            keys.versions.push(KeyVersionInfo {
+                version: record.version,
+                key_id: record.key_id().to_string(),
+                state: state.as_str().to_owned(),
+                valid_from_ms: record.valid_from_ms,
+                valid_until_ms: record.valid_until_ms,
+                replaced_at_ms: replaced.map(|replaced| replaced.at_ms),
+                accepted_until_ms: accepted_until_ms.filter(|_| state == KeyState::Grace),
+            });
+        }
+        Ok(Some(keys))
+    }
+}

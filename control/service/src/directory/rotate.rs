@@ -1,0 +1,97 @@
+//! The rules of replacing an encryption key, inside the writer's transaction.
+
+use creto_envelope::control::RotationMode;
+use creto_envelope::{AgentState, RejectCode, SignedKeyRecord};
+use creto_policy::Replacement;
+use redb::{ReadableTable, WriteTransaction};
+
+use super::Directory;
+use crate::error::ServiceError;
+use crate::limits::{EMERGENCIES_PER_WINDOW_MAX, ROTATION_WINDOW_MS, ROTATIONS_PER_WINDOW_MAX};
+use crate::rotation::{Refused, Rotation};
+use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, REPLACEMENTS, parse_replacement, replacement_bytes};
+
+/// What became of one published record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rotated {
+    /// It is the current one now.
+    Replaced(u32),
+    /// It was the current one before.
+    Known(u32),
+    /// The directory says no.
+    Refused(Refused),
+}
+
+impl From<RejectCode> for Rotated {
+    fn from(code: RejectCode) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl Directory {
+    pub(super) fn rotate_one(
+        &self,
+        transaction: &WriteTransaction,
+        rotation: &Rotation,
+        now_ms: u64,
+    ) -> Result<Rotated, ServiceError> {
+        let mut agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let mut key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let mut replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
+        let signed = rotation.signed();
+        let record = &signed.record;
+        let id = record.agent_id();
+        let damaged = || self.storage.damaged(format!("agent {id}"));
+
+        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)?.map(|row| row.value().to_vec()) else {
+            return Ok(RejectCode::UnknownSender.into());
+        };
+        let entry = AgentEntry::parse(&row).ok_or_else(damaged)?;
+        match entry.state {
+            AgentState::Active => {}
+            AgentState::Suspended => return Ok(RejectCode::AgentSuspended.into()),
+            AgentState::Revoked => return Ok(RejectCode::AgentRevoked.into()),
+        }
+        let current = key_records.get((&id.0, entry.version)).map_err(ServiceError::database)?;
+        let current = current.and_then(|row| SignedKeyRecord::parse(row.value()).ok()).ok_or_else(damaged)?.record;
+        // Compared without the signatures: whoever lost the answer may have signed again.
+        if current == *record {
+            return Ok(Rotated::Known(current.version));
+        }
+        if entry.version.checked_add(1) != Some(record.version) {
+            return Ok(RejectCode::RotationVersion.into());
+        }
+        if (current.ed25519, &current.ml_dsa_65) != (record.ed25519, &record.ml_dsa_65) {
+            return Ok(RejectCode::RotationSigningKeys.into());
+        }
+        // The snapshot's versions, and the current one, which an earlier request of this transaction may have made.
+        let key = record.key_id();
+        let had_before = self.builder.principal(&id).is_some_and(|known| known.accepted_until_ms(&key).is_some());
+        if had_before || key == entry.key_id {
+            return Ok(RejectCode::RotationRecord.into());
+        }
+        // The replacement that is one too many when it is still inside the window.
+        let rotations_max = match rotation.mode {
+            RotationMode::Planned => ROTATIONS_PER_WINDOW_MAX,
+            RotationMode::Emergency => EMERGENCIES_PER_WINDOW_MAX,
+        };
+        if let Some(version) = entry.version.checked_sub(rotations_max) {
+            let row = replacements.get((&id.0, version)).map_err(ServiceError::database)?;
+            let replaced = row.and_then(|row| parse_replacement(row.value()));
+            let until_ms = replaced.map_or(0, |replaced| replaced.at_ms.saturating_add(ROTATION_WINDOW_MS));
+            if until_ms > now_ms {
+                let retry_after_ms = u32::try_from(until_ms - now_ms).unwrap_or(u32::MAX);
+                return Ok(Rotated::Refused(Refused { code: RejectCode::Overloaded, retry_after_ms }));
+            }
+        }
+
+        let replacement = Replacement { at_ms: now_ms, mode: rotation.mode };
+        let entry = AgentEntry { registered_at_ms: entry.registered_at_ms, ..AgentEntry::registered(signed, now_ms) };
+        agents.insert(&id.0, &entry.to_bytes()[..]).map_err(ServiceError::database)?;
+        key_records.insert((&id.0, record.version), &signed.to_bytes()[..]).map_err(ServiceError::database)?;
+        replacements
+            .insert((&id.0, current.version), &replacement_bytes(&replacement)[..])
+            .map_err(ServiceError::database)?;
+        Ok(Rotated::Replaced(record.version))
+    }
+}
