@@ -1,5 +1,7 @@
 //! What the benches share: one shard in memory, whose disk is done at once, and clients that speak in frames.
 
+pub mod crypto;
+
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::envelope::InSession;

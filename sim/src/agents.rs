@@ -69,6 +69,24 @@ impl SimAgent {
         }
     }
 
+    /// Its private signing keys, for measuring.
+    #[must_use]
+    pub fn signing(&self) -> &SigningKeys {
+        &self.signing
+    }
+
+    /// Its private encryption key, for measuring.
+    #[must_use]
+    pub fn recipient(&self) -> &RecipientSecret {
+        &self.recipient
+    }
+
+    /// The key that others seal to, parsed.
+    #[must_use]
+    pub fn recipient_key(&self) -> &RecipientKey {
+        &self.recipient_key
+    }
+
     /// A login on the connection with this exporter value.
     #[must_use]
     pub fn login(&self, exporter: &[u8; 32]) -> Login {
