@@ -303,6 +303,18 @@ pub(crate) enum BenchVerb {
     Run(BenchRunArgs),
     /// Read a run's ledger back: was everything acknowledged delivered, once, as it was sent?
     Verify(BenchVerifyArgs),
+    /// Measure what cryptography costs on one core of this machine: sender, node and recipient. Needs no node.
+    Crypto(BenchCryptoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchCryptoArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show that measuring works, in no time; the figures mean nothing.
+    #[arg(long, hide = true)]
+    pub(crate) trial: bool,
 }
 
 /// What is sent to whom.

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bytes::Bytes;
-use creto_crypto_accel::merkle::{Tree, leaf_hash, root_from_path};
+use creto_crypto_accel::merkle::{PathVerifier, Tree, leaf_hash, root_from_path};
 use creto_crypto_accel::seal::message_key;
 use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
 use creto_crypto_accel::verify::{Item, RootCache, VerifyingKeys};
@@ -200,6 +200,19 @@ impl<'a> Admission<'a> {
         Self { agents: [from, to], bodies: (0..SAMPLE_BATCHES).map(body).collect(), batch_messages }
     }
 
+    /// Lets a fresh shard take every batch, each inside of `around`, and gives what that gives.
+    pub fn each_batch<T>(&self, mut around: impl FnMut(&mut dyn FnMut()) -> T) -> Vec<T> {
+        let mut shard = InstantShard::new(&self.agents);
+        let connection = shard.connect(1, self.agents[0]);
+        let take = |body: &Bytes| {
+            around(&mut || {
+                shard.frame(connection, SUBMIT, FrameType::SignedBatch, body.clone());
+                shard.turns();
+            })
+        };
+        self.bodies.iter().map(take).collect()
+    }
+
     /// Messages that the shard takes per second: decoded, verified, authorized, into the log, whose disk needs no time.
     #[must_use]
     pub fn messages_per_s(&self, effort: Effort) -> f64 {
@@ -247,24 +260,36 @@ impl<'a> Recipient<'a> {
         Self { to, peers, wrapped_key, session_id, keys, deliveries, batch_messages }
     }
 
+    /// Takes every delivery in, each inside of `around`, and gives what that gives.
+    ///
+    /// # Panics
+    /// Never: everything is as it was made.
+    pub fn each_delivery<T>(&self, mut around: impl FnMut(&mut dyn FnMut()) -> T) -> Vec<T> {
+        let (mut roots, mut paths) = (RootCache::new(SAMPLE_BATCHES * 2), PathVerifier::new(&[0; 32], 0));
+        let chain = ReceiveChain::accept(self.to.recipient(), &self.peers, &self.session_id, &self.wrapped_key);
+        let mut chain = chain.expect("the session was opened for this recipient");
+        let open = |body| around(&mut || self.open(body, &mut chain, &mut roots, &mut paths));
+        self.deliveries.iter().map(open).collect()
+    }
+
     /// Messages that one core takes in per second: frame parsed, root verified (from memory), leaf and path, key step,
     /// decrypted into memory of its own, settled.
     #[must_use]
     pub fn messages_per_s(&self, effort: Effort) -> f64 {
-        let mut roots = RootCache::new(SAMPLE_BATCHES * 2);
+        let (mut roots, mut paths) = (RootCache::new(SAMPLE_BATCHES * 2), PathVerifier::new(&[0; 32], 0));
         let sample = || {
             let chain = ReceiveChain::accept(self.to.recipient(), &self.peers, &self.session_id, &self.wrapped_key);
             let mut chain = chain.expect("the session was opened for this recipient");
             let begun = Instant::now();
             for body in &self.deliveries {
-                self.open(body, &mut chain, &mut roots);
+                self.open(body, &mut chain, &mut roots, &mut paths);
             }
             begun.elapsed().as_secs_f64()
         };
         sample_rate(effort, self.deliveries.len() * self.batch_messages, sample)
     }
 
-    fn open(&self, body: &Bytes, chain: &mut ReceiveChain, roots: &mut RootCache) {
+    fn open(&self, body: &Bytes, chain: &mut ReceiveChain, roots: &mut RootCache, paths: &mut PathVerifier) {
         const HONEST: &str = "what this bench made is as the format says";
         let deliver = Deliver::parse(body).expect(HONEST);
         let batch = deliver.batch_header.expect(HONEST);
@@ -272,11 +297,11 @@ impl<'a> Recipient<'a> {
         let item =
             Item { keys: &self.keys, statement: &statement, ed25519: batch.ed25519(), ml_dsa_65: batch.ml_dsa_65() };
         roots.verify(&item).expect(HONEST);
+        paths.restart(batch.root(), batch.tree_size());
         for span in &deliver.messages {
             let envelope = EnvelopeView::parse(&body[span.envelope.clone()]).expect(HONEST);
             let leaf = leaf_hash(&span.salt, envelope.as_bytes());
-            let root = root_from_path(leaf, span.leaf_index, batch.tree_size(), &span.path);
-            assert_eq!(root.as_ref(), Ok(batch.root()));
+            paths.verify(leaf, span.leaf_index, &span.path).expect(HONEST);
             assert_eq!((envelope.sender(), envelope.recipient()), (batch.sender(), self.to.id));
             assert_eq!((envelope.suite(), envelope.session_id()), (Suite::Session, self.session_id));
             let counter = envelope.counter();
@@ -291,4 +316,46 @@ impl<'a> Recipient<'a> {
 fn sample_rate(effort: Effort, messages: usize, mut sample: impl FnMut() -> f64) -> f64 {
     sample();
     messages as f64 / effort.median_of(sample)
+}
+
+/// A message of the sealed suite that was alone in its batch, as its recipient gets it.
+pub struct Alone<'a> {
+    to: &'a SimAgent,
+    keys: VerifyingKeys,
+    delivery: Bytes,
+}
+
+impl<'a> Alone<'a> {
+    /// Such a message.
+    ///
+    /// # Panics
+    /// Never: the keys of an agent are good ones.
+    #[must_use]
+    pub fn new(from: &'a SimAgent, to: &'a SimAgent) -> Self {
+        let mut sender = Sender::new(from, to);
+        sender.single();
+        let record = &from.record.record;
+        let keys = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65).expect("an agent's keys are good ones");
+        Self { to, keys, delivery: sender.delivery() }
+    }
+
+    /// Everything that its recipient does: both signatures, leaf, decapsulation, key, decryption.
+    ///
+    /// # Panics
+    /// Never: it is as it was made.
+    pub fn receive(&self) {
+        const HONEST: &str = "what this bench made is as the format says";
+        let deliver = Deliver::parse(&self.delivery).expect(HONEST);
+        let batch = deliver.batch_header.expect(HONEST);
+        let statement = batch.statement().to_bytes();
+        self.keys.verify(&statement, batch.ed25519(), batch.ml_dsa_65()).expect(HONEST);
+        let span = &deliver.messages[0];
+        let envelope = EnvelopeView::parse(&self.delivery[span.envelope.clone()]).expect(HONEST);
+        let leaf = leaf_hash(&span.salt, envelope.as_bytes());
+        assert_eq!(root_from_path(leaf, 0, 1, &span.path).as_ref(), Ok(batch.root()));
+        let secret = self.to.recipient().decapsulate(envelope.wrapped_key().expect(HONEST)).expect(HONEST);
+        let key = message_key(&secret, envelope.header_bytes());
+        let plaintext = key.open(&envelope.header().nonce, envelope.header_bytes(), envelope.payload());
+        black_box(plaintext.expect(HONEST));
+    }
 }

@@ -1,5 +1,7 @@
 //! `creto bench`: load from agents of its own, in an open loop, and a ledger that says afterwards what was promised.
 
+mod crypto;
+
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -25,6 +27,7 @@ pub(crate) fn run(global: &Global, args: &BenchArgs) -> Result<Exit, Failure> {
     match &args.verb {
         BenchVerb::Run(args) => runtime.block_on(load(global, args)),
         BenchVerb::Verify(args) => runtime.block_on(verify(global, args)),
+        BenchVerb::Crypto(args) => crypto::run(args),
     }
 }
 
