@@ -1,5 +1,5 @@
 //! The tables of the documents that this system was drawn up from, and beside each of their figures ours, measured in this
-//! run on one core: `cargo bench -p creto-benches --bench documents [-- --json]`.
+//! run in CPU time of one core: `cargo bench -p creto-benches --bench documents [-- --json]`.
 //!
 //! Figures of the documents are estimates and targets; what stands beside them does the same work or more (hybrid where
 //! they are not, both signatures where they count one). A figure that needs a network, a disk or several machines is not
@@ -209,7 +209,7 @@ impl Figure {
 }
 
 fn print(tables: &[Table]) {
-    println!("backend: {}; one core, medians", backend());
+    println!("backend: {}; medians of CPU time on one core", backend());
     for Table { title, rows } in tables {
         println!("\n{title}");
         println!("  {:<42} {:>12} {:>12} {:>10}  note", "operation", "document", "measured", "ratio");

@@ -2,7 +2,8 @@
 //! prints these figures, the bench `documents` sets them beside those of the source documents.
 //!
 //! Everything is real: real keys, real batches of 1 KiB messages in real sessions, and the functions that the path calls.
-//! Each figure is the median of samples of some milliseconds each, after a warm-up, on the core that calls.
+//! Each figure is the median of samples of some milliseconds each, after a warm-up, in CPU time of the calling thread: "per
+//! second" is per second of one core's work.
 
 pub mod median;
 pub mod primitive;

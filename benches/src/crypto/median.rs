@@ -1,6 +1,11 @@
 //! Measuring: a warm-up, then samples long enough for the clock, then their median.
+//!
+//! What is measured is CPU time of the calling thread, so that another process on the same core does not count. Nothing that
+//! is measured here waits for anything.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 /// How long to measure one figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +25,14 @@ impl Effort {
     /// Nanoseconds that one call of `operation` takes, the median over the samples.
     pub fn median_ns(self, mut operation: impl FnMut()) -> f64 {
         // The warm-up counts how many calls fill a sample.
-        let (begun, mut calls) = (Instant::now(), 0u32);
+        let (begun, mut calls) = (CpuTime::now(), 0u32);
         while begun.elapsed() < self.sample * 3 || calls == 0 {
             operation();
             calls += 1;
         }
         let per_sample = (calls / 3).max(1);
         self.median_of(|| {
-            let begun = Instant::now();
+            let begun = CpuTime::now();
             for _ in 0..per_sample {
                 operation();
             }
@@ -40,6 +45,26 @@ impl Effort {
         let mut samples: Vec<f64> = (0..self.samples).map(|_| sample()).collect();
         samples.sort_unstable_by(f64::total_cmp);
         samples[samples.len() / 2]
+    }
+}
+
+/// A moment in the CPU time of this thread.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuTime(Duration);
+
+impl CpuTime {
+    /// Now.
+    ///
+    /// # Panics
+    /// On a system without this clock; Linux has it.
+    pub fn now() -> Self {
+        let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux counts the CPU time of threads");
+        Self(time.into())
+    }
+
+    /// CPU time that this thread has used since.
+    pub fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
     }
 }
 

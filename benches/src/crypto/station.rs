@@ -2,7 +2,6 @@
 //! with the same functions, on batches of 1 KiB messages of one session.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use bytes::Bytes;
 use creto_crypto_accel::merkle::{PathVerifier, Tree, leaf_hash, root_from_path};
@@ -16,6 +15,7 @@ use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::{BatchHeader, EnvelopeHeader, EnvelopeView, FrameType, InSession, KeyId, MessageId, Suite};
 use creto_sim::agents::SimAgent;
 
+use super::median::CpuTime;
 use super::{Effort, PAYLOAD_BYTES};
 use crate::{InstantShard, NOW, SUBMIT, aligned};
 
@@ -219,7 +219,7 @@ impl<'a> Admission<'a> {
         let sample = || {
             let mut shard = InstantShard::new(&self.agents);
             let connection = shard.connect(1, self.agents[0]);
-            let begun = Instant::now();
+            let begun = CpuTime::now();
             for body in &self.bodies {
                 shard.frame(connection, SUBMIT, FrameType::SignedBatch, body.clone());
                 shard.turns();
@@ -280,7 +280,7 @@ impl<'a> Recipient<'a> {
         let sample = || {
             let chain = ReceiveChain::accept(self.to.recipient(), &self.peers, &self.session_id, &self.wrapped_key);
             let mut chain = chain.expect("the session was opened for this recipient");
-            let begun = Instant::now();
+            let begun = CpuTime::now();
             for body in &self.deliveries {
                 self.open(body, &mut chain, &mut roots, &mut paths);
             }
@@ -315,7 +315,7 @@ impl<'a> Recipient<'a> {
 /// Messages per second, from samples in seconds. Their number is that of the effort, after one to warm up.
 fn sample_rate(effort: Effort, messages: usize, mut sample: impl FnMut() -> f64) -> f64 {
     sample();
-    messages as f64 / effort.median_of(sample)
+    messages as f64 / effort.median_of(sample).max(1e-9)
 }
 
 /// A message of the sealed suite that was alone in its batch, as its recipient gets it.

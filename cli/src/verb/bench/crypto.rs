@@ -28,7 +28,7 @@ enum Target {
 
 fn print(figures: &Figures) -> std::io::Result<()> {
     let mut out = stdout();
-    writeln!(out, "{DIM}{}; one core, medians; messages of 1 KiB{DIM:#}\n", figures.backend)?;
+    writeln!(out, "{DIM}{}; medians of CPU time on one core; messages of 1 KiB{DIM:#}\n", figures.backend)?;
     let mut table = Columns::new(&[
         ("what", Align::Left),
         ("measured", Align::Right),
@@ -70,6 +70,9 @@ fn print(figures: &Figures) -> std::io::Result<()> {
     table.write(&mut out)?;
     match misses {
         0 => writeln!(out, "\n{GOOD}every target holds{GOOD:#}"),
-        _ => writeln!(out, "\n{CAUTION}{misses} short{CAUTION:#}: another process on this core makes figures worse"),
+        _ => writeln!(
+            out,
+            "\n{CAUTION}{misses} short{CAUTION:#}: a busy neighbour on the same core or cache makes figures worse"
+        ),
     }
 }
