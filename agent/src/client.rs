@@ -1,6 +1,7 @@
 //! The agent: the SDK's face.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::limits::{
     CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX,
 };
-use creto_envelope::{AgentId, AgentName, KeyId, MessageId, RejectCode};
+use creto_envelope::{AgentId, AgentName, KeyId, MessageId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -19,20 +20,23 @@ use crate::clock::{self, Clock};
 use crate::connection::Dialer;
 use crate::directory::{CURRENT, Directory, Identity};
 use crate::driver::Driver;
-use crate::error::{ConnectError, ReceiveError, SendError};
+use crate::error::{ConnectError, ReceiveError, SendError, StateError};
 use crate::keys::AgentKeys;
 use crate::limits::{
-    CLOSE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, RETRY_FOR, WINDOW_BYTES,
-    WINDOW_MESSAGES,
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, RECIPIENT_SESSIONS_MAX,
+    RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::receiver::link::DeliverLink;
 use crate::receiver::open::Opener;
 use crate::receiver::{Delivery, Inbox, Incidents, Subscription};
-use crate::sender::batcher::BatchLimits;
-use crate::sender::outbox::{Content, Message, Outbox, Ticket};
-use crate::sender::{PendingSend, Receipt, SendOptions, Sender};
+use crate::sender::batcher::BatchOptions;
+use crate::sender::outbox::{Message, Outbox, Plain, Ticket};
+use crate::sender::sessions::{SessionPolicy, Sessions};
+use crate::sender::{Event, PendingSend, Receipt, SendOptions, Sender, adopt_sessions};
+use crate::state::{StateDirectory, outgoing};
 use crate::stats::{Counters, Stats};
 use crate::tls::NodeCertificate;
+use crate::worker::offload;
 
 /// Where an agent connects, as whom, and with which bounds.
 #[derive(Clone, Debug)]
@@ -54,6 +58,12 @@ pub struct ConnectOptions {
     pub in_flight_bytes: u32,
     /// How long a message is sent again that the node refuses for now (mailbox full, busy). Default 30 s.
     pub retry_for: Duration,
+    /// When a batch closes.
+    pub batch: BatchOptions,
+    /// How long a session to a recipient serves; [`SessionPolicy::Off`] seals each message by itself.
+    pub sessions: SessionPolicy,
+    /// Where sessions are kept over a restart. Default: beside the key file, if the keys have one.
+    pub state: StateDirectory,
     /// Most deliveries that the application may hold without an acknowledgement. Default 1,024.
     pub window_messages: u32,
     /// Most bytes of the envelopes of those. Default 4 MiB.
@@ -76,10 +86,20 @@ impl ConnectOptions {
             in_flight_messages: IN_FLIGHT_MESSAGES,
             in_flight_bytes: IN_FLIGHT_BYTES,
             retry_for: RETRY_FOR,
+            batch: BatchOptions::default(),
+            sessions: SessionPolicy::default(),
+            state: StateDirectory::default(),
             window_messages: WINDOW_MESSAGES,
             window_bytes: WINDOW_BYTES,
             keep_proofs: false,
         }
+    }
+
+    /// Keeps the state of sessions in this folder, which belongs to this agent alone.
+    #[must_use]
+    pub fn state(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.state = StateDirectory::Folder(folder.into());
+        self
     }
 }
 
@@ -102,7 +122,9 @@ struct Shared {
     places: Places,
     retry_for_us: u64,
     closing: watch::Sender<bool>,
-    driver: Mutex<Option<JoinHandle<()>>>,
+    /// To the sender's task; weak, because that one ends when the driver has.
+    events: mpsc::WeakSender<Event>,
+    tasks: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
     receiving: tokio::sync::Mutex<Option<Subscription>>,
 }
 
@@ -122,24 +144,29 @@ impl Agent {
         let session = dialer.log_in(&options.keys, options.connect_timeout).await?;
 
         let clock = Clock::start();
+        let folder = options.state.folder(&options.keys);
+        let mut sessions = Sessions::new(options.sessions, RECIPIENT_SESSIONS_MAX);
+        let stored = take_sessions(folder.clone(), options.keys.id()).await?;
+        adopt_sessions(&mut sessions, stored, clock.now_us());
         let counters = Arc::new(Counters::default());
         let directory = Arc::new(Directory::new(Arc::clone(&counters), clock));
         let window = Credit {
             messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
             bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
         };
-        let inbox = Arc::new(Inbox::new(options.keys.id(), window, Arc::clone(&counters)));
+        let inbox = Arc::new(Inbox::new(Arc::clone(&options.keys), folder.clone(), window, Arc::clone(&counters)));
         let (closing, closed) = watch::channel(false);
         let (messages, submitted) = mpsc::channel(1_024);
         let (events, to_sender) = mpsc::channel(64);
         let sender = Sender {
             keys: Arc::clone(&options.keys),
-            outbox: Outbox::new(BatchLimits::default()),
+            outbox: Outbox::new(options.keys.id(), options.batch.into(), sessions),
             directory: Arc::clone(&directory),
             clock,
             counters: Arc::clone(&counters),
             messages: submitted,
             events: to_sender,
+            state: folder,
         };
         let deliver = DeliverLink {
             inbox: Arc::clone(&inbox),
@@ -152,11 +179,11 @@ impl Agent {
             keys: Arc::clone(&options.keys),
             directory: Arc::clone(&directory),
             deliver,
-            sender: events,
+            sender: events.clone(),
             counters: Arc::clone(&counters),
             closing: closed,
         };
-        tokio::spawn(sender.run());
+        let sender = tokio::spawn(sender.run());
         let driver = tokio::spawn(driver.run(session));
         let shared = Shared {
             keys: options.keys,
@@ -168,9 +195,11 @@ impl Agent {
             places: Places::new(options.in_flight_messages, options.in_flight_bytes),
             retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
             closing,
-            driver: Mutex::new(Some(driver)),
+            events: events.downgrade(),
+            tasks: Mutex::new(Some((driver, sender))),
             receiving: tokio::sync::Mutex::new(None),
         };
+        drop(events);
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -194,7 +223,8 @@ impl Agent {
         self.send_with(to, payload, SendOptions::default()).await
     }
 
-    /// Sends a message and waits until it is durable. When the recipient has new keys, it is sealed again to those.
+    /// Sends a message and waits until it is durable. When the recipient has another key by now, it is sealed again to
+    /// that one, under the same id; this holds for [`submit`](Self::submit) and [`send_many`](Self::send_many) too.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -204,15 +234,7 @@ impl Agent {
         payload: impl Into<Bytes>,
         options: SendOptions,
     ) -> Result<Receipt, SendError> {
-        let payload = payload.into();
-        let answer = self.submit(to, payload.clone(), options).await?.await;
-        match answer {
-            // It was refused, not stored, so another id makes no second message.
-            Err(SendError::Refused { code: RejectCode::UnknownRecipientKey, .. }) => {
-                self.submit(to, payload, options).await?.await
-            }
-            answer => answer,
-        }
+        self.submit(to, payload, options).await?.await
     }
 
     /// Sends many messages and waits until each is answered; the answers stand in the order of the messages. They
@@ -324,21 +346,24 @@ impl Agent {
         // Less than a second is still a limit; zero would mean the mailbox's own.
         header.ttl_s = options.ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1));
 
-        let envelope_bytes = header.envelope_bytes();
-        let places = shared.places.take(envelope_bytes).await?;
+        let places = shared.places.take(header.envelope_bytes()).await?;
         let (reply, answer) = oneshot::channel();
-        let message = Message::new(
-            message_id,
-            recipient_id,
-            envelope_bytes,
-            Content::Plain { header: Box::new(header), recipient, payload },
-            Ticket { reply, _places: Some(places) },
-            shared.clock.now_us(),
-            shared.retry_for_us,
-        );
+        let plain = Plain { header: Box::new(header), recipient, payload };
+        let ticket = Ticket { reply, _places: Some(places) };
+        let message = Message::new(message_id, plain, ticket, shared.clock.now_us(), shared.retry_for_us);
         shared.messages.send(message).await.map_err(|_| SendError::Closed)?;
         shared.counters.submitted.add(1);
         Ok(PendingSend::new(message_id, answer, deadline))
+    }
+
+    /// Gives every recipient a new session with the next message to it, as after a compromise of this process's memory:
+    /// whoever learned the keys of the old ones learns nothing of what comes. Costs one encapsulation for each recipient.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when the agent was closed.
+    pub async fn renew_sessions(&self) -> Result<(), SendError> {
+        let events = self.shared.events.upgrade().ok_or(SendError::Closed)?;
+        events.send(Event::RenewSessions).await.map_err(|_| SendError::Closed)
     }
 
     /// Waits until everything that was submitted so far is answered.
@@ -399,16 +424,27 @@ impl Agent {
     }
 
     /// Closes in good order: waits until what was submitted is answered (at most 10 s), sends the last
-    /// acknowledgements, and says goodbye. Every clone is closed with it.
+    /// acknowledgements, says goodbye, and leaves its sessions for the next run. Every clone is closed with it.
     pub async fn close(self) {
         // Whatever is not answered by then is answered with `Closed`.
         let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;
         self.shared.closing.send_replace(true);
-        let driver = self.shared.driver.lock().expect(crate::stats::UNPOISONED).take();
-        if let Some(driver) = driver {
-            // An error means that the runtime is shutting down.
+        let tasks = self.shared.tasks.lock().expect(crate::stats::UNPOISONED).take();
+        if let Some((driver, sender)) = tasks {
+            // An error means that the runtime is shutting down. The sender ends after the driver, and leaves its sessions.
             let _ = driver.await;
+            let _ = sender.await;
         }
+    }
+}
+
+/// The sessions of an earlier run, on a cryptographic worker.
+async fn take_sessions(folder: Option<PathBuf>, me: AgentId) -> Result<Vec<outgoing::StoredSession>, ConnectError> {
+    let Some(folder) = folder else { return Ok(Vec::new()) };
+    match offload(move || outgoing::take(&folder, me)).await {
+        // Another process takes or leaves its own at this moment. New sessions are as good.
+        Err(StateError::InUse { .. }) => Ok(Vec::new()),
+        outcome => outcome.map_err(|error| ConnectError::State(Arc::new(error))),
     }
 }
 

@@ -42,6 +42,7 @@ impl Driver {
     pub(crate) async fn run(self, first: Session) {
         let mut backoff = Backoff::new(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX);
         let mut session = first;
+        let keeper = tokio::spawn(Arc::clone(&self.deliver.inbox).keep());
         let reason = loop {
             let began = Instant::now();
             let Err(error) = self.carry(session).await else { break ConnectError::Closed };
@@ -61,6 +62,8 @@ impl Driver {
             error => ReceiveError::Disconnected(error.clone()),
         });
         self.tell(Event::GiveUp(reason)).await;
+        // Another process may subscribe once the sessions are let go. An error means that the runtime is shutting down.
+        let _ = keeper.await;
     }
 
     /// Tries until there is a connection, the agent closes, or the node clearly does not want this agent.

@@ -54,6 +54,54 @@ pub enum KeysError {
     Randomness(String),
 }
 
+/// Why the sessions that an agent keeps on disk cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file system said no.
+    #[error("the file of sessions {path} cannot be {doing}: {source}; check the folder, its owner and its space")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "the file of sessions {path} is in use by another process of this agent, which did not let go: stop that one, or give this one a state directory of its own"
+    )]
+    InUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It was written by another version.
+    #[error("the file of sessions {path} has format {found}, this version reads format 1: update creto")]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// The format found.
+        found: u64,
+    },
+    /// It belongs to another agent.
+    #[error("the file of sessions {path} belongs to another agent: give each agent a state directory of its own")]
+    OtherAgent {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is not as it was written.
+    #[error(
+        "the file of sessions {path} is damaged ({reason}): move it away and start again. Without outgoing.redb nothing is lost; without incoming.redb ask the senders to renew their sessions, or rotate this agent's encryption key: what is in the mailbox under sessions of the lost file stays unreadable"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it, without any of its content.
+        reason: String,
+    },
+}
+
 /// Why a node's certificate could not be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -121,6 +169,9 @@ pub enum ConnectError {
     /// The node sent something that the protocol does not allow here.
     #[error("the node broke the protocol: {0}; check that both sides run the same version")]
     Protocol(RejectCode),
+    /// The sessions that the agent keeps cannot be used.
+    #[error("{0}")]
+    State(Arc<StateError>),
     /// The agent was closed.
     #[error("this agent was closed; connect again")]
     Closed,
@@ -260,6 +311,9 @@ pub enum ReceiveError {
     /// The node refused the subscription.
     #[error("the node refused the subscription: {0}")]
     Refused(RejectCode),
+    /// The sessions that the agent keeps cannot be used, so nothing can be opened or acknowledged safely.
+    #[error("{0}")]
+    State(Arc<StateError>),
     /// The agent gave up on the node.
     #[error("the agent gave up on the node: {0}")]
     Disconnected(ConnectError),

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::KeysError;
+use crate::limits::{ALL_SESSIONS_MAX, SENDER_SESSIONS_MAX};
+use crate::receiver::sessions::IncomingSessions;
 
 /// The format of key files that this version writes.
 const FORMAT: u32 = 1;
@@ -49,6 +51,8 @@ pub struct AgentKeys {
     opening: RecipientSecret,
     /// Where the keys are kept, once they are.
     file: OnceLock<PathBuf>,
+    /// Sessions that senders opened to keys that are kept nowhere.
+    sessions_in_memory: OnceLock<Arc<IncomingSessions>>,
 }
 
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -95,6 +99,7 @@ impl AgentKeys {
             record_version,
             seeds,
             file: OnceLock::new(),
+            sessions_in_memory: OnceLock::new(),
         }
     }
 
@@ -241,6 +246,13 @@ impl AgentKeys {
     /// Signs with both keys. About 190 us: not on a thread that carries packets.
     pub(crate) fn sign(&self, statement: &[u8]) -> HybridSignature {
         self.signing.sign(statement)
+    }
+
+    /// The sessions that senders opened to these keys, for an agent that keeps no state on disk: they live as long as the
+    /// keys do.
+    pub(crate) fn sessions_in_memory(&self) -> Arc<IncomingSessions> {
+        let new = || Arc::new(IncomingSessions::new(SENDER_SESSIONS_MAX, ALL_SESSIONS_MAX));
+        Arc::clone(self.sessions_in_memory.get_or_init(new))
     }
 
     /// The key that opens what was sealed to `key_id`, if it is ours.

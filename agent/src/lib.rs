@@ -44,6 +44,28 @@
 //! - **Nothing on trust**: every delivery's signatures, tree path, sender and seal are checked here again. What fails is
 //!   counted and reported ([`Agent::incidents`]), never shown, and never acknowledged on its own.
 //!
+//! - **A session pays for many messages**: the first message to a recipient opens one (one key encapsulation, no extra
+//!   message, no round trip), and every message of it has a key of its own that is erased once it is used. A session
+//!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
+//!   recipient's key.
+//!
+//! # The state directory
+//!
+//! What was acknowledged must stay readable and must not be shown again, also after a restart. So an agent whose keys
+//! are in a file keeps its sessions in a folder beside it (`planner.keys` and `planner.keys.sessions/`, mode 0700);
+//! [`ConnectOptions::state`] names another. `incoming.redb` is written before acknowledgements leave, and belongs to the
+//! one process that is subscribed; `outgoing.redb` is read when an agent connects, emptied, and written when it closes.
+//!
+//! - **Keys that outlive the process need a state directory.** Keys that were never a file keep their sessions in memory:
+//!   when they are made again from the same seeds elsewhere, messages in the mailbox that do not carry their session's key
+//!   are refused there as [`RejectCode::UnknownSession`] (an [`Incident`], not acknowledged), until their senders renew
+//!   their sessions or the agent has another encryption key.
+//! - **Move it with the keys, never copy it back**: a folder from a backup knows less than the agent does. With an old
+//!   `outgoing.redb` a key could encrypt two messages: delete that file instead, it costs one encapsulation for each
+//!   recipient. With an old `incoming.redb` messages may be shown again.
+//! - Lost, `outgoing.redb` costs nothing else. A process that is killed loses its outgoing sessions, too: the next one
+//!   opens new ones.
+//!
 //! # What is not
 //!
 //! The node's directory says which keys belong to a name. A record must be signed by its own keys and derive to the id
@@ -64,6 +86,7 @@ pub mod proof;
 pub mod raw;
 mod receiver;
 mod sender;
+mod state;
 mod stats;
 mod stream;
 mod tls;
@@ -71,9 +94,12 @@ mod worker;
 
 pub use client::{Agent, ConnectOptions};
 pub use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TrustDomain};
-pub use error::{CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, SendError};
+pub use error::{CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, SendError, StateError};
 pub use keys::AgentKeys;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
+pub use sender::batcher::BatchOptions;
+pub use sender::sessions::SessionPolicy;
 pub use sender::{PendingSend, Receipt, SendOptions};
+pub use state::StateDirectory;
 pub use stats::Stats;
 pub use tls::NodeCertificate;

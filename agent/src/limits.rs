@@ -24,6 +24,16 @@ pub const SEAL_JOBS_MAX: usize = 3;
 pub const WORKER_JOBS_MAX: usize = 512;
 /// Cryptographic workers of the process; fewer when the machine has fewer cores.
 pub const WORKER_THREADS_MAX: usize = 16;
+/// Messages of one session, by default.
+pub const SESSION_MESSAGES: u64 = 1_000;
+/// Age of a session, by default.
+pub const SESSION_AGE: Duration = Duration::from_secs(3_600);
+/// Greatest age of a session.
+pub const SESSION_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Recipients to whom a session is kept; the one that was idle longest pays an encapsulation again.
+pub const RECIPIENT_SESSIONS_MAX: usize = 4_096;
+/// How often a message is sealed again because its recipient has another key by now.
+pub const RESEALS_MAX: u32 = 4;
 /// Frames that wait to be written to a stream.
 pub const WRITE_QUEUE_FRAMES: usize = 4;
 
@@ -37,6 +47,16 @@ pub const OPEN_JOBS_MAX: usize = 4;
 pub const DEDUP_IDS_PER_SENDER: usize = 32_768;
 /// Message ids that are remembered over all senders.
 pub const DEDUP_IDS_MAX: usize = 262_144;
+/// Sessions of one sender that are remembered; the one that was idle longest goes.
+pub const SENDER_SESSIONS_MAX: usize = 256;
+/// Sessions of all senders that are remembered; the one that was idle longest goes.
+pub const ALL_SESSIONS_MAX: usize = 65_536;
+/// How long a subscription waits for the state of sessions while another process has it: that one is told to let go.
+pub const STATE_WAIT: Duration = Duration::from_secs(10);
+/// Pause between two looks whether it has let go.
+pub const STATE_PAUSE: Duration = Duration::from_millis(20);
+/// Memory for pages of a file of sessions.
+pub const STATE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Batch headers whose verdict is remembered.
 pub const ROOTS_CACHED: usize = 4_096;
 /// Incidents that wait to be looked at; the oldest are dropped (and stay counted) above it.
@@ -82,4 +102,6 @@ const _: () = assert!(IN_FLIGHT_MESSAGES <= IN_FLIGHT_MESSAGES_MAX);
 const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX && WINDOW_BYTES <= CREDIT_BYTES_MAX);
 // What may come again after a reconnect must still be recognised: everything that was held, several times over.
 const _: () = assert!(DEDUP_IDS_PER_SENDER >= 4 * WINDOW_MESSAGES as usize);
+const _: () = assert!(SESSION_MESSAGES <= creto_crypto_accel::session::SESSION_MESSAGES_MAX);
+const _: () = assert!(ALL_SESSIONS_MAX >= SENDER_SESSIONS_MAX);
 const _: () = assert!(DEDUP_IDS_MAX >= DEDUP_IDS_PER_SENDER);

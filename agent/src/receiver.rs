@@ -6,9 +6,12 @@
 //!   lost, and an acknowledgement would delete the only copy. It is counted, reported as an [`Incident`], takes no
 //!   credit, so it blocks nothing, and comes again on the next connection. [`Incident::discard`] acknowledges it, when
 //!   the application has decided so.
+//! - What the application has acknowledged of a session is written to disk before the node is told ([`Inbox::keep`]): all
+//!   that came while one transaction was under way goes with the next, so throughput does not wait for the disk.
 
 use std::fmt;
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -18,19 +21,27 @@ use bytes::Bytes;
 use creto_envelope::deliver::{Credit, DeliveredSpan};
 use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
 use futures_core::Stream;
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
+use tokio::time::{Instant, sleep};
 
-use crate::error::ReceiveError;
-use crate::limits::{DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX};
+use crate::error::{ReceiveError, StateError};
+use crate::keys::AgentKeys;
+use crate::limits::{
+    ALL_SESSIONS_MAX, DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, SENDER_SESSIONS_MAX, STATE_PAUSE,
+    STATE_WAIT,
+};
 use crate::stats::{Counters, UNPOISONED};
+use crate::worker::offload;
 
 mod credit;
 pub(crate) mod link;
 pub(crate) mod open;
+pub(crate) mod sessions;
 mod window;
 
 use credit::CreditLedger;
 use open::{Opened, Refused};
+use sessions::{IncomingSessions, SessionUse};
 use window::{Arrival, Place, Window};
 
 /// A message for the application.
@@ -85,6 +96,7 @@ struct Token {
     inbox: Weak<Inbox>,
     from: AgentId,
     message_id: MessageId,
+    session: Option<SessionUse>,
     envelope_bytes: usize,
     finished: AtomicBool,
 }
@@ -227,6 +239,13 @@ impl Drop for Subscription {
 /// Everything about receiving that outlives a connection.
 pub(crate) struct Inbox {
     me: AgentId,
+    keys: Arc<AgentKeys>,
+    /// Where the sessions of senders are kept; in memory if nowhere.
+    folder: Option<PathBuf>,
+    /// Those, once somebody subscribed.
+    sessions: OnceCell<Arc<IncomingSessions>>,
+    /// Wakes [`keep`](Self::keep): something is to be settled, or nothing ever will be again.
+    to_settle: Notify,
     counters: Arc<Counters>,
     state: Mutex<State>,
     /// Wakes the deliver stream's writer: something is to be acknowledged or given back.
@@ -241,6 +260,10 @@ struct State {
     credit: CreditLedger,
     /// To acknowledge on the current stream. No longer than the window.
     acks: Vec<u64>,
+    /// Acknowledged by the application, to be settled on disk before the node is told. No longer than the window.
+    settling: Vec<Settling>,
+    /// Some are on their way to the disk.
+    committing: bool,
     /// Number of the deliver stream; what came on another one cannot be acknowledged on it.
     stream: u64,
     streams: u64,
@@ -251,17 +274,27 @@ struct State {
     ended: Option<ReceiveError>,
 }
 
+/// A message of a session that is done with.
+#[derive(Clone, Copy)]
+struct Settling {
+    session: SessionUse,
+    /// Where the node is to be told, if that stream is still there.
+    place: Option<Place>,
+}
+
 /// The number of no stream.
 const NO_STREAM: u64 = 0;
 
 impl Inbox {
-    pub(crate) fn new(me: AgentId, window: Credit, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(keys: Arc<AgentKeys>, folder: Option<PathBuf>, window: Credit, counters: Arc<Counters>) -> Self {
         // Credit bounds the queue; the channel's own bound holds a node that pushes without credit.
         let (sender, queue) = mpsc::channel(window.messages as usize);
         let state = State {
             window: Window::new(DEDUP_IDS_PER_SENDER, DEDUP_IDS_MAX),
             credit: CreditLedger::new(window),
             acks: Vec::new(),
+            settling: Vec::new(),
+            committing: false,
             stream: NO_STREAM,
             streams: 0,
             sender: Some(sender),
@@ -269,7 +302,11 @@ impl Inbox {
             ended: None,
         };
         Self {
-            me,
+            me: keys.id(),
+            keys,
+            folder,
+            sessions: OnceCell::new(),
+            to_settle: Notify::new(),
             counters,
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -297,10 +334,111 @@ impl Inbox {
         let sender = state.sender.take();
         drop(state);
         drop(sender);
+        self.to_settle.notify_one();
     }
 
     pub(crate) fn end_reason(&self) -> ReceiveError {
         self.state().ended.clone().unwrap_or(ReceiveError::Closed)
+    }
+
+    /// The sessions of senders: opened once. Another process that has them is given time to let go.
+    async fn sessions(&self) -> Result<Arc<IncomingSessions>, ReceiveError> {
+        let open = async || {
+            let Some(folder) = &self.folder else { return Ok(self.keys.sessions_in_memory()) };
+            let deadline = Instant::now() + STATE_WAIT;
+            loop {
+                let (folder, me) = (folder.clone(), self.me);
+                let opened =
+                    offload(move || IncomingSessions::open(&folder, me, SENDER_SESSIONS_MAX, ALL_SESSIONS_MAX));
+                match opened.await {
+                    Err(StateError::InUse { .. }) if Instant::now() < deadline => sleep(STATE_PAUSE).await,
+                    Err(error) => return Err(ReceiveError::State(Arc::new(error))),
+                    Ok(sessions) => return Ok(Arc::new(sessions)),
+                }
+            }
+        };
+        self.sessions.get_or_try_init(open).await.cloned()
+    }
+
+    /// Settles what the application acknowledges, until nothing more will come; then lets go of the sessions. While one
+    /// transaction is under way what arrives waits for the next.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        loop {
+            let batch = {
+                let mut state = self.state();
+                let batch = std::mem::take(&mut state.settling);
+                if batch.is_empty() && state.ended.is_some() {
+                    break;
+                }
+                state.committing = !batch.is_empty();
+                batch
+            };
+            let Some(sessions) = self.sessions.get().cloned().filter(|_| !batch.is_empty()) else {
+                self.to_settle.notified().await;
+                continue;
+            };
+            let uses: Vec<SessionUse> = batch.iter().map(|settling| settling.session).collect();
+            let outcome = match self.folder {
+                None => sessions.settle(uses),
+                Some(_) => offload(move || sessions.settle(uses)).await,
+            };
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "what was received cannot be remembered, so it is not acknowledged");
+            }
+            let mut state = self.state();
+            state.committing = false;
+            match outcome {
+                Ok(()) => {
+                    let stream = state.stream;
+                    let places = batch.iter().filter_map(|settling| settling.place);
+                    let here = places.filter(|place| place.stream == stream).map(|place| place.mailbox_sequence);
+                    state.acks.extend(here);
+                }
+                Err(error) => {
+                    state.settling.clear();
+                    drop(state);
+                    self.end(ReceiveError::State(Arc::new(error)));
+                }
+            }
+            self.changed.notify_one();
+        }
+        if let Some(sessions) = self.sessions.get().cloned() {
+            offload(move || sessions.release()).await;
+        }
+    }
+
+    /// Whether acknowledgements wait for the disk.
+    fn is_settling(&self) -> bool {
+        let state = self.state();
+        state.committing || !state.settling.is_empty()
+    }
+
+    /// A message that was settled before came again.
+    fn settled_before(&self, session: SessionUse, span: &DeliveredSpan, stream: u64) {
+        let mut state = self.state();
+        state.credit.arrived(span.envelope.len());
+        state.credit.finished(span.envelope.len());
+        let place = Place { mailbox_sequence: span.mailbox_sequence, stream };
+        self.done(&mut state, Some(session), Some(place));
+        drop(state);
+        self.counters.duplicates_hidden.add(1);
+        self.changed.notify_one();
+    }
+
+    /// The application is done with a message: of a session it is settled first, any other is acknowledged right away.
+    fn done(&self, state: &mut State, session: Option<SessionUse>, place: Option<Place>) {
+        match session {
+            // Without a keeper nothing can be remembered, so nothing may be acknowledged.
+            Some(_) if state.ended.is_some() => {}
+            Some(session) => {
+                state.settling.push(Settling { session, place });
+                self.to_settle.notify_one();
+            }
+            None => {
+                let here = place.filter(|place| place.stream == state.stream);
+                state.acks.extend(here.map(|place| place.mailbox_sequence));
+            }
+        }
     }
 
     /// A deliver stream is opened: its number, and the credit to begin with.
@@ -331,13 +469,14 @@ impl Inbox {
         let envelope_bytes = span.envelope.len();
         let place = Place { mailbox_sequence: span.mailbox_sequence, stream };
         self.counters.verified.add(1);
+        self.counters.sessions_accepted.add(usize::from(opened.accepted));
         let mut state = self.state();
         state.credit.arrived(envelope_bytes);
         match state.window.arrived(from, opened.message_id, place) {
             Arrival::Fresh => {}
             known => {
                 if known == Arrival::Settled {
-                    state.acks.push(span.mailbox_sequence);
+                    self.done(&mut state, opened.session, Some(place));
                 }
                 state.credit.finished(envelope_bytes);
                 drop(state);
@@ -363,6 +502,7 @@ impl Inbox {
                 inbox: Arc::downgrade(self),
                 from,
                 message_id: opened.message_id,
+                session: opened.session,
                 envelope_bytes,
                 finished: AtomicBool::new(false),
             },
@@ -395,9 +535,7 @@ impl Inbox {
         let mut state = self.state();
         if acknowledged {
             let place = state.window.acknowledged(token.from, token.message_id);
-            if let Some(place) = place.filter(|place| place.stream == state.stream) {
-                state.acks.push(place.mailbox_sequence);
-            }
+            self.done(&mut state, token.session, place);
             self.counters.consumer_acknowledged.add(1);
         } else {
             state.window.released(token.from, token.message_id);

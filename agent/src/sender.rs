@@ -1,6 +1,7 @@
 //! Sending: from `submit` to the answer. [`outbox`] decides, this task carries out.
 
 use std::future::{Future, pending};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,23 +9,28 @@ use std::time::Duration;
 
 use creto_envelope::control::LoginAccepted;
 use creto_envelope::submit::SubmitAck;
-use creto_envelope::{Kind, MessageId, Priority, RejectCode};
+use creto_envelope::{AgentId, Kind, MessageId, Priority, RejectCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::clock::{self, Clock};
-use crate::directory::Directory;
-use crate::error::{ConnectError, SendError};
+use crate::directory::{CURRENT, Directory, Identity};
+use crate::error::{ConnectError, LookupError, SendError};
 use crate::keys::AgentKeys;
+use crate::state::outgoing::{self, StoredSession};
 use crate::stats::Counters;
 use crate::worker::offload;
 
 pub(crate) mod batcher;
+pub(crate) mod chain;
 pub(crate) mod outbox;
 pub(crate) mod seal;
+pub(crate) mod sessions;
 
+use chain::Chain;
 use outbox::{Answered, Message, Outbox, SealedBatch};
+use sessions::{Kept, Sessions, To};
 
 /// How a message is sent. `SendOptions::default()` is the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +115,8 @@ pub(crate) enum Event {
     Acknowledged(SubmitAck),
     /// The node asks for a pause.
     Pause(Duration),
+    /// The application wants new sessions.
+    RenewSessions,
     /// The connection is gone, and all of its acknowledgements came before this.
     Lost,
     /// There will be no connection any more.
@@ -124,19 +132,31 @@ pub(crate) struct Sender {
     pub(crate) counters: Arc<Counters>,
     pub(crate) messages: mpsc::Receiver<Message>,
     pub(crate) events: mpsc::Receiver<Event>,
+    /// Where sessions are left for another run.
+    pub(crate) state: Option<PathBuf>,
 }
+
+/// What a question for a recipient's current record gave.
+type Fetched = (AgentId, Result<Arc<Identity>, LookupError>);
 
 const MESSAGES_PER_TURN: usize = 256;
 
 impl Sender {
-    /// Runs until every handle to the agent is gone and the driver has stopped.
+    /// Runs until every handle to the agent is gone and the driver has stopped, then leaves the sessions for another run.
     pub(crate) async fn run(mut self) {
+        self.carry().await;
+        self.leave_sessions().await;
+    }
+
+    async fn carry(&mut self) {
         let mut frames: Option<mpsc::Sender<Vec<u8>>> = None;
         let mut jobs: JoinSet<SealedBatch> = JoinSet::new();
+        let mut lookups: JoinSet<Fetched> = JoinSet::new();
         let mut given_up: Option<ConnectError> = None;
         let mut arrived = Vec::with_capacity(MESSAGES_PER_TURN);
         let mut open = true;
         loop {
+            self.start_lookups(&mut lookups);
             self.start_jobs(&mut jobs);
             let unwritten = self.write(frames.as_ref());
             let deadline_us = self.outbox.deadline_us(self.clock.now_us());
@@ -152,6 +172,12 @@ impl Sender {
                         self.give_up(error);
                     }
                 },
+                Some(fetched) = lookups.join_next() => {
+                    let (recipient, record) = fetched.expect("a lookup does not panic");
+                    let mut answers = Vec::new();
+                    self.outbox.fetched(recipient, record, &mut answers);
+                    answers.into_iter().for_each(|answered| self.answer(answered));
+                }
                 () = has_place(frames.as_ref()), if unwritten => {},
                 count = self.messages.recv_many(&mut arrived, MESSAGES_PER_TURN), if open => {
                     // Without a handle nothing more comes; what was submitted goes out until the driver stops.
@@ -188,6 +214,7 @@ impl Sender {
                 let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
                 self.outbox.pause(self.clock.now_us().saturating_add(pause_us));
             }
+            Event::RenewSessions => self.outbox.sessions_mut().renew(),
             Event::Lost => {
                 *frames = None;
                 self.outbox.lost();
@@ -211,6 +238,9 @@ impl Sender {
                     self.directory.forget_current(message.recipient);
                 }
             }
+            Err(SendError::Recipient { source: LookupError::Refused(code), .. }) => {
+                self.counters.refused(code.as_u16());
+            }
             Err(SendError::RefusedWith { code, .. }) => self.counters.refused(*code),
             Err(_) => {}
         }
@@ -225,13 +255,34 @@ impl Sender {
         self.outbox.give_up().into_iter().for_each(|message| message.answer(Err(answer.clone())));
     }
 
+    /// Asks again for the records that turned out to be old.
+    fn start_lookups(&mut self, lookups: &mut JoinSet<Fetched>) {
+        for recipient in self.outbox.take_fetches() {
+            self.directory.forget_current(recipient);
+            let directory = Arc::clone(&self.directory);
+            lookups.spawn(async move { (recipient, directory.lookup(recipient, CURRENT).await) });
+        }
+    }
+
     fn start_jobs(&mut self, jobs: &mut JoinSet<SealedBatch>) {
         while let Some(job) = self.outbox.next_job(self.clock.now_us()) {
-            let keys = Arc::clone(&self.keys);
+            let (keys, counters) = (Arc::clone(&self.keys), Arc::clone(&self.counters));
             jobs.spawn(offload(move || {
                 let salts = job.messages.iter().map(|_| clock::random()).collect();
-                seal::seal_batch(&keys, job, salts, clock::now_ms())
+                seal::seal_batch(&keys, job, salts, clock::now_ms(), &counters)
             }));
+        }
+    }
+
+    /// Puts what is left of the sessions where another run finds it. Nothing is sealed under them here any more.
+    async fn leave_sessions(mut self) {
+        let Some(folder) = self.state.take() else { return };
+        let left = self.outbox.sessions_mut().leave(self.clock.now_us());
+        let me = self.keys.id();
+        let put = offload(move || outgoing::put(&folder, me, left.into_iter().filter_map(stored).collect()));
+        if let Err(error) = put.await {
+            // They are lost, which costs an encapsulation each.
+            tracing::debug!(%error, "the sessions to recipients are not kept");
         }
     }
 
@@ -249,6 +300,27 @@ impl Sender {
             place.send(frame);
         }
     }
+}
+
+/// The sessions of an earlier run, which nobody else has from now on.
+pub(crate) fn adopt_sessions(sessions: &mut Sessions<Chain>, stored: Vec<StoredSession>, now_us: u64) {
+    let now_ms = clock::now_ms();
+    for session in stored {
+        let StoredSession { recipient, key_id, record_version, opened_at_ms, freed, wrapped_key, chain } = session;
+        // Under a clock that was set back nobody knows how old it is.
+        let Some(age_ms) = now_ms.checked_sub(opened_at_ms) else { continue };
+        let taken = chain.counter();
+        let chain = Arc::new(Chain::of(key_id, wrapped_key, chain));
+        let to = To { recipient, key_id, record_version };
+        sessions.adopt(Kept { to, chain, taken, age: Duration::from_millis(age_ms), freed }, now_us);
+    }
+}
+
+fn stored(kept: Kept<Chain>) -> Option<StoredSession> {
+    let Kept { to: To { recipient, key_id, record_version }, chain, age, freed, .. } = kept;
+    let (wrapped_key, chain) = chain.close()?;
+    let opened_at_ms = clock::now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    Some(StoredSession { recipient, key_id, record_version, opened_at_ms, freed, wrapped_key, chain })
 }
 
 /// Waits until the writer takes a frame.

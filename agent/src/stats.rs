@@ -22,8 +22,19 @@ pub struct Stats {
     pub resent: u64,
     /// Signed batches sent.
     pub batches: u64,
+    /// Messages that were sealed; one that had to be sealed again counts again.
+    pub sealed: u64,
+    /// Key encapsulations (X-Wing) that were paid for them: one for each session that was opened, and one for each
+    /// message without a session.
+    pub encapsulations: u64,
+    /// Sessions that were opened to recipients.
+    pub sessions_opened: u64,
+    /// Roots that were signed, each with Ed25519 and ML-DSA-65: one for each batch.
+    pub signatures: u64,
     /// Messages that came from the node, in whatever state.
     pub received: u64,
+    /// Sessions that senders opened to this agent, and that were accepted: one decapsulation each.
+    pub sessions_accepted: u64,
     /// Messages that were verified and opened.
     pub verified: u64,
     /// Messages handed to the application. Each counts once, however often it came.
@@ -84,7 +95,12 @@ counters!(
     acknowledged_again,
     resent,
     batches,
+    sealed,
+    encapsulations,
+    sessions_opened,
+    signatures,
     received,
+    sessions_accepted,
     verified,
     delivered,
     duplicates_hidden,

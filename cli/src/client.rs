@@ -122,7 +122,7 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
         ConnectError::Refused(_) | ConnectError::RefusedWith(_) | ConnectError::Protocol(_) => {
             Failure::of(Exit::Refused, error)
         }
-        ConnectError::Socket(_) => Failure::of(Exit::System, error),
+        ConnectError::Socket(_) | ConnectError::State(_) => Failure::of(Exit::System, error),
         ConnectError::Lost { .. } => {
             Failure::new(Exit::Unreachable, error.to_string(), "try again when the node is back")
         }
@@ -146,6 +146,7 @@ pub(crate) fn send_failure(error: &SendError) -> Failure {
 pub(crate) fn receive_failure(error: &ReceiveError) -> Failure {
     match error {
         ReceiveError::Disconnected(error) => connect_failure(error),
+        ReceiveError::State(_) => Failure::of(Exit::System, error),
         ReceiveError::Replaced | ReceiveError::Refused(_) => Failure::of(Exit::Refused, error),
         _ => Failure::of(Exit::Unreachable, error),
     }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, yield_now};
 
 use super::Inbox;
-use super::open::{Opened, Opener, Refused, SignedHeader};
+use super::open::{Arrived, Opener, Refused, SignedHeader};
 use crate::directory::Directory;
 use crate::error::ReceiveError;
 use crate::limits::OPEN_JOBS_MAX;
@@ -19,7 +19,7 @@ use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
 
 /// A message and its verdict.
-type Verdict = (DeliveredSpan, Result<Opened, Refused>);
+type Verdict = (DeliveredSpan, Result<Arrived, Refused>);
 
 /// What the deliver stream needs.
 #[derive(Clone)]
@@ -73,12 +73,13 @@ impl DeliverLink {
 
     async fn write(&self, mut send: SendStream) -> StreamEnd {
         let mut closing = self.closing.clone();
+        let mut last = false;
         loop {
-            let last = tokio::select! {
+            tokio::select! {
                 biased;
-                _ = closing.wait_for(|closing| *closing) => true,
-                () = self.inbox.changed.notified() => false,
-            };
+                _ = closing.wait_for(|closing| *closing), if !last => last = true,
+                () = self.inbox.changed.notified() => {},
+            }
             // The application's turn is not over when its first acknowledgement wakes this: let it finish.
             yield_now().await;
             let (acks, credit) = self.inbox.take_outgoing();
@@ -92,7 +93,8 @@ impl DeliverLink {
             {
                 return end;
             }
-            if last {
+            // What is on its way to the disk is acknowledged too; `changed` says when it is there.
+            if last && !self.inbox.is_settling() {
                 // Resolves when the node has everything, or is gone.
                 let stopped = send.stopped();
                 if send.finish().is_ok() {
@@ -105,6 +107,15 @@ impl DeliverLink {
 
     async fn read(&self, mut receive: RecvStream, jobs: mpsc::Sender<JoinHandle<Vec<Verdict>>>) -> StreamEnd {
         let mut header: Option<Arc<SignedHeader>> = None;
+        // After Subscribe went out: whoever was subscribed before, in another process, is told so and lets go of them.
+        let sessions = match self.inbox.sessions().await {
+            Ok(sessions) => sessions,
+            Err(error) => {
+                tracing::error!(%error, "nothing can be received");
+                self.inbox.end(error);
+                return StreamEnd::Ended;
+            }
+        };
         loop {
             let frame = match stream::read_frame(&mut receive).await {
                 Ok(frame) => frame,
@@ -136,9 +147,10 @@ impl DeliverLink {
             }
             let Some(header) = header.clone() else { return StreamEnd::Broken(RejectCode::FrameUnexpected) };
             let (opener, body, messages) = (Arc::clone(&self.opener), frame.body.clone(), deliver.messages);
+            let sessions = Arc::clone(&sessions);
             let job = tokio::spawn(offload(move || {
                 let open = |span: DeliveredSpan| {
-                    let verdict = opener.open(&header, &body, &span);
+                    let verdict = opener.open(&sessions, &header, &body, &span);
                     (span, verdict)
                 };
                 messages.into_iter().map(open).collect()
@@ -175,7 +187,8 @@ impl DeliverLink {
         while let Some(job) = opened.recv().await {
             for (span, verdict) in job.await.expect("opening a message does not panic") {
                 match verdict {
-                    Ok(message) => {
+                    Ok(Arrived::Settled(session)) => self.inbox.settled_before(session, &span, stream),
+                    Ok(Arrived::Message(message)) => {
                         let Some(delivery) = self.inbox.present(message, &span, stream) else { continue };
                         let Some(queue) = self.inbox.sender() else { return StreamEnd::Ended };
                         if queue.send(delivery).await.is_err() {

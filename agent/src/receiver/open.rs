@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
 use creto_crypto_accel::seal::message_key;
+use creto_crypto_accel::session::{Peers, ReceiveChain};
 use creto_crypto_accel::verify::{Item, RootCache};
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::nonce;
@@ -15,6 +16,7 @@ use crate::directory::{Identity, lookup_code};
 use crate::error::LookupError;
 use crate::keys::AgentKeys;
 use crate::limits::ROOTS_CACHED;
+use crate::receiver::sessions::{self, IncomingSessions, SessionUse};
 use crate::stats::UNPOISONED;
 
 #[cfg(test)]
@@ -52,6 +54,14 @@ impl SignedHeader {
     }
 }
 
+/// A message that holds, as far as it has to.
+#[derive(Debug)]
+pub(crate) enum Arrived {
+    Message(Opened),
+    /// Signatures and sender hold, and its session says that it was settled before: it is to be acknowledged again.
+    Settled(SessionUse),
+}
+
 /// A message that holds in every respect.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -63,6 +73,10 @@ pub(crate) struct Opened {
     pub(crate) timestamp_ms: u64,
     pub(crate) payload: Bytes,
     pub(crate) proof: Option<Bytes>,
+    /// Its place in the session that it belongs to.
+    pub(crate) session: Option<SessionUse>,
+    /// It opened that session.
+    pub(crate) accepted: bool,
 }
 
 /// A message that does not.
@@ -85,10 +99,16 @@ impl Opener {
     }
 
     /// Verifies and opens one message of the frame `body`.
-    pub(crate) fn open(&self, header: &SignedHeader, body: &[u8], span: &DeliveredSpan) -> Result<Opened, Refused> {
+    pub(crate) fn open(
+        &self,
+        sessions: &IncomingSessions,
+        header: &SignedHeader,
+        body: &[u8],
+        span: &DeliveredSpan,
+    ) -> Result<Arrived, Refused> {
         let refused = |code| Refused { code, from: AgentId::ZERO, message_id: MessageId::ZERO };
         let envelope = EnvelopeView::parse(&body[span.envelope.clone()]).map_err(refused)?;
-        self.open_envelope(header, &envelope, span).map_err(|code| Refused {
+        self.open_envelope(sessions, header, &envelope, span).map_err(|code| Refused {
             code,
             from: envelope.sender(),
             message_id: envelope.message_id(),
@@ -97,10 +117,11 @@ impl Opener {
 
     fn open_envelope(
         &self,
+        sessions: &IncomingSessions,
         header: &SignedHeader,
         envelope: &EnvelopeView<'_>,
         span: &DeliveredSpan,
-    ) -> Result<Opened, RejectCode> {
+    ) -> Result<Arrived, RejectCode> {
         let identity = header.identity.as_ref().map_err(lookup_code)?;
         self.verdict(header, identity)?;
         let batch = header.view();
@@ -115,15 +136,19 @@ impl Opener {
         if envelope.recipient() != self.keys.id() {
             return Err(RejectCode::NotMailboxOwner);
         }
-        let secret_key = self.keys.opening(envelope.key_id()).ok_or(RejectCode::UnknownRecipientKey)?;
-        let wrapped_key = envelope.wrapped_key().filter(|_| envelope.suite() == Suite::Sealed);
-        let wrapped_key = wrapped_key.ok_or(RejectCode::UnknownSession)?;
-        let secret = secret_key.decapsulate(wrapped_key).map_err(|_| RejectCode::EnvelopeSeal)?;
+        let (payload, session, accepted) = match envelope.suite() {
+            Suite::Session => {
+                let session =
+                    SessionUse { key: (envelope.sender(), envelope.session_id()), counter: envelope.counter() };
+                match self.open_in_session(sessions, envelope, session)? {
+                    sessions::Opened::Payload { payload, accepted } => (payload, Some(session), accepted),
+                    sessions::Opened::Settled => return Ok(Arrived::Settled(session)),
+                }
+            }
+            _ => (self.open_sealed(envelope)?, None, false),
+        };
         let head = envelope.header();
-        let payload = message_key(&secret, envelope.header_bytes())
-            .open(&nonce(head.counter.to_native()), envelope.header_bytes(), envelope.payload())
-            .map_err(|_| RejectCode::EnvelopeSeal)?;
-        Ok(Opened {
+        Ok(Arrived::Message(Opened {
             identity: Arc::clone(identity),
             message_id: envelope.message_id(),
             correlation_id: MessageId(head.correlation_id),
@@ -132,7 +157,40 @@ impl Opener {
             timestamp_ms: head.timestamp_ms.to_native(),
             payload: Bytes::from(payload),
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span)),
-        })
+            session,
+            accepted,
+        }))
+    }
+
+    fn open_sealed(&self, envelope: &EnvelopeView<'_>) -> Result<Vec<u8>, RejectCode> {
+        let secret_key = self.keys.opening(envelope.key_id()).ok_or(RejectCode::UnknownRecipientKey)?;
+        let wrapped_key = envelope.wrapped_key().expect("an envelope of the sealed suite was parsed with one");
+        let secret = secret_key.decapsulate(wrapped_key).map_err(|_| RejectCode::EnvelopeSeal)?;
+        message_key(&secret, envelope.header_bytes())
+            .open(&nonce(envelope.counter()), envelope.header_bytes(), envelope.payload())
+            .map_err(|_| RejectCode::EnvelopeSeal)
+    }
+
+    fn open_in_session(
+        &self,
+        sessions: &IncomingSessions,
+        envelope: &EnvelopeView<'_>,
+        session: SessionUse,
+    ) -> Result<sessions::Opened, RejectCode> {
+        let (sender, session_id) = session.key;
+        let accept = || {
+            let wrapped_key = envelope.wrapped_key()?;
+            let Some(secret) = self.keys.opening(envelope.key_id()) else {
+                return Some(Err(RejectCode::UnknownRecipientKey));
+            };
+            let peers = Peers { sender: sender.0, recipient: envelope.recipient().0, key_id: envelope.key_id().0 };
+            let accepted = ReceiveChain::accept(secret, &peers, &session_id, wrapped_key);
+            Some(accepted.map_err(|_| RejectCode::EnvelopeSeal))
+        };
+        let nonce = nonce(session.counter);
+        let open =
+            |chain: &mut ReceiveChain| chain.open(session.counter, &nonce, envelope.header_bytes(), envelope.payload());
+        sessions.open_message(session, accept, open)
     }
 
     /// The verdict on the header's signatures: made once per header, remembered over connections.

@@ -4,9 +4,31 @@
 //! batch waits for company, at most [`BatchLimits::age_us`]; when nothing is under way nobody could profit from the
 //! wait, so a lone message leaves at once.
 
-use creto_envelope::batch::entry_bytes;
+use std::time::Duration;
+
+use creto_envelope::batch::{BATCH_HEADER_BYTES, entry_bytes};
+use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 
 use crate::limits::{BATCH_AGE, BATCH_BYTES, BATCH_MESSAGES};
+
+/// When a batch closes, whatever comes first. A message that is submitted while nothing is under way leaves at once:
+/// a lone `send` never waits for company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// A batch holds at most so many messages. Default 256, at most 1,024. The node's own bound holds as well.
+    pub messages: usize,
+    /// A batch holds at most so many bytes; a larger single message gets a batch of its own. Default 256 KiB. The node's
+    /// own bound holds as well.
+    pub bytes: usize,
+    /// How long the oldest message waits for company while others are under way. Default 1 ms.
+    pub age: Duration,
+}
+
+impl Default for BatchOptions {
+    fn default() -> Self {
+        Self { messages: BATCH_MESSAGES, bytes: BATCH_BYTES, age: BATCH_AGE }
+    }
+}
 
 /// When a batch closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +39,20 @@ pub(crate) struct BatchLimits {
     pub(crate) age_us: u64,
 }
 
+impl From<BatchOptions> for BatchLimits {
+    fn from(BatchOptions { messages, bytes, age }: BatchOptions) -> Self {
+        let bytes_max = BATCH_BYTES_MAX - BATCH_HEADER_BYTES;
+        Self {
+            messages: messages.clamp(1, BATCH_MESSAGES_MAX),
+            bytes: bytes.clamp(1, bytes_max),
+            age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self {
-            messages: BATCH_MESSAGES,
-            bytes: BATCH_BYTES,
-            age_us: u64::try_from(BATCH_AGE.as_micros()).unwrap_or(u64::MAX),
-        }
+        BatchOptions::default().into()
     }
 }
 

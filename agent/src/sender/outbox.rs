@@ -11,32 +11,42 @@
 //! its old place, so messages to one recipient leave in the order in which they were submitted, also over a reconnect.
 //! A message that the node refuses for now holds back the later ones to the same recipient; those that are in flight
 //! already may pass it.
+//!
+//! The plaintext stays here until the answer: when the recipient turns out to have another key, the message is sealed
+//! again, under the same id and in its old place, as soon as the recipient's current record was fetched. Otherwise an
+//! envelope's bytes never change.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use creto_envelope::batch::entry_bytes;
 use creto_envelope::batch::{BATCH_HEADER_BYTES, encode_signed_batch};
 use creto_envelope::control::LoginAccepted;
 use creto_envelope::envelope::EnvelopeHeader;
+use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::submit::{SubmitAck, WHOLE_BATCH};
-use creto_envelope::{AgentId, BatchHeader, MessageId, RejectCode};
+use creto_envelope::{AgentId, BatchHeader, KeyId, MessageId, Priority, RejectCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Receipt;
 use super::batcher::{BatchLimits, Cut, cut};
+use super::chain::Chain;
+use super::seal::Planned;
+use super::sessions::{SessionTicket, Sessions, To};
 use crate::backoff::pause;
 use crate::directory::Identity;
-use crate::error::SendError;
-use crate::limits::{REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, SEAL_JOBS_MAX};
+use crate::error::{LookupError, SendError};
+use crate::limits::{REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, RESEALS_MAX, SEAL_JOBS_MAX};
 
 /// A message on its way.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) id: MessageId,
     pub(crate) recipient: AgentId,
-    pub(crate) envelope_bytes: usize,
-    pub(crate) content: Content,
+    pub(crate) plain: Plain,
+    /// The envelope, once there is one.
+    pub(crate) sealed: Option<Sealed>,
     pub(crate) ticket: Ticket,
     /// When it was submitted; a batch ages with its oldest message.
     pub(crate) came_us: u64,
@@ -46,17 +56,42 @@ pub(crate) struct Message {
     sent: u32,
     /// How often the node refused it for now.
     refusals: u32,
+    /// How often it was sealed again.
+    reseals: u32,
     /// Its place: counted up with every submit.
     order: u64,
 }
 
-/// A message's bytes, before and after it was sealed.
+/// What is sealed, and to whom. The header is one of the sealed suite; a session fills in its own fields.
 #[derive(Debug)]
-pub(crate) enum Content {
-    /// To be sealed to the recipient.
-    Plain { header: Box<EnvelopeHeader>, recipient: Arc<Identity>, payload: Bytes },
-    /// The envelope: from now on its bytes never change.
-    Sealed(Bytes),
+pub(crate) struct Plain {
+    pub(crate) header: Box<EnvelopeHeader>,
+    pub(crate) recipient: Arc<Identity>,
+    pub(crate) payload: Bytes,
+}
+
+impl Plain {
+    pub(crate) fn key_id(&self) -> KeyId {
+        KeyId(self.recipient.sealing.key_id())
+    }
+
+    fn to(&self) -> To {
+        let record_version = self.recipient.record.version;
+        To { recipient: AgentId(self.header.recipient), key_id: self.key_id(), record_version }
+    }
+
+    fn priority(&self) -> Priority {
+        Priority::from_u8(self.header.priority).expect("the header was made from a priority")
+    }
+}
+
+/// An envelope, and the key of the recipient that opens it.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) envelope: Bytes,
+    pub(crate) key_id: KeyId,
+    /// The session that it belongs to.
+    pub(crate) ticket: Option<SessionTicket>,
 }
 
 /// Who waits for the answer, and the places that the message takes until then.
@@ -67,27 +102,25 @@ pub(crate) struct Ticket {
 }
 
 impl Message {
-    pub(crate) fn new(
-        id: MessageId,
-        recipient: AgentId,
-        envelope_bytes: usize,
-        content: Content,
-        ticket: Ticket,
-        came_us: u64,
-        retry_for_us: u64,
-    ) -> Self {
+    pub(crate) fn new(id: MessageId, plain: Plain, ticket: Ticket, came_us: u64, retry_for_us: u64) -> Self {
         Self {
             id,
-            recipient,
-            envelope_bytes,
-            content,
+            recipient: AgentId(plain.header.recipient),
+            plain,
+            sealed: None,
             ticket,
             came_us,
             retry_until_us: came_us.saturating_add(retry_for_us),
             sent: 0,
             refusals: 0,
+            reseals: 0,
             order: 0,
         }
+    }
+
+    /// The envelope of a message that a worker has sealed.
+    pub(crate) fn sealed_bytes(&self) -> &[u8] {
+        &self.sealed.as_ref().expect("a batch is sealed before it is signed and written").envelope
     }
 
     /// Ends the message's way.
@@ -102,6 +135,8 @@ impl Message {
 pub(crate) struct SealJob {
     pub(crate) number: u64,
     pub(crate) messages: Vec<Message>,
+    /// The session of each message; `None` for one that is sealed already or goes without.
+    pub(crate) under: Vec<Option<Planned>>,
 }
 
 /// A batch that is sealed and signed.
@@ -138,11 +173,17 @@ struct InFlight {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    me: AgentId,
     limits: BatchLimits,
+    sessions: Sessions<Chain>,
     link: Option<Link>,
     waiting: BTreeMap<u64, Message>,
     /// Recipients for whom the node refuses messages for now, and until when they are left alone.
     stalled: BTreeMap<AgentId, u64>,
+    /// Recipients whose current record is being fetched, because they have another key by now.
+    fetching: BTreeSet<AgentId>,
+    /// Those of them that nobody has asked for yet.
+    to_fetch: Vec<AgentId>,
     sealing: VecDeque<Sealing>,
     in_flight: VecDeque<InFlight>,
     in_flight_messages: usize,
@@ -161,12 +202,16 @@ struct Link {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: BatchLimits) -> Self {
+    pub(crate) fn new(me: AgentId, limits: BatchLimits, sessions: Sessions<Chain>) -> Self {
         Self {
+            me,
             limits,
+            sessions,
             link: None,
             waiting: BTreeMap::new(),
             stalled: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+            to_fetch: Vec::new(),
             sealing: VecDeque::new(),
             in_flight: VecDeque::new(),
             in_flight_messages: 0,
@@ -209,23 +254,61 @@ impl Outbox {
         self.paused_until_us = self.paused_until_us.max(until_us);
     }
 
+    /// The sessions, for whoever renews them or keeps them for another run.
+    pub(crate) fn sessions_mut(&mut self) -> &mut Sessions<Chain> {
+        &mut self.sessions
+    }
+
     /// The next batch to seal and sign, if one is due.
     pub(crate) fn next_job(&mut self, now_us: u64) -> Option<SealJob> {
         let Cut::Now(count) = self.cut(now_us) else { return None };
-        let stalled = &self.stalled;
-        let orders: Vec<u64> = self
-            .waiting
-            .values()
-            .filter(|m| !stalled.contains_key(&m.recipient))
-            .map(|m| m.order)
-            .take(count)
-            .collect();
-        let take = |order| self.waiting.remove(&order).expect("the order was read from the map just now");
-        let messages: Vec<Message> = orders.into_iter().map(take).collect();
+        let bytes_max = self.link.as_ref().map_or(0, |link| link.limits.bytes);
+        let orders: Vec<u64> = self.free().map(|message| message.order).take(count).collect();
+        let (mut messages, mut under, mut bytes) = (Vec::with_capacity(count), Vec::with_capacity(count), 0);
+        for order in orders {
+            // Decided one after the other: a session may be used up or renewed in the middle of a batch, and then a
+            // message is larger than it looked.
+            bytes += entry_bytes(self.envelope_bytes(&self.waiting[&order], now_us));
+            if !messages.is_empty() && bytes > bytes_max {
+                break;
+            }
+            let message = self.waiting.remove(&order).expect("the order was read from the map just now");
+            under.push(self.plan(&message, now_us));
+            messages.push(message);
+        }
         let number = self.next_job;
         self.next_job += 1;
         self.sealing.push_back(Sealing { number, message_count: messages.len(), done: None });
-        Some(SealJob { number, messages })
+        Some(SealJob { number, messages, under })
+    }
+
+    fn plan(&mut self, message: &Message, now_us: u64) -> Option<Planned> {
+        if message.sealed.is_some() {
+            return None;
+        }
+        let (plain, me) = (&message.plain, self.me);
+        let (to, priority) = (plain.to(), plain.priority());
+        let decision = self.sessions.decide(&to, priority, now_us);
+        let open = || Chain::new(me, Arc::clone(&plain.recipient));
+        let under = self.sessions.take(&to, priority, plain.header.ttl_s > 0, decision, now_us, open)?;
+        Some(Planned { under, carries: decision.carries })
+    }
+
+    /// Bytes of the envelope that a message has, or would have if it were sealed now.
+    fn envelope_bytes(&self, message: &Message, now_us: u64) -> usize {
+        match &message.sealed {
+            Some(sealed) => sealed.envelope.len(),
+            None => {
+                let carries = self.sessions.decide(&message.plain.to(), message.plain.priority(), now_us).carries;
+                message.plain.header.envelope_bytes() - if carries { 0 } else { WRAPPED_KEY_BYTES }
+            }
+        }
+    }
+
+    /// The messages that nothing holds back, in order.
+    fn free(&self) -> impl Iterator<Item = &Message> {
+        let held = |recipient| self.stalled.contains_key(recipient) || self.fetching.contains(recipient);
+        self.waiting.values().filter(move |message| !held(&message.recipient))
     }
 
     /// When [`next_job`](Self::next_job) should be asked again, if nothing else happens.
@@ -252,11 +335,7 @@ impl Outbox {
             return Cut::Empty;
         }
         let limits = BatchLimits { messages: room, ..link.limits };
-        let waiting = self
-            .waiting
-            .values()
-            .filter(|message| !self.stalled.contains_key(&message.recipient))
-            .map(|message| (message.envelope_bytes, message.came_us));
+        let waiting = self.free().map(|message| (self.envelope_bytes(message, now_us), message.came_us));
         cut(&limits, waiting, under_way == 0, now_us)
     }
 
@@ -323,6 +402,12 @@ impl Outbox {
 
     fn settle(&mut self, message: Message, code: Option<u16>, now_us: u64, answers: &mut Vec<Answered>) {
         let message_id = message.id;
+        let is_durable = code.is_none_or(|code| code == RejectCode::Duplicate.as_u16());
+        if let Some(ticket) = message.sealed.as_ref().and_then(|sealed| sealed.ticket)
+            && is_durable
+        {
+            self.sessions.acknowledged(message.recipient, ticket);
+        }
         let Some(number) = code else {
             return answers.push(Answered { message, answer: Ok(Receipt { message_id, was_duplicate: false }) });
         };
@@ -331,6 +416,9 @@ impl Outbox {
         let for_now = code.map_or((500..600).contains(&number), RejectCode::is_retryable);
         if for_now && now_us < message.retry_until_us {
             return self.stall(message, code, now_us);
+        }
+        if code == Some(RejectCode::UnknownRecipientKey) && message.reseals < RESEALS_MAX {
+            return self.seal_again(message, now_us);
         }
         // It went out on an earlier connection too, which may have stored it; or the disk failed while it was written.
         let may_be_stored =
@@ -356,6 +444,63 @@ impl Outbox {
         let stalled = self.stalled.entry(message.recipient).or_default();
         *stalled = until_us.max(*stalled);
         self.waiting.insert(message.order, message);
+    }
+
+    /// The recipient has another key: the message waits in its place until that is known, and with it whatever else goes
+    /// to the same recipient.
+    fn seal_again(&mut self, mut message: Message, now_us: u64) {
+        let sealed = message.sealed.take().expect("what was answered was sealed");
+        self.sessions.forget(message.recipient, sealed.key_id);
+        message.sent -= 1;
+        if message.reseals > 0 {
+            // The node told an old key again: it may take a moment until the new one is known everywhere in it.
+            let pause = pause(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, message.reseals);
+            let until_us = now_us.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+            let stalled = self.stalled.entry(message.recipient).or_default();
+            *stalled = until_us.max(*stalled);
+        }
+        message.reseals += 1;
+        let key_is_old = sealed.key_id == message.plain.key_id();
+        if key_is_old && self.fetching.insert(message.recipient) {
+            self.to_fetch.push(message.recipient);
+        }
+        self.waiting.insert(message.order, message);
+    }
+
+    /// Recipients whose current record is to be fetched; each is answered with [`fetched`](Self::fetched).
+    pub(crate) fn take_fetches(&mut self) -> Vec<AgentId> {
+        std::mem::take(&mut self.to_fetch)
+    }
+
+    /// The current record of a recipient came, or cannot be had: then what waited for it is answered so.
+    pub(crate) fn fetched(
+        &mut self,
+        recipient: AgentId,
+        record: Result<Arc<Identity>, LookupError>,
+        answers: &mut Vec<Answered>,
+    ) {
+        self.fetching.remove(&recipient);
+        match record {
+            Ok(identity) => {
+                let waiting = self.waiting.values_mut().filter(|message| message.recipient == recipient);
+                for Plain { header, recipient, .. } in waiting.map(|message| &mut message.plain) {
+                    if identity.record.version >= recipient.record.version {
+                        header.key_id = identity.sealing.key_id();
+                        *recipient = Arc::clone(&identity);
+                    }
+                }
+            }
+            Err(source) => {
+                let hopeless = |_: &u64, message: &mut Message| {
+                    message.recipient == recipient && message.reseals > 0 && message.sealed.is_none()
+                };
+                for (_, message) in self.waiting.extract_if(.., hopeless) {
+                    let name = message.plain.recipient.record.name.to_string();
+                    let answer = Err(SendError::Recipient { recipient: name, source: source.clone() });
+                    answers.push(Answered { message, answer });
+                }
+            }
+        }
     }
 
     /// On a new connection: once no worker holds a batch any more, everything unanswered goes back to its place.
@@ -385,15 +530,6 @@ impl Outbox {
         all.extend(std::mem::take(&mut self.waiting).into_values());
         self.in_flight_messages = 0;
         all
-    }
-}
-
-impl Message {
-    fn sealed_bytes(&self) -> &[u8] {
-        match &self.content {
-            Content::Sealed(envelope) => envelope,
-            Content::Plain { .. } => panic!("a batch is sealed before it is written"),
-        }
     }
 }
 

@@ -1,29 +1,104 @@
 //! Seals the messages of a batch and signs its root: the work of a cryptographic worker.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use creto_crypto_accel::merkle::{Tree, leaf_hash};
-use creto_crypto_accel::seal::{RecipientKey, message_key};
-use creto_envelope::envelope::{EnvelopeHeader, nonce};
+use creto_crypto_accel::seal::{MessageKey, RecipientKey, message_key};
+use creto_envelope::envelope::{EnvelopeHeader, Suite, nonce};
 use creto_envelope::{AgentId, BatchHeader, Statement};
 
-use super::outbox::{Content, SealJob, SealedBatch};
+use super::chain::{Chain, Taken};
+use super::outbox::{Plain, SealJob, Sealed, SealedBatch};
+use super::sessions::Under;
 use crate::keys::AgentKeys;
+use crate::stats::Counters;
 
 /// Seals what is not sealed yet, then signs the tree over all of it.
-pub(crate) fn seal_batch(keys: &AgentKeys, mut job: SealJob, salts: Vec<[u8; 16]>, now_ms: u64) -> SealedBatch {
+pub(crate) fn seal_batch(
+    keys: &AgentKeys,
+    mut job: SealJob,
+    salts: Vec<[u8; 16]>,
+    now_ms: u64,
+    counters: &Counters,
+) -> SealedBatch {
     assert_eq!(salts.len(), job.messages.len(), "every leaf has a salt of its own");
+    let mut taken = take_keys(&job.under, counters);
     let mut leaves = Vec::with_capacity(job.messages.len());
-    for (message, salt) in job.messages.iter_mut().zip(&salts) {
-        if let Content::Plain { header, recipient, payload } = &message.content {
-            message.content = Content::Sealed(Bytes::from(seal(header, &recipient.sealing, payload)));
+    for ((message, under), salt) in job.messages.iter_mut().zip(job.under).zip(&salts) {
+        if message.sealed.is_none() {
+            message.sealed = Some(seal_one(&message.plain, under, &mut taken, counters));
         }
-        let Content::Sealed(envelope) = &message.content else { unreachable!("sealed just above") };
-        leaves.push(leaf_hash(salt, envelope));
+        leaves.push(leaf_hash(salt, message.sealed_bytes()));
     }
+    counters.signatures.add(1);
     SealedBatch { number: job.number, header: sign(keys, &leaves, now_ms), salts, messages: job.messages }
 }
 
-/// One whole envelope: header, wrapped key, ciphertext and tag.
+/// The keys that the batch needs, session by session: each chain is held once, for the time of its steps.
+fn take_keys(under: &[Option<Planned>], counters: &Counters) -> BTreeMap<u64, Taken> {
+    let mut wanted: BTreeMap<u64, (&Chain, usize)> = BTreeMap::new();
+    for Planned { under, .. } in under.iter().flatten() {
+        wanted.entry(under.ticket.number()).or_insert((&under.chain, 0)).1 += 1;
+    }
+    let take = |(number, (chain, count)): (u64, (&Chain, usize))| Some((number, chain.take(count)?));
+    let taken: BTreeMap<u64, Taken> = wanted.into_iter().filter_map(take).collect();
+    let opened = taken.values().filter(|taken| taken.opened).count();
+    counters.encapsulations.add(opened);
+    counters.sessions_opened.add(opened);
+    taken
+}
+
+/// A message's session, and whether the message carries the wrapped key.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) under: Under<Chain>,
+    pub(crate) carries: bool,
+}
+
+fn seal_one(plain: &Plain, planned: Option<Planned>, taken: &mut BTreeMap<u64, Taken>, counters: &Counters) -> Sealed {
+    counters.sealed.add(1);
+    if let Some(Planned { under, carries }) = planned
+        && let Some(session) = taken.get_mut(&under.ticket.number())
+        && let Some((counter, key)) = session.keys.pop_front()
+    {
+        let envelope = seal_in_session(&plain.header, session, carries, counter, key, &plain.payload);
+        return Sealed { envelope: Bytes::from(envelope), key_id: session.key_id, ticket: Some(under.ticket) };
+    }
+    // Without sessions, and when a session has no key left after all: nothing is ever sealed under a key twice.
+    counters.encapsulations.add(1);
+    let envelope = seal(&plain.header, &plain.recipient.sealing, &plain.payload);
+    Sealed { envelope: Bytes::from(envelope), key_id: plain.key_id(), ticket: None }
+}
+
+fn seal_in_session(
+    header: &EnvelopeHeader,
+    session: &Taken,
+    carries: bool,
+    counter: u64,
+    key: MessageKey,
+    payload: &[u8],
+) -> Vec<u8> {
+    let wrapped_key: &[u8] = if carries { &session.wrapped_key[..] } else { &[] };
+    let header = EnvelopeHeader {
+        suite: Suite::Session as u8,
+        key_id: session.key_id.0,
+        session_id: session.session_id,
+        counter,
+        nonce: nonce(counter),
+        wrapped_key_bytes: if carries { header.wrapped_key_bytes } else { 0 },
+        ..header.clone()
+    };
+    let header_bytes = header.to_bytes();
+    let mut envelope = Vec::with_capacity(header.envelope_bytes());
+    envelope.extend_from_slice(&header_bytes);
+    envelope.extend_from_slice(wrapped_key);
+    key.seal_append(&nonce(counter), &header_bytes, payload, &mut envelope);
+    debug_assert_eq!(envelope.len(), header.envelope_bytes(), "the header announces the envelope");
+    envelope
+}
+
+/// One whole envelope of the sealed suite: header, wrapped key, ciphertext and tag.
 pub(crate) fn seal(header: &EnvelopeHeader, recipient: &RecipientKey, payload: &[u8]) -> Vec<u8> {
     let (wrapped_key, secret) = recipient.encapsulate();
     let header_bytes = header.to_bytes();

@@ -15,6 +15,7 @@ const UNSIGNED: [std::ops::Range<usize>; 2] = [HEADER_OFFSET + 3448..HEADER_OFFS
 
 struct World {
     opener: Opener,
+    sessions: IncomingSessions,
     identity: Arc<Identity>,
     planner: AgentKeys,
     executor: Arc<AgentKeys>,
@@ -29,7 +30,8 @@ impl World {
         let (planner, executor) = (keys("acme/planner", 1), Arc::new(keys("acme/executor", 2)));
         let record = planner.signed_record(1, 0, u64::MAX);
         let identity = Arc::new(Identity::verify(planner.id(), &record).unwrap());
-        Self { opener: Opener::new(Arc::clone(&executor)), identity, planner, executor }
+        let (opener, sessions) = (Opener::new(Arc::clone(&executor)), IncomingSessions::new(4, 4));
+        Self { opener, sessions, identity, planner, executor }
     }
 
     /// The body of a Deliver frame with one message of a batch of this size, and the batch's header.
@@ -85,7 +87,10 @@ impl World {
         }
         let [span] = &deliver.messages[..] else { return None };
         let header = SignedHeader::new(body.clone(), Ok(Arc::clone(&self.identity)));
-        self.opener.open(&header, &body, span).ok().map(|opened| opened.payload)
+        match self.opener.open(&self.sessions, &header, &body, span).ok()? {
+            Arrived::Message(opened) => Some(opened.payload),
+            Arrived::Settled(_) => None,
+        }
     }
 
     fn refuse_every_flip(&self, body: &mut [u8], bytes: impl Iterator<Item = usize>) {

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use creto_envelope::Statement;
 use creto_envelope::batch::{BatchView, parse_submit_sequence};
@@ -7,6 +8,9 @@ use creto_envelope::submit::SubmitResult;
 use proptest::prelude::*;
 
 use super::*;
+use crate::keys::AgentKeys;
+use crate::limits::RECIPIENT_SESSIONS_MAX;
+use crate::sender::sessions::SessionPolicy;
 
 const ACCEPTED: LoginAccepted = LoginAccepted {
     node_time_ms: 0,
@@ -29,17 +33,34 @@ fn number(id: MessageId) -> u32 {
     u32::from_be_bytes([id.0[12], id.0[13], id.0[14], id.0[15]])
 }
 
-/// A message whose "envelope" is 200 bytes that end with its number.
-fn message(n: u32, recipient: u8, now_us: u64) -> (Message, Answer) {
-    let (reply, answer) = oneshot::channel();
-    let mut envelope = vec![recipient; 200];
-    envelope[196..].copy_from_slice(&n.to_be_bytes());
-    let ticket = Ticket { reply, _places: None };
-    let content = Content::Sealed(Bytes::from(envelope));
-    (Message::new(id(n), AgentId([recipient; 16]), 200, content, ticket, now_us, 1_000_000), answer)
+/// Keys that somebody has; which ones does not matter to the outbox, only whether they are the same.
+fn identity(key: usize) -> Arc<Identity> {
+    static KEYS: OnceLock<[Arc<Identity>; 2]> = OnceLock::new();
+    let make = |version: u32| {
+        let name = creto_envelope::AgentName::parse("acme/worker").unwrap();
+        let keys = AgentKeys::generate(name, creto_envelope::TrustDomain::default()).unwrap();
+        Arc::new(Identity::verify(keys.id(), &keys.signed_record(version, 0, u64::MAX)).unwrap())
+    };
+    Arc::clone(&KEYS.get_or_init(|| [make(1), make(2)])[key])
 }
 
-fn sealed(job: SealJob) -> SealedBatch {
+fn message(n: u32, recipient: u8, now_us: u64) -> (Message, Answer) {
+    message_with(n, recipient, now_us, Priority::Normal)
+}
+
+fn message_with(n: u32, recipient: u8, now_us: u64, priority: Priority) -> (Message, Answer) {
+    let (reply, answer) = oneshot::channel();
+    let identity = identity(0);
+    let (me, key) = (AgentId([7; 16]), KeyId(identity.sealing.key_id()));
+    let mut header = EnvelopeHeader::sealed(me, AgentId([recipient; 16]), key, id(n), 0, 24).unwrap();
+    header.priority = priority as u8;
+    let plain = Plain { header: Box::new(header), recipient: identity, payload: Bytes::from(vec![0; 24]) };
+    (Message::new(id(n), plain, Ticket { reply, _places: None }, now_us, 1_000_000), answer)
+}
+
+/// What a worker does, without the cryptography: an "envelope" of 200 bytes, and 1,120 more where it carries the wrapped
+/// key, that ends with the message's number.
+fn sealed(mut job: SealJob) -> SealedBatch {
     let statement = Statement {
         sender: AgentId([7; 16]),
         key_record_version: 1,
@@ -47,6 +68,17 @@ fn sealed(job: SealJob) -> SealedBatch {
         root: [0; 32],
         signed_at_ms: 0,
     };
+    for (message, planned) in job.messages.iter_mut().zip(job.under) {
+        let key_id = message.plain.key_id();
+        message.sealed.get_or_insert_with(|| {
+            let carries = planned.as_ref().is_none_or(|planned| planned.carries);
+            let mut envelope = vec![message.recipient.0[0]; if carries { 1_320 } else { 200 }];
+            let number_at = envelope.len() - 4;
+            envelope[number_at..].copy_from_slice(&number(message.id).to_be_bytes());
+            let ticket = planned.map(|planned| planned.under.ticket);
+            Sealed { envelope: Bytes::from(envelope), key_id, ticket }
+        });
+    }
     SealedBatch {
         number: job.number,
         header: BatchHeader::new(&statement, &[0; 64], &[0; 3_309]),
@@ -64,7 +96,7 @@ fn read(frame: &[u8]) -> (u64, Vec<(u8, u32)>) {
     let batch = BatchView::parse(&body[8..], &mut entries).unwrap();
     let messages = entries.iter().map(|entry| {
         let envelope = batch.envelope(entry);
-        (envelope[0], u32::from_be_bytes(envelope[196..].try_into().unwrap()))
+        (envelope[0], u32::from_be_bytes(*envelope.last_chunk().unwrap()))
     });
     (sequence, messages.collect())
 }
@@ -102,8 +134,14 @@ fn answered(outbox: &mut Outbox, ack: &SubmitAck, now_us: u64) -> Vec<(u32, Resu
     answers.into_iter().map(|answered| (number(answered.message.id), answered.answer)).collect()
 }
 
+fn outbox(limits: BatchLimits) -> Outbox {
+    let sessions = Sessions::new(SessionPolicy::default(), RECIPIENT_SESSIONS_MAX);
+    Outbox::new(AgentId([7; 16]), limits, sessions)
+}
+
 fn connected() -> Outbox {
-    let mut outbox = Outbox::new(BatchLimits::default());
+    // Bytes for as many messages as a batch may hold, also while each carries the wrapped key.
+    let mut outbox = outbox(BatchLimits { bytes: 512 * 1024, ..BatchLimits::default() });
     outbox.connected(&ACCEPTED);
     outbox
 }
@@ -270,7 +308,7 @@ fn an_unknown_code_is_tried_again_only_when_it_is_the_nodes_own_state() {
 
 #[test]
 fn no_more_is_in_flight_than_the_node_allows() {
-    let mut outbox = Outbox::new(BatchLimits::default());
+    let mut outbox = outbox(BatchLimits::default());
     outbox.connected(&LoginAccepted { in_flight_messages_max: 10, batch_messages_max: 4, ..ACCEPTED });
     push(&mut outbox, 0..30, 1);
     let sizes: Vec<usize> = pump(&mut outbox, 5_000).iter().map(|(_, messages)| messages.len()).collect();
@@ -377,7 +415,7 @@ proptest! {
     /// the node refused some for now, each mailbox holds its messages in the order in which they were submitted.
     #[test]
     fn every_message_is_accepted_once_answered_once_and_in_order(steps in prop::collection::vec(step(), 1..120)) {
-        let mut outbox = Outbox::new(BatchLimits { messages: 16, ..BatchLimits::default() });
+        let mut outbox = outbox(BatchLimits { messages: 16, ..BatchLimits::default() });
         outbox.connected(&LoginAccepted { in_flight_messages_max: 64, ..ACCEPTED });
         let mut node = Node::default();
         let (mut now_us, mut next, mut full, mut ever_full) = (0, 0, None, false);
@@ -447,4 +485,130 @@ proptest! {
             }
         }
     }
+}
+
+fn push_with(outbox: &mut Outbox, n: u32, recipient: u8, priority: Priority) {
+    outbox.push(message_with(n, recipient, 0, priority).0);
+}
+
+/// The bytes of the entries of a frame.
+fn sizes(outbox: &mut Outbox, now_us: u64) -> Vec<usize> {
+    let job = outbox.next_job(now_us).unwrap();
+    outbox.sealed(sealed(job));
+    let _ = outbox.next_frame().unwrap();
+    outbox.in_flight.back().unwrap().messages.iter().map(|message| message.sealed_bytes().len()).collect()
+}
+
+#[test]
+fn a_lone_message_opens_its_session_itself_and_is_not_delayed_for_it() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..1, 1);
+    let job = outbox.next_job(0).unwrap();
+    assert_eq!((job.messages.len(), job.under.len()), (1, 1), "at once, at the time it came, and alone");
+    assert!(job.under[0].as_ref().unwrap().carries);
+    outbox.sealed(sealed(job));
+    assert!(outbox.next_frame().is_some());
+    assert_eq!(outbox.deadline_us(0), None, "nothing else is to be done for it");
+}
+
+#[test]
+fn a_batch_counts_the_bytes_that_its_messages_have_without_the_wrapped_key() {
+    let mut outbox = outbox(BatchLimits { bytes: 16 * 1_024, ..BatchLimits::default() });
+    outbox.connected(&ACCEPTED);
+    push(&mut outbox, 0..60, 1);
+    assert_eq!(sizes(&mut outbox, 5_000), [1_320; 12], "each carries it");
+    answered(&mut outbox, &ack(1, &[]), 5_000);
+    assert_eq!(sizes(&mut outbox, 5_000), [200; 48], "the session is there: all the others fit");
+}
+
+#[test]
+fn only_an_acknowledgement_lets_messages_go_without_the_wrapped_key_and_only_of_its_own_priority() {
+    let mut outbox = connected();
+    push_with(&mut outbox, 0, 1, Priority::Normal);
+    assert_eq!(sizes(&mut outbox, 0), [1_320]);
+    push_with(&mut outbox, 1, 1, Priority::Normal);
+    assert_eq!(sizes(&mut outbox, 5_000), [1_320], "the first one is in flight");
+    // The opener is refused, for good; what was in flight behind it opens the session as well.
+    answered(&mut outbox, &ack(1, &[(1, 0, RejectCode::PolicyDenied)]), 5_000);
+    push_with(&mut outbox, 2, 1, Priority::Normal);
+    assert_eq!(sizes(&mut outbox, 10_000), [1_320]);
+    answered(&mut outbox, &ack(2, &[]), 10_000);
+    push_with(&mut outbox, 3, 1, Priority::Normal);
+    push_with(&mut outbox, 4, 1, Priority::High);
+    assert_eq!(sizes(&mut outbox, 15_000), [200, 1_320], "a more urgent one may overtake the opener");
+}
+
+#[test]
+fn an_opener_that_waits_for_a_full_mailbox_frees_nobody_until_it_is_in() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..1, 1);
+    assert_eq!(sizes(&mut outbox, 0), [1_320]);
+    answered(&mut outbox, &ack(1, &[(1, 0, RejectCode::MailboxFull)]), 0);
+    push(&mut outbox, 1..2, 1);
+    let retry_us = outbox.deadline_us(0).unwrap();
+    assert_eq!(sizes(&mut outbox, retry_us), [1_320, 1_320]);
+    // The node had it after all, from a connection that broke: a duplicate is durable, too.
+    answered(&mut outbox, &ack(2, &[(2, 0, RejectCode::Duplicate), (2, 1, RejectCode::PolicyDenied)]), retry_us);
+    push(&mut outbox, 2..3, 1);
+    assert_eq!(sizes(&mut outbox, retry_us), [200]);
+}
+
+#[test]
+fn a_recipient_with_another_key_gets_its_messages_again_in_order_and_under_their_ids() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..3, 1);
+    push(&mut outbox, 3..4, 2);
+    assert_eq!(pump(&mut outbox, 5_000), [(1, vec![(1, 0), (1, 1), (1, 2), (2, 3)])]);
+    let old = [0, 1, 2].map(|index| (1, index, RejectCode::UnknownRecipientKey));
+    assert_eq!(answered(&mut outbox, &ack(1, &old), 5_000).len(), 1, "the other recipient's");
+    assert_eq!(outbox.take_fetches(), [AgentId([1; 16])], "asked for once");
+    push(&mut outbox, 4..5, 1);
+    push(&mut outbox, 5..6, 2);
+    assert_eq!(pump(&mut outbox, 9_000), [(2, vec![(2, 5)])], "what follows to the same recipient waits with them");
+    outbox.fetched(AgentId([1; 16]), Ok(identity(1)), &mut Vec::new());
+    let job = outbox.next_job(19_000).unwrap();
+    assert!(job.messages.iter().all(|message| message.plain.header.key_id == identity(1).sealing.key_id()));
+    assert!(job.under.iter().all(|planned| planned.as_ref().unwrap().carries), "a new session");
+    outbox.sealed(sealed(job));
+    let (sequence, messages) = read(&outbox.next_frame().unwrap());
+    assert_eq!((sequence, messages), (3, vec![(1, 0), (1, 1), (1, 2), (1, 4)]));
+    assert_eq!(answered(&mut outbox, &ack(3, &[]), 19_000).len(), 5);
+}
+
+#[test]
+fn a_recipient_whose_key_is_refused_for_ever_is_given_up_after_some_pauses() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..1, 1);
+    let (mut now_us, mut sent) = (0, 0);
+    let error = loop {
+        let [(sequence, _)] = pump(&mut outbox, now_us)[..] else { panic!("one batch") };
+        sent += 1;
+        let refused = [(sequence, 0, RejectCode::UnknownRecipientKey)];
+        let mut answers = answered(&mut outbox, &ack(sequence, &refused), now_us);
+        if let Some((_, answer)) = answers.pop() {
+            break answer.unwrap_err();
+        }
+        assert_eq!(outbox.take_fetches().len(), 1);
+        outbox.fetched(AgentId([1; 16]), Ok(identity(0)), &mut Vec::new());
+        now_us = outbox.deadline_us(now_us).unwrap_or(now_us);
+    };
+    assert!(matches!(error, SendError::Refused { code: RejectCode::UnknownRecipientKey, .. }));
+    assert_eq!(sent, 1 + RESEALS_MAX);
+    assert!(now_us > 300_000, "{now_us} us is no time for a node to learn a key");
+}
+
+#[test]
+fn when_the_record_cannot_be_had_those_that_wait_for_it_are_told_so_and_the_others_go_on() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..1, 1);
+    pump(&mut outbox, 0);
+    push(&mut outbox, 1..2, 1);
+    answered(&mut outbox, &ack(1, &[(1, 0, RejectCode::UnknownRecipientKey)]), 0);
+    outbox.take_fetches();
+    let mut answers = Vec::new();
+    outbox.fetched(AgentId([1; 16]), Err(LookupError::Refused(RejectCode::UnknownAgent)), &mut answers);
+    assert_eq!(answers.len(), 1);
+    let error = answers.pop().unwrap().answer.unwrap_err();
+    assert!(matches!(error, SendError::Recipient { .. }) && error.to_string().contains("acme/worker"), "{error}");
+    assert_eq!(pump(&mut outbox, 5_000), [(2, vec![(1, 1)])]);
 }

@@ -1,0 +1,216 @@
+use creto_crypto_accel::keys::XWING_CIPHERTEXT_BYTES;
+use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
+use creto_crypto_accel::session::{Peers, SESSION_MESSAGES_MAX, SendChain};
+
+use super::*;
+
+const ME: AgentId = AgentId([9; 16]);
+const NONCE: [u8; 12] = [0; 12];
+
+/// A sender's end of a session, and this end's key.
+struct Sender {
+    secret: RecipientSecret,
+    peers: Peers,
+    chain: SendChain,
+    wrapped_key: [u8; XWING_CIPHERTEXT_BYTES],
+}
+
+#[derive(Clone)]
+struct Message {
+    at: SessionUse,
+    sealed: Vec<u8>,
+    carries: bool,
+}
+
+impl Sender {
+    fn new(id: u8) -> Self {
+        let secret = RecipientSecret::from_seed(&[3; 32]);
+        let peers = Peers { sender: [id; 16], recipient: ME.0, key_id: secret.key_id() };
+        let (chain, wrapped_key) = SendChain::open(&RecipientKey::parse(secret.public()).unwrap(), &peers);
+        Self { secret, peers, chain, wrapped_key }
+    }
+
+    fn seal(&mut self, carries: bool) -> Message {
+        let (counter, key) = self.chain.next().unwrap();
+        let mut sealed = Vec::new();
+        key.seal_append(&NONCE, b"header", &counter.to_le_bytes(), &mut sealed);
+        let at = SessionUse { key: (AgentId(self.peers.sender), self.chain.session_id()), counter };
+        Message { at, sealed, carries }
+    }
+
+    fn open(&self, sessions: &IncomingSessions, message: &Message) -> Result<Opened, RejectCode> {
+        let accept = || {
+            let chain = ReceiveChain::accept(&self.secret, &self.peers, &message.at.key.1, &self.wrapped_key);
+            message.carries.then(|| chain.map_err(|_| RejectCode::EnvelopeSeal))
+        };
+        sessions.open_message(message.at, accept, |chain| {
+            chain.open(message.at.counter, &NONCE, b"header", &message.sealed)
+        })
+    }
+}
+
+fn payload(message: &Message, accepted: bool) -> Result<Opened, RejectCode> {
+    Ok(Opened::Payload { payload: message.at.counter.to_le_bytes().to_vec(), accepted })
+}
+
+fn in_memory() -> IncomingSessions {
+    IncomingSessions::new(4, 8)
+}
+
+fn on_disk(folder: &Path) -> IncomingSessions {
+    IncomingSessions::open(folder, ME, 4, 8).unwrap()
+}
+
+#[test]
+fn a_session_begins_with_any_message_that_carries_its_key_and_takes_the_others_in_any_order() {
+    let (mut sender, sessions) = (Sender::new(1), in_memory());
+    let messages: Vec<Message> = [true, true, false, false].map(|carries| sender.seal(carries)).to_vec();
+    assert_eq!(sender.open(&sessions, &messages[2]), Err(RejectCode::UnknownSession), "nothing opens it yet");
+    assert_eq!(sender.open(&sessions, &messages[1]), payload(&messages[1], true));
+    for message in [&messages[3], &messages[0], &messages[2], &messages[1]] {
+        assert_eq!(sender.open(&sessions, message), payload(message, false));
+    }
+}
+
+#[test]
+fn a_settled_message_is_a_duplicate_and_any_other_opens_as_often_as_it_comes() {
+    let (mut sender, sessions) = (Sender::new(1), in_memory());
+    let (first, second) = (sender.seal(true), sender.seal(true));
+    sender.open(&sessions, &first).unwrap();
+    sender.open(&sessions, &second).unwrap();
+    sessions.settle([first.at]).unwrap();
+    assert_eq!(sender.open(&sessions, &first), Ok(Opened::Settled), "also though it carries the wrapped key");
+    assert_eq!(sender.open(&sessions, &second), payload(&second, false));
+}
+
+#[test]
+fn what_does_not_open_makes_no_session_and_moves_none() {
+    let (mut sender, sessions) = (Sender::new(1), in_memory());
+    let good = sender.seal(true);
+    let mut bad = good.clone();
+    bad.sealed[0] ^= 1;
+    assert_eq!(sender.open(&sessions, &bad), Err(RejectCode::EnvelopeSeal));
+    assert!(sessions.table().sessions.is_empty());
+    sender.open(&sessions, &good).unwrap();
+    let mut far = sender.seal(false);
+    far.at.counter = SESSION_MESSAGES_MAX - 1;
+    assert_eq!(sender.open(&sessions, &far), Err(RejectCode::EnvelopeSeal));
+    far.at.counter = SESSION_MESSAGES_MAX;
+    assert_eq!(sender.open(&sessions, &far), Err(RejectCode::SessionCounter));
+    // Whoever takes the session of another finds none under its own name.
+    let mut thief = good.clone();
+    thief.at.key.0 = AgentId([66; 16]);
+    thief.carries = false;
+    assert_eq!(sender.open(&sessions, &thief), Err(RejectCode::UnknownSession));
+}
+
+#[test]
+fn the_session_that_was_idle_longest_goes_when_a_sender_or_all_have_too_many() {
+    let sessions = in_memory();
+    let open = |id: u8| {
+        let mut sender = Sender::new(id);
+        let opener = sender.seal(true);
+        assert_eq!(sender.open(&sessions, &opener), payload(&opener, true));
+        (sender, opener)
+    };
+    let mut of_one: Vec<_> = (0..4).map(|_| open(1)).collect();
+    let (sender, opener) = &of_one[0];
+    sender.open(&sessions, opener).unwrap();
+    of_one.push(open(1));
+    let known = |(sender, opener): &(Sender, Message)| {
+        let message = Message { carries: false, ..opener.clone() };
+        sender.open(&sessions, &message) != Err(RejectCode::UnknownSession)
+    };
+    assert_eq!(of_one.iter().map(known).collect::<Vec<_>>(), [true, false, true, true, true]);
+    let others: Vec<_> = (2..8).map(open).collect();
+    assert!(others.iter().all(known));
+    assert_eq!(of_one.iter().filter(|session| known(session)).count(), 2, "eight in all");
+    let table = sessions.table();
+    assert_eq!((table.sessions.len(), table.by_use.len()), (8, 8));
+    assert_eq!(table.senders.values().map(BTreeMap::len).sum::<usize>(), 8);
+}
+
+#[test]
+fn a_session_that_goes_for_want_of_room_goes_from_the_disk_too() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let sessions = on_disk(folder.path());
+        for _ in 0..6 {
+            let mut sender = Sender::new(1);
+            let opener = sender.seal(true);
+            sender.open(&sessions, &opener).unwrap();
+            sessions.settle([opener.at]).unwrap();
+        }
+    }
+    assert_eq!(on_disk(folder.path()).table().sessions.len(), 4);
+}
+
+#[test]
+fn what_is_settled_again_is_not_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut sender, sessions) = (Sender::new(1), on_disk(folder.path()));
+    let message = sender.seal(true);
+    sender.open(&sessions, &message).unwrap();
+    sessions.settle([message.at]).unwrap();
+    let before = std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap();
+    sessions.settle([message.at, message.at]).unwrap();
+    assert_eq!(std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap(), before);
+}
+
+/// The life of three messages at their recipient, step by step, in an order where acknowledgements overtake each other.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Open(usize),
+    /// The application acknowledged it, and what that says is on disk.
+    Settle(usize),
+    /// The node got the ConsumerAck and forgot the message.
+    Forget(usize),
+}
+
+/// The process dies after every number of steps; the node delivers again, in order, whatever it has not forgotten. Nothing
+/// is lost, because all of it opens or is known to be settled; nothing that was settled is shown again; and this holds
+/// if the process dies a second time after the next step.
+#[test]
+fn a_process_that_dies_anywhere_loses_nothing_and_shows_nothing_again_that_was_settled() {
+    use Step::{Forget, Open, Settle};
+    let life = [Open(0), Open(1), Settle(1), Open(2), Forget(1), Settle(0), Settle(2), Forget(2), Forget(0)];
+    for first_life in 0..=life.len() {
+        for second_life in first_life..=life.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let mut sender = Sender::new(1);
+            // Only the first one carries the key: the others were sealed after it was acknowledged to their sender.
+            let messages = [true, false, false].map(|carries| sender.seal(carries));
+            let (mut settled, mut forgotten) = ([false; 3], [false; 3]);
+            let redeliver = |sessions: &IncomingSessions, settled: &[bool; 3], forgotten: &[bool; 3]| {
+                for (n, message) in messages.iter().enumerate().filter(|(n, _)| !forgotten[*n]) {
+                    let opened = sender.open(sessions, message);
+                    match settled[n] {
+                        true => assert_eq!(opened, Ok(Opened::Settled), "{n} after {first_life}, {second_life}"),
+                        false => assert!(
+                            matches!(opened, Ok(Opened::Payload { .. })),
+                            "{n} is lost after {first_life}, {second_life}: {opened:?}"
+                        ),
+                    }
+                }
+            };
+            let run = |steps: &[Step], settled: &mut [bool; 3], forgotten: &mut [bool; 3]| {
+                let sessions = on_disk(folder.path());
+                redeliver(&sessions, settled, forgotten);
+                for step in steps {
+                    match *step {
+                        Open(n) => assert!(matches!(sender.open(&sessions, &messages[n]), Ok(Opened::Payload { .. }))),
+                        Settle(n) => {
+                            sessions.settle([messages[n].at]).unwrap();
+                            settled[n] = true;
+                        }
+                        Forget(n) => forgotten[n] = true,
+                    }
+                }
+                // Dropped, not closed: what is not on disk is gone.
+            };
+            run(&life[..first_life], &mut settled, &mut forgotten);
+            run(&life[first_life..second_life], &mut settled, &mut forgotten);
+            run(&[], &mut settled, &mut forgotten);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What an agent remembers of its sessions over a restart: a folder beside its key file, readable by its owner only.
+//!
+//! | file | table | key | value |
+//! |---|---|---|---|
+//! | both | `meta` | text | `format` u64 LE, `agent` agent id 16 |
+//! | `outgoing.redb` | `sessions` | recipient 16 | [`outgoing`] |
+//! | `incoming.redb` | `sessions` | sender 16, session id 16 | [`incoming`] |
+//!
+//! **Outgoing sessions are taken from the disk before they are used, and put back when the agent closes.** What is on
+//! disk is in nobody's use, so no counter is ever used twice, whoever else has the same keys and whenever a process
+//! dies: a process that dies loses its outgoing sessions, and the next one pays an encapsulation for each recipient.
+//! Nothing is written on the way of a message. The file is open only for these two moments, so processes of one agent
+//! do not hinder each other.
+//!
+//! **Incoming sessions are on disk before the acknowledgement that depends on them leaves**, and their file belongs to
+//! one process at a time: the one that is subscribed.
+//!
+//! Values end with the first 8 bytes of the SHA-256 over key and value, so that a damaged one is found when it is read
+//! and not when a message does not open. Old values are gone from the tables; the pages that held them are used again
+//! in time, not overwritten at once.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use creto_crypto_accel::digest::sha256;
+use creto_envelope::AgentId;
+use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use zeroize::Zeroizing;
+
+use crate::error::StateError;
+use crate::keys::AgentKeys;
+use crate::limits::STATE_CACHE_BYTES;
+
+pub(crate) mod incoming;
+pub(crate) mod outgoing;
+
+/// The format that this code reads and writes.
+const FORMAT: u64 = 1;
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const META_FORMAT: &str = "format";
+const META_AGENT: &str = "agent";
+const CHECK_BYTES: usize = 8;
+
+/// Where an agent keeps its sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StateDirectory {
+    /// In the folder `FILE.sessions` beside the key file, where the keys have one; else as [`Memory`](Self::Memory).
+    #[default]
+    BesideKeys,
+    /// In this folder. It belongs to one agent.
+    Folder(PathBuf),
+    /// In memory: incoming sessions live as long as the [`AgentKeys`], outgoing ones as long as the agent is connected.
+    Memory,
+}
+
+impl StateDirectory {
+    pub(crate) fn folder(&self, keys: &AgentKeys) -> Option<PathBuf> {
+        match self {
+            Self::Memory => None,
+            Self::Folder(folder) => Some(folder.clone()),
+            Self::BesideKeys => {
+                let mut folder = keys.file()?.as_os_str().to_owned();
+                folder.push(".sessions");
+                Some(folder.into())
+            }
+        }
+    }
+}
+
+/// An open file of sessions; no other process has it.
+pub(crate) struct StateFile {
+    database: Database,
+    path: PathBuf,
+}
+
+impl StateFile {
+    /// Opens the file `name` in `folder`, making both, and checks that it is the agent's.
+    pub(crate) fn open(folder: &Path, name: &str, agent: AgentId) -> Result<Self, StateError> {
+        let path = folder.join(name);
+        let failed = |doing| move |source| StateError::File { path: folder.join(name), doing, source };
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("made")(error)),
+            _ => {}
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut builder = Database::builder();
+        builder.set_cache_size(STATE_CACHE_BYTES);
+        let database = builder.create_file(file.map_err(failed("opened"))?).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StateError::InUse { path: path.clone() },
+            redb::DatabaseError::UpgradeRequired(_) => StateError::Version { path: path.clone(), found: 0 },
+            redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                if error.kind() != io::ErrorKind::InvalidData =>
+            {
+                failed("opened")(error)
+            }
+            error => StateError::Damaged { path: path.clone(), reason: error.to_string() },
+        })?;
+        // The names must be durable before what depends on the content is told to anybody.
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for folder in [folder, parent] {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("synced"))?;
+        }
+        let file = Self { database, path };
+        file.adopt(agent)?;
+        Ok(file)
+    }
+
+    /// One durable transaction.
+    fn write<R>(&self, work: impl FnOnce(&WriteTransaction) -> Result<R, StateError>) -> Result<R, StateError> {
+        let mut transaction = self.database.begin_write().map_err(|error| self.database_error(error))?;
+        transaction.set_durability(Durability::Immediate).map_err(|error| self.database_error(error))?;
+        transaction.set_two_phase_commit(true);
+        let outcome = work(&transaction)?;
+        transaction.commit().map_err(|error| self.database_error(error))?;
+        Ok(outcome)
+    }
+
+    /// Writes what a new file begins with, or checks what an old one says of itself.
+    fn adopt(&self, agent: AgentId) -> Result<(), StateError> {
+        let known = {
+            use redb::ReadableDatabase;
+            let transaction = self.database.begin_read().map_err(|error| self.database_error(error))?;
+            match transaction.open_table(META) {
+                Ok(meta) => {
+                    self.check_meta(&meta, agent)?;
+                    true
+                }
+                Err(redb::TableError::TableDoesNotExist(_)) => false,
+                Err(error) => return Err(self.database_error(error)),
+            }
+        };
+        if known {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            let mut meta = transaction.open_table(META).map_err(|error| self.database_error(error))?;
+            if !meta.is_empty().map_err(|error| self.database_error(error))? {
+                return self.check_meta(&meta, agent);
+            }
+            for (key, value) in [(META_FORMAT, &FORMAT.to_le_bytes()[..]), (META_AGENT, &agent.0)] {
+                meta.insert(key, value).map_err(|error| self.database_error(error))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn check_meta(
+        &self,
+        meta: &impl ReadableTable<&'static str, &'static [u8]>,
+        agent: AgentId,
+    ) -> Result<(), StateError> {
+        let get = |key| -> Result<Vec<u8>, StateError> {
+            let value = meta.get(key).map_err(|error| self.database_error(error))?;
+            Ok(value.ok_or_else(|| self.damaged(format!("there is no {key}")))?.value().to_vec())
+        };
+        let format = get(META_FORMAT)?;
+        let format = u64::from_le_bytes(format.try_into().map_err(|_| self.damaged("the format is no number"))?);
+        if format != FORMAT {
+            return Err(StateError::Version { path: self.path.clone(), found: format });
+        }
+        if get(META_AGENT)? != agent.0 {
+            return Err(StateError::OtherAgent { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, reason: impl Into<String>) -> StateError {
+        StateError::Damaged { path: self.path.clone(), reason: reason.into() }
+    }
+
+    fn database_error(&self, error: impl Into<redb::Error>) -> StateError {
+        match error.into() {
+            redb::Error::Io(source) => StateError::File { path: self.path.clone(), doing: "written", source },
+            error => self.damaged(error.to_string()),
+        }
+    }
+
+    /// The content of a value, once its check holds.
+    fn checked<'v>(&self, key: &[u8], value: &'v [u8]) -> Result<&'v [u8], StateError> {
+        let (content, check) =
+            value.split_last_chunk::<CHECK_BYTES>().ok_or_else(|| self.damaged("a session is cut short"))?;
+        match check_bytes(key, content) == *check {
+            true => Ok(content),
+            false => Err(self.damaged("a session is not as it was written")),
+        }
+    }
+}
+
+impl std::fmt::Debug for StateFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A value: what it holds, and its check.
+fn with_check(key: &[u8], mut content: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    let check = check_bytes(key, &content);
+    // Grown by hand, so that no copy of a key is left behind by the allocator.
+    let mut value = Zeroizing::new(Vec::with_capacity(content.len() + CHECK_BYTES));
+    value.append(&mut content);
+    value.extend_from_slice(&check);
+    value
+}
+
+fn check_bytes(key: &[u8], content: &[u8]) -> [u8; CHECK_BYTES] {
+    *sha256(&[key, content]).first_chunk().expect("32 bytes hold 8")
+}
+
+#[cfg(test)]
+mod tests;

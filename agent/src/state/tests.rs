@@ -1,0 +1,142 @@
+use std::os::unix::fs::PermissionsExt;
+
+use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
+use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
+use creto_envelope::KeyId;
+
+use super::incoming::{Incoming, Write};
+use super::outgoing::{StoredSession, put, take};
+use super::*;
+
+const ME: AgentId = AgentId([7; 16]);
+const PEER: AgentId = AgentId([8; 16]);
+
+fn ends() -> (SendChain, Box<[u8; 1_120]>, ReceiveChain) {
+    let secret = RecipientSecret::from_seed(&[3; 32]);
+    let peers = Peers { sender: ME.0, recipient: PEER.0, key_id: secret.key_id() };
+    let (chain, wrapped_key) = SendChain::open(&RecipientKey::parse(secret.public()).unwrap(), &peers);
+    let receive = ReceiveChain::accept(&secret, &peers, &chain.session_id(), &wrapped_key).unwrap();
+    (chain, Box::new(wrapped_key), receive)
+}
+
+fn stored(recipient: u8) -> StoredSession {
+    let (chain, wrapped_key, _) = ends();
+    StoredSession {
+        recipient: AgentId([recipient; 16]),
+        key_id: KeyId([4; 16]),
+        record_version: 5,
+        opened_at_ms: 1_760_000_000_000,
+        freed: [true, false, true, false],
+        wrapped_key,
+        chain,
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn what_is_taken_is_gone_from_the_disk_and_comes_as_it_was_put() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("planner.keys.sessions");
+    assert!(take(&folder, ME).unwrap().is_empty() && !folder.exists(), "nothing is made to find nothing");
+    let mut session = stored(1);
+    session.chain.next().unwrap();
+    let (id, wrapped_key) = (session.chain.session_id(), session.wrapped_key.clone());
+    put(&folder, ME, vec![session, stored(2)]).unwrap();
+    assert_eq!((mode(&folder), mode(&folder.join("outgoing.redb"))), (0o700, 0o600));
+
+    let mut taken = take(&folder, ME).unwrap();
+    assert_eq!(taken.len(), 2);
+    let first = taken.remove(0);
+    assert_eq!((first.recipient, first.key_id, first.record_version), (AgentId([1; 16]), KeyId([4; 16]), 5));
+    assert_eq!((first.chain.session_id(), first.chain.counter(), &first.wrapped_key), (id, 1, &wrapped_key));
+    assert_eq!((first.freed, first.opened_at_ms), ([true, false, true, false], 1_760_000_000_000));
+    assert!(take(&folder, ME).unwrap().is_empty(), "whoever comes second opens sessions of its own");
+}
+
+#[test]
+fn an_incoming_session_comes_back_with_what_was_settled_and_in_the_order_of_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut send, _, mut receive) = ends();
+    let (counter, key) = send.next().unwrap();
+    let mut sealed = Vec::new();
+    key.seal_append(&[0; 12], b"header", b"hello", &mut sealed);
+    receive.open(counter, &[0; 12], b"header", &sealed).unwrap();
+    receive.settle(counter);
+    let write = |session: u8, used| Write { sender: PEER, session: [session; 16], used, chain: receive.to_bytes() };
+    {
+        let (file, sessions) = Incoming::open(folder.path(), ME).unwrap();
+        assert!(sessions.is_empty());
+        file.commit(&[write(1, 30), write(2, 10), write(3, 20)], &[]).unwrap();
+        file.commit(&[], &[(PEER, [3; 16])]).unwrap();
+        assert!(matches!(Incoming::open(folder.path(), ME), Err(StateError::InUse { .. })));
+    }
+    let (_, sessions) = Incoming::open(folder.path(), ME).unwrap();
+    assert_eq!(
+        sessions.iter().map(|session| (session.session[0], session.used)).collect::<Vec<_>>(),
+        [(2, 10), (1, 30)]
+    );
+    assert!(sessions[0].chain.is_settled(counter) && !sessions[0].chain.is_settled(counter + 1));
+    assert_eq!(mode(&folder.path().join("incoming.redb")), 0o600);
+}
+
+#[test]
+fn a_file_of_another_agent_or_of_a_later_version_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), ME, vec![stored(1)]).unwrap();
+    let error = take(folder.path(), PEER).unwrap_err();
+    assert!(matches!(error, StateError::OtherAgent { .. }) && error.to_string().contains("of its own"), "{error}");
+
+    let file = StateFile::open(folder.path(), "outgoing.redb", ME).unwrap();
+    file.write(|transaction| {
+        transaction.open_table(META).unwrap().insert(META_FORMAT, &9_u64.to_le_bytes()[..]).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    drop(file);
+    let error = take(folder.path(), ME).unwrap_err();
+    assert!(matches!(error, StateError::Version { found: 9, .. }), "{error}");
+    assert!(error.to_string().contains("update creto"), "{error}");
+}
+
+#[test]
+fn a_damaged_file_is_an_error_with_a_way_out_wherever_the_damage_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outgoing.redb");
+    put(folder.path(), ME, vec![stored(1), stored(2)]).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let chain = whole.windows(16).position(|window| window == [4; 16]).expect("the key id is in the file");
+    type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+    let damages: [(&str, Damage); 5] = [
+        ("no database at all", Box::new(|bytes| *bytes = b"not a database".to_vec())),
+        ("another magic number", Box::new(|bytes| bytes[0] ^= 1)),
+        ("cut to a page", Box::new(|bytes| bytes.truncate(4_096))),
+        ("a bit of a session", Box::new(move |bytes| bytes[chain + 40] ^= 1)),
+        ("its first page zero", Box::new(|bytes| bytes[..4_096].fill(0))),
+    ];
+    for (what, damage) in damages {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        let error = take(folder.path(), ME).map(|sessions| sessions.len()).expect_err(what);
+        assert!(matches!(error, StateError::Damaged { .. }), "{what}: {error}");
+        assert!(error.to_string().contains("move it away"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn keys_without_a_file_have_no_folder_and_keys_with_one_have_it_beside() {
+    let keys = AgentKeys::generate(
+        creto_envelope::AgentName::parse("acme/planner").unwrap(),
+        creto_envelope::TrustDomain::default(),
+    )
+    .unwrap();
+    assert_eq!(StateDirectory::BesideKeys.folder(&keys), None);
+    let folder = tempfile::tempdir().unwrap();
+    keys.save(folder.path().join("planner.keys")).unwrap();
+    assert_eq!(StateDirectory::BesideKeys.folder(&keys), Some(folder.path().join("planner.keys.sessions")));
+    assert_eq!(StateDirectory::Folder("elsewhere".into()).folder(&keys), Some("elsewhere".into()));
+    assert_eq!(StateDirectory::Memory.folder(&keys), None);
+}
