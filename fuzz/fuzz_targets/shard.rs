@@ -13,12 +13,12 @@ mod fixture;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use creto_fuzz::creto_envelope::control::KeyRecordRequest;
+use creto_fuzz::creto_envelope::control::{KeyRecordPublish, KeyRecordRequest, RotationMode};
 use creto_fuzz::creto_envelope::deliver::{ConsumerAck, Credit, Deliver, Subscribe};
 use creto_fuzz::creto_envelope::submit::{SubmitAck, WHOLE_BATCH};
-use creto_fuzz::creto_envelope::{AgentId, FrameType, MessageId, RejectCode};
+use creto_fuzz::creto_envelope::{AgentId, FrameType, MessageId, RejectCode, SignedKeyRecord};
 use creto_fuzz::creto_store::DiskError;
-use creto_shard::{Event, StreamId};
+use creto_shard::{Event, KeyRefused, StreamId};
 use creto_sim::agents::{SimAgent, snapshot};
 use fixture::{CONTROL, Client, DELIVER, NOW, Node, SUBMIT, id};
 
@@ -205,6 +205,21 @@ fn step(operation: u8, node: &mut Node, peers: &mut Vec<Peer>, input: &mut Input
             let agent = WORLD.agents.get(input.index(4)).map_or(AgentId::ZERO, |agent| agent.id);
             let version = u32::from(input.u8() % 3);
             node.frames(&client, CONTROL, |out| KeyRecordRequest { agent, version }.encode(out));
+        }
+        10 if input.u8() & 1 == 1 => {
+            // An agent replaces its key, or control answers whoever did.
+            match node.published.pop() {
+                Some((shard, connection, ..)) => {
+                    let refused = KeyRefused { code: RejectCode::Overloaded, retry_after_ms: 1 };
+                    let answer = if input.u8() & 1 == 1 { Ok(2) } else { Err(refused) };
+                    node.event(shard, Event::KeyRecordPublished { connection, answer });
+                }
+                None => {
+                    let record = SignedKeyRecord::clone(&WORLD.agents[input.index(WORLD.agents.len())].record);
+                    let publish = KeyRecordPublish { mode: RotationMode::Planned, record };
+                    node.frames(&client, CONTROL, |out| publish.encode(out));
+                }
+            }
         }
         10 => {
             let frame_type = FrameType::ALL[input.index(FrameType::ALL.len())];

@@ -39,11 +39,22 @@ impl SimAgent {
     /// When the name is not one.
     #[must_use]
     pub fn new(name: &str, number: u8) -> Self {
+        Self::with_keys(name, 1, number, number)
+    }
+
+    /// The same agent with the next version of its record: the same signing keys, `number` its name's as for
+    /// [`SimAgent::new`], and other encryption keys that follow from `encryption`.
+    #[must_use]
+    pub fn with_next_key(&self, number: u8, encryption: u8) -> Self {
+        Self::with_keys(self.record.record.name.as_str(), self.record.record.version + 1, number, encryption)
+    }
+
+    fn with_keys(name: &str, version: u32, number: u8, encryption: u8) -> Self {
         let signing = SigningKeys::from_seeds(&[number; 32], &[number ^ 0x55; 32]);
-        let recipient = RecipientSecret::from_seed(&[number ^ 0xaa; 32]);
+        let recipient = RecipientSecret::from_seed(&[encryption ^ 0xaa; 32]);
         let public = recipient.public();
         let record = KeyRecord {
-            version: 1,
+            version,
             state: AgentState::Active,
             valid_from_ms: 0,
             valid_until_ms: u64::MAX,
@@ -90,10 +101,11 @@ impl SimAgent {
     /// A login on the connection with this exporter value.
     #[must_use]
     pub fn login(&self, exporter: &[u8; 32]) -> Login {
-        let signature = self.signing.sign(&login_statement(exporter, &self.id, 1));
+        let key_record_version = self.record.record.version;
+        let signature = self.signing.sign(&login_statement(exporter, &self.id, key_record_version));
         Login {
             agent: self.id,
-            key_record_version: 1,
+            key_record_version,
             ed25519: signature.ed25519,
             ml_dsa_65: Box::new(*signature.ml_dsa_65),
         }
@@ -166,7 +178,7 @@ impl SimAgent {
         tree.rebuild(&leaves);
         let statement = Statement {
             sender: self.id,
-            key_record_version: 1,
+            key_record_version: self.record.record.version,
             tree_size: tree.size(),
             root: tree.root(),
             signed_at_ms,

@@ -258,6 +258,7 @@ impl World<'_> {
                     let delay_us = self.random.between(1_000, 60_000);
                     self.clock.after(delay_us, Step::Operator { life });
                 }
+                Action::PublishKeyRecord { .. } => unreachable!("no simulated agent replaces its keys"),
                 Action::Authenticated { .. } | Action::SetReading(_) => {}
             }
         }

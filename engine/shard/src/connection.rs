@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub(crate) bad_signatures: u32,
     /// Whether this connection reads its mailbox.
     pub(crate) subscribed: bool,
+    /// The control stream that waits for control's answer about a key record.
+    pub(crate) publishing: Option<StreamId>,
     pub(crate) submit: SubmitLedger,
     streams: BTreeMap<StreamId, StreamRole>,
 }
@@ -39,6 +41,7 @@ impl Connection {
             protocol_errors: 0,
             bad_signatures: 0,
             subscribed: false,
+            publishing: None,
             submit: SubmitLedger::default(),
             streams: BTreeMap::new(),
         }

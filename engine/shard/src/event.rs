@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use creto_envelope::{FrameType, RejectCode};
+use creto_envelope::control::RotationMode;
+use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::Snapshot;
 use creto_store::{Action as DiskAction, ActionId, DiskError};
 
@@ -81,6 +82,13 @@ pub enum Event {
     },
     /// Control published agents and policy anew.
     Snapshot(Arc<Snapshot>),
+    /// Control has answered an [`Action::PublishKeyRecord`]. The snapshot that goes with a yes came before.
+    KeyRecordPublished {
+        /// The connection that published it; it may be gone.
+        connection: ConnectionId,
+        /// The version that is current now, or why it was refused.
+        answer: Result<u32, KeyRefused>,
+    },
     /// The disk has done, or failed to do, what the log asked.
     Disk {
         /// Which of its actions.
@@ -92,6 +100,15 @@ pub enum Event {
     Tick,
     /// The node shuts down: take nothing new, answer what is under way.
     Drain,
+}
+
+/// Why control refused a key record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyRefused {
+    /// The code for the agent.
+    pub code: RejectCode,
+    /// When the same record may be accepted, in milliseconds from now; zero when that will not be.
+    pub retry_after_ms: u32,
 }
 
 /// Something that the shard wants done.
@@ -129,6 +146,18 @@ pub enum Action {
     },
     /// Have the disk do something for the log.
     Disk(DiskAction),
+    /// Have control store an agent's next key record, and answer with [`Event::KeyRecordPublished`] when it did or did
+    /// not: once, and not before this turn is over.
+    PublishKeyRecord {
+        /// The connection that is to be answered; it has one of these open at a time.
+        connection: ConnectionId,
+        /// Who is logged in on it, and whose record it is.
+        agent: AgentId,
+        /// What becomes of the key that is replaced.
+        mode: RotationMode,
+        /// The record; nothing about it was checked but its form and whose it is.
+        record: Box<SignedKeyRecord>,
+    },
     /// The log stopped for good: no acknowledgement will come from this shard any more. Said once.
     Fenced {
         /// What the disk said.

@@ -15,7 +15,7 @@ pub mod route;
 mod shard;
 mod stage;
 
-pub use event::{Action, ConnectionId, Event, Now, ShardIndex, StreamId};
+pub use event::{Action, ConnectionId, Event, KeyRefused, Now, ShardIndex, StreamId};
 pub use route::{Placement, ShardMessage};
 pub use shard::Shard;
 pub use stage::log::Log;

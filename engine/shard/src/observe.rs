@@ -30,6 +30,8 @@ pub struct Counters {
     pub messages_settled: u64,
     /// Logins that held.
     pub logins: u64,
+    /// Encryption keys that agents of this shard's connections replaced.
+    pub keys_replaced: u64,
     /// Refusals by code.
     pub rejects: BTreeMap<RejectCode, u64>,
 }

@@ -1,11 +1,13 @@
-//! Everything a connection asks besides submitting messages: stream roles, login, key records, its mailbox.
+//! Everything a connection asks besides submitting messages: stream roles, login, key records, its own next key, its
+//! mailbox.
 //!
 //! None of it is on the path. Each answer is a frame on the stream that asked; what is malformed is answered with a
 //! Reject, and a connection that keeps sending such is closed.
 
 use bytes::Bytes;
 use creto_envelope::control::{
-    KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole, encode_key_record_response, login_statement,
+    KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
+    encode_key_record_response, login_statement,
 };
 use creto_envelope::deliver::{ConsumerAck, Credit, Subscribe};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
@@ -13,7 +15,7 @@ use creto_envelope::{AgentId, FrameType, RejectCode};
 use creto_policy::{Action as PolicyAction, Decision};
 
 use crate::connection::LoggedIn;
-use crate::event::{Action, ConnectionId, Now, StreamId};
+use crate::event::{Action, ConnectionId, KeyRefused, Now, StreamId};
 use crate::limits::{LOGIN_FAILURES_MAX, PROTOCOL_ERRORS_MAX};
 use crate::route::{Origin, ShardMessage};
 use crate::shard::Shard;
@@ -58,6 +60,9 @@ impl Shard {
             (Some(StreamRole::Control), FrameType::KeyRecordRequest) => {
                 self.key_record(now, connection, stream, &body, actions)
             }
+            (Some(StreamRole::Control), FrameType::KeyRecordPublish) => {
+                self.publish_key_record(connection, stream, &body, actions)
+            }
             (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {
                 self.submit_frames.push(SubmitFrame { connection, body });
             }),
@@ -88,6 +93,8 @@ impl Shard {
         match code {
             RejectCode::LoginBadSignature | RejectCode::LoginUnknownAgent => state.login_failures += 1,
             RejectCode::UnknownAgent | RejectCode::PolicyDenied => {}
+            // The node's own state is nobody's fault.
+            code if code.is_retryable() => {}
             _ => state.protocol_errors += 1,
         }
         if state.login_failures >= LOGIN_FAILURES_MAX || state.protocol_errors >= PROTOCOL_ERRORS_MAX {
@@ -180,6 +187,59 @@ impl Shard {
         encode_key_record_response(&mut out, record);
         actions.push(Action::Send { connection, stream, frames: out.into() });
         Ok(())
+    }
+
+    /// Hands an agent's next key record to control. The shard goes on; [`Event::KeyRecordPublished`](crate::Event) brings
+    /// the answer.
+    fn publish_key_record(
+        &mut self,
+        connection: ConnectionId,
+        stream: StreamId,
+        body: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Outcome {
+        let login = self.logged_in(connection)?;
+        let refused = about(&login.agent);
+        let KeyRecordPublish { mode, record } = KeyRecordPublish::parse(body).map_err(&refused)?;
+        // Nobody replaces the keys of someone else, whatever else they may do.
+        if record.record.agent_id() != login.agent {
+            return Err(refused(RejectCode::SenderMismatch));
+        }
+        let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
+        if state.publishing.is_some() {
+            return Err(refused(RejectCode::FrameUnexpected));
+        }
+        if self.draining {
+            return Err(refused(RejectCode::ShuttingDown));
+        }
+        state.publishing = Some(stream);
+        let record = Box::new(record);
+        actions.push(Action::PublishKeyRecord { connection, agent: login.agent, mode, record });
+        Ok(())
+    }
+
+    /// Control has answered: tells whoever published, if they are still there.
+    pub(crate) fn key_record_published(
+        &mut self,
+        connection: ConnectionId,
+        answer: Result<u32, KeyRefused>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        let stream = state.publishing.take().expect("control answers what it was asked, once");
+        let agent = state.login.expect("only who is logged in publishes").agent;
+        match answer {
+            Ok(version) => {
+                let mut out = Vec::new();
+                KeyRecordPublished { version }.encode(&mut out);
+                self.counters.keys_replaced += 1;
+                actions.push(Action::Send { connection, stream, frames: out.into() });
+            }
+            Err(KeyRefused { code, retry_after_ms }) => {
+                let reject = Reject { code: code.as_u16(), retry_after_ms, context: agent.0 };
+                self.refuse(connection, stream, reject, code, actions);
+            }
+        }
     }
 
     fn subscribe(&mut self, now: Now, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {

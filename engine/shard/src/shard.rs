@@ -115,6 +115,9 @@ impl Shard {
             Event::Disconnected { connection } => self.forget(connection, actions),
             Event::FromShard { from: _, message } => self.take_message(message, actions),
             Event::Snapshot(snapshot) => self.replace_snapshot(now, snapshot, actions),
+            Event::KeyRecordPublished { connection, answer } => {
+                self.key_record_published(connection, answer, actions);
+            }
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
             Event::Tick => {
                 self.log.tick(now);
@@ -167,7 +170,7 @@ impl Shard {
         self.draining
             && !self.has_unfinished()
             && self.log.is_idle()
-            && self.connections.values().all(|connection| connection.submit.is_idle())
+            && self.connections.values().all(|state| state.submit.is_idle() && state.publishing.is_none())
     }
 
     /// What this shard has counted.
