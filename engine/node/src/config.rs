@@ -29,13 +29,14 @@ mod tests;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use creto_envelope::limits;
 
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
 pub use show::{Origin, Shown};
-pub use value::{Cpus, LogFormat, LogLevel, Shards, size_text};
+pub use value::{Cpus, LogFormat, LogLevel, Shards, size_text, span_text};
 pub(crate) use value::{cpu_list_from_text, cpu_list_text};
 
 /// What every environment variable that sets a key begins with: `CRETO__SECTION__KEY`.
@@ -64,6 +65,8 @@ pub struct Config {
     pub net: NetSection,
     /// The door for the operator.
     pub control: ControlSection,
+    /// What becomes of encryption keys that agents replaced.
+    pub keys: KeysSection,
     /// What the node says about itself.
     pub log: LogSection,
     /// Folder that relative paths start from: the one of the file.
@@ -144,6 +147,13 @@ pub struct NetSection {
 pub struct ControlSection {
     /// Unix socket of the control API.
     pub socket: PathBuf,
+}
+
+/// `[keys]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysSection {
+    /// How long messages are accepted that are sealed to a key that was replaced.
+    pub grace: Duration,
 }
 
 /// `[log]`
@@ -256,6 +266,7 @@ impl PartialEq for Config {
             && self.mailbox == other.mailbox
             && self.net == other.net
             && self.control == other.control
+            && self.keys == other.keys
             && self.log == other.log
     }
 }
@@ -302,5 +313,11 @@ impl Default for NetSection {
 impl Default for ControlSection {
     fn default() -> Self {
         Self { socket: PathBuf::from("control.sock") }
+    }
+}
+
+impl Default for KeysSection {
+    fn default() -> Self {
+        Self { grace: Duration::from_millis(creto_policy::KEY_GRACE_MS) }
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use creto_envelope::RejectCode;
+use creto_envelope::control::RotationMode;
 use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
+use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
 use creto_net::{ConnId, NetEvent};
 use creto_policy::Snapshot;
-use creto_shard::{Action, ConnectionId, Event, Shard, ShardIndex, ShardMessage, StreamId};
+use creto_shard::{Action, ConnectionId, Event, KeyRefused, Shard, ShardIndex, ShardMessage, StreamId};
 use crossbeam::channel::Sender;
 
 /// What shards, control and the main thread send a shard.
@@ -19,6 +20,13 @@ pub(crate) enum NodeItem {
     Shard(ShardMessage),
     /// From control: agents and policy.
     Snapshot(Arc<Snapshot>),
+    /// From control: what became of a key record that an agent of this shard published.
+    KeyRecordPublished {
+        /// Whoever published it.
+        connection: ConnectionId,
+        /// The current version, or why not.
+        answer: Result<u32, KeyRefused>,
+    },
     /// From the main thread: take nothing new.
     Drain,
     /// From the main thread: close everything and end.
@@ -56,6 +64,11 @@ const TICK_US: u64 = 100_000;
 /// connection that needs more does not read what it is sent.
 pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 4 * CREDIT_BYTES_MAX as usize + ENVELOPE_BYTES_MAX + (4 << 20);
 
+/// Hands a published key record to control, which answers with [`NodeItem::KeyRecordPublished`]; or says at once why not.
+/// It never waits.
+pub(crate) type PublishKeyRecord =
+    Box<dyn Fn(ConnectionId, AgentId, RotationMode, Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
+
 type Todo = IoAction<NodeItem, LogWrite>;
 
 pub(crate) struct ShardMachine {
@@ -63,6 +76,9 @@ pub(crate) struct ShardMachine {
     connections: BTreeMap<ConnectionId, Connection>,
     actions: Vec<Action>,
     todo: VecDeque<Todo>,
+    publish: PublishKeyRecord,
+    /// Key records that control did not take, to be told in the next turn.
+    not_published: Vec<(ConnectionId, KeyRefused)>,
     outboxes: Vec<Outbox>,
     disk: BTreeMap<u64, creto_store::ActionId>,
     disk_actions: u64,
@@ -90,12 +106,20 @@ struct Outbox {
 }
 
 impl ShardMachine {
-    pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, report: Sender<(u16, ShardReport)>) -> Self {
+    pub(crate) fn new(
+        shard: Shard,
+        shard_index: u16,
+        shard_count: u16,
+        publish: PublishKeyRecord,
+        report: Sender<(u16, ShardReport)>,
+    ) -> Self {
         Self {
             shard,
             connections: BTreeMap::new(),
             actions: Vec::new(),
             todo: VecDeque::new(),
+            publish,
+            not_published: Vec::new(),
             outboxes: (0..shard_count).map(|_| Outbox::default()).collect(),
             disk: BTreeMap::new(),
             disk_actions: 0,
@@ -161,6 +185,9 @@ impl ShardMachine {
                 self.apply(now, Event::FromShard { from: ShardIndex(from), message });
             }
             (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
+            (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
+                self.apply(now, Event::KeyRecordPublished { connection, answer });
+            }
             (Source::Control, NodeItem::Drain) => {
                 self.is_draining = true;
                 self.todo.push_back(IoAction::StopAccepting);
@@ -202,6 +229,11 @@ impl ShardMachine {
             }
             Action::ToShard { to, message } => {
                 self.todo.push_back(IoAction::SendItem { to: to.0, item: NodeItem::Shard(message) });
+            }
+            Action::PublishKeyRecord { connection, agent, mode, record } => {
+                if let Err(refused) = (self.publish)(connection, agent, mode, record) {
+                    self.not_published.push((connection, refused));
+                }
             }
             Action::Disk(action) => self.translate_disk(action),
             Action::Fenced { cause } => self.tell(ShardReport::Fenced(cause)),
@@ -286,6 +318,9 @@ impl Machine for ShardMachine {
             self.next_tick_us = now.us + TICK_US;
             self.apply(now, Event::Tick);
         }
+        for (connection, refused) in std::mem::take(&mut self.not_published) {
+            self.apply(now, Event::KeyRecordPublished { connection, answer: Err(refused) });
+        }
         self.shard.end_turn(shard_time(now), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
             self.translate(action);
@@ -306,7 +341,7 @@ impl Machine for ShardMachine {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        if self.shard.has_work() { Some(0) } else { Some(self.next_tick_us) }
+        if self.shard.has_work() || !self.not_published.is_empty() { Some(0) } else { Some(self.next_tick_us) }
     }
 }
 

@@ -18,10 +18,11 @@ use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Durability, Executo
 use creto_net::tls::{self, TlsError};
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
+use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
 use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
-use creto_shard::{Log, Placement, Shard, ShardIndex};
+use creto_shard::{KeyRefused, Log, Placement, Shard, ShardIndex};
 use creto_store::{
     DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, Wal, WalConfig, segment_file_name,
 };
@@ -33,7 +34,7 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::host::Host;
-use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, ShardMachine, ShardReport};
+use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
 use crate::plan::{Plan, PlanError};
 
 /// How long a node that was asked to stop waits for what is under way.
@@ -197,12 +198,14 @@ impl Node {
         let clock = Clock::start();
         let meshes = ring::mesh::<Parcel<NodeItem>>(shard_count, plan.ring_slots as usize);
         let control: Vec<_> = meshes.iter().map(ring::Ports::control_port).collect();
+        let (publisher, publications) = rotation::publications();
         let mut watched = Vec::new();
         let mut threads = Vec::new();
         for (((executor, ports), socket), shard) in executors.iter().zip(meshes).zip(sockets).zip(shards) {
             let shard_index = executor.shard_index;
             let progress = Arc::new(Progress::default());
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
+            let publish = publish_key_records(publisher.clone(), shard_index, ports.control_port());
             let driver = DriverConfig {
                 endpoint: EndpointConfig {
                     shard_index: u8::try_from(shard_index).expect("the plan allows at most 256 shards"),
@@ -222,7 +225,7 @@ impl Node {
                 progress,
                 stats: StatsReader::default(),
             };
-            let machine = ShardMachine::new(shard, shard_index, shard_count, report.clone());
+            let machine = ShardMachine::new(shard, shard_index, shard_count, publish, report.clone());
             let report = report.clone();
             threads.push(executor::spawn(executor, move || async move {
                 let ended = drive(driver, machine).await;
@@ -235,7 +238,7 @@ impl Node {
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
-        let service = start_service(config, &data_dir, trust_domain, control.clone())?;
+        let service = start_service(config, &data_dir, trust_domain, control.clone(), publications)?;
         let mut node =
             Self { address, plan, control, threads, service, watchdog, reports, recovered, _data_dir: data_dir };
         node.wait_until_started()?;
@@ -351,21 +354,44 @@ impl Node {
     }
 }
 
-/// Tells every shard. Each empties this ring once a turn, so a full one is full for a moment only; one that stays full
-/// belongs to a shard that has stalled, which the watchdog reports, or ended, which ends the node.
+/// Tells every shard.
 fn tell_all(ports: &[ControlPort<Parcel<NodeItem>>], item: impl Fn() -> NodeItem) {
     for (shard_index, port) in ports.iter().enumerate() {
-        let until = Instant::now() + TELL;
-        let mut item = item();
-        while let Err(back) = port.send_item(item) {
-            if Instant::now() > until {
-                tracing::error!(shard_index, "a shard does not take what it is told; restart the node");
-                break;
-            }
-            item = back;
-            std::thread::yield_now();
-        }
+        tell(shard_index, port, item());
     }
+}
+
+/// Tells a shard. Each empties this ring once a turn, so a full one is full for a moment only; one that stays full
+/// belongs to a shard that has stalled, which the watchdog reports, or ended, which ends the node.
+fn tell(shard_index: usize, port: &ControlPort<Parcel<NodeItem>>, mut item: NodeItem) {
+    let until = Instant::now() + TELL;
+    while let Err(back) = port.send_item(item) {
+        if Instant::now() > until {
+            tracing::error!(shard_index, "a shard does not take what it is told; restart the node");
+            break;
+        }
+        item = back;
+        std::thread::yield_now();
+    }
+}
+
+/// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
+/// snapshot that was published before it, so it comes after that.
+fn publish_key_records(
+    publisher: Publisher,
+    shard_index: u16,
+    port: ControlPort<Parcel<NodeItem>>,
+) -> PublishKeyRecord {
+    let refused =
+        |refused: rotation::Refused| KeyRefused { code: refused.code, retry_after_ms: refused.retry_after_ms };
+    Box::new(move |connection, agent, mode, record| {
+        let port = port.clone();
+        let reply = Reply::new(move |answer| {
+            let answer = answer.map_err(refused);
+            tell(usize::from(shard_index), &port, NodeItem::KeyRecordPublished { connection, answer });
+        });
+        publisher.publish(Publication { agent, mode, record, reply }).map_err(refused)
+    })
 }
 
 /// Recovers the logs of all shards, each on a thread of its own.
@@ -411,11 +437,13 @@ fn start_service(
     data_dir: &DataDir,
     trust_domain: TrustDomain,
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
+    publications: Publications,
 ) -> Result<ServiceHandle, NodeError> {
-    let options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
+    let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
+    options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
     let service = Service::open(options)?;
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
-    Ok(service.spawn(sink)?)
+    Ok(service.spawn_with(sink, publications)?)
 }
 
 fn wal_config(config: &Config) -> WalConfig {

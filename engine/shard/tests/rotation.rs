@@ -1,6 +1,7 @@
 //! Encryption keys that agents replace: who may, what the shard does meanwhile, and what is accepted afterwards.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
+#[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
 
 use std::sync::Arc;

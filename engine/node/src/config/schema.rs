@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use creto_envelope::limits;
 
@@ -53,6 +54,8 @@ enum Field {
     Path(Access<PathBuf>),
     Count(Access<u32>, RangeInclusive<u32>),
     Size(Access<u64>, RangeInclusive<u64>),
+    /// A time such as `7d`.
+    Span(Access<Duration>, RangeInclusive<Duration>),
     Cpus(Access<Cpus>),
     Shards(Access<Shards>),
     Level(Access<LogLevel>),
@@ -84,6 +87,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("mailbox", "What one mailbox may hold. Beyond it senders get `MailboxFull`; nothing acknowledged is dropped."),
     ("net", "What is accepted from the network."),
     ("control", "The door for the operator: agents and their keys."),
+    ("keys", "What becomes of an encryption key that its agent has replaced."),
     ("log", "What the node says about itself, on standard error."),
 ];
 
@@ -98,6 +102,9 @@ const WRITES_IN_FLIGHT_MAX: u32 = 32;
 const _: () = assert!(SEGMENT_BYTES_MIN >= creto_store::limits::WRITE_BYTES_MAX as u64);
 const _: () = assert!(DEDUP_MESSAGES_MAX as usize <= creto_store::limits::DEDUP_SHARD_IDS_MAX);
 const _: () = assert!((WRITES_IN_FLIGHT_MAX as usize) < creto_io::limits::DISK_OPERATIONS_MAX);
+
+const KEY_GRACE_MIN: Duration = Duration::from_secs(3_600);
+const KEY_GRACE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -160,6 +167,11 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key!(net.idle_timeout_s, Count(1..=3600), "Seconds of silence after which a connection is closed."),
     key!(control.socket, Path, "Unix socket of the control API, mode 0600. Relative to `data_dir`."),
+    key!(
+        keys.grace,
+        Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
+        "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."
+    ),
     key!(log.level, Level, "Least severe line that is written."),
     key!(log.format, Format, "\"text\" for people, \"json\" for machines: one object per line."),
 ];
@@ -184,6 +196,7 @@ impl Key {
             Field::Path(at) => *(at.set)(config) = read_path(written)?,
             Field::Count(at, range) => *(at.set)(config) = value::read_count(written, range)?,
             Field::Size(at, range) => *(at.set)(config) = value::read_size(written, range)?,
+            Field::Span(at, range) => *(at.set)(config) = value::read_span(written, range)?,
             Field::Cpus(at) => *(at.set)(config) = value::read_cpus(written)?,
             Field::Shards(at) => *(at.set)(config) = value::read_shards(written, SHARD_COUNT_MAX)?,
             Field::Level(at) => *(at.set)(config) = value::read_word(written)?,
@@ -200,6 +213,7 @@ impl Key {
             Field::Path(at) => toml_string(&(at.get)(config).to_string_lossy()),
             Field::Count(at, _) => (at.get)(config).to_string(),
             Field::Size(at, _) => toml_string(&value::size_text(*(at.get)(config))),
+            Field::Span(at, _) => toml_string(&value::span_text(*(at.get)(config))),
             Field::Cpus(at) => toml_string(&(at.get)(config).to_string()),
             Field::Shards(at) => match (at.get)(config) {
                 Shards::Auto => toml_string("auto"),
@@ -219,6 +233,9 @@ impl Key {
             Field::Count(_, range) => format!("{} to {}", range.start(), range.end()),
             Field::Size(_, range) => {
                 format!("{} to {}", value::size_text(*range.start()), value::size_text(*range.end()))
+            }
+            Field::Span(_, range) => {
+                format!("`\"{}\"` to `\"{}\"`", value::span_text(*range.start()), value::span_text(*range.end()))
             }
             Field::Cpus(_) => "`\"auto\"`, `\"0,2-3\"`, `[0, 2, 3]`".to_owned(),
             Field::Shards(_) => format!("`\"auto\"`, 1 to {SHARD_COUNT_MAX}"),

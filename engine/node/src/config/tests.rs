@@ -372,6 +372,32 @@ fn sizes_are_read_as_people_write_them() {
 }
 
 #[test]
+fn a_grace_period_is_read_with_its_unit_and_within_its_range() {
+    for (written, shown) in [
+        ("\"7d\"", "\"7d\""),
+        ("\"1h\"", "\"1h\""),
+        ("\"48h\"", "\"2d\""),
+        ("\"90 m\"", "\"90m\""),
+        ("\"3601s\"", "\"3601s\""),
+        ("\"30d\"", "\"30d\""),
+    ] {
+        check_value(&format!("[keys]\ngrace = {written}\n"), "keys.grace", shown);
+    }
+    for (wrong, says) in [
+        ("7", "expected a time with its unit such as \"7d\" or \"12h\", found the number 7"),
+        ("\"7\"", "expected a time with its unit"),
+        ("\"7 days\"", "expected a time with its unit"),
+        ("\"d\"", "expected a time with its unit"),
+        ("\"99999999999999999999d\"", "expected a time with its unit"),
+        ("\"59m\"", "59m is out of range: from 1h to 30d"),
+        ("\"31d\"", "31d is out of range: from 1h to 30d"),
+    ] {
+        let error = Config::parse("creto.toml", &format!("[keys]\ngrace = {wrong}\n"), []).expect_err(wrong);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
 fn cpus_are_read_as_a_list_or_an_array() {
     for (written, shown) in [
         ("\"auto\"", "\"auto\""),
@@ -471,7 +497,8 @@ fn any_config() -> impl Strategy<Value = Config> {
         prop_oneof![Just(LogLevel::Error), Just(LogLevel::Info), Just(LogLevel::Trace)],
         prop_oneof![Just(LogFormat::Text), Just(LogFormat::Json)],
     );
-    (node, topology, wal, mailbox, net, log).prop_map(|(node, topology, wal, mailbox, net, log)| {
+    let grace_s = 3_600u32..=30 * 86_400;
+    (node, topology, wal, mailbox, net, grace_s, log).prop_map(|(node, topology, wal, mailbox, net, grace_s, log)| {
         let mut config = Config::default();
         // The scope id of an IPv6 address is the number of an interface: no one writes it in a file.
         config.node.listen = SocketAddr::new(node.0.ip(), node.0.port());
@@ -496,6 +523,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             idle_timeout_s: net.4,
         };
         config.control.socket = PathBuf::from("/run/creto.sock");
+        config.keys.grace = Duration::from_secs(u64::from(grace_s));
         config.log = LogSection { level: log.0, format: log.1 };
         config
     })

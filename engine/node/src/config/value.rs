@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// Highest CPU number that can be named; Linux is built for at most this many.
 const CPU_INDEX_MAX: u16 = 8191;
@@ -190,6 +191,36 @@ pub(super) fn read_size(written: &Written<'_>, range: &RangeInclusive<u64>) -> R
         let shown = u64::try_from(bytes).map_or_else(|_| bytes.to_string(), size_text);
         format!("{shown} is out of range: from {} to {}", size_text(*range.start()), size_text(*range.end()))
     })
+}
+
+/// Reads a time with its unit: `7d`, `36h`, `90m`, `3600s`.
+pub(super) fn read_span(written: &Written<'_>, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    let expected = || format!("expected a time with its unit such as \"7d\" or \"12h\", found {}", written.found());
+    let text = written.text().ok_or_else(expected)?;
+    let span = span_from_text(text).ok_or_else(expected)?;
+    if range.contains(&span) {
+        return Ok(span);
+    }
+    let (shortest, longest) = (span_text(*range.start()), span_text(*range.end()));
+    Err(format!("{} is out of range: from {shortest} to {longest}", span_text(span)))
+}
+
+/// A time of whole seconds as a person writes it, exact: `7d`, `36h`, `90m`.
+#[must_use]
+pub fn span_text(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (unit, seconds_each) =
+        SPAN_UNITS.into_iter().find(|(_, each)| seconds.is_multiple_of(*each)).unwrap_or(("s", 1));
+    format!("{}{unit}", seconds / seconds_each)
+}
+
+const SPAN_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+
+fn span_from_text(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let (_, seconds_each) = SPAN_UNITS.into_iter().find(|(unit, _)| *unit == text[digits..].trim())?;
+    number.checked_mul(seconds_each).map(Duration::from_secs)
 }
 
 /// Reads `"auto"`, a number or nothing else.

@@ -14,7 +14,10 @@ fn machine() -> ShardMachine {
     let wal = Wal::open(WalConfig::default(), recovered, 1, NOW.wall_ms);
     let log = Log::new(wal, Mailboxes::new(MailboxesConfig::default(), [1, 2]));
     let shard = Shard::new(ShardIndex(0), Placement::new(2), ConnectionLimits::default(), log);
-    ShardMachine::new(shard, 0, 2, crossbeam::channel::unbounded().0)
+    // A control service that is busy.
+    let refused = KeyRefused { code: RejectCode::Overloaded, retry_after_ms: 7 };
+    let publish: PublishKeyRecord = Box::new(move |_, _, _, _| Err(refused));
+    ShardMachine::new(shard, 0, 2, publish, crossbeam::channel::unbounded().0)
 }
 
 /// A message that carries its number.
