@@ -2,6 +2,7 @@
 
 pub(crate) mod aws_lc;
 pub(crate) mod portable;
+pub(crate) mod step;
 
 /// Which implementation does the work. The results are interchangeable: what one makes, the other accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -290,13 +290,36 @@ impl MessageKey {
     /// # Errors
     /// [`OpenError::TooShort`] or [`OpenError::NotAuthentic`].
     pub fn open(self, nonce: &[u8; NONCE_BYTES], aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let mut plaintext = Vec::new();
+        self.open_append(nonce, aad, sealed, &mut plaintext)?;
+        Ok(plaintext)
+    }
+
+    /// Appends the plaintext of `sealed` (ciphertext || tag) to `out`, which stays as it is on failure.
+    ///
+    /// # Errors
+    /// [`OpenError::TooShort`] or [`OpenError::NotAuthentic`].
+    pub fn open_append(
+        self,
+        nonce: &[u8; NONCE_BYTES],
+        aad: &[u8],
+        sealed: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
         let (payload, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(OpenError::TooShort)?;
-        let mut plaintext = vec![0; payload.len()];
+        let start = out.len();
+        out.resize(start + payload.len(), 0);
+        let plaintext = &mut out[start..];
         let authentic = match self.backend {
-            Backend::AwsLc => aws_lc::aes_256_gcm_open(&self.bytes, nonce, aad, tag, payload, &mut plaintext),
-            Backend::Portable => portable::aes_256_gcm_open(&self.bytes, nonce, aad, tag, payload, &mut plaintext),
+            Backend::AwsLc => aws_lc::aes_256_gcm_open(&self.bytes, nonce, aad, tag, payload, plaintext),
+            Backend::Portable => portable::aes_256_gcm_open(&self.bytes, nonce, aad, tag, payload, plaintext),
         };
-        authentic.then_some(plaintext).ok_or(OpenError::NotAuthentic)
+        if !authentic {
+            plaintext.fill(0);
+            out.truncate(start);
+            return Err(OpenError::NotAuthentic);
+        }
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@
 use zeroize::Zeroizing;
 
 use crate::Backend;
+use crate::backend::step::Step;
 use crate::backend::{aws_lc, portable};
 use crate::digest::sha256;
 use crate::keys::XWING_CIPHERTEXT_BYTES;
@@ -87,14 +88,12 @@ fn first_chain_key(secret: &SharedSecret, session_id: &SessionId, peers: &Peers)
 /// Steps `chain` from counter c to c + 1 and returns message key c:
 /// HKDF-Expand-SHA256(chain c, "creto/session-step/v1", 64) = chain c + 1 || message key c. Chain c is gone after it.
 fn step(backend: Backend, chain: &mut Key) -> Key {
-    let okm = match backend {
-        Backend::AwsLc => aws_lc::hkdf_expand_64(chain, STEP_LABEL),
-        Backend::Portable => portable::hkdf_expand_64(chain, STEP_LABEL),
-    };
-    let (next, message) = okm.split_at(KEY_BYTES);
-    chain.copy_from_slice(next);
+    const STEP: Step = Step::new(STEP_LABEL);
     let mut key = Zeroizing::new([0; KEY_BYTES]);
-    key.copy_from_slice(message);
+    match backend {
+        Backend::AwsLc => STEP.expand(chain, &mut key),
+        Backend::Portable => portable::step(chain, STEP_LABEL, &mut key),
+    }
     key
 }
 

@@ -3,7 +3,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::kem::{DecapsulationKey, EncapsulationKey, ML_KEM_768};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, ML_DSA_65, ML_DSA_65_SIGNING, ParsedPublicKey, PqdsaKeyPair};
 use aws_lc_rs::{digest, rand};
@@ -138,22 +138,6 @@ pub(crate) fn hkdf_sha256(ikm: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]>
         .expand(info, HKDF_SHA256)
         .and_then(|okm| okm.fill(out.as_mut_slice()))
         .expect("32 bytes are far below the 8,160 that HKDF-SHA256 can give");
-    out
-}
-
-/// HKDF-Expand-SHA256 (RFC 5869 section 2.3), 64 bytes out.
-pub(crate) fn hkdf_expand_64(prk: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 64]> {
-    struct Bytes64;
-    impl KeyType for Bytes64 {
-        fn len(&self) -> usize {
-            64
-        }
-    }
-    let mut out = Zeroizing::new([0; 64]);
-    Prk::new_less_safe(HKDF_SHA256, prk)
-        .expand(&[info], Bytes64)
-        .and_then(|okm| okm.fill(out.as_mut_slice()))
-        .expect("64 bytes are far below the 8,160 that HKDF-SHA256 can give");
     out
 }
 

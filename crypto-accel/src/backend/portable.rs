@@ -200,14 +200,16 @@ pub(crate) fn hkdf_sha256(ikm: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]>
     out
 }
 
-/// HKDF-Expand-SHA256 (RFC 5869 section 2.3), 64 bytes out.
-pub(crate) fn hkdf_expand_64(prk: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 64]> {
-    let mut out = Zeroizing::new([0; 64]);
-    Hkdf::<Sha256>::from_prk(prk)
+/// A step of a session's chain: HKDF-Expand-SHA256 (RFC 5869 section 2.3) of `chain`, whose first half replaces it and whose
+/// second half goes into `key`.
+pub(crate) fn step(chain: &mut [u8; 32], info: &[u8], key: &mut [u8; 32]) {
+    let mut okm = Zeroizing::new([0; 64]);
+    Hkdf::<Sha256>::from_prk(chain)
         .expect("32 bytes are a pseudorandom key of SHA-256")
-        .expand(info, out.as_mut_slice())
+        .expand(info, okm.as_mut_slice())
         .expect("64 bytes are far below the 8,160 that HKDF-SHA256 can give");
-    out
+    chain.copy_from_slice(&okm[..32]);
+    key.copy_from_slice(&okm[32..]);
 }
 
 pub(crate) fn aes_256_gcm_seal(

@@ -73,6 +73,21 @@ impl ReceiveChain {
         self.open_with(counter, |key| key.open(nonce, aad, sealed))
     }
 
+    /// As [`ReceiveChain::open`], with the plaintext appended to `out`, which stays as it is on failure.
+    ///
+    /// # Errors
+    /// As [`ReceiveChain::open`].
+    pub fn open_append(
+        &mut self,
+        counter: u64,
+        nonce: &[u8; NONCE_BYTES],
+        aad: &[u8],
+        sealed: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SessionError> {
+        self.open_with(counter, |key| key.open_append(nonce, aad, sealed, out))
+    }
+
     /// As [`ReceiveChain::open`], over the ciphertext itself: `sealed` (ciphertext || tag) becomes the plaintext that is
     /// returned, or zeros when the message does not hold.
     ///

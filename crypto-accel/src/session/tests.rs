@@ -64,6 +64,21 @@ fn oracle_step(chain: &[u8; 32]) -> ([u8; 32], [u8; 32]) {
     (first, second)
 }
 
+/// The same by aws-lc's HKDF.
+fn aws_lc_step(chain: &[u8; 32]) -> ([u8; 32], [u8; 32]) {
+    use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
+    struct Bytes64;
+    impl KeyType for Bytes64 {
+        fn len(&self) -> usize {
+            64
+        }
+    }
+    let mut okm = [0; 64];
+    let prk = Prk::new_less_safe(HKDF_SHA256, chain);
+    prk.expand(&[b"creto/session-step/v1"], Bytes64).unwrap().fill(&mut okm).unwrap();
+    (okm[..32].try_into().unwrap(), okm[32..].try_into().unwrap())
+}
+
 #[test]
 fn keys_are_those_of_an_independent_computation() {
     let known: Value = serde_json::from_str(include_str!("../../vectors/session-chain.json")).unwrap();
@@ -82,6 +97,7 @@ fn keys_are_those_of_an_independent_computation() {
                 compared += 1;
             }
             let oracle = oracle_step(&chain);
+            assert_eq!(aws_lc_step(&chain), oracle, "step {counter} of aws-lc");
             let key = step(backend, &mut chain);
             assert_eq!((*chain, *key), oracle, "step {counter}");
             if let Some(expected) = known["message_keys"][counter.to_string()].as_str() {
@@ -105,6 +121,13 @@ fn what_either_backend_seals_either_opens() {
                 let mut in_place = sealed.clone();
                 let opened = receive.open_in_place(counter, &nonce(counter), &HEADER, &mut in_place).unwrap();
                 assert_eq!(opened, counter.to_le_bytes());
+                let mut appended = b"before".to_vec();
+                receive.open_append(counter, &nonce(counter), &HEADER, &sealed, &mut appended).unwrap();
+                assert_eq!(appended, [&b"before"[..], &counter.to_le_bytes()].concat());
+                let mut changed = sealed.clone();
+                changed[3] ^= 1;
+                let refused = receive.open_append(counter, &nonce(counter), &HEADER, &changed, &mut appended);
+                assert_eq!((refused, appended.len()), (Err(NOT_AUTHENTIC), 14));
                 let again = receive.key(counter).unwrap().open(&nonce(counter), &HEADER, &sealed);
                 assert_eq!(again.unwrap(), counter.to_le_bytes());
                 receive.settle(counter);
