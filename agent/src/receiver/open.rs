@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
-use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
+use creto_crypto_accel::merkle::{PathVerifier, leaf_hash};
 use creto_crypto_accel::seal::message_key;
 use creto_crypto_accel::session::{Peers, ReceiveChain};
 use creto_crypto_accel::verify::{Item, RootCache};
@@ -38,19 +38,24 @@ pub(crate) struct SignedHeader {
     frame: Bytes,
     identity: Result<Arc<Identity>, LookupError>,
     verdict: OnceLock<Result<(), RejectCode>>,
+    /// What the messages of the batch that came so far have proven of its tree.
+    paths: Mutex<PathVerifier>,
 }
 
 /// Where the batch header stands in the body of a Deliver frame.
 const HEADER_OFFSET: usize = 8;
+const PARSED: &str = "the frame was parsed when it came";
 
 impl SignedHeader {
     /// `frame` is the body of a Deliver frame that was parsed and carries a header.
     pub(crate) fn new(frame: Bytes, identity: Result<Arc<Identity>, LookupError>) -> Self {
-        Self { frame, identity, verdict: OnceLock::new() }
+        let header = BatchHeaderView::parse(&frame[HEADER_OFFSET..]).expect(PARSED);
+        let paths = Mutex::new(PathVerifier::new(header.root(), header.tree_size()));
+        Self { frame, identity, verdict: OnceLock::new(), paths }
     }
 
     fn view(&self) -> BatchHeaderView<'_> {
-        BatchHeaderView::parse(&self.frame[HEADER_OFFSET..]).expect("the frame was parsed when it came")
+        BatchHeaderView::parse(&self.frame[HEADER_OFFSET..]).expect(PARSED)
     }
 }
 
@@ -126,10 +131,9 @@ impl Opener {
         self.verdict(header, identity)?;
         let batch = header.view();
         let leaf = leaf_hash(&span.salt, envelope.as_bytes());
-        let root = root_from_path(leaf, span.leaf_index, batch.tree_size(), &span.path);
-        if root.is_err() || root.is_ok_and(|root| root != *batch.root()) {
-            return Err(RejectCode::BatchRoot);
-        }
+        let mut paths = header.paths.lock().expect(UNPOISONED);
+        paths.verify(leaf, span.leaf_index, &span.path).map_err(|_| RejectCode::BatchRoot)?;
+        drop(paths);
         if envelope.sender() != batch.sender() {
             return Err(RejectCode::SenderMismatch);
         }

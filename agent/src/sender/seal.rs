@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use creto_crypto_accel::merkle::{Tree, leaf_hash};
+use creto_crypto_accel::merkle::{Tree, leaf_hashes};
 use creto_crypto_accel::seal::{MessageKey, RecipientKey, message_key};
 use creto_envelope::envelope::{EnvelopeHeader, Suite, nonce};
 use creto_envelope::{AgentId, BatchHeader, Statement};
@@ -24,13 +24,13 @@ pub(crate) fn seal_batch(
 ) -> SealedBatch {
     assert_eq!(salts.len(), job.messages.len(), "every leaf has a salt of its own");
     let mut taken = take_keys(&job.under, counters);
-    let mut leaves = Vec::with_capacity(job.messages.len());
-    for ((message, under), salt) in job.messages.iter_mut().zip(job.under).zip(&salts) {
+    for (message, under) in job.messages.iter_mut().zip(job.under) {
         if message.sealed.is_none() {
             message.sealed = Some(seal_one(&message.plain, under, &mut taken, counters));
         }
-        leaves.push(leaf_hash(salt, message.sealed_bytes()));
     }
+    let mut leaves = Vec::with_capacity(job.messages.len());
+    leaf_hashes(salts.iter().zip(job.messages.iter().map(|message| message.sealed_bytes())), &mut leaves);
     counters.signatures.add(1);
     SealedBatch { number: job.number, header: sign(keys, &leaves, now_ms), salts, messages: job.messages }
 }
