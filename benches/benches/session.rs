@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use creto_crypto_accel::keys::XWING_CIPHERTEXT_BYTES;
-use creto_crypto_accel::merkle::{PathVerifier, Tree, leaf_hash};
+use creto_crypto_accel::merkle::{PathVerifier, Tree, leaf_hash, leaf_hashes};
 use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
 use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
 use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
@@ -67,8 +67,8 @@ impl Sender {
             envelope.clear();
             envelope.extend_from_slice(&header_bytes);
             key.seal_append(&header.nonce, &header_bytes, payload, envelope);
-            self.leaves.push(leaf_hash(&SALT, envelope));
         }
+        leaf_hashes(self.envelopes.iter().map(|envelope| (&SALT, envelope.as_slice())), &mut self.leaves);
         self.tree.rebuild(&self.leaves);
         let statement = Statement {
             sender: SENDER,
