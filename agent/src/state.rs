@@ -80,10 +80,7 @@ impl StateFile {
     pub(crate) fn open(folder: &Path, name: &str, agent: AgentId) -> Result<Self, StateError> {
         let path = folder.join(name);
         let failed = |doing| move |source| StateError::File { path: folder.join(name), doing, source };
-        match fs::DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("made")(error)),
-            _ => {}
-        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("made"))?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut builder = Database::builder();
         builder.set_cache_size(STATE_CACHE_BYTES);

@@ -29,7 +29,10 @@ fn the_demo_loses_nothing_with_a_kill_in_the_middle() {
     for (field, count) in [("lost", 0), ("rejected_tampered", 1), ("rejected_denied", 1), ("node_restarts", 1)] {
         check(&report, field, count);
     }
-    for field in ["duplicates", "p50_us", "p99_us", "p999_us", "node_cpu_us_per_message"] {
+    // Two senders with two receivers each, and a thousand messages to a session.
+    assert!(report["encapsulations"].as_u64().is_some_and(|count| (1..=8).contains(&count)), "{report:#}");
+    assert!(report["signatures"].as_u64().is_some_and(|count| (1..600).contains(&count)), "{report:#}");
+    for field in ["sealed", "duplicates", "p50_us", "p99_us", "p999_us", "node_cpu_us_per_message"] {
         assert!(report[field].is_number(), "{field} in {report:#}");
     }
 }

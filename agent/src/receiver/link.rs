@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
 use creto_envelope::limits::CONSUMER_ACK_SEQUENCES_MAX;
@@ -20,6 +21,13 @@ use crate::worker::offload;
 
 /// A message and its verdict.
 type Verdict = (DeliveredSpan, Result<Arrived, Refused>);
+
+/// A Deliver frame whose messages were opened.
+struct OpenedFrame {
+    header: Arc<SignedHeader>,
+    body: Bytes,
+    verdicts: Vec<Verdict>,
+}
 
 /// What the deliver stream needs.
 #[derive(Clone)]
@@ -105,7 +113,7 @@ impl DeliverLink {
         }
     }
 
-    async fn read(&self, mut receive: RecvStream, jobs: mpsc::Sender<JoinHandle<Vec<Verdict>>>) -> StreamEnd {
+    async fn read(&self, mut receive: RecvStream, jobs: mpsc::Sender<JoinHandle<OpenedFrame>>) -> StreamEnd {
         let mut header: Option<Arc<SignedHeader>> = None;
         // After Subscribe went out: whoever was subscribed before, in another process, is told so and lets go of them.
         let sessions = match self.inbox.sessions().await {
@@ -153,7 +161,8 @@ impl DeliverLink {
                     let verdict = opener.open(&sessions, &header, &body, &span);
                     (span, verdict)
                 };
-                messages.into_iter().map(open).collect()
+                let verdicts = messages.into_iter().map(open).collect();
+                OpenedFrame { header, body, verdicts }
             }));
             if jobs.send(job).await.is_err() {
                 return StreamEnd::Ended;
@@ -183,9 +192,15 @@ impl DeliverLink {
     }
 
     /// Hands verdicts to the application in the order in which the messages came.
-    async fn present(&self, mut opened: mpsc::Receiver<JoinHandle<Vec<Verdict>>>, stream: u64) -> StreamEnd {
+    async fn present(&self, mut opened: mpsc::Receiver<JoinHandle<OpenedFrame>>, stream: u64) -> StreamEnd {
         while let Some(job) = opened.recv().await {
-            for (span, verdict) in job.await.expect("opening a message does not panic") {
+            let OpenedFrame { header, body, verdicts } = job.await.expect("opening a message does not panic");
+            for (span, mut verdict) in verdicts {
+                if verdict.as_ref().is_err_and(|refused| refused.code == RejectCode::UnknownSession) {
+                    // Frames are opened side by side: the message that opens this session may stand in the one before,
+                    // which is done by now.
+                    verdict = self.open_again(&header, &body, &span).await;
+                }
                 match verdict {
                     Ok(Arrived::Settled(session)) => self.inbox.settled_before(session, &span, stream),
                     Ok(Arrived::Message(message)) => {
@@ -200,6 +215,19 @@ impl DeliverLink {
             }
         }
         StreamEnd::Ended
+    }
+}
+
+impl DeliverLink {
+    async fn open_again(
+        &self,
+        header: &Arc<SignedHeader>,
+        body: &Bytes,
+        span: &DeliveredSpan,
+    ) -> Result<Arrived, Refused> {
+        let sessions = self.inbox.sessions().await.expect("a frame was opened, so the sessions are open");
+        let (opener, header, body, span) = (Arc::clone(&self.opener), Arc::clone(header), body.clone(), span.clone());
+        offload(move || opener.open(&sessions, &header, &body, &span)).await
     }
 }
 

@@ -86,11 +86,14 @@ impl IncomingSessions {
             return opened(open(&mut chain.lock().expect(UNPOISONED)), false);
         }
         let mut chain = accept().ok_or(RejectCode::UnknownSession)??;
-        let payload = opened(open(&mut chain), true)?;
+        let payload = open(&mut chain);
+        if payload.is_err() {
+            return opened(payload, false);
+        }
         // Two messages that both carry the wrapped key may be opened at once: the first one's session stays, and the
         // second one's is the same but for what it has opened, which opens again when it is asked for.
-        self.table().insert(at.key, chain);
-        Ok(payload)
+        let accepted = self.table().insert(at.key, chain);
+        opened(payload, accepted)
     }
 
     /// Settles messages for good: when this returns, it is on disk that they are. One durable transaction for all of them,
@@ -195,10 +198,10 @@ impl Table {
         }
     }
 
-    /// A new session; one that is there already stays.
-    fn insert(&mut self, key: SessionKey, chain: ReceiveChain) {
+    /// A new session; one that is there already stays. Whether it was new.
+    fn insert(&mut self, key: SessionKey, chain: ReceiveChain) -> bool {
         if self.sessions.contains_key(&key) {
-            return;
+            return false;
         }
         self.uses += 1;
         let entry = Entry { chain: Arc::new(Mutex::new(chain)), used: self.uses, on_disk: false };
@@ -213,6 +216,7 @@ impl Table {
             let (_, idle) = self.by_use.first_key_value().expect("every session is listed");
             self.remove(*idle);
         }
+        true
     }
 
     fn remove(&mut self, key: SessionKey) {

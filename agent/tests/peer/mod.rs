@@ -1,5 +1,6 @@
 //! A node as a script: it speaks the protocol, and does exactly what the test tells it.
 #![allow(clippy::unwrap_used, reason = "a script that cannot go on fails its test")]
+#![allow(dead_code, reason = "each test uses what it needs of it")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

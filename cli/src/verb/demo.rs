@@ -164,7 +164,7 @@ impl Show<'_> {
         host.end().await;
         bar.abort();
         if self.args.keep {
-            cast.save_keys(&host.folder().join("agents"))?;
+            cast.save_keys(&host.folder().join(cast::AGENTS_FOLDER))?;
         }
         let pages = book.pages();
         Ok(Report {

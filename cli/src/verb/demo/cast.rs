@@ -17,6 +17,8 @@ const SENDERS: [&str; 2] = ["acme/planner", "acme/researcher"];
 const RECEIVERS: [&str; 2] = ["acme/executor", "acme/critic"];
 const STRANGER: &str = "rival/scout";
 
+/// Folder of keys and sessions in the node's.
+pub(super) const AGENTS_FOLDER: &str = "agents";
 const DAY_MS: u64 = 86_400_000;
 /// Few enough that what is in flight at a kill is a second's work, not everything.
 const IN_FLIGHT_MESSAGES: u32 = 1_024;
@@ -66,9 +68,12 @@ impl Cast {
         Ok(Self { senders: members, receivers, stranger })
     }
 
-    /// Connects a member as an application does.
+    /// Connects a member as an application does whose keys are in a file: what it remembers of its sessions is on disk.
     pub(super) async fn connect(host: &NodeHost, member: &Member) -> Result<Agent, Failure> {
-        let mut options = ConnectOptions::new(host.address(), host.certificate(), Arc::clone(&member.keys));
+        let mut state = keys_path(&host.folder().join(AGENTS_FOLDER), member.name()).into_os_string();
+        state.push(".sessions");
+        let mut options =
+            ConnectOptions::new(host.address(), host.certificate(), Arc::clone(&member.keys)).state(state);
         options.in_flight_messages = IN_FLIGHT_MESSAGES;
         options.idle_timeout = IDLE_TIMEOUT;
         Agent::connect(options).await.map_err(|error| connect_failure(&error))

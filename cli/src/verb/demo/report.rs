@@ -103,6 +103,9 @@ impl Report {
             "node_restart_ms": millis(self.restart),
             "longest_delivery_pause_ms": millis(counts.longest_pause),
             "reconnects": self.hidden.reconnects,
+            "sealed": self.hidden.paid.sealed,
+            "encapsulations": self.hidden.paid.encapsulations,
+            "signatures": self.hidden.paid.signatures,
             "latency_messages": counts.latencies_us.len(),
             "latency_rate_per_s": self.steady_per_second,
             "p50_us": latency(500),
@@ -158,6 +161,14 @@ impl Report {
         let duplicates = hidden.by_node + hidden.by_agents;
         row(out, "duplicates hidden", count(duplicates), counts.delivered_twice == 0, &remark)?;
         row(out, "lost", count(counts.lost), counts.lost == 0, "acknowledged and not delivered")?;
+        let paid = &hidden.paid;
+        let remark = format!(
+            "for {} messages sealed: one opens a session, which has a key for each message",
+            count(paid.sealed)
+        );
+        row(out, "encapsulations", count(paid.encapsulations), true, &remark)?;
+        let remark = "Ed25519 and ML-DSA-65 over the root of a batch; every message is under one";
+        row(out, "signatures", count(paid.signatures), true, remark)?;
         writeln!(out)?;
         self.print_refused(out)?;
         let remark = format!(

@@ -50,6 +50,19 @@ pub(super) struct Hidden {
     pub(super) reconnects: u64,
     /// Messages that came and did not verify or open.
     pub(super) rejected: u64,
+    /// What the senders paid for their messages.
+    pub(super) paid: Paid,
+}
+
+/// The public-key cryptography behind the messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Paid {
+    /// Messages that were sealed.
+    pub(super) sealed: u64,
+    /// Key encapsulations (X-Wing).
+    pub(super) encapsulations: u64,
+    /// Roots of batches, each signed with Ed25519 and ML-DSA-65.
+    pub(super) signatures: u64,
 }
 
 impl Troupe {
@@ -136,6 +149,9 @@ impl Troupe {
             hidden.by_agents += stats.duplicates_hidden;
             hidden.reconnects += stats.reconnects;
             hidden.rejected += stats.rejected_total();
+            hidden.paid.sealed += stats.sealed;
+            hidden.paid.encapsulations += stats.encapsulations;
+            hidden.paid.signatures += stats.signatures;
         }
         hidden
     }
