@@ -11,7 +11,7 @@ use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::limits::{
     CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX,
 };
-use creto_envelope::{AgentId, AgentName, KeyId, MessageId};
+use creto_envelope::{AgentId, AgentName, KeyId, MessageId, TreeDigest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -71,6 +71,9 @@ pub struct ConnectOptions {
     /// Whether deliveries come with a proof of who signed them ([`Delivery::proof`]): a copy of the envelope and about
     /// 10 KiB, for each delivery that the application holds. Default off.
     pub keep_proofs: bool,
+    /// Hash of the tree under each batch signature. A node whose deployment demands another one than the default,
+    /// SHA-256, refuses with [`RejectCode::BatchDigest`].
+    pub tree_digest: TreeDigest,
 }
 
 impl ConnectOptions {
@@ -92,6 +95,7 @@ impl ConnectOptions {
             window_messages: WINDOW_MESSAGES,
             window_bytes: WINDOW_BYTES,
             keep_proofs: false,
+            tree_digest: TreeDigest::Sha256,
         }
     }
 
@@ -167,6 +171,7 @@ impl Agent {
             messages: submitted,
             events: to_sender,
             state: folder,
+            tree_digest: options.tree_digest,
         };
         let deliver = DeliverLink {
             inbox: Arc::clone(&inbox),

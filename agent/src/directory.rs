@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use creto_crypto_accel::keys::RecipientPublic;
+use creto_crypto_accel::merkle::TreeHash;
 use creto_crypto_accel::seal::RecipientKey;
 use creto_crypto_accel::sign::HybridSignature;
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::control::KeyRecordRequest;
-use creto_envelope::{AgentId, KeyRecord, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, KeyRecord, RejectCode, SignedKeyRecord, TreeDigest};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 
@@ -45,6 +46,7 @@ impl Identity {
             return Err(invalid("it names another agent"));
         }
         let signing = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)
+            .and_then(|keys| keys.with_fn_dsa_512(record.fn_dsa_512.as_deref()))
             .map_err(|_| invalid("one of its signing keys is not a valid key"))?;
         signing
             .verify(&record.signed_bytes(), &signed.ed25519, &signed.ml_dsa_65)
@@ -59,6 +61,14 @@ impl Identity {
     pub(crate) fn signed_record(&self) -> SignedKeyRecord {
         let HybridSignature { ed25519, ml_dsa_65 } = self.self_signed.clone();
         SignedKeyRecord { record: self.record.clone(), ed25519, ml_dsa_65 }
+    }
+}
+
+/// The tree that a batch says it was signed over.
+pub(crate) fn tree_hash(digest: TreeDigest) -> TreeHash {
+    match digest {
+        TreeDigest::Sha256 => TreeHash::Sha256,
+        TreeDigest::Sha3_256 => TreeHash::Sha3_256,
     }
 }
 

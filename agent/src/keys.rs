@@ -168,6 +168,7 @@ impl AgentKeys {
             ml_kem_768: Box::new(opening.ml_kem_768),
             name: self.name.clone(),
             trust_domain: self.trust_domain.clone(),
+            fn_dsa_512: None,
         };
         let HybridSignature { ed25519, ml_dsa_65 } = self.signing.sign(&record.signed_bytes());
         SignedKeyRecord { record, ed25519, ml_dsa_65 }

@@ -93,7 +93,9 @@ mod tls;
 mod worker;
 
 pub use client::{Agent, ConnectOptions};
-pub use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TrustDomain};
+pub use creto_envelope::{
+    AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
+};
 pub use error::{CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, SendError, StateError};
 pub use keys::AgentKeys;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};

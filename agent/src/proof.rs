@@ -14,12 +14,14 @@
 //! - *that it was accepted, delivered or read*, and *that the keys were not revoked*: only the node knows.
 
 use creto_crypto_accel::keys::KeyError;
-use creto_crypto_accel::merkle::{PathError, leaf_hash, root_from_path};
+use creto_crypto_accel::merkle::PathError;
 use creto_crypto_accel::verify::{SignatureError, VerifyingKeys};
 use creto_envelope::proof::{ProofFormatError, ProofView};
-use creto_envelope::{AgentId, AgentName, KeyId, Kind, MessageId, Priority, TrustDomain};
+use creto_envelope::{AgentId, AgentName, KeyId, Kind, MessageId, Priority, SignatureSuite, TrustDomain};
 use rkyv::util::AlignedVec;
 use thiserror::Error;
+
+use crate::directory::tree_hash;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,8 @@ pub struct Proven {
     pub key_id: KeyId,
     /// When the batch was signed, by the sender's clock, Unix milliseconds. Inside the record's validity.
     pub signed_at_ms: u64,
+    /// Which signatures hold, over which tree.
+    pub signature_suite: SignatureSuite,
     /// Who the message is for.
     pub recipient: AgentId,
     /// The message's id.
@@ -98,8 +102,9 @@ pub fn verify(proof: &[u8]) -> Result<Proven, ProofError> {
     if envelope.sender() != batch.sender() {
         return Err(ProofError::OtherSender);
     }
-    let leaf = leaf_hash(view.salt, envelope.as_bytes());
-    if root_from_path(leaf, view.leaf_index, batch.tree_size(), view.path)? != *batch.root() {
+    let hash = tree_hash(batch.signature_suite().tree_digest());
+    let leaf = hash.leaf(view.salt, envelope.as_bytes());
+    if hash.root_from_path(leaf, view.leaf_index, batch.tree_size(), view.path)? != *batch.root() {
         return Err(ProofError::Root);
     }
     let signed_at_ms = batch.signed_at_ms();
@@ -107,10 +112,17 @@ pub fn verify(proof: &[u8]) -> Result<Proven, ProofError> {
         return Err(ProofError::Validity);
     }
 
-    let keys = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65).map_err(ProofError::Keys)?;
+    if batch.signature_suite().has_fn_dsa_512() != record.fn_dsa_512.is_some() {
+        return Err(ProofError::Suite);
+    }
+    let keys = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)
+        .and_then(|keys| keys.with_fn_dsa_512(record.fn_dsa_512.as_deref()))
+        .map_err(ProofError::Keys)?;
     keys.verify(&record.signed_bytes(), &view.key_record.ed25519, &view.key_record.ml_dsa_65)
         .map_err(ProofError::RecordSignature)?;
-    keys.verify(&batch.statement().to_bytes(), batch.ed25519(), batch.ml_dsa_65())
+    let statement = batch.statement_bytes();
+    keys.verify(&statement, batch.ed25519(), batch.ml_dsa_65())
+        .and_then(|()| keys.verify_fn_dsa_512(&statement, batch.fn_dsa_512()))
         .map_err(ProofError::BatchSignature)?;
 
     let header = envelope.header();
@@ -123,6 +135,7 @@ pub fn verify(proof: &[u8]) -> Result<Proven, ProofError> {
         key_record_version: record.version,
         key_id: record.key_id(),
         signed_at_ms,
+        signature_suite: batch.signature_suite(),
         recipient: envelope.recipient(),
         message_id: envelope.message_id(),
         correlation_id: (!correlation_id.is_zero()).then_some(correlation_id),
@@ -159,6 +172,9 @@ pub enum ProofError {
     /// The envelope names another sender than the batch.
     #[error("the envelope names another sender than the one who signed the batch")]
     OtherSender,
+    /// The batch has other signatures than the key record demands.
+    #[error("the batch does not have the signatures that the key record demands")]
+    Suite,
     /// The path does not fit index and size of the tree.
     #[error("the path in the proof does not fit: {0}")]
     Path(#[from] PathError),
@@ -197,6 +213,7 @@ impl ProofError {
             Self::OtherRecord => "other_key_record",
             Self::OtherVersion { .. } => "other_key_record_version",
             Self::OtherSender => "other_sender",
+            Self::Suite => "suite",
             Self::Path(_) => "path",
             Self::Root => "root",
             Self::Validity => "validity",

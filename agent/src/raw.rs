@@ -12,7 +12,7 @@ use creto_envelope::control::{Login, LoginAccepted, Reject, StreamOpen, StreamRo
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::limits::FRAME_BODY_BYTES_MAX;
-use creto_envelope::{BatchHeader, FrameType, RejectCode, SignedKeyRecord};
+use creto_envelope::{BatchHeader, FrameType, RejectCode, SignedKeyRecord, TreeDigest};
 use quinn::{RecvStream, SendStream, VarInt};
 
 use crate::clock;
@@ -216,7 +216,7 @@ pub fn sign_batch<'e>(
     signed_at_ms: u64,
 ) -> BatchHeader {
     let leaves: Vec<[u8; 32]> = entries.into_iter().map(|(salt, envelope)| leaf_hash(salt, envelope)).collect();
-    seal::sign(keys, &leaves, signed_at_ms)
+    seal::sign(keys, TreeDigest::Sha256, &leaves, signed_at_ms)
 }
 
 /// A whole SignedBatch frame over these envelopes, signed now, with fresh salts.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use creto_envelope::control::LoginAccepted;
 use creto_envelope::submit::SubmitAck;
-use creto_envelope::{AgentId, Kind, MessageId, Priority, RejectCode};
+use creto_envelope::{AgentId, Kind, MessageId, Priority, RejectCode, TreeDigest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -134,6 +134,8 @@ pub(crate) struct Sender {
     pub(crate) events: mpsc::Receiver<Event>,
     /// Where sessions are left for another run.
     pub(crate) state: Option<PathBuf>,
+    /// The hash of the trees that are signed.
+    pub(crate) tree_digest: TreeDigest,
 }
 
 /// What a question for a recipient's current record gave.
@@ -266,10 +268,10 @@ impl Sender {
 
     fn start_jobs(&mut self, jobs: &mut JoinSet<SealedBatch>) {
         while let Some(job) = self.outbox.next_job(self.clock.now_us()) {
-            let (keys, counters) = (Arc::clone(&self.keys), Arc::clone(&self.counters));
+            let (keys, counters, digest) = (Arc::clone(&self.keys), Arc::clone(&self.counters), self.tree_digest);
             jobs.spawn(offload(move || {
                 let salts = job.messages.iter().map(|_| clock::random()).collect();
-                seal::seal_batch(&keys, job, salts, clock::now_ms(), &counters)
+                seal::seal_batch(&keys, job, salts, digest, clock::now_ms(), &counters)
             }));
         }
     }

@@ -28,6 +28,7 @@ fn signed_record(name: &str) -> Arc<SignedKeyRecord> {
             ml_kem_768: Box::new([4; 1184]),
             name: AgentName::parse(name).expect("the name has the right form"),
             trust_domain: TrustDomain::default(),
+            fn_dsa_512: None,
         },
         ed25519: [0; 64],
         ml_dsa_65: Box::new([0; 3309]),

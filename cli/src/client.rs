@@ -84,6 +84,7 @@ pub(crate) async fn connect_with(
         _ => Failure::of(Exit::Usage, &error),
     })?;
     let mut options = ConnectOptions::new(node, certificate, keys);
+    options.tree_digest = config.crypto.tree_digest;
     set(&mut options);
     Agent::connect(options).await.map_err(|error| connect_failure(&error))
 }

@@ -146,3 +146,32 @@ fn what_a_node_does_not_have_it_gives_no_proof_of() {
     assert_eq!(creto(dir.path(), &["proof", "export", "019b76da"]).status, 2);
     drop(node);
 }
+
+#[test]
+fn a_deployment_that_demands_sha3_gets_it_and_refuses_the_other_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    ok(folder, &["init", "--listen", "127.0.0.1:0"]);
+    let plain = std::fs::read_to_string(folder.join("creto.toml")).unwrap();
+    std::fs::write(folder.join("creto.toml"), demanding_sha3(&plain)).unwrap();
+    let node = Node::start(folder);
+    ok(folder, &["agent", "create", "acme/planner"]);
+    ok(folder, &["agent", "create", "acme/worker"]);
+    let sent = ok(folder, &["send", "acme/planner", "acme/worker", "hello", "--json", "--node", &node.address]);
+    let id = json(&sent)["message_id"].as_str().unwrap().to_owned();
+    ok(folder, &["recv", "acme/worker", "--count", "1", "--proofs", ".", "--node", &node.address]);
+    let proof = json(&ok(folder, &["proof", "verify", &format!("{id}.proof"), "--json"]));
+    assert_eq!(proof["tree_digest"], "SHA3-256");
+
+    std::fs::write(folder.join("creto.toml"), plain).unwrap();
+    let refused = creto(folder, &["send", "acme/planner", "acme/worker", "hello", "--node", &node.address]);
+    assert_eq!(refused.status, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("BatchDigest") && refused.stderr.contains("tree_digest"), "{}", refused.stderr);
+}
+
+/// The template has every key commented out at its default.
+fn demanding_sha3(template: &str) -> String {
+    let commented = "# tree_digest = \"sha256\"";
+    assert!(template.contains(commented), "{template}");
+    template.replace(commented, "tree_digest = \"sha3-256\"")
+}

@@ -1,23 +1,33 @@
-//! SHA-256 (FIPS 180-4).
+//! SHA-256 (FIPS 180-4) and SHA3-256 (FIPS 202).
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Algorithm, Context, SHA3_256, SHA256, digest};
 
-/// A SHA-256 digest.
+/// A digest.
 pub type Hash = [u8; 32];
 
 /// SHA-256 of the concatenation of `parts`. The parts are hashed where they lie; nothing is joined first.
 ///
 /// Concatenation is not injective: where the parts have no fixed length, the caller frames them.
 pub fn sha256(parts: &[&[u8]]) -> Hash {
+    hash(&SHA256, parts)
+}
+
+/// SHA3-256 of the concatenation of `parts`; otherwise as [`sha256`].
+pub fn sha3_256(parts: &[&[u8]]) -> Hash {
+    hash(&SHA3_256, parts)
+}
+
+#[inline]
+fn hash(algorithm: &'static Algorithm, parts: &[&[u8]]) -> Hash {
     let output = match parts {
-        [whole] => digest(&SHA256, whole),
+        [whole] => digest(algorithm, whole),
         _ => {
-            let mut context = Context::new(&SHA256);
+            let mut context = Context::new(algorithm);
             parts.iter().for_each(|part| context.update(part));
             context.finish()
         }
     };
-    output.as_ref().try_into().expect("SHA-256 puts out 32 bytes")
+    output.as_ref().try_into().expect("both put out 32 bytes")
 }
 
 #[cfg(test)]

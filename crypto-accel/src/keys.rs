@@ -83,6 +83,14 @@ pub enum KeyError {
     /// ml-dsa-65 public key cannot be decoded: register a key made by FIPS 204
     #[error("ml-dsa-65 public key cannot be decoded: register a key made by FIPS 204")]
     MlDsa65Encoding,
+    /// fn-dsa-512 verifying key cannot be decoded: register a key of 897 bytes that its generator made
+    #[error("fn-dsa-512 verifying key cannot be decoded: register a key of 897 bytes that its generator made")]
+    FnDsa512Encoding,
+    /// the key record demands fn-dsa-512, which this build cannot verify: build with --features fn-dsa (experimental)
+    #[error(
+        "the key record demands fn-dsa-512, which this build cannot verify: build with --features fn-dsa (experimental)"
+    )]
+    FnDsa512Unsupported,
     /// ml-kem-768 encapsulation key fails the check of FIPS 203 section 7.2: publish a key made by FIPS 203
     #[error("ml-kem-768 encapsulation key fails the check of FIPS 203 section 7.2: publish a key made by FIPS 203")]
     MlKem768Encoding,

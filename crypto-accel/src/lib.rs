@@ -9,6 +9,7 @@
 //! | [`merkle`] | the tree over a batch of envelopes, its root and its paths | RFC 6962 |
 //! | [`sign`] | Ed25519 **and** ML-DSA-65 over one statement | RFC 8032, FIPS 204 |
 //! | [`verify`] | both signatures must hold; bounded memory of verdicts | RFC 8032, FIPS 204 |
+//! | [`fn_dsa`] | experimental, behind a feature: FN-DSA-512 as a third signature | FIPS 206 (not final) |
 //! | [`seal`] | X-Wing to a recipient's key, HKDF to a message key, AES-256-GCM | draft-connolly-cfrg-xwing-kem, FIPS 203, RFC 5869, SP 800-38D |
 //! | [`session`] | one encapsulation, then a key per message from a chain | RFC 5869 |
 //!
@@ -21,6 +22,7 @@
 
 mod backend;
 pub mod digest;
+pub mod fn_dsa;
 pub mod keys;
 pub mod merkle;
 pub mod seal;

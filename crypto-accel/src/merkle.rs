@@ -8,11 +8,14 @@ use creto_sha_lanes::{Message, sha256_two};
 
 use crate::digest::{Hash, sha256};
 
+mod sha3;
 #[cfg(test)]
 mod tests;
 mod verifier;
 
 pub use verifier::{PathVerifier, ProofError, REMEMBERED_LEAVES_MAX};
+
+pub use sha3::TreeHash;
 
 /// Longest path there is: a tree of `u32::MAX` leaves is 32 levels high.
 pub const PATH_LENGTH_MAX: usize = 32;
@@ -182,6 +185,18 @@ pub fn path_length(index: u32, size: u32) -> Result<u8, PathError> {
 /// # Errors
 /// When the tree has no such leaf, or when the path is not exactly as long as index and size demand.
 pub fn root_from_path(leaf: Hash, index: u32, size: u32, path: &[Hash]) -> Result<Hash, PathError> {
+    climb(leaf, index, size, path, node_hash)
+}
+
+/// From the leaf to the root, with the hash of an inner node given.
+#[inline]
+fn climb(
+    leaf: Hash,
+    index: u32,
+    size: u32,
+    path: &[Hash],
+    node_hash: impl Fn(&Hash, &Hash) -> Hash,
+) -> Result<Hash, PathError> {
     let expected = usize::from(path_length(index, size)?);
     if path.len() != expected {
         return Err(PathError::WrongLength { expected, found: path.len() });

@@ -7,6 +7,7 @@
 use crate::Backend;
 use crate::backend::{aws_lc, portable};
 use crate::digest::{Hash, sha256};
+use crate::fn_dsa::{self, FN_DSA_512_PUBLIC_BYTES, FN_DSA_512_SIGNATURE_BYTES};
 use crate::keys::{
     ED25519_PUBLIC_BYTES, ED25519_SIGNATURE_BYTES, KeyError, ML_DSA_65_PUBLIC_BYTES, ML_DSA_65_SIGNATURE_BYTES,
 };
@@ -21,6 +22,7 @@ pub use cache::RootCache;
 pub struct VerifyingKeys {
     ed25519: ed25519_dalek::VerifyingKey,
     ml_dsa_65: MlDsaVerifier,
+    fn_dsa_512: Option<Box<fn_dsa::Verifier>>,
     fingerprint: Hash,
 }
 
@@ -58,7 +60,34 @@ impl VerifyingKeys {
             Backend::Portable => portable::MlDsaVerifier::parse(ml_dsa_65).map(MlDsaVerifier::Portable),
         };
         let ml_dsa_65 = ml_dsa_65.ok_or(KeyError::MlDsa65Encoding)?;
-        Ok(Self { ed25519, ml_dsa_65, fingerprint })
+        Ok(Self { ed25519, ml_dsa_65, fn_dsa_512: None, fingerprint })
+    }
+
+    /// The same keys and the third one of the key record, if it has one. The fingerprint covers it.
+    ///
+    /// # Errors
+    /// [`KeyError::FnDsa512Encoding`], or [`KeyError::FnDsa512Unsupported`] without the feature `fn-dsa`.
+    pub fn with_fn_dsa_512(self, public: Option<&[u8; FN_DSA_512_PUBLIC_BYTES]>) -> Result<Self, KeyError> {
+        let Some(public) = public else { return Ok(self) };
+        let fn_dsa_512 = Some(Box::new(fn_dsa::Verifier::parse(public)?));
+        let fingerprint = sha256(&[&self.fingerprint, public]);
+        Ok(Self { fn_dsa_512, fingerprint, ..self })
+    }
+
+    /// Checks the third signature: there is one exactly if the key record has a key for it, and then it holds.
+    ///
+    /// # Errors
+    /// [`SignatureError::FnDsa512`].
+    pub fn verify_fn_dsa_512(
+        &self,
+        statement: &[u8],
+        signature: Option<&[u8; FN_DSA_512_SIGNATURE_BYTES]>,
+    ) -> Result<(), SignatureError> {
+        match (&self.fn_dsa_512, signature) {
+            (None, None) => Ok(()),
+            (Some(key), Some(signature)) if key.verify(statement, signature) => Ok(()),
+            _ => Err(SignatureError::FnDsa512),
+        }
     }
 
     /// Checks both signatures over `statement`. About 70 us.
@@ -91,7 +120,8 @@ impl VerifyingKeys {
         }
     }
 
-    /// SHA-256 of both public keys: equal fingerprints mean equal keys.
+    /// SHA-256 of both public keys (and, with a third one, SHA-256 over that and the third): equal fingerprints mean equal
+    /// keys.
     pub fn fingerprint(&self) -> &Hash {
         &self.fingerprint
     }
@@ -157,4 +187,9 @@ pub enum SignatureError {
     /// The ML-DSA-65 signature does not hold for this statement and key.
     #[error("ml-dsa-65 signature does not hold: sign the exact statement with the key of the current key record")]
     MlDsa65,
+    /// The FN-DSA-512 signature does not hold, is missing, or is one too many.
+    #[error(
+        "fn-dsa-512 signature does not hold or is missing: sign with every key of the current key record, and no other"
+    )]
+    FnDsa512,
 }

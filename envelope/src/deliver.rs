@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchHeaderView};
+use crate::batch::{BATCH_HEADER_BYTES, BATCH_HEADER_BYTES_MAX, BatchHeaderView};
 use crate::envelope::ENVELOPE_HEADER_BYTES;
 use crate::frame::{FrameType, begin_frame, finish_frame};
 use crate::id::AgentId;
@@ -172,13 +172,14 @@ impl<'o> DeliverEncoder<'o> {
     /// Starts a frame behind what `out` holds. `batch_header` is given once per batch and stream.
     ///
     /// # Panics
-    /// When a given header is not [`BATCH_HEADER_BYTES`] long.
+    /// When a given header has no length that a header can have.
     pub fn begin(out: &'o mut Vec<u8>, batch_header: Option<&[u8]>) -> Self {
         let start = begin_frame(out, FrameType::Deliver);
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&u32::from(batch_header.is_some()).to_le_bytes());
         if let Some(header) = batch_header {
-            assert_eq!(header.len(), BATCH_HEADER_BYTES, "a batch header has a fixed size");
+            let known = [BATCH_HEADER_BYTES, BATCH_HEADER_BYTES_MAX].contains(&header.len());
+            assert!(known, "a batch header has the size of its suite");
             out.extend_from_slice(header);
         }
         Self { out, start, message_count: 0 }
@@ -268,7 +269,16 @@ impl<'a> Deliver<'a> {
         }
         let batch_header = match flags {
             0 => None,
-            _ => Some(BatchHeaderView::parse(reader.take(BATCH_HEADER_BYTES)?)?),
+            _ => {
+                // Its length stands in its suite, so what is too short for one is a wrong length of this frame.
+                let rest = reader.rest();
+                let header = match BatchHeaderView::parse(rest) {
+                    Err(RejectCode::BatchTruncated) => return Err(RejectCode::FrameLength),
+                    header => header?,
+                };
+                reader.take(header.as_bytes().len())?;
+                Some(header)
+            }
         };
         let mut messages = Vec::with_capacity(message_count);
         for _ in 0..message_count {

@@ -9,6 +9,10 @@ use crate::reject::RejectCode;
 pub const KEY_RECORD_FORMAT: u8 = 1;
 /// Both algorithms are required: bit 0 Ed25519, bit 1 ML-DSA-65.
 pub const ALGORITHMS_HYBRID: u8 = 0b11;
+/// The same and FN-DSA-512, bit 2: experimental, its standard is not final.
+pub const ALGORITHMS_TRIPLE: u8 = 0b111;
+/// Size of an FN-DSA-512 verifying key, in bytes (Falcon specification, table 3.3; FIPS 206 is not final).
+pub const FN_DSA_512_PUBLIC_BYTES: usize = 897;
 /// Size of a key record without its names, in bytes.
 pub const KEY_RECORD_FIXED_BYTES: usize = 3_264;
 
@@ -64,6 +68,9 @@ pub struct KeyRecord {
     pub name: AgentName,
     /// The trust domain of the name.
     pub trust_domain: TrustDomain,
+    /// Verifies FN-DSA-512 signatures. With it every batch of this agent must carry one; without it none may.
+    /// Experimental: the standard is not final.
+    pub fn_dsa_512: Option<Box<[u8; FN_DSA_512_PUBLIC_BYTES]>>,
 }
 
 impl KeyRecord {
@@ -85,7 +92,8 @@ impl KeyRecord {
     pub fn to_bytes(&self) -> Vec<u8> {
         let (name, trust_domain) = (self.name.as_str(), self.trust_domain.as_str());
         let mut out = Vec::with_capacity(KEY_RECORD_FIXED_BYTES + name.len() + trust_domain.len());
-        out.extend_from_slice(&[KEY_RECORD_FORMAT, ALGORITHMS_HYBRID, self.state as u8, 0]);
+        let algorithms = if self.fn_dsa_512.is_some() { ALGORITHMS_TRIPLE } else { ALGORITHMS_HYBRID };
+        out.extend_from_slice(&[KEY_RECORD_FORMAT, algorithms, self.state as u8, 0]);
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&self.agent_id().0);
         out.extend_from_slice(&self.valid_from_ms.to_le_bytes());
@@ -101,6 +109,9 @@ impl KeyRecord {
         debug_assert_eq!(out.len(), KEY_RECORD_FIXED_BYTES);
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(trust_domain.as_bytes());
+        if let Some(fn_dsa_512) = &self.fn_dsa_512 {
+            out.extend_from_slice(&fn_dsa_512[..]);
+        }
         out
     }
 
@@ -112,9 +123,11 @@ impl KeyRecord {
     pub fn parse(bytes: &[u8]) -> Result<Self, RejectCode> {
         let bad = RejectCode::FrameReserved;
         let mut reader = Reader::new(bytes, RejectCode::FrameLength);
-        if [reader.u8()?, reader.u8()?] != [KEY_RECORD_FORMAT, ALGORITHMS_HYBRID] {
-            return Err(bad);
-        }
+        let has_fn_dsa_512 = match [reader.u8()?, reader.u8()?] {
+            [KEY_RECORD_FORMAT, ALGORITHMS_HYBRID] => false,
+            [KEY_RECORD_FORMAT, ALGORITHMS_TRIPLE] => true,
+            _ => return Err(bad),
+        };
         let state = AgentState::from_u8(reader.u8()?).ok_or(bad)?;
         reader.zeros(1, bad)?;
         let version = reader.u32()?;
@@ -132,6 +145,10 @@ impl KeyRecord {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| bad);
         let name = AgentName::parse(text(reader.take(name_bytes)?)?).map_err(|_| bad)?;
         let trust_domain = TrustDomain::parse(text(reader.take(trust_domain_bytes)?)?).map_err(|_| bad)?;
+        let fn_dsa_512 = match has_fn_dsa_512 {
+            true => Some(Box::new(*reader.array()?)),
+            false => None,
+        };
         reader.end()?;
         let record = Self {
             version,
@@ -144,6 +161,7 @@ impl KeyRecord {
             ml_kem_768,
             name,
             trust_domain,
+            fn_dsa_512,
         };
         if version == 0 || record.agent_id() != agent_id || record.key_id() != key_id {
             return Err(bad);

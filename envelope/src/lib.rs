@@ -21,7 +21,7 @@ mod reader;
 pub mod reject;
 pub mod submit;
 
-pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, Statement};
+pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
 pub use frame::{FrameHeader, FrameType};
 pub use id::{AgentId, AgentName, KeyId, MessageId, TrustDomain};

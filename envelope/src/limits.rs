@@ -3,10 +3,10 @@
 //! A limit that another limit depends on is tied to it at compile time, so that changing one number
 //! cannot silently break a second one.
 
-use crate::batch::{BATCH_HEADER_BYTES, ED25519_SIGNATURE_BYTES, ENTRY_HEADER_BYTES, ML_DSA_65_SIGNATURE_BYTES};
+use crate::batch::{BATCH_HEADER_BYTES_MAX, ED25519_SIGNATURE_BYTES, ENTRY_HEADER_BYTES, ML_DSA_65_SIGNATURE_BYTES};
 use crate::deliver::DELIVERED_MESSAGE_HEADER_BYTES;
 use crate::envelope::ENVELOPE_HEADER_BYTES;
-use crate::key_record::KEY_RECORD_FIXED_BYTES;
+use crate::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES};
 use crate::proof::PROOF_HEADER_BYTES;
 
 /// Largest plaintext of one message, in bytes (1 MiB).
@@ -59,11 +59,12 @@ pub const SIGNED_KEY_RECORD_BYTES_MAX: usize = 8
     + KEY_RECORD_FIXED_BYTES
     + NAME_BYTES_MAX
     + TRUST_DOMAIN_BYTES_MAX
+    + FN_DSA_512_PUBLIC_BYTES
     + ED25519_SIGNATURE_BYTES
     + ML_DSA_65_SIGNATURE_BYTES;
 /// Largest proof, in bytes: its header, a batch header, a path, an envelope and a key record, each with its padding.
 pub const PROOF_BYTES_MAX: usize = PROOF_HEADER_BYTES
-    + BATCH_HEADER_BYTES
+    + BATCH_HEADER_BYTES_MAX
     + PATH_NODES_MAX * 32
     + ENVELOPE_BYTES_MAX.next_multiple_of(8)
     + SIGNED_KEY_RECORD_BYTES_MAX.next_multiple_of(8);
@@ -72,10 +73,10 @@ pub const PROOF_BYTES_MAX: usize = PROOF_HEADER_BYTES
 pub const PARTITION_COUNT: u16 = 256;
 
 // One message of the largest size must fit into a batch, or it could never be sent.
-const _: () = assert!(BATCH_HEADER_BYTES + ENTRY_HEADER_BYTES + ENVELOPE_BYTES_MAX + 8 <= BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_HEADER_BYTES_MAX + ENTRY_HEADER_BYTES + ENVELOPE_BYTES_MAX + 8 <= BATCH_BYTES_MAX);
 // ... and into a Deliver frame with its header and its path, or it could never be received.
 const _: () = assert!(
-    8 + BATCH_HEADER_BYTES + DELIVERED_MESSAGE_HEADER_BYTES + PATH_NODES_MAX * 32 + ENVELOPE_BYTES_MAX + 8
+    8 + BATCH_HEADER_BYTES_MAX + DELIVERED_MESSAGE_HEADER_BYTES + PATH_NODES_MAX * 32 + ENVELOPE_BYTES_MAX + 8
         <= DELIVER_BODY_BYTES_MAX
 );
 // A path of PATH_NODES_MAX nodes reaches every leaf of the largest batch.

@@ -46,6 +46,11 @@ impl<'a> Reader<'a> {
         if self.take(count)?.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(otherwise) }
     }
 
+    /// What was not taken yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     pub(crate) fn remaining(&self) -> usize {
         self.bytes.len()
     }

@@ -94,8 +94,8 @@ reject_codes! {
     BatchTooManyMessages = 221, "the batch holds too many messages; close batches at the node's announced limit";
     /// The batch's version is not spoken here.
     BatchVersion = 222, "the batch version is not supported; update the older side";
-    /// The batch's signature suite is not known.
-    BatchSuite = 223, "the batch's signature suite is not supported; use suite 1 (Ed25519 and ML-DSA-65)";
+    /// The batch's signature suite is not known, or does not fit the sender's key record.
+    BatchSuite = 223, "the batch's signature suite is unknown or does not fit the sender's key record; sign with every key of the record";
     /// The tree over the batch's envelopes has another root.
     BatchRoot = 224, "the root in the batch header is not the root of its envelopes; rebuild the tree as RFC 6962 says";
     /// The batch ends before its last entry.
@@ -108,6 +108,9 @@ reject_codes! {
     BatchSequence = 228, "the submit sequence is not the next one of this stream; count batches 1, 2, 3 per stream";
     /// Two messages of one batch share a message id.
     BatchRepeatedMessage = 229, "two messages of the batch share a message id; give every message its own";
+
+    /// The tree is made of another hash than this deployment demands.
+    BatchDigest = 230, "the node demands a tree of another hash; set the SDK's tree_digest to the node's [crypto] tree_digest";
 
     /// Something that needs a login came before it.
     LoginRequired = 300, "log in on the control stream first";

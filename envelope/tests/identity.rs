@@ -109,7 +109,7 @@ fn a_key_record_with_another_key_id_than_its_keys_derive_to_is_refused() {
 #[test]
 fn a_key_record_states_both_algorithms_a_known_state_and_a_version() {
     check_record(|bytes| bytes[0] = 2, Err(RejectCode::FrameReserved));
-    for algorithms in [0, 1, 2, 4, 7, 255] {
+    for algorithms in [0, 1, 2, 4, 5, 6, 8, 255] {
         check_record(|bytes| bytes[1] = algorithms, Err(RejectCode::FrameReserved));
     }
     check_record(|bytes| bytes[2] = 1, Ok(()));

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use creto_crypto_accel::merkle::{Tree, leaf_hash};
+use creto_crypto_accel::merkle::{Tree, TreeHash};
 use creto_crypto_accel::seal::{RecipientKey, RecipientSecret, message_key};
 use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
 use creto_crypto_accel::sign::SigningKeys;
-use creto_envelope::batch::{Statement, encode_signed_batch};
+use creto_envelope::batch::{FN_DSA_512_SIGNATURE_BYTES, Statement, encode_signed_batch};
 use creto_envelope::control::{Login, login_statement};
+use creto_envelope::key_record::FN_DSA_512_PUBLIC_BYTES;
 use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::{
     AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, EnvelopeView, InSession, KeyId, KeyRecord, MessageId,
-    SignedKeyRecord, TrustDomain,
+    SignatureSuite, SignedKeyRecord, TreeDigest, TrustDomain,
 };
 use creto_policy::{Policy, Snapshot, SnapshotBuilder};
 
@@ -64,6 +65,7 @@ impl SimAgent {
             ml_kem_768: Box::new(public.ml_kem_768),
             name: AgentName::parse(name).expect("a simulated agent has a proper name"),
             trust_domain: TrustDomain::default(),
+            fn_dsa_512: None,
         };
         let signature = signing.sign(&record.signed_bytes());
         let recipient_key = RecipientKey::parse(public).expect("a key just made is well formed");
@@ -172,10 +174,40 @@ impl SimAgent {
     /// With no envelope, or more than a batch holds.
     #[must_use]
     pub fn sign(&self, envelopes: &[Vec<u8>], signed_at_ms: u64) -> SimBatch {
+        self.sign_over(TreeDigest::Sha256, None, envelopes, signed_at_ms)
+    }
+
+    /// The same agent, whose key record demands a third signature under this key.
+    #[must_use]
+    pub fn with_fn_dsa_512(mut self, public: &[u8; FN_DSA_512_PUBLIC_BYTES]) -> Self {
+        let mut signed = SignedKeyRecord::clone(&self.record);
+        signed.record.fn_dsa_512 = Some(Box::new(*public));
+        let signature = self.signing.sign(&signed.record.signed_bytes());
+        (signed.ed25519, signed.ml_dsa_65) = (signature.ed25519, signature.ml_dsa_65);
+        self.record = Arc::new(signed);
+        self
+    }
+
+    /// Signs a batch over a tree of this hash, with a third signature if something makes it.
+    ///
+    /// # Panics
+    /// As [`SimAgent::sign`].
+    #[must_use]
+    pub fn sign_over(
+        &self,
+        digest: TreeDigest,
+        third: Option<&ThirdSigner<'_>>,
+        envelopes: &[Vec<u8>],
+        signed_at_ms: u64,
+    ) -> SimBatch {
+        let hash = match digest {
+            TreeDigest::Sha256 => TreeHash::Sha256,
+            TreeDigest::Sha3_256 => TreeHash::Sha3_256,
+        };
         let salts: Vec<[u8; 16]> = (0u128..).zip(envelopes).map(|(index, _)| index.to_le_bytes()).collect();
-        let leaves: Vec<_> = salts.iter().zip(envelopes).map(|(salt, envelope)| leaf_hash(salt, envelope)).collect();
+        let leaves: Vec<_> = salts.iter().zip(envelopes).map(|(salt, envelope)| hash.leaf(salt, envelope)).collect();
         let mut tree = Tree::new();
-        tree.rebuild(&leaves);
+        hash.rebuild(&mut tree, &leaves);
         let statement = Statement {
             sender: self.id,
             key_record_version: self.record.record.version,
@@ -183,11 +215,16 @@ impl SimAgent {
             root: tree.root(),
             signed_at_ms,
         };
-        let signature = self.signing.sign(&statement.to_bytes());
-        let header = BatchHeader::new(&statement, &signature.ed25519, &signature.ml_dsa_65);
+        let statement_bytes = statement.to_bytes_in(SignatureSuite::of(digest, third.is_some()));
+        let signature = self.signing.sign(&statement_bytes);
+        let third = third.map(|sign| sign(&statement_bytes));
+        let header = BatchHeader::over(digest, &statement, &signature.ed25519, &signature.ml_dsa_65, third);
         SimBatch { header, salts, envelopes: envelopes.to_vec() }
     }
 }
+
+/// Makes an FN-DSA-512 signature over a statement.
+pub type ThirdSigner<'s> = dyn Fn(&[u8]) -> Box<[u8; FN_DSA_512_SIGNATURE_BYTES]> + 's;
 
 /// The sender's end of a session.
 #[derive(Debug)]

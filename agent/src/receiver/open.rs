@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
-use creto_crypto_accel::merkle::{PathVerifier, leaf_hash};
+use creto_crypto_accel::merkle::{PathVerifier, TreeHash, leaf_hash};
 use creto_crypto_accel::seal::message_key;
 use creto_crypto_accel::session::{Peers, ReceiveChain};
 use creto_crypto_accel::verify::{Item, RootCache};
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::nonce;
 use creto_envelope::proof::ProofParts;
-use creto_envelope::{AgentId, BatchHeaderView, EnvelopeView, Kind, MessageId, Priority, RejectCode, Suite};
+use creto_envelope::{
+    AgentId, BatchHeaderView, EnvelopeView, Kind, MessageId, Priority, RejectCode, Suite, TreeDigest,
+};
 
 use crate::directory::{Identity, lookup_code};
 use crate::error::LookupError;
@@ -130,10 +132,20 @@ impl Opener {
         let identity = header.identity.as_ref().map_err(lookup_code)?;
         self.verdict(header, identity)?;
         let batch = header.view();
-        let leaf = leaf_hash(&span.salt, envelope.as_bytes());
-        let mut paths = header.paths.lock().expect(UNPOISONED);
-        paths.verify(leaf, span.leaf_index, &span.path).map_err(|_| RejectCode::BatchRoot)?;
-        drop(paths);
+        match batch.signature_suite().tree_digest() {
+            TreeDigest::Sha256 => {
+                let leaf = leaf_hash(&span.salt, envelope.as_bytes());
+                let mut paths = header.paths.lock().expect(UNPOISONED);
+                paths.verify(leaf, span.leaf_index, &span.path).map_err(|_| RejectCode::BatchRoot)?;
+            }
+            TreeDigest::Sha3_256 => {
+                let leaf = TreeHash::Sha3_256.leaf(&span.salt, envelope.as_bytes());
+                let root = TreeHash::Sha3_256.root_from_path(leaf, span.leaf_index, batch.tree_size(), &span.path);
+                if root != Ok(*batch.root()) {
+                    return Err(RejectCode::BatchRoot);
+                }
+            }
+        }
         if envelope.sender() != batch.sender() {
             return Err(RejectCode::SenderMismatch);
         }
@@ -208,14 +220,20 @@ impl Opener {
             if signed_at_ms >= identity.record.valid_until_ms {
                 return Err(RejectCode::KeyExpired);
             }
-            let statement = batch.statement().to_bytes();
+            // Which signatures must be there comes from the record, never from the message.
+            if batch.signature_suite().has_fn_dsa_512() != identity.record.fn_dsa_512.is_some() {
+                return Err(RejectCode::BatchSuite);
+            }
+            let statement = batch.statement_bytes();
             let item = Item {
                 keys: &identity.signing,
                 statement: &statement,
                 ed25519: batch.ed25519(),
                 ml_dsa_65: batch.ml_dsa_65(),
             };
-            self.roots.lock().expect(UNPOISONED).verify(&item).map_err(|_| RejectCode::BadSignature)
+            let third = identity.signing.verify_fn_dsa_512(&statement, batch.fn_dsa_512());
+            let verdict = self.roots.lock().expect(UNPOISONED).verify(&item);
+            verdict.and(third).map_err(|_| RejectCode::BadSignature)
         })
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use creto_crypto_accel::merkle::{Tree, leaf_hashes};
+use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hashes};
 use creto_crypto_accel::seal::{MessageKey, RecipientKey, message_key};
 use creto_envelope::envelope::{EnvelopeHeader, Suite, nonce};
-use creto_envelope::{AgentId, BatchHeader, Statement};
+use creto_envelope::{AgentId, BatchHeader, SignatureSuite, Statement, TreeDigest};
 
 use super::chain::{Chain, Taken};
 use super::outbox::{Plain, SealJob, Sealed, SealedBatch};
 use super::sessions::Under;
+use crate::directory::tree_hash;
 use crate::keys::AgentKeys;
 use crate::stats::Counters;
 
@@ -19,6 +20,7 @@ pub(crate) fn seal_batch(
     keys: &AgentKeys,
     mut job: SealJob,
     salts: Vec<[u8; 16]>,
+    digest: TreeDigest,
     now_ms: u64,
     counters: &Counters,
 ) -> SealedBatch {
@@ -30,9 +32,13 @@ pub(crate) fn seal_batch(
         }
     }
     let mut leaves = Vec::with_capacity(job.messages.len());
-    leaf_hashes(salts.iter().zip(job.messages.iter().map(|message| message.sealed_bytes())), &mut leaves);
+    let entries = salts.iter().zip(job.messages.iter().map(|message| message.sealed_bytes()));
+    match digest {
+        TreeDigest::Sha256 => leaf_hashes(entries, &mut leaves),
+        TreeDigest::Sha3_256 => leaves.extend(entries.map(|(salt, bytes)| TreeHash::Sha3_256.leaf(salt, bytes))),
+    }
     counters.signatures.add(1);
-    SealedBatch { number: job.number, header: sign(keys, &leaves, now_ms), salts, messages: job.messages }
+    SealedBatch { number: job.number, header: sign(keys, digest, &leaves, now_ms), salts, messages: job.messages }
 }
 
 /// The keys that the batch needs, session by session: each chain is held once, for the time of its steps.
@@ -111,9 +117,9 @@ pub(crate) fn seal(header: &EnvelopeHeader, recipient: &RecipientKey, payload: &
 }
 
 /// The header over these leaves, signed by both keys.
-pub(crate) fn sign(keys: &AgentKeys, leaves: &[[u8; 32]], now_ms: u64) -> BatchHeader {
+pub(crate) fn sign(keys: &AgentKeys, digest: TreeDigest, leaves: &[[u8; 32]], now_ms: u64) -> BatchHeader {
     let mut tree = Tree::new();
-    tree.rebuild(leaves);
+    tree_hash(digest).rebuild(&mut tree, leaves);
     let statement = Statement {
         sender: AgentId(keys.id().0),
         key_record_version: keys.record_version(),
@@ -121,6 +127,6 @@ pub(crate) fn sign(keys: &AgentKeys, leaves: &[[u8; 32]], now_ms: u64) -> BatchH
         root: tree.root(),
         signed_at_ms: now_ms,
     };
-    let signature = keys.sign(&statement.to_bytes());
-    BatchHeader::new(&statement, &signature.ed25519, &signature.ml_dsa_65)
+    let signature = keys.sign(&statement.to_bytes_in(SignatureSuite::of(digest, false)));
+    BatchHeader::over(digest, &statement, &signature.ed25519, &signature.ml_dsa_65, None)
 }

@@ -186,6 +186,7 @@ async fn signing_fingerprint(client: &Client, agent: &AgentInfo) -> Result<Strin
         AgentId::parse_hex(&agent.id).ok_or_else(|| wrong(format!("the node gives {} as an agent id", agent.id)))?;
     let signed = client.key_record(id, agent.version).await.map_err(|error| control_failure(&error))?;
     let keys = VerifyingKeys::parse(&signed.record.ed25519, &signed.record.ml_dsa_65)
+        .and_then(|keys| keys.with_fn_dsa_512(signed.record.fn_dsa_512.as_deref()))
         .map_err(|error| wrong(format!("a signing key of {} cannot be used: {error}", agent.name)))?;
     Ok(hex::encode(keys.fingerprint()))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use creto_agent::proof::{Proven, verify};
 use creto_envelope::limits::PROOF_BYTES_MAX;
 use creto_envelope::proof::ProofParts;
-use creto_envelope::{AgentId, AgentName, MessageId, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, AgentName, MessageId, SignedKeyRecord, TreeDigest, TrustDomain};
 use creto_node::config::Config;
 use creto_service::ServiceError;
 use creto_service::client::{Client, ClientError};
@@ -241,7 +241,9 @@ fn print(out: &mut impl Write, proven: &Proven) -> std::io::Result<()> {
     writeln!(out, "  signed by    {STRONG}{}{STRONG:#} {DIM}in {}{DIM:#}", proven.sender, proven.trust_domain)?;
     writeln!(out, "  fingerprint  {fingerprint}")?;
     writeln!(out, "  signed at    {} UTC {DIM}by the sender's clock{DIM:#}", date_time(proven.signed_at_ms))?;
-    writeln!(out, "  with         Ed25519 and ML-DSA-65, key record version {}", proven.key_record_version)?;
+    let (signatures, tree) = (signatures(proven).join(" and "), tree(proven));
+    let version = proven.key_record_version;
+    writeln!(out, "  with         {signatures} over {tree}, key record version {version}")?;
     writeln!(out, "  message      {}", proven.message_id.to_uuid_string())?;
     writeln!(out, "  to           {}", proven.recipient)?;
     if let Some(correlation_id) = proven.correlation_id {
@@ -266,6 +268,8 @@ fn as_json(proven: &Proven) -> Value {
         "sender_id": proven.sender_id.to_string(),
         "spiffe_id": proven.sender.spiffe_id(&proven.trust_domain),
         "signing_fingerprint": hex::encode(proven.signing_fingerprint),
+        "signatures": signatures(proven),
+        "tree_digest": tree(proven),
         "key_record_version": proven.key_record_version,
         "key_id": proven.key_id.to_string(),
         "signed_at_ms": proven.signed_at_ms,
@@ -282,6 +286,20 @@ fn as_json(proven: &Proven) -> Value {
         "tree_size": proven.tree_size,
         "root": hex::encode(proven.root),
     })
+}
+
+fn signatures(proven: &Proven) -> &'static [&'static str] {
+    match proven.signature_suite.has_fn_dsa_512() {
+        true => &["Ed25519", "ML-DSA-65", "FN-DSA-512"],
+        false => &["Ed25519", "ML-DSA-65"],
+    }
+}
+
+fn tree(proven: &Proven) -> &'static str {
+    match proven.signature_suite.tree_digest() {
+        TreeDigest::Sha256 => "SHA-256",
+        TreeDigest::Sha3_256 => "SHA3-256",
+    }
 }
 
 fn word(value: &impl std::fmt::Debug) -> String {

@@ -22,6 +22,7 @@ pub(crate) fn record(name: &str, version: u32, valid_ms: std::ops::Range<u64>) -
             ml_kem_768: Box::new([pattern; 1184]),
             name: AgentName::parse(name).unwrap(),
             trust_domain: TrustDomain::default(),
+            fn_dsa_512: None,
         },
         ed25519: [0; 64],
         ml_dsa_65: Box::new([0; 3309]),

@@ -26,6 +26,7 @@ pub(crate) fn record(name: &str, seed: u8) -> KeyRecord {
         ml_kem_768: Box::new(recipient.public().ml_kem_768),
         name: AgentName::parse(name).expect("a test names agents correctly"),
         trust_domain: TrustDomain::default(),
+        fn_dsa_512: None,
     }
 }
 

@@ -95,7 +95,8 @@ impl Registration {
         let record = &signed.record;
         check_claims(record, trust_domain, now_ms)?;
         // Both kinds of keys, also those that sign nothing here: a key that fails now would fail every sender later.
-        let verifying = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)?;
+        let verifying =
+            VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)?.with_fn_dsa_512(record.fn_dsa_512.as_deref())?;
         RecipientKey::parse(&RecipientPublic { ml_kem_768: *record.ml_kem_768, x25519: record.x25519 })?;
         verifying
             .verify(&record.signed_bytes(), &signed.ed25519, &signed.ml_dsa_65)

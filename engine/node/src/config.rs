@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use creto_envelope::limits;
+use creto_envelope::{TreeDigest, limits};
 
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
@@ -67,6 +67,8 @@ pub struct Config {
     pub control: ControlSection,
     /// What becomes of encryption keys that agents replaced.
     pub keys: KeysSection,
+    /// Which algorithms are demanded.
+    pub crypto: CryptoSection,
     /// What the node says about itself.
     pub log: LogSection,
     /// Folder that relative paths start from: the one of the file.
@@ -154,6 +156,13 @@ pub struct ControlSection {
 pub struct KeysSection {
     /// How long messages are accepted that are sealed to a key that was replaced.
     pub grace: Duration,
+}
+
+/// `[crypto]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CryptoSection {
+    /// Hash of the tree under each batch signature.
+    pub tree_digest: TreeDigest,
 }
 
 /// `[log]`
@@ -267,6 +276,7 @@ impl PartialEq for Config {
             && self.net == other.net
             && self.control == other.control
             && self.keys == other.keys
+            && self.crypto == other.crypto
             && self.log == other.log
     }
 }

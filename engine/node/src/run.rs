@@ -414,7 +414,9 @@ fn recover_shards(config: &Config, data_dir: &DataDir, shard_count: u16) -> Resu
             batch_bytes_max: u32::try_from(config.net.batch_bytes_max).unwrap_or(u32::MAX),
         };
         let log = Log::new(wal, mailboxes);
-        Ok((Shard::new(ShardIndex(shard_index), Placement::new(shard_count), limits, log), records, messages))
+        let shard = Shard::new(ShardIndex(shard_index), Placement::new(shard_count), limits, log)
+            .with_tree_digest(config.crypto.tree_digest);
+        Ok((shard, records, messages))
     };
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..shard_count).map(|shard_index| scope.spawn(move || recover(shard_index))).collect();

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use creto_envelope::RejectCode;
 use creto_envelope::control::{Reject, StreamRole};
+use creto_envelope::{RejectCode, TreeDigest};
 use creto_policy::{DecisionTable, Snapshot};
 
 use crate::connection::Connection;
@@ -93,6 +93,13 @@ impl Shard {
             reading: true,
             draining: false,
         }
+    }
+
+    /// The same shard, which takes only batches whose tree is made of this hash.
+    #[must_use]
+    pub fn with_tree_digest(mut self, tree_digest: TreeDigest) -> Self {
+        self.verifier.demand(tree_digest);
+        self
     }
 
     /// Takes one event in. What it leads to may wait for [`Shard::end_turn`].

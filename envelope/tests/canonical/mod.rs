@@ -3,9 +3,7 @@
 //! Every format here has one encoding of each value. So whatever is accepted must come back byte for byte, and a change
 //! of any byte is either refused or shows as exactly that change. The fuzz targets hold the parsers to the same rule.
 
-use creto_envelope::batch::{
-    BATCH_HEADER_BYTES, BatchHeader, BatchHeaderView, BatchView, encode_signed_batch, parse_submit_sequence,
-};
+use creto_envelope::batch::{BatchHeader, BatchHeaderView, BatchView, encode_signed_batch, parse_submit_sequence};
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen,
     encode_key_record_response,
@@ -77,7 +75,7 @@ pub(crate) fn reencode_envelope(bytes: &[u8]) -> Result<Vec<u8>, RejectCode> {
 /// Parses bytes as the header of a batch and writes its fields down again.
 pub(crate) fn reencode_batch_header(bytes: &[u8]) -> Result<Vec<u8>, RejectCode> {
     let view = BatchHeaderView::parse(bytes)?;
-    assert_eq!(view.as_bytes(), &bytes[..BATCH_HEADER_BYTES]);
+    assert_eq!(view.as_bytes(), &bytes[..view.signature_suite().header_bytes()]);
     Ok(owned_header(&view).to_bytes().to_vec())
 }
 
@@ -87,7 +85,8 @@ pub(crate) fn reencode_proof(bytes: &[u8]) -> Result<Vec<u8>, ProofFormatError> 
 }
 
 fn owned_header(view: &BatchHeaderView<'_>) -> BatchHeader {
-    BatchHeader::new(&view.statement(), view.ed25519(), view.ml_dsa_65())
+    let (digest, fn_dsa_512) = (view.signature_suite().tree_digest(), view.fn_dsa_512().copied().map(Box::new));
+    BatchHeader::over(digest, &view.statement(), view.ed25519(), view.ml_dsa_65(), fn_dsa_512)
 }
 
 fn reencode_signed_batch(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCode> {

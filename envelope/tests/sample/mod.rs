@@ -75,6 +75,7 @@ pub(crate) fn key_record() -> KeyRecord {
         ml_kem_768: Box::new([4; 1184]),
         name: AgentName::parse("acme/planner").unwrap(),
         trust_domain: TrustDomain::default(),
+        fn_dsa_512: None,
     }
 }
 

@@ -235,6 +235,7 @@ impl Agent {
             ml_kem_768: Box::new(recipient_public.ml_kem_768),
             name: AgentName::parse(input.name).unwrap(),
             trust_domain: TrustDomain::default(),
+            fn_dsa_512: None,
         };
         VerifyingKeys::parse(&ed25519, &ml_dsa_65).expect("keys of honest seeds are accepted");
         let signature = sign(input, &record.signed_bytes());

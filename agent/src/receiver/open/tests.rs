@@ -1,3 +1,4 @@
+use creto_crypto_accel::merkle::leaf_hash;
 use creto_envelope::deliver::{Deliver, DeliverEncoder, MessageToDeliver};
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use creto_envelope::limits;
+use creto_envelope::{TreeDigest, limits};
 
 use super::value::{self, Written};
 use super::{BATCH_MESSAGES_MAX, Config, Cpus, LogFormat, LogLevel, SHARD_COUNT_MAX, Shards};
@@ -60,6 +60,7 @@ enum Field {
     Shards(Access<Shards>),
     Level(Access<LogLevel>),
     Format(Access<LogFormat>),
+    Digest(Access<TreeDigest>),
 }
 
 macro_rules! at {
@@ -88,6 +89,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("net", "What is accepted from the network."),
     ("control", "The door for the operator: agents and their keys."),
     ("keys", "What becomes of an encryption key that its agent has replaced."),
+    ("crypto", "Which algorithms this deployment demands, where there is a choice."),
     ("log", "What the node says about itself, on standard error."),
 ];
 
@@ -172,6 +174,11 @@ pub(super) const KEYS: &[Key] = &[
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."
     ),
+    key!(
+        crypto.tree_digest,
+        Digest,
+        "Hash of the tree under each batch signature: batches over another one are refused. SDKs are told with `tree_digest`."
+    ),
     key!(log.level, Level, "Least severe line that is written."),
     key!(log.format, Format, "\"text\" for people, \"json\" for machines: one object per line."),
 ];
@@ -201,6 +208,7 @@ impl Key {
             Field::Shards(at) => *(at.set)(config) = value::read_shards(written, SHARD_COUNT_MAX)?,
             Field::Level(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Format(at) => *(at.set)(config) = value::read_word(written)?,
+            Field::Digest(at) => *(at.set)(config) = value::read_word(written)?,
         }
         Ok(())
     }
@@ -221,6 +229,7 @@ impl Key {
             },
             Field::Level(at) => toml_string(&(at.get)(config).to_string()),
             Field::Format(at) => toml_string(&(at.get)(config).to_string()),
+            Field::Digest(at) => toml_string(value::Word::word(*(at.get)(config))),
         }
     }
 
@@ -241,6 +250,7 @@ impl Key {
             Field::Shards(_) => format!("`\"auto\"`, 1 to {SHARD_COUNT_MAX}"),
             Field::Level(_) => words::<LogLevel>(),
             Field::Format(_) => words::<LogFormat>(),
+            Field::Digest(_) => words::<TreeDigest>(),
         }
     }
 }

@@ -1,3 +1,4 @@
+use creto_envelope::TreeDigest;
 use std::ffi::OsString;
 
 use proptest::prelude::*;
@@ -524,6 +525,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         };
         config.control.socket = PathBuf::from("/run/creto.sock");
         config.keys.grace = Duration::from_secs(u64::from(grace_s));
+        config.crypto.tree_digest = if log.1 == LogFormat::Json { TreeDigest::Sha3_256 } else { TreeDigest::Sha256 };
         config.log = LogSection { level: log.0, format: log.1 };
         config
     })

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use creto_envelope::TreeDigest;
+
 /// Highest CPU number that can be named; Linux is built for at most this many.
 const CPU_INDEX_MAX: u16 = 8191;
 
@@ -119,6 +121,10 @@ impl Word for LogLevel {
         ("debug", Self::Debug),
         ("trace", Self::Trace),
     ];
+}
+
+impl Word for TreeDigest {
+    const WORDS: &'static [(&'static str, Self)] = &[("sha256", Self::Sha256), ("sha3-256", Self::Sha3_256)];
 }
 
 impl Word for LogFormat {

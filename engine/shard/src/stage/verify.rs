@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_crypto_accel::digest::Hash;
-use creto_crypto_accel::merkle::{Tree, leaf_hash};
+use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hashes};
 use creto_crypto_accel::verify::{Item, RootCache, VerifyingKeys};
 use creto_envelope::batch::STATEMENT_BYTES;
-use creto_envelope::{AgentId, AgentState, BatchHeaderView, EntrySpan, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, AgentState, BatchHeaderView, EntrySpan, RejectCode, SignedKeyRecord, TreeDigest};
 use creto_policy::Snapshot;
 
 use super::Refusals;
@@ -57,6 +57,8 @@ pub(crate) struct Verifier {
     roots: RootCache,
     tree: Tree,
     leaves: Vec<Hash>,
+    /// The hash that every tree must be made of.
+    tree_digest: TreeDigest,
 }
 
 impl Default for Verifier {
@@ -66,6 +68,7 @@ impl Default for Verifier {
             roots: RootCache::new(ROOT_CACHE_ENTRIES),
             tree: Tree::new(),
             leaves: Vec::new(),
+            tree_digest: TreeDigest::default(),
         }
     }
 }
@@ -81,7 +84,7 @@ pub(crate) fn verify(
     for batch in decoded.into_batches() {
         match check_statement(&batch, now, snapshot, verifier) {
             Ok(keys) => {
-                let statement = header_of(&batch).statement().to_bytes();
+                let statement = header_of(&batch).statement_bytes();
                 signed.push(SignedBatch { paths: Paths::of(&verifier.tree), batch, keys, statement });
             }
             Err(code) => refusals.batch(batch.connection, batch.sequence, code),
@@ -91,8 +94,9 @@ pub(crate) fn verify(
     let items: Vec<Item<'_>> = signed.iter().map(SignedBatch::item).collect();
     let verdicts = verifier.roots.verify_turn(&items);
     let mut batches = Vec::with_capacity(signed.len());
-    for (SignedBatch { batch, paths, .. }, verdict) in signed.into_iter().zip(verdicts) {
-        if verdict.is_err() {
+    for (SignedBatch { batch, paths, keys, statement }, verdict) in signed.into_iter().zip(verdicts) {
+        let third_signature_holds = keys.verify_fn_dsa_512(&statement, header_of(&batch).fn_dsa_512()).is_ok();
+        if verdict.is_err() || !third_signature_holds {
             refusals.batch(batch.connection, batch.sequence, RejectCode::BadSignature);
             continue;
         }
@@ -160,6 +164,14 @@ fn check_statement(
         return Err(RejectCode::SenderMismatch);
     }
     let record = valid_key_record(snapshot, &header.sender(), header.key_record_version(), now.unix_ms)?;
+    let suite = header.signature_suite();
+    // Which signatures must be there is for the record to say: a batch can neither leave one out nor bring one along.
+    if suite.has_fn_dsa_512() != record.record.fn_dsa_512.is_some() {
+        return Err(RejectCode::BatchSuite);
+    }
+    if suite.tree_digest() != verifier.tree_digest {
+        return Err(RejectCode::BatchDigest);
+    }
     let signed_at_ms = header.signed_at_ms();
     let too_old = signed_at_ms.saturating_add(SIGNED_AGE_MS_MAX) < now.unix_ms;
     let too_far_ahead = signed_at_ms > now.unix_ms.saturating_add(SIGNED_AHEAD_MS_MAX);
@@ -168,10 +180,17 @@ fn check_statement(
     }
     let keys = verifier.keys.get(record)?;
     verifier.leaves.clear();
-    verifier
-        .leaves
-        .extend(batch.entries.iter().map(|entry| leaf_hash(&entry.salt, &batch.batch[entry.envelope.clone()])));
-    verifier.tree.rebuild(&verifier.leaves);
+    let entries = batch.entries.iter().map(|entry| (&entry.salt, &batch.batch[entry.envelope.clone()]));
+    match verifier.tree_digest {
+        TreeDigest::Sha256 => {
+            leaf_hashes(entries, &mut verifier.leaves);
+            verifier.tree.rebuild(&verifier.leaves);
+        }
+        TreeDigest::Sha3_256 => {
+            verifier.leaves.extend(entries.map(|(salt, envelope)| TreeHash::Sha3_256.leaf(salt, envelope)));
+            TreeHash::Sha3_256.rebuild(&mut verifier.tree, &verifier.leaves);
+        }
+    }
     if verifier.tree.root() != *header.root() {
         return Err(RejectCode::BatchRoot);
     }
@@ -215,6 +234,7 @@ impl KeyCache {
         }
         // Control refuses weak keys when they are registered; one that got through is refused here.
         let keys = VerifyingKeys::parse(&record.record.ed25519, &record.record.ml_dsa_65)
+            .and_then(|keys| keys.with_fn_dsa_512(record.record.fn_dsa_512.as_deref()))
             .map_err(|_| RejectCode::BadSignature)?;
         let keys = Arc::new(keys);
         if self.order.len() >= KEY_CACHE_ENTRIES {
@@ -227,6 +247,11 @@ impl KeyCache {
 }
 
 impl Verifier {
+    /// Every tree must be made of this hash.
+    pub(crate) fn demand(&mut self, tree_digest: TreeDigest) {
+        self.tree_digest = tree_digest;
+    }
+
     /// The parsed keys of a record, for what else the agent signs: its login.
     pub(crate) fn keys(&mut self, record: &SignedKeyRecord) -> Result<Arc<VerifyingKeys>, RejectCode> {
         self.keys.get(record)
