@@ -11,6 +11,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// Application protocol that both ends must name.
 pub const ALPN: &[u8] = b"creto/1";
@@ -37,8 +38,8 @@ pub enum TlsError {
 pub struct NodeIdentity {
     /// The X.509 certificate: public, agents pin it.
     pub certificate: CertificateDer<'static>,
-    /// The private key, PKCS#8.
-    pub key_pkcs8: Vec<u8>,
+    /// The private key, PKCS#8. Erased on drop.
+    pub key_pkcs8: Zeroizing<Vec<u8>>,
 }
 
 impl std::fmt::Debug for NodeIdentity {
@@ -54,7 +55,7 @@ impl NodeIdentity {
         let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
         all.extend(names.iter().filter(|name| !matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1")).cloned());
         let made = rcgen::generate_simple_self_signed(all).map_err(TlsError::Make)?;
-        Ok(Self { certificate: made.cert.der().clone(), key_pkcs8: made.signing_key.serialize_der() })
+        Ok(Self { certificate: made.cert.der().clone(), key_pkcs8: Zeroizing::new(made.signing_key.serialize_der()) })
     }
 }
 
@@ -79,7 +80,7 @@ pub fn server_config(
 
 /// [`server_config`] from what [`NodeIdentity`] holds.
 pub fn server_config_of(identity: &NodeIdentity) -> Result<Arc<ServerConfig>, TlsError> {
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key_pkcs8.clone()));
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key_pkcs8.to_vec()));
     server_config(identity.certificate.clone(), key)
 }
 
