@@ -34,11 +34,15 @@ fn sealing_allocates_by_the_batch_and_never_by_the_message() {
     let (planner, executor) = agents();
     let mut sender = Sender::new(&planner, &executor);
     sender.batch(256);
+    let mut of_first = None;
     for messages in [64u32, 256, 1, 64, 256] {
         let found = allocations(|| {
             sender.batch(messages as usize);
         });
-        assert_eq!(found.rust, 3, "a batch of {messages}");
+        assert!(
+            found.rust <= 8 && *of_first.get_or_insert(found.rust) == found.rust,
+            "a batch of {messages}: {found:?}"
+        );
         assert!(found.c <= u64::from(messages) * OF_C_PER_MESSAGE + OF_C_PER_BATCH, "a batch of {messages}: {found:?}");
     }
 }

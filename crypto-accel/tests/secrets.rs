@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 const SECRET: &[(&str, &str)] = &[
     ("SigningKeys", "aws-lc when it frees both key pairs; ed25519-dalek and ml-dsa on drop"),
     ("RecipientSecret", "aws-lc when it frees both keys; x25519-dalek and ml-kem on drop"),
+    ("FnDsaSigner", "Zeroizing; experimental, behind its feature"),
     ("SharedSecret", "Zeroizing"),
     ("MessageKey", "Zeroizing"),
     ("SendChain", "Zeroizing"),
@@ -43,6 +44,7 @@ const OPEN: &[&str] = &[
     "SignatureError",
     "SigningPublic",
     "Tree",
+    "TreeHash",
     "VerifyingKeys",
 ];
 
@@ -75,11 +77,16 @@ fn public_types(folder: &Path) -> Vec<(String, String, PathBuf)> {
                         Some((start, line))
                     });
                     for (start, line) in starts {
-                        let declared = ["pub struct ", "pub enum "].iter().find_map(|head| line.strip_prefix(head));
+                        let code = line.trim_start();
+                        let declared = ["pub struct ", "pub enum "].iter().find_map(|head| code.strip_prefix(head));
                         let Some(declared) = declared else { continue };
                         let name: String = declared.chars().take_while(|c| c.is_alphanumeric()).collect();
                         let rest = &text[start..];
-                        let end = if line.ends_with(';') { line.len() } else { rest.find("\n}").unwrap_or(line.len()) };
+                        let closing = format!("\n{}}}", &line[..line.len() - code.len()]);
+                        let end = match line.ends_with(';') {
+                            true => line.len(),
+                            false => rest.find(&closing).unwrap_or(line.len()),
+                        };
                         types.push((name, rest[..end].to_owned(), path.clone()));
                     }
                 }
