@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -29,6 +30,16 @@ fn session(sender: Backend, recipient: Backend) -> (SendChain, ReceiveChain) {
 
 fn local() -> (SendChain, ReceiveChain) {
     session(Backend::AwsLc, Backend::AwsLc)
+}
+
+/// Both ends of a session that is the same every time and costs no encapsulation.
+fn known_session() -> (SendChain, ReceiveChain) {
+    let secret = SharedSecret::known(Backend::AwsLc, [7; 32]);
+    let peers = Peers { sender: [1; 16], recipient: [2; 16], key_id: [3; 16] };
+    let chain = first_chain_key(&secret, &[4; 16], &peers);
+    let head = |kind: u8| [&[1, kind, 0, 0, 0, 0, 0, 0][..], &[4; 16], &[0; 8], chain.as_slice()].concat();
+    let send = SendChain::from_bytes(&with_checksum(&head(1))).unwrap();
+    (send, ReceiveChain::from_bytes(&with_checksum(&head(2))).unwrap())
 }
 
 fn seal(key: MessageKey, counter: u64, plaintext: &[u8]) -> Vec<u8> {
@@ -358,6 +369,51 @@ fn a_state_that_contradicts_itself_is_refused_even_with_a_checksum() {
     check(&received, false, &|content| content[64] |= 1 << 2, false);
     check(&received, false, &|content| content[64] &= !(1 << 1), false);
     check(&received, false, &|content| content.truncate(content.len() - 32), false);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    /// What a stored chain can be changed to by someone who knows how to make the checksum fit.
+    #[test]
+    fn whatever_is_read_as_a_chain_is_written_back_and_works(
+        opened in prop::collection::vec(0..300u64, 0..12),
+        settled in prop::collection::vec(0..300u64, 0..40),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![Just(0u8), Just(1), Just(0xff), any::<u8>()]), 0..4),
+        (resize, is_send) in (prop_oneof![Just(0isize), Just(-32), Just(32), Just(8), Just(-8), -70..70isize], any::<bool>()),
+    ) {
+        let (send, mut receive) = known_session();
+        opened.iter().for_each(|&counter| drop(receive.key(counter)));
+        settled.iter().for_each(|&counter| receive.settle(counter));
+        let stored = if is_send { send.at(settled.len() as u64).unwrap().to_bytes() } else { receive.to_bytes() };
+        let mut content = stored[..stored.len() - 16].to_vec();
+        content.resize(content.len().saturating_add_signed(resize), 0);
+        for (at, value) in changes {
+            // Mostly where the numbers and the first settled bits are.
+            let at = at.index(content.len().max(1) * 2) % 80;
+            if let Some(byte) = content.get_mut(at) {
+                *byte = value;
+            }
+        }
+        let bytes = with_checksum(&content);
+        if let Ok(mut chain) = SendChain::from_bytes(&bytes) {
+            prop_assert_eq!(chain.to_bytes().to_vec(), bytes.clone());
+            let counter = chain.counter();
+            prop_assert_eq!(chain.next().map(|(next, _)| next), (counter < 4_096).then_some(counter));
+            prop_assert!(chain.at(4_096).is_some());
+        }
+        if let Ok(mut chain) = ReceiveChain::from_bytes(&bytes) {
+            prop_assert_eq!(chain.to_bytes().to_vec(), bytes.clone());
+            prop_assert!(chain.kept_keys() <= 4_096);
+            for counter in [0, 1, 17, 63, 64, 299, 4_095] {
+                prop_assert_eq!(chain.key(counter).is_err(), chain.is_settled(counter));
+                chain.settle(counter);
+                prop_assert!(chain.is_settled(counter));
+            }
+            let again = chain.to_bytes();
+            prop_assert_eq!(ReceiveChain::from_bytes(&again).unwrap().to_bytes(), again);
+        }
+    }
 }
 
 #[test]
