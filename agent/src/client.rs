@@ -36,7 +36,7 @@ use crate::sender::{Event, PendingSend, Receipt, SendOptions, Sender, adopt_sess
 use crate::state::{StateDirectory, outgoing};
 use crate::stats::{Counters, Stats};
 use crate::tls::NodeCertificate;
-use crate::worker::offload;
+use crate::worker::on_disk;
 
 /// Where an agent connects, as whom, and with which bounds.
 #[derive(Clone, Debug)]
@@ -443,10 +443,10 @@ impl Agent {
     }
 }
 
-/// The sessions of an earlier run, on a cryptographic worker.
+/// The sessions of an earlier run.
 async fn take_sessions(folder: Option<PathBuf>, me: AgentId) -> Result<Vec<outgoing::StoredSession>, ConnectError> {
     let Some(folder) = folder else { return Ok(Vec::new()) };
-    match offload(move || outgoing::take(&folder, me)).await {
+    match on_disk(move || outgoing::take(&folder, me)).await {
         // Another process takes or leaves its own at this moment. New sessions are as good.
         Err(StateError::InUse { .. }) => Ok(Vec::new()),
         outcome => outcome.map_err(|error| ConnectError::State(Arc::new(error))),

@@ -60,8 +60,9 @@
 //!   when they are made again from the same seeds elsewhere, messages in the mailbox that do not carry their session's key
 //!   are refused there as [`RejectCode::UnknownSession`] (an [`Incident`], not acknowledged), until their senders renew
 //!   their sessions or the agent has another encryption key.
-//! - **Move it with the keys, never copy it back**: a folder from a backup knows less than the agent does. With an old
-//!   `outgoing.redb` a key could encrypt two messages: delete that file instead, it costs one encapsulation for each
+//! - **Never copy it back**: a folder from a backup knows less than the agent does. With an old `outgoing.redb` a key
+//!   could encrypt two messages. A copy of it is recognised as one and its sessions are ignored, but not what is written
+//!   over the very same file, or a whole disk that is set back: delete the file then, it costs one encapsulation for each
 //!   recipient. With an old `incoming.redb` messages may be shown again.
 //! - Lost, `outgoing.redb` costs nothing else. A process that is killed loses its outgoing sessions, too: the next one
 //!   opens new ones.

@@ -55,6 +55,9 @@ pub const ALL_SESSIONS_MAX: usize = 65_536;
 pub const STATE_WAIT: Duration = Duration::from_secs(10);
 /// Pause between two looks whether it has let go.
 pub const STATE_PAUSE: Duration = Duration::from_millis(20);
+/// Rest of the disk between two transactions that settle messages: those that are acknowledged meanwhile go together.
+/// Credit does not wait for it.
+pub const SETTLE_REST: Duration = Duration::from_millis(10);
 /// Memory for pages of a file of sessions.
 pub const STATE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Batch headers whose verdict is remembered.

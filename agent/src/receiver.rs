@@ -22,16 +22,16 @@ use creto_envelope::deliver::{Credit, DeliveredSpan};
 use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{ReceiveError, StateError};
 use crate::keys::AgentKeys;
 use crate::limits::{
-    ALL_SESSIONS_MAX, DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, SENDER_SESSIONS_MAX, STATE_PAUSE,
-    STATE_WAIT,
+    ALL_SESSIONS_MAX, DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, SENDER_SESSIONS_MAX, SETTLE_REST,
+    STATE_PAUSE, STATE_WAIT,
 };
 use crate::stats::{Counters, UNPOISONED};
-use crate::worker::offload;
+use crate::worker::on_disk;
 
 mod credit;
 pub(crate) mod link;
@@ -349,7 +349,7 @@ impl Inbox {
             loop {
                 let (folder, me) = (folder.clone(), self.me);
                 let opened =
-                    offload(move || IncomingSessions::open(&folder, me, SENDER_SESSIONS_MAX, ALL_SESSIONS_MAX));
+                    on_disk(move || IncomingSessions::open(&folder, me, SENDER_SESSIONS_MAX, ALL_SESSIONS_MAX));
                 match opened.await {
                     Err(StateError::InUse { .. }) if Instant::now() < deadline => sleep(STATE_PAUSE).await,
                     Err(error) => return Err(ReceiveError::State(Arc::new(error))),
@@ -360,10 +360,15 @@ impl Inbox {
         self.sessions.get_or_try_init(open).await.cloned()
     }
 
-    /// Settles what the application acknowledges, until nothing more will come; then lets go of the sessions. While one
-    /// transaction is under way what arrives waits for the next.
+    /// Settles what the application acknowledges, until nothing more will come; then lets go of the sessions. What arrives
+    /// while a transaction is under way, and in a short rest after it, goes with the next: the disk is the node's too.
     pub(crate) async fn keep(self: Arc<Self>) {
+        let mut rested = Instant::now();
         loop {
+            if self.is_settling() {
+                // The first one after a rest does not wait.
+                sleep_until(rested).await;
+            }
             let batch = {
                 let mut state = self.state();
                 let batch = std::mem::take(&mut state.settling);
@@ -380,7 +385,11 @@ impl Inbox {
             let uses: Vec<SessionUse> = batch.iter().map(|settling| settling.session).collect();
             let outcome = match self.folder {
                 None => sessions.settle(uses),
-                Some(_) => offload(move || sessions.settle(uses)).await,
+                Some(_) => {
+                    let outcome = on_disk(move || sessions.settle(uses)).await;
+                    rested = Instant::now() + SETTLE_REST;
+                    outcome
+                }
             };
             if let Err(error) = &outcome {
                 tracing::error!(%error, "what was received cannot be remembered, so it is not acknowledged");
@@ -403,7 +412,7 @@ impl Inbox {
             self.changed.notify_one();
         }
         if let Some(sessions) = self.sessions.get().cloned() {
-            offload(move || sessions.release()).await;
+            on_disk(move || sessions.release()).await;
         }
     }
 

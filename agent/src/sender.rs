@@ -20,7 +20,7 @@ use crate::error::{ConnectError, LookupError, SendError};
 use crate::keys::AgentKeys;
 use crate::state::outgoing::{self, StoredSession};
 use crate::stats::Counters;
-use crate::worker::offload;
+use crate::worker::{offload, on_disk};
 
 pub(crate) mod batcher;
 pub(crate) mod chain;
@@ -281,7 +281,7 @@ impl Sender {
         let Some(folder) = self.state.take() else { return };
         let left = self.outbox.sessions_mut().leave(self.clock.now_us());
         let me = self.keys.id();
-        let put = offload(move || outgoing::put(&folder, me, left.into_iter().filter_map(stored).collect()));
+        let put = on_disk(move || outgoing::put(&folder, me, left.into_iter().filter_map(stored).collect()));
         if let Err(error) = put.await {
             // They are lost, which costs an encapsulation each.
             tracing::debug!(%error, "the sessions to recipients are not kept");

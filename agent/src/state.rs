@@ -2,7 +2,7 @@
 //!
 //! | file | table | key | value |
 //! |---|---|---|---|
-//! | both | `meta` | text | `format` u64 LE, `agent` agent id 16 |
+//! | both | `meta` | text | `format` u64 LE, `agent` agent id 16, in `outgoing.redb` `place` 24 |
 //! | `outgoing.redb` | `sessions` | recipient 16 | [`outgoing`] |
 //! | `incoming.redb` | `sessions` | sender 16, session id 16 | [`incoming`] |
 //!
@@ -11,6 +11,10 @@
 //! dies: a process that dies loses its outgoing sessions, and the next one pays an encapsulation for each recipient.
 //! Nothing is written on the way of a message. The file is open only for these two moments, so processes of one agent
 //! do not hinder each other.
+//!
+//! A copy of `outgoing.redb` would break that: two could take the same sessions. So whoever puts them there writes down
+//! which file it is (inode, and when it was made), and in any other file they are ignored. What is written over the very
+//! same file, or a whole disk that is set back, cannot be told.
 //!
 //! **Incoming sessions are on disk before the acknowledgement that depends on them leaves**, and their file belongs to
 //! one process at a time: the one that is subscribed.
@@ -21,8 +25,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::AgentId;
@@ -41,6 +46,7 @@ const FORMAT: u64 = 1;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_AGENT: &str = "agent";
+const META_PLACE: &str = "place";
 const CHECK_BYTES: usize = 8;
 
 /// Where an agent keeps its sessions.
@@ -172,6 +178,18 @@ impl StateFile {
             redb::Error::Io(source) => StateError::File { path: self.path.clone(), doing: "written", source },
             error => self.damaged(error.to_string()),
         }
+    }
+
+    /// Which file this is: another one after it was copied, moved to another file system, or restored from a backup.
+    fn place(&self) -> Result<[u8; 24], StateError> {
+        let failed = |source| StateError::File { path: self.path.clone(), doing: "looked at", source };
+        let meta = fs::metadata(&self.path).map_err(failed)?;
+        // A file system that does not know when a file was made is left with the inode.
+        let made = meta.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let mut place = [0; 24];
+        place[..8].copy_from_slice(&meta.ino().to_le_bytes());
+        place[8..].copy_from_slice(&made.as_nanos().to_le_bytes());
+        Ok(place)
     }
 
     /// The content of a value, once its check holds.

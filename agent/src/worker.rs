@@ -2,10 +2,13 @@
 //! threads that carry packets. One pool serves all agents of the process, so a thousand agents do not mean a thousand
 //! threads.
 
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::OnceLock;
 
 use crossbeam::channel::{Sender, bounded};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::spawn_blocking;
 
 use crate::limits::{WORKER_JOBS_MAX, WORKER_THREADS_MAX};
 
@@ -28,6 +31,18 @@ pub(crate) async fn offload<R: Send + 'static>(job: impl FnOnce() -> R + Send + 
     let result = result.await;
     drop(place);
     result.expect("a cryptographic job does not panic")
+}
+
+/// Runs `job`, which waits for a disk, where nothing else waits for it: neither packets nor sealing. Gives its result.
+pub(crate) async fn on_disk<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
+    match spawn_blocking(job).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is shutting down, and whoever waits here with it.
+            Err(_) => pending().await,
+        },
+    }
 }
 
 fn pool() -> &'static Pool {

@@ -15,7 +15,7 @@ use creto_envelope::{AgentId, KeyId};
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 use zeroize::Zeroizing;
 
-use super::{StateFile, with_check};
+use super::{META, META_PLACE, StateFile, with_check};
 use crate::error::StateError;
 use crate::limits::RECIPIENT_SESSIONS_MAX;
 
@@ -46,6 +46,7 @@ pub(crate) fn take(folder: &Path, agent: AgentId) -> Result<Vec<StoredSession>, 
         return Ok(Vec::new());
     }
     let file = StateFile::open(folder, FILE, agent)?;
+    let here = file.place()?;
     file.write(|transaction| {
         let mut table = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
         let mut taken = Vec::new();
@@ -57,6 +58,12 @@ pub(crate) fn take(folder: &Path, agent: AgentId) -> Result<Vec<StoredSession>, 
             taken.push(session.map_err(|reason| file.damaged(format!("a session cannot be read: {reason}")))?);
         }
         table.retain(|_, _| false).map_err(|error| file.database_error(error))?;
+        let meta = transaction.open_table(META).map_err(|error| file.database_error(error))?;
+        let place = meta.get(META_PLACE).map_err(|error| file.database_error(error))?;
+        if !taken.is_empty() && place.is_none_or(|place| place.value() != here) {
+            tracing::warn!(file = %file.path.display(), "this is a copy: its sessions may be in use elsewhere, so new ones are opened");
+            taken.clear();
+        }
         Ok(taken)
     })
 }
@@ -70,8 +77,17 @@ pub(crate) fn put(folder: &Path, agent: AgentId, sessions: Vec<StoredSession>) -
         return Ok(());
     }
     let file = StateFile::open(folder, FILE, agent)?;
+    let here = file.place()?;
     file.write(|transaction| {
+        let mut meta = transaction.open_table(META).map_err(|error| file.database_error(error))?;
+        let known = meta.get(META_PLACE).map_err(|error| file.database_error(error))?;
+        let is_copy = known.is_some_and(|known| known.value() != here);
+        meta.insert(META_PLACE, &here[..]).map_err(|error| file.database_error(error))?;
         let mut table = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
+        if is_copy {
+            // What is in it from elsewhere must not be taken for this file's own.
+            table.retain(|_, _| false).map_err(|error| file.database_error(error))?;
+        }
         let there = table.len().map_err(|error| file.database_error(error))?;
         if there + sessions.len() as u64 > RECIPIENT_SESSIONS_MAX as u64 {
             // Those of another process of this agent: the later ones are as good.

@@ -57,6 +57,27 @@ fn what_is_taken_is_gone_from_the_disk_and_comes_as_it_was_put() {
 }
 
 #[test]
+fn a_copy_of_the_file_gives_no_sessions_because_the_original_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, backup) = (folder.path().join("outgoing.redb"), folder.path().join("backup"));
+    put(folder.path(), ME, vec![stored(1), stored(2)]).unwrap();
+    fs::copy(&original, &backup).unwrap();
+    assert_eq!(take(folder.path(), ME).unwrap().len(), 2);
+    fs::rename(&backup, &original).unwrap();
+    assert!(take(folder.path(), ME).unwrap().is_empty(), "a key would encrypt two messages");
+    put(folder.path(), ME, vec![stored(3)]).unwrap();
+    assert_eq!(take(folder.path(), ME).unwrap().len(), 1, "its own sessions are as good as ever");
+
+    // A copy that is put into before anybody takes from it.
+    put(folder.path(), ME, vec![stored(1)]).unwrap();
+    fs::copy(&original, &backup).unwrap();
+    fs::rename(&backup, &original).unwrap();
+    put(folder.path(), ME, vec![stored(4)]).unwrap();
+    let taken = take(folder.path(), ME).unwrap();
+    assert_eq!(taken.iter().map(|session| session.recipient).collect::<Vec<_>>(), [AgentId([4; 16])]);
+}
+
+#[test]
 fn an_incoming_session_comes_back_with_what_was_settled_and_in_the_order_of_use() {
     let folder = tempfile::tempdir().unwrap();
     let (mut send, _, mut receive) = ends();
