@@ -16,7 +16,7 @@ mod cache;
 #[cfg(test)]
 mod tests;
 
-pub use cache::RootCache;
+pub use cache::{RootCache, RootKey};
 
 /// Both public keys of a sender, checked and parsed once.
 pub struct VerifyingKeys {

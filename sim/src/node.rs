@@ -1,7 +1,7 @@
 //! The node: its shards and the driver around them, from start to stop. The driver keeps the contract of `creto-shard` and
 //! `creto-store`, except where a bug is planted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use creto_envelope::deliver::Deliver;
@@ -9,7 +9,9 @@ use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameHeader, FrameType, RejectCode};
 use creto_shard::limits::ConnectionLimits;
-use creto_shard::{Action, ConnectionId, Event, Log, Placement, Shard, ShardIndex, ShardMessage, StreamId};
+use creto_shard::{
+    Action, ConnectionId, Event, Log, Placement, Scratch, Shard, ShardIndex, ShardMessage, StreamId, VerifyJob,
+};
 use creto_store::{Action as DiskAction, Mailboxes, Record, RecoveryError, Wal, recover};
 
 use crate::checkers::{Replayed, has_refused_for_room};
@@ -35,6 +37,9 @@ pub(crate) struct Node {
     pub(crate) shards: Vec<Shard>,
     /// Messages between shards, by from * count + to.
     rings: Vec<Ring>,
+    /// Batches at the crypto workers.
+    jobs: BTreeMap<u64, VerifyJob>,
+    next_job: u64,
     turn_is_due: Vec<bool>,
     fenced_at_us: Vec<Option<u64>>,
 }
@@ -54,6 +59,8 @@ impl Node {
             is_draining: false,
             shards: Vec::new(),
             rings: (0..shard_count * shard_count).map(|_| Ring::default()).collect(),
+            jobs: BTreeMap::new(),
+            next_job: 0,
             turn_is_due: vec![false; shard_count],
             fenced_at_us: vec![None; shard_count],
         }
@@ -108,7 +115,11 @@ impl World<'_> {
             let placement = Placement::new(u16::try_from(count).expect("a handful of shards"));
             let log = Log::new(wal, mailboxes);
             let limits = ConnectionLimits::default();
-            shards.push(Shard::with_decision_entries(index, placement, limits, log, 64));
+            let shard = Shard::with_decision_entries(index, placement, limits, log, 64);
+            shards.push(match self.profile.at_workers_max {
+                Some(at_workers_max) => shard.with_workers(at_workers_max),
+                None => shard,
+            });
         }
         self.node = Node { life, is_up: true, shards, ..Node::off(count) };
         self.node.is_serving = self.profile.lets_in_early;
@@ -236,6 +247,12 @@ impl World<'_> {
         self.shard_event(to, Event::FromShard { from, message })
     }
 
+    /// Verdicts come in any order: workers do not wait for each other.
+    pub(crate) fn verdict_arrives(&mut self, shard: usize, job: u64) -> Checked {
+        let job = self.node.jobs.remove(&job).expect("every job is done once");
+        self.shard_event(shard, Event::Verified(job.run(&mut Scratch::default())))
+    }
+
     fn carry_out(&mut self, shard: usize, actions: Vec<Action>) -> Checked {
         let life = self.node.life;
         for action in actions {
@@ -251,6 +268,13 @@ impl World<'_> {
                     self.clock.at(ring.last_arrival_us, Step::Ring { life, from, to });
                 }
                 Action::Disk(action) => self.begin_disk_action(shard, action),
+                Action::Verify(verify) => {
+                    let job = self.node.next_job;
+                    self.node.next_job += 1;
+                    self.node.jobs.insert(job, verify);
+                    let delay_us = self.random.between(1, 400);
+                    self.clock.after(delay_us, Step::Verdict { life, shard, job });
+                }
                 Action::Fenced { cause } => {
                     self.note(|| format!("shard {shard} is fenced: {cause}"));
                     self.model.is_fenced(shard);

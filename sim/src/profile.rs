@@ -33,6 +33,8 @@ pub(crate) struct Profile {
     pub(crate) lets_in_early: bool,
     /// Whether consumers acknowledge all that they have, or leave some out.
     pub(crate) acknowledges_all: bool,
+    /// Batches of a shard that crypto workers take at a time; `None`: shards verify themselves.
+    pub(crate) at_workers_max: Option<usize>,
 }
 
 impl Profile {
@@ -85,6 +87,7 @@ impl Profile {
             late_writes: random.one_in(2),
             lets_in_early: random.one_in(2),
             acknowledges_all: random.one_in(2),
+            at_workers_max: random.pick(&[None, Some(1), Some(4)]),
         }
     }
 

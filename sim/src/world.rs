@@ -32,6 +32,8 @@ pub(crate) enum Step {
     Ring { life: u32, from: usize, to: usize },
     /// A disk goes on with an action.
     Disk { life: u32, shard: usize, op: OpNumber },
+    /// A crypto worker is done with a batch.
+    Verdict { life: u32, shard: usize, job: u64 },
     /// The machine starts the node.
     Boot { life: u32 },
     /// An operator stops a node that does not work.
@@ -72,6 +74,7 @@ impl Step {
             Self::Agent { agent } => (12, 0, agent),
             Self::Drain { life, shard } => (13, u64::from(life), shard),
             Self::Chaos => (14, 0, 0),
+            Self::Verdict { shard, job, .. } => (15, job, shard),
         };
         kind << 56 | a << 28 | b as u64
     }
@@ -163,6 +166,7 @@ impl<'p> World<'p> {
             Step::Tick { life, shard } if is_current(life) => self.tick(shard),
             Step::Ring { life, from, to } if is_current(life) => self.ring_arrives(from, to),
             Step::Disk { life, shard, op } if is_current(life) => self.disk_step(shard, op),
+            Step::Verdict { life, shard, job } if is_current(life) => self.verdict_arrives(shard, job),
             Step::Drain { life, shard } if is_current(life) => {
                 self.note(|| format!("shard {shard} drains"));
                 self.shard_event(shard, Event::Drain)
@@ -174,6 +178,7 @@ impl<'p> World<'p> {
             | Step::Tick { .. }
             | Step::Ring { .. }
             | Step::Disk { .. }
+            | Step::Verdict { .. }
             | Step::Drain { .. }
             | Step::Operator { .. }
             | Step::Boot { .. } => Ok(()),

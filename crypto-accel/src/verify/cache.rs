@@ -20,6 +20,10 @@ pub struct RootCache {
     capacity: usize,
 }
 
+/// Names a statement with its keys and signatures. Only [`RootCache::look_up`] makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootKey(Hash);
+
 impl RootCache {
     /// A memory of at most `capacity` good and `capacity` bad verdicts, about 150 bytes each.
     ///
@@ -39,6 +43,21 @@ impl RootCache {
         match self.verdicts.get(&key) {
             Some(verdict) => *verdict,
             None => self.remember(key, item.verify()),
+        }
+    }
+
+    /// The name of `item` here, and its verdict if that is remembered. A verdict that is made elsewhere is brought back with
+    /// [`RootCache::put`].
+    pub fn look_up(&self, item: &Item<'_>) -> (RootKey, Option<Result<(), SignatureError>>) {
+        let key = cache_key(item);
+        (RootKey(key), self.verdicts.get(&key).copied())
+    }
+
+    /// Remembers a verdict that was made after [`RootCache::look_up`]. One that is there already stays.
+    pub fn put(&mut self, key: RootKey, verdict: Result<(), SignatureError>) {
+        if !self.verdicts.contains_key(&key.0) {
+            // The verdict itself is what the caller has.
+            let _ = self.remember(key.0, verdict);
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Cpu {
 pub struct Host {
     /// CPUs that this process may be scheduled on, by number.
     pub cpus: Vec<Cpu>,
+    /// CPUs that the machine has, by number; empty when it does not say.
+    pub online: Vec<u16>,
     /// Thousandths of a CPU that the control group grants; `None` when it does not limit.
     pub cpu_quota_millicpus: Option<u32>,
     /// Soft `RLIMIT_MEMLOCK`; `None` when unlimited.
@@ -54,6 +56,7 @@ impl Host {
         let cpu = |cpu_index| Cpu { cpu_index, core_index: cpu_index, thread_of_core: 0 };
         Self {
             cpus: (0..count).map(cpu).collect(),
+            online: (0..count).collect(),
             cpu_quota_millicpus: None,
             memlock_bytes: None,
             memory_bytes: 1 << 40,
@@ -74,8 +77,10 @@ impl Host {
         let quota = groups.iter().filter_map(|group| quota_millicpus(group)).min();
         let memory_max = groups.iter().filter_map(|group| group_memory_bytes(group)).min();
         let memory_bytes = total_memory_bytes(root)?;
+        let online = std::fs::read_to_string(root.join("sys/devices/system/cpu/online")).ok();
         Ok(Self {
             cpus,
+            online: online.and_then(|text| cpu_list_from_text(text.trim())).unwrap_or_default(),
             cpu_quota_millicpus: quota,
             memlock_bytes,
             memory_bytes: memory_max.map_or(memory_bytes, |max| max.min(memory_bytes)),

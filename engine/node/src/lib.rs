@@ -6,5 +6,6 @@ pub mod host;
 mod machine;
 pub mod plan;
 mod run;
+mod workers;
 
 pub use run::{Node, NodeError, Recovered, Summary};

@@ -10,14 +10,18 @@ use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
 use creto_net::{ConnId, NetEvent};
 use creto_policy::Snapshot;
-use creto_shard::{Action, ConnectionId, Event, KeyRefused, Shard, ShardIndex, ShardMessage, StreamId};
+use creto_shard::{Action, ConnectionId, Event, KeyRefused, Shard, ShardIndex, ShardMessage, StreamId, VerifyOutcome};
 use crossbeam::channel::Sender;
+
+use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
 
 /// What shards, control and the main thread send a shard.
 #[derive(Debug)]
 pub(crate) enum NodeItem {
     /// From another shard.
     Shard(ShardMessage),
+    /// From a crypto worker: a batch with its verdict.
+    Verified(Box<VerifyOutcome>),
     /// From control: agents and policy.
     Snapshot(Arc<Snapshot>),
     /// From control: what became of a key record that an agent of this shard published.
@@ -88,6 +92,8 @@ pub(crate) struct ShardMachine {
     is_draining: bool,
     is_drained: bool,
     report: Sender<(u16, ShardReport)>,
+    /// The crypto workers, if there are any.
+    workers: Option<JobSender>,
     shard_index: u16,
 }
 
@@ -112,9 +118,11 @@ impl ShardMachine {
         shard_count: u16,
         publish: PublishKeyRecord,
         report: Sender<(u16, ShardReport)>,
+        workers: Option<JobSender>,
     ) -> Self {
         Self {
-            shard,
+            shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
+            workers,
             connections: BTreeMap::new(),
             actions: Vec::new(),
             todo: VecDeque::new(),
@@ -188,6 +196,7 @@ impl ShardMachine {
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
             }
+            (Source::Control, NodeItem::Verified(outcome)) => self.apply(now, Event::Verified(*outcome)),
             (Source::Control, NodeItem::Drain) => {
                 self.is_draining = true;
                 self.todo.push_back(IoAction::StopAccepting);
@@ -236,6 +245,10 @@ impl ShardMachine {
                 }
             }
             Action::Disk(action) => self.translate_disk(action),
+            Action::Verify(job) => {
+                let workers = self.workers.as_ref().expect("only a shard with workers asks for verdicts");
+                workers.send(self.shard_index, job);
+            }
             Action::Fenced { cause } => self.tell(ShardReport::Fenced(cause)),
         }
     }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use creto_io::executor::{IO_MEMORY_BYTES, MEMORY_LOCK_BYTES_MIN};
 
-use crate::config::{Config, Cpus, Shards, cpu_list_text, size_text};
+use crate::config::{Config, Cpus, Crypto, Shards, cpu_list_text, size_text};
 use crate::host::Host;
 
 /// An executor registers its direct-IO memory with each of its three rings, and each registration is locked.
@@ -43,6 +43,8 @@ pub struct ShardPlan {
 pub struct Plan {
     /// One per shard, in the order of their indices; never empty.
     pub shards: Vec<ShardPlan>,
+    /// The CPUs of the crypto workers, one each; empty when shards verify themselves.
+    pub crypto_cpus: Vec<u16>,
     /// Slots of the ring from one shard to another, one ring per ordered pair; a power of two.
     pub ring_slots: u32,
     /// Submission entries of each shard's io_uring.
@@ -66,14 +68,44 @@ pub struct Plan {
 pub enum PlanError {
     /// A CPU was named that this process may not use.
     #[error(
-        "topology.cpus names CPU {cpu}, but this process may only run on {allowed}; \
+        "{key} names CPU {cpu}, but this process may only run on {allowed}; \
          name CPUs of that list, or widen it (taskset, cpuset cgroup, docker --cpuset-cpus)"
     )]
     CpuNotAllowed {
+        /// The key that names it.
+        key: &'static str,
         /// The CPU.
         cpu: u16,
         /// CPUs that may be used, as a list.
         allowed: String,
+    },
+    /// A CPU was named that the machine does not have.
+    #[error("{key} names CPU {cpu}, but this machine has {online}; name CPUs of that list")]
+    NoSuchCpu {
+        /// The key that names it.
+        key: &'static str,
+        /// The CPU.
+        cpu: u16,
+        /// CPUs that are there, as a list.
+        online: String,
+    },
+    /// A shard and a crypto worker on one CPU.
+    #[error(
+        "CPU {cpu} is named in topology.cpus and in topology.crypto: a shard and a worker on one CPU take turns; \
+         name it in one of them, or set crypto = \"inline\""
+    )]
+    CpuUsedTwice {
+        /// The CPU.
+        cpu: u16,
+    },
+    /// The crypto workers leave no CPU for a shard.
+    #[error(
+        "topology.crypto names all CPUs that this process may use ({cpus}), and no shard could run; \
+         name fewer, or set crypto = \"inline\""
+    )]
+    NoCpuForShards {
+        /// The CPUs, as a list.
+        cpus: String,
     },
     /// More shards than CPUs, and the CPUs were named one by one.
     #[error(
@@ -115,7 +147,7 @@ pub enum Warning {
         /// Thousandths of a CPU.
         quota_millicpus: u32,
     },
-    /// Two shards sit on the two threads of one core.
+    /// Two shards or workers sit on the two threads of one core.
     ShardsShareCore {
         /// First CPU.
         cpu: u16,
@@ -147,6 +179,7 @@ impl Plan {
         }
         let locked_bytes = IO_MEMORY_BYTES as u64 * IO_MEMORY_REGISTRATIONS + RING_MEMORY_BYTES;
         Ok(Self {
+            crypto_cpus: crypto_cpus(config).to_vec(),
             ring_slots: ring_slots(shard_count),
             uring_entries: URING_ENTRIES,
             udp_buffer_bytes: UDP_BUFFER_BYTES,
@@ -177,13 +210,25 @@ fn place(config: &Config, host: &Host, warnings: &mut Vec<Warning>) -> Result<Ve
     if host.cpus.is_empty() {
         return Err(PlanError::NoCpu);
     }
+    let crypto = crypto_cpus(config);
+    check_named("topology.crypto", crypto, host)?;
     let (shard_count, cpus) = match &config.topology.cpus {
-        Cpus::List(named) => place_named(config.topology.shards, named, host, warnings)?,
-        Cpus::Auto => place_auto(config.topology.shards, host),
+        Cpus::List(named) => {
+            check_named("topology.cpus", named, host)?;
+            if let Some(&cpu) = named.iter().find(|cpu| crypto.contains(cpu)) {
+                return Err(PlanError::CpuUsedTwice { cpu });
+            }
+            place_named(config.topology.shards, named, warnings)?
+        }
+        Cpus::Auto => place_auto(config.topology.shards, host, crypto),
     };
+    if cpus.is_empty() {
+        return Err(PlanError::NoCpuForShards { cpus: host.cpus_text() });
+    }
     let pinned = cpus.len() >= usize::from(shard_count);
     if pinned {
-        warn_of_shared_cores(&cpus[..usize::from(shard_count)], host, warnings);
+        let shards_then_workers = [&cpus[..usize::from(shard_count)], crypto].concat();
+        warn_of_shared_cores(&shards_then_workers, host, warnings);
     } else {
         warnings.push(Warning::ShardsShareCpus { shard_count, cpu_count: cpus.len() });
     }
@@ -196,15 +241,25 @@ fn place(config: &Config, host: &Host, warnings: &mut Vec<Warning>) -> Result<Ve
     Ok((0..shard_count).map(|shard_index| ShardPlan { shard_index, cpu: cpu(shard_index) }).collect())
 }
 
-fn place_named(
-    shards: Shards,
-    named: &[u16],
-    host: &Host,
-    warnings: &mut Vec<Warning>,
-) -> Result<(u16, Vec<u16>), PlanError> {
-    if let Some(&cpu) = named.iter().find(|cpu| !host.cpus.iter().any(|allowed| allowed.cpu_index == **cpu)) {
-        return Err(PlanError::CpuNotAllowed { cpu, allowed: host.cpus_text() });
+fn crypto_cpus(config: &Config) -> &[u16] {
+    match &config.topology.crypto {
+        Crypto::Inline => &[],
+        Crypto::Workers(cpus) => cpus,
     }
+}
+
+fn check_named(key: &'static str, named: &[u16], host: &Host) -> Result<(), PlanError> {
+    let is_allowed = |cpu: &u16| host.cpus.iter().any(|allowed| allowed.cpu_index == *cpu);
+    let Some(&cpu) = named.iter().find(|cpu| !is_allowed(cpu)) else { return Ok(()) };
+    // A machine that does not say which CPUs it has is believed to have all of them.
+    let is_there = host.online.is_empty() || host.online.contains(&cpu);
+    Err(match is_there {
+        true => PlanError::CpuNotAllowed { key, cpu, allowed: host.cpus_text() },
+        false => PlanError::NoSuchCpu { key, cpu, online: cpu_list_text(&host.online) },
+    })
+}
+
+fn place_named(shards: Shards, named: &[u16], warnings: &mut Vec<Warning>) -> Result<(u16, Vec<u16>), PlanError> {
     let shard_count = match shards {
         Shards::Auto => shard_count_of(named.len()),
         Shards::Exactly(count) => count,
@@ -220,16 +275,17 @@ fn place_named(
     Ok((shard_count, named.to_vec()))
 }
 
-fn place_auto(shards: Shards, host: &Host) -> (u16, Vec<u16>) {
+fn place_auto(shards: Shards, host: &Host, crypto: &[u16]) -> (u16, Vec<u16>) {
     // Whole cores first: the second thread of a core adds a fraction of a core, a core of its own adds a whole one.
-    let mut cpus: Vec<_> = host.cpus.clone();
+    let mut cpus: Vec<_> = host.cpus.iter().filter(|cpu| !crypto.contains(&cpu.cpu_index)).collect();
     cpus.sort_by_key(|cpu| (cpu.thread_of_core, cpu.cpu_index));
     let shard_count = match shards {
         Shards::Exactly(count) => count,
         // A quota of two CPUs on a machine of 64 is spent by 64 busy shards in a thirtieth of each period.
         Shards::Auto => {
             let quota_cpus = host.cpu_quota_millicpus.map_or(usize::MAX, |quota| quota.div_ceil(1000).max(1) as usize);
-            shard_count_of(cpus.len().min(quota_cpus))
+            // The workers spend of the quota, too.
+            shard_count_of(cpus.len().min(quota_cpus.saturating_sub(crypto.len()).max(1)))
         }
     };
     (shard_count, cpus.into_iter().map(|cpu| cpu.cpu_index).collect())
@@ -281,7 +337,7 @@ impl fmt::Display for Warning {
             Self::ShardsShareCore { cpu, sibling } => write!(
                 f,
                 "CPUs {cpu} and {sibling} are two threads of one core while another core is free; \
-                 name one CPU per core in topology.cpus"
+                 name one CPU per core in [topology]"
             ),
             Self::MemoryMayRunOut { memory_bytes_max, memory_bytes } => write!(
                 f,

@@ -36,6 +36,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::host::Host;
 use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
 use crate::plan::{Plan, PlanError};
+use crate::workers::Workers;
 
 /// How long a node that was asked to stop waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -121,6 +122,7 @@ pub struct Node {
     plan: Plan,
     control: Vec<ControlPort<Parcel<NodeItem>>>,
     threads: Vec<ShardThread<Result<ShardMachine, DriverError>>>,
+    workers: Workers,
     service: ServiceHandle,
     watchdog: Watchdog,
     reports: Receiver<(u16, ShardReport)>,
@@ -199,6 +201,8 @@ impl Node {
         let meshes = ring::mesh::<Parcel<NodeItem>>(shard_count, plan.ring_slots as usize);
         let control: Vec<_> = meshes.iter().map(ring::Ports::control_port).collect();
         let (publisher, publications) = rotation::publications();
+        let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
+            .map_err(|error| NodeError::System { what: "starting the crypto workers", error })?;
         let mut watched = Vec::new();
         let mut threads = Vec::new();
         for (((executor, ports), socket), shard) in executors.iter().zip(meshes).zip(sockets).zip(shards) {
@@ -225,7 +229,7 @@ impl Node {
                 progress,
                 stats: StatsReader::default(),
             };
-            let machine = ShardMachine::new(shard, shard_index, shard_count, publish, report.clone());
+            let machine = ShardMachine::new(shard, shard_index, shard_count, publish, report.clone(), jobs.clone());
             let report = report.clone();
             threads.push(executor::spawn(executor, move || async move {
                 let ended = drive(driver, machine).await;
@@ -234,13 +238,23 @@ impl Node {
                 ended
             })?);
         }
-        drop(report);
+        drop((report, jobs));
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
         let service = start_service(config, &data_dir, trust_domain, control.clone(), publications)?;
-        let mut node =
-            Self { address, plan, control, threads, service, watchdog, reports, recovered, _data_dir: data_dir };
+        let mut node = Self {
+            address,
+            plan,
+            control,
+            threads,
+            workers,
+            service,
+            watchdog,
+            reports,
+            recovered,
+            _data_dir: data_dir,
+        };
         node.wait_until_started()?;
         Ok(node)
     }
@@ -312,7 +326,7 @@ impl Node {
     pub fn stop(mut self) -> Result<Summary, NodeError> {
         tell_all(&self.control, || NodeItem::Drain);
         let drained = self.wait_until_drained();
-        let Self { control, threads, service, watchdog, _data_dir, .. } = self;
+        let Self { control, threads, workers, service, watchdog, _data_dir, .. } = self;
         // Before the shards: nobody is told that an agent is registered when no shard can learn of it any more.
         service.shutdown()?;
         tell_all(&control, || NodeItem::Stop);
@@ -321,6 +335,7 @@ impl Node {
             let machine = thread.join()??;
             summary.shards.push(machine.into_shard().counters().clone());
         }
+        workers.stop();
         Ok(summary)
     }
 

@@ -28,6 +28,17 @@ impl World {
     async fn new() -> Self {
         let home = Home::new();
         let node = home.start();
+        Self::around(home, node).await
+    }
+
+    /// The same, but the node's signatures are verified by a crypto worker.
+    async fn with_worker() -> Self {
+        let home = Home::new();
+        let node = home.start_with_worker();
+        Self::around(home, node).await
+    }
+
+    async fn around(home: Home, node: Node) -> Self {
         let planner = Arc::new(home.register(&node, "acme/planner").await);
         let executor = Arc::new(home.register(&node, "acme/executor").await);
         let stranger = Arc::new(home.register(&node, "other/stranger").await);
@@ -109,60 +120,71 @@ fn a_stream_of_no_frames_ends_its_connection_with_a_code() {
 
 #[test]
 fn a_bad_batch_is_answered_and_its_connection_goes_on() {
+    on_time(async { check_bad_batches(&World::new().await).await });
+}
+
+#[test]
+fn with_a_crypto_worker_a_bad_batch_is_answered_all_the_same() {
     on_time(async {
-        let world = World::new().await;
-        let connection = world.connect().await;
-        let _control = connection.log_in(&world.planner).await.unwrap();
-        let mut submit = connection.open(StreamRole::Submit).await.unwrap();
-        let id = |number| MessageId::from_parts(now_ms(), [number; 10]);
-        let mut sequence = 0;
-        // Offsets are those of docs/protocol.md: 8 bytes of frame header, 8 of sequence, then the batch header.
-        let in_frame: [(usize, u8, RejectCode); 6] = [
-            (16, 9, RejectCode::BatchVersion),
-            (17, 9, RejectCode::BatchSuite),
-            (18, 1, RejectCode::BatchReserved),
-            (20, 2, RejectCode::BatchTruncated),
-            (16 + 72, 0, RejectCode::BadSignature),
-            (16 + 3_448 + 24 + 200, 0, RejectCode::BatchRoot),
-        ];
-        for (at, value, code) in in_frame {
-            sequence += 1;
-            let mut bytes = world.batch(1, sequence);
-            bytes[at] = if bytes[at] == value { !value } else { value };
-            submit.send(bytes).await.unwrap();
-            assert_eq!(results(&mut submit).await, [(WHOLE_BATCH, code)]);
-        }
-        let (planner, executor, stranger) = (&world.planner, &world.executor, &world.stranger);
-        let nobody = AgentKeys::generate("acme/nobody".parse().unwrap(), TrustDomain::default()).unwrap();
-        let malformed = |at: usize, value: u8| {
-            let mut envelope = world.envelope(planner, executor, id(9));
-            envelope[at] = value;
-            envelope
-        };
-        let in_envelope = [
-            (malformed(0, 2), RejectCode::EnvelopeVersion),
-            (malformed(1, 9), RejectCode::EnvelopeSuite),
-            (malformed(2, 0), RejectCode::EnvelopeKind),
-            (malformed(8, 1), RejectCode::EnvelopeLength),
-            (malformed(145, 1), RejectCode::EnvelopeNonce),
-            (world.envelope(executor, planner, id(3)), RejectCode::SenderMismatch),
-            (world.envelope(planner, stranger, id(4)), RejectCode::PolicyDenied),
-            (world.envelope(planner, &nobody, id(5)), RejectCode::UnknownRecipient),
-            (malformed(112, 0xee), RejectCode::UnknownRecipientKey),
-            (world.envelope(planner, executor, MessageId::from_parts(1, [6; 10])), RejectCode::OutsideDedupWindow),
-        ];
-        for (envelope, code) in in_envelope {
-            sequence += 1;
-            submit.send(signed_batch_frame(planner, sequence, &[envelope]).unwrap()).await.unwrap();
-            assert_eq!(results(&mut submit).await, [(0, code)]);
-        }
-        // The same message twice: stored once, and said so.
-        for expect in [vec![], vec![(0, RejectCode::Duplicate)]] {
-            sequence += 1;
-            submit.send(world.batch(7, sequence)).await.unwrap();
-            assert_eq!(results(&mut submit).await, expect);
-        }
+        let world = World::with_worker().await;
+        check_bad_batches(&world).await;
+        let summary = world.node.stop().unwrap();
+        assert!(summary.drained, "the worker leaves nothing under way");
     });
+}
+
+async fn check_bad_batches(world: &World) {
+    let connection = world.connect().await;
+    let _control = connection.log_in(&world.planner).await.unwrap();
+    let mut submit = connection.open(StreamRole::Submit).await.unwrap();
+    let id = |number| MessageId::from_parts(now_ms(), [number; 10]);
+    let mut sequence = 0;
+    // Offsets are those of docs/protocol.md: 8 bytes of frame header, 8 of sequence, then the batch header.
+    let in_frame: [(usize, u8, RejectCode); 6] = [
+        (16, 9, RejectCode::BatchVersion),
+        (17, 9, RejectCode::BatchSuite),
+        (18, 1, RejectCode::BatchReserved),
+        (20, 2, RejectCode::BatchTruncated),
+        (16 + 72, 0, RejectCode::BadSignature),
+        (16 + 3_448 + 24 + 200, 0, RejectCode::BatchRoot),
+    ];
+    for (at, value, code) in in_frame {
+        sequence += 1;
+        let mut bytes = world.batch(1, sequence);
+        bytes[at] = if bytes[at] == value { !value } else { value };
+        submit.send(bytes).await.unwrap();
+        assert_eq!(results(&mut submit).await, [(WHOLE_BATCH, code)]);
+    }
+    let (planner, executor, stranger) = (&world.planner, &world.executor, &world.stranger);
+    let nobody = AgentKeys::generate("acme/nobody".parse().unwrap(), TrustDomain::default()).unwrap();
+    let malformed = |at: usize, value: u8| {
+        let mut envelope = world.envelope(planner, executor, id(9));
+        envelope[at] = value;
+        envelope
+    };
+    let in_envelope = [
+        (malformed(0, 2), RejectCode::EnvelopeVersion),
+        (malformed(1, 9), RejectCode::EnvelopeSuite),
+        (malformed(2, 0), RejectCode::EnvelopeKind),
+        (malformed(8, 1), RejectCode::EnvelopeLength),
+        (malformed(145, 1), RejectCode::EnvelopeNonce),
+        (world.envelope(executor, planner, id(3)), RejectCode::SenderMismatch),
+        (world.envelope(planner, stranger, id(4)), RejectCode::PolicyDenied),
+        (world.envelope(planner, &nobody, id(5)), RejectCode::UnknownRecipient),
+        (malformed(112, 0xee), RejectCode::UnknownRecipientKey),
+        (world.envelope(planner, executor, MessageId::from_parts(1, [6; 10])), RejectCode::OutsideDedupWindow),
+    ];
+    for (envelope, code) in in_envelope {
+        sequence += 1;
+        submit.send(signed_batch_frame(planner, sequence, &[envelope]).unwrap()).await.unwrap();
+        assert_eq!(results(&mut submit).await, [(0, code)]);
+    }
+    // The same message twice: stored once, and said so.
+    for expect in [vec![], vec![(0, RejectCode::Duplicate)]] {
+        sequence += 1;
+        submit.send(world.batch(7, sequence)).await.unwrap();
+        assert_eq!(results(&mut submit).await, expect);
+    }
 }
 
 #[test]

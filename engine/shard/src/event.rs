@@ -9,6 +9,7 @@ use creto_policy::Snapshot;
 use creto_store::{Action as DiskAction, ActionId, DiskError};
 
 use crate::route::ShardMessage;
+use crate::stage::verify::{VerifyJob, VerifyOutcome};
 
 /// The time, as the driver read it at the start of the turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -96,6 +97,8 @@ pub enum Event {
         /// How it ended. Success of a write means written and synced.
         outcome: Result<(), DiskError>,
     },
+    /// A worker has verified a batch ([`Action::Verify`]).
+    Verified(VerifyOutcome),
     /// A while has passed: 100 ms is often enough. What has no event of its own is looked after.
     Tick,
     /// The node shuts down: take nothing new, answer what is under way.
@@ -158,6 +161,9 @@ pub enum Action {
         /// The record; nothing about it was checked but its form and whose it is.
         record: Box<SignedKeyRecord>,
     },
+    /// Have a worker run this and answer with [`Event::Verified`], in any order. Only asked of a shard that was given
+    /// workers, and never for more than it was told they take.
+    Verify(VerifyJob),
     /// The log stopped for good: no acknowledgement will come from this shard any more. Said once.
     Fenced {
         /// What the disk said.

@@ -14,8 +14,10 @@ mod request;
 pub mod route;
 mod shard;
 mod stage;
+mod workers;
 
 pub use event::{Action, ConnectionId, Event, KeyRefused, Now, ShardIndex, StreamId};
 pub use route::{Placement, ShardMessage};
 pub use shard::Shard;
 pub use stage::log::Log;
+pub use stage::verify::{Scratch, VerifyJob, VerifyOutcome};

@@ -16,6 +16,8 @@ pub struct Counters {
     pub batches_received: u64,
     /// Bytes of them.
     pub batch_bytes_received: u64,
+    /// Batches whose signatures were checked; a verdict that is remembered is not made again.
+    pub roots_checked: u64,
     /// Signatures of batches that held.
     pub batches_verified: u64,
     /// Messages that policy allowed.
@@ -44,7 +46,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn verified(&mut self, verified: &Verified) {
+    pub(crate) fn verified(&mut self, verified: &Verified, roots_checked: u64) {
+        self.roots_checked = roots_checked;
         self.batches_verified += verified.batch_count();
     }
 

@@ -3,6 +3,8 @@
 //! ```text
 //! frames -> receive -> decode -> verify -> authorize -> (the mailbox's shard) -> log -> durable -> outcome, deliver
 //! ```
+//!
+//! The path waits in one place, for the disk. A shard with crypto workers waits in a second one: verify ([`crate::workers`]).
 
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
@@ -11,12 +13,11 @@ use crate::stage::authorize::authorize;
 use crate::stage::decode::decode;
 use crate::stage::deliver::{Push, deliver};
 use crate::stage::receive::receive;
-use crate::stage::verify::verify;
 
 impl Shard {
     /// On the connection's shard: carries what arrived in this turn from frames to parts for the mailboxes' shards.
     pub(crate) fn ingress(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.submit_frames.is_empty() {
+        if self.submit_frames.is_empty() && self.workers.is_none() {
             return;
         }
         let frames = std::mem::take(&mut self.submit_frames);
@@ -32,8 +33,8 @@ impl Shard {
         );
         self.counters.received(&received);
         let decoded = decode(received, &mut self.refusals);
-        let verified = verify(decoded, now, &self.snapshot, &mut self.verifier, &mut self.refusals);
-        self.counters.verified(&verified);
+        let verified = self.verified(now, decoded);
+        self.counters.verified(&verified, self.verifier.roots_checked);
         let authorized = authorize(verified, now, &self.snapshot, &mut self.decisions, &mut self.refusals);
         self.counters.authorized(&authorized);
         for (owner, part) in authorized.into_parts(self.index, &self.placement) {

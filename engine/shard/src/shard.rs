@@ -25,6 +25,7 @@ use crate::stage::deliver::Subscriptions;
 use crate::stage::log::Log;
 use crate::stage::receive::SubmitFrame;
 use crate::stage::verify::{Verifier, valid_key_record};
+use crate::workers::WorkerQueue;
 
 /// One shard.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Shard {
     /// those that are gone, are dropped when their time comes.
     login_deadlines: VecDeque<(u64, ConnectionId)>,
     pub(crate) verifier: Verifier,
+    /// What crypto workers verify, if there are any.
+    pub(crate) workers: Option<WorkerQueue>,
     pub(crate) decisions: DecisionTable,
     pub(crate) log: Log,
     pub(crate) subscriptions: Subscriptions,
@@ -81,6 +84,7 @@ impl Shard {
             connections: BTreeMap::new(),
             login_deadlines: VecDeque::new(),
             verifier: Verifier::default(),
+            workers: None,
             decisions: DecisionTable::new(decision_entries, DECISION_LIFETIME_MS),
             log,
             subscriptions: Subscriptions::default(),
@@ -100,6 +104,13 @@ impl Shard {
     pub fn with_tree_digest(mut self, tree_digest: TreeDigest) -> Self {
         self.verifier.demand(tree_digest);
         self
+    }
+
+    /// The same with crypto workers that take up to `at_workers_max` batches of this shard at a time: batches are verified
+    /// by whoever carries out [`Action::Verify`].
+    #[must_use]
+    pub fn with_workers(self, at_workers_max: usize) -> Self {
+        Self { workers: Some(WorkerQueue::new(at_workers_max)), ..self }
     }
 
     /// Takes one event in. What it leads to may wait for [`Shard::end_turn`].
@@ -126,6 +137,10 @@ impl Shard {
                 self.key_record_published(connection, answer, actions);
             }
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
+            Event::Verified(outcome) => {
+                let queue = self.workers.as_mut().expect("only a shard with workers asks for verdicts");
+                queue.complete(outcome);
+            }
             Event::Tick => {
                 self.log.tick(now);
                 self.close_without_login(now, actions);
@@ -156,6 +171,7 @@ impl Shard {
         self.egress(now, actions);
         self.run_own_messages(actions);
         self.answer(actions);
+        self.dispatch(actions);
         self.steer_reading(actions);
     }
 
@@ -190,6 +206,12 @@ impl Shard {
     #[must_use]
     pub fn ingress_bytes(&self) -> usize {
         self.ingress_bytes
+    }
+
+    /// Batches that wait for a crypto worker or its verdict.
+    #[must_use]
+    pub fn batches_at_workers(&self) -> usize {
+        self.workers.as_ref().map_or(0, WorkerQueue::len)
     }
 
     /// The log and the mailboxes, to look at.
@@ -343,6 +365,9 @@ impl Shard {
         let Some(state) = self.connections.remove(&connection) else { return };
         self.ingress_bytes -= state.submit.waiting_bytes();
         self.submit_frames.retain(|frame| frame.connection != connection);
+        if let Some(workers) = &mut self.workers {
+            workers.forget(connection);
+        }
         self.refusals.batches.retain(|refused| refused.connection != connection);
         self.refusals.messages.retain(|refused| refused.connection != connection);
         if let Some(login) = state.login.filter(|_| state.subscribed) {

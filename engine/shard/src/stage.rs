@@ -37,10 +37,8 @@ pub(crate) struct RefusedMessage {
 }
 
 impl Refusals {
-    /// Refuses a batch as a whole. That is the answer for messages that were refused alone before, too: a message is
-    /// answered once.
+    /// Refuses a batch as a whole: the answer for each of its messages, so none of them is refused alone.
     pub(crate) fn batch(&mut self, connection: ConnectionId, sequence: u64, code: RejectCode) {
-        self.messages.retain(|message| (message.connection, message.sequence) != (connection, sequence));
         self.batches.push(RefusedBatch { connection, sequence, code });
     }
 

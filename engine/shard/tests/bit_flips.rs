@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 #![allow(dead_code, reason = "the fixture does more than is needed here")]
 
+#[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
 
 use std::ops::Range;

@@ -1,6 +1,7 @@
 //! What the path promises, told from the outside: frames in, frames out, and a disk that is asked first.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
+#[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
 
 use creto_envelope::control::Login;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use creto_envelope::{TreeDigest, limits};
 
 use super::value::{self, Written};
-use super::{BATCH_MESSAGES_MAX, Config, Cpus, LogFormat, LogLevel, SHARD_COUNT_MAX, Shards};
+use super::{BATCH_MESSAGES_MAX, Config, Cpus, Crypto, LogFormat, LogLevel, SHARD_COUNT_MAX, Shards};
 
 /// One key, for documentation and completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,7 @@ enum Field {
     Span(Access<Duration>, RangeInclusive<Duration>),
     Cpus(Access<Cpus>),
     Shards(Access<Shards>),
+    Crypto(Access<Crypto>),
     Level(Access<LogLevel>),
     Format(Access<LogFormat>),
     Digest(Access<TreeDigest>),
@@ -127,6 +128,12 @@ pub(super) const KEYS: &[Key] = &[
     key!(node.private_key, Path, "TLS private key (PEM), mode 0600. Relative to `data_dir`."),
     key!(topology.cpus, Cpus, "CPUs to pin shards to: \"auto\", or a list such as \"0,2-3\"."),
     key!(topology.shards, Shards, "Number of shards. \"auto\" is one per CPU."),
+    key!(
+        topology.crypto,
+        Crypto,
+        "Who verifies signatures: \"inline\" is each shard itself, a list such as \"4-5\" is one worker on each of these \
+         CPUs for all shards."
+    ),
     key!(wal.dir, Path, "Folder of the log; put it on the fastest durable device. Relative to `data_dir`."),
     key!(
         wal.segment_bytes,
@@ -205,6 +212,7 @@ impl Key {
             Field::Size(at, range) => *(at.set)(config) = value::read_size(written, range)?,
             Field::Span(at, range) => *(at.set)(config) = value::read_span(written, range)?,
             Field::Cpus(at) => *(at.set)(config) = value::read_cpus(written)?,
+            Field::Crypto(at) => *(at.set)(config) = value::read_crypto(written)?,
             Field::Shards(at) => *(at.set)(config) = value::read_shards(written, SHARD_COUNT_MAX)?,
             Field::Level(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Format(at) => *(at.set)(config) = value::read_word(written)?,
@@ -223,6 +231,7 @@ impl Key {
             Field::Size(at, _) => toml_string(&value::size_text(*(at.get)(config))),
             Field::Span(at, _) => toml_string(&value::span_text(*(at.get)(config))),
             Field::Cpus(at) => toml_string(&(at.get)(config).to_string()),
+            Field::Crypto(at) => toml_string(&(at.get)(config).to_string()),
             Field::Shards(at) => match (at.get)(config) {
                 Shards::Auto => toml_string("auto"),
                 Shards::Exactly(count) => count.to_string(),
@@ -247,6 +256,7 @@ impl Key {
                 format!("`\"{}\"` to `\"{}\"`", value::span_text(*range.start()), value::span_text(*range.end()))
             }
             Field::Cpus(_) => "`\"auto\"`, `\"0,2-3\"`, `[0, 2, 3]`".to_owned(),
+            Field::Crypto(_) => "`\"inline\"`, `\"4-5\"`, `[4, 5]`".to_owned(),
             Field::Shards(_) => format!("`\"auto\"`, 1 to {SHARD_COUNT_MAX}"),
             Field::Level(_) => words::<LogLevel>(),
             Field::Format(_) => words::<LogFormat>(),

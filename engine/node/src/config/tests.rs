@@ -62,7 +62,7 @@ fn a_key_like_nothing_gets_the_list() {
 creto.toml:2:1: unknown key `zebra` in [topology]
   |
 2 | zebra = 1
-  | ^^^^^ the keys of [topology] are cpus, shards"#,
+  | ^^^^^ the keys of [topology] are cpus, shards, crypto"#,
     );
 }
 

@@ -20,6 +20,16 @@ pub enum Cpus {
     List(Vec<u16>),
 }
 
+/// Who verifies batches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Crypto {
+    /// Each shard itself.
+    #[default]
+    Inline,
+    /// Workers for all shards, one pinned to each of these CPUs.
+    Workers(Vec<u16>),
+}
+
 /// How many shards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shards {
@@ -152,6 +162,15 @@ impl fmt::Display for Shards {
     }
 }
 
+impl fmt::Display for Crypto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline => f.write_str("inline"),
+            Self::Workers(cpus) => f.write_str(&cpu_list_text(cpus)),
+        }
+    }
+}
+
 impl fmt::Display for Cpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -244,29 +263,46 @@ pub(super) fn read_shards(written: &Written<'_>, shard_count_max: u16) -> Result
 
 /// Reads `"auto"`, a list like `"0,2-3"` or an array of numbers.
 pub(super) fn read_cpus(written: &Written<'_>) -> Result<Cpus, String> {
-    let expected =
-        || format!("expected \"auto\", a list such as \"0,2-3\" or an array of numbers, found {}", written.found());
+    if written.text() == Some("auto") {
+        return Ok(Cpus::Auto);
+    }
+    read_cpu_list(written, "auto", "two shards on one CPU take turns").map(Cpus::List)
+}
+
+/// Reads `"inline"`, a list like `"0,2-3"` or an array of numbers.
+pub(super) fn read_crypto(written: &Written<'_>) -> Result<Crypto, String> {
+    if written.text() == Some("inline") {
+        return Ok(Crypto::Inline);
+    }
+    read_cpu_list(written, "inline", "one worker keeps a CPU busy").map(Crypto::Workers)
+}
+
+/// Reads CPUs; `word` is what could be written instead of them.
+fn read_cpu_list(written: &Written<'_>, word: &str, why_once: &str) -> Result<Vec<u16>, String> {
+    let expected = || {
+        let found = written.found();
+        format!("expected \"{word}\", a list such as \"0,2-3\" or an array of numbers, found {found}")
+    };
     let cpus = match written {
         Written::Array(items) => {
             let cpu = |item: &Written<'_>| item.integer().and_then(|number| u16::try_from(number).ok());
             items.iter().map(cpu).collect::<Option<Vec<_>>>().ok_or_else(expected)?
         }
         _ => match written.text() {
-            Some("auto") => return Ok(Cpus::Auto),
             Some(text) => cpu_list_from_text(text).ok_or_else(expected)?,
             None => return Err(expected()),
         },
     };
     if cpus.is_empty() {
-        return Err("the list of CPUs is empty: name at least one, or write \"auto\"".to_owned());
+        return Err(format!("the list of CPUs is empty: name at least one, or write \"{word}\""));
     }
     if let Some(cpu) = cpus.iter().find(|cpu| **cpu > CPU_INDEX_MAX) {
         return Err(format!("CPU {cpu} is out of range: from 0 to {CPU_INDEX_MAX}"));
     }
     if let Some((_, cpu)) = cpus.iter().enumerate().find(|(index, cpu)| cpus[..*index].contains(cpu)) {
-        return Err(format!("CPU {cpu} is named twice: two shards on one CPU take turns"));
+        return Err(format!("CPU {cpu} is named twice: {why_once}"));
     }
-    Ok(Cpus::List(cpus))
+    Ok(cpus)
 }
 
 /// The numbers of a list like `0,2-3`, or nothing if it is not one.

@@ -17,7 +17,7 @@ fn machine() -> ShardMachine {
     // A control service that is busy.
     let refused = KeyRefused { code: RejectCode::Overloaded, retry_after_ms: 7 };
     let publish: PublishKeyRecord = Box::new(move |_, _, _, _| Err(refused));
-    ShardMachine::new(shard, 0, 2, publish, crossbeam::channel::unbounded().0)
+    ShardMachine::new(shard, 0, 2, publish, crossbeam::channel::unbounded().0, None)
 }
 
 /// A message that carries its number.

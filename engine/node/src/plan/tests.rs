@@ -49,6 +49,12 @@ fn shards_are_laid_over_the_cpus_that_may_be_used() {
         &two,
         "\"0,5\"",
         "\"auto\"",
+        "error: topology.cpus names CPU 5, but this machine has 0-1; name CPUs of that list",
+    );
+    check(
+        &Host { online: (0..8).collect(), ..Host::with_cpus(2) },
+        "\"0,5\"",
+        "\"auto\"",
         "error: topology.cpus names CPU 5, but this process may only run on 0-1; \
          name CPUs of that list, or widen it (taskset, cpuset cgroup, docker --cpuset-cpus)",
     );
@@ -78,7 +84,7 @@ fn whole_cores_are_taken_before_second_threads() {
         "\"0,4\"",
         "\"auto\"",
         "2 on 0,4 | CPUs 0 and 4 are two threads of one core while another core is free; \
-         name one CPU per core in topology.cpus",
+         name one CPU per core in [topology]",
     );
 
     // Some machines count the two threads of a core one after the other.
@@ -144,5 +150,52 @@ fn memory_that_full_queues_would_exceed_is_a_warning() {
         "\"auto\"",
         "2 on 0-1 | full mailboxes could take 2560 MiB and there are 2 GiB; \
          lower mailbox.shard_bytes_max or topology.shards",
+    );
+}
+
+#[test]
+fn crypto_workers_have_cpus_that_no_shard_has() {
+    let check = |host: &Host, cpus: &str, crypto: &str, expect: &str| {
+        let text = format!("[topology]\ncpus = {cpus}\ncrypto = {crypto}\n");
+        let config = Config::parse("creto.toml", &text, []).unwrap();
+        let shown = match Plan::resolve(&config, host) {
+            Ok(plan) => {
+                let warnings: String = plan.warnings.iter().map(|warning| format!(" | {warning}")).collect();
+                format!("shards {}, workers {}{warnings}", plan.cpus_text(), cpu_list_text(&plan.crypto_cpus))
+            }
+            Err(error) => format!("error: {error}"),
+        };
+        assert_eq!(shown, expect, "cpus = {cpus}, crypto = {crypto}");
+    };
+    let four = Host::with_cpus(4);
+    check(&four, "\"auto\"", "\"inline\"", "shards 0-3, workers ");
+    check(&four, "\"auto\"", "\"2-3\"", "shards 0-1, workers 2-3");
+    check(&four, "\"0\"", "[3]", "shards 0, workers 3");
+    check(
+        &four,
+        "\"0-1\"",
+        "\"1-2\"",
+        "error: CPU 1 is named in topology.cpus and in topology.crypto: a shard and a worker on one CPU take turns; \
+         name it in one of them, or set crypto = \"inline\"",
+    );
+    check(
+        &four,
+        "\"auto\"",
+        "\"4\"",
+        "error: topology.crypto names CPU 4, but this machine has 0-3; name CPUs of that list",
+    );
+    check(
+        &four,
+        "\"auto\"",
+        "\"0-3\"",
+        "error: topology.crypto names all CPUs that this process may use (0-3), and no shard could run; \
+         name fewer, or set crypto = \"inline\"",
+    );
+    check(
+        &four_cores_eight_threads(),
+        "\"0-1\"",
+        "\"4\"",
+        "shards 0-1, workers 4 | CPUs 0 and 4 are two threads of one core while another core is free; \
+         name one CPU per core in [topology]",
     );
 }

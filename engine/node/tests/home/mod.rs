@@ -38,9 +38,22 @@ impl Home {
     }
 
     pub fn start(&self) -> Node {
+        self.start_with("topology.shards = 2\n")
+    }
+
+    /// A node whose shards have a crypto worker. Where there is one CPU only, they verify themselves.
+    pub fn start_with_worker(&self) -> Node {
+        let cpus = creto_node::host::Host::probe().unwrap().cpus;
+        match &cpus[..] {
+            [.., last] if cpus.len() > 1 => self.start_with(&format!("topology.crypto = [{}]\n", last.cpu_index)),
+            _ => self.start(),
+        }
+    }
+
+    fn start_with(&self, topology: &str) -> Node {
         let text = "node.listen = \"127.0.0.1:0\"\nnode.data_dir = \"data\"\nnode.certificate = \"node.crt\"\n\
-             node.private_key = \"node.key\"\ntopology.shards = 2\nwal.segment_bytes = 16777216\n";
-        std::fs::write(self.path().join("creto.toml"), text).unwrap();
+             node.private_key = \"node.key\"\nwal.segment_bytes = 16777216\n";
+        std::fs::write(self.path().join("creto.toml"), format!("{text}{topology}")).unwrap();
         let config = Config::load(&self.path().join("creto.toml"), []).unwrap();
         Node::start(&config).unwrap()
     }

@@ -23,11 +23,15 @@ pub(crate) struct DecodedBatch {
     pub(crate) connection: ConnectionId,
     pub(crate) login: LoggedIn,
     pub(crate) sequence: u64,
+    /// Bad signatures that its connection may still send.
+    pub(crate) chances: u32,
     pub(crate) batch: Bytes,
     /// All entries: the leaves of the tree.
     pub(crate) entries: Vec<EntrySpan>,
     /// The messages that are still accepted.
     pub(crate) messages: Vec<DecodedMessage>,
+    /// Those that are not, by leaf index. Told with the batch's verdict: one that does not hold is refused as a whole.
+    pub(crate) refused: Vec<(u32, RejectCode)>,
 }
 
 /// What the path needs to know of a message.
@@ -48,6 +52,7 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
     for batch in batches {
         let mut entries = Vec::new();
         let mut messages = Vec::new();
+        let mut refused = Vec::new();
         let view = match BatchView::parse(&batch.batch, &mut entries) {
             Ok(view) => view,
             Err(code) => {
@@ -67,7 +72,7 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                     priority: envelope.priority(),
                     ttl_s: envelope.header().ttl_s.to_native(),
                 }),
-                Err(code) => refusals.message(batch.connection, batch.sequence, leaf_index, code),
+                Err(code) => refused.push((leaf_index, code)),
             }
         }
         if has_repeated_id(&messages) {
@@ -78,9 +83,11 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
             connection: batch.connection,
             login: batch.login,
             sequence: batch.sequence,
+            chances: batch.chances,
             batch: batch.batch,
             entries,
             messages,
+            refused,
         });
     }
     Decoded { batches: decoded }

@@ -12,7 +12,7 @@ use creto_envelope::{BatchHeaderView, RejectCode};
 use super::Refusals;
 use crate::connection::{Connection, Fits, LoggedIn};
 use crate::event::ConnectionId;
-use crate::limits::ConnectionLimits;
+use crate::limits::{BAD_SIGNATURES_MAX, ConnectionLimits};
 
 /// A SignedBatch frame as it arrived on the submit stream of a connection that logged in.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(crate) struct ReceivedBatch {
     pub(crate) connection: ConnectionId,
     pub(crate) login: LoggedIn,
     pub(crate) sequence: u64,
+    /// Bad signatures that its connection may still send.
+    pub(crate) chances: u32,
     /// The batch: header and entries, starting at a multiple of eight bytes.
     pub(crate) batch: Bytes,
 }
@@ -85,7 +87,10 @@ pub(crate) fn receive(
                 refusals.batch(id, sequence, RejectCode::FrameOversized);
             }
             (_, Fits::No) => refusals.batch(id, sequence, RejectCode::TooManyInFlight),
-            (Ok(_), Fits::Yes) => batches.push(ReceivedBatch { connection: id, login, sequence, batch }),
+            (Ok(_), Fits::Yes) => {
+                let chances = BAD_SIGNATURES_MAX.saturating_sub(connection.bad_signatures);
+                batches.push(ReceivedBatch { connection: id, login, sequence, chances, batch });
+            }
         }
     }
     Received { batches }
