@@ -1,5 +1,5 @@
 //! The tables of the documents that this system was drawn up from, and beside each of their figures ours, measured in this
-//! run in CPU time of one core: `cargo bench -p creto-benches --bench documents [-- --json]`.
+//! run in CPU time of one core: `cargo bench -p creto-benches --bench documents [--features fn-dsa] [-- --json]`.
 //!
 //! Figures of the documents are estimates and targets; what stands beside them does the same work or more (hybrid where
 //! they are not, both signatures where they count one). A figure that needs a network, a disk or several machines is not
@@ -68,8 +68,9 @@ fn measure(effort: Effort) -> Vec<Table> {
         receiving(&p, alone_ns, open_ns),
         delivery(admit_ns, authorize_ns, &p, open_ns),
         success(seal_256_ns, open_ns, admit_ns, authorize_ns, session_ns),
-        aegis_keys(&p),
+        aegis_keys(effort, &p),
         aegis_messages(&p, single_ns, alone_ns),
+        aegis_scale(),
     ]
 }
 
@@ -163,15 +164,37 @@ fn success(seal_256_ns: f64, open_ns: f64, admit_ns: f64, authorize_ns: f64, ses
     Table { title: "Creto: success metrics (product overview, agent communication security)", rows }
 }
 
-fn aegis_keys(p: &Primitives) -> Table {
-    let rows = vec![
+fn aegis_keys(effort: Effort, p: &Primitives) -> Table {
+    let mut rows = vec![
         time("ML-KEM-768 key pair", 50.0 * MS, p.ml_kem_768_keygen_ns, "alone"),
         time("the same, as we make it", 50.0 * MS, p.x_wing_keygen_ns, "X-Wing, ready for use"),
         time("ML-DSA-65 key pair", 100.0 * MS, p.ml_dsa_65_keygen_ns, "alone"),
         time("both signing keys", 100.0 * MS, p.signing_keygen_ns, "ready for use"),
-        elsewhere("FN-DSA-512 key pair", Figure::Time(75.0 * MS), "not in this build"),
     ];
+    rows.extend(fn_dsa(effort));
     Table { title: "Aegis: key generation", rows }
+}
+
+/// The experimental third signature.
+#[cfg(feature = "fn-dsa")]
+fn fn_dsa(effort: Effort) -> Vec<Row> {
+    use creto_crypto_accel::fn_dsa::FnDsaSigner;
+    let keygen_ns = effort.median_ns(|| {
+        black_box(FnDsaSigner::generate());
+    });
+    let signer = FnDsaSigner::generate();
+    let sign_ns = effort.median_ns(|| {
+        black_box(signer.sign(black_box(&[7; 80])));
+    });
+    vec![
+        time("FN-DSA-512 key pair", 75.0 * MS, keygen_ns, "experimental"),
+        time("FN-DSA-512 signature", 45.0 * MS, sign_ns, "experimental"),
+    ]
+}
+
+#[cfg(not(feature = "fn-dsa"))]
+fn fn_dsa(_: Effort) -> Vec<Row> {
+    vec![elsewhere("FN-DSA-512 key pair", Figure::Time(75.0 * MS), "experimental: --features fn-dsa")]
 }
 
 fn aegis_messages(p: &Primitives, single_ns: f64, alone_ns: f64) -> Table {
@@ -186,6 +209,19 @@ fn aegis_messages(p: &Primitives, single_ns: f64, alone_ns: f64) -> Table {
         rate("signature verification", 28.0, p.hybrid_verify_ns, ""),
     ];
     Table { title: "Aegis: message processing", rows }
+}
+
+fn aegis_scale() -> Table {
+    let rows = [
+        ("100 users, response", Figure::Time(85.0 * MS)),
+        ("100 users, operations", Figure::Rate(1_176.0)),
+        ("1,000 users, response", Figure::Time(120.0 * MS)),
+        ("1,000 users, operations", Figure::Rate(8_333.0)),
+        ("10,000 users, response", Figure::Time(180.0 * MS)),
+        ("10,000 users, operations", Figure::Rate(55_556.0)),
+    ];
+    let rows = rows.map(|(operation, theirs)| elsewhere(operation, theirs, "creto bench run"));
+    Table { title: "Aegis: scalability", rows: rows.into() }
 }
 
 impl Figure {
@@ -208,6 +244,10 @@ impl Figure {
     }
 }
 
+fn ratio_text(ratio: f64) -> String {
+    if ratio < 100.0 { format!("{ratio:.1}x") } else { format!("{ratio:.0}x") }
+}
+
 fn print(tables: &[Table]) {
     println!("backend: {}; medians of CPU time on one core", backend());
     for Table { title, rows } in tables {
@@ -215,7 +255,7 @@ fn print(tables: &[Table]) {
         println!("  {:<42} {:>12} {:>12} {:>10}  note", "operation", "document", "measured", "ratio");
         for Row { operation, theirs, ours, how } in rows {
             let (measured, ratio) = match ours {
-                Some(ours) => (ours.text(), format!("{:.1}x", theirs.ratio(*ours))),
+                Some(ours) => (ours.text(), ratio_text(theirs.ratio(*ours))),
                 None => ("-".to_owned(), "-".to_owned()),
             };
             println!("  {operation:<42} {:>12} {measured:>12} {ratio:>10}  {how}", theirs.text());

