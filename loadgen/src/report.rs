@@ -115,6 +115,12 @@ pub struct Report {
     pub rejected: u64,
     /// Connections that were made again.
     pub reconnects: u64,
+    /// Key encapsulations that the senders paid: one for each session, or for each message without sessions.
+    #[serde(default)]
+    pub encapsulations: u64,
+    /// Batches that the senders signed, each with Ed25519 and ML-DSA-65.
+    #[serde(default)]
+    pub signatures: u64,
     /// Acknowledged per second, from the start to the last acknowledgement.
     pub acknowledged_per_s: f64,
     /// From the time a message was due to its acknowledgement.

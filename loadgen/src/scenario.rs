@@ -272,6 +272,8 @@ fn summarize(options: &RunOptions, run: &Run, agents: &Agents, pacer_late: Laten
         lost: found.tally.lost(),
         rejected: rejected + found.tally.strange,
         reconnects: agents.all().map(|agent| agent.stats().reconnects).sum(),
+        encapsulations: agents.all().map(|agent| agent.stats().encapsulations).sum(),
+        signatures: agents.all().map(|agent| agent.stats().signatures).sum(),
         acknowledged_per_s,
         acknowledged_latency: Latency::of(&found.acknowledged_latency),
         delivered_latency: Latency::of(&found.delivered_latency),

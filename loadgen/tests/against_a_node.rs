@@ -49,6 +49,8 @@ fn every_acknowledged_message_is_delivered_once_and_the_ledger_says_so() {
         assert!(report.holds(), "{report:#?}");
         assert_eq!((report.sent, report.acknowledged, report.delivered, last), (3_000, 3_000, 3_000, 3_000));
         assert_eq!((report.acknowledged_latency.count, report.delivered_latency.count), (3_000, 3_000));
+        assert!((3..=12).contains(&report.encapsulations), "three senders, a thousand messages each: {report:?}");
+        assert!((1..3_000).contains(&report.signatures), "{report:?}");
         assert!(report.delivered_latency.p50_us > 0 && report.delivered_latency.max_us < 60_000_000);
 
         let verified = verified(&ledger).await;

@@ -137,6 +137,15 @@ mod tests {
     }
 
     #[test]
+    fn options_stay_within_what_the_wire_allows() {
+        let limits = |messages, bytes| BatchLimits::from(BatchOptions { messages, bytes, age: Duration::MAX });
+        assert_eq!((limits(0, 0).messages, limits(0, 0).bytes), (1, 1), "a batch of one message, whatever its size");
+        let most = limits(usize::MAX, usize::MAX);
+        assert_eq!((most.messages, most.bytes), (BATCH_MESSAGES_MAX, BATCH_BYTES_MAX - BATCH_HEADER_BYTES));
+        assert_eq!(BatchLimits::default().age_us, 1_000);
+    }
+
+    #[test]
     fn nothing_waits_for_nothing() {
         check(&[], true, 0, Cut::Empty);
         check(&[], false, 0, Cut::Empty);

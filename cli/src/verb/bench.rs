@@ -144,6 +144,8 @@ fn print(report: &Report, args: &BenchRunArgs) -> std::io::Result<()> {
         ("delivered twice", report.delivered_twice),
         ("lost", report.lost),
         ("outcome unknown", report.unknown),
+        ("key encapsulations", report.encapsulations),
+        ("signed batches", report.signatures),
     ] {
         counts.add([name.to_owned(), grouped(count)]);
     }
