@@ -70,7 +70,7 @@ pub enum StateError {
     },
     /// Another process has it.
     #[error(
-        "the file of sessions {path} is in use by another process of this agent, which did not let go: stop that one, or give this one a state directory of its own"
+        "the file of sessions {path} is in use by another process of this agent, which did not let go; stop that one, or give this one a state directory of its own"
     )]
     InUse {
         /// Which file.
@@ -85,14 +85,14 @@ pub enum StateError {
         found: u64,
     },
     /// It belongs to another agent.
-    #[error("the file of sessions {path} belongs to another agent: give each agent a state directory of its own")]
+    #[error("the file of sessions {path} belongs to another agent; give each agent a state directory of its own")]
     OtherAgent {
         /// Which file.
         path: PathBuf,
     },
     /// It is not as it was written.
     #[error(
-        "the file of sessions {path} is damaged ({reason}): move it away and start again. Without outgoing.redb nothing is lost; without incoming.redb ask the senders to renew their sessions, or rotate this agent's encryption key: what is in the mailbox under sessions of the lost file stays unreadable"
+        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, until senders renew theirs or this agent rotates its encryption key"
     )]
     Damaged {
         /// Which file.
