@@ -70,6 +70,8 @@ pub(crate) enum Verb {
     KillCycles(KillCyclesArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
+    /// Show cores, caches and memory nodes of this machine, and who runs where.
+    Topology(TopologyArgs),
     /// Check or show the configuration.
     Config(ConfigArgs),
     /// Read the log of a node that is stopped.
@@ -377,6 +379,13 @@ pub(crate) struct BenchVerifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopologyArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

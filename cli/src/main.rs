@@ -49,6 +49,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Demo(args) => verb::demo::run(args),
         Verb::KillCycles(args) => verb::demo::cycles::run(args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
+        Verb::Topology(args) => verb::topology::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),
         Verb::Proof(args) => verb::proof::run(&cli.global, args),

@@ -11,4 +11,5 @@ pub(crate) mod proof;
 pub(crate) mod recv;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod topology;
 pub(crate) mod wal;

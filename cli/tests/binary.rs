@@ -116,7 +116,7 @@ fn config_check_holds_the_file_against_this_machine() {
     std::fs::write(dir.path().join("creto.toml"), "[topology]\ncpus = [8191]\n").unwrap();
     let check = run(creto(dir.path()).args(["config", "check"]));
     assert_eq!(check.status, 2);
-    assert!(check.stderr.starts_with("error: topology.cpus names CPU 8191, but this process may only run on "));
+    assert!(check.stderr.starts_with("error: topology.cpus names CPU 8191, but this machine has "));
     assert!(check.stderr.contains("\n next: name CPUs of that list"), "{}", check.stderr);
 }
 
@@ -221,4 +221,32 @@ fn bench_crypto_prints_one_object_with_the_promised_figures() {
     let table = run(creto(dir.path()).args(["bench", "crypto", "--trial"]));
     assert_eq!((table.status, table.stderr.as_str()), (0, ""));
     assert!(table.stdout.contains("seal and sign, 256 to a batch"), "{}", table.stdout);
+}
+
+#[test]
+fn topology_shows_every_cpu_and_who_runs_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = json(&run(creto(dir.path()).args(["topology", "--json"])));
+    let cpus = shown["cpus"].as_array().unwrap();
+    assert!(!cpus.is_empty() && shown["cores"].as_u64().unwrap() >= 1, "{shown}");
+    let (plan, first) = (&shown["plan"], &cpus.iter().find(|cpu| cpu["allowed"] == true).unwrap()["cpu"]);
+    assert_eq!((&plan["ok"], &plan["crypto"]), (&true.into(), &"inline".into()));
+    assert!(plan["shard_count"].as_u64().unwrap() >= 1);
+
+    let text = run(creto(dir.path()).arg("topology"));
+    assert_eq!(
+        text.stdout.lines().filter(|line| line.contains("  shard ")).count(),
+        plan["shards"].as_array().unwrap().len()
+    );
+
+    // What is not there, and what is used twice, is said in one line, below the machine that it is about.
+    std::fs::write(dir.path().join("creto.toml"), "[topology]\ncrypto = [8000]\n").unwrap();
+    let absent = run(creto(dir.path()).arg("topology"));
+    assert_eq!(absent.status, 2);
+    assert!(absent.stdout.contains("CPU  core"), "{}", absent.stdout);
+    assert!(absent.stderr.contains("topology.crypto names CPU 8000"), "{}", absent.stderr);
+    std::fs::write(dir.path().join("creto.toml"), format!("[topology]\ncpus = [{first}]\ncrypto = [{first}]\n"))
+        .unwrap();
+    let twice = run(creto(dir.path()).args(["topology", "--json"]));
+    assert_eq!((twice.status, &json(&twice)["plan"]["ok"]), (2, &false.into()));
 }

@@ -6,6 +6,7 @@ pub mod host;
 mod machine;
 pub mod plan;
 mod run;
+pub mod topology;
 mod workers;
 
 pub use run::{Node, NodeError, Recovered, Summary};
