@@ -388,6 +388,7 @@ impl Inbox {
                 Some(_) => {
                     let outcome = on_disk(move || sessions.settle(uses)).await;
                     rested = Instant::now() + SETTLE_REST;
+                    self.counters.state_commits.add(1);
                     outcome
                 }
             };

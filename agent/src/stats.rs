@@ -43,6 +43,8 @@ pub struct Stats {
     pub duplicates_hidden: u64,
     /// Messages that the application has acknowledged.
     pub consumer_acknowledged: u64,
+    /// Transactions that settled acknowledged messages of sessions on disk: many messages each.
+    pub state_commits: u64,
     /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
     pub rejected: BTreeMap<RejectCode, u64>,
     /// Incidents that nobody read in time; each is in `rejected` too.
@@ -105,6 +107,7 @@ counters!(
     delivered,
     duplicates_hidden,
     consumer_acknowledged,
+    state_commits,
     incidents_dropped,
     reconnects,
     key_record_lookups,

@@ -52,6 +52,7 @@ fn thousands_of_messages_are_paid_for_with_a_handful_of_encapsulations_also_over
         assert!((5..=8).contains(&sent.encapsulations), "{sent:?}");
         assert_eq!((sent.sessions_opened, received.sessions_accepted), (sent.encapsulations, sent.encapsulations));
         assert!(sent.signatures < 1_000, "{sent:?}");
+        assert!((1..500).contains(&receiver.stats().state_commits), "acknowledgements share their syncs: {received:?}");
         sender.close().await;
         receiver.close().await;
 

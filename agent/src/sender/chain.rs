@@ -81,3 +81,52 @@ impl Chain {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use creto_envelope::{AgentName, TrustDomain};
+
+    use super::*;
+    use crate::keys::AgentKeys;
+
+    fn chain() -> Chain {
+        let keys = AgentKeys::generate(AgentName::parse("acme/worker").unwrap(), TrustDomain::default()).unwrap();
+        let identity = Identity::verify(keys.id(), &keys.signed_record(1, 0, u64::MAX)).unwrap();
+        Chain::new(AgentId([7; 16]), Arc::new(identity))
+    }
+
+    #[test]
+    fn jobs_side_by_side_never_get_the_same_counter_and_pay_one_encapsulation() {
+        let chain = chain();
+        let mut taken: Vec<Taken> = Vec::new();
+        std::thread::scope(|scope| {
+            let jobs: Vec<_> = (1..=8)
+                .map(|count| {
+                    let chain = &chain;
+                    scope.spawn(move || [chain.take(count), chain.take(count)])
+                })
+                .collect();
+            jobs.into_iter().for_each(|job| taken.extend(job.join().unwrap().into_iter().flatten()));
+        });
+        let counters: BTreeSet<u64> = taken.iter().flat_map(|taken| &taken.keys).map(|(counter, _)| *counter).collect();
+        assert_eq!(counters, (0..72).collect());
+        assert_eq!(taken.iter().filter(|taken| taken.opened).count(), 1);
+        assert!(taken.iter().all(|other| other.session_id == taken[0].session_id));
+    }
+
+    #[test]
+    fn a_chain_that_was_handed_over_gives_no_key_any_more() {
+        let chain = chain();
+        assert!(chain.take(3).is_some());
+        let (_, handed) = chain.close().unwrap();
+        assert_eq!(handed.counter(), 3);
+        assert!(chain.take(1).is_none() && chain.close().is_none());
+    }
+
+    #[test]
+    fn a_session_that_was_planned_and_never_used_leaves_nothing_behind() {
+        assert!(chain().close().is_none());
+    }
+}

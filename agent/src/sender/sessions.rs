@@ -200,7 +200,10 @@ impl<C> Sessions<C> {
         }
         match next {
             Some(next) if next.is_proven() => Decision { step: Step::Promote, carries: carries(next) },
-            None if line.current.is_due(limits, now_us) => Decision { step: Step::OpenNext, carries: true },
+            // Only to the key of this line: a message that was looked up before the key was replaced opens nothing.
+            None if line.current.is_due(limits, now_us) && to.key_id == line.key_id => {
+                Decision { step: Step::OpenNext, carries: true }
+            }
             _ => Decision { step: Step::Go, carries: carries(&line.current) },
         }
     }

@@ -148,6 +148,19 @@ fn a_newer_key_of_the_recipient_gets_a_session_of_its_own_and_an_older_message_g
 }
 
 #[test]
+fn a_message_that_was_looked_up_before_the_key_was_replaced_does_not_open_the_next_session() {
+    let mut sessions = sessions(10);
+    let (current, ..) = send(&mut sessions, to(1, 9, 2), NORMAL, 0);
+    (1..9).for_each(|_| assert_eq!(send(&mut sessions, to(1, 9, 2), NORMAL, 0).0, current));
+    assert_eq!(send(&mut sessions, to(1, 1, 1), NORMAL, 0).0, current, "it goes with the newer key");
+    let (old, carries, _) = send(&mut sessions, to(1, 1, 1), NORMAL, 0);
+    assert!(old != current && carries, "used up: the key that it knows is better than none");
+    // Which the node refuses, so that the record is fetched and the message sealed again.
+    sessions.forget(AgentId([1; 16]), KeyId([1; 16]));
+    assert_ne!(send(&mut sessions, to(1, 9, 2), NORMAL, 0).0, old);
+}
+
+#[test]
 fn renewal_on_demand_opens_new_sessions_and_ignores_late_acknowledgements_of_the_old() {
     let mut sessions = sessions(1_000);
     let (old, _, ticket) = send(&mut sessions, to(1, 1, 1), NORMAL, 0);
