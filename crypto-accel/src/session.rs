@@ -89,12 +89,20 @@ fn first_chain_key(secret: &SharedSecret, session_id: &SessionId, peers: &Peers)
 /// HKDF-Expand-SHA256(chain c, "creto/session-step/v1", 64) = chain c + 1 || message key c. Chain c is gone after it.
 fn step(backend: Backend, chain: &mut Key) -> Key {
     const STEP: Step = Step::new(STEP_LABEL);
+    #[cfg(test)]
+    STEPS.with(|steps| steps.set(steps.get() + 1));
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     match backend {
         Backend::AwsLc => STEP.expand(chain, &mut key),
         Backend::Portable => portable::step(chain, STEP_LABEL, &mut key),
     }
     key
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Steps that this thread took.
+    static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// Why a session does not give a message, or is none. It says nothing about keys or plaintexts.

@@ -229,6 +229,33 @@ fn a_failed_open_changes_nothing() {
 }
 
 #[test]
+fn messages_far_ahead_that_do_not_open_cost_64_steps_each_and_leave_nothing_that_was_passed() {
+    let (mut send, mut receive) = local();
+    let messages: Vec<_> = (0..200).map(|_| send_next(&mut send)).collect();
+    let before = receive.to_bytes();
+    let nonsense = [0; 40];
+    let steps = || STEPS.with(std::cell::Cell::get);
+    let first = steps();
+    assert_eq!(open(&mut receive, 4_095, &nonsense), Err(NOT_AUTHENTIC));
+    assert_eq!(steps() - first, 4_096);
+    for counter in (0..4_096).rev().chain([4_095, 1, 2_000]) {
+        let begun = steps();
+        assert_eq!(open(&mut receive, counter, &nonsense), Err(NOT_AUTHENTIC));
+        assert!(steps() - begun <= 64, "{} steps for {counter}", steps() - begun);
+    }
+    assert_eq!(receive.to_bytes(), before);
+    // What was worked out ahead is right, and erased when the chain has passed it.
+    for counter in [130, 5, 64, 63, 128, 199] {
+        let (_, sealed) = &messages[usize::try_from(counter).unwrap()];
+        assert_eq!(open(&mut receive, counter, sealed).unwrap(), counter.to_le_bytes());
+        receive.remembered_ahead();
+    }
+    assert_eq!(receive.remembered_ahead(), (4..64).map(|slot| slot * 64).collect::<Vec<_>>());
+    receive.settle(4_095);
+    assert!(receive.remembered_ahead().is_empty());
+}
+
+#[test]
 fn a_whole_session_in_reverse_keeps_4096_keys_and_no_more() {
     let (mut send, mut receive) = local();
     let messages: Vec<_> = std::iter::from_fn(|| send.next()).map(|(c, key)| (c, seal(key, c, b"x"))).collect();

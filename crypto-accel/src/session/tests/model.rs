@@ -218,6 +218,7 @@ impl World {
         assert_eq!(self.receive.kept_keys(), kept);
         assert!(kept <= 4_096);
         assert_eq!(self.receive.is_finished(), settled.len() == 4_096);
+        self.receive.remembered_ahead();
         for counter in 0..*next {
             assert_eq!(self.receive.is_settled(counter), settled.contains(&counter));
         }
