@@ -305,7 +305,9 @@ pub(crate) enum BenchVerb {
     Run(BenchRunArgs),
     /// Read a run's ledger back: was everything acknowledged delivered, once, as it was sent?
     Verify(BenchVerifyArgs),
-    /// Measure what cryptography costs on one core of this machine: sender, node and recipient. Needs no node.
+    /// Measure what cryptography costs on one core of this machine: sender, node and recipient.
+    ///
+    /// Needs no node; it starts one of its own to replace a key on, and removes it.
     Crypto(BenchCryptoArgs),
 }
 

@@ -213,11 +213,12 @@ fn bench_crypto_prints_one_object_with_the_promised_figures() {
     let figures = figures.as_object().unwrap();
     let rates = ["seal_n256_msgs_per_s", "seal_n64_msgs_per_s", "admit_n256_msgs_per_s", "open_msgs_per_s"];
     let times = ["seal_single_us", "session_establish_us", "ml_dsa_sign_us", "ml_dsa_verify_us", "kem_encaps_us"];
-    let each = ["ed25519_batch_verify_us_per_signature"];
+    let each = ["ed25519_batch_verify_us_per_signature", "rotation_ms"];
     for name in rates.iter().chain(&times).chain(&each) {
         assert!(figures[*name].as_f64().unwrap() > 0.0, "{name}");
     }
     assert!(figures["backend"].as_str().unwrap().starts_with("aws-lc"));
+    assert_eq!(figures.len(), 12, "{figures:?}");
     let table = run(creto(dir.path()).args(["bench", "crypto", "--trial"]));
     assert_eq!((table.status, table.stderr.as_str()), (0, ""));
     assert!(table.stdout.contains("seal and sign, 256 to a batch"), "{}", table.stdout);

@@ -21,6 +21,7 @@ mod node;
 mod payload;
 mod probe;
 mod report;
+pub(crate) mod rotation;
 mod stage;
 mod traffic;
 

@@ -7,10 +7,19 @@ use creto_benches::crypto::{Effort, Figures, measure};
 use crate::args::BenchCryptoArgs;
 use crate::exit::{Exit, Failure};
 use crate::terminal::{Align, CAUTION, Columns, DIM, GOOD, grouped, print_json, stdout};
+use crate::verb::demo::rotation;
+
+/// Rotations of which the median is taken.
+const ROTATIONS: u32 = 15;
 
 pub(super) fn run(args: &BenchCryptoArgs) -> Result<Exit, Failure> {
     let effort = if args.trial { Effort::TRIAL } else { Effort::FULL };
-    let figures = measure(effort);
+    let mut figures = measure(effort);
+    match rotation::measure(if args.trial { 1 } else { ROTATIONS }) {
+        Ok(rotation_ms) => figures.rotation_ms = Some(rotation_ms),
+        // Everything else needs no node.
+        Err(failure) => failure.print(),
+    }
     if args.json {
         print_json(&serde_json::to_value(&figures).expect("figures are plain data"))?;
     } else {
