@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use creto_envelope::control::RotationMode;
 use creto_envelope::deliver::Credit;
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::limits::{
@@ -20,15 +21,16 @@ use crate::clock::{self, Clock};
 use crate::connection::Dialer;
 use crate::directory::{CURRENT, Directory, Identity};
 use crate::driver::Driver;
-use crate::error::{ConnectError, ReceiveError, SendError, StateError};
+use crate::error::{ConnectError, ReceiveError, RotateError, SendError, StateError};
 use crate::keys::AgentKeys;
 use crate::limits::{
-    CLOSE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, RECIPIENT_SESSIONS_MAX,
-    RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, KEY_GRACE, KEY_GRACE_RANGE,
+    RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::receiver::link::DeliverLink;
 use crate::receiver::open::Opener;
 use crate::receiver::{Delivery, Inbox, Incidents, Subscription};
+use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
 use crate::sender::batcher::BatchOptions;
 use crate::sender::outbox::{Message, Outbox, Plain, Ticket};
 use crate::sender::sessions::{SessionPolicy, Sessions};
@@ -68,6 +70,11 @@ pub struct ConnectOptions {
     pub window_messages: u32,
     /// Most bytes of the envelopes of those. Default 4 MiB.
     pub window_bytes: u32,
+    /// How often the agent replaces its encryption key by itself; its keys must be in a file. Default: never.
+    pub rotation: RotationSchedule,
+    /// How long a replaced encryption key opens what was sealed to it, before it is erased: at least as long as the node
+    /// accepts it, 1 hour to 30 days. Default 7 days, as on the node.
+    pub key_grace: Duration,
     /// Whether deliveries come with a proof of who signed them ([`Delivery::proof`]): a copy of the envelope and about
     /// 10 KiB, for each delivery that the application holds. Default off.
     pub keep_proofs: bool,
@@ -94,6 +101,8 @@ impl ConnectOptions {
             state: StateDirectory::default(),
             window_messages: WINDOW_MESSAGES,
             window_bytes: WINDOW_BYTES,
+            rotation: RotationSchedule::default(),
+            key_grace: KEY_GRACE,
             keep_proofs: false,
             tree_digest: TreeDigest::Sha256,
         }
@@ -119,6 +128,7 @@ pub struct Agent {
 struct Shared {
     keys: Arc<AgentKeys>,
     directory: Arc<Directory>,
+    rotor: Arc<Rotor>,
     inbox: Arc<Inbox>,
     counters: Arc<Counters>,
     clock: Clock,
@@ -179,10 +189,19 @@ impl Agent {
             directory: Arc::clone(&directory),
             closing: closed.clone(),
         };
+        let rotor = Arc::new(Rotor::new(
+            Arc::clone(&options.keys),
+            Arc::clone(&directory),
+            Arc::clone(&counters),
+            options.rotation,
+            options.key_grace.clamp(*KEY_GRACE_RANGE.start(), *KEY_GRACE_RANGE.end()),
+        ));
+        tokio::spawn(Arc::clone(&rotor).look_after(closed.clone()));
         let driver = Driver {
             dialer,
             keys: Arc::clone(&options.keys),
             directory: Arc::clone(&directory),
+            rotor: Arc::clone(&rotor),
             deliver,
             sender: events.clone(),
             counters: Arc::clone(&counters),
@@ -193,6 +212,7 @@ impl Agent {
         let shared = Shared {
             keys: options.keys,
             directory,
+            rotor,
             inbox,
             counters,
             clock,
@@ -414,6 +434,36 @@ impl Agent {
             none => none.insert(self.subscribe()?),
         };
         subscription.next().await.unwrap_or_else(|| Err(self.shared.inbox.end_reason()))
+    }
+
+    /// Replaces the agent's encryption key: makes a new one, saves it in the key file, and has the node go by it. What is
+    /// sealed to the old one still arrives and opens for the grace period.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+    /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
+    /// # let agent = node.connect("planner").await?;
+    /// let rotation = agent.rotate_keys().await?;
+    /// println!("key record {} counts since {:?}", rotation.version, rotation.published_in);
+    /// # assert_eq!(rotation.version, 2);
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RotateError`]. A new key that was saved and not published is published with the next connection.
+    pub async fn rotate_keys(&self) -> Result<KeyRotation, RotateError> {
+        self.shared.rotor.rotate(RotationMode::Planned).await
+    }
+
+    /// Replaces an encryption key that may be in foreign hands: from the node's answer on, nothing that is sealed to it or
+    /// to one before it is accepted; senders seal again by themselves. The old keys leave the key file at once, and
+    /// memory once they were not needed for ten minutes: what the node had accepted before is opened as long as this
+    /// process receives.
+    ///
+    /// # Errors
+    /// As [`rotate_keys`](Self::rotate_keys).
+    pub async fn rotate_compromised_keys(&self) -> Result<KeyRotation, RotateError> {
+        self.shared.rotor.rotate(RotationMode::Emergency).await
     }
 
     /// Messages that came and could not be verified or opened, from now on.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use creto_envelope::control::{StreamOpen, StreamRole};
+use creto_envelope::control::{KeyRecordPublished, StreamOpen, StreamRole};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameType, RejectCode, SignedKeyRecord};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -22,6 +22,7 @@ use crate::limits::{
     RECONNECT_PAUSE_MIN, WRITE_QUEUE_FRAMES,
 };
 use crate::receiver::link::DeliverLink;
+use crate::rotation::Rotor;
 use crate::sender::Event;
 use crate::stats::Counters;
 use crate::stream::{self, StreamEnd};
@@ -31,6 +32,7 @@ pub(crate) struct Driver {
     pub(crate) dialer: Dialer,
     pub(crate) keys: Arc<AgentKeys>,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) rotor: Arc<Rotor>,
     pub(crate) deliver: DeliverLink,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) counters: Arc<Counters>,
@@ -57,6 +59,7 @@ impl Driver {
             self.counters.reconnects.add(1);
         };
         self.directory.close();
+        self.rotor.close();
         self.deliver.inbox.end(match &reason {
             ConnectError::Closed => ReceiveError::Closed,
             error => ReceiveError::Disconnected(error.clone()),
@@ -105,6 +108,7 @@ impl Driver {
         };
         connection.close(VarInt::from_u32(code), b"closed by the agent");
         self.deliver.inbox.lost();
+        self.rotor.lost();
         self.tell(Event::Lost).await;
         outcome.map_err(|end| match (reason, end) {
             (_, StreamEnd::Broken(code)) => ConnectError::Protocol(code),
@@ -124,12 +128,13 @@ impl Driver {
         let mut streams = JoinSet::new();
         streams.spawn(write_submit(submit, to_write));
         streams.spawn(read_submit(acks, self.sender.clone()));
-        streams.spawn(write_control(ask, Arc::clone(&self.directory)));
-        streams.spawn(read_control(answers, Arc::clone(&self.directory)));
+        streams.spawn(write_control(ask, Arc::clone(&self.directory), Arc::clone(&self.rotor)));
+        streams.spawn(read_control(answers, Arc::clone(&self.directory), Arc::clone(&self.rotor)));
         let mut deliver = JoinSet::new();
         deliver.spawn(self.deliver.clone().run(connection.clone()));
 
         self.directory.connected();
+        self.rotor.connected();
         self.tell(Event::Connected { accepted, frames }).await;
 
         let end = tokio::select! {
@@ -162,17 +167,23 @@ impl Driver {
     }
 }
 
-async fn write_control(mut stream: SendStream, directory: Arc<Directory>) -> StreamEnd {
+async fn write_control(mut stream: SendStream, directory: Arc<Directory>, rotor: Arc<Rotor>) -> StreamEnd {
     loop {
-        let mut frame = Vec::new();
-        directory.next_question().await.encode(&mut frame);
+        let frame = tokio::select! {
+            question = directory.next_question() => {
+                let mut frame = Vec::new();
+                question.encode(&mut frame);
+                frame
+            }
+            frame = rotor.next_frame() => frame,
+        };
         if let Err(end) = stream::write(&mut stream, frame).await {
             return end;
         }
     }
 }
 
-async fn read_control(mut stream: RecvStream, directory: Arc<Directory>) -> StreamEnd {
+async fn read_control(mut stream: RecvStream, directory: Arc<Directory>, rotor: Arc<Rotor>) -> StreamEnd {
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -183,7 +194,12 @@ async fn read_control(mut stream: RecvStream, directory: Arc<Directory>) -> Stre
                 Ok(record) => directory.answered(record).await,
                 Err(code) => return StreamEnd::Broken(code),
             },
+            FrameType::KeyRecordPublished => match KeyRecordPublished::parse(&frame.body) {
+                Ok(published) => rotor.published(published.version),
+                Err(code) => return StreamEnd::Broken(code),
+            },
             FrameType::Reject => match stream::refusal(&frame.body) {
+                Ok(refusal) if rotor.refused(&refusal) => {}
                 // About an agent: a question that was asked, or one that nobody waits for any more.
                 Ok(refusal) if refusal.context != [0; 16] => directory.refused(&refusal),
                 Ok(refusal) => return StreamEnd::Broken(refusal.code.unwrap_or(RejectCode::FrameUnexpected)),

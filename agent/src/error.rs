@@ -42,12 +42,19 @@ pub enum KeysError {
         reason: String,
     },
     /// The file was written by a newer version.
-    #[error("the key file {path} has format {found}, this version reads format 1: update creto")]
+    #[error("the key file {path} has format {found}, this version reads formats 1 and 2: update creto")]
     Version {
         /// Which file.
         path: PathBuf,
         /// The format found.
         found: u32,
+    },
+    /// The keys live in memory only: a key that is not on disk before it is published could be lost with what is sealed
+    /// to it.
+    #[error("the keys of {name} are in no file; save them first, then replace the encryption key")]
+    NoFile {
+        /// Whose.
+        name: String,
     },
     /// The system has no randomness to give.
     #[error("the system gives no randomness: {0}; keys cannot be made safely")]
@@ -296,6 +303,38 @@ impl SendError {
             _ => None,
         }
     }
+}
+
+/// Why the encryption key was not replaced.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RotateError {
+    /// The key file.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The node has a newer key of this agent than the key file.
+    #[error(
+        "the node has key record {node_version} of this agent, whose key is not in the key file: another copy of the file was rotated. Use that copy; if it is lost, replace the key as compromised"
+    )]
+    Behind {
+        /// The node's version.
+        node_version: u32,
+    },
+    /// The agent's own record cannot be had from the node.
+    #[error("the agent's own key record cannot be had: {0}")]
+    Lookup(#[from] LookupError),
+    /// The node refused the new key.
+    #[error("the node refused the new key: {0}")]
+    Refused(RejectCode),
+    /// The node refused with a code that this version does not know.
+    #[error("the node refused the new key with code {0}, which this version does not know: update creto")]
+    RefusedWith(u16),
+    /// No answer in time. The new key is saved, and is published with the next connection.
+    #[error("the node did not answer in time; the new key is saved and will be published when the node can be reached")]
+    TimedOut,
+    /// The agent was closed. A new key that was saved is published by the next process.
+    #[error("this agent was closed before the node had the new key; connect again")]
+    Closed,
 }
 
 /// Why no more deliveries come.

@@ -1,26 +1,27 @@
 //! The secret keys of an agent, and the file that keeps them.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use creto_crypto_accel::seal::RecipientSecret;
 use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
 use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, SignedKeyRecord, TrustDomain};
-use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::clock;
 use crate::error::KeysError;
 use crate::limits::{ALL_SESSIONS_MAX, SENDER_SESSIONS_MAX};
 use crate::receiver::sessions::IncomingSessions;
+use crate::stats::UNPOISONED;
 
-/// The format of key files that this version writes.
-const FORMAT: u32 = 1;
+mod file;
+mod ring;
+mod rotate;
+
+use file::{Contents, Mark};
+pub(crate) use ring::Standing;
+use ring::{Key, Ring};
 
 /// An agent's name and its secret keys: Ed25519 and ML-DSA-65 to sign, X-Wing (X25519 and ML-KEM-768) to be sealed to.
 ///
@@ -45,10 +46,11 @@ pub struct AgentKeys {
     name: AgentName,
     trust_domain: TrustDomain,
     id: AgentId,
-    record_version: u32,
     seeds: Seeds,
     signing: SigningKeys,
-    opening: RecipientSecret,
+    ring: RwLock<Ring>,
+    /// The state of the file that `ring` agrees with.
+    mark: Mutex<Option<Mark>>,
     /// Where the keys are kept, once they are.
     file: OnceLock<PathBuf>,
     /// Sessions that senders opened to keys that are kept nowhere.
@@ -59,7 +61,6 @@ pub struct AgentKeys {
 struct Seeds {
     ed25519: [u8; 32],
     ml_dsa_65: [u8; 32],
-    x_wing: [u8; 32],
 }
 
 impl AgentKeys {
@@ -68,11 +69,12 @@ impl AgentKeys {
     /// # Errors
     /// [`KeysError::Randomness`] when the system has none.
     pub fn generate(name: AgentName, trust_domain: TrustDomain) -> Result<Self, KeysError> {
-        let mut seeds = Seeds { ed25519: [0; 32], ml_dsa_65: [0; 32], x_wing: [0; 32] };
-        for seed in [&mut seeds.ed25519, &mut seeds.ml_dsa_65, &mut seeds.x_wing] {
+        let mut seeds = Seeds { ed25519: [0; 32], ml_dsa_65: [0; 32] };
+        for seed in [&mut seeds.ed25519, &mut seeds.ml_dsa_65] {
             getrandom::fill(seed).map_err(|error| KeysError::Randomness(error.to_string()))?;
         }
-        Ok(Self::expand(name, trust_domain, 1, seeds))
+        let ring = Ring::new(Key::new(1, new_seed()?, clock::now_ms()));
+        Ok(Self::expand(name, trust_domain, seeds, ring))
     }
 
     /// Keys from given seeds: for tests and for key stores of one's own. Each seed is 32 bytes of full entropy.
@@ -85,19 +87,20 @@ impl AgentKeys {
         ml_dsa_65: &[u8; 32],
         x_wing: &[u8; 32],
     ) -> Self {
-        let seeds = Seeds { ed25519: *ed25519, ml_dsa_65: *ml_dsa_65, x_wing: *x_wing };
-        Self::expand(name, trust_domain, record_version, seeds)
+        let seeds = Seeds { ed25519: *ed25519, ml_dsa_65: *ml_dsa_65 };
+        let ring = Ring::new(Key::new(record_version, Zeroizing::new(*x_wing), clock::now_ms()));
+        Self::expand(name, trust_domain, seeds, ring)
     }
 
-    fn expand(name: AgentName, trust_domain: TrustDomain, record_version: u32, seeds: Seeds) -> Self {
+    fn expand(name: AgentName, trust_domain: TrustDomain, seeds: Seeds, ring: Ring) -> Self {
         Self {
             id: AgentId::derive(&trust_domain, &name),
             signing: SigningKeys::from_seeds(&seeds.ed25519, &seeds.ml_dsa_65),
-            opening: RecipientSecret::from_seed(&seeds.x_wing),
             name,
             trust_domain,
-            record_version,
             seeds,
+            ring: RwLock::new(ring),
+            mark: Mutex::new(None),
             file: OnceLock::new(),
             sessions_in_memory: OnceLock::new(),
         }
@@ -105,8 +108,8 @@ impl AgentKeys {
 
     /// The same keys for another version of the key record: the one they are registered under.
     #[must_use]
-    pub fn with_record_version(mut self, record_version: u32) -> Self {
-        self.record_version = record_version;
+    pub fn with_record_version(self, record_version: u32) -> Self {
+        self.ring_mut().current.version = record_version;
         self
     }
 
@@ -131,13 +134,13 @@ impl AgentKeys {
     /// The version of the key record that these keys log in and sign with.
     #[must_use]
     pub fn record_version(&self) -> u32 {
-        self.record_version
+        self.ring().current.version
     }
 
-    /// The id of the encryption key.
+    /// The id of the current encryption key.
     #[must_use]
     pub fn key_id(&self) -> KeyId {
-        KeyId(self.opening.key_id())
+        self.ring().current.id()
     }
 
     /// The file that these keys were loaded from or first saved to, absolute. `None`: they live in memory only.
@@ -149,14 +152,18 @@ impl AgentKeys {
     fn kept_in(&self, path: &Path) {
         // Saved again elsewhere, the keys still belong to their first place. A path that cannot be made absolute (the
         // working directory is gone) stays as it is.
-        let _ = self.file.set(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        let _ = self.file.set(absolute(path));
     }
 
     /// The public keys as a key record, signed by both signing keys: what a node registers. Validity is in Unix
     /// milliseconds, the end exclusive.
     #[must_use]
     pub fn signed_record(&self, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {
-        let (signing, opening) = (self.signing.public(), self.opening.public());
+        self.record_of(&self.ring().current, version, valid_from_ms, valid_until_ms)
+    }
+
+    fn record_of(&self, key: &Key, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {
+        let (signing, opening) = (self.signing.public(), key.secret.public());
         let record = KeyRecord {
             version,
             state: AgentState::Active,
@@ -181,24 +188,13 @@ impl AgentKeys {
     /// [`KeysError::File`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), KeysError> {
         let path = path.as_ref();
-        let base64 = |seed: &[u8; 32]| Zeroizing::new(BASE64.encode(seed));
-        let file = KeyFile {
-            format: FORMAT,
-            name: self.name.to_string(),
-            trust_domain: self.trust_domain.to_string(),
-            record_version: self.record_version,
-            ed25519_seed: base64(&self.seeds.ed25519),
-            ml_dsa_65_seed: base64(&self.seeds.ml_dsa_65),
-            x_wing_seed: base64(&self.seeds.x_wing),
-        };
-        let mut json = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("strings and numbers make JSON"));
-        json.push(b'\n');
-        write_whole(path, &json).map_err(|source| KeysError::File {
-            path: path.to_owned(),
-            doing: "written",
-            source,
-        })?;
+        // One writer at a time: a key that is replaced meanwhile is in the ring before or after, not half.
+        let mut mark = self.mark.lock().expect(UNPOISONED);
+        file::write(path, &self.name, &self.trust_domain, &self.seeds, &self.ring())?;
         self.kept_in(path);
+        if self.file() == Some(&absolute(path)) {
+            *mark = Mark::of(path);
+        }
         Ok(())
     }
 
@@ -208,39 +204,12 @@ impl AgentKeys {
     /// [`KeysError`]; a file that others can read is refused, as ssh does it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, KeysError> {
         let path = path.as_ref();
-        let file_error = |source| KeysError::File { path: path.to_owned(), doing: "read", source };
-        let format_error = |reason: &str| KeysError::Format { path: path.to_owned(), reason: reason.to_owned() };
-        let mode = fs::metadata(path).map_err(file_error)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeysError::Permissions { path: path.to_owned(), mode });
-        }
-        let json = Zeroizing::new(fs::read(path).map_err(file_error)?);
-        // The format comes first: another one may mean everything else differently.
-        let FormatOnly { format } = serde_json::from_slice(&json)
-            .map_err(|error| format_error(&format!("no JSON object with a format (line {})", error.line())))?;
-        if format != FORMAT {
-            return Err(KeysError::Version { path: path.to_owned(), found: format });
-        }
-        // serde_json's own texts may quote what they found, so only the place is told.
-        let file: KeyFile = serde_json::from_slice(&json)
-            .map_err(|error| format_error(&format!("line {}, column {}", error.line(), error.column())))?;
-        let name = AgentName::parse(&file.name).map_err(|error| format_error(&error.to_string()))?;
-        let trust_domain = TrustDomain::parse(&file.trust_domain).map_err(|error| format_error(&error.to_string()))?;
-        let seed = |text: &str| -> Result<Zeroizing<[u8; 32]>, KeysError> {
-            let bytes = Zeroizing::new(BASE64.decode(text).map_err(|_| format_error("a seed is not base64"))?);
-            let seed = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| format_error("a seed is not 32 bytes"))?;
-            Ok(Zeroizing::new(seed))
-        };
-        let seeds = Seeds {
-            ed25519: *seed(&file.ed25519_seed)?,
-            ml_dsa_65: *seed(&file.ml_dsa_65_seed)?,
-            x_wing: *seed(&file.x_wing_seed)?,
-        };
-        if file.record_version == 0 {
-            return Err(format_error("record versions count from 1"));
-        }
-        let keys = Self::expand(name, trust_domain, file.record_version, seeds);
+        // Before the content: a file that is replaced in between is read again, not missed.
+        let mark = Mark::of(path);
+        let Contents { name, trust_domain, seeds, ring } = file::read(path)?;
+        let keys = Self::expand(name, trust_domain, seeds, ring);
         keys.kept_in(path);
+        *keys.mark.lock().expect(UNPOISONED) = mark;
         Ok(keys)
     }
 
@@ -256,9 +225,21 @@ impl AgentKeys {
         Arc::clone(self.sessions_in_memory.get_or_init(new))
     }
 
-    /// The key that opens what was sealed to `key_id`, if it is ours.
-    pub(crate) fn opening(&self, key_id: KeyId) -> Option<&RecipientSecret> {
-        (self.key_id() == key_id).then_some(&self.opening)
+    /// The key that opens what was sealed to `key_id`, if it is ours: the current one, one that was replaced, or one that
+    /// another process of this agent has put into the file meanwhile. May read the file: not on a thread that carries
+    /// packets.
+    pub(crate) fn opening(&self, key_id: KeyId) -> Option<Arc<RecipientSecret>> {
+        let now_ms = clock::now_ms();
+        let known = self.ring().opening(key_id, now_ms);
+        known.or_else(|| self.reload_if_changed().then(|| self.ring().opening(key_id, now_ms)).flatten())
+    }
+
+    fn ring(&self) -> RwLockReadGuard<'_, Ring> {
+        self.ring.read().expect(UNPOISONED)
+    }
+
+    fn ring_mut(&self) -> RwLockWriteGuard<'_, Ring> {
+        self.ring.write().expect(UNPOISONED)
     }
 }
 
@@ -267,72 +248,20 @@ impl fmt::Debug for AgentKeys {
         f.debug_struct("AgentKeys")
             .field("name", &self.name.as_str())
             .field("trust_domain", &self.trust_domain.as_str())
-            .field("record_version", &self.record_version)
+            .field("record_version", &self.record_version())
             .finish_non_exhaustive()
     }
 }
 
-#[derive(Deserialize)]
-struct FormatOnly {
-    format: u32,
+/// As far as it can be: when the working directory is gone, a path stays as it is.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyFile {
-    format: u32,
-    name: String,
-    trust_domain: String,
-    record_version: u32,
-    #[serde(with = "erased")]
-    ed25519_seed: Zeroizing<String>,
-    #[serde(with = "erased")]
-    ml_dsa_65_seed: Zeroizing<String>,
-    #[serde(with = "erased")]
-    x_wing_seed: Zeroizing<String>,
-}
-
-/// Strings that are erased from memory after they were written or read.
-mod erased {
-    use serde::{Deserialize, Deserializer, Serializer};
-    use zeroize::Zeroizing;
-
-    pub(super) fn serialize<S: Serializer>(text: &Zeroizing<String>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(text)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
-        String::deserialize(deserializer).map(Zeroizing::new)
-    }
-}
-
-/// A new file beside the old one, synced, then renamed over it, then the directory synced.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{}", hex(&crate::clock::random::<8>())));
-    let beside = directory.join(beside);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        File::open(directory)?.sync_all()
-    })();
-    if written.is_err() {
-        // The error that matters is the first one; a file that was never made cannot be removed.
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn new_seed() -> Result<Zeroizing<[u8; 32]>, KeysError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut seed[..]).map_err(|error| KeysError::Randomness(error.to_string()))?;
+    Ok(seed)
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ pub mod limits;
 pub mod proof;
 pub mod raw;
 mod receiver;
+mod rotation;
 mod sender;
 mod state;
 mod stats;
@@ -97,9 +98,12 @@ pub use client::{Agent, ConnectOptions};
 pub use creto_envelope::{
     AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
 };
-pub use error::{CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, SendError, StateError};
+pub use error::{
+    CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, RotateError, SendError, StateError,
+};
 pub use keys::AgentKeys;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
+pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;
 pub use sender::{PendingSend, Receipt, SendOptions};

@@ -74,6 +74,21 @@ pub const KEY_RECORD_LOOKUPS_MAX: usize = 256;
 /// How long an answer about a key record may take.
 pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Encryption keys that a key file may hold.
+pub const KEYS_HELD_MAX: usize = 1_024;
+/// How long a replaced encryption key opens what was sealed to it, by default: as long as a node accepts it by default.
+pub const KEY_GRACE: Duration = Duration::from_secs(7 * 86_400);
+/// Shortest and longest grace period.
+pub const KEY_GRACE_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3_600)..=Duration::from_secs(30 * 86_400);
+/// A key that is to be erased stays in memory until it was not needed for this long, in milliseconds: what the node had
+/// accepted before may still be on its way.
+pub const KEY_UNUSED_MS_MIN: u64 = 10 * 60_000;
+/// How long replacing a key may take, reconnects included.
+pub const ROTATE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the agent looks whether a key is due to be replaced or erased.
+pub const KEYS_LOOKED_AFTER: Duration = Duration::from_secs(60);
+
 /// First pause before a reconnect; it doubles with every failure.
 pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before a reconnect.

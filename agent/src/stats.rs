@@ -53,6 +53,8 @@ pub struct Stats {
     pub reconnects: u64,
     /// Key records asked for.
     pub key_record_lookups: u64,
+    /// Encryption keys of this agent that were replaced.
+    pub keys_rotated: u64,
 }
 
 impl Stats {
@@ -111,6 +113,7 @@ counters!(
     incidents_dropped,
     reconnects,
     key_record_lookups,
+    keys_rotated,
 );
 
 pub(crate) const UNPOISONED: &str = "no code panics while it holds this lock";

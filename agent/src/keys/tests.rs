@@ -1,6 +1,14 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use creto_crypto_accel::verify::VerifyingKeys;
+use creto_envelope::control::RotationMode::{Emergency, Planned};
 
 use super::*;
+
+mod ring;
 
 fn keys() -> AgentKeys {
     AgentKeys::generate(AgentName::parse("acme/planner").unwrap(), TrustDomain::default()).unwrap()
@@ -43,7 +51,10 @@ fn a_damaged_file_is_refused_without_telling_what_it_holds() {
         whole.replace(&seed, &seed[..20]),
         whole.replace("x_wing_seed", "xwing_seed"),
         whole.replace("acme/planner", "planner"),
-        whole.replace("\"record_version\": 1", "\"record_version\": 0"),
+        whole.replace("\"version\": 1", "\"version\": 0"),
+        whole.replace("\"current\"", "\"replaced\""),
+        whole.replace("\"current\"", "\"pending\""),
+        whole.replace("\"current\"", "\"lost\""),
         whole[..whole.len() / 2].to_owned(),
         String::new(),
     ];
@@ -53,8 +64,8 @@ fn a_damaged_file_is_refused_without_telling_what_it_holds() {
         assert!(matches!(error, KeysError::Format { .. }), "{error}");
         assert!(!error.to_string().contains(&seed[..8]), "{error}");
     }
-    fs::write(&path, whole.replace("\"format\": 1", "\"format\": 2")).unwrap();
-    assert!(matches!(AgentKeys::load(&path).unwrap_err(), KeysError::Version { found: 2, .. }));
+    fs::write(&path, whole.replace("\"format\": 2", "\"format\": 3")).unwrap();
+    assert!(matches!(AgentKeys::load(&path).unwrap_err(), KeysError::Version { found: 3, .. }));
 }
 
 #[test]
@@ -72,9 +83,119 @@ fn debug_output_shows_no_secret() {
     let keys = keys();
     let text = format!("{keys:?}");
     assert!(text.contains("acme/planner"));
-    for seed in [&keys.seeds.ed25519, &keys.seeds.ml_dsa_65, &keys.seeds.x_wing] {
+    let x_wing = *keys.ring().current.seed;
+    for seed in [&keys.seeds.ed25519, &keys.seeds.ml_dsa_65, &x_wing] {
         assert!(
-            !text.contains(&BASE64.encode(seed)) && !text.contains(&format!("{seed:?}")) && !text.contains(&hex(seed))
+            !text.contains(&BASE64.encode(seed))
+                && !text.contains(&format!("{seed:?}"))
+                && !text.contains(&file::hex(seed))
         );
     }
+}
+
+/// Keys in a file of their own, and its folder.
+fn saved() -> (tempfile::TempDir, PathBuf, AgentKeys) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("planner.keys");
+    let keys = keys();
+    keys.save(&path).unwrap();
+    (folder, path, keys)
+}
+
+#[test]
+fn a_file_of_format_1_is_read_for_ever_and_becomes_format_2_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("planner.keys");
+    fs::write(&path, include_str!("../../tests/fixtures/planner-format-1.keys")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let keys = AgentKeys::load(&path).unwrap();
+    assert_eq!((keys.name().as_str(), keys.record_version()), ("acme/planner", 3));
+    assert_eq!(keys.key_id(), KeyId(RecipientSecret::from_seed(&[0x33; 32]).key_id()));
+    assert_eq!(keys.signing.public(), SigningKeys::from_seeds(&[0x11; 32], &[0x22; 32]).public());
+    keys.begin_rotation(Planned, 3).unwrap();
+    assert!(fs::read_to_string(&path).unwrap().contains("\"format\": 2"));
+    assert_eq!(AgentKeys::load(&path).unwrap().key_id(), keys.key_id());
+}
+
+#[test]
+fn every_step_of_a_rotation_is_in_the_file_and_nothing_else_is_left_behind() {
+    let (folder, path, keys) = saved();
+    let first = keys.key_id();
+    keys.begin_rotation(Planned, 1).unwrap();
+    let (mode, record) = keys.pending_record(5, 9).unwrap();
+    assert_eq!((mode, record.record.version), (Planned, 2));
+    let second = record.record.key_id();
+
+    let reloaded = AgentKeys::load(&path).unwrap();
+    assert!(reloaded.has_pending());
+    assert_eq!((reloaded.key_id(), reloaded.record_version()), (first, 1), "not before the node has it");
+    assert!(reloaded.opening(second).is_some(), "but the node may have it already");
+
+    keys.rotation_published(2).unwrap();
+    let reloaded = AgentKeys::load(&path).unwrap();
+    assert_eq!((reloaded.key_id(), reloaded.record_version()), (second, 2));
+    assert!(!reloaded.has_pending() && reloaded.opening(first).is_some());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[test]
+fn an_emergency_takes_the_old_keys_out_of_the_file_at_once() {
+    let (_folder, path, keys) = saved();
+    let ids: Vec<_> = [Planned, Planned, Emergency]
+        .into_iter()
+        .zip(1..)
+        .map(|(mode, version)| {
+            let before = keys.key_id();
+            keys.begin_rotation(mode, version).unwrap();
+            keys.rotation_published(version + 1).unwrap();
+            before
+        })
+        .collect();
+    let reloaded = AgentKeys::load(&path).unwrap();
+    assert_eq!((reloaded.key_id(), reloaded.record_version()), (keys.key_id(), 4));
+    for id in ids {
+        assert!(reloaded.opening(id).is_none(), "nobody who finds the file finds them");
+        assert!(keys.opening(id).is_some(), "what was accepted before is on its way to this process");
+    }
+}
+
+#[test]
+fn a_process_finds_the_keys_that_another_one_put_into_the_file() {
+    let (_folder, path, running) = saved();
+    let first = running.key_id();
+    let other = AgentKeys::load(&path).unwrap();
+    other.begin_rotation(Planned, 1).unwrap();
+    other.rotation_published(2).unwrap();
+    assert!(running.opening(KeyId([9; 16])).is_none());
+    assert!(running.opening(other.key_id()).is_some(), "a message to the new key came");
+    assert_eq!(running.record_version(), 2);
+    assert!(running.opening(first).is_some());
+    // And it changes what is there, not what it remembers.
+    running.begin_rotation(Planned, 2).unwrap();
+    running.rotation_published(3).unwrap();
+    let reloaded = AgentKeys::load(&path).unwrap();
+    assert_eq!(reloaded.ring().versions(), [3, 2, 1]);
+}
+
+#[test]
+fn keys_that_are_in_no_file_are_not_replaced() {
+    let keys = keys();
+    assert!(matches!(keys.begin_rotation(Planned, 1), Err(KeysError::NoFile { .. })));
+    assert!(!keys.has_pending());
+}
+
+#[test]
+fn a_next_key_that_could_not_be_saved_is_forgotten() {
+    let (folder, path, keys) = saved();
+    // A folder where the new file should be renamed to makes the write fail whoever runs this.
+    let aside = folder.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(keys.begin_rotation(Planned, 1), Err(KeysError::File { doing: "written", .. })));
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    let node_key = keys.key_id();
+    assert_eq!(keys.reconcile(1, node_key).unwrap(), Standing::Level, "nothing is published that is not on disk");
+    assert!(keys.pending_record(0, 1).is_none());
 }

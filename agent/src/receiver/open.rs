@@ -200,7 +200,7 @@ impl Opener {
                 return Some(Err(RejectCode::UnknownRecipientKey));
             };
             let peers = Peers { sender: sender.0, recipient: envelope.recipient().0, key_id: envelope.key_id().0 };
-            let accepted = ReceiveChain::accept(secret, &peers, &session_id, wrapped_key);
+            let accepted = ReceiveChain::accept(&secret, &peers, &session_id, wrapped_key);
             Some(accepted.map_err(|_| RejectCode::EnvelopeSeal))
         };
         let nonce = nonce(session.counter);

@@ -1,0 +1,102 @@
+//! Replacing the encryption key: each step is on disk before the next one is taken.
+
+use creto_envelope::control::RotationMode;
+use creto_envelope::{KeyId, SignedKeyRecord};
+
+use super::ring::{Ring, Standing};
+use super::{AgentKeys, Contents, Mark, file, new_seed};
+use crate::clock;
+use crate::error::KeysError;
+use crate::stats::UNPOISONED;
+
+impl AgentKeys {
+    /// Gets the next key ready and saves it. Blocks on the disk, as everything here.
+    pub(crate) fn begin_rotation(&self, mode: RotationMode, node_version: u32) -> Result<(), KeysError> {
+        let seed = new_seed()?;
+        self.change(|ring| {
+            ring.begin(mode, node_version, seed, clock::now_ms());
+            ((), true)
+        })
+    }
+
+    /// The record that publishes the pending key, if there is one, and why it is published.
+    pub(crate) fn pending_record(
+        &self,
+        valid_from_ms: u64,
+        valid_until_ms: u64,
+    ) -> Option<(RotationMode, SignedKeyRecord)> {
+        let ring = self.ring();
+        let pending = ring.pending.as_ref()?;
+        Some((pending.mode, self.record_of(&pending.key, pending.key.version, valid_from_ms, valid_until_ms)))
+    }
+
+    /// The node has the pending key: it is the current one from now on.
+    pub(crate) fn rotation_published(&self, version: u32) -> Result<(), KeysError> {
+        self.change(|ring| ((), ring.published(version, clock::now_ms())))
+    }
+
+    /// Holds the keys against the node's current record, see [`Ring::reconcile`].
+    pub(crate) fn reconcile(&self, node_version: u32, node_key: KeyId) -> Result<Standing, KeysError> {
+        self.change(|ring| ring.reconcile(node_version, node_key, clock::now_ms()))
+    }
+
+    /// Whether a key was saved and is not known to be published.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.ring().pending.is_some()
+    }
+
+    /// Erases replaced keys whose grace period is over.
+    pub(crate) fn erase_ended(&self, grace_ms: u64) -> Result<(), KeysError> {
+        if self.file().is_none() {
+            self.ring_mut().end_grace(grace_ms, clock::now_ms());
+            return Ok(());
+        }
+        self.change(|ring| ((), ring.end_grace(grace_ms, clock::now_ms())))
+    }
+
+    /// Reads the file again if another process has replaced it. Says whether it did.
+    pub(super) fn reload_if_changed(&self) -> bool {
+        let Some(path) = self.file() else { return false };
+        let mut known = self.mark.lock().expect(UNPOISONED);
+        let mark = Mark::of(path);
+        if mark.is_none() || *known == mark {
+            return false;
+        }
+        match file::read(path) {
+            // The file of another agent under this name is none of ours.
+            Ok(Contents { name, trust_domain, seeds, ring })
+                if (&name, &trust_domain, &seeds.ed25519) == (&self.name, &self.trust_domain, &self.seeds.ed25519) =>
+            {
+                self.ring_mut().merge(ring);
+                *known = mark;
+                true
+            }
+            Ok(_) => {
+                *known = mark;
+                tracing::error!(path = %path.display(), "the key file holds other signing keys than this agent runs with");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "the key file was changed and cannot be read");
+                false
+            }
+        }
+    }
+
+    /// Changes the ring on top of what the file says now, and saves it when the change says so; other processes of the
+    /// same agent wait.
+    fn change<R>(&self, change: impl FnOnce(&mut Ring) -> (R, bool)) -> Result<R, KeysError> {
+        let path = self.file().ok_or_else(|| KeysError::NoFile { name: self.name.to_string() })?;
+        let _lock = file::lock(path)?;
+        self.reload_if_changed();
+        let mut mark = self.mark.lock().expect(UNPOISONED);
+        let (answer, is_new) = change(&mut self.ring_mut());
+        if is_new {
+            // Should it fail, the next step starts from what the file says.
+            *mark = None;
+            file::write(path, &self.name, &self.trust_domain, &self.seeds, &self.ring())?;
+            *mark = Mark::of(path);
+        }
+        Ok(answer)
+    }
+}
