@@ -10,6 +10,7 @@
 //! | [`sign`] | Ed25519 **and** ML-DSA-65 over one statement | RFC 8032, FIPS 204 |
 //! | [`verify`] | both signatures must hold; bounded memory of verdicts | RFC 8032, FIPS 204 |
 //! | [`fn_dsa`] | experimental, behind a feature: FN-DSA-512 as a third signature | FIPS 206 (not final) |
+//! | [`processor`] | which implementation runs on this processor | |
 //! | [`seal`] | X-Wing to a recipient's key, HKDF to a message key, AES-256-GCM | draft-connolly-cfrg-xwing-kem, FIPS 203, RFC 5869, SP 800-38D |
 //! | [`session`] | one encapsulation, then a key per message from a chain | RFC 5869 |
 //!
@@ -25,6 +26,7 @@ pub mod digest;
 pub mod fn_dsa;
 pub mod keys;
 pub mod merkle;
+pub mod processor;
 pub mod seal;
 pub mod session;
 pub mod sign;

@@ -28,6 +28,7 @@ const SECRET: &[(&str, &str)] = &[
 /// Public types of this crate that hold none.
 const OPEN: &[&str] = &[
     "Backend",
+    "Choice",
     "HybridSignature",
     "Item",
     "KeyError",
@@ -35,10 +36,12 @@ const OPEN: &[&str] = &[
     "PathError",
     "PathVerifier",
     "Peers",
+    "Processor",
     "ProofError",
     "RecipientKey",
     "RecipientPublic",
     "RootCache",
+    "RootKey",
     "SessionError",
     "SessionStateError",
     "SignatureError",

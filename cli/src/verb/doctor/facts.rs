@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use creto_crypto_accel::processor::Processor;
 use creto_io::ExecutorError;
 use creto_io::executor::{ExecutorConfig, preflight};
 use creto_node::config::Config;
@@ -31,6 +32,8 @@ pub(super) struct Facts {
     pub(super) address: Result<(), io::ErrorKind>,
     /// Instructions that cryptography is fast with, each with whether the CPU has it.
     pub(super) cpu_features: Vec<(&'static str, bool)>,
+    /// The same, as cryptography chooses by it.
+    pub(super) processor: Processor,
     /// Whether a node answers on the control socket.
     pub(super) node_runs: bool,
     pub(super) clock_source: Option<String>,
@@ -64,6 +67,7 @@ impl Facts {
             address: UdpSocket::bind(config.node.listen).map(drop).map_err(|error| error.kind()),
             node_runs: UnixStream::connect(config.control_socket()).is_ok(),
             cpu_features: cpu_features(),
+            processor: Processor::detect(),
             clock_source: text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             files: Files {
                 config: config_file.map(Path::to_owned),

@@ -5,6 +5,7 @@ mod tests;
 
 use std::io::ErrorKind;
 
+use creto_crypto_accel::processor::{Processor, choices, has_dalek_avx512};
 use creto_io::probe::{PROBE_BLOCK_BYTES, ProbeReport};
 use creto_io::{Durability, ExecutorError};
 use creto_node::config::{Config, size_text};
@@ -50,6 +51,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(facts.disk.probe.as_ref().ok().and_then(latency));
     findings.push(address(config, facts));
     findings.push(instructions(&facts.cpu_features));
+    findings.push(cryptography(&facts.processor, has_dalek_avx512()));
     findings.push(clock(facts.clock_source.as_deref()));
     findings
 }
@@ -311,6 +313,22 @@ fn instructions(features: &[(&'static str, bool)]) -> Finding {
     }
     let missing = if missing.is_empty() { String::new() } else { format!("; not {}", missing.join(", ")) };
     Finding::ok(NAME, format!("{}{missing}", found.join(", ")))
+}
+
+/// What runs, and what this build or this processor leaves out.
+fn cryptography(processor: &Processor, dalek_avx512: bool) -> Finding {
+    const NAME: &str = "crypto";
+    let choices = choices(processor, dalek_avx512);
+    let text = choices.iter().map(|choice| format!("{}: {}", choice.primitive, choice.by)).collect::<Vec<_>>();
+    let text = text.join(" · ");
+    if choices.iter().any(|choice| choice.is_slow) {
+        let fix = "in a virtual machine: pass the host's CPU through (qemu -cpu host)";
+        return Finding::warn(NAME, text, fix);
+    }
+    // Nothing to do: it was measured, and made no difference to a verification.
+    let unused = processor.avx512_ifma && !dalek_avx512;
+    let note = if unused { " (AVX-512 IFMA is not built in, see docs/building.md)" } else { "" };
+    Finding::ok(NAME, format!("{text}{note}"))
 }
 
 fn clock(source: Option<&str>) -> Finding {

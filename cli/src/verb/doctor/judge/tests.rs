@@ -38,6 +38,7 @@ fn good() -> Facts {
         address: Ok(()),
         node_runs: false,
         cpu_features: vec![("aes", true), ("avx2", true), ("vaes", false)],
+        processor: Processor { aes: true, sha256: true, avx2: true, ..Processor::default() },
         clock_source: Some("tsc".to_owned()),
         files: Files {
             config: Some(PathBuf::from("creto.toml")),
@@ -250,6 +251,24 @@ fn a_slow_clock_and_missing_instructions_are_named() {
         |facts| facts.cpu_features[0].1 = false,
         "instructions",
         "Warn: without aes cryptography is several times slower | \
+         in a virtual machine: pass the host's CPU through (qemu -cpu host)",
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_computes_each_primitive_is_named() {
+    check(
+        |facts| facts.processor.vector_aes = true,
+        "crypto",
+        "Ok: AES-256-GCM: aws-lc, VAES and AVX-512 · SHA-256: SHA instructions, two messages at once · \
+         ML-DSA-65, ML-KEM-768: aws-lc, AVX2 · Ed25519 verification: dalek, AVX2 | ",
+    );
+    check(
+        |facts| facts.processor.sha256 = false,
+        "crypto",
+        "Warn: AES-256-GCM: aws-lc, AES instructions · SHA-256: aws-lc, no SHA instructions · \
+         ML-DSA-65, ML-KEM-768: aws-lc, AVX2 · Ed25519 verification: dalek, AVX2 | \
          in a virtual machine: pass the host's CPU through (qemu -cpu host)",
     );
 }
