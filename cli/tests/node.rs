@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 struct Run {
     status: i32,
     stdout: String,
@@ -196,4 +199,59 @@ fn a_node_says_what_keeps_it_from_starting() {
     let broken = creto(dir.path(), &["serve"]);
     assert_eq!(broken.status, 2, "{}", broken.stderr);
     assert!(broken.stderr.contains("node.key") && broken.stderr.contains("creto init --force"), "{}", broken.stderr);
+}
+
+/// Every file under `folder`, with its content.
+fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the node made it") {
+        let path = entry.expect("nobody removes it").path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.extend(std::fs::read(&path).ok().map(|bytes| {
+                // Segments are preallocated: behind what was written there is nothing but zeros.
+                let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                (path, bytes[..end].to_vec())
+            })),
+        }
+    }
+    found
+}
+
+#[test]
+fn what_the_node_keeps_holds_neither_what_was_sent_nor_a_key_of_an_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    ok(folder, &["init", "--listen", "127.0.0.1:0"]);
+    let node = Node::start(folder);
+    ok(folder, &["agent", "create", "acme/planner"]);
+    ok(folder, &["agent", "create", "acme/worker"]);
+    let text = "nobody but the worker may ever read these words";
+    for _ in 0..3 {
+        ok(folder, &["send", "acme/planner", "acme/worker", text, "--node", &node.address]);
+    }
+    let read = ok(folder, &["recv", "acme/worker", "--count", "1", "--node", &node.address]);
+    assert!(read.stdout.contains(text), "the recipient can");
+    drop(node);
+
+    // What must not be there: the text, and every value of a key file that is long enough to be a key.
+    let mut forbidden = vec![text.as_bytes().to_vec()];
+    for name in ["planner", "worker"] {
+        let keys = std::fs::read_to_string(folder.join(format!("agents/acme/{name}.keys"))).unwrap();
+        let values = keys.split('"').filter(|value| value.len() >= 40).map(|value| value.as_bytes().to_vec());
+        let before = forbidden.len();
+        forbidden.extend(values);
+        assert!(forbidden.len() >= before + 3, "the key file was understood");
+    }
+    let decoded = forbidden.iter().filter_map(|value| STANDARD.decode(value).ok()).collect::<Vec<_>>();
+    assert!(decoded.len() >= 6, "seeds are written in base64");
+    forbidden.extend(decoded);
+    let kept = files(&folder.join("data"));
+    assert!(kept.iter().any(|(path, bytes)| path.to_string_lossy().contains("segment") && bytes.len() > 4096));
+    for (path, bytes) in kept {
+        for secret in &forbidden {
+            let found = bytes.windows(secret.len()).any(|window| window == secret);
+            assert!(!found, "{} holds {} bytes that it must not", path.display(), secret.len());
+        }
+    }
 }

@@ -38,7 +38,7 @@ pub fn every_figure_names_what_holds_it(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// Cells of a table's row; nothing for other lines, for a heading's rule and for its heading.
-fn cells(line: &str) -> Option<Vec<&str>> {
+pub(crate) fn cells(line: &str) -> Option<Vec<&str>> {
     let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
     let cells: Vec<_> = inner.split('|').map(str::trim).collect();
     let rule = cells.iter().all(|cell| cell.chars().all(|c| c == '-' || c == ':'));

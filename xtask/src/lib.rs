@@ -8,6 +8,7 @@ pub mod documents;
 pub mod figures;
 pub mod manifests;
 pub mod rejects;
+pub mod security;
 pub mod source;
 pub mod tree;
 

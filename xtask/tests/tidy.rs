@@ -58,6 +58,11 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn every_statement_names_the_test_that_holds_it() {
+    check(xtask::security::every_statement_names_the_test_that_holds_it);
+}
+
+#[test]
 fn every_figure_names_what_holds_it() {
     check(xtask::figures::every_figure_names_what_holds_it);
 }
