@@ -38,14 +38,16 @@ impl World {
 
     /// A batch of this many short messages.
     fn batch(&self, size: u16) -> Vec<u8> {
-        let envelopes: Vec<_> = (0..size)
-            .map(|number| {
-                let mut random = [0; 10];
-                random[8..].copy_from_slice(&number.to_le_bytes());
-                let id = MessageId::from_parts(NOW.unix_ms, random);
-                self.planner.seal(&self.executor, id, NOW.unix_ms, &[7; 5])
-            })
-            .collect();
+        let seal = |number| self.planner.seal(&self.executor, message_id(number), NOW.unix_ms, &[7; 5]);
+        let envelopes: Vec<_> = (0..size).map(seal).collect();
+        self.planner.sign(&envelopes, NOW.unix_ms).body(0)
+    }
+
+    /// The same in a session: the first one carries the wrapped key.
+    fn session_batch(&self, size: u16) -> Vec<u8> {
+        let mut session = self.planner.open_session(&self.executor);
+        let seal = |number| session.seal(number == 0, message_id(number), NOW.unix_ms, &[7; 5]);
+        let envelopes: Vec<_> = (0..size).map(seal).collect();
         self.planner.sign(&envelopes, NOW.unix_ms).body(0)
     }
 
@@ -81,6 +83,12 @@ impl World {
     }
 }
 
+fn message_id(number: u16) -> MessageId {
+    let mut random = [0; 10];
+    random[8..].copy_from_slice(&number.to_le_bytes());
+    MessageId::from_parts(NOW.unix_ms, random)
+}
+
 #[test]
 fn any_flipped_bit_of_a_batch_of_one_is_refused() {
     let mut world = World::new();
@@ -94,18 +102,27 @@ fn any_flipped_bit_of_a_batch_of_one_is_refused() {
 }
 
 /// The signatures are the same size whatever the batch; here it is the rest.
+fn check_outside_of_signatures(make: impl Fn(&World) -> Vec<u8>) {
+    let mut world = World::new();
+    let mut body = make(&world);
+    for byte in (0..body.len() - SEQUENCE_BYTES).filter(|byte| !SIGNATURES.contains(byte)) {
+        for bit in 0..8 {
+            world.refuse_flip(&mut body, byte, bit);
+        }
+    }
+    assert_eq!(world.submit(&mut body), [], "as it was made, it is accepted");
+}
+
 #[test]
 fn any_flipped_bit_of_a_batch_of_two_or_three_outside_its_signatures_is_refused() {
-    for size in [2, 3] {
-        let mut world = World::new();
-        let mut body = world.batch(size);
-        for byte in (0..body.len() - SEQUENCE_BYTES).filter(|byte| !SIGNATURES.contains(byte)) {
-            for bit in 0..8 {
-                world.refuse_flip(&mut body, byte, bit);
-            }
-        }
-        assert_eq!(world.submit(&mut body), [], "as it was made, it is accepted");
-    }
+    check_outside_of_signatures(|world| world.batch(2));
+    check_outside_of_signatures(|world| world.batch(3));
+}
+
+#[test]
+fn any_flipped_bit_of_messages_of_a_session_is_refused() {
+    check_outside_of_signatures(|world| world.session_batch(1));
+    check_outside_of_signatures(|world| world.session_batch(3));
 }
 
 #[test]
