@@ -405,9 +405,12 @@ impl Inbox {
                     state.acks.extend(here);
                 }
                 Err(error) => {
+                    // Before anybody else looks: what is settled in memory only would look as good as on disk.
+                    let reason = ReceiveError::State(Arc::new(error));
+                    state.ended.get_or_insert_with(|| reason.clone());
                     state.settling.clear();
                     drop(state);
-                    self.end(ReceiveError::State(Arc::new(error)));
+                    self.end(reason);
                 }
             }
             self.changed.notify_one();

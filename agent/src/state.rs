@@ -26,12 +26,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::AgentId;
-use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 use zeroize::Zeroizing;
 
 use crate::error::StateError;
@@ -77,7 +80,8 @@ impl StateDirectory {
 
 /// An open file of sessions; no other process has it.
 pub(crate) struct StateFile {
-    database: Database,
+    /// There until it is dropped.
+    database: Option<Database>,
     path: PathBuf,
 }
 
@@ -90,7 +94,8 @@ impl StateFile {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut builder = Database::builder();
         builder.set_cache_size(STATE_CACHE_BYTES);
-        let database = builder.create_file(file.map_err(failed("opened"))?).map_err(|error| match error {
+        let file = file.map_err(failed("opened"))?;
+        let database = not_panicking(&path, || builder.create_file(file))?.map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => StateError::InUse { path: path.clone() },
             redb::DatabaseError::UpgradeRequired(_) => StateError::Version { path: path.clone(), found: 0 },
             redb::DatabaseError::Storage(redb::StorageError::Io(error))
@@ -105,35 +110,37 @@ impl StateFile {
         for folder in [folder, parent] {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("synced"))?;
         }
-        let file = Self { database, path };
+        let file = Self { database: Some(database), path };
         file.adopt(agent)?;
         Ok(file)
     }
 
     /// One durable transaction.
     fn write<R>(&self, work: impl FnOnce(&WriteTransaction) -> Result<R, StateError>) -> Result<R, StateError> {
-        let mut transaction = self.database.begin_write().map_err(|error| self.database_error(error))?;
-        transaction.set_durability(Durability::Immediate).map_err(|error| self.database_error(error))?;
-        transaction.set_two_phase_commit(true);
-        let outcome = work(&transaction)?;
-        transaction.commit().map_err(|error| self.database_error(error))?;
-        Ok(outcome)
+        not_panicking(&self.path, || {
+            let mut transaction = self.database().begin_write().map_err(|error| self.database_error(error))?;
+            transaction.set_durability(Durability::Immediate).map_err(|error| self.database_error(error))?;
+            transaction.set_two_phase_commit(true);
+            let outcome = work(&transaction)?;
+            transaction.commit().map_err(|error| self.database_error(error))?;
+            Ok(outcome)
+        })?
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("the database is there until it is dropped")
     }
 
     /// Writes what a new file begins with, or checks what an old one says of itself.
     fn adopt(&self, agent: AgentId) -> Result<(), StateError> {
-        let known = {
-            use redb::ReadableDatabase;
-            let transaction = self.database.begin_read().map_err(|error| self.database_error(error))?;
+        let known = not_panicking(&self.path, || {
+            let transaction = self.database().begin_read().map_err(|error| self.database_error(error))?;
             match transaction.open_table(META) {
-                Ok(meta) => {
-                    self.check_meta(&meta, agent)?;
-                    true
-                }
-                Err(redb::TableError::TableDoesNotExist(_)) => false,
-                Err(error) => return Err(self.database_error(error)),
+                Ok(meta) => self.check_meta(&meta, agent).map(|()| true),
+                Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+                Err(error) => Err(self.database_error(error)),
             }
-        };
+        })??;
         if known {
             return Ok(());
         }
@@ -199,6 +206,26 @@ impl StateFile {
         match check_bytes(key, content) == *check {
             true => Ok(content),
             false => Err(self.damaged("a session is not as it was written")),
+        }
+    }
+}
+
+/// Runs the database's code, which panics on some damage that its checks do not find. A process that is built to abort on
+/// a panic ends there.
+fn not_panicking<R>(path: &Path, run: impl FnOnce() -> R) -> Result<R, StateError> {
+    // Whatever it had under way is dropped with it, and the file is opened anew or not at all.
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| StateError::Damaged {
+        path: path.to_owned(),
+        reason: "the database stopped over what it read".to_owned(),
+    })
+}
+
+impl Drop for StateFile {
+    fn drop(&mut self) {
+        // Closing writes, too. Whatever is not written then is not needed: every transaction was durable by itself.
+        let database = self.database.take();
+        if not_panicking(&self.path, || drop(database)).is_err() {
+            tracing::warn!(file = %self.path.display(), "the file of sessions was not closed well");
         }
     }
 }

@@ -402,7 +402,9 @@ impl Outbox {
 
     fn settle(&mut self, message: Message, code: Option<u16>, now_us: u64, answers: &mut Vec<Answered>) {
         let message_id = message.id;
-        let is_durable = code.is_none_or(|code| code == RejectCode::Duplicate.as_u16());
+        // What is durable under the id of a duplicate is these bytes, unless it was sealed again: then it may be the
+        // envelope of an earlier connection, whose answer was lost, and nobody has the one that opens this session.
+        let is_durable = code.is_none_or(|code| code == RejectCode::Duplicate.as_u16() && message.reseals == 0);
         if let Some(ticket) = message.sealed.as_ref().and_then(|sealed| sealed.ticket)
             && is_durable
         {

@@ -161,3 +161,29 @@ fn keys_without_a_file_have_no_folder_and_keys_with_one_have_it_beside() {
     assert_eq!(StateDirectory::Folder("elsewhere".into()).folder(&keys), Some("elsewhere".into()));
     assert_eq!(StateDirectory::Memory.folder(&keys), None);
 }
+
+#[test]
+fn bytes_that_a_database_never_wrote_are_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outgoing.redb");
+    put(folder.path(), ME, vec![stored(1), stored(2)]).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let written: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] != 0).collect();
+    let mut seed = 88_172_645_463_325_252_u64;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed >> 32).unwrap()
+    };
+    for _ in 0..60 {
+        let mut bytes = whole.clone();
+        (0..8).for_each(|_| bytes[written[next() % written.len()]] = next().to_le_bytes()[0]);
+        fs::write(&path, &bytes).unwrap();
+        match take(folder.path(), ME) {
+            // Nothing that counts was hit, or only what says which file this is.
+            Ok(sessions) => assert!([0, 2].contains(&sessions.len())),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}

@@ -576,6 +576,28 @@ fn a_recipient_with_another_key_gets_its_messages_again_in_order_and_under_their
 }
 
 #[test]
+fn a_message_that_was_sealed_again_frees_nobody_when_the_node_has_it_from_an_earlier_connection() {
+    let mut outbox = connected();
+    push_with(&mut outbox, 0, 1, Priority::Normal);
+    assert_eq!(sizes(&mut outbox, 0), [1_320]);
+    // The node stores it, the answer is lost, and the recipient replaces its key.
+    outbox.lost();
+    outbox.connected(&ACCEPTED);
+    assert_eq!(pump(&mut outbox, 5_000), [(1, vec![(1, 0)])]);
+    answered(&mut outbox, &ack(1, &[(1, 0, RejectCode::UnknownRecipientKey)]), 5_000);
+    outbox.fetched(AgentId([1; 16]), Ok(identity(1)), &mut Vec::new());
+    // Sealed again, it opens a session that nobody will read of: what is stored is the first envelope.
+    assert_eq!(sizes(&mut outbox, 10_000), [1_320]);
+    let answers = answered(&mut outbox, &ack(2, &[(2, 0, RejectCode::Duplicate)]), 10_000);
+    assert!(answers[0].1.as_ref().unwrap().was_duplicate);
+    push_with(&mut outbox, 1, 1, Priority::Normal);
+    assert_eq!(sizes(&mut outbox, 15_000), [1_320], "nothing that opens its session is in the mailbox");
+    answered(&mut outbox, &ack(3, &[]), 15_000);
+    push_with(&mut outbox, 2, 1, Priority::Normal);
+    assert_eq!(sizes(&mut outbox, 20_000), [200]);
+}
+
+#[test]
 fn a_recipient_whose_key_is_refused_for_ever_is_given_up_after_some_pauses() {
     let mut outbox = connected();
     push(&mut outbox, 0..1, 1);
