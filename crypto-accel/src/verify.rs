@@ -159,7 +159,7 @@ impl Item<'_> {
 /// Checks all statements of one turn; verdict `i` is that of item `i`, and the same as if it had come alone.
 ///
 /// One by one, because a batch equation of Ed25519 takes some signatures that the strict one refuses, even under admitted
-/// keys (docs/decisions/2026-11-20-ed25519-one-by-one.md).
+/// keys (docs/decisions/2026-11-20-ed25519-strict-measured-again.md).
 pub fn verify_turn(items: &[Item<'_>]) -> Vec<Result<(), SignatureError>> {
     items.iter().map(Item::verify).collect()
 }

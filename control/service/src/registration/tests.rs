@@ -91,6 +91,37 @@ fn weak_keys_are_refused_before_any_signature_is_looked_at() {
     refused(|record| record.ml_kem_768.fill(0xff), &RegistrationError::WeakKey(KeyError::MlKem768Encoding));
 }
 
+/// Every encoding of a point of small order, also those that are not canonical, and an honest key with each of them added.
+#[test]
+fn no_ed25519_key_of_small_or_mixed_order_is_registered() {
+    use curve25519_dalek::constants::EIGHT_TORSION;
+    use curve25519_dalek::edwards::CompressedEdwardsY;
+    let honest = CompressedEdwardsY(record("acme/a", 1).ed25519).decompress().unwrap();
+    let small = EIGHT_TORSION.map(|point| point.compress().to_bytes());
+    let mixed = EIGHT_TORSION[1..].iter().map(|point| (honest + point).compress().to_bytes());
+    // y = 1 and y = -1 with a sign that their x = 0 does not have, and y = p and p + 1, with either sign.
+    let other_sign = [0, 4].map(|index| {
+        let mut bytes = small[index];
+        bytes[31] ^= 0x80;
+        bytes
+    });
+    let above_the_modulus = [0xed, 0xee].into_iter().flat_map(|low| {
+        [0x7f, 0xff].map(|high| {
+            let mut bytes = [0xff; 32];
+            (bytes[0], bytes[31]) = (low, high);
+            bytes
+        })
+    });
+    let all: Vec<_> = small.into_iter().chain(mixed).chain(other_sign).chain(above_the_modulus).collect();
+    assert_eq!(all.len(), 8 + 7 + 2 + 4);
+    for ed25519 in all {
+        let mut changed = record("acme/a", 1);
+        changed.ed25519 = ed25519;
+        let verdict = check(&sign(changed, 1).to_bytes());
+        assert!(matches!(verdict, Err(RegistrationError::WeakKey(_))), "{ed25519:02x?}: {verdict:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
