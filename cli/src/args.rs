@@ -168,8 +168,10 @@ pub(crate) enum AgentVerb {
     Create(AgentCreateArgs),
     /// List the agents that are registered.
     List(AgentListArgs),
-    /// Show one agent.
+    /// Show one agent and the versions of its key.
     Show(AgentShowArgs),
+    /// Replace an agent's encryption key; what is sealed to the old one still arrives for the grace period.
+    Rotate(AgentRotateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +204,22 @@ pub(crate) struct AgentShowArgs {
     /// Name of the agent.
     #[arg(value_name = "NAME", value_parser = agent_name)]
     pub(crate) name: AgentName,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentRotateArgs {
+    /// The agent; its keys are here. One that is running goes on, and finds the new key in its file.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    /// The old keys may be in foreign hands: refuse what is sealed to them at once. Messages that wait in the mailbox can
+    /// then only be opened by an agent that is running now.
+    #[arg(long)]
+    pub(crate) emergency: bool,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use creto_agent::{
     Agent, AgentKeys, AgentName, CertificateReadError, ConnectError, ConnectOptions, KeysError, LookupError,
-    NodeCertificate, ReceiveError, SendError,
+    NodeCertificate, ReceiveError, RotateError, SendError,
 };
 use creto_node::config::Config;
 use creto_service::client::ClientError;
@@ -140,6 +140,16 @@ pub(crate) fn send_failure(error: &SendError) -> Failure {
             Failure::of(Exit::Unreachable, error)
         }
         SendError::Recipient { .. } => Failure::of(Exit::Refused, error),
+        _ => Failure::of(Exit::Unreachable, error),
+    }
+}
+
+pub(crate) fn rotate_failure(error: &RotateError) -> Failure {
+    match error {
+        RotateError::Keys(error) => keys_failure(error),
+        RotateError::Behind { .. } | RotateError::Refused(_) | RotateError::RefusedWith(_) => {
+            Failure::of(Exit::Refused, error)
+        }
         _ => Failure::of(Exit::Unreachable, error),
     }
 }

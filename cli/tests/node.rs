@@ -34,6 +34,17 @@ fn ok(folder: &Path, args: &[&str]) -> Run {
     run
 }
 
+/// A process that does not outlive a test that fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended, as it should.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A node that is killed when the test is over, however it ends.
 struct Node {
     process: Child,
@@ -152,6 +163,43 @@ fn following_prints_what_comes_and_ends_in_order_with_ctrl_c() {
 
     let again = ok(folder, &["recv", "acme/worker", "--wait", "300", "--node", &node.address]);
     assert_eq!(again.stdout, "", "what was printed was acknowledged before the end");
+}
+
+#[test]
+fn a_running_agent_goes_on_when_its_keys_are_replaced_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    ok(folder, &["init", "--listen", "127.0.0.1:0"]);
+    let node = Node::start(folder);
+    ok(folder, &["agent", "create", "acme/planner"]);
+    ok(folder, &["agent", "create", "acme/worker"]);
+
+    let mut recv = command(folder, &["recv", "acme/worker", "--follow", "--json", "--node", &node.address]);
+    let mut recv = Killed(recv.stdout(Stdio::piped()).spawn().unwrap());
+    let mut output = BufReader::new(recv.0.stdout.take().unwrap());
+    let mut deliver = |text: &str| {
+        ok(folder, &["send", "acme/planner", "acme/worker", text, "--node", &node.address]);
+        assert_eq!(Node::line(&mut output)["text"], text);
+    };
+    deliver("to the first key");
+    let rotate = |more: &[&str]| {
+        let args = [&["agent", "rotate", "acme/worker", "--node", &node.address, "--json"], more].concat();
+        serde_json::from_str::<serde_json::Value>(&ok(folder, &args).stdout).unwrap()
+    };
+    assert_eq!((&rotate(&[])["version"], &rotate(&[])["version"]), (&2.into(), &3.into()));
+    deliver("to the third key");
+    assert_eq!(rotate(&["--emergency"])["version"], 4);
+    deliver("to the fourth key");
+    send_signal(&recv.0, rustix::process::Signal::INT);
+    assert_eq!(recv.0.wait().unwrap().code(), Some(0));
+
+    let shown = ok(folder, &["agent", "show", "acme/worker", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    let states: Vec<_> = shown["keys"].as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["current", "revoked", "revoked", "revoked"]);
+    assert!(ok(folder, &["agent", "show", "acme/worker"]).stdout.contains("revoked"));
+    let text = ok(folder, &["agent", "rotate", "acme/worker", "--node", &node.address]).stdout;
+    assert!(text.contains("rotated") && text.contains("grace period"), "{text}");
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! `creto agent create|list|show`: keys are made here and stay here; the node learns their public half.
+//! `creto agent create|list|show|rotate`: keys are made here and stay here; the node learns their public half.
 
 use std::io::Write;
 use std::path::Path;
 
-use creto_agent::{AgentId, AgentKeys, AgentName, TrustDomain};
+use creto_agent::{AgentId, AgentKeys, AgentName, StateDirectory, TrustDomain};
 use creto_crypto_accel::verify::VerifyingKeys;
-use creto_service::api::AgentInfo;
+use creto_service::api::{AgentInfo, AgentKeys as KeyVersions, KeyVersionInfo};
 use creto_service::client::Client;
 use serde_json::{Value, json};
 
-use crate::args::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentShowArgs, AgentVerb, Global};
-use crate::client::{block_on, control_failure, keys_failure, keys_folder, keys_path};
+use crate::args::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentRotateArgs, AgentShowArgs, AgentVerb, Global};
+use crate::client::{block_on, connect_with, control_failure, keys_failure, keys_folder, keys_path, rotate_failure};
 use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
 use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
@@ -35,6 +35,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         }
         AgentVerb::List(args) => block_on(list(&client, args)),
         AgentVerb::Show(args) => block_on(show(&client, args)),
+        AgentVerb::Rotate(args) => block_on(rotate(global, args)),
     }
 }
 
@@ -161,9 +162,12 @@ async fn list(client: &Client, args: &AgentListArgs) -> Result<Exit, Failure> {
 async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
     let agent = client.agent(&args.name).await.map_err(|error| control_failure(&error))?;
     let fingerprint = signing_fingerprint(client, &agent).await?;
+    let keys = client.keys(&args.name).await.map_err(|error| control_failure(&error))?;
     if args.json {
         let mut value = as_json(&agent);
         value["signing_fingerprint"] = fingerprint.into();
+        value["key_grace_ms"] = keys.key_grace_ms.into();
+        value["keys"] = versions_as_json(&keys);
         print_json(&value)?;
         return Ok(Exit::Ok);
     }
@@ -176,6 +180,73 @@ async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
     writeln!(out, "{STRONG}{}{STRONG:#}  {state}\n", agent.name)?;
     print_agent(&mut out, &agent)?;
     writeln!(out, "  signs with  {fingerprint}  {DIM}for creto proof verify{DIM:#}")?;
+    writeln!(out)?;
+    let mut columns = Columns::new(&[
+        ("version", Align::Right),
+        ("state", Align::Left),
+        ("replaced", Align::Left),
+        ("accepted until", Align::Left),
+        ("key id", Align::Left),
+    ]);
+    let moment = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), date_time);
+    for key in &keys.versions {
+        let (replaced, until) = (moment(key.replaced_at_ms), moment(key.accepted_until_ms));
+        columns.add([key.version.to_string(), key.state.clone(), replaced, until, key.key_id.clone()]);
+    }
+    columns.write(&mut out)?;
+    Ok(Exit::Ok)
+}
+
+fn versions_as_json(keys: &KeyVersions) -> Value {
+    let version = |key: &KeyVersionInfo| {
+        json!({
+            "version": key.version,
+            "state": key.state,
+            "key_id": key.key_id,
+            "valid_from_ms": key.valid_from_ms,
+            "valid_until_ms": key.valid_until_ms,
+            "replaced_at_ms": key.replaced_at_ms,
+            "accepted_until_ms": key.accepted_until_ms,
+        })
+    };
+    Value::Array(keys.versions.iter().map(version).collect())
+}
+
+async fn rotate(global: &Global, args: &AgentRotateArgs) -> Result<Exit, Failure> {
+    let agent = connect_with(global, &args.reach, &args.name, |options| {
+        // It sends nothing and reads nothing: the sessions belong to the process that does.
+        options.state = StateDirectory::Memory;
+    })
+    .await?;
+    let rotated = if args.emergency { agent.rotate_compromised_keys().await } else { agent.rotate_keys().await };
+    agent.close().await;
+    let rotation = rotated.map_err(|error| rotate_failure(&error))?;
+    if args.json {
+        print_json(&json!({
+            "name": args.name.to_string(),
+            "version": rotation.version,
+            "key_id": rotation.key_id.to_string(),
+            "emergency": args.emergency,
+            "published_in_us": u64::try_from(rotation.published_in.as_micros()).unwrap_or(u64::MAX),
+        }))?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = stdout();
+    let ms = rotation.published_in.as_secs_f64() * 1_000.0;
+    let old = if args.emergency {
+        "refused from now on; senders seal again by themselves"
+    } else {
+        "still opens what was sealed to it, until its grace period is over"
+    };
+    writeln!(out, "{GOOD}rotated{GOOD:#}  {STRONG}{}{STRONG:#}\n", args.name)?;
+    writeln!(out, "  version     {}  {DIM}durable on the node after {ms:.1} ms{DIM:#}", rotation.version)?;
+    writeln!(out, "  key id      {}  {DIM}compare it over another channel{DIM:#}", rotation.key_id)?;
+    writeln!(out, "  old key     {old}")?;
+    writeln!(
+        out,
+        "\nNext: {LITERAL}creto agent show {}{LITERAL:#}   {DIM}every version and its state{DIM:#}",
+        args.name
+    )?;
     Ok(Exit::Ok)
 }
 

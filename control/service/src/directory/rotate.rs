@@ -1,7 +1,7 @@
 //! The rules of replacing an encryption key, inside the writer's transaction.
 
 use creto_envelope::control::RotationMode;
-use creto_envelope::{AgentState, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentState, KeyRecord, RejectCode, SignedKeyRecord};
 use creto_policy::Replacement;
 use redb::{ReadableTable, WriteTransaction};
 
@@ -61,7 +61,9 @@ impl Directory {
         if entry.version.checked_add(1) != Some(record.version) {
             return Ok(RejectCode::RotationVersion.into());
         }
-        if (current.ed25519, &current.ml_dsa_65) != (record.ed25519, &record.ml_dsa_65) {
+        // All of them: a third signature that the record demands is not dropped by the way.
+        let signing = |record: &KeyRecord| (record.ed25519, record.ml_dsa_65.clone(), record.fn_dsa_512.clone());
+        if signing(&current) != signing(record) {
             return Ok(RejectCode::RotationSigningKeys.into());
         }
         // The snapshot's versions, and the current one, which an earlier request of this transaction may have made.
