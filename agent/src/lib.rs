@@ -67,6 +67,12 @@
 //! - Lost, `outgoing.redb` costs nothing else. A process that is killed loses its outgoing sessions, too: the next one
 //!   opens new ones.
 //!
+//! # Replacing the encryption key
+//!
+//! [`Agent::rotate_keys`], or [`ConnectOptions::rotation`] on a schedule: the new key is in the key file before the node
+//! hears of it, and whatever a crash leaves behind is settled with the next connection. What is sealed to a replaced key
+//! opens for [`ConnectOptions::key_grace`]. [`Agent::rotate_compromised_keys`] ends the old keys at once.
+//!
 //! # What is not
 //!
 //! The node's directory says which keys belong to a name. A record must be signed by its own keys and derive to the id
