@@ -10,7 +10,7 @@ use crate::terminal::{Align, CAUTION, Columns, DIM, GOOD, grouped, print_json, s
 use crate::verb::demo::rotation;
 
 /// Rotations of which the median is taken.
-const ROTATIONS: u32 = 15;
+const ROTATIONS: usize = 15;
 
 pub(super) fn run(args: &BenchCryptoArgs) -> Result<Exit, Failure> {
     let effort = if args.trial { Effort::TRIAL } else { Effort::FULL };
