@@ -66,7 +66,9 @@ pub enum KeysError {
 #[non_exhaustive]
 pub enum StateError {
     /// The file system said no.
-    #[error("the file of sessions {path} cannot be {doing}: {source}; check the folder, its owner and its space")]
+    #[error(
+        "the file of sessions {path} cannot be {doing}: {source}; check the folder, its owner and its space, or choose another state directory"
+    )]
     File {
         /// Which file.
         path: PathBuf,

@@ -15,7 +15,7 @@ use crate::limits::{ALL_SESSIONS_MAX, SENDER_SESSIONS_MAX};
 use crate::receiver::sessions::IncomingSessions;
 use crate::stats::UNPOISONED;
 
-mod file;
+pub(crate) mod file;
 mod ring;
 mod rotate;
 

@@ -19,11 +19,12 @@
 //! **Incoming sessions are on disk before the acknowledgement that depends on them leaves**, and their file belongs to
 //! one process at a time: the one that is subscribed.
 //!
-//! Values end with the first 8 bytes of the SHA-256 over key and value, so that a damaged one is found when it is read
+//! Beside each file lie a lock and, while nobody has it open, its SHA-256: a damaged file is said to be one before anything
+//! reads it. Values end with the first 8 bytes of the SHA-256 over key and value, so that a damaged one is found when it is read
 //! and not when a message does not open. Old values are gone from the tables; the pages that held them are used again
 //! in time, not overwritten at once.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,6 +40,7 @@ use zeroize::Zeroizing;
 
 use crate::error::StateError;
 use crate::keys::AgentKeys;
+use crate::keys::file::write_whole;
 use crate::limits::STATE_CACHE_BYTES;
 
 pub(crate) mod incoming;
@@ -83,6 +85,9 @@ pub(crate) struct StateFile {
     /// There until it is dropped.
     database: Option<Database>,
     path: PathBuf,
+    sum: PathBuf,
+    /// Held until the sum is written.
+    _lock: File,
 }
 
 impl StateFile {
@@ -91,10 +96,18 @@ impl StateFile {
         let path = folder.join(name);
         let failed = |doing| move |source| StateError::File { path: folder.join(name), doing, source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("made"))?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let make =
+            |path: &Path| OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let lock = make(&folder.join(format!("{name}.lock"))).map_err(failed("opened"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StateError::InUse { path: path.clone() },
+            TryLockError::Error(error) => failed("locked")(error),
+        })?;
+        let sum = folder.join(format!("{name}.sha256"));
+        check_sum(&path, &sum)?;
+        let file = make(&path).map_err(failed("opened"))?;
         let mut builder = Database::builder();
         builder.set_cache_size(STATE_CACHE_BYTES);
-        let file = file.map_err(failed("opened"))?;
         let database = not_panicking(&path, || builder.create_file(file))?.map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => StateError::InUse { path: path.clone() },
             redb::DatabaseError::UpgradeRequired(_) => StateError::Version { path: path.clone(), found: 0 },
@@ -110,9 +123,13 @@ impl StateFile {
         for folder in [folder, parent] {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("synced"))?;
         }
-        let file = Self { database: Some(database), path };
+        let file = Self { database: Some(database), path, sum, _lock: lock };
         file.adopt(agent)?;
         Ok(file)
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("only drop takes it")
     }
 
     /// One durable transaction.
@@ -125,10 +142,6 @@ impl StateFile {
             transaction.commit().map_err(|error| self.database_error(error))?;
             Ok(outcome)
         })?
-    }
-
-    fn database(&self) -> &Database {
-        self.database.as_ref().expect("the database is there until it is dropped")
     }
 
     /// Writes what a new file begins with, or checks what an old one says of itself.
@@ -221,13 +234,46 @@ fn not_panicking<R>(path: &Path, run: impl FnOnce() -> R) -> Result<R, StateErro
 }
 
 impl Drop for StateFile {
+    /// Leaves the sum of the file. Without it, after a crash or an error here, the next one opens the file unseen.
     fn drop(&mut self) {
         // Closing writes, too. Whatever is not written then is not needed: every transaction was durable by itself.
         let database = self.database.take();
         if not_panicking(&self.path, || drop(database)).is_err() {
             tracing::warn!(file = %self.path.display(), "the file of sessions was not closed well");
+            return;
+        }
+        // The file before its sum, and the sum whole or not at all: what a crash leaves must not condemn the file.
+        let left = File::open(&self.path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::read(&self.path))
+            .and_then(|bytes| write_whole(&self.sum, &sha256(&[&bytes])));
+        if let Err(error) = left {
+            tracing::debug!(%error, file = %self.path.display(), "no sum is left of it");
         }
     }
+}
+
+/// Holds a file against the sum that was left of it, before redb sees it: redb checks its pages when it has to repair, and
+/// otherwise takes them at their word. The sum is gone afterwards, durably, because the file is about to change.
+fn check_sum(path: &Path, sum: &Path) -> Result<(), StateError> {
+    let failed = |doing| move |source| StateError::File { path: path.to_owned(), doing, source };
+    let left = match fs::read(sum) {
+        Ok(left) => left,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("checked")(error)),
+    };
+    match fs::read(path) {
+        Ok(bytes) if sha256(&[&bytes])[..] != left => {
+            let reason = "it is not as it was left".to_owned();
+            return Err(StateError::Damaged { path: path.to_owned(), reason });
+        }
+        // It was moved away: a new one begins.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("read")(error)),
+        _ => {}
+    }
+    fs::remove_file(sum).map_err(failed("checked"))?;
+    let folder = path.parent().expect("a file in a folder");
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("synced"))
 }
 
 impl std::fmt::Debug for StateFile {

@@ -210,7 +210,7 @@ mod erased {
 }
 
 /// A new file beside the old one, synced, then renamed over it, then the directory synced.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = folder_of(path);
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut beside = std::ffi::OsString::from(".");

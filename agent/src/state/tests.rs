@@ -60,18 +60,27 @@ fn what_is_taken_is_gone_from_the_disk_and_comes_as_it_was_put() {
 fn a_copy_of_the_file_gives_no_sessions_because_the_original_may() {
     let folder = tempfile::tempdir().unwrap();
     let (original, backup) = (folder.path().join("outgoing.redb"), folder.path().join("backup"));
+    let sums = [&original, &backup].map(|path| PathBuf::from(format!("{}.sha256", path.display())));
+    let back_up = || {
+        fs::copy(&original, &backup).unwrap();
+        fs::copy(&sums[0], &sums[1]).unwrap();
+    };
+    let restore = || {
+        fs::rename(&backup, &original).unwrap();
+        fs::rename(&sums[1], &sums[0]).unwrap();
+    };
     put(folder.path(), ME, vec![stored(1), stored(2)]).unwrap();
-    fs::copy(&original, &backup).unwrap();
+    back_up();
     assert_eq!(take(folder.path(), ME).unwrap().len(), 2);
-    fs::rename(&backup, &original).unwrap();
+    restore();
     assert!(take(folder.path(), ME).unwrap().is_empty(), "a key would encrypt two messages");
     put(folder.path(), ME, vec![stored(3)]).unwrap();
     assert_eq!(take(folder.path(), ME).unwrap().len(), 1, "its own sessions are as good as ever");
 
     // A copy that is put into before anybody takes from it.
     put(folder.path(), ME, vec![stored(1)]).unwrap();
-    fs::copy(&original, &backup).unwrap();
-    fs::rename(&backup, &original).unwrap();
+    back_up();
+    restore();
     put(folder.path(), ME, vec![stored(4)]).unwrap();
     let taken = take(folder.path(), ME).unwrap();
     assert_eq!(taken.iter().map(|session| session.recipient).collect::<Vec<_>>(), [AgentId([4; 16])]);
@@ -180,10 +189,39 @@ fn bytes_that_a_database_never_wrote_are_an_error_and_no_panic() {
         let mut bytes = whole.clone();
         (0..8).for_each(|_| bytes[written[next() % written.len()]] = next().to_le_bytes()[0]);
         fs::write(&path, &bytes).unwrap();
+        // As if nobody had closed it: only the database looks at its pages.
+        let _ = fs::remove_file(folder.path().join("outgoing.redb.sha256"));
         match take(folder.path(), ME) {
             // Nothing that counts was hit, or only what says which file this is.
             Ok(sessions) => assert!([0, 2].contains(&sessions.len())),
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
+}
+
+/// Whatever byte of a file that was left in order is wrong: it is said, and nothing is read from it.
+#[test]
+fn a_wrong_byte_anywhere_is_an_error_and_never_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outgoing.redb");
+    put(folder.path(), ME, vec![stored(1)]).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(97) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        fs::write(&path, &bytes).unwrap();
+        assert!(matches!(take(folder.path(), ME), Err(StateError::Damaged { .. })), "byte {at}");
+    }
+    // Moved away, as the error says: a new one begins.
+    fs::remove_file(&path).unwrap();
+    put(folder.path(), ME, vec![stored(2)]).unwrap();
+    assert_eq!(take(folder.path(), ME).unwrap().len(), 1);
+}
+
+#[test]
+fn a_file_that_nobody_closed_is_opened_without_its_sum() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), ME, vec![stored(1)]).unwrap();
+    fs::remove_file(folder.path().join("outgoing.redb.sha256")).unwrap();
+    assert_eq!(take(folder.path(), ME).unwrap().len(), 1);
 }
