@@ -188,6 +188,12 @@ impl AgentKeys {
     /// [`KeysError::File`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), KeysError> {
         let path = path.as_ref();
+        // In their own place another process of the agent may have written a newer key: it stays.
+        let is_own_place = self.file() == Some(&absolute(path));
+        let _lock = is_own_place.then(|| file::lock(path)).transpose()?;
+        if is_own_place {
+            self.reload_if_changed();
+        }
         // One writer at a time: a key that is replaced meanwhile is in the ring before or after, not half.
         let mut mark = self.mark.lock().expect(UNPOISONED);
         file::write(path, &self.name, &self.trust_domain, &self.seeds, &self.ring())?;

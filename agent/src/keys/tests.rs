@@ -30,6 +30,23 @@ fn a_saved_file_gives_the_same_keys_and_only_its_owner_can_read_it() {
 }
 
 #[test]
+fn keys_that_are_saved_again_in_their_place_keep_what_another_process_wrote_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("planner.keys");
+    let first = keys();
+    first.save(&path).unwrap();
+    let other = AgentKeys::load(&path).unwrap();
+    other.begin_rotation(Planned, 1).unwrap();
+    other.rotation_published(2).unwrap();
+    first.save(&path).unwrap();
+    let loaded = AgentKeys::load(&path).unwrap();
+    assert_eq!((loaded.record_version(), loaded.key_id()), (2, other.key_id()), "what is sealed to it must open");
+    assert!(loaded.opening(first.key_id()).is_some());
+    // Elsewhere it is a copy.
+    first.save(directory.path().join("copy.keys")).unwrap();
+}
+
+#[test]
 fn a_file_that_others_can_read_is_refused_with_the_fix() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("open.keys");

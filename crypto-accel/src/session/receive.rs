@@ -60,7 +60,8 @@ impl ReceiveChain {
     /// key until it is settled: it may be opened again.
     ///
     /// A message ahead of the chain costs a step (about 0.3 us) for each counter that it skips; others as far ahead that do
-    /// not open cost at most 64 each, so a sender that signs nonsense is not worth more than one that does not.
+    /// not open cost at most 64 each. That holds for a chain that is kept: one that was just accepted and dropped because its
+    /// first message did not open has cost all its steps, and the decapsulation, each time.
     ///
     /// # Errors
     /// [`SessionError::CounterBeyondEnd`], [`SessionError::AlreadySettled`] or [`SessionError::Open`]. The chain is as it
