@@ -48,8 +48,8 @@ pub const MESSAGE_OVERHEAD_BYTES: u64 = 512;
 pub const MAILBOX_MESSAGES_MAX: u64 = 100_000;
 /// Bytes queued in one mailbox.
 pub const MAILBOX_BYTES_MAX: u64 = 64 << 20;
-/// Bytes queued on one shard. Messages of one batch share memory until less than half of it is queued, so up to twice as
-/// much may be held.
+/// Bytes queued on one shard. Messages of one batch share memory until less than half of it is queued, and a batch brings
+/// up to a third beyond its messages: up to 2.7 times as much may be held.
 pub const RESIDENT_BYTES_MAX: u64 = 1 << 30;
 /// Mailboxes that hold anything, on one shard.
 pub const MAILBOXES_MAX: usize = 1 << 20;
