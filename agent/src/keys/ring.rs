@@ -66,6 +66,8 @@ pub(super) struct Ring {
     pub(super) pending: Option<Pending>,
     /// No longer in the file. Kept until what was accepted before they ended is opened.
     leaving: Vec<Key>,
+    /// When it was last asked whose time is over; zero before the first time.
+    looked_ms: u64,
 }
 
 /// How the keys stand to what the node says is current.
@@ -81,7 +83,7 @@ pub(crate) enum Standing {
 
 impl Ring {
     pub(super) fn new(current: Key) -> Self {
-        Self { current, replaced: Vec::new(), pending: None, leaving: Vec::new() }
+        Self { current, replaced: Vec::new(), pending: None, leaving: Vec::new(), looked_ms: 0 }
     }
 
     fn all(&self) -> impl Iterator<Item = &Key> {
@@ -145,6 +147,11 @@ impl Ring {
 
     /// Takes keys out of the file whose grace period is over and that nothing needed lately. Says whether any.
     pub(super) fn end_grace(&mut self, grace_ms: u64, now_ms: u64) -> bool {
+        let looked_ms = std::mem::replace(&mut self.looked_ms, now_ms);
+        if looked_ms != 0 && now_ms.saturating_sub(looked_ms) >= KEY_UNUSED_MS_MIN {
+            // The machine slept, or its clock was set: what came meanwhile had no time to need a key.
+            self.all().for_each(|key| key.used_ms.store(now_ms, Ordering::Relaxed));
+        }
         let before = self.replaced.len();
         self.replaced
             .retain(|replaced| now_ms < replaced.at_ms.saturating_add(grace_ms) || !replaced.key.is_unused(now_ms));
@@ -161,6 +168,7 @@ impl Ring {
             replaced.chain(pending).chain(self.leaving.drain(..)).filter(|key| !known(key.id())).collect();
         let current_is_known = known(self.current.id());
         file.leaving.extend(gone);
+        file.looked_ms = self.looked_ms;
         let before = std::mem::replace(self, file);
         if !current_is_known {
             self.leaving.push(before.current);

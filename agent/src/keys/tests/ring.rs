@@ -86,6 +86,21 @@ fn a_replaced_key_goes_when_its_grace_is_over_and_nothing_needed_it_lately() {
 }
 
 #[test]
+fn a_machine_that_slept_past_the_grace_period_has_time_to_open_what_came_before() {
+    const GRACE_MS: u64 = 3_600_000;
+    let mut ring = ring();
+    ring.begin(Planned, 1, seed(2), NOW_MS);
+    ring.published(2, NOW_MS);
+    assert!(!ring.end_grace(GRACE_MS, NOW_MS + 1));
+    let awake_ms = NOW_MS + 100 * GRACE_MS;
+    assert!(!ring.end_grace(GRACE_MS, awake_ms), "nobody could receive while it slept");
+    assert!(!ring.end_grace(GRACE_MS, awake_ms - 1 + KEY_UNUSED_MS_MIN));
+    assert_eq!(ring.versions(), [2, 1]);
+    assert!(ring.end_grace(GRACE_MS, awake_ms + KEY_UNUSED_MS_MIN));
+    assert_eq!(ring.versions(), [2]);
+}
+
+#[test]
 fn after_an_emergency_the_old_keys_open_what_is_on_its_way_and_no_longer() {
     let mut ring = ring();
     ring.begin(Planned, 1, seed(2), NOW_MS);
