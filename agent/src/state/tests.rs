@@ -1,4 +1,4 @@
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
 use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
@@ -206,11 +206,11 @@ fn a_wrong_byte_anywhere_is_an_error_and_never_a_panic() {
     let path = folder.path().join("outgoing.redb");
     put(folder.path(), ME, vec![stored(1)]).unwrap();
     let whole = fs::read(&path).unwrap();
-    for at in (0..whole.len()).step_by(97) {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0x55;
-        fs::write(&path, &bytes).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    for at in (0..whole.len()).step_by(whole.len() / 61) {
+        file.write_all_at(&[whole[at] ^ 0x55], at as u64).unwrap();
         assert!(matches!(take(folder.path(), ME), Err(StateError::Damaged { .. })), "byte {at}");
+        file.write_all_at(&[whole[at]], at as u64).unwrap();
     }
     // Moved away, as the error says: a new one begins.
     fs::remove_file(&path).unwrap();
