@@ -412,3 +412,6 @@ impl Verified {
         self.batches
     }
 }
+
+#[cfg(test)]
+mod tests;
