@@ -30,7 +30,7 @@ pub struct Figures {
     pub seal_n64_msgs_per_s: f64,
     /// One message alone, sealed suite: an encapsulation and both signatures for itself.
     pub seal_single_us: f64,
-    /// Messages that one core of a node takes per second in batches of 256: decoded, verified, authorized, into the log.
+    /// Messages that one core of a node takes per second in batches of 256: decoded, verified, authorized.
     pub admit_n256_msgs_per_s: f64,
     /// Messages that one core verifies (the root from memory), opens and settles per second at their recipient.
     pub open_msgs_per_s: f64,
