@@ -279,5 +279,5 @@ fn a_configuration_that_this_machine_cannot_hold_is_a_failure() {
     let findings = judge(&config, &good());
     let cpus = findings.iter().find(|finding| finding.name == "cpus").unwrap();
     assert_eq!(cpus.state, State::Fail);
-    assert_eq!(cpus.text, "topology.cpus names CPU 9, but this process may only run on 0-1");
+    assert_eq!(cpus.text, "topology.cpus names CPU 9, but this machine has 0-1");
 }
