@@ -11,8 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock;
 use crate::error::KeysError;
-use crate::limits::{ALL_SESSIONS_MAX, SENDER_SESSIONS_MAX};
-use crate::receiver::sessions::IncomingSessions;
+use crate::receiver::sessions::{Bounds, IncomingSessions};
 use crate::stats::UNPOISONED;
 
 pub(crate) mod file;
@@ -227,7 +226,7 @@ impl AgentKeys {
     /// The sessions that senders opened to these keys, for an agent that keeps no state on disk: they live as long as the
     /// keys do.
     pub(crate) fn sessions_in_memory(&self) -> Arc<IncomingSessions> {
-        let new = || Arc::new(IncomingSessions::new(SENDER_SESSIONS_MAX, ALL_SESSIONS_MAX));
+        let new = || Arc::new(IncomingSessions::new(Bounds::PRODUCTION));
         Arc::clone(self.sessions_in_memory.get_or_init(new))
     }
 

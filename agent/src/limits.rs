@@ -49,8 +49,21 @@ pub const DEDUP_IDS_PER_SENDER: usize = 32_768;
 pub const DEDUP_IDS_MAX: usize = 262_144;
 /// Sessions of one sender that are remembered; the one that was idle longest goes.
 pub const SENDER_SESSIONS_MAX: usize = 256;
-/// Sessions of all senders that are remembered; the one that was idle longest goes.
+/// Sessions of all senders that are remembered; whoever has most loses the one that it left idle longest.
 pub const ALL_SESSIONS_MAX: usize = 65_536;
+/// Places for message keys of 32 bytes that the sessions of one sender take: 8 MiB. Above it, those that it left idle
+/// longest go.
+///
+/// A message takes a place from when it, or a later one of its session, was opened until it and all before it are settled.
+/// A sender that renews at 1,000 messages takes at most 1,024 for a session, and none in a session all of whose messages
+/// that came are settled. What the application holds, 1,024 messages, lies in two or three sessions of each process that
+/// sends: three thousand places for one, and for more of them fewer each. What piles up beyond that are sessions of which
+/// messages never come, because they expired, whose keys are of no use to anybody; and sessions of which one message waits
+/// while all others come, behind urgent ones or in the hands of the application. That takes 256 such sessions of one
+/// sender at a time, a quarter of a million messages.
+pub const SENDER_KEYS_KEPT_MAX: usize = 262_144;
+/// The same over all senders: 64 MiB. Above it, whoever has most loses what it left idle longest.
+pub const ALL_KEYS_KEPT_MAX: usize = 2_097_152;
 /// How long a subscription waits for the state of sessions while another process has it: that one is told to let go.
 pub const STATE_WAIT: Duration = Duration::from_secs(10);
 /// Pause between two looks whether it has let go.
@@ -122,4 +135,7 @@ const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX && WINDOW_BYTES <= 
 const _: () = assert!(DEDUP_IDS_PER_SENDER >= 4 * WINDOW_MESSAGES as usize);
 const _: () = assert!(SESSION_MESSAGES <= creto_crypto_accel::session::SESSION_MESSAGES_MAX);
 const _: () = assert!(ALL_SESSIONS_MAX >= SENDER_SESSIONS_MAX);
+const _: () = assert!(ALL_KEYS_KEPT_MAX >= SENDER_KEYS_KEPT_MAX);
+// Far from what a sender takes whose messages come: three sessions of all that the application may hold.
+const _: () = assert!(SENDER_KEYS_KEPT_MAX as u64 >= 64 * SESSION_MESSAGES.next_power_of_two());
 const _: () = assert!(DEDUP_IDS_MAX >= DEDUP_IDS_PER_SENDER);

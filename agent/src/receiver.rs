@@ -26,10 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{ReceiveError, StateError};
 use crate::keys::AgentKeys;
-use crate::limits::{
-    ALL_SESSIONS_MAX, DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, SENDER_SESSIONS_MAX, SETTLE_REST,
-    STATE_PAUSE, STATE_WAIT,
-};
+use crate::limits::{DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, SETTLE_REST, STATE_PAUSE, STATE_WAIT};
 use crate::stats::{Counters, UNPOISONED};
 use crate::worker::on_disk;
 
@@ -41,7 +38,7 @@ mod window;
 
 use credit::CreditLedger;
 use open::{Opened, Refused};
-use sessions::{IncomingSessions, SessionUse};
+use sessions::{Bounds, IncomingSessions, SessionUse};
 use window::{Arrival, Place, Window};
 
 /// A message for the application.
@@ -348,8 +345,7 @@ impl Inbox {
             let deadline = Instant::now() + STATE_WAIT;
             loop {
                 let (folder, me) = (folder.clone(), self.me);
-                let opened =
-                    on_disk(move || IncomingSessions::open(&folder, me, SENDER_SESSIONS_MAX, ALL_SESSIONS_MAX));
+                let opened = on_disk(move || IncomingSessions::open(&folder, me, Bounds::PRODUCTION));
                 match opened.await {
                     Err(StateError::InUse { .. }) if Instant::now() < deadline => sleep(STATE_PAUSE).await,
                     Err(error) => return Err(ReceiveError::State(Arc::new(error))),

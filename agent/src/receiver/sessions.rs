@@ -6,18 +6,21 @@
 //! written to disk, and only then acknowledged to the node; so a message that comes again under a settled counter is a
 //! duplicate, also after a restart.
 //!
-//! Bounded per sender and in all; the session that was idle longest goes. Later messages of such a session that do not
-//! carry the wrapped key are refused as [`RejectCode::UnknownSession`]. A sender renews its sessions one after the other,
-//! so that takes hundreds of sessions that were opened since.
+//! Bounded twice, per sender and in all: how many sessions there are, and how many message keys they keep. Whoever is
+//! above its own bound loses the sessions that it left idle longest; above a bound over all, whoever has most does. So
+//! no sender costs another one its sessions while it has more itself. Later messages of such a session that do not carry
+//! the wrapped key are refused as [`RejectCode::UnknownSession`]. A sender renews its sessions one after the other, so
+//! that takes thousands of sessions that were opened since, or hundreds of thousands of messages that overtook others.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use creto_crypto_accel::session::{ReceiveChain, SessionError, SessionId};
+use creto_crypto_accel::session::{ReceiveChain, SESSION_MESSAGES_MAX, SessionError, SessionId};
 use creto_envelope::{AgentId, RejectCode};
 
 use crate::error::StateError;
+use crate::limits::{ALL_KEYS_KEPT_MAX, ALL_SESSIONS_MAX, SENDER_KEYS_KEPT_MAX, SENDER_SESSIONS_MAX};
 use crate::state::incoming::{Incoming, Write};
 use crate::stats::UNPOISONED;
 
@@ -43,6 +46,24 @@ pub(crate) enum Opened {
     Settled,
 }
 
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) sender_sessions: usize,
+    pub(crate) all_sessions: usize,
+    pub(crate) sender_keys: usize,
+    pub(crate) all_keys: usize,
+}
+
+impl Bounds {
+    pub(crate) const PRODUCTION: Self = Self {
+        sender_sessions: SENDER_SESSIONS_MAX,
+        all_sessions: ALL_SESSIONS_MAX,
+        sender_keys: SENDER_KEYS_KEPT_MAX,
+        all_keys: ALL_KEYS_KEPT_MAX,
+    };
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct IncomingSessions {
@@ -53,17 +74,17 @@ pub(crate) struct IncomingSessions {
 
 impl IncomingSessions {
     /// In memory only.
-    pub(crate) fn new(per_sender_max: usize, all_max: usize) -> Self {
-        Self { table: Mutex::new(Table::new(per_sender_max, all_max)), disk: Mutex::new(None) }
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { table: Mutex::new(Table::new(bounds)), disk: Mutex::new(None) }
     }
 
     /// Those of the folder, which no other process may have then.
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) fn open(folder: &Path, me: AgentId, per_sender_max: usize, all_max: usize) -> Result<Self, StateError> {
+    pub(crate) fn open(folder: &Path, me: AgentId, bounds: Bounds) -> Result<Self, StateError> {
         let (disk, sessions) = Incoming::open(folder, me)?;
-        let mut table = Table::new(per_sender_max, all_max);
+        let mut table = Table::new(bounds);
         for read in sessions {
             table.adopt((read.sender, read.session), read.chain);
         }
@@ -82,11 +103,14 @@ impl IncomingSessions {
         open: impl Fn(&mut ReceiveChain) -> Result<Vec<u8>, SessionError>,
     ) -> Result<Opened, RejectCode> {
         let known = self.table().get(at.key);
-        if let Some(chain) = known {
-            return opened(open(&mut chain.lock().expect(UNPOISONED)), false);
+        if let Some(held) = known {
+            let mut chain = held.lock().expect(UNPOISONED);
+            let payload = chain.open(at.counter, open);
+            self.keep_count(at.key, &held, &mut chain);
+            return opened(payload, false);
         }
-        let mut chain = accept().ok_or(RejectCode::UnknownSession)??;
-        let payload = open(&mut chain);
+        let mut chain = Held::new(accept().ok_or(RejectCode::UnknownSession)??);
+        let payload = chain.open(at.counter, open);
         if payload.is_err() {
             return opened(payload, false);
         }
@@ -106,17 +130,18 @@ impl IncomingSessions {
         let mut changed: HashSet<SessionKey> = HashSet::new();
         for SessionUse { key, counter } in uses {
             // A session that went for want of room: nothing is left to remember the message by.
-            let Some(chain) = self.table().get(key) else { continue };
-            let mut chain = chain.lock().expect(UNPOISONED);
-            if !chain.is_settled(counter) {
+            let Some(held) = self.table().get(key) else { continue };
+            let mut chain = held.lock().expect(UNPOISONED);
+            if !chain.chain.is_settled(counter) {
                 chain.settle(counter);
+                self.keep_count(key, &held, &mut chain);
                 changed.insert(key);
             }
         }
         let (true, Some(disk)) = (!changed.is_empty(), disk.as_ref()) else { return Ok(()) };
         let (writes, removed) = self.table().take_changes(changed);
-        let write = |(key, used, chain): (SessionKey, u64, Arc<Mutex<ReceiveChain>>)| {
-            let chain = chain.lock().expect(UNPOISONED).to_bytes();
+        let write = |(key, used, held): (SessionKey, u64, Arc<Mutex<Held>>)| {
+            let chain = held.lock().expect(UNPOISONED).chain.to_bytes();
             Write { sender: key.0, session: key.1, used, chain }
         };
         let writes: Vec<Write> = writes.into_iter().map(write).collect();
@@ -129,6 +154,15 @@ impl IncomingSessions {
         drop(self.disk.lock().expect(UNPOISONED).take());
     }
 
+    /// Counts the keys that a session keeps now. The chain is held meanwhile: of two changes, the later one counts.
+    fn keep_count(&self, key: SessionKey, held: &Arc<Mutex<Held>>, chain: &mut Held) {
+        if chain.counted != chain.places {
+            chain.counted = chain.places;
+            self.table().count(key, held, chain.places);
+        }
+    }
+
+    /// Whoever holds this may not ask for a chain.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect(UNPOISONED)
     }
@@ -143,102 +177,226 @@ fn opened(payload: Result<Vec<u8>, SessionError>, accepted: bool) -> Result<Open
     }
 }
 
+/// A chain, and how many keys it has memory for. That is more than the keys that it keeps: the chain has a place for every
+/// counter from the first that is not settled to the last that was opened, a power of two of them, and frees none.
+#[derive(Debug)]
+struct Held {
+    chain: ReceiveChain,
+    /// The first counter that is not settled.
+    base: u64,
+    /// One above the last counter that was opened or settled.
+    next: u64,
+    /// None for up to [`FREE_PLACES`].
+    places: usize,
+    /// What the table has counted of them.
+    counted: usize,
+}
+
+/// Places for keys that every session may have.
+const FREE_PLACES: usize = 16;
+
+impl Held {
+    fn new(chain: ReceiveChain) -> Self {
+        let settled = |counter: &u64| chain.is_settled(*counter);
+        let base = (0..SESSION_MESSAGES_MAX).find(|counter| !settled(counter)).unwrap_or(SESSION_MESSAGES_MAX);
+        // Whatever is below the chain's end is settled or has its key: those that have one fill up from below.
+        let above_settled = (base..SESSION_MESSAGES_MAX).rev().find(settled).map_or(base, |last| last + 1);
+        let holes = (base..above_settled).filter(|counter| !settled(counter)).count();
+        let next = above_settled + (chain.kept_keys() - holes) as u64;
+        let mut held = Self { chain, base, next, places: 0, counted: 0 };
+        held.places = held.places_needed();
+        held
+    }
+
+    fn open(
+        &mut self,
+        counter: u64,
+        open: impl Fn(&mut ReceiveChain) -> Result<Vec<u8>, SessionError>,
+    ) -> Result<Vec<u8>, SessionError> {
+        let payload = open(&mut self.chain)?;
+        self.reach(counter);
+        Ok(payload)
+    }
+
+    fn settle(&mut self, counter: u64) {
+        self.chain.settle(counter);
+        self.reach(counter);
+        while self.base < self.next && self.chain.is_settled(self.base) {
+            self.base += 1;
+        }
+        let needed = self.places_needed();
+        // Not at every turn: what has just become free may be wanted again by the messages that follow.
+        if needed <= self.places / 4 && needed < self.places {
+            self.chain = ReceiveChain::from_bytes(&self.chain.to_bytes()).expect("a chain reads what it wrote");
+            self.places = needed;
+        }
+    }
+
+    fn reach(&mut self, counter: u64) {
+        self.next = self.next.max(counter + 1);
+        self.places = self.places.max(self.places_needed());
+    }
+
+    fn places_needed(&self) -> usize {
+        let span = usize::try_from(self.next - self.base).expect("a counter is at most 4,096");
+        if span <= FREE_PLACES { 0 } else { span.next_power_of_two() }
+    }
+}
+
 #[derive(Debug)]
 struct Table {
     sessions: HashMap<SessionKey, Entry>,
-    by_use: BTreeMap<u64, SessionKey>,
     /// The sessions of each sender by their use.
-    senders: HashMap<AgentId, BTreeMap<u64, SessionId>>,
+    senders: HashMap<AgentId, BTreeMap<u64, Listed>>,
+    /// Sessions of each sender.
+    counts: Shares,
+    /// Places for keys in the sessions of each sender.
+    keys: Shares,
     uses: u64,
     /// On disk, and to be removed there with the next transaction.
     removed: Vec<SessionKey>,
-    per_sender_max: usize,
-    all_max: usize,
+    bounds: Bounds,
 }
 
 #[derive(Debug)]
 struct Entry {
-    chain: Arc<Mutex<ReceiveChain>>,
+    held: Arc<Mutex<Held>>,
     used: u64,
     on_disk: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    session: SessionId,
+    /// For keys, as they were counted.
+    places: usize,
+}
+
+/// How much of something each sender has.
+#[derive(Debug, Default)]
+struct Shares {
+    of: HashMap<AgentId, usize>,
+    ranked: BTreeSet<(usize, AgentId)>,
+    total: usize,
+}
+
+impl Shares {
+    fn of(&self, sender: AgentId) -> usize {
+        self.of.get(&sender).copied().unwrap_or_default()
+    }
+
+    /// Part of what a sender has was `before`, and is `after`.
+    fn change(&mut self, sender: AgentId, before: usize, after: usize) {
+        let had = self.of(sender);
+        let has = had - before + after;
+        self.total = self.total - before + after;
+        self.ranked.remove(&(had, sender));
+        if has == 0 {
+            self.of.remove(&sender);
+        } else {
+            self.ranked.insert((has, sender));
+            self.of.insert(sender, has);
+        }
+    }
+
+    fn largest(&self) -> AgentId {
+        self.ranked.last().expect("somebody has some").1
+    }
+}
+
 impl Table {
-    fn new(per_sender_max: usize, all_max: usize) -> Self {
-        assert!(0 < per_sender_max && per_sender_max <= all_max, "the session in use must have a place");
+    fn new(bounds: Bounds) -> Self {
+        let Bounds { sender_sessions, all_sessions, sender_keys, all_keys } = bounds;
+        assert!(0 < sender_sessions && sender_sessions <= all_sessions, "the session in use must have a place");
+        assert!(sender_keys as u64 >= SESSION_MESSAGES_MAX && sender_keys <= all_keys, "so must its keys");
         Self {
             sessions: HashMap::new(),
-            by_use: BTreeMap::new(),
             senders: HashMap::new(),
+            counts: Shares::default(),
+            keys: Shares::default(),
             uses: 0,
             removed: Vec::new(),
-            per_sender_max,
-            all_max,
+            bounds,
         }
     }
 
     /// A known session, which is in use now.
-    fn get(&mut self, key: SessionKey) -> Option<Arc<Mutex<ReceiveChain>>> {
+    fn get(&mut self, key: SessionKey) -> Option<Arc<Mutex<Held>>> {
         let entry = self.sessions.get_mut(&key)?;
-        let chain = Arc::clone(&entry.chain);
+        let held = Arc::clone(&entry.held);
         if entry.used < self.uses {
-            let before = entry.used;
             self.uses += 1;
-            entry.used = self.uses;
-            self.unlist(key, before);
-            self.list(key);
+            let before = std::mem::replace(&mut entry.used, self.uses);
+            let of_sender = self.senders.get_mut(&key.0).expect(LISTED);
+            let listed = of_sender.remove(&before).expect(LISTED);
+            of_sender.insert(self.uses, listed);
         }
-        Some(chain)
+        Some(held)
     }
 
     fn adopt(&mut self, key: SessionKey, chain: ReceiveChain) {
-        self.insert(key, chain);
+        self.insert(key, Held::new(chain));
         if let Some(entry) = self.sessions.get_mut(&key) {
             entry.on_disk = true;
         }
     }
 
     /// A new session; one that is there already stays. Whether it was new.
-    fn insert(&mut self, key: SessionKey, chain: ReceiveChain) -> bool {
+    fn insert(&mut self, key: SessionKey, mut held: Held) -> bool {
         if self.sessions.contains_key(&key) {
             return false;
         }
         self.uses += 1;
-        let entry = Entry { chain: Arc::new(Mutex::new(chain)), used: self.uses, on_disk: false };
-        self.sessions.insert(key, entry);
-        self.list(key);
-        let of_sender = &self.senders[&key.0];
-        if of_sender.len() > self.per_sender_max {
-            let (_, idle) = of_sender.first_key_value().expect("it has more than one");
-            self.remove((key.0, *idle));
-        }
-        if self.sessions.len() > self.all_max {
-            let (_, idle) = self.by_use.first_key_value().expect("every session is listed");
-            self.remove(*idle);
-        }
+        let places = held.places;
+        held.counted = places;
+        self.sessions.insert(key, Entry { held: Arc::new(Mutex::new(held)), used: self.uses, on_disk: false });
+        self.senders.entry(key.0).or_default().insert(self.uses, Listed { session: key.1, places });
+        self.counts.change(key.0, 0, 1);
+        self.keys.change(key.0, 0, places);
+        self.fit(key.0);
         true
     }
 
-    fn remove(&mut self, key: SessionKey) {
-        let entry = self.sessions.remove(&key).expect("every listed session is there");
-        self.unlist(key, entry.used);
-        if entry.on_disk {
-            self.removed.push(key);
+    /// The session has places for so many keys now, if it is still the one that is kept.
+    fn count(&mut self, key: SessionKey, held: &Arc<Mutex<Held>>, places: usize) {
+        let Some(entry) = self.sessions.get(&key).filter(|entry| Arc::ptr_eq(&entry.held, held)) else { return };
+        let listed = self.senders.get_mut(&key.0).and_then(|of_sender| of_sender.get_mut(&entry.used)).expect(LISTED);
+        let before = std::mem::replace(&mut listed.places, places);
+        self.keys.change(key.0, before, places);
+        self.fit(key.0);
+    }
+
+    /// Removes what is above a bound, after a change to the sessions of `sender`: what is idle longest, of `sender` itself
+    /// as long as that one is above its own bound, then of whoever has most. The session that changed was used last, so it
+    /// stays.
+    fn fit(&mut self, sender: AgentId) {
+        while self.counts.of(sender) > self.bounds.sender_sessions {
+            self.remove_idle(sender, |_| true);
+        }
+        while self.counts.total > self.bounds.all_sessions {
+            self.remove_idle(self.counts.largest(), |_| true);
+        }
+        // One that keeps no keys would go for nothing.
+        while self.keys.of(sender) > self.bounds.sender_keys {
+            self.remove_idle(sender, |listed| listed.places > 0);
+        }
+        while self.keys.total > self.bounds.all_keys {
+            self.remove_idle(self.keys.largest(), |listed| listed.places > 0);
         }
     }
 
-    fn list(&mut self, key: SessionKey) {
-        self.by_use.insert(self.uses, key);
-        self.senders.entry(key.0).or_default().insert(self.uses, key.1);
-    }
-
-    fn unlist(&mut self, key: SessionKey, used: u64) {
-        self.by_use.remove(&used);
-        if let Some(of_sender) = self.senders.get_mut(&key.0) {
-            of_sender.remove(&used);
-            if of_sender.is_empty() {
-                self.senders.remove(&key.0);
-            }
+    /// Removes the session of `sender` that was idle longest of those that are `wanted`.
+    fn remove_idle(&mut self, sender: AgentId, wanted: impl Fn(&Listed) -> bool) {
+        let of_sender = self.senders.get_mut(&sender).expect(LISTED);
+        let (&used, _) = of_sender.iter().find(|(_, listed)| wanted(listed)).expect("it has some, so one of them goes");
+        let Listed { session, places } = of_sender.remove(&used).expect("found just now");
+        if of_sender.is_empty() {
+            self.senders.remove(&sender);
+        }
+        self.counts.change(sender, 1, 0);
+        self.keys.change(sender, places, 0);
+        if self.sessions.remove(&(sender, session)).expect(LISTED).on_disk {
+            self.removed.push((sender, session));
         }
     }
 
@@ -247,16 +405,18 @@ impl Table {
     fn take_changes(
         &mut self,
         changed: HashSet<SessionKey>,
-    ) -> (Vec<(SessionKey, u64, Arc<Mutex<ReceiveChain>>)>, Vec<SessionKey>) {
+    ) -> (Vec<(SessionKey, u64, Arc<Mutex<Held>>)>, Vec<SessionKey>) {
         let mut writes = Vec::with_capacity(changed.len());
         for key in changed {
             let Some(entry) = self.sessions.get_mut(&key) else { continue };
             entry.on_disk = true;
-            writes.push((key, entry.used, Arc::clone(&entry.chain)));
+            writes.push((key, entry.used, Arc::clone(&entry.held)));
         }
         (writes, std::mem::take(&mut self.removed))
     }
 }
+
+const LISTED: &str = "every session is listed under its sender, and only those";
 
 #[cfg(test)]
 mod tests;

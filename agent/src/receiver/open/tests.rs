@@ -7,6 +7,7 @@ use rkyv::util::AlignedVec;
 
 use super::*;
 use crate::raw::{seal_envelope, sign_batch};
+use crate::receiver::sessions::Bounds;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const PAYLOAD: &[u8] = b"hello";
@@ -31,7 +32,7 @@ impl World {
         let (planner, executor) = (keys("acme/planner", 1), Arc::new(keys("acme/executor", 2)));
         let record = planner.signed_record(1, 0, u64::MAX);
         let identity = Arc::new(Identity::verify(planner.id(), &record).unwrap());
-        let (opener, sessions) = (Opener::new(Arc::clone(&executor)), IncomingSessions::new(4, 4));
+        let (opener, sessions) = (Opener::new(Arc::clone(&executor)), IncomingSessions::new(Bounds::PRODUCTION));
         Self { opener, sessions, identity, planner, executor }
     }
 

@@ -53,12 +53,14 @@ fn payload(message: &Message, accepted: bool) -> Result<Opened, RejectCode> {
     Ok(Opened::Payload { payload: message.at.counter.to_le_bytes().to_vec(), accepted })
 }
 
+const BOUNDS: Bounds = Bounds { sender_sessions: 4, all_sessions: 8, sender_keys: 8_192, all_keys: 12_288 };
+
 fn in_memory() -> IncomingSessions {
-    IncomingSessions::new(4, 8)
+    IncomingSessions::new(BOUNDS)
 }
 
 fn on_disk(folder: &Path) -> IncomingSessions {
-    IncomingSessions::open(folder, ME, 4, 8).unwrap()
+    IncomingSessions::open(folder, ME, BOUNDS).unwrap()
 }
 
 #[test]
@@ -126,8 +128,65 @@ fn the_session_that_was_idle_longest_goes_when_a_sender_or_all_have_too_many() {
     assert!(others.iter().all(known));
     assert_eq!(of_one.iter().filter(|session| known(session)).count(), 2, "eight in all");
     let table = sessions.table();
-    assert_eq!((table.sessions.len(), table.by_use.len()), (8, 8));
+    assert_eq!((table.sessions.len(), table.counts.total), (8, 8));
     assert_eq!(table.senders.values().map(BTreeMap::len).sum::<usize>(), 8);
+}
+
+/// A session of `id` whose first message to come is the one at `counter`.
+fn skipping(sessions: &IncomingSessions, id: u8, counter: u64) -> (Sender, Vec<Message>) {
+    let mut sender = Sender::new(id);
+    let messages: Vec<Message> = (0..=counter).map(|_| sender.seal(true)).collect();
+    sender.open(sessions, messages.last().unwrap()).unwrap();
+    (sender, messages)
+}
+
+fn is_known(sessions: &IncomingSessions, (sender, messages): &(Sender, Vec<Message>)) -> bool {
+    let message = Message { carries: false, ..messages.last().unwrap().clone() };
+    sender.open(sessions, &message) != Err(RejectCode::UnknownSession)
+}
+
+#[test]
+fn one_message_far_ahead_makes_room_for_its_keys_among_its_senders_own_sessions_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let sessions = on_disk(folder.path());
+    let last = SESSION_MESSAGES_MAX - 1;
+    let honest = skipping(&sessions, 2, 20);
+    let idle = skipping(&sessions, 1, 0);
+    let greedy: Vec<_> = (0..3).map(|_| skipping(&sessions, 1, last)).collect();
+    let known: Vec<bool> = greedy.iter().map(|session| is_known(&sessions, session)).collect();
+    assert_eq!(known, [false, true, true], "8,192 keys of one sender");
+    assert!(is_known(&sessions, &honest) && is_known(&sessions, &idle), "neither another's, nor one without keys");
+    // A second one: above the bound over all, whoever has most pays.
+    let other: Vec<_> = (0..2).map(|_| skipping(&sessions, 3, last)).collect();
+    let largest = greedy[1..].iter().chain(&other);
+    assert_eq!(largest.filter(|session| is_known(&sessions, session)).count(), 2);
+    assert!(is_known(&sessions, &honest));
+    let all = |sessions: &IncomingSessions| sessions.table().keys.total;
+    assert_eq!(all(&sessions), 2 * 4_096 + 32);
+
+    // What is read from the disk counts the same, and what is settled does not count.
+    sessions.settle([honest.1[20].at, other[1].1[4_095].at, idle.1[0].at]).unwrap();
+    drop(sessions);
+    let sessions = on_disk(folder.path());
+    assert_eq!(all(&sessions), 4_096 + 32);
+    sessions.settle(other[1].1.iter().map(|message| message.at)).unwrap();
+    assert_eq!(all(&sessions), 32);
+    assert!(is_known(&sessions, &honest) && is_known(&sessions, &other[1]));
+}
+
+/// Its keys go one by one, and the memory for them with them; one message that never comes keeps what lies above it.
+#[test]
+fn a_session_whose_messages_are_settled_takes_no_room() {
+    let sessions = in_memory();
+    let (sender, messages) = skipping(&sessions, 1, 999);
+    let held = |sessions: &IncomingSessions| sessions.table().keys.total;
+    assert_eq!(held(&sessions), 1_024);
+    sessions.settle(messages[1..].iter().map(|message| message.at)).unwrap();
+    assert_eq!(held(&sessions), 1_024, "the first one is still to come");
+    assert_eq!(sender.open(&sessions, &messages[0]), payload(&messages[0], false));
+    sessions.settle([messages[0].at]).unwrap();
+    assert_eq!(held(&sessions), 0);
+    assert_eq!(sender.open(&sessions, &messages[0]), Ok(Opened::Settled));
 }
 
 #[test]
