@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use creto_envelope::key_record::FN_DSA_512_PUBLIC_BYTES;
 use creto_envelope::{AgentName, AgentState, TrustDomain};
 use creto_policy::{Action, Decision, Snapshot, decide};
 use creto_service::api::ErrorCode;
@@ -171,9 +172,14 @@ async fn the_longest_record_that_the_format_allows_fits() {
     let handle = Service::open(options).unwrap().spawn(|_| {}).unwrap();
     let mut longest = record(&format!("a/{}", "b".repeat(126)), 1);
     longest.trust_domain = trust_domain;
-    let longest = sign(longest, 1);
-    assert_eq!(longest.to_bytes().len(), SIGNED_KEY_RECORD_BYTES_MAX);
-    assert!(Client::new(handle.socket_path()).register(&longest).await.unwrap().created);
+    let mut with_third_key = longest.clone();
+    with_third_key.fn_dsa_512 = Some(Box::new([0; FN_DSA_512_PUBLIC_BYTES]));
+    let with_third_key = sign(with_third_key, 1);
+    assert_eq!(with_third_key.to_bytes().len(), SIGNED_KEY_RECORD_BYTES_MAX);
+    let client = Client::new(handle.socket_path());
+    // It is read whole, and refused for its third key, which is none.
+    assert_eq!(refused(client.register(&with_third_key).await), code(ErrorCode::WeakKey));
+    assert!(client.register(&sign(longest, 1)).await.unwrap().created);
 }
 
 #[tokio::test]
