@@ -47,8 +47,13 @@ pub const OPEN_JOBS_MAX: usize = 4;
 pub const DEDUP_IDS_PER_SENDER: usize = 32_768;
 /// Message ids that are remembered over all senders.
 pub const DEDUP_IDS_MAX: usize = 262_144;
-/// Sessions of one sender that are remembered; the one that was idle longest goes.
-pub const SENDER_SESSIONS_MAX: usize = 256;
+/// Sessions of one sender that are remembered, at 1.4 KB without their keys; the one that was idle longest goes, so
+/// whatever is over for good goes first.
+///
+/// A session that goes while its sender goes on with it costs messages: they do not carry the wrapped key any more, so
+/// they are refused and stay in the mailbox unread. Room for two thousand processes of one identity, then: each has a
+/// session to a recipient, two while it renews. More processes than that need several identities.
+pub const SENDER_SESSIONS_MAX: usize = 4_096;
 /// Sessions of all senders that are remembered; whoever has most loses the one that it left idle longest.
 pub const ALL_SESSIONS_MAX: usize = 65_536;
 /// Places for message keys of 32 bytes that the sessions of one sender take: 8 MiB. Above it, those that it left idle

@@ -132,6 +132,13 @@ fn the_session_that_was_idle_longest_goes_when_a_sender_or_all_have_too_many() {
     assert_eq!(table.senders.values().map(BTreeMap::len).sum::<usize>(), 8);
 }
 
+#[test]
+fn hundreds_of_processes_of_one_sender_keep_their_sessions() {
+    let sessions = IncomingSessions::new(Bounds::PRODUCTION);
+    let processes: Vec<_> = (0..300).map(|_| skipping(&sessions, 1, 0)).collect();
+    assert!(processes.iter().all(|process| is_known(&sessions, process)));
+}
+
 /// A session of `id` whose first message to come is the one at `counter`.
 fn skipping(sessions: &IncomingSessions, id: u8, counter: u64) -> (Sender, Vec<Message>) {
     let mut sender = Sender::new(id);
