@@ -69,6 +69,13 @@ pub const ALL_SESSIONS_MAX: usize = 65_536;
 pub const SENDER_KEYS_KEPT_MAX: usize = 262_144;
 /// The same over all senders: 64 MiB. Above it, whoever has most loses what it left idle longest.
 pub const ALL_KEYS_KEPT_MAX: usize = 2_097_152;
+/// Messages of one sender that were to open a session and did not open, on one connection, before it is taken for hostile.
+/// Messages above [`FAR_COUNTER`] that would open another session are refused then, but for one in [`FAR_TRIED_ONE_IN`].
+pub const FAR_FAILURES_MAX: u32 = 8;
+/// Counter up to which any message may open its session: above what a sender that renews at 1,000 messages ever uses.
+pub const FAR_COUNTER: u64 = 1_024;
+/// See [`FAR_FAILURES_MAX`].
+pub const FAR_TRIED_ONE_IN: u64 = 16;
 /// How long a subscription waits for the state of sessions while another process has it: that one is told to let go.
 pub const STATE_WAIT: Duration = Duration::from_secs(10);
 /// Pause between two looks whether it has let go.
@@ -140,6 +147,7 @@ const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX && WINDOW_BYTES <= 
 const _: () = assert!(DEDUP_IDS_PER_SENDER >= 4 * WINDOW_MESSAGES as usize);
 const _: () = assert!(SESSION_MESSAGES <= creto_crypto_accel::session::SESSION_MESSAGES_MAX);
 const _: () = assert!(ALL_SESSIONS_MAX >= SENDER_SESSIONS_MAX);
+const _: () = assert!(SESSION_MESSAGES <= FAR_COUNTER);
 const _: () = assert!(ALL_KEYS_KEPT_MAX >= SENDER_KEYS_KEPT_MAX);
 // Far from what a sender takes whose messages come: three sessions of all that the application may hold.
 const _: () = assert!(SENDER_KEYS_KEPT_MAX as u64 >= 64 * SESSION_MESSAGES.next_power_of_two());

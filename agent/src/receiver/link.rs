@@ -124,6 +124,7 @@ impl DeliverLink {
                 return StreamEnd::Ended;
             }
         };
+        sessions.stream_begins();
         loop {
             let frame = match stream::read_frame(&mut receive).await {
                 Ok(frame) => frame,

@@ -194,15 +194,13 @@ impl Opener {
         session: SessionUse,
     ) -> Result<sessions::Opened, RejectCode> {
         let (sender, session_id) = session.key;
-        let accept = || {
-            let wrapped_key = envelope.wrapped_key()?;
-            let Some(secret) = self.keys.opening(envelope.key_id()) else {
-                return Some(Err(RejectCode::UnknownRecipientKey));
-            };
-            let peers = Peers { sender: sender.0, recipient: envelope.recipient().0, key_id: envelope.key_id().0 };
-            let accepted = ReceiveChain::accept(&secret, &peers, &session_id, wrapped_key);
-            Some(accepted.map_err(|_| RejectCode::EnvelopeSeal))
-        };
+        let accept = envelope.wrapped_key().map(|wrapped_key| {
+            move || {
+                let secret = self.keys.opening(envelope.key_id()).ok_or(RejectCode::UnknownRecipientKey)?;
+                let peers = Peers { sender: sender.0, recipient: envelope.recipient().0, key_id: envelope.key_id().0 };
+                ReceiveChain::accept(&secret, &peers, &session_id, wrapped_key).map_err(|_| RejectCode::EnvelopeSeal)
+            }
+        });
         let nonce = nonce(session.counter);
         let open =
             |chain: &mut ReceiveChain| chain.open(session.counter, &nonce, envelope.header_bytes(), envelope.payload());

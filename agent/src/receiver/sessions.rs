@@ -13,6 +13,7 @@
 //! that takes thousands of sessions that were opened since, or hundreds of thousands of messages that overtook others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,7 +21,10 @@ use creto_crypto_accel::session::{ReceiveChain, SESSION_MESSAGES_MAX, SessionErr
 use creto_envelope::{AgentId, RejectCode};
 
 use crate::error::StateError;
-use crate::limits::{ALL_KEYS_KEPT_MAX, ALL_SESSIONS_MAX, SENDER_KEYS_KEPT_MAX, SENDER_SESSIONS_MAX};
+use crate::limits::{
+    ALL_KEYS_KEPT_MAX, ALL_SESSIONS_MAX, FAR_COUNTER, FAR_FAILURES_MAX, FAR_TRIED_ONE_IN, SENDER_KEYS_KEPT_MAX,
+    SENDER_SESSIONS_MAX,
+};
 use crate::state::incoming::{Incoming, Write};
 use crate::stats::UNPOISONED;
 
@@ -68,6 +72,7 @@ impl Bounds {
 #[derive(Debug)]
 pub(crate) struct IncomingSessions {
     table: Mutex<Table>,
+    failures: Mutex<Failures>,
     /// None in memory, and after [`release`](Self::release).
     disk: Mutex<Option<Incoming>>,
 }
@@ -75,7 +80,7 @@ pub(crate) struct IncomingSessions {
 impl IncomingSessions {
     /// In memory only.
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { table: Mutex::new(Table::new(bounds)), disk: Mutex::new(None) }
+        Self { table: Mutex::new(Table::new(bounds)), failures: Mutex::default(), disk: Mutex::new(None) }
     }
 
     /// Those of the folder, which no other process may have then.
@@ -88,7 +93,12 @@ impl IncomingSessions {
         for read in sessions {
             table.adopt((read.sender, read.session), read.chain);
         }
-        Ok(Self { table: Mutex::new(table), disk: Mutex::new(Some(disk)) })
+        Ok(Self { table: Mutex::new(table), failures: Mutex::default(), disk: Mutex::new(Some(disk)) })
+    }
+
+    /// A stream of deliveries begins: what failed on the one before comes again, and has its chances again.
+    pub(crate) fn stream_begins(&self) {
+        *self.failures.lock().expect(UNPOISONED) = Failures::default();
     }
 
     /// Opens a message with `open`. A session that is not known is made by `accept`, from the wrapped key that the
@@ -99,7 +109,7 @@ impl IncomingSessions {
     pub(crate) fn open_message(
         &self,
         at: SessionUse,
-        accept: impl FnOnce() -> Option<Result<ReceiveChain, RejectCode>>,
+        accept: Option<impl FnOnce() -> Result<ReceiveChain, RejectCode>>,
         open: impl Fn(&mut ReceiveChain) -> Result<Vec<u8>, SessionError>,
     ) -> Result<Opened, RejectCode> {
         let known = self.table().get(at.key);
@@ -109,9 +119,14 @@ impl IncomingSessions {
             self.keep_count(at.key, &held, &mut chain);
             return opened(payload, false);
         }
-        let mut chain = Held::new(accept().ok_or(RejectCode::UnknownSession)??);
+        let accept = accept.ok_or(RejectCode::UnknownSession)?;
+        if !self.failures.lock().expect(UNPOISONED).may_try(at) {
+            return Err(RejectCode::EnvelopeSeal);
+        }
+        let mut chain = Held::new(accept()?);
         let payload = chain.open(at.counter, open);
         if payload.is_err() {
+            self.failures.lock().expect(UNPOISONED).count(at);
             return opened(payload, false);
         }
         // Two messages that both carry the wrapped key may be opened at once: the first one's session stays, and the
@@ -174,6 +189,33 @@ fn opened(payload: Result<Vec<u8>, SessionError>, accepted: bool) -> Result<Open
         Err(SessionError::AlreadySettled) => Ok(Opened::Settled),
         Err(SessionError::CounterBeyondEnd) => Err(RejectCode::SessionCounter),
         Err(_) => Err(RejectCode::EnvelopeSeal),
+    }
+}
+
+/// Messages that were to open a session and did not open, since the stream of deliveries began.
+///
+/// Whether such a message is worth its decapsulation and its steps, up to 4,096 of them (over a millisecond), shows only
+/// after both. So a sender that failed often is tried no more where it is dear, but for one message in a few, which ones
+/// changes with every stream: one that holds is opened in the end, however many are before it that do not.
+#[derive(Debug, Default)]
+struct Failures {
+    of: HashMap<AgentId, u32>,
+    chances: RandomState,
+}
+
+impl Failures {
+    fn may_try(&self, at: SessionUse) -> bool {
+        at.counter <= FAR_COUNTER
+            || self.of.get(&at.key.0).is_none_or(|failures| *failures < FAR_FAILURES_MAX)
+            || self.chances.hash_one((at.key, at.counter)).is_multiple_of(FAR_TRIED_ONE_IN)
+    }
+
+    fn count(&mut self, at: SessionUse) {
+        if self.of.len() >= ALL_SESSIONS_MAX {
+            self.of.clear();
+        }
+        let failures = self.of.entry(at.key.0).or_default();
+        *failures = failures.saturating_add(1);
     }
 }
 

@@ -1,5 +1,5 @@
 use creto_crypto_accel::keys::XWING_CIPHERTEXT_BYTES;
-use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
+use creto_crypto_accel::seal::{OpenError, RecipientKey, RecipientSecret};
 use creto_crypto_accel::session::{Peers, SESSION_MESSAGES_MAX, SendChain};
 
 use super::*;
@@ -41,8 +41,9 @@ impl Sender {
     fn open(&self, sessions: &IncomingSessions, message: &Message) -> Result<Opened, RejectCode> {
         let accept = || {
             let chain = ReceiveChain::accept(&self.secret, &self.peers, &message.at.key.1, &self.wrapped_key);
-            message.carries.then(|| chain.map_err(|_| RejectCode::EnvelopeSeal))
+            chain.map_err(|_| RejectCode::EnvelopeSeal)
         };
+        let accept = message.carries.then_some(accept);
         sessions.open_message(message.at, accept, |chain| {
             chain.open(message.at.counter, &NONCE, b"header", &message.sealed)
         })
@@ -179,6 +180,48 @@ fn one_message_far_ahead_makes_room_for_its_keys_among_its_senders_own_sessions_
     sessions.settle(other[1].1.iter().map(|message| message.at)).unwrap();
     assert_eq!(all(&sessions), 32);
     assert!(is_known(&sessions, &honest) && is_known(&sessions, &other[1]));
+}
+
+/// Messages of `hostile` that would open a session far ahead, and do not open: how many of them were tried.
+fn flood(sessions: &IncomingSessions, hostile: &Sender, count: u8, counter: u64) -> usize {
+    let tried = std::cell::Cell::new(0);
+    for n in 0..count {
+        let accept = || {
+            tried.set(tried.get() + 1);
+            Ok(ReceiveChain::accept(&hostile.secret, &hostile.peers, &hostile.chain.session_id(), &hostile.wrapped_key)
+                .unwrap())
+        };
+        let at = SessionUse { key: (AgentId(hostile.peers.sender), [n; 16]), counter };
+        let refused = sessions.open_message(at, Some(accept), |_| Err(SessionError::Open(OpenError::NotAuthentic)));
+        assert_eq!(refused, Err(RejectCode::EnvelopeSeal));
+    }
+    tried.get()
+}
+
+#[test]
+fn a_sender_whose_openers_fail_is_tried_no_further_where_it_is_dear_and_still_loses_nothing_that_holds() {
+    let sessions = in_memory();
+    let mut hostile = Sender::new(1);
+    let (near, far) = {
+        let messages: Vec<Message> = (0..SESSION_MESSAGES_MAX).map(|_| hostile.seal(true)).collect();
+        (messages[1_000].clone(), messages[4_095].clone())
+    };
+    let tried = flood(&sessions, &hostile, 200, 4_095);
+    assert!((8..60).contains(&tried), "8 and one in 16 of the rest, give or take: {tried}");
+    assert_eq!(flood(&sessions, &hostile, 50, 1_024), 50, "what is cheap is always tried");
+    let unopened = Message { carries: false, ..far.clone() };
+    assert_eq!(hostile.open(&sessions, &unopened), Err(RejectCode::UnknownSession), "as ever");
+    let mut other = Sender::new(2);
+    let of_other = (0..=2_000).map(|_| other.seal(true)).last().unwrap();
+    assert_eq!(other.open(&sessions, &of_other), payload(&of_other, true), "nobody else pays");
+    // The same messages come in the same order on every connection, and the one that holds is the last.
+    let opened = (0..1_000).find(|_| {
+        sessions.stream_begins();
+        flood(&sessions, &hostile, 20, 4_095);
+        hostile.open(&sessions, &far).is_ok()
+    });
+    assert!(opened.is_some(), "a thousand connections with one chance in 16 each");
+    assert_eq!(hostile.open(&sessions, &near), payload(&near, false));
 }
 
 /// Its keys go one by one, and the memory for them with them; one message that never comes keeps what lies above it.
