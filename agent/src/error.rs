@@ -49,6 +49,16 @@ pub enum KeysError {
         /// The format found.
         found: u32,
     },
+    /// This build cannot use a key that the file holds.
+    #[error(
+        "the key file {path} holds an experimental signing key that this build cannot use: build with `--features {feature}`"
+    )]
+    Unsupported {
+        /// Which file.
+        path: PathBuf,
+        /// The cargo feature that it needs.
+        feature: &'static str,
+    },
     /// The keys live in memory only: a key that is not on disk before it is published could be lost with what is sealed
     /// to it.
     #[error("the keys of {name} are in no file; save them first, then replace the encryption key")]

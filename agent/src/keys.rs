@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use creto_crypto_accel::fn_dsa::{FN_DSA_512_PUBLIC_BYTES, FN_DSA_512_SIGNATURE_BYTES, FnDsaSigner};
 use creto_crypto_accel::seal::RecipientSecret;
 use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
 use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, SignedKeyRecord, TrustDomain};
@@ -23,6 +24,7 @@ pub(crate) use ring::Standing;
 use ring::{Key, Ring};
 
 /// An agent's name and its secret keys: Ed25519 and ML-DSA-65 to sign, X-Wing (X25519 and ML-KEM-768) to be sealed to.
+/// Experimental, with the feature `fn-dsa`: FN-DSA-512 to sign as a third.
 ///
 /// Secrets are erased from memory on drop and never printed.
 ///
@@ -60,6 +62,23 @@ pub struct AgentKeys {
 struct Seeds {
     ed25519: [u8; 32],
     ml_dsa_65: [u8; 32],
+    /// Erases itself. A whole key, not a seed: what a seed expands to is not part of a standard yet.
+    #[zeroize(skip)]
+    fn_dsa_512: Option<FnDsaSigner>,
+}
+
+impl Seeds {
+    fn generate() -> Result<Self, KeysError> {
+        let mut seeds = Self { ed25519: [0; 32], ml_dsa_65: [0; 32], fn_dsa_512: None };
+        for seed in [&mut seeds.ed25519, &mut seeds.ml_dsa_65] {
+            getrandom::fill(seed).map_err(|error| KeysError::Randomness(error.to_string()))?;
+        }
+        Ok(seeds)
+    }
+
+    fn fn_dsa_512_public(&self) -> Option<&[u8; FN_DSA_512_PUBLIC_BYTES]> {
+        self.fn_dsa_512.as_ref().map(FnDsaSigner::public)
+    }
 }
 
 impl AgentKeys {
@@ -68,10 +87,23 @@ impl AgentKeys {
     /// # Errors
     /// [`KeysError::Randomness`] when the system has none.
     pub fn generate(name: AgentName, trust_domain: TrustDomain) -> Result<Self, KeysError> {
-        let mut seeds = Seeds { ed25519: [0; 32], ml_dsa_65: [0; 32] };
-        for seed in [&mut seeds.ed25519, &mut seeds.ml_dsa_65] {
-            getrandom::fill(seed).map_err(|error| KeysError::Randomness(error.to_string()))?;
-        }
+        Self::generate_from(Seeds::generate()?, name, trust_domain)
+    }
+
+    /// As [`generate`](Self::generate), with an FN-DSA-512 signing key beside the other two: **experimental**, its standard
+    /// is not final. The agent's record demands the third signature on every batch from then on, so node and recipients
+    /// need the feature, too.
+    ///
+    /// # Errors
+    /// [`KeysError::Randomness`] when the system has none.
+    #[cfg(feature = "fn-dsa")]
+    pub fn generate_with_fn_dsa_512(name: AgentName, trust_domain: TrustDomain) -> Result<Self, KeysError> {
+        let mut seeds = Seeds::generate()?;
+        seeds.fn_dsa_512 = Some(FnDsaSigner::generate());
+        Self::generate_from(seeds, name, trust_domain)
+    }
+
+    fn generate_from(seeds: Seeds, name: AgentName, trust_domain: TrustDomain) -> Result<Self, KeysError> {
         let ring = Ring::new(Key::new(1, new_seed()?, clock::now_ms()));
         Ok(Self::expand(name, trust_domain, seeds, ring))
     }
@@ -86,7 +118,7 @@ impl AgentKeys {
         ml_dsa_65: &[u8; 32],
         x_wing: &[u8; 32],
     ) -> Self {
-        let seeds = Seeds { ed25519: *ed25519, ml_dsa_65: *ml_dsa_65 };
+        let seeds = Seeds { ed25519: *ed25519, ml_dsa_65: *ml_dsa_65, fn_dsa_512: None };
         let ring = Ring::new(Key::new(record_version, Zeroizing::new(*x_wing), clock::now_ms()));
         Self::expand(name, trust_domain, seeds, ring)
     }
@@ -142,6 +174,12 @@ impl AgentKeys {
         self.ring().current.id()
     }
 
+    /// Whether an FN-DSA-512 key signs every batch as a third: experimental.
+    #[must_use]
+    pub fn has_fn_dsa_512(&self) -> bool {
+        self.seeds.fn_dsa_512.is_some()
+    }
+
     /// The file that these keys were loaded from or first saved to, absolute. `None`: they live in memory only.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
@@ -154,7 +192,7 @@ impl AgentKeys {
         let _ = self.file.set(absolute(path));
     }
 
-    /// The public keys as a key record, signed by both signing keys: what a node registers. Validity is in Unix
+    /// The public keys as a key record, signed by Ed25519 and ML-DSA-65: what a node registers. Validity is in Unix
     /// milliseconds, the end exclusive.
     #[must_use]
     pub fn signed_record(&self, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {
@@ -174,7 +212,7 @@ impl AgentKeys {
             ml_kem_768: Box::new(opening.ml_kem_768),
             name: self.name.clone(),
             trust_domain: self.trust_domain.clone(),
-            fn_dsa_512: None,
+            fn_dsa_512: self.seeds.fn_dsa_512_public().map(|public| Box::new(*public)),
         };
         let HybridSignature { ed25519, ml_dsa_65 } = self.signing.sign(&record.signed_bytes());
         SignedKeyRecord { record, ed25519, ml_dsa_65 }
@@ -221,6 +259,11 @@ impl AgentKeys {
     /// Signs with both keys. About 190 us: not on a thread that carries packets.
     pub(crate) fn sign(&self, statement: &[u8]) -> HybridSignature {
         self.signing.sign(statement)
+    }
+
+    /// Signs with the third key, where there is one. About 0.6 ms more.
+    pub(crate) fn sign_fn_dsa_512(&self, statement: &[u8]) -> Option<Box<[u8; FN_DSA_512_SIGNATURE_BYTES]>> {
+        self.seeds.fn_dsa_512.as_ref().map(|signer| signer.sign(statement))
     }
 
     /// The sessions that senders opened to these keys, for an agent that keeps no state on disk: they live as long as the

@@ -184,6 +184,10 @@ pub(crate) struct AgentCreateArgs {
     /// Days that the keys are valid.
     #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) valid_days: u32,
+    /// Experimental: sign with FN-DSA-512 as a third. Node and recipients need the feature fn-dsa, too.
+    #[cfg(feature = "fn-dsa")]
+    #[arg(long)]
+    pub(crate) fn_dsa: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

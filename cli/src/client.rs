@@ -111,9 +111,10 @@ pub(crate) fn keys_failure(error: &KeysError) -> Failure {
         KeysError::File { .. } => {
             Failure::new(Exit::System, error.to_string(), "check the folder, or name another with --keys")
         }
-        KeysError::Permissions { .. } | KeysError::Format { .. } | KeysError::Version { .. } => {
-            Failure::new(Exit::Usage, error.to_string(), "")
-        }
+        KeysError::Permissions { .. }
+        | KeysError::Format { .. }
+        | KeysError::Version { .. }
+        | KeysError::Unsupported { .. } => Failure::new(Exit::Usage, error.to_string(), ""),
         _ => Failure::of(Exit::System, error),
     }
 }

@@ -123,3 +123,26 @@ fn without_a_node_the_status_says_so_and_the_text_how_to_start_one() {
     assert_eq!(creto(dir.path(), &["send", "acme/Planner", "acme/worker", "hello"]).status, 2);
     assert_eq!(creto(dir.path(), &["send", "acme/planner", "acme/worker"]).status, 2);
 }
+
+#[cfg(feature = "fn-dsa")]
+#[test]
+fn an_agent_with_a_third_key_is_made_and_shown_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = node(dir.path());
+    let three = serde_json::json!(["Ed25519", "ML-DSA-65", "FN-DSA-512"]);
+    let created = json(&creto(dir.path(), &["agent", "create", "acme/planner", "--fn-dsa", "--json"]));
+    assert_eq!((&created["created"], &created["signature_algorithms"]), (&true.into(), &three));
+    let shown = json(&creto(dir.path(), &["agent", "show", "acme/planner", "--json"]));
+    assert_eq!(shown["signature_algorithms"], three);
+    let shown = creto(dir.path(), &["agent", "show", "acme/planner"]);
+    assert!(shown.stdout.contains("third key   FN-DSA-512"), "{}", shown.stdout);
+    assert_eq!(creto(dir.path(), &["agent", "create", "acme/planner", "--fn-dsa"]).status, 0, "again does no harm");
+
+    assert_eq!(creto(dir.path(), &["agent", "create", "acme/worker"]).status, 0);
+    let shown = creto(dir.path(), &["agent", "show", "acme/worker"]);
+    assert!(!shown.stdout.contains("third key"), "{}", shown.stdout);
+    let other = creto(dir.path(), &["agent", "create", "acme/worker", "--fn-dsa"]);
+    assert_eq!(other.status, 4, "{}", other.stderr);
+    assert!(other.stderr.contains("next: leave out --fn-dsa"), "{}", other.stderr);
+    service.shutdown().unwrap();
+}

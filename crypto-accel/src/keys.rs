@@ -86,6 +86,9 @@ pub enum KeyError {
     /// fn-dsa-512 verifying key cannot be decoded: register a key of 897 bytes that its generator made
     #[error("fn-dsa-512 verifying key cannot be decoded: register a key of 897 bytes that its generator made")]
     FnDsa512Encoding,
+    /// fn-dsa-512 signing key is damaged: take it from a copy
+    #[error("fn-dsa-512 signing key is damaged: take it from a copy")]
+    FnDsa512Secret,
     /// the key record demands fn-dsa-512, which this build cannot verify: build with --features fn-dsa (experimental)
     #[error(
         "the key record demands fn-dsa-512, which this build cannot verify: build with --features fn-dsa (experimental)"

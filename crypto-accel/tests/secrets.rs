@@ -55,8 +55,17 @@ const OPEN: &[&str] = &[
 const SECRET_ELSEWHERE: &[&str] = &["AgentKeys", "NodeIdentity", "SimAgent", "SimSession"];
 
 /// What a field's type or name says when it holds a secret.
-const SECRET_FIELDS: &[&str] =
-    &["Zeroizing", "SigningKeys", "RecipientSecret", "SharedSecret", "MessageKey", "SendChain", "Seeds", "key_pkcs8"];
+const SECRET_FIELDS: &[&str] = &[
+    "Zeroizing",
+    "SigningKeys",
+    "RecipientSecret",
+    "SharedSecret",
+    "MessageKey",
+    "SendChain",
+    "FnDsaSigner",
+    "Seeds",
+    "key_pkcs8",
+];
 
 const ED25519_SEED: [u8; 32] = *b"ed25519 seed, thirty-two bytes..";
 const ML_DSA_SEED: [u8; 32] = *b"ML-DSA-65 seed, also thirty-two.";
@@ -280,4 +289,19 @@ fn a_secret_that_is_freed_as_it_was_is_found() {
         drop(std::hint::black_box(copy));
         assert_eq!(freed::found(), [1]);
     }
+}
+
+#[cfg(all(feature = "fn-dsa", target_os = "linux", target_env = "gnu"))]
+#[test]
+fn nothing_that_is_freed_contains_the_third_signing_key() {
+    use creto_crypto_accel::fn_dsa::FnDsaSigner;
+    let signer = Box::new(FnDsaSigner::generate());
+    let stored = Box::new(signer.to_stored());
+    for part in stored.as_chunks::<16>().0.iter().step_by(8) {
+        freed::look_for(part);
+    }
+    drop(signer.sign(b"statement"));
+    let again = Box::new(FnDsaSigner::from_stored(&stored).unwrap());
+    drop((again, stored, signer));
+    assert_eq!(freed::found(), []);
 }

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use creto_crypto_accel::fn_dsa::{FN_DSA_512_STORED_BYTES, FnDsaSigner};
+use creto_crypto_accel::keys::KeyError;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentName, TrustDomain};
 use serde::{Deserialize, Serialize};
@@ -56,8 +58,8 @@ pub(super) fn write(
     seeds: &Seeds,
     ring: &Ring,
 ) -> Result<(), KeysError> {
-    let base64 = |seed: &[u8; 32]| Zeroizing::new(BASE64.encode(seed));
-    let entry = |key: &Key, state: State| KeyEntry { version: key.version, state, x_wing_seed: base64(&key.seed) };
+    let base64 = |secret: &[u8]| Zeroizing::new(BASE64.encode(secret));
+    let entry = |key: &Key, state: State| KeyEntry { version: key.version, state, x_wing_seed: base64(&key.seed[..]) };
     let pending = ring.pending.iter().map(|Pending { key, mode }| {
         entry(key, if *mode == RotationMode::Emergency { State::PendingEmergency } else { State::Pending })
     });
@@ -69,6 +71,7 @@ pub(super) fn write(
         trust_domain: trust_domain.to_string(),
         ed25519_seed: base64(&seeds.ed25519),
         ml_dsa_65_seed: base64(&seeds.ml_dsa_65),
+        fn_dsa_512_key: seeds.fn_dsa_512.as_ref().map(|signer| Erased(base64(&signer.to_stored()[..]))),
         encryption_keys: pending.chain(current).chain(replaced).collect(),
     };
     let mut json = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("strings and numbers make JSON"));
@@ -101,7 +104,17 @@ pub(super) fn read(path: &Path) -> Result<Contents, KeysError> {
     };
     let name = AgentName::parse(&file.name).map_err(|error| format_error(&error.to_string()))?;
     let trust_domain = TrustDomain::parse(&file.trust_domain).map_err(|error| format_error(&error.to_string()))?;
-    let seeds = Seeds { ed25519: *seed(&file.ed25519_seed)?, ml_dsa_65: *seed(&file.ml_dsa_65_seed)? };
+    let third = |Erased(text): &Erased| -> Result<FnDsaSigner, KeysError> {
+        let bad = || format_error("the FN-DSA-512 key is damaged");
+        let bytes = Zeroizing::new(BASE64.decode(text).map_err(|_| bad())?);
+        let stored = <&[u8; FN_DSA_512_STORED_BYTES]>::try_from(bytes.as_slice()).map_err(|_| bad())?;
+        FnDsaSigner::from_stored(stored).map_err(|error| match error {
+            KeyError::FnDsa512Unsupported => KeysError::Unsupported { path: path.to_owned(), feature: "fn-dsa" },
+            _ => bad(),
+        })
+    };
+    let fn_dsa_512 = file.fn_dsa_512_key.as_ref().map(third).transpose()?;
+    let seeds = Seeds { ed25519: *seed(&file.ed25519_seed)?, ml_dsa_65: *seed(&file.ml_dsa_65_seed)?, fn_dsa_512 };
     if file.encryption_keys.len() > KEYS_HELD_MAX {
         return Err(format_error("it holds more encryption keys than any grace period makes"));
     }
@@ -146,8 +159,15 @@ struct KeyFile {
     ed25519_seed: Zeroizing<String>,
     #[serde(with = "erased")]
     ml_dsa_65_seed: Zeroizing<String>,
+    /// Experimental: whoever lacks the field signs with two keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fn_dsa_512_key: Option<Erased>,
     encryption_keys: Vec<KeyEntry>,
 }
+
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Erased(#[serde(with = "erased")] Zeroizing<String>);
 
 #[derive(Serialize, Deserialize)]
 struct KeyEntry {
@@ -191,7 +211,8 @@ impl From<KeyFileV1> for KeyFile {
     fn from(file: KeyFileV1) -> Self {
         let KeyFileV1 { name, trust_domain, record_version, ed25519_seed, ml_dsa_65_seed, x_wing_seed, .. } = file;
         let current = KeyEntry { version: record_version, state: State::Current, x_wing_seed };
-        Self { format: FORMAT, name, trust_domain, ed25519_seed, ml_dsa_65_seed, encryption_keys: vec![current] }
+        let encryption_keys = vec![current];
+        Self { format: FORMAT, name, trust_domain, ed25519_seed, ml_dsa_65_seed, fn_dsa_512_key: None, encryption_keys }
     }
 }
 

@@ -65,7 +65,8 @@ impl AgentKeys {
         match file::read(path) {
             // The file of another agent under this name is none of ours.
             Ok(Contents { name, trust_domain, seeds, ring })
-                if (&name, &trust_domain, &seeds.ed25519) == (&self.name, &self.trust_domain, &self.seeds.ed25519) =>
+                if (&name, &trust_domain, &seeds.ed25519, seeds.fn_dsa_512_public())
+                    == (&self.name, &self.trust_domain, &self.seeds.ed25519, self.seeds.fn_dsa_512_public()) =>
             {
                 self.ring_mut().merge(ring);
                 *known = mark;

@@ -216,3 +216,62 @@ fn a_next_key_that_could_not_be_saved_is_forgotten() {
     assert_eq!(keys.reconcile(1, node_key).unwrap(), Standing::Level, "nothing is published that is not on disk");
     assert!(keys.pending_record(0, 1).is_none());
 }
+
+/// A saved file with this in the place of a third signing key.
+fn with_third(path: &Path, key: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    let field = format!("\"fn_dsa_512_key\": \"{key}\",\n  \"encryption_keys\"");
+    fs::write(path, text.replace("\"encryption_keys\"", &field)).unwrap();
+}
+
+#[test]
+fn keys_without_a_third_have_the_record_and_the_file_that_they_always_had() {
+    let (_folder, path, keys) = saved();
+    assert!(!keys.has_fn_dsa_512() && keys.signed_record(1, 5, 9).record.fn_dsa_512.is_none());
+    assert!(!fs::read_to_string(&path).unwrap().contains("fn_dsa"));
+}
+
+#[cfg(not(feature = "fn-dsa"))]
+#[test]
+fn a_build_without_the_feature_refuses_a_file_with_a_third_key_and_names_the_feature() {
+    let (_folder, path, _) = saved();
+    with_third(&path, &BASE64.encode([0x59; 1_377]));
+    let error = AgentKeys::load(&path).unwrap_err();
+    assert!(matches!(error, KeysError::Unsupported { feature: "fn-dsa", .. }), "{error}");
+    assert!(error.to_string().contains("--features fn-dsa"), "{error}");
+}
+
+#[cfg(feature = "fn-dsa")]
+#[test]
+fn a_third_key_is_in_the_record_and_in_the_file_and_a_damaged_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("planner.keys");
+    let name = AgentName::parse("acme/planner").unwrap();
+    let keys = AgentKeys::generate_with_fn_dsa_512(name, TrustDomain::default()).unwrap();
+    keys.save(&path).unwrap();
+    let loaded = AgentKeys::load(&path).unwrap();
+    let record = SignedKeyRecord::parse(&loaded.signed_record(1, 5, 9).to_bytes()).unwrap().record;
+    assert!(record.fn_dsa_512.is_some());
+    assert_eq!(record.fn_dsa_512, keys.signed_record(1, 5, 9).record.fn_dsa_512);
+    let public = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65).unwrap();
+    let public = public.with_fn_dsa_512(record.fn_dsa_512.as_deref()).unwrap();
+    public.verify_fn_dsa_512(b"statement", loaded.sign_fn_dsa_512(b"statement").as_deref()).unwrap();
+    loaded.begin_rotation(Planned, 1).unwrap();
+    assert_eq!(loaded.pending_record(5, 9).unwrap().1.record.fn_dsa_512, record.fn_dsa_512);
+
+    let third = BASE64.encode(keys.seeds.fn_dsa_512.as_ref().unwrap().to_stored());
+    assert!(!format!("{keys:?}").contains(&third[..12]));
+    // A file that lost it is not the file of these keys any more.
+    let whole = fs::read_to_string(&path).unwrap();
+    let field = format!("\"fn_dsa_512_key\": \"{third}\",");
+    assert!(whole.contains(&field));
+    fs::write(&path, whole.replace(&field, "")).unwrap();
+    assert!(!loaded.reload_if_changed());
+    for damaged in [&third[..third.len() - 4], "AAAA", "", "?", &third.replace(&third[40..44], "AAAA")] {
+        fs::write(&path, whole.replace(&field, "")).unwrap();
+        with_third(&path, damaged);
+        let error = AgentKeys::load(&path).unwrap_err();
+        assert!(matches!(error, KeysError::Format { .. }), "{error}");
+        assert!(error.to_string().contains("FN-DSA-512"), "{error}");
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use creto_envelope::batch::{BATCH_HEADER_BYTES, entry_bytes};
+use creto_envelope::batch::{BATCH_HEADER_BYTES_MAX, entry_bytes};
 use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 
 use crate::limits::{BATCH_AGE, BATCH_BYTES, BATCH_MESSAGES};
@@ -41,7 +41,7 @@ pub(crate) struct BatchLimits {
 
 impl From<BatchOptions> for BatchLimits {
     fn from(BatchOptions { messages, bytes, age }: BatchOptions) -> Self {
-        let bytes_max = BATCH_BYTES_MAX - BATCH_HEADER_BYTES;
+        let bytes_max = BATCH_BYTES_MAX - BATCH_HEADER_BYTES_MAX;
         Self {
             messages: messages.clamp(1, BATCH_MESSAGES_MAX),
             bytes: bytes.clamp(1, bytes_max),
@@ -141,7 +141,7 @@ mod tests {
         let limits = |messages, bytes| BatchLimits::from(BatchOptions { messages, bytes, age: Duration::MAX });
         assert_eq!((limits(0, 0).messages, limits(0, 0).bytes), (1, 1), "a batch of one message, whatever its size");
         let most = limits(usize::MAX, usize::MAX);
-        assert_eq!((most.messages, most.bytes), (BATCH_MESSAGES_MAX, BATCH_BYTES_MAX - BATCH_HEADER_BYTES));
+        assert_eq!((most.messages, most.bytes), (BATCH_MESSAGES_MAX, BATCH_BYTES_MAX - BATCH_HEADER_BYTES_MAX));
         assert_eq!(BatchLimits::default().age_us, 1_000);
     }
 

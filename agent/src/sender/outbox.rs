@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::batch::entry_bytes;
-use creto_envelope::batch::{BATCH_HEADER_BYTES, encode_signed_batch};
+use creto_envelope::batch::{BATCH_HEADER_BYTES_MAX, encode_signed_batch};
 use creto_envelope::control::LoginAccepted;
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::limits::WRAPPED_KEY_BYTES;
@@ -234,7 +234,7 @@ impl Outbox {
         assert!(self.link.is_none(), "one connection at a time");
         let limits = BatchLimits {
             messages: self.limits.messages.min(accepted.batch_messages_max as usize).max(1),
-            bytes: self.limits.bytes.min((accepted.batch_bytes_max as usize).saturating_sub(BATCH_HEADER_BYTES)),
+            bytes: self.limits.bytes.min((accepted.batch_bytes_max as usize).saturating_sub(BATCH_HEADER_BYTES_MAX)),
             age_us: self.limits.age_us,
         };
         let in_flight_messages_max = (accepted.in_flight_messages_max as usize).max(1);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hashes};
 use creto_crypto_accel::seal::{MessageKey, RecipientKey, message_key};
+use creto_crypto_accel::sign::HybridSignature;
 use creto_envelope::envelope::{EnvelopeHeader, Suite, nonce};
 use creto_envelope::{AgentId, BatchHeader, SignatureSuite, Statement, TreeDigest};
 
@@ -116,7 +117,7 @@ pub(crate) fn seal(header: &EnvelopeHeader, recipient: &RecipientKey, payload: &
     envelope
 }
 
-/// The header over these leaves, signed by both keys.
+/// The header over these leaves, signed by every signing key that the agent has.
 pub(crate) fn sign(keys: &AgentKeys, digest: TreeDigest, leaves: &[[u8; 32]], now_ms: u64) -> BatchHeader {
     let mut tree = Tree::new();
     tree_hash(digest).rebuild(&mut tree, leaves);
@@ -127,6 +128,7 @@ pub(crate) fn sign(keys: &AgentKeys, digest: TreeDigest, leaves: &[[u8; 32]], no
         root: tree.root(),
         signed_at_ms: now_ms,
     };
-    let signature = keys.sign(&statement.to_bytes_in(SignatureSuite::of(digest, false)));
-    BatchHeader::over(digest, &statement, &signature.ed25519, &signature.ml_dsa_65, None)
+    let statement_bytes = statement.to_bytes_in(SignatureSuite::of(digest, keys.has_fn_dsa_512()));
+    let HybridSignature { ed25519, ml_dsa_65 } = keys.sign(&statement_bytes);
+    BatchHeader::over(digest, &statement, &ed25519, &ml_dsa_65, keys.sign_fn_dsa_512(&statement_bytes))
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use creto_agent::{AgentId, AgentKeys, AgentName, StateDirectory, TrustDomain};
+use creto_agent::{AgentId, AgentKeys, AgentName, KeysError, StateDirectory, TrustDomain};
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_service::api::{AgentInfo, AgentKeys as KeyVersions, KeyVersionInfo};
 use creto_service::client::Client;
@@ -58,9 +58,11 @@ async fn create(
         return Err(Failure::new(Exit::Refused, what, next));
     }
     let keys = if had_keys {
-        AgentKeys::load(&path).map_err(|error| keys_failure(&error))?
+        let keys = AgentKeys::load(&path).map_err(|error| keys_failure(&error))?;
+        check_has_wanted(&keys, args)?;
+        keys
     } else {
-        let keys = AgentKeys::generate(name.clone(), trust_domain).map_err(|error| keys_failure(&error))?;
+        let keys = generate(args, trust_domain).map_err(|error| keys_failure(&error))?;
         make_private_folder(path.parent().unwrap_or(Path::new(".")))?;
         // Before the node hears of them: a registered agent without keys could never be used.
         keys.save(&path).map_err(|error| keys_failure(&error))?;
@@ -96,6 +98,7 @@ async fn create(
     if args.json {
         let mut value = as_json(&agent);
         value["created"] = created.into();
+        value["signature_algorithms"] = json!(algorithms(keys.has_fn_dsa_512()));
         value["keys"] = path.display().to_string().into();
         print_json(&value)?;
         return Ok(Exit::Ok);
@@ -104,11 +107,51 @@ async fn create(
     let done = if created { "created" } else { "exists" };
     writeln!(out, "{GOOD}{done}{GOOD:#}  {STRONG}{name}{STRONG:#}\n")?;
     print_agent(&mut out, &agent)?;
+    print_third(&mut out, keys.has_fn_dsa_512())?;
     writeln!(out, "  keys        {}  {DIM}whoever has this file is this agent{DIM:#}", path.display())?;
     if created {
         writeln!(out, "\nNext: {LITERAL}creto recv {name} --follow{LITERAL:#}   {DIM}print what it is sent{DIM:#}")?;
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(feature = "fn-dsa")]
+fn generate(args: &AgentCreateArgs, trust_domain: TrustDomain) -> Result<AgentKeys, KeysError> {
+    let name = args.name.clone();
+    match args.fn_dsa {
+        true => AgentKeys::generate_with_fn_dsa_512(name, trust_domain),
+        false => AgentKeys::generate(name, trust_domain),
+    }
+}
+
+#[cfg(not(feature = "fn-dsa"))]
+fn generate(args: &AgentCreateArgs, trust_domain: TrustDomain) -> Result<AgentKeys, KeysError> {
+    AgentKeys::generate(args.name.clone(), trust_domain)
+}
+
+/// Keys that are here already have what was asked for.
+fn check_has_wanted(keys: &AgentKeys, args: &AgentCreateArgs) -> Result<(), Failure> {
+    #[cfg(feature = "fn-dsa")]
+    let wants_third = args.fn_dsa;
+    #[cfg(not(feature = "fn-dsa"))]
+    let wants_third = false;
+    if !wants_third || keys.has_fn_dsa_512() {
+        return Ok(());
+    }
+    let what = format!("{} has keys here, and no FN-DSA-512 key among them", args.name);
+    Err(Failure::new(Exit::Refused, what, "leave out --fn-dsa, or choose another name: signing keys stay as they are"))
+}
+
+/// What batches of an agent are signed with: all of it must hold.
+fn algorithms(has_fn_dsa_512: bool) -> &'static [&'static str] {
+    if has_fn_dsa_512 { &["Ed25519", "ML-DSA-65", "FN-DSA-512"] } else { &["Ed25519", "ML-DSA-65"] }
+}
+
+fn print_third(out: &mut impl Write, has_fn_dsa_512: bool) -> std::io::Result<()> {
+    if has_fn_dsa_512 {
+        writeln!(out, "  third key   FN-DSA-512, signs every batch  {DIM}experimental{DIM:#}")?;
+    }
+    Ok(())
 }
 
 async fn find(client: &Client, name: &AgentName) -> Result<Option<AgentInfo>, Failure> {
@@ -161,11 +204,12 @@ async fn list(client: &Client, args: &AgentListArgs) -> Result<Exit, Failure> {
 
 async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
     let agent = client.agent(&args.name).await.map_err(|error| control_failure(&error))?;
-    let fingerprint = signing_fingerprint(client, &agent).await?;
+    let (fingerprint, has_fn_dsa_512) = signing_fingerprint(client, &agent).await?;
     let keys = client.keys(&args.name).await.map_err(|error| control_failure(&error))?;
     if args.json {
         let mut value = as_json(&agent);
         value["signing_fingerprint"] = fingerprint.into();
+        value["signature_algorithms"] = json!(algorithms(has_fn_dsa_512));
         value["key_grace_ms"] = keys.key_grace_ms.into();
         value["keys"] = versions_as_json(&keys);
         print_json(&value)?;
@@ -180,6 +224,7 @@ async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
     writeln!(out, "{STRONG}{}{STRONG:#}  {state}\n", agent.name)?;
     print_agent(&mut out, &agent)?;
     writeln!(out, "  signs with  {fingerprint}  {DIM}for creto proof verify{DIM:#}")?;
+    print_third(&mut out, has_fn_dsa_512)?;
     writeln!(out)?;
     let mut columns = Columns::new(&[
         ("version", Align::Right),
@@ -250,8 +295,8 @@ async fn rotate(global: &Global, args: &AgentRotateArgs) -> Result<Exit, Failure
     Ok(Exit::Ok)
 }
 
-/// What names the signing keys of the agent's current key record.
-async fn signing_fingerprint(client: &Client, agent: &AgentInfo) -> Result<String, Failure> {
+/// What names the signing keys of the agent's current key record, and whether there are three.
+async fn signing_fingerprint(client: &Client, agent: &AgentInfo) -> Result<(String, bool), Failure> {
     let wrong = |what: String| Failure::new(Exit::Found, what, "look at the node's log: its directory may be damaged");
     let id =
         AgentId::parse_hex(&agent.id).ok_or_else(|| wrong(format!("the node gives {} as an agent id", agent.id)))?;
@@ -259,7 +304,7 @@ async fn signing_fingerprint(client: &Client, agent: &AgentInfo) -> Result<Strin
     let keys = VerifyingKeys::parse(&signed.record.ed25519, &signed.record.ml_dsa_65)
         .and_then(|keys| keys.with_fn_dsa_512(signed.record.fn_dsa_512.as_deref()))
         .map_err(|error| wrong(format!("a signing key of {} cannot be used: {error}", agent.name)))?;
-    Ok(hex::encode(keys.fingerprint()))
+    Ok((hex::encode(keys.fingerprint()), signed.record.fn_dsa_512.is_some()))
 }
 
 fn print_agent(out: &mut impl Write, agent: &AgentInfo) -> std::io::Result<()> {

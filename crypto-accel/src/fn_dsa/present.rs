@@ -7,7 +7,10 @@ use fn_dsa::{
 };
 use zeroize::Zeroizing;
 
-use super::{FN_DSA_512_PUBLIC_BYTES, FN_DSA_512_SECRET_BYTES, FN_DSA_512_SIGNATURE_BYTES, KeyError};
+use super::{
+    FN_DSA_512_PUBLIC_BYTES, FN_DSA_512_SECRET_BYTES, FN_DSA_512_SIGNATURE_BYTES, FN_DSA_512_STORED_BYTES, KeyError,
+};
+use crate::digest::sha256;
 
 // The sizes of the formats are those of the crate.
 const _: () = assert!(vrfy_key_size(FN_DSA_LOGN_512) == FN_DSA_512_PUBLIC_BYTES);
@@ -39,6 +42,30 @@ impl FnDsaSigner {
         let mut public = Box::new([0; FN_DSA_512_PUBLIC_BYTES]);
         KeyPairGenerator512::default().keygen(FN_DSA_LOGN_512, &mut System, &mut secret[..], &mut public[..]);
         Self { secret, public }
+    }
+
+    /// The key pair of a stored key.
+    ///
+    /// # Errors
+    /// [`KeyError::FnDsa512Secret`], also when any bit of it was changed.
+    pub fn from_stored(stored: &[u8; FN_DSA_512_STORED_BYTES]) -> Result<Self, KeyError> {
+        // The crate sees not every wrong key (0.4.0, with AVX2), and signing with one may not end, or tell of the key.
+        let (secret, check) = stored.split_first_chunk().expect("it is the longer one");
+        if *check != sha256(&[secret]) {
+            return Err(KeyError::FnDsa512Secret);
+        }
+        let key = SigningKey512::decode(secret).ok_or(KeyError::FnDsa512Secret)?;
+        let mut public = Box::new([0; FN_DSA_512_PUBLIC_BYTES]);
+        key.to_verifying_key(&mut public[..]);
+        Ok(Self { secret: Zeroizing::new(*secret), public })
+    }
+
+    /// The key as it is kept: the encoded signing key and SHA-256 over it.
+    pub fn to_stored(&self) -> Zeroizing<[u8; FN_DSA_512_STORED_BYTES]> {
+        let mut stored = Zeroizing::new([0; FN_DSA_512_STORED_BYTES]);
+        stored[..FN_DSA_512_SECRET_BYTES].copy_from_slice(&self.secret[..]);
+        stored[FN_DSA_512_SECRET_BYTES..].copy_from_slice(&sha256(&[&self.secret[..]]));
+        stored
     }
 
     /// The verifying key.

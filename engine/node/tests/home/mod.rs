@@ -50,7 +50,8 @@ impl Home {
         }
     }
 
-    fn start_with(&self, topology: &str) -> Node {
+    /// A node with further lines in its configuration.
+    pub fn start_with(&self, topology: &str) -> Node {
         let text = "node.listen = \"127.0.0.1:0\"\nnode.data_dir = \"data\"\nnode.certificate = \"node.crt\"\n\
              node.private_key = \"node.key\"\nwal.segment_bytes = 16777216\n";
         std::fs::write(self.path().join("creto.toml"), format!("{text}{topology}")).unwrap();
