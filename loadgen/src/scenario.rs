@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use creto_agent::{
     Agent, AgentKeys, AgentName, ConnectError, ConnectOptions, KeysError, MessageId, NodeCertificate, ReceiveError,
-    SignedKeyRecord, TrustDomain,
+    SignedKeyRecord, TreeDigest, TrustDomain,
 };
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -82,6 +82,8 @@ pub struct RunOptions {
     pub trust_domain: TrustDomain,
     /// How long a silent node counts as alive, for each agent. Default 2 s.
     pub idle_timeout: Duration,
+    /// Hash of the tree under each batch signature, as the node demands it. Default SHA-256.
+    pub tree_digest: TreeDigest,
 }
 
 impl RunOptions {
@@ -101,6 +103,7 @@ impl RunOptions {
             organization: "bench".to_owned(),
             trust_domain: TrustDomain::default(),
             idle_timeout: Duration::from_secs(2),
+            tree_digest: TreeDigest::default(),
         }
     }
 
@@ -384,6 +387,7 @@ async fn connect(
     register(record).await.map_err(|source| RunError::Register { name: name.clone(), source })?;
     let mut connect = ConnectOptions::new(options.node, options.certificate.clone(), keys);
     connect.idle_timeout = options.idle_timeout;
+    connect.tree_digest = options.tree_digest;
     // Whatever the node refuses for now is tried again until the run itself gives up.
     connect.retry_for = options.duration + options.drain_timeout;
     Agent::connect(connect).await.map_err(|source| RunError::Connect { name, source })

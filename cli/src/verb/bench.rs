@@ -46,6 +46,7 @@ async fn load(global: &Global, args: &BenchRunArgs) -> Result<Exit, Failure> {
         pairs: args.pairs,
         ledger: args.ledger.clone(),
         trust_domain: trust_domain.map_err(|error| Failure::of(Exit::Usage, &error))?,
+        tree_digest: config.crypto.tree_digest,
         ..RunOptions::new(node, certificate, scenario)
     };
     let control = Client::new(config.control_socket());
