@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use creto_crypto_accel::Backend;
-use creto_crypto_accel::merkle::{Tree, leaf_hash, root_from_path};
+use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hash, root_from_path};
 use creto_crypto_accel::seal::{MessageKey, RecipientSecret, message_key};
 use creto_crypto_accel::session::{Peers, ReceiveChain};
 use creto_crypto_accel::verify::VerifyingKeys;
@@ -19,7 +19,7 @@ use creto_envelope::batch::{BATCH_HEADER_BYTES, BatchHeaderView, BatchView, pars
 use creto_envelope::control::{Login, login_statement};
 use creto_envelope::deliver::Deliver;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
-use creto_envelope::{EnvelopeView, FrameHeader, FrameType, SignedKeyRecord};
+use creto_envelope::{EnvelopeView, FrameHeader, FrameType, SignatureSuite, SignedKeyRecord};
 use rkyv::util::AlignedVec;
 use sample::aligned;
 use worked_example::{EXECUTOR_X_WING_SEED, EXPORTER};
@@ -107,6 +107,27 @@ fn both_backends_verify_and_open_the_signed_batch() {
             assert_eq!(hex::encode(leaves[index]), values["leaf"]);
             let plaintext = check_open(backend, batch.envelope(entry), &values["message_key"]);
             assert_eq!(plaintext, values["plaintext"]);
+        }
+    }
+}
+
+#[test]
+fn both_backends_verify_the_batch_over_a_sha3_tree_as_no_other_suite() {
+    let body = golden_body("signed-batch-sha3.hex", FrameType::SignedBatch);
+    let batch_bytes = aligned(&body[8..]);
+    let mut entries = Vec::new();
+    let batch = BatchView::parse(&batch_bytes, &mut entries).unwrap();
+    assert_eq!(batch.header.signature_suite(), SignatureSuite::HybridSha3);
+    let hash = TreeHash::Sha3_256;
+    let leaves: Vec<_> = entries.iter().map(|entry| hash.leaf(&entry.salt, batch.envelope(entry))).collect();
+    let mut tree = Tree::new();
+    hash.rebuild(&mut tree, &leaves);
+    assert_eq!(tree.root(), *batch.header.root());
+    let (statement, header) = (batch.header.statement(), &batch.header);
+    for keys in Backend::ALL.map(planner_keys) {
+        for (suite, holds) in [(SignatureSuite::HybridSha3, true), (SignatureSuite::HybridSha256, false)] {
+            let verdict = keys.verify(&statement.to_bytes_in(suite), header.ed25519(), header.ml_dsa_65());
+            assert_eq!(verdict.is_ok(), holds, "{suite:?}");
         }
     }
 }

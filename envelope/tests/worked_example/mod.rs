@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use creto_crypto_accel::digest::sha256;
 use creto_crypto_accel::keys::{RecipientPublic, SigningPublic};
-use creto_crypto_accel::merkle::{Tree, leaf_hash, node_hash};
+use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hash, node_hash};
 use creto_crypto_accel::portable::{encapsulate_deterministic, sign_deterministic};
 use creto_crypto_accel::seal::{RecipientSecret, message_key};
 use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
@@ -26,8 +26,8 @@ use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESS
 use creto_envelope::proof::ProofParts;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{
-    AgentName, AgentState, BatchHeader, EnvelopeHeader, KeyId, KeyRecord, MessageId, RejectCode, SignedKeyRecord,
-    Statement, TrustDomain,
+    AgentName, AgentState, BatchHeader, EnvelopeHeader, KeyId, KeyRecord, MessageId, RejectCode, SignatureSuite,
+    SignedKeyRecord, Statement, TreeDigest, TrustDomain,
 };
 use hkdf::Hkdf;
 use serde::Serialize;
@@ -138,6 +138,27 @@ struct Sealed {
     values: MessageValues,
 }
 
+/// The same batch in suite 2: another tree, and so another statement and other signatures.
+fn batch_over_sha3(planner: &Agent, sealed: &[Sealed]) -> Vec<u8> {
+    let entries = || sealed.iter().map(|message| (&message.input.salt, &message.envelope[..]));
+    let leaves: Vec<_> = entries().map(|(salt, envelope)| TreeHash::Sha3_256.leaf(salt, envelope)).collect();
+    let mut tree = Tree::new();
+    TreeHash::Sha3_256.rebuild(&mut tree, &leaves);
+    let statement = Statement {
+        sender: planner.record.record.agent_id(),
+        key_record_version: planner.record.record.version,
+        tree_size: tree.size(),
+        root: tree.root(),
+        signed_at_ms: SIGNED_AT_MS,
+    };
+    let signature = planner.sign(&statement.to_bytes_in(SignatureSuite::HybridSha3));
+    let digest = TreeDigest::Sha3_256;
+    let header = BatchHeader::over(digest, &statement, &signature.ed25519, &signature.ml_dsa_65, None);
+    let mut frame = Vec::new();
+    encode_signed_batch(&mut frame, 1, &header, entries()).unwrap();
+    frame
+}
+
 /// Makes every golden file.
 pub(crate) fn build() -> Files {
     let (planner, executor) = (Agent::new(&PLANNER), Agent::new(&EXECUTOR));
@@ -181,6 +202,7 @@ pub(crate) fn build() -> Files {
         files.insert(agent.input.key_record_file(), hex_lines(&agent.record.to_bytes()));
     }
     files.insert("signed-batch.hex".into(), hex_lines(&batch_frame));
+    files.insert("signed-batch-sha3.hex".into(), hex_lines(&batch_over_sha3(&planner, &sealed)));
     files.insert("deliver-first.hex".into(), hex_lines(&deliver_first));
     files.insert("deliver-next.hex".into(), hex_lines(&deliver_next));
     files.insert("deliver-again.hex".into(), hex_lines(&deliver_again));
