@@ -111,7 +111,7 @@ pub enum StateError {
     },
     /// It is not as it was written.
     #[error(
-        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, until senders renew theirs or this agent rotates its encryption key"
+        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs or this agent rotates its encryption key"
     )]
     Damaged {
         /// Which file.

@@ -58,12 +58,13 @@
 //!
 //! - **Keys that outlive the process need a state directory.** Keys that were never a file keep their sessions in memory:
 //!   when they are made again from the same seeds elsewhere, messages in the mailbox that do not carry their session's key
-//!   are refused there as [`RejectCode::UnknownSession`] (an [`Incident`], not acknowledged), until their senders renew
-//!   their sessions or the agent has another encryption key.
+//!   are refused there as [`RejectCode::UnknownSession`] (an [`Incident`], not acknowledged) and stay unreadable. Messages
+//!   that are sent later can be read once their senders renew their sessions or know another encryption key of the agent.
 //! - **Never copy it back**: a folder from a backup knows less than the agent does. With an old `outgoing.redb` a key
 //!   could encrypt two messages. A copy of it is recognised as one and its sessions are ignored, but not what is written
 //!   over the very same file, or a whole disk that is set back: delete the file then, it costs one encapsulation for each
-//!   recipient. With an old `incoming.redb` messages may be shown again.
+//!   recipient. With an old `incoming.redb` messages may be shown again, and those of sessions that were opened since cannot
+//!   be opened.
 //! - Lost, `outgoing.redb` costs nothing else. A process that is killed loses its outgoing sessions, too: the next one
 //!   opens new ones.
 //!

@@ -9,12 +9,17 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use creto_agent::raw::{RawConnection, RawStream, seal_envelope, signed_batch_frame};
+use creto_agent::raw::{RawConnection, RawStream, signed_batch_frame};
 use creto_agent::{AgentKeys, AgentName, NodeCertificate, TrustDomain};
+use creto_crypto_accel::keys::RecipientPublic;
+use creto_crypto_accel::seal::RecipientKey;
+use creto_crypto_accel::session::{Peers, SendChain};
 use creto_envelope::control::StreamRole;
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, Subscribe};
+use creto_envelope::envelope::{InSession, nonce};
+use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::submit::SubmitAck;
-use creto_envelope::{EnvelopeHeader, FrameType, MessageId};
+use creto_envelope::{AgentId, EnvelopeHeader, FrameType, KeyId, MessageId};
 use creto_net::tls::NodeIdentity;
 use creto_node::Node;
 use creto_node::config::Config;
@@ -42,21 +47,11 @@ async fn run(messages: usize, payload_bytes: usize) {
         core_affinity::set_for_current(*last);
     }
 
-    let record = executor.signed_record(1, 0, u64::MAX);
+    let mut sessions = Sessions::between(&planner, &executor);
     let payload = vec![0x5a; payload_bytes];
     let mut batches = Vec::new();
-    let mut number = 0u128;
     for sequence in (1u64..).take(messages / BATCH_MESSAGES) {
-        let envelopes: Vec<_> = (0..BATCH_MESSAGES)
-            .map(|_| {
-                number += 1;
-                let id = MessageId::from_parts(now_ms(), number.to_be_bytes()[6..].try_into().unwrap());
-                let header =
-                    EnvelopeHeader::sealed(planner.id(), executor.id(), executor.key_id(), id, now_ms(), payload_bytes)
-                        .unwrap();
-                seal_envelope(&header, &record, &payload).unwrap()
-            })
-            .collect();
+        let envelopes: Vec<_> = (0..BATCH_MESSAGES).map(|_| sessions.envelope(&payload)).collect();
         batches.push(signed_batch_frame(&planner, sequence, &envelopes).unwrap());
     }
 
@@ -109,6 +104,54 @@ async fn run(messages: usize, payload_bytes: usize) {
     .await;
     drop((connection, reader));
     node.stop().unwrap();
+}
+
+/// Sessions as the SDK renews them: every thousand messages, of which the first carries the wrapped key.
+struct Sessions {
+    peers: Peers,
+    key: RecipientKey,
+    current: Option<(SendChain, Box<[u8; WRAPPED_KEY_BYTES]>)>,
+    messages: u128,
+}
+
+impl Sessions {
+    const MESSAGES: u64 = 1_000;
+
+    fn between(sender: &AgentKeys, recipient: &AgentKeys) -> Self {
+        let record = recipient.signed_record(1, 0, u64::MAX).record;
+        let public = RecipientPublic { ml_kem_768: *record.ml_kem_768, x25519: record.x25519 };
+        let peers = Peers { sender: sender.id().0, recipient: recipient.id().0, key_id: recipient.key_id().0 };
+        Self { peers, key: RecipientKey::parse(&public).unwrap(), current: None, messages: 0 }
+    }
+
+    fn envelope(&mut self, payload: &[u8]) -> Vec<u8> {
+        if self.current.as_ref().is_none_or(|(chain, _)| chain.counter() == Self::MESSAGES) {
+            let (chain, wrapped_key) = SendChain::open(&self.key, &self.peers);
+            self.current = Some((chain, Box::new(wrapped_key)));
+        }
+        let (chain, wrapped_key) = self.current.as_mut().unwrap();
+        let (counter, key) = chain.next().unwrap();
+        let position = InSession { session_id: chain.session_id(), counter, with_wrapped_key: counter == 0 };
+        self.messages += 1;
+        let id = MessageId::from_parts(now_ms(), self.messages.to_be_bytes()[6..].try_into().unwrap());
+        let Peers { sender, recipient, key_id } = self.peers;
+        let header = EnvelopeHeader::session(
+            AgentId(sender),
+            AgentId(recipient),
+            KeyId(key_id),
+            id,
+            now_ms(),
+            payload.len(),
+            &position,
+        );
+        let header = header.unwrap().to_bytes();
+        let mut envelope = header.to_vec();
+        if counter == 0 {
+            envelope.extend_from_slice(&wrapped_key[..]);
+        }
+        key.seal_append(&nonce(counter), &header, payload, &mut envelope);
+        envelope
+    }
 }
 
 async fn acknowledged(submit: &mut RawStream) -> u64 {

@@ -134,9 +134,13 @@ pub enum SessionStateError {
         found: u8,
     },
     /// Cut short, or changed on the disk.
-    #[error("session state is cut short or damaged: drop the session, a new one is opened by itself")]
+    #[error(
+        "session state is cut short or damaged: drop the session; a sender opens a new one with its next message, a recipient when its sender renews it"
+    )]
     Damaged,
     /// Whole, but not what a session can be.
-    #[error("session state contradicts itself: drop the session, a new one is opened by itself")]
+    #[error(
+        "session state contradicts itself: drop the session; a sender opens a new one with its next message, a recipient when its sender renews it"
+    )]
     Content,
 }
