@@ -113,6 +113,11 @@ impl Ring {
         }
     }
 
+    /// The pending key is published no more, unless the file brings it back. It still opens: it may have been published.
+    pub(super) fn give_up_pending(&mut self) {
+        self.leaving.extend(self.pending.take().map(|pending| pending.key));
+    }
+
     /// The node has the pending key. Says whether this changed anything.
     pub(super) fn published(&mut self, version: u32, at_ms: u64) -> bool {
         let Some(Pending { key, mode }) = self.pending.take_if(|pending| pending.key.version == version) else {

@@ -56,32 +56,30 @@ impl AgentKeys {
 
     /// Reads the file again if another process has replaced it. Says whether it did.
     pub(super) fn reload_if_changed(&self) -> bool {
-        let Some(path) = self.file() else { return false };
+        self.reload().unwrap_or_else(|error| {
+            tracing::error!(%error, "the key file was changed and cannot be read");
+            false
+        })
+    }
+
+    fn reload(&self) -> Result<bool, KeysError> {
+        let Some(path) = self.file() else { return Ok(false) };
         let mut known = self.mark.lock().expect(UNPOISONED);
         let mark = Mark::of(path);
         if mark.is_none() || *known == mark {
-            return false;
+            return Ok(false);
         }
-        match file::read(path) {
+        let Contents { name, trust_domain, seeds, ring } = file::read(path)?;
+        let is_ours = (&name, &trust_domain, &seeds.ed25519, seeds.fn_dsa_512_public())
+            == (&self.name, &self.trust_domain, &self.seeds.ed25519, self.seeds.fn_dsa_512_public());
+        *known = mark;
+        if is_ours {
+            self.ring_mut().merge(ring);
+        } else {
             // The file of another agent under this name is none of ours.
-            Ok(Contents { name, trust_domain, seeds, ring })
-                if (&name, &trust_domain, &seeds.ed25519, seeds.fn_dsa_512_public())
-                    == (&self.name, &self.trust_domain, &self.seeds.ed25519, self.seeds.fn_dsa_512_public()) =>
-            {
-                self.ring_mut().merge(ring);
-                *known = mark;
-                true
-            }
-            Ok(_) => {
-                *known = mark;
-                tracing::error!(path = %path.display(), "the key file holds other signing keys than this agent runs with");
-                false
-            }
-            Err(error) => {
-                tracing::error!(%error, "the key file was changed and cannot be read");
-                false
-            }
+            tracing::error!(path = %path.display(), "the key file holds other signing keys than this agent runs with");
         }
+        Ok(is_ours)
     }
 
     /// Changes the ring on top of what the file says now, and saves it when the change says so; other processes of the
@@ -89,13 +87,19 @@ impl AgentKeys {
     fn change<R>(&self, change: impl FnOnce(&mut Ring) -> (R, bool)) -> Result<R, KeysError> {
         let path = self.file().ok_or_else(|| KeysError::NoFile { name: self.name.to_string() })?;
         let _lock = file::lock(path)?;
-        self.reload_if_changed();
+        // Not on top of something else: the file may hold keys that are nowhere else.
+        self.reload()?;
         let mut mark = self.mark.lock().expect(UNPOISONED);
         let (answer, is_new) = change(&mut self.ring_mut());
         if is_new {
-            // Should it fail, the next step starts from what the file says.
+            // Should it fail, the next step starts from what the file says. It may be a while until that can be read, and
+            // until then nothing that may not be saved must be published.
             *mark = None;
-            file::write(path, &self.name, &self.trust_domain, &self.seeds, &self.ring())?;
+            let written = file::write(path, &self.name, &self.trust_domain, &self.seeds, &self.ring());
+            if let Err(error) = written {
+                self.ring_mut().give_up_pending();
+                return Err(error);
+            }
             *mark = Mark::of(path);
         }
         Ok(answer)

@@ -202,16 +202,19 @@ fn keys_that_are_in_no_file_are_not_replaced() {
     assert!(!keys.has_pending());
 }
 
+/// Keys in a file that can be read and not written: there is no room in its name for the one that is made beside it.
+fn unwritable() -> (tempfile::TempDir, PathBuf, AgentKeys) {
+    let (folder, path, _) = saved();
+    let long = folder.path().join("k".repeat(240));
+    fs::rename(&path, &long).unwrap();
+    let keys = AgentKeys::load(&long).unwrap();
+    (folder, long, keys)
+}
+
 #[test]
 fn a_next_key_that_could_not_be_saved_is_forgotten() {
-    let (folder, path, keys) = saved();
-    // A folder where the new file should be renamed to makes the write fail whoever runs this.
-    let aside = folder.path().join("aside");
-    fs::rename(&path, &aside).unwrap();
-    fs::create_dir(&path).unwrap();
+    let (_folder, _, keys) = unwritable();
     assert!(matches!(keys.begin_rotation(Planned, 1), Err(KeysError::File { doing: "written", .. })));
-    fs::remove_dir(&path).unwrap();
-    fs::rename(&aside, &path).unwrap();
     let node_key = keys.key_id();
     assert_eq!(keys.reconcile(1, node_key).unwrap(), Standing::Level, "nothing is published that is not on disk");
     assert!(keys.pending_record(0, 1).is_none());
@@ -274,4 +277,21 @@ fn a_third_key_is_in_the_record_and_in_the_file_and_a_damaged_one_is_refused() {
         assert!(matches!(error, KeysError::Format { .. }), "{error}");
         assert!(error.to_string().contains("FN-DSA-512"), "{error}");
     }
+}
+
+#[test]
+fn a_next_key_that_could_not_be_saved_is_not_published_while_the_file_cannot_be_read_either() {
+    let (_folder, path, keys) = unwritable();
+    let (node_key, content) = (keys.key_id(), fs::read(&path).unwrap());
+    assert!(keys.begin_rotation(Planned, 1).is_err());
+    fs::write(&path, b"not a key file").unwrap();
+    assert!(keys.pending_record(0, 1).is_none() && !keys.has_pending());
+    assert!(matches!(keys.reconcile(1, node_key), Err(KeysError::Format { .. })));
+    assert!(matches!(keys.begin_rotation(Planned, 1), Err(KeysError::Format { .. })), "and nothing is written over it");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(keys.reconcile(1, node_key).unwrap(), Standing::Level);
+    assert!(keys.pending_record(0, 1).is_none());
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(keys.reconcile(1, node_key).unwrap(), Standing::Level);
 }
