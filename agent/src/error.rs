@@ -59,6 +59,17 @@ pub enum KeysError {
         /// The cargo feature that it needs.
         feature: &'static str,
     },
+    /// The file holds keys that this agent does not run with, another agent's or newer ones of its own: it was not written
+    /// to.
+    #[error(
+        "the key file {path} holds keys of {name} that are not the ones in use here, and was not written to; move it to where it belongs, put this agent's own file back in its place, and try again"
+    )]
+    OtherKeys {
+        /// Which file.
+        path: PathBuf,
+        /// Whose keys it holds.
+        name: String,
+    },
     /// The keys live in memory only: a key that is not on disk before it is published could be lost with what is sealed
     /// to it.
     #[error("the keys of {name} are in no file; save them first, then replace the encryption key")]

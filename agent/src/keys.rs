@@ -219,17 +219,20 @@ impl AgentKeys {
     }
 
     /// Writes the keys to a file that only its owner can read. The file is either the old one or the whole new one,
-    /// also after a crash.
+    /// also after a crash. A file that holds keys which would be lost is never written over, nor is one that cannot be
+    /// read.
     ///
     /// # Errors
-    /// [`KeysError::File`].
+    /// [`KeysError::OtherKeys`], [`KeysError::File`], or what [`load`](Self::load) says of a file that is there already.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), KeysError> {
         let path = path.as_ref();
         // In their own place another process of the agent may have written a newer key: it stays.
         let is_own_place = self.file() == Some(&absolute(path));
-        let _lock = is_own_place.then(|| file::lock(path)).transpose()?;
+        let _lock = file::lock(path)?;
         if is_own_place {
-            self.reload_if_changed();
+            self.reload()?;
+        } else {
+            self.check_replaceable(path)?;
         }
         // One writer at a time: a key that is replaced meanwhile is in the ring before or after, not half.
         let mut mark = self.mark.lock().expect(UNPOISONED);

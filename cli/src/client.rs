@@ -115,6 +115,7 @@ pub(crate) fn keys_failure(error: &KeysError) -> Failure {
         | KeysError::Format { .. }
         | KeysError::Version { .. }
         | KeysError::Unsupported { .. } => Failure::new(Exit::Usage, error.to_string(), ""),
+        // Also when another agent's keys are found where these belong (`OtherKeys`): the file is as it was.
         _ => Failure::of(Exit::System, error),
     }
 }
@@ -169,5 +170,19 @@ pub(crate) fn control_failure(error: &ClientError) -> Failure {
         ClientError::Refused { error, .. } => Failure::new(Exit::Refused, error.message.clone(), error.next.clone()),
         ClientError::NotAllowed(_) => Failure::of(Exit::System, error),
         _ => Failure::of(Exit::Unreachable, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotation_that_finds_the_keys_of_another_agent_ends_with_status_5_and_what_to_do() {
+        let error = KeysError::OtherKeys { path: "agents/acme/worker.keys".into(), name: "acme/planner".into() };
+        let failure = rotate_failure(&RotateError::Keys(error));
+        assert_eq!(failure.exit, Exit::System);
+        let text = format!("{failure:?}");
+        assert!(text.contains("holds keys of acme/planner") && text.contains("next: \"move it to where"), "{text}");
     }
 }

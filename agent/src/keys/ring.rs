@@ -92,6 +92,12 @@ impl Ring {
         std::iter::once(&self.current).chain(pending).chain(replaced).chain(&self.leaving)
     }
 
+    /// Whether every key of another ring is here or was replaced by one that is.
+    pub(super) fn holds(&self, other: &Self) -> bool {
+        let is_here = |key: &Key| self.all().any(|own| own.id() == key.id());
+        other.all().all(|key| key.version < self.current.version || is_here(key))
+    }
+
     /// The secret half of a key, which is in use at `now_ms`.
     pub(super) fn opening(&self, key_id: KeyId, now_ms: u64) -> Option<Arc<RecipientSecret>> {
         let key = self.all().find(|key| key.id() == key_id)?;

@@ -1,5 +1,8 @@
 //! Replacing the encryption key: each step is on disk before the next one is taken.
 
+use std::io;
+use std::path::Path;
+
 use creto_envelope::control::RotationMode;
 use creto_envelope::{KeyId, SignedKeyRecord};
 
@@ -62,24 +65,42 @@ impl AgentKeys {
         })
     }
 
-    fn reload(&self) -> Result<bool, KeysError> {
+    pub(super) fn reload(&self) -> Result<bool, KeysError> {
         let Some(path) = self.file() else { return Ok(false) };
         let mut known = self.mark.lock().expect(UNPOISONED);
         let mark = Mark::of(path);
         if mark.is_none() || *known == mark {
             return Ok(false);
         }
-        let Contents { name, trust_domain, seeds, ring } = file::read(path)?;
-        let is_ours = (&name, &trust_domain, &seeds.ed25519, seeds.fn_dsa_512_public())
-            == (&self.name, &self.trust_domain, &self.seeds.ed25519, self.seeds.fn_dsa_512_public());
-        *known = mark;
-        if is_ours {
-            self.ring_mut().merge(ring);
-        } else {
-            // The file of another agent under this name is none of ours.
-            tracing::error!(path = %path.display(), "the key file holds other signing keys than this agent runs with");
+        let contents = file::read(path)?;
+        if !self.is_of_same_agent(&contents) {
+            // Not known from now on: each step looks again, and none writes over it.
+            return Err(KeysError::OtherKeys { path: path.to_owned(), name: contents.name.to_string() });
         }
-        Ok(is_ours)
+        *known = mark;
+        self.ring_mut().merge(contents.ring);
+        Ok(true)
+    }
+
+    /// Whether a file has this agent's name and every one of its signing keys.
+    fn is_of_same_agent(&self, file: &Contents) -> bool {
+        let Contents { name, trust_domain, seeds, .. } = file;
+        (name, trust_domain) == (&self.name, &self.trust_domain)
+            && (seeds.ed25519, seeds.ml_dsa_65) == (self.seeds.ed25519, self.seeds.ml_dsa_65)
+            && seeds.fn_dsa_512_public() == self.seeds.fn_dsa_512_public()
+    }
+
+    /// Before a file is written that these keys are not kept in: nothing may be in it that would then be nowhere.
+    pub(super) fn check_replaceable(&self, path: &Path) -> Result<(), KeysError> {
+        let there = match file::read(path) {
+            Ok(contents) => contents,
+            Err(KeysError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if self.is_of_same_agent(&there) && self.ring().holds(&there.ring) {
+            return Ok(());
+        }
+        Err(KeysError::OtherKeys { path: path.to_owned(), name: there.name.to_string() })
     }
 
     /// Changes the ring on top of what the file says now, and saves it when the change says so; other processes of the
@@ -87,7 +108,7 @@ impl AgentKeys {
     fn change<R>(&self, change: impl FnOnce(&mut Ring) -> (R, bool)) -> Result<R, KeysError> {
         let path = self.file().ok_or_else(|| KeysError::NoFile { name: self.name.to_string() })?;
         let _lock = file::lock(path)?;
-        // Not on top of something else: the file may hold keys that are nowhere else.
+        // Not on top of something else: the file may hold keys that are nowhere else, another agent's too.
         self.reload()?;
         let mut mark = self.mark.lock().expect(UNPOISONED);
         let (answer, is_new) = change(&mut self.ring_mut());

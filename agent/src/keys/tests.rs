@@ -46,6 +46,92 @@ fn keys_that_are_saved_again_in_their_place_keep_what_another_process_wrote_ther
     first.save(directory.path().join("copy.keys")).unwrap();
 }
 
+/// The keys of somebody else, as a file.
+fn of_another(name: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.keys");
+    AgentKeys::generate(AgentName::parse(name).unwrap(), TrustDomain::default()).unwrap().save(&path).unwrap();
+    fs::read(path).unwrap()
+}
+
+#[track_caller]
+fn is_left_alone(path: &Path, content: &[u8], answer: Result<(), KeysError>) {
+    let error = answer.unwrap_err();
+    assert!(matches!(error, KeysError::OtherKeys { .. }), "{error}");
+    assert!(error.to_string().contains("; move it to where it belongs"), "{error}");
+    assert_eq!(fs::read(path).unwrap(), content, "these keys may be nowhere else");
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_file_that_now_holds_the_keys_of_another_agent_is_never_written_over() {
+    for name in ["acme/stranger", "acme/planner"] {
+        let (_folder, path, keys) = saved();
+        let (own, other) = (fs::read(&path).unwrap(), of_another(name));
+        fs::write(&path, &other).unwrap();
+        // Found by a message first, and asked again and again: it stays foreign.
+        assert!(keys.opening(KeyId([9; 16])).is_none());
+        for mode in [Planned, Emergency] {
+            is_left_alone(&path, &other, keys.begin_rotation(mode, 1));
+            assert!(!keys.has_pending(), "nothing is published that is not on disk");
+        }
+        is_left_alone(&path, &other, keys.save(&path));
+        is_left_alone(&path, &other, keys.reconcile(1, keys.key_id()).map(drop));
+        is_left_alone(&path, &other, keys.erase_ended(0));
+
+        // Its own file again, it goes on, and in the middle of a rotation the same happens.
+        fs::write(&path, &own).unwrap();
+        keys.begin_rotation(Planned, 1).unwrap();
+        let (own, next) = (fs::read(&path).unwrap(), keys.pending_record(5, 9).unwrap().1.record.key_id());
+        fs::write(&path, &other).unwrap();
+        is_left_alone(&path, &other, keys.rotation_published(2));
+        is_left_alone(&path, &other, keys.reconcile(2, next).map(drop));
+        is_left_alone(&path, &other, keys.reconcile(7, KeyId([7; 16])).map(drop));
+        assert!(keys.opening(next).is_some(), "the node has it, so it opens");
+        fs::write(&path, &own).unwrap();
+        assert_eq!(keys.reconcile(2, next).unwrap(), Standing::Level);
+        assert_eq!(AgentKeys::load(&path).unwrap().key_id(), next);
+    }
+}
+
+#[test]
+fn keys_that_differ_in_their_ml_dsa_key_alone_are_anothers() {
+    let (_folder, path, keys) = saved();
+    let seed = BASE64.encode(keys.seeds.ml_dsa_65);
+    let other = fs::read_to_string(&path).unwrap().replace(&seed, &BASE64.encode([7; 32]));
+    fs::write(&path, &other).unwrap();
+    is_left_alone(&path, other.as_bytes(), keys.begin_rotation(Planned, 1));
+}
+
+#[test]
+fn keys_are_not_saved_over_others_nor_over_a_file_that_cannot_be_read() {
+    let (_folder, path, first) = saved();
+    let content = fs::read(&path).unwrap();
+    is_left_alone(&path, &content, keys().save(&path));
+
+    // A copy of an agent's own keys may be written over, unless it has a key that is not here.
+    let copy = AgentKeys::load(&path).unwrap();
+    let (_elsewhere, other_path, _) = saved();
+    fs::remove_file(&other_path).unwrap();
+    first.save(&other_path).unwrap();
+    first.save(&other_path).unwrap();
+    copy.begin_rotation(Emergency, 1).unwrap();
+    let away = AgentKeys::load(&other_path).unwrap();
+    is_left_alone(&path, &fs::read(&path).unwrap(), away.save(&path));
+    copy.rotation_published(2).unwrap();
+    let newest = AgentKeys::load(&path).unwrap();
+    assert!(newest.opening(first.key_id()).is_none());
+    newest.save(&other_path).unwrap();
+    assert_eq!(AgentKeys::load(&other_path).unwrap().key_id(), copy.key_id(), "keys that it replaced may go");
+
+    for (text, mode) in [("not a key file", 0o600), ("{\"format\": 3}", 0o600), ("", 0o644)] {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(first.save(&path).is_err() && away.save(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
 #[test]
 fn a_file_that_others_can_read_is_refused_with_the_fix() {
     let directory = tempfile::tempdir().unwrap();

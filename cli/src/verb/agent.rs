@@ -10,7 +10,9 @@ use creto_service::client::Client;
 use serde_json::{Value, json};
 
 use crate::args::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentRotateArgs, AgentShowArgs, AgentVerb, Global};
-use crate::client::{block_on, connect_with, control_failure, keys_failure, keys_folder, keys_path, rotate_failure};
+use crate::client::{
+    block_on, connect_with, control_failure, keys_failure, keys_folder, keys_path, load_keys, rotate_failure,
+};
 use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
 use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
@@ -58,7 +60,7 @@ async fn create(
         return Err(Failure::new(Exit::Refused, what, next));
     }
     let keys = if had_keys {
-        let keys = AgentKeys::load(&path).map_err(|error| keys_failure(&error))?;
+        let keys = load_keys(global, &args.keys, name)?;
         check_has_wanted(&keys, args)?;
         keys
     } else {
@@ -86,7 +88,8 @@ async fn create(
                 now + u64::from(args.valid_days) * MS_PER_DAY,
             );
             let registration = client.register(&record).await.map_err(|error| {
-                if !had_keys && error.code().is_some() {
+                let are_still_there = || AgentKeys::load(&path).is_ok_and(|there| there.key_id() == keys.key_id());
+                if !had_keys && error.code().is_some() && are_still_there() {
                     // The node said no, so nobody will ever know these keys.
                     let _ = std::fs::remove_file(&path);
                 }

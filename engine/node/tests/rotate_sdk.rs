@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use creto_agent::{
-    Agent, AgentKeys, AgentName, ConnectOptions, RejectCode, RotateError, RotationSchedule, TrustDomain,
+    Agent, AgentKeys, AgentName, ConnectOptions, KeysError, RejectCode, RotateError, RotationSchedule, TrustDomain,
 };
 use creto_node::Node;
 use creto_service::client::Client;
@@ -275,6 +275,31 @@ fn keys_without_a_file_are_not_replaced() {
         let agent = home.connect(&node, keys).await;
         let error = agent.rotate_keys().await.unwrap_err();
         assert!(error.to_string().contains("save them first"), "{error}");
+        agent.close().await;
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn an_agent_whose_file_was_taken_by_anothers_keys_rotates_nothing_and_leaves_them_alone() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (path, keys) = with_file(&home, &node, "acme/executor", now_ms() - 1_000).await;
+        let name = keys.name().clone();
+        let agent = Agent::connect(options(&home, &node, keys)).await.unwrap();
+        let own = std::fs::read(&path).unwrap();
+        let (other_path, _) = with_file(&home, &node, "acme/stranger", now_ms() - 1_000).await;
+        std::fs::copy(&other_path, &path).unwrap();
+        for rotated in [agent.rotate_keys().await, agent.rotate_compromised_keys().await] {
+            let error = rotated.unwrap_err();
+            assert!(matches!(error, RotateError::Keys(KeysError::OtherKeys { .. })), "{error}");
+            assert!(error.to_string().contains("holds keys of acme/stranger"), "{error}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&other_path).unwrap());
+        assert_eq!(states(&node, &name).await.len(), 1, "the node heard of no new key");
+        std::fs::write(&path, own).unwrap();
+        assert_eq!(agent.rotate_keys().await.unwrap().version, 2, "with its own file back it goes on");
         agent.close().await;
         node.stop().unwrap();
     });
