@@ -136,6 +136,11 @@ impl FrameHeader {
         Ok(parsed)
     }
 
+    /// The byte in the segment after it.
+    pub fn end_offset(&self) -> u64 {
+        u64::from(self.offset_blocks) * BLOCK_BYTES as u64 + self.total_bytes() as u64
+    }
+
     /// Bytes of the whole frame on disk.
     pub fn total_bytes(&self) -> usize {
         Self::frame_bytes(length_usize(self.body_bytes))

@@ -65,4 +65,6 @@ pub use segment::{
 };
 pub use source::{SegmentFile, SegmentSource, SourceError};
 pub use verify::{LogEnd, Report, SegmentReport, verify};
-pub use wal::{Action, ActionId, AppendClass, AppendError, DiskError, Durable, Fenced, Space, Wal, WalConfig, Write};
+pub use wal::{
+    Action, ActionId, AppendClass, AppendError, DiskError, Durable, Fenced, HeldLog, Space, Wal, WalConfig, Write,
+};

@@ -11,6 +11,7 @@
 //! write fences the log for ever: after a failed sync nobody knows what the disk holds, and asking again does not tell.
 
 mod frames;
+mod hold;
 mod space;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 pub use self::frames::Write;
 use self::frames::{Content, Frame};
+pub use self::hold::HeldLog;
 pub use self::space::Space;
 use self::space::Trim;
 use crate::frame::FrameHeader;
@@ -193,6 +195,8 @@ pub struct Wal {
     next_lsn: Lsn,
     previous_crc: u32,
     durable_lsn: Lsn,
+    /// Where the last durable frame ends.
+    durable_end: (SegmentNumber, u64),
     /// The last frame with records.
     last_record_lsn: Lsn,
     confirm: bool,
@@ -211,6 +215,9 @@ pub struct Wal {
     shorten: Option<(SegmentNumber, u64)>,
     housekeeping: Option<(ActionId, Housekeeping)>,
     short_of_space: bool,
+    /// The start that the last durable frame states.
+    durable_log_start: SegmentNumber,
+    held: Option<HeldLog>,
 }
 
 #[derive(Debug)]
@@ -292,6 +299,7 @@ impl Wal {
             next_lsn: recovered.end_lsn.next(),
             previous_crc: recovered.end_crc,
             durable_lsn: recovered.end_lsn,
+            durable_end: (SegmentNumber(0), 0),
             last_record_lsn: Lsn(0),
             confirm: false,
             active: None,
@@ -306,6 +314,8 @@ impl Wal {
             shorten,
             housekeeping: None,
             short_of_space: false,
+            durable_log_start: recovered.log_start,
+            held: None,
         };
         let start = Start { epoch: wal.epoch, started_ms: now_ms, recovered_through: recovered.end_lsn };
         wal.push(Record::Start(start));
@@ -496,6 +506,7 @@ impl Wal {
             let header = write.frame.header;
             assert_eq!(header.lsn, self.durable_lsn.next(), "frames become durable in their order");
             self.durable_lsn = header.lsn;
+            self.durable_end = (header.segment, header.end_offset());
             self.previous_crc = write.frame.crc().expect("checked when the write completed");
             self.frame_is_durable(&header);
             let mut sequence = write.first_sequence;

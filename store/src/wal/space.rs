@@ -101,6 +101,7 @@ impl Wal {
 
     /// A frame became durable: if it states a new start, what lies before may go.
     pub(super) fn frame_is_durable(&mut self, header: &FrameHeader) {
+        self.durable_log_start = header.log_start;
         let Some(trim) = self.trim.filter(|trim| trim.log_start <= header.log_start) else { return };
         self.trim = None;
         let trimmed: Vec<_> = self.segments.range(..trim.log_start).map(|(&number, &bytes)| (number, bytes)).collect();
@@ -123,10 +124,15 @@ impl Wal {
             return None;
         }
         let housekeeping = self.next_prepare().or_else(|| {
-            let shorten = self.shorten.take().filter(|(number, _)| !self.removable.contains(number));
+            let is_held = self.shorten.is_some_and(|(number, _)| self.is_held(number));
+            let shorten = if is_held { None } else { self.shorten.take() };
+            let shorten = shorten.filter(|(number, _)| !self.removable.contains(number));
             shorten.map(|(number, bytes)| Housekeeping::Shorten(number, bytes))
         });
-        let housekeeping = housekeeping.or_else(|| self.removable.pop_front().map(Housekeeping::Delete))?;
+        let housekeeping = housekeeping.or_else(|| {
+            let place = self.removable.iter().position(|&segment| !self.is_held(segment))?;
+            self.removable.remove(place).map(Housekeeping::Delete)
+        })?;
         let id = self.action_id();
         self.housekeeping = Some((id, housekeeping));
         Some(match housekeeping {
@@ -197,7 +203,8 @@ impl Wal {
     fn room_bytes(&self) -> u64 {
         let active = self.active.map_or(0, |active| self.config.segment_bytes - active.offset);
         let is_preparing = matches!(self.housekeeping, Some((_, Housekeeping::Prepare { .. })));
-        let ready = u64::from(self.prepared.is_some()) + u64::from(is_preparing) + self.recyclable.len() as u64;
+        let ready =
+            u64::from(self.prepared.is_some()) + u64::from(is_preparing) + self.next_recyclable().count() as u64;
         let unallocated = match self.short_of_space {
             true => 0,
             false => self.config.wal_bytes_max.saturating_sub(self.allocated_bytes()) / self.config.segment_bytes,
@@ -216,7 +223,8 @@ impl Wal {
         if self.prepared.is_some() || active.offset < self.config.segment_bytes / 2 {
             return None;
         }
-        let recycle = self.recyclable.pop_front();
+        let place = self.next_recyclable().next();
+        let recycle = place.and_then(|place| self.recyclable.remove(place));
         // Messages end two segments before `wal_bytes_max`; beyond it, only settling and trimming ask for more.
         if recycle.is_none() && self.short_of_space {
             return None;
@@ -228,6 +236,11 @@ impl Wal {
         self.last_segment = segment;
         self.segments.insert(segment, self.config.segment_bytes);
         Some(Housekeeping::Prepare { segment, recycle })
+    }
+
+    /// Places of the files that can be had for another segment now.
+    fn next_recyclable(&self) -> impl Iterator<Item = usize> {
+        (0..self.recyclable.len()).filter(|&place| !self.is_held(self.recyclable[place]))
     }
 
     fn usable_bytes(&self) -> u64 {

@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod disk;
 mod golden;
+mod hold;
 mod node;
 mod space;
 mod torn;
