@@ -6,24 +6,17 @@
 #![allow(clippy::unwrap_used, reason = "a bench stops where it is wrong")]
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use creto_agent::raw::{RawConnection, RawStream, signed_batch_frame};
-use creto_agent::{AgentKeys, AgentName, NodeCertificate, TrustDomain};
-use creto_crypto_accel::keys::RecipientPublic;
-use creto_crypto_accel::seal::RecipientKey;
-use creto_crypto_accel::session::{Peers, SendChain};
+use creto_agent::raw::{RawConnection, RawStream};
+use creto_benches::node::BenchNode;
+use creto_benches::sessions::Sessions;
+use creto_envelope::FrameType;
 use creto_envelope::control::StreamRole;
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, Subscribe};
-use creto_envelope::envelope::{InSession, nonce};
-use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::submit::SubmitAck;
-use creto_envelope::{AgentId, EnvelopeHeader, FrameType, KeyId, MessageId};
-use creto_net::tls::NodeIdentity;
-use creto_node::Node;
-use creto_node::config::Config;
-use creto_service::client::Client;
 
 const BATCH_MESSAGES: usize = 256;
 const IN_FLIGHT_BATCHES: u64 = 48;
@@ -38,27 +31,21 @@ fn main() {
 }
 
 async fn run(messages: usize, payload_bytes: usize) {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (node, certificate) = start(dir.path());
-    let planner = Arc::new(register(&node, "acme/planner").await);
-    let executor = Arc::new(register(&node, "acme/executor").await);
-    // The shard has the first CPU, whoever loads it the last.
-    if let Some(last) = core_affinity::get_core_ids().unwrap_or_default().last() {
-        core_affinity::set_for_current(*last);
-    }
+    let lines = "mailbox.messages_max = 10000000\nmailbox.bytes_max = \"4 GiB\"\nmailbox.shard_bytes_max = \"4 GiB\"\n";
+    let node = BenchNode::start(Path::new(env!("CARGO_TARGET_TMPDIR")), 1, lines);
+    node.leave_the_shards_alone();
+    let planner = Arc::new(node.new_agent("acme/planner").await);
+    let executor = Arc::new(node.new_agent("acme/executor").await);
 
     let mut sessions = Sessions::between(&planner, &executor);
     let payload = vec![0x5a; payload_bytes];
-    let mut batches = Vec::new();
-    for sequence in (1u64..).take(messages / BATCH_MESSAGES) {
-        let envelopes: Vec<_> = (0..BATCH_MESSAGES).map(|_| sessions.envelope(&payload)).collect();
-        batches.push(signed_batch_frame(&planner, sequence, &envelopes).unwrap());
-    }
+    let batches: Vec<_> =
+        (0..messages / BATCH_MESSAGES).map(|_| sessions.batch(&planner, BATCH_MESSAGES, &payload)).collect();
 
     let idle = measure("idle, one second", 0, async { tokio::time::sleep(Duration::from_secs(1)).await }).await;
     println!("idle node: {:.2} % of its CPU", idle / 10_000.0);
 
-    let connection = RawConnection::connect(node.address(), &certificate, WITHIN).await.unwrap();
+    let connection = RawConnection::connect(node.address(), node.certificate(), WITHIN).await.unwrap();
     let _control = connection.log_in(&planner).await.unwrap();
     let mut submit = connection.open(StreamRole::Submit).await.unwrap();
     measure("in, verified, authorized, durable, acknowledged", messages, async {
@@ -76,7 +63,7 @@ async fn run(messages: usize, payload_bytes: usize) {
     })
     .await;
 
-    let reader = RawConnection::connect(node.address(), &certificate, WITHIN).await.unwrap();
+    let reader = RawConnection::connect(node.address(), node.certificate(), WITHIN).await.unwrap();
     let _control = reader.log_in(&executor).await.unwrap();
     let mut deliver = reader.open(StreamRole::Deliver).await.unwrap();
     measure("delivered, settled", messages, async {
@@ -103,55 +90,7 @@ async fn run(messages: usize, payload_bytes: usize) {
     })
     .await;
     drop((connection, reader));
-    node.stop().unwrap();
-}
-
-/// Sessions as the SDK renews them: every thousand messages, of which the first carries the wrapped key.
-struct Sessions {
-    peers: Peers,
-    key: RecipientKey,
-    current: Option<(SendChain, Box<[u8; WRAPPED_KEY_BYTES]>)>,
-    messages: u128,
-}
-
-impl Sessions {
-    const MESSAGES: u64 = 1_000;
-
-    fn between(sender: &AgentKeys, recipient: &AgentKeys) -> Self {
-        let record = recipient.signed_record(1, 0, u64::MAX).record;
-        let public = RecipientPublic { ml_kem_768: *record.ml_kem_768, x25519: record.x25519 };
-        let peers = Peers { sender: sender.id().0, recipient: recipient.id().0, key_id: recipient.key_id().0 };
-        Self { peers, key: RecipientKey::parse(&public).unwrap(), current: None, messages: 0 }
-    }
-
-    fn envelope(&mut self, payload: &[u8]) -> Vec<u8> {
-        if self.current.as_ref().is_none_or(|(chain, _)| chain.counter() == Self::MESSAGES) {
-            let (chain, wrapped_key) = SendChain::open(&self.key, &self.peers);
-            self.current = Some((chain, Box::new(wrapped_key)));
-        }
-        let (chain, wrapped_key) = self.current.as_mut().unwrap();
-        let (counter, key) = chain.next().unwrap();
-        let position = InSession { session_id: chain.session_id(), counter, with_wrapped_key: counter == 0 };
-        self.messages += 1;
-        let id = MessageId::from_parts(now_ms(), self.messages.to_be_bytes()[6..].try_into().unwrap());
-        let Peers { sender, recipient, key_id } = self.peers;
-        let header = EnvelopeHeader::session(
-            AgentId(sender),
-            AgentId(recipient),
-            KeyId(key_id),
-            id,
-            now_ms(),
-            payload.len(),
-            &position,
-        );
-        let header = header.unwrap().to_bytes();
-        let mut envelope = header.to_vec();
-        if counter == 0 {
-            envelope.extend_from_slice(&wrapped_key[..]);
-        }
-        key.seal_append(&nonce(counter), &header, payload, &mut envelope);
-        envelope
-    }
+    node.stop();
 }
 
 async fn acknowledged(submit: &mut RawStream) -> u64 {
@@ -182,35 +121,4 @@ fn shard_cpu() -> Duration {
         text.split_whitespace().next().unwrap().parse::<u64>().unwrap()
     });
     Duration::from_nanos(spent.sum())
-}
-
-fn start(dir: &std::path::Path) -> (Node, NodeCertificate) {
-    use base64::Engine as _;
-    let identity = NodeIdentity::self_signed(&[]).unwrap();
-    fs::create_dir(dir.join("data")).unwrap();
-    for (file, label, der) in
-        [("node.crt", "CERTIFICATE", &identity.certificate[..]), ("node.key", "PRIVATE KEY", &identity.key_pkcs8[..])]
-    {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        let pem = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
-        fs::write(dir.join("data").join(file), pem).unwrap();
-    }
-    let first = core_affinity::get_core_ids().and_then(|ids| ids.first().map(|id| id.id)).unwrap_or(0);
-    let config = format!(
-        "node.listen = \"127.0.0.1:0\"\ntopology.cpus = [{first}]\ntopology.shards = 1\n\
-         mailbox.messages_max = 10000000\nmailbox.bytes_max = \"4 GiB\"\nmailbox.shard_bytes_max = \"4 GiB\"\n"
-    );
-    fs::write(dir.join("creto.toml"), config).unwrap();
-    let config = Config::load(&dir.join("creto.toml"), []).unwrap();
-    (Node::start(&config).unwrap(), NodeCertificate::from_file(dir.join("data/node.crt")).unwrap())
-}
-
-async fn register(node: &Node, name: &str) -> AgentKeys {
-    let keys = AgentKeys::generate(AgentName::parse(name).unwrap(), TrustDomain::default()).unwrap();
-    Client::new(node.control_socket()).register(&keys.signed_record(1, 0, u64::MAX)).await.unwrap();
-    keys
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }

@@ -1,6 +1,10 @@
-//! What the benches share: one shard in memory, whose disk is done at once, and clients that speak in frames.
+//! What the benches share: one shard in memory, whose disk is done at once, and clients that speak in frames; a whole
+//! node in a temporary folder.
 
 pub mod crypto;
+pub mod node;
+pub mod rotation;
+pub mod sessions;
 
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
