@@ -154,7 +154,8 @@ fn mailboxes(c: &mut Criterion) {
     // One busy sender: its window of 65,536 ids is full, and every id pushes one out.
     let mut mailboxes = Mailboxes::new(MailboxesConfig::default(), [1, 2]);
     let mut first = 1;
-    let mut position = creto_store::Position { segment: SegmentNumber(1), lsn: creto_store::Lsn(1), index: 0 };
+    let mut position =
+        creto_store::Position { segment: SegmentNumber(1), lsn: creto_store::Lsn(1), index: 0, offset: 4192 };
     group.bench_function("admit_apply_settle/256", |b| {
         b.iter_batched(
             || {

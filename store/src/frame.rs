@@ -146,6 +146,15 @@ impl FrameHeader {
         Self::frame_bytes(length_usize(self.body_bytes))
     }
 
+    /// The byte in the segment at which the frame's records begin.
+    ///
+    /// # Panics
+    /// When that byte lies beyond the largest segment. Recovery takes no frame there.
+    pub(crate) fn body_offset(&self) -> u32 {
+        let offset = u64::from(self.offset_blocks) * BLOCK_BYTES as u64 + FRAME_HEADER_BYTES as u64;
+        u32::try_from(offset).expect("a segment is at most SEGMENT_BYTES_MAX")
+    }
+
     /// Checks checksum and padding of the frame that starts at the front of `bytes`, and returns its body.
     ///
     /// # Errors

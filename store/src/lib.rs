@@ -42,6 +42,7 @@ pub mod limits;
 mod lsn;
 mod mailbox;
 mod mailboxes;
+mod noted;
 mod record;
 mod recovery;
 mod segment;
@@ -56,6 +57,7 @@ pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{Admit, Delivery, Mailboxes, MailboxesConfig, Refusal};
+pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
     BatchPart, Dedup, DedupSender, PartMessage, Priority, Record, RecordError, Settle, SettleCause, Start,
 };

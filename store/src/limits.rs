@@ -6,6 +6,8 @@ pub const BLOCK_BYTES: usize = 4096;
 pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES;
 /// Size of a segment file unless configured otherwise.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// The largest segment file: every byte offset in it fits 32 bits.
+pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 /// Bytes of a frame before its body.
 pub const FRAME_HEADER_BYTES: usize = 96;
 /// A frame with header and padding: what one group commit may write.
@@ -68,7 +70,8 @@ pub const DEDUP_AHEAD_MS: u64 = 300_000;
 pub const SENDER_IN_FLIGHT_MESSAGES_MAX: usize = 16_384;
 
 // A frame, and the header of the segment it opens, fit into every segment.
-const _: () = assert!(WRITE_BYTES_MAX as u64 <= SEGMENT_BYTES);
+const _: () = assert!(WRITE_BYTES_MAX as u64 <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(FRAME_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES as u64));
 // A message of the largest size fits into a record with its batch header and its path.
 const _: () = assert!(ENVELOPE_BYTES_MAX + BATCH_HEADER_BYTES_MAX + 8192 <= RECORD_BYTES_MAX);

@@ -64,4 +64,6 @@ pub struct Position {
     pub lsn: Lsn,
     /// Its place inside the frame, from 0.
     pub index: u32,
+    /// The byte in the segment at which it begins, with its header.
+    pub offset: u32,
 }

@@ -319,6 +319,16 @@ impl BatchPart {
         }
     }
 
+    /// Where each message is: the byte in the record (its header included) at which it begins, and its length.
+    pub(crate) fn message_spans(&self) -> impl Iterator<Item = (u32, u32)> {
+        let first = RECORD_HEADER_BYTES + 8 + pad8(self.batch_header.len());
+        self.messages.iter().scan(first, |at, message| {
+            let (offset, bytes) = (*at, message.encoded_bytes());
+            *at += bytes;
+            Some((length_u32(offset), length_u32(bytes)))
+        })
+    }
+
     fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
         let message_count = length_usize(reader.u32().ok_or(RecordError::Truncated)?);
         let header_bytes = length_usize(reader.u32().ok_or(RecordError::Truncated)?);
@@ -348,8 +358,25 @@ impl PartMessage {
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
+        writer.put(&self.fixed());
+        writer.put(&self.path);
+        writer.put(&self.envelope);
+        writer.padding();
+    }
+
+    /// CRC32C of whatever gave `crc`, followed by the encoded message.
+    pub(crate) fn crc_append(&self, crc: u32) -> u32 {
+        let padding = pad8(self.envelope.len()) - self.envelope.len();
+        let parts: [&[u8]; 4] = [&self.fixed(), &self.path, &self.envelope, &[0; 7][..padding]];
+        parts.into_iter().fold(crc, crc32c::crc32c_append)
+    }
+
+    /// The encoded message before its path.
+    fn fixed(&self) -> [u8; MESSAGE_FIXED_BYTES] {
         assert!(self.path.len().is_multiple_of(32), "a path is whole hashes");
         let path_length = u8::try_from(self.path.len() / 32).expect("a path has at most 32 hashes");
+        let mut fixed = [0; MESSAGE_FIXED_BYTES];
+        let mut writer = Writer::new(&mut fixed);
         writer.put(&self.mailbox.0);
         writer.put(&self.sender.0);
         writer.put(&self.message_id.0);
@@ -362,9 +389,8 @@ impl PartMessage {
         writer.u32(length_u32(self.envelope.len()));
         writer.u32(0);
         writer.put(&self.salt);
-        writer.put(&self.path);
-        writer.put(&self.envelope);
-        writer.padding();
+        assert_eq!(writer.at(), MESSAGE_FIXED_BYTES, "the fields before the path have a fixed size");
+        fixed
     }
 
     fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
@@ -523,4 +549,4 @@ fn padding(reader: &mut Reader<'_>) -> Result<(), RecordError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::frame::{FrameDamage, FrameHeader, offset_blocks};
-use crate::layout::length_usize;
+use crate::layout::{length_u32, length_usize};
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, WRITE_BYTES_MAX};
 use crate::lsn::{Epoch, Lsn, Position, SegmentNumber};
 use crate::record::{Record, RecordError};
@@ -414,10 +414,12 @@ pub(crate) fn for_each_record(
     on_record: &mut impl FnMut(Position, Record),
 ) -> Result<(), RecordError> {
     let mut rest = Bytes::copy_from_slice(body);
+    let mut offset = frame.header.body_offset();
     for index in 0..frame.header.record_count {
         let (record, bytes) = Record::parse(&rest)?;
         rest = rest.slice(bytes..);
-        on_record(Position { segment: frame.header.segment, lsn: frame.header.lsn, index }, record);
+        on_record(Position { segment: frame.header.segment, lsn: frame.header.lsn, index, offset }, record);
+        offset += length_u32(bytes);
     }
     if rest.is_empty() { Ok(()) } else { Err(RecordError::Length) }
 }
@@ -480,6 +482,10 @@ impl Walk {
 
     /// A good frame is only the right one when everything about its place is right.
     fn check_place(&self, header: &FrameHeader) -> Result<(), FrameDamage> {
+        // No segment is longer: every byte of a record has an offset of 32 bits.
+        if self.offset + header.total_bytes() as u64 > u64::from(u32::MAX) {
+            return Err(FrameDamage::Place);
+        }
         let place = (header.segment, header.offset_blocks, header.shard_index);
         if place != (self.segment.number, offset_blocks(self.offset), self.segment.shard_index) {
             return Err(FrameDamage::Place);

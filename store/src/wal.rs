@@ -25,9 +25,10 @@ pub use self::hold::HeldLog;
 pub use self::space::Space;
 use self::space::Trim;
 use crate::frame::FrameHeader;
+use crate::layout::length_u32;
 use crate::limits::{
     BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, PENDING_BYTES_MAX, PENDING_RECORDS_MAX, RECYCLED_SEGMENTS_MAX,
-    SEGMENT_BYTES, SEGMENT_HEADER_BYTES, WAL_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, WAL_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 use crate::record::{Record, Start};
@@ -515,8 +516,10 @@ impl Wal {
                 Ok(frame) => frame.records,
                 Err(shared) => shared.records.clone(),
             };
+            let mut offset = header.body_offset();
             for (index, record) in (0..).zip(records) {
-                let position = Position { segment: header.segment, lsn: header.lsn, index };
+                let position = Position { segment: header.segment, lsn: header.lsn, index, offset };
+                offset += length_u32(record.encoded_bytes());
                 self.durable_records.push_back(Durable { sequence, position, record });
                 self.durable_sequence = sequence;
                 sequence = sequence.next();
@@ -558,7 +561,7 @@ impl WalConfig {
         assert!((BLOCK_BYTES..=FRAME_BYTES_MAX).contains(&self.frame_bytes_max), "frame_bytes_max is out of range");
         let first_write_bytes = (SEGMENT_HEADER_BYTES + self.frame_bytes_max) as u64;
         assert!(self.segment_bytes >= first_write_bytes, "a frame must fit into a segment");
-        assert!(self.segment_bytes / block <= u64::from(u32::MAX), "a segment has at most 2^32 blocks");
+        assert!(self.segment_bytes <= SEGMENT_BYTES_MAX, "segment_bytes is out of range");
         assert!(self.wal_bytes_max / self.segment_bytes >= 5, "wal_bytes_max must hold at least five segments");
         assert!(self.writes_in_flight_max > 0 && self.pending_records_max > 0);
         assert!(self.pending_bytes_max >= FrameHeader::frame_bytes(0), "pending_bytes_max must hold a record");

@@ -27,7 +27,8 @@ impl Shard {
 
     fn apply(&mut self, record: Record) {
         self.durable += 1;
-        let position = Position { segment: SegmentNumber(1 + self.durable / 10), lsn: Lsn(self.durable), index: 0 };
+        let position =
+            Position { segment: SegmentNumber(1 + self.durable / 10), lsn: Lsn(self.durable), index: 0, offset: 4192 };
         self.mailboxes.apply(position, record);
     }
 

@@ -99,7 +99,7 @@ fn encode(record: &Record) -> Bytes {
     Bytes::from(bytes)
 }
 
-fn any_record() -> impl Strategy<Value = Record> {
+pub(crate) fn any_record() -> impl Strategy<Value = Record> {
     let part = (vec(any::<u8>(), 0..50), vec(any_message(), 0..5)).prop_map(|(batch_header, messages)| {
         Record::BatchPart(BatchPart { batch_header: Bytes::from(batch_header), messages })
     });

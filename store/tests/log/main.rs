@@ -11,5 +11,6 @@ mod disk;
 mod golden;
 mod hold;
 mod node;
+mod noted;
 mod space;
 mod torn;

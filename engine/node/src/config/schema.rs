@@ -111,7 +111,6 @@ const KEY_GRACE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 /// Every key, in the order of the documentation.
@@ -137,7 +136,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(wal.dir, Path, "Folder of the log; put it on the fastest durable device. Relative to `data_dir`."),
     key!(
         wal.segment_bytes,
-        Size(SEGMENT_BYTES_MIN..=4 * GIB),
+        Size(SEGMENT_BYTES_MIN..=creto_store::limits::SEGMENT_BYTES_MAX),
         "Size of one preallocated segment file, a multiple of 4 KiB."
     ),
     key!(

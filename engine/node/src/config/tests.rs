@@ -142,7 +142,7 @@ creto.toml:2:10: topology.shards: 300 is out of range: from 1 to 256, or "auto"
         "[wal]\nsegment_bytes = \"1 KiB\"\n",
         &[],
         r#"
-creto.toml:2:17: wal.segment_bytes: 1 KiB is out of range: from 8 MiB to 4 GiB
+creto.toml:2:17: wal.segment_bytes: 1 KiB is out of range: from 8 MiB to 2 GiB
   |
 2 | segment_bytes = "1 KiB"
   |                 ^^^^^^^"#,
@@ -226,7 +226,7 @@ fn every_problem_is_listed_at_once_in_the_order_of_the_file() {
         "[wal]\nsegment_bytes = 1\n[log]\nlevl = \"info\"\n",
         &[("CRETO__NET__IDLE_TIMEOUT_S", "soon"), ("CRETO__WAL__DIRR", "x")],
         r#"
-creto.toml:2:17: wal.segment_bytes: 1 B is out of range: from 8 MiB to 4 GiB
+creto.toml:2:17: wal.segment_bytes: 1 B is out of range: from 8 MiB to 2 GiB
   |
 2 | segment_bytes = 1
   |                 ^
@@ -259,13 +259,13 @@ fn a_variable_in_lower_case_is_an_error_not_silence() {
 #[test]
 fn values_that_contradict_each_other_are_blamed_on_the_one_that_was_written() {
     check_error(
-        "[wal]\nsegment_bytes = \"4 GiB\"\nwal_bytes_max = \"8 GiB\"\n",
+        "[wal]\nsegment_bytes = \"2 GiB\"\nwal_bytes_max = \"8 GiB\"\n",
         &[],
         r#"
-creto.toml:3:17: wal.wal_bytes_max: 8 GiB is less than five segments of 4 GiB
+creto.toml:3:17: wal.wal_bytes_max: 8 GiB is less than five segments of 2 GiB
   |
 3 | wal_bytes_max = "8 GiB"
-  |                 ^^^^^^^ give it 20 GiB or make segments smaller"#,
+  |                 ^^^^^^^ give it 10 GiB or make segments smaller"#,
     );
     check_error(
         "[wal]\nsegment_bytes = 8388609\n",
@@ -491,7 +491,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         ],
         prop_oneof![Just(Shards::Auto), (1u16..=256).prop_map(Shards::Exactly)],
     );
-    let wal = (2048u64..=1 << 20, 5u64..1000, 1u32..=32);
+    let wal = (2048u64..=1 << 19, 5u64..1000, 1u32..=32);
     let mailbox = (1u32..=10_000_000, 2u64 << 20..=1 << 40, 16_385u32..=4_194_304);
     let net = (1u32..=1_000_000, 1_024u32..=16_384, 1u32..=1_024, 64u64 << 10..=2 << 20, 1u32..=3600);
     let log = (

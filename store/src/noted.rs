@@ -1,0 +1,113 @@
+//! What is kept of a record once it is durable: all but the payloads, and where these are.
+//!
+//! A live record and the same record read back by recovery are noted as the same: [`Record::noted`] is the only place that
+//! makes a [`Noted`], from the record and its [`Position`].
+
+use crate::id::{MailboxId, MessageId, SenderId};
+use crate::layout::length_u32;
+use crate::lsn::{Position, SegmentNumber};
+use crate::record::{BatchPart, Dedup, Priority, Record, Settle, Start};
+
+/// Where a message is in the log, and what its bytes there must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The segment.
+    pub segment: SegmentNumber,
+    /// The byte in the segment at which the message's record begins, with its eight bytes of header.
+    pub record_offset: u32,
+    /// The byte in the segment at which the encoded message begins.
+    pub message_offset: u32,
+    /// Bytes of the encoded message: [`PartMessage::encoded_bytes`](crate::PartMessage::encoded_bytes).
+    pub message_bytes: u32,
+    /// CRC32C of the batch header's bytes followed by the encoded message: what is read back later is held against it.
+    pub crc: u32,
+}
+
+/// A message of a durable record, without its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotedMessage {
+    /// The recipient.
+    pub mailbox: MailboxId,
+    /// The sender.
+    pub sender: SenderId,
+    /// The message's id.
+    pub message_id: MessageId,
+    /// Its sequence.
+    pub sequence: u64,
+    /// When it loses its meaning, in milliseconds since 1970; 0 = never.
+    pub expiry_ms: u64,
+    /// Which queue it waits in.
+    pub priority: Priority,
+    /// Length of its envelope.
+    pub envelope_bytes: u32,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// A durable record, without the payloads of its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noted {
+    /// Messages that came in.
+    Part(Vec<NotedMessage>),
+    /// Messages that came in earlier and were written again further on.
+    Moved(Vec<NotedMessage>),
+    /// As in the record.
+    Settle(Settle),
+    /// As in the record.
+    Dedup(Dedup),
+    /// As in the record.
+    Start(Start),
+}
+
+impl Noted {
+    /// Number of messages that the record brings.
+    pub fn message_count(&self) -> usize {
+        match self {
+            Self::Part(messages) | Self::Moved(messages) => messages.len(),
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
+        }
+    }
+}
+
+impl Record {
+    /// What is kept of the record when it is durable at `position`.
+    ///
+    /// # Panics
+    /// When the record does not fit into a segment from `position` on: then it is not durable there.
+    pub fn noted(&self, position: Position) -> Noted {
+        match self {
+            Self::BatchPart(part) => Noted::Part(part.noted(position)),
+            Self::Settle(settle) => Noted::Settle(settle.clone()),
+            Self::Dedup(dedup) => Noted::Dedup(dedup.clone()),
+            Self::Start(start) => Noted::Start(*start),
+        }
+    }
+}
+
+impl BatchPart {
+    /// The messages of a part whose record is durable at `position`.
+    pub(crate) fn noted(&self, position: Position) -> Vec<NotedMessage> {
+        let header_crc = crc32c::crc32c(&self.batch_header);
+        let messages = self.messages.iter().zip(self.message_spans());
+        let noted = messages.map(|(message, (offset, bytes))| NotedMessage {
+            mailbox: message.mailbox,
+            sender: message.sender,
+            message_id: message.message_id,
+            sequence: message.sequence,
+            expiry_ms: message.expiry_ms,
+            priority: message.priority,
+            envelope_bytes: length_u32(message.envelope.len()),
+            place: Place {
+                segment: position.segment,
+                record_offset: position.offset,
+                message_offset: position.offset.checked_add(offset).expect("a record ends inside its segment"),
+                message_bytes: bytes,
+                crc: message.crc_append(header_crc),
+            },
+        });
+        noted.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
