@@ -18,8 +18,8 @@ use crate::worker::offload;
 /// TLS alert `unknown_ca` (RFC 8446 section 6): what the pinned verifier answers to another certificate.
 const ALERT_UNKNOWN_CA: u8 = 48;
 
-/// Makes connections to one node.
-#[derive(Debug)]
+/// Makes connections to one node, over one socket.
+#[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     endpoint: Endpoint,
     config: quinn::ClientConfig,

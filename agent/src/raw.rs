@@ -67,6 +67,15 @@ impl RawConnection {
         Ok(Self { dialer, connection })
     }
 
+    /// Another connection to the same node over the same socket, for those who need thousands of them.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn another(&self, within: Duration) -> Result<Self, ConnectError> {
+        let connection = self.dialer.dial(within).await?;
+        Ok(Self { dialer: self.dialer.clone(), connection })
+    }
+
     /// The TLS exporter value that a login on this connection signs.
     ///
     /// # Errors

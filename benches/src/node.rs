@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, NodeCertificate, TrustDomain};
+use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, NodeCertificate, SignedKeyRecord, TrustDomain};
 use creto_net::tls::NodeIdentity;
 use creto_node::Node;
 use creto_node::config::Config;
@@ -120,9 +120,7 @@ impl BenchNode {
     /// # Panics
     /// When the node refuses them.
     pub async fn register(&self, keys: &AgentKeys) {
-        let now_ms = now_ms();
-        let record = keys.signed_record(1, now_ms - VALID_MS, now_ms + VALID_MS);
-        self.control().register(&record).await.unwrap();
+        self.control().register(&record(keys)).await.unwrap();
     }
 
     /// Connects through the SDK.
@@ -140,6 +138,13 @@ impl BenchNode {
     pub fn stop(self) {
         self.node.stop().unwrap();
     }
+}
+
+/// The record that agents are registered with.
+#[must_use]
+pub fn record(keys: &AgentKeys) -> SignedKeyRecord {
+    let now_ms = now_ms();
+    keys.signed_record(1, now_ms - VALID_MS, now_ms + VALID_MS)
 }
 
 /// The CPUs that this thread may run on.
