@@ -8,18 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use creto_envelope::control::RotationMode;
 use creto_envelope::deliver::Credit;
-use creto_envelope::envelope::EnvelopeHeader;
-use creto_envelope::limits::{
-    CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX,
-};
-use creto_envelope::{AgentId, AgentName, KeyId, MessageId, TreeDigest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX};
+use creto_envelope::{AgentId, AgentName, TreeDigest};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::{self, Clock};
 use crate::connection::Dialer;
-use crate::directory::{CURRENT, Directory, Identity};
+use crate::directory::Directory;
 use crate::driver::Driver;
 use crate::error::{ConnectError, ReceiveError, RotateError, SendError, StateError};
 use crate::keys::AgentKeys;
@@ -29,14 +26,15 @@ use crate::limits::{
 };
 use crate::receiver::link::DeliverLink;
 use crate::receiver::open::Opener;
-use crate::receiver::{Delivery, Inbox, Incidents, Subscription};
+use crate::receiver::{Delivery, Inbox, Incidents, Subscription, receipts};
 use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
 use crate::sender::batcher::BatchOptions;
-use crate::sender::outbox::{Message, Outbox, Plain, Ticket};
+use crate::sender::outbox::Outbox;
 use crate::sender::sessions::{SessionPolicy, Sessions};
 use crate::sender::{Event, PendingSend, Receipt, SendOptions, Sender, adopt_sessions};
 use crate::state::{StateDirectory, outgoing};
 use crate::stats::{Counters, Stats};
+use crate::submit::{Places, Submitter};
 use crate::tls::NodeCertificate;
 use crate::worker::on_disk;
 
@@ -78,6 +76,9 @@ pub struct ConnectOptions {
     /// Whether deliveries come with a proof of who signed them ([`Delivery::proof`]): a copy of the envelope and about
     /// 10 KiB, for each delivery that the application holds. Default off.
     pub keep_proofs: bool,
+    /// Whether a sender that asks for a receipt ([`SendOptions::receipt`]) gets one when the application acknowledges.
+    /// Default on.
+    pub send_receipts: bool,
     /// Hash of the tree under each batch signature. A node whose deployment demands another one than the default,
     /// SHA-256, refuses with [`RejectCode::BatchDigest`].
     pub tree_digest: TreeDigest,
@@ -104,6 +105,7 @@ impl ConnectOptions {
             rotation: RotationSchedule::default(),
             key_grace: KEY_GRACE,
             keep_proofs: false,
+            send_receipts: true,
             tree_digest: TreeDigest::Sha256,
         }
     }
@@ -127,14 +129,10 @@ pub struct Agent {
 #[derive(Debug)]
 struct Shared {
     keys: Arc<AgentKeys>,
-    directory: Arc<Directory>,
     rotor: Arc<Rotor>,
     inbox: Arc<Inbox>,
     counters: Arc<Counters>,
-    clock: Clock,
-    messages: mpsc::Sender<Message>,
-    places: Places,
-    retry_for_us: u64,
+    submitter: Arc<Submitter>,
     closing: watch::Sender<bool>,
     /// To the sender's task; weak, because that one ends when the driver has.
     events: mpsc::WeakSender<Event>,
@@ -168,9 +166,27 @@ impl Agent {
             messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
             bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
         };
-        let inbox = Arc::new(Inbox::new(Arc::clone(&options.keys), folder.clone(), window, Arc::clone(&counters)));
+        let inbox = Inbox::new(Arc::clone(&options.keys), folder.clone(), window, Arc::clone(&counters));
+        let (inbox, due) = match options.send_receipts {
+            // Every delivery that waits for its receipt still takes its place in the window.
+            true => {
+                let (receipts, due) = mpsc::channel(window.messages as usize);
+                (inbox.with_receipts(receipts), Some(due))
+            }
+            false => (inbox, None),
+        };
+        let inbox = Arc::new(inbox);
         let (closing, closed) = watch::channel(false);
         let (messages, submitted) = mpsc::channel(1_024);
+        let submitter = Arc::new(Submitter {
+            keys: Arc::clone(&options.keys),
+            directory: Arc::clone(&directory),
+            counters: Arc::clone(&counters),
+            clock,
+            messages,
+            places: Places::new(options.in_flight_messages, options.in_flight_bytes),
+            retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
+        });
         let (events, to_sender) = mpsc::channel(64);
         let sender = Sender {
             keys: Arc::clone(&options.keys),
@@ -197,6 +213,9 @@ impl Agent {
             options.key_grace.clamp(*KEY_GRACE_RANGE.start(), *KEY_GRACE_RANGE.end()),
         ));
         tokio::spawn(Arc::clone(&rotor).look_after(closed.clone()));
+        if let Some(due) = due {
+            tokio::spawn(receipts::send(Arc::clone(&submitter), Arc::clone(&inbox), due, closed.clone()));
+        }
         let driver = Driver {
             dialer,
             keys: Arc::clone(&options.keys),
@@ -211,14 +230,10 @@ impl Agent {
         let driver = tokio::spawn(driver.run(session));
         let shared = Shared {
             keys: options.keys,
-            directory,
             rotor,
             inbox,
             counters,
-            clock,
-            messages,
-            places: Places::new(options.in_flight_messages, options.in_flight_bytes),
-            retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
+            submitter,
             closing,
             events: events.downgrade(),
             tasks: Mutex::new(Some((driver, sender))),
@@ -334,51 +349,11 @@ impl Agent {
         }
         let deadline = options.deadline.map(|after| (after, Instant::now() + after));
         let message_id = clock::new_message_id();
-        let submit = self.submit_as(message_id, to, payload, options, deadline);
+        let submit = self.shared.submitter.submit(message_id, to, payload, options, deadline);
         match deadline {
             None => submit.await,
             Some((after, at)) => timeout_at(at, submit).await.unwrap_or(Err(SendError::TimedOut { message_id, after })),
         }
-    }
-
-    async fn submit_as(
-        &self,
-        message_id: MessageId,
-        to: &AgentName,
-        payload: Bytes,
-        options: SendOptions,
-        deadline: Option<(Duration, Instant)>,
-    ) -> Result<PendingSend, SendError> {
-        let shared = &self.shared;
-        let recipient_id = AgentId::derive(shared.keys.trust_domain(), to);
-        let recipient: Arc<Identity> = shared
-            .directory
-            .lookup(recipient_id, CURRENT)
-            .await
-            .map_err(|source| SendError::Recipient { recipient: to.to_string(), source })?;
-        let mut header = EnvelopeHeader::sealed(
-            shared.keys.id(),
-            recipient_id,
-            KeyId(recipient.sealing.key_id()),
-            message_id,
-            clock::now_ms(),
-            payload.len(),
-        )
-        .map_err(|_| SendError::TooLarge { bytes: payload.len() })?;
-        header.kind = options.kind as u8;
-        header.priority = options.priority as u8;
-        header.correlation_id = options.correlation_id.unwrap_or(MessageId::ZERO).0;
-        // Less than a second is still a limit; zero would mean the mailbox's own.
-        header.ttl_s = options.ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1));
-
-        let places = shared.places.take(header.envelope_bytes()).await?;
-        let (reply, answer) = oneshot::channel();
-        let plain = Plain { header: Box::new(header), recipient, payload };
-        let ticket = Ticket { reply, _places: Some(places) };
-        let message = Message::new(message_id, plain, ticket, shared.clock.now_us(), shared.retry_for_us);
-        shared.messages.send(message).await.map_err(|_| SendError::Closed)?;
-        shared.counters.submitted.add(1);
-        Ok(PendingSend::new(message_id, answer, deadline))
     }
 
     /// Gives every recipient a new session with the next message to it, as after a compromise of this process's memory:
@@ -396,7 +371,7 @@ impl Agent {
     /// # Errors
     /// [`SendError::Closed`] when the agent was closed.
     pub async fn flush(&self) -> Result<(), SendError> {
-        self.shared.places.take_all().await
+        self.shared.submitter.places.take_all().await
     }
 
     /// The agent's mailbox as a stream of deliveries. One at a time ([`receive`](Self::receive) keeps one of its own);
@@ -482,7 +457,11 @@ impl Agent {
     /// acknowledgements, says goodbye, and leaves its sessions for the next run. Every clone is closed with it.
     pub async fn close(self) {
         // Whatever is not answered by then is answered with `Closed`.
-        let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;
+        let _ = timeout(CLOSE_TIMEOUT, async {
+            self.shared.inbox.receipts_sent().await;
+            self.flush().await
+        })
+        .await;
         self.shared.closing.send_replace(true);
         let tasks = self.shared.tasks.lock().expect(crate::stats::UNPOISONED).take();
         if let Some((driver, sender)) = tasks {
@@ -500,39 +479,5 @@ async fn take_sessions(folder: Option<PathBuf>, me: AgentId) -> Result<Vec<outgo
         // Another process takes or leaves its own at this moment. New sessions are as good.
         Err(StateError::InUse { .. }) => Ok(Vec::new()),
         outcome => outcome.map_err(|error| ConnectError::State(Arc::new(error))),
-    }
-}
-
-/// Bounds what is in flight, in messages and in bytes; fair, so that one task's messages keep their order.
-#[derive(Debug)]
-struct Places {
-    messages: Arc<Semaphore>,
-    messages_max: u32,
-    kib: Arc<Semaphore>,
-    kib_max: u32,
-}
-
-impl Places {
-    fn new(messages_max: u32, bytes_max: u32) -> Self {
-        let messages_max = messages_max.clamp(1, IN_FLIGHT_MESSAGES_MAX);
-        let kib_max = (bytes_max / 1_024).max(1);
-        Self {
-            messages: Arc::new(Semaphore::new(messages_max as usize)),
-            messages_max,
-            kib: Arc::new(Semaphore::new(kib_max as usize)),
-            kib_max,
-        }
-    }
-
-    async fn take(&self, envelope_bytes: usize) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), SendError> {
-        let kib = u32::try_from(envelope_bytes.div_ceil(1_024)).unwrap_or(u32::MAX).min(self.kib_max);
-        let message = Arc::clone(&self.messages).acquire_owned().await.map_err(|_| SendError::Closed)?;
-        let kib = Arc::clone(&self.kib).acquire_many_owned(kib).await.map_err(|_| SendError::Closed)?;
-        Ok((message, kib))
-    }
-
-    /// Every place is free only when nothing is in flight.
-    async fn take_all(&self) -> Result<(), SendError> {
-        self.messages.acquire_many(self.messages_max).await.map(drop).map_err(|_| SendError::Closed)
     }
 }

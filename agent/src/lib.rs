@@ -44,6 +44,10 @@
 //! - **Nothing on trust**: every delivery's signatures, tree path, sender and seal are checked here again. What fails is
 //!   counted and reported ([`Agent::incidents`]), never shown, and never acknowledged on its own.
 //!
+//! - **Confirmed, if asked for**: with [`SendOptions::receipt`] the recipient's SDK answers with a receipt when the
+//!   application there acknowledges: a message of its own, sealed and signed, that names the exact bytes
+//!   ([`Delivery::receipt`]). Until its node has the receipt, the message counts as not acknowledged.
+//!
 //! - **A session pays for many messages**: the first message to a recipient opens one (one key encapsulation, no extra
 //!   message, no round trip), and every message of it has a key of its own that is erased once it is used. A session
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
@@ -98,6 +102,7 @@ mod sender;
 mod state;
 mod stats;
 mod stream;
+mod submit;
 mod tls;
 mod worker;
 
@@ -109,6 +114,7 @@ pub use error::{
     CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, RotateError, SendError, StateError,
 };
 pub use keys::AgentKeys;
+pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
 pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;

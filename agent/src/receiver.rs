@@ -33,11 +33,13 @@ use crate::worker::on_disk;
 mod credit;
 pub(crate) mod link;
 pub(crate) mod open;
+pub(crate) mod receipts;
 pub(crate) mod sessions;
 mod window;
 
 use credit::CreditLedger;
 use open::{Opened, Refused};
+use receipts::{DeliveryReceipt, Due};
 use sessions::{Bounds, IncomingSessions, SessionUse};
 use window::{Arrival, Place, Window};
 
@@ -67,6 +69,8 @@ pub struct Delivery {
     pub attempt: u8,
     /// Its number in the mailbox.
     pub mailbox_sequence: u64,
+    /// Whether its sender asked for a receipt; [`ack`](Self::ack) sends it.
+    pub receipt_wanted: bool,
     proof: Option<Bytes>,
     token: Token,
 }
@@ -76,6 +80,14 @@ impl Delivery {
     /// Acknowledge after the work is done: what was acknowledged does not come again.
     pub fn ack(&self) {
         self.token.finish(true);
+    }
+
+    /// What this message confirms, when it is a receipt for one that this agent sent with
+    /// [`SendOptions::receipt`](crate::SendOptions::receipt). Look at [`from`](Self::from): only the agent that the message
+    /// was for can confirm it.
+    #[must_use]
+    pub fn receipt(&self) -> Option<DeliveryReceipt> {
+        DeliveryReceipt::of(self)
     }
 
     /// The message's proof, to show a third party who signed it: the file that [`proof::verify`](crate::proof::verify)
@@ -110,6 +122,8 @@ struct Token {
     message_id: MessageId,
     session: Option<SessionUse>,
     envelope_bytes: usize,
+    /// The receipt that its sender asked for.
+    receipt: Option<Box<Due>>,
     finished: AtomicBool,
 }
 
@@ -265,6 +279,10 @@ pub(crate) struct Inbox {
     /// Whether anyone has subscribed.
     wanted: watch::Sender<bool>,
     incidents: broadcast::Sender<Incident>,
+    /// To the task that sends receipts, if they are sent.
+    receipts: Option<mpsc::Sender<Due>>,
+    /// Receipts that are due and not durable at the node.
+    receipts_due: watch::Sender<usize>,
 }
 
 struct State {
@@ -324,7 +342,14 @@ impl Inbox {
             changed: Notify::new(),
             wanted: watch::Sender::new(false),
             incidents: broadcast::Sender::new(INCIDENTS_QUEUED_MAX),
+            receipts: None,
+            receipts_due: watch::Sender::new(0),
         }
+    }
+
+    /// The same, and receipts that are due go to `receipts`.
+    pub(crate) fn with_receipts(self, receipts: mpsc::Sender<Due>) -> Self {
+        Self { receipts: Some(receipts), ..self }
     }
 
     pub(crate) fn subscribe(self: &Arc<Self>) -> Result<Subscription, ReceiveError> {
@@ -510,6 +535,17 @@ impl Inbox {
             }
         }
         drop(state);
+        let receipt = opened.receipt_for.filter(|_| self.receipts.is_some()).map(|envelope_sha256| {
+            Box::new(Due {
+                to: opened.identity.record.name.clone(),
+                to_id: from,
+                message_id: opened.message_id,
+                priority: opened.priority,
+                envelope_sha256,
+                session: opened.session,
+                envelope_bytes,
+            })
+        });
         Some(Delivery {
             from: opened.identity.record.name.clone(),
             from_id: from,
@@ -521,6 +557,7 @@ impl Inbox {
             priority: opened.priority,
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
+            receipt_wanted: opened.receipt_for.is_some(),
             proof: opened.proof,
             token: Token {
                 inbox: Arc::downgrade(self),
@@ -528,6 +565,7 @@ impl Inbox {
                 message_id: opened.message_id,
                 session: opened.session,
                 envelope_bytes,
+                receipt,
                 finished: AtomicBool::new(false),
             },
         })
@@ -556,15 +594,31 @@ impl Inbox {
     }
 
     fn finished(&self, token: &Token, acknowledged: bool) {
+        // With a receipt to send, the node is told when that one is durable.
+        let is_confirmed_first = acknowledged && token.receipt.as_deref().is_some_and(|due| self.confirm(due));
+        if !is_confirmed_first {
+            self.conclude(token.from, token.message_id, token.session, token.envelope_bytes, acknowledged);
+        }
+    }
+
+    /// The application is done with a message: acknowledged, or to come again.
+    fn conclude(
+        &self,
+        from: AgentId,
+        message_id: MessageId,
+        session: Option<SessionUse>,
+        envelope_bytes: usize,
+        acknowledged: bool,
+    ) {
         let mut state = self.state();
         if acknowledged {
-            let place = state.window.acknowledged(token.from, token.message_id);
-            self.done(&mut state, token.session, place);
+            let place = state.window.acknowledged(from, message_id);
+            self.done(&mut state, session, place);
             self.counters.consumer_acknowledged.add(1);
         } else {
-            state.window.released(token.from, token.message_id);
+            state.window.released(from, message_id);
         }
-        state.credit.finished(token.envelope_bytes);
+        state.credit.finished(envelope_bytes);
         drop(state);
         self.changed.notify_one();
     }

@@ -43,6 +43,10 @@ pub struct SendOptions {
     pub correlation_id: Option<MessageId>,
     /// What it is for.
     pub kind: Kind,
+    /// Whether the recipient is asked for a signed receipt when its application has acknowledged the message. It comes
+    /// as a delivery of kind [`Kind::Receipt`]; see [`Delivery::receipt`](crate::Delivery::receipt). Costs the recipient
+    /// a message.
+    pub receipt: bool,
     /// How long the caller waits for the answer; `None` means until there is one. When it passes, the answer is
     /// [`SendError::TimedOut`], and the message may still be accepted.
     pub deadline: Option<Duration>,
@@ -50,7 +54,14 @@ pub struct SendOptions {
 
 impl Default for SendOptions {
     fn default() -> Self {
-        Self { priority: Priority::Normal, ttl: None, correlation_id: None, kind: Kind::Direct, deadline: None }
+        Self {
+            priority: Priority::Normal,
+            ttl: None,
+            correlation_id: None,
+            kind: Kind::Direct,
+            receipt: false,
+            deadline: None,
+        }
     }
 }
 

@@ -43,6 +43,10 @@ pub struct Stats {
     pub duplicates_hidden: u64,
     /// Messages that the application has acknowledged.
     pub consumer_acknowledged: u64,
+    /// Receipts that senders asked for and that are durable at the node.
+    pub receipts_sent: u64,
+    /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
+    pub receipts_refused: u64,
     /// Transactions that settled acknowledged messages of sessions on disk: many messages each.
     pub state_commits: u64,
     /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
@@ -109,6 +113,8 @@ counters!(
     delivered,
     duplicates_hidden,
     consumer_acknowledged,
+    receipts_sent,
+    receipts_refused,
     state_commits,
     incidents_dropped,
     reconnects,

@@ -270,6 +270,9 @@ pub(crate) struct SendArgs {
     /// Seconds after which it is worthless if nobody has read it.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ttl: Option<u32>,
+    /// Ask for a signed receipt: it comes to FROM's mailbox when TO has acknowledged (`creto recv FROM`).
+    #[arg(long)]
+    pub(crate) receipt: bool,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object.

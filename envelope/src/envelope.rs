@@ -18,6 +18,9 @@ pub const ENVELOPE_ALIGNMENT: usize = 8;
 /// The version that this code writes.
 pub const ENVELOPE_VERSION: u8 = 1;
 
+/// Bit of the header's flags: the sender asks for a receipt ([`crate::receipt`]) when the work is done.
+pub const FLAG_RECEIPT_WANTED: u8 = 1;
+
 /// How the payload's key reaches the recipient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -121,7 +124,7 @@ pub struct EnvelopeHeader {
     pub kind: u8,
     /// [`Priority`].
     pub priority: u8,
-    /// None is defined: zero.
+    /// [`FLAG_RECEIPT_WANTED`], or zero; every other bit is zero.
     pub flags: u8,
     /// Zero.
     pub reserved0: u8,
@@ -317,7 +320,10 @@ impl<'a> EnvelopeView<'a> {
         let suite = Suite::from_u8(header.suite).ok_or(RejectCode::EnvelopeSuite)?;
         Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
         Priority::from_u8(header.priority).ok_or(RejectCode::EnvelopePriority)?;
-        if header.flags != 0 || header.reserved0 != 0 || header.reserved1 != 0 {
+        let flags_hold = header.flags & !FLAG_RECEIPT_WANTED == 0
+            // A receipt for a receipt would go on for ever.
+            && (header.flags == 0 || header.kind != Kind::Receipt as u8);
+        if !flags_hold || header.reserved0 != 0 || header.reserved1 != 0 {
             return Err(RejectCode::EnvelopeReserved);
         }
         let wrapped_key_bytes = usize::from(header.wrapped_key_bytes.to_native());
@@ -396,6 +402,12 @@ impl<'a> EnvelopeView<'a> {
     #[must_use]
     pub fn key_id(&self) -> KeyId {
         KeyId(self.header.key_id)
+    }
+
+    /// Whether the sender asks the recipient for a receipt ([`crate::receipt`]).
+    #[must_use]
+    pub fn wants_receipt(&self) -> bool {
+        self.header.flags & FLAG_RECEIPT_WANTED != 0
     }
 
     /// The message's kind.

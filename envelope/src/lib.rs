@@ -18,6 +18,7 @@ pub mod key_record;
 pub mod limits;
 pub mod proof;
 mod reader;
+pub mod receipt;
 pub mod reject;
 pub mod submit;
 

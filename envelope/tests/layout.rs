@@ -5,10 +5,10 @@
 mod sample;
 
 use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequence};
-use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, nonce};
+use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, FLAG_RECEIPT_WANTED, nonce};
 use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
 use creto_envelope::{
-    AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, MessageId, RejectCode, Suite,
+    AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, Kind, MessageId, RejectCode, Suite,
 };
 use proptest::prelude::*;
 use sample::{aligned, batch_header, envelope, session_envelope};
@@ -100,13 +100,28 @@ fn a_session_header_is_made_within_the_rules_only() {
 }
 
 #[test]
+fn a_receipt_may_be_asked_for_by_everything_but_a_receipt() {
+    for kind in 1..=7 {
+        let mut bytes = envelope(100);
+        (bytes[2], bytes[4]) = (kind, FLAG_RECEIPT_WANTED);
+        let bytes = aligned(&bytes);
+        let asks = EnvelopeView::parse(&bytes).map(|view| view.wants_receipt());
+        let expect = if kind == Kind::Receipt as u8 { Err(RejectCode::EnvelopeReserved) } else { Ok(true) };
+        assert_eq!(asks, expect, "kind {kind}");
+    }
+    assert!(!EnvelopeView::parse(&aligned(&envelope(100))).unwrap().wants_receipt());
+}
+
+#[test]
 fn every_broken_rule_has_its_own_code() {
     check_rejected(|bytes| bytes[0] = 2, RejectCode::EnvelopeVersion);
     check_rejected(|bytes| bytes[1] = 0, RejectCode::EnvelopeSuite);
     check_rejected(|bytes| bytes[1] = 3, RejectCode::EnvelopeSuite);
     check_rejected(|bytes| bytes[2] = 0, RejectCode::EnvelopeKind);
     check_rejected(|bytes| bytes[3] = 4, RejectCode::EnvelopePriority);
-    check_rejected(|bytes| bytes[4] = 1, RejectCode::EnvelopeReserved);
+    for flags in 2..=255 {
+        check_rejected(move |bytes| bytes[4] = flags, RejectCode::EnvelopeReserved);
+    }
     check_rejected(|bytes| bytes[156] = 1, RejectCode::EnvelopeReserved);
     check_rejected(|bytes| bytes[6] = 0, RejectCode::EnvelopeLength);
     check_rejected(|bytes| bytes[11] = 1, RejectCode::EnvelopeOversized);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
+use creto_crypto_accel::digest::sha256;
 use creto_crypto_accel::merkle::{PathVerifier, TreeHash, leaf_hash};
 use creto_crypto_accel::seal::message_key;
 use creto_crypto_accel::session::{Peers, ReceiveChain};
@@ -80,6 +81,8 @@ pub(crate) struct Opened {
     pub(crate) timestamp_ms: u64,
     pub(crate) payload: Bytes,
     pub(crate) proof: Option<Bytes>,
+    /// SHA-256 of its envelope, if its sender asks for a receipt.
+    pub(crate) receipt_for: Option<[u8; 32]>,
     /// Its place in the session that it belongs to.
     pub(crate) session: Option<SessionUse>,
     /// It opened that session.
@@ -172,6 +175,7 @@ impl Opener {
             priority: envelope.priority(),
             timestamp_ms: head.timestamp_ms.to_native(),
             payload: Bytes::from(payload),
+            receipt_for: envelope.wants_receipt().then(|| sha256(&[envelope.as_bytes()])),
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span)),
             session,
             accepted,

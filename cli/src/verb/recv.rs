@@ -14,12 +14,12 @@ use crate::args::{Global, RecvArgs};
 use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::moment::time;
-use crate::terminal::{CAUTION, DIM, STRONG, stdout};
+use crate::terminal::{CAUTION, DIM, GOOD, STRONG, stdout};
 use crate::verb::proof::keep;
 
 /// Why the command goes on or ends.
 enum Next {
-    Message(Delivery),
+    Message(Box<Delivery>),
     /// Something came that is not to be trusted.
     Refused(Incident),
     /// Nothing came in time, or Ctrl-C.
@@ -61,7 +61,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
             tokio::select! {
                 // A message that is there is printed even when the signal came first: it is ours already.
                 biased;
-                delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(Next::Message),
+                delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(|delivery| Next::Message(Box::new(delivery))),
                 incident = incidents.next() => Ok(incident.map_or(Next::End, Next::Refused)),
                 _ = interrupt.recv() => Ok(Next::End),
                 _ = terminate.recv() => Ok(Next::End),
@@ -105,8 +105,16 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
             "correlation_id": delivery.correlation_id.map(|id| id.to_uuid_string()),
             "mailbox_sequence": delivery.mailbox_sequence,
             "attempt": delivery.attempt,
+            "receipt_wanted": delivery.receipt_wanted,
             "payload_bytes": delivery.payload.len(),
         });
+        if let Some(receipt) = delivery.receipt() {
+            line["receipt"] = json!({
+                "message_id": receipt.message_id.to_uuid_string(),
+                "envelope_sha256": hex::encode(receipt.envelope_sha256),
+                "acknowledged_at_ms": receipt.acknowledged_at_ms,
+            });
+        }
         if let Some(proof) = proof {
             line["proof"] = proof.display().to_string().into();
         }
@@ -117,7 +125,13 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
         writeln!(exact, "{line}")?;
     } else {
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
-        writeln!(exact, "{}", shown(&delivery.payload, std::io::stdout().is_terminal()))?;
+        match delivery.receipt() {
+            Some(receipt) => {
+                let (id, at) = (receipt.message_id.to_uuid_string(), time(receipt.acknowledged_at_ms));
+                writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, acknowledged {at}")?;
+            }
+            None => writeln!(exact, "{}", shown(&delivery.payload, std::io::stdout().is_terminal()))?,
+        }
     }
     exact.flush()
 }

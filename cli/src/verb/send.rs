@@ -30,6 +30,7 @@ async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit
             PriorityArg::High => Priority::High,
             PriorityArg::Critical => Priority::Critical,
         },
+        receipt: args.receipt,
         ttl: args.ttl.map(|seconds| Duration::from_secs(u64::from(seconds))),
         ..SendOptions::default()
     };
@@ -46,6 +47,7 @@ async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit
             "from": args.from.as_str(),
             "to": args.to.as_str(),
             "payload_bytes": bytes,
+            "receipt_wanted": args.receipt,
             "was_duplicate": receipt.was_duplicate,
             "elapsed_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         }))?;

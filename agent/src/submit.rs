@@ -1,0 +1,112 @@
+//! Submitting a message: who reads it, its header, its place among what is in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use creto_envelope::envelope::{EnvelopeHeader, FLAG_RECEIPT_WANTED};
+use creto_envelope::limits::IN_FLIGHT_MESSAGES_MAX;
+use creto_envelope::{AgentId, AgentName, KeyId, Kind, MessageId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::clock::{self, Clock};
+use crate::directory::{CURRENT, Directory, Identity};
+use crate::error::SendError;
+use crate::keys::AgentKeys;
+use crate::sender::outbox::{Message, Plain, Ticket};
+use crate::sender::{PendingSend, SendOptions};
+use crate::stats::Counters;
+
+/// The way to the sender's task, for the application and for receipts.
+#[derive(Debug)]
+pub(crate) struct Submitter {
+    pub(crate) keys: Arc<AgentKeys>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Clock,
+    pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) places: Places,
+    pub(crate) retry_for_us: u64,
+}
+
+impl Submitter {
+    /// Hands a message over; waits only for the recipient's keys and for a place. `deadline` is the caller's, for the
+    /// answer.
+    pub(crate) async fn submit(
+        &self,
+        message_id: MessageId,
+        to: &AgentName,
+        payload: Bytes,
+        options: SendOptions,
+        deadline: Option<(Duration, Instant)>,
+    ) -> Result<PendingSend, SendError> {
+        let recipient_id = AgentId::derive(self.keys.trust_domain(), to);
+        let recipient: Arc<Identity> = self
+            .directory
+            .lookup(recipient_id, CURRENT)
+            .await
+            .map_err(|source| SendError::Recipient { recipient: to.to_string(), source })?;
+        let mut header = EnvelopeHeader::sealed(
+            self.keys.id(),
+            recipient_id,
+            KeyId(recipient.sealing.key_id()),
+            message_id,
+            clock::now_ms(),
+            payload.len(),
+        )
+        .map_err(|_| SendError::TooLarge { bytes: payload.len() })?;
+        header.kind = options.kind as u8;
+        header.priority = options.priority as u8;
+        header.correlation_id = options.correlation_id.unwrap_or(MessageId::ZERO).0;
+        // A receipt for a receipt would go on for ever: the node refuses to carry one that asks.
+        if options.receipt && options.kind != Kind::Receipt {
+            header.flags |= FLAG_RECEIPT_WANTED;
+        }
+        // Less than a second is still a limit; zero would mean the mailbox's own.
+        header.ttl_s = options.ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1));
+
+        let places = self.places.take(header.envelope_bytes()).await?;
+        let (reply, answer) = oneshot::channel();
+        let plain = Plain { header: Box::new(header), recipient, payload };
+        let ticket = Ticket { reply, _places: Some(places) };
+        let message = Message::new(message_id, plain, ticket, self.clock.now_us(), self.retry_for_us);
+        self.messages.send(message).await.map_err(|_| SendError::Closed)?;
+        self.counters.submitted.add(1);
+        Ok(PendingSend::new(message_id, answer, deadline))
+    }
+}
+
+/// Bounds what is in flight, in messages and in bytes; fair, so that one task's messages keep their order.
+#[derive(Debug)]
+pub(crate) struct Places {
+    messages: Arc<Semaphore>,
+    messages_max: u32,
+    kib: Arc<Semaphore>,
+    kib_max: u32,
+}
+
+impl Places {
+    pub(crate) fn new(messages_max: u32, bytes_max: u32) -> Self {
+        let messages_max = messages_max.clamp(1, IN_FLIGHT_MESSAGES_MAX);
+        let kib_max = (bytes_max / 1_024).max(1);
+        Self {
+            messages: Arc::new(Semaphore::new(messages_max as usize)),
+            messages_max,
+            kib: Arc::new(Semaphore::new(kib_max as usize)),
+            kib_max,
+        }
+    }
+
+    async fn take(&self, envelope_bytes: usize) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), SendError> {
+        let kib = u32::try_from(envelope_bytes.div_ceil(1_024)).unwrap_or(u32::MAX).min(self.kib_max);
+        let message = Arc::clone(&self.messages).acquire_owned().await.map_err(|_| SendError::Closed)?;
+        let kib = Arc::clone(&self.kib).acquire_many_owned(kib).await.map_err(|_| SendError::Closed)?;
+        Ok((message, kib))
+    }
+
+    /// Every place is free only when nothing is in flight.
+    pub(crate) async fn take_all(&self) -> Result<(), SendError> {
+        self.messages.acquire_many(self.messages_max).await.map(drop).map_err(|_| SendError::Closed)
+    }
+}

@@ -1,0 +1,134 @@
+//! Receipts against a real node: asked for, signed by the recipient, sent before the message is acknowledged.
+
+#![allow(clippy::unwrap_used, reason = "helper functions outside of a test count as code for the lint")]
+
+#[path = "../../engine/node/tests/home/mod.rs"]
+mod home;
+
+use std::time::Duration;
+
+use creto_agent::{Agent, AgentName, ConnectOptions, Delivery, Kind, SendOptions, proof};
+use creto_crypto_accel::digest::sha256;
+use creto_envelope::proof::ProofView;
+use creto_node::Node;
+use home::{Home, on_time};
+
+const CONFIRM: fn() -> SendOptions = || SendOptions { receipt: true, ..SendOptions::default() };
+
+async fn connect(home: &Home, node: &Node, name: &str, change: impl FnOnce(&mut ConnectOptions)) -> Agent {
+    let keys = home.register(node, name).await;
+    let mut options = ConnectOptions::new(node.address(), home.certificate.clone(), keys);
+    options.keep_proofs = true;
+    change(&mut options);
+    Agent::connect(options).await.unwrap()
+}
+
+fn name(text: &str) -> AgentName {
+    AgentName::parse(text).unwrap()
+}
+
+fn envelope_sha256(delivery: &Delivery) -> [u8; 32] {
+    sha256(&[ProofView::parse(delivery.proof().unwrap()).unwrap().parts().envelope])
+}
+
+#[test]
+fn a_receipt_confirms_exactly_what_the_application_acknowledged_and_asks_for_none_itself() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (a, b) = (connect(&home, &node, "acme/a", |_| ()).await, connect(&home, &node, "acme/b", |_| ()).await);
+        let sent = a.send_with(&name("acme/b"), "order 7", CONFIRM()).await.unwrap();
+        a.send(&name("acme/b"), "no need to confirm this").await.unwrap();
+
+        let order = b.receive().await.unwrap();
+        assert!(order.receipt_wanted && order.receipt().is_none());
+        let digest = envelope_sha256(&order);
+        assert_eq!(b.stats().receipts_sent, 0, "nothing is confirmed before the application has done so");
+        order.ack();
+        let other = b.receive().await.unwrap();
+        assert!(!other.receipt_wanted);
+        other.ack();
+
+        let answer = a.receive().await.unwrap();
+        let receipt = answer.receipt().unwrap();
+        assert_eq!((answer.kind, answer.from.as_str(), answer.receipt_wanted), (Kind::Receipt, "acme/b", false));
+        assert_eq!((receipt.message_id, receipt.envelope_sha256), (sent.message_id, digest));
+        assert!(receipt.acknowledged_at_ms >= order.timestamp_ms);
+        // Whoever gets the proof of the receipt needs to believe neither of the two, nor the node.
+        assert!(proof::verify(answer.proof().unwrap()).is_ok());
+        answer.ack();
+        b.close().await;
+        assert_eq!(a.stats().receipts_sent, 0);
+        a.close().await;
+        assert_eq!(node.stop().unwrap().shards.iter().map(|shard| shard.messages_settled).sum::<u64>(), 3);
+    });
+}
+
+#[test]
+fn an_agent_that_closes_at_once_after_its_acknowledgement_has_sent_the_receipt() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (a, b) = (connect(&home, &node, "acme/a", |_| ()).await, connect(&home, &node, "acme/b", |_| ()).await);
+        let to = name("acme/b");
+        let mut ids = Vec::new();
+        for n in 0..100 {
+            ids.push(a.submit(&to, n.to_string(), CONFIRM()).await.unwrap().await.unwrap().message_id);
+        }
+        for _ in 0..100 {
+            b.receive().await.unwrap().ack();
+        }
+        b.close().await;
+        let mut confirmed = Vec::new();
+        for _ in 0..100 {
+            let answer = a.receive().await.unwrap();
+            confirmed.push(answer.receipt().unwrap().message_id);
+            answer.ack();
+        }
+        confirmed.sort_unstable();
+        ids.sort_unstable();
+        assert_eq!(confirmed, ids);
+        a.close().await;
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn who_sends_no_receipts_acknowledges_all_the_same() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let a = connect(&home, &node, "acme/a", |_| ()).await;
+        let b = connect(&home, &node, "acme/b", |options| options.send_receipts = false).await;
+        a.send_with(&name("acme/b"), "seen?", CONFIRM()).await.unwrap();
+        let question = b.receive().await.unwrap();
+        assert!(question.receipt_wanted);
+        question.ack();
+        b.close().await;
+        a.close().await;
+        let summary = node.stop().unwrap();
+        let (durable, settled): (Vec<_>, Vec<_>) =
+            summary.shards.iter().map(|shard| (shard.messages_durable, shard.messages_settled)).unzip();
+        assert_eq!((durable.iter().sum::<u64>(), settled.iter().sum::<u64>()), (1, 1));
+    });
+}
+
+#[test]
+fn a_receipt_that_its_reader_has_no_room_for_does_not_keep_the_message() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start_with("topology.shards = 2\nmailbox.messages_max = 1\n");
+        let a = connect(&home, &node, "acme/a", |_| ()).await;
+        let b = connect(&home, &node, "acme/b", |options| options.retry_for = Duration::from_millis(50)).await;
+        a.send(&name("acme/a"), "fills the mailbox").await.unwrap();
+        a.send_with(&name("acme/b"), "seen?", CONFIRM()).await.unwrap();
+        b.receive().await.unwrap().ack();
+        b.close().await;
+        let left = a.receive().await.unwrap();
+        assert_eq!((&left.payload[..], left.kind), (&b"fills the mailbox"[..], Kind::Direct));
+        left.ack();
+        a.close().await;
+        let summary = node.stop().unwrap();
+        assert_eq!(summary.shards.iter().map(|shard| shard.messages_settled).sum::<u64>(), 2);
+    });
+}
