@@ -8,7 +8,7 @@ use std::process::Command;
 use bytes::Bytes;
 use creto_store::{
     Action, BatchPart, FileSource, MailboxId, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
-    recover, segment_file_name,
+    digest_file_name, recover, segment_file_name,
 };
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -26,6 +26,9 @@ fn settle(wal: &mut Wal, folder: &Path) {
             }
             Action::Prepare { segment, bytes, .. } => {
                 File::create(file(*segment)).and_then(|file| file.set_len(*bytes)).expect("the disk has room");
+            }
+            Action::WriteDigest { segment, digest, .. } => {
+                std::fs::write(folder.join(digest_file_name(*segment)), digest.pieces().concat()).expect("room");
             }
             Action::Delete { segment, .. } => {
                 let _ = std::fs::remove_file(file(*segment));

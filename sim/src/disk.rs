@@ -8,8 +8,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use bytes::Bytes;
 use creto_store::{Action, ActionId, DiskError, SegmentFile, SegmentNumber, SegmentSource, SourceError, Write};
 
+use crate::digests::Digests;
 use crate::fault::{Fault, FaultCounts, PlantedBug};
 use crate::random::Random;
 
@@ -60,6 +62,7 @@ pub(crate) struct Disk {
     unsynced_names: Vec<NameChange>,
     ops: BTreeMap<OpNumber, Op>,
     next_op: OpNumber,
+    pub(crate) digests: Digests,
     /// Writes of dead processes that have not landed.
     late: Vec<(usize, usize, Vec<u8>)>,
 }
@@ -150,6 +153,9 @@ impl Disk {
             }
             Action::Prepare { segment, bytes, recycle, .. } => {
                 let is_full = run.happens(habits.no_space_one_in, Fault::NoSpace);
+                if let Some(recycle) = recycle {
+                    self.digests.remove(*recycle);
+                }
                 // A recycled file may have its new name already when the rest of the work fails.
                 if !is_full || (recycle.is_some() && run.random.one_in(2)) {
                     self.prepare(*segment, in_memory(*bytes), *recycle);
@@ -158,7 +164,9 @@ impl Disk {
                     return vec![DiskEvent::Completed(id, Err(DiskError::NoSpace))];
                 }
             }
+            Action::WriteDigest { segment, digest, .. } => self.digests.write(*segment, digest),
             Action::Delete { segment, .. } => {
+                self.digests.remove(*segment);
                 if self.names.remove(segment).is_some() {
                     self.unsynced_names.push(NameChange::Unlink(*segment));
                 }
@@ -209,7 +217,7 @@ impl Disk {
                 self.sync_folder();
                 vec![DiskEvent::Completed(id, Ok(()))]
             }
-            Action::Shorten { .. } => vec![DiskEvent::Completed(id, Ok(()))],
+            Action::Shorten { .. } | Action::WriteDigest { .. } => vec![DiskEvent::Completed(id, Ok(()))],
         }
     }
 
@@ -248,6 +256,9 @@ impl Disk {
     pub(crate) fn crash(&mut self, how: Crash, run: &mut Chance<'_>) {
         let ops = std::mem::take(&mut self.ops);
         for op in ops.into_values() {
+            if let (Action::WriteDigest { segment, .. }, Crash::Power) = (&op.action, how) {
+                self.digests.remove(*segment);
+            }
             let Action::Write(write) = &op.action else { continue };
             if op.phase == Phase::Landed {
                 continue;
@@ -459,6 +470,15 @@ impl SegmentSource for DiskSource<'_> {
             bytes: self.disk.inodes[inode].seen.len() as u64,
         };
         Ok(self.disk.names.iter().map(file).collect())
+    }
+
+    fn digests(&mut self) -> Result<Vec<SegmentNumber>, SourceError> {
+        Ok(self.disk.digests.segments())
+    }
+
+    fn read_digest(&mut self, segment: SegmentNumber) -> Result<Bytes, SourceError> {
+        let action = format!("read the digest of segment {segment}");
+        self.disk.digests.read(segment).ok_or(SourceError { action, error: io::ErrorKind::NotFound.into() })
     }
 
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {

@@ -32,6 +32,8 @@ pub enum Fault {
     BitRot,
     /// A segment of a copy of the log vanished.
     LostSegment,
+    /// The digest of a segment is lost, cut, changed, or another's.
+    DamagedDigest,
     /// A connection breaks; frames on their way are lost from some point on, in each direction.
     ConnectionDrop,
     /// A second connection of an agent takes the subscription over.
@@ -46,7 +48,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Kill,
         Self::PowerLoss,
         Self::InterruptedStart,
@@ -61,6 +63,7 @@ impl Fault {
         Self::ReorderedWrite,
         Self::BitRot,
         Self::LostSegment,
+        Self::DamagedDigest,
         Self::ConnectionDrop,
         Self::Takeover,
         Self::Tampering,
@@ -86,6 +89,7 @@ impl Fault {
             Self::ReorderedWrite => "reordered-write",
             Self::BitRot => "bit-rot",
             Self::LostSegment => "lost-segment",
+            Self::DamagedDigest => "damaged-digest",
             Self::ConnectionDrop => "connection-drop",
             Self::Takeover => "takeover",
             Self::Tampering => "tampering",

@@ -11,6 +11,7 @@ pub mod agents;
 mod chaos;
 mod checkers;
 mod clock;
+mod digests;
 mod disk;
 mod fault;
 mod model;

@@ -79,12 +79,15 @@ impl World<'_> {
         let mut shards = Vec::new();
         for shard in 0..count {
             self.check_damage(shard)?;
+            self.damage_digests(shard);
             let nonce = self.random.bits();
             let mut mailboxes = Mailboxes::new(self.profile.mailboxes.clone(), [nonce, !nonce]);
             let mut replayed = Replayed::default();
             let mut checked = Ok(());
+            let mut records = Vec::new();
             let mut source = DiskSource { disk: &self.disks[shard], reads_left: None, has_failed: false };
             let recovered = recover(&mut source, shard_u32(shard), |position, record| {
+                records.push((position, record.clone()));
                 if checked.is_ok() {
                     checked = replayed.take(self.pool, &record);
                 }
@@ -104,6 +107,7 @@ impl World<'_> {
                     return broken(Rule::NothingAcknowledgedIsLost, format!("shard {shard} cannot start: {error}"));
                 }
             };
+            self.check_digests(shard, &records)?;
             self.note(|| format!("shard {shard} recovers {} records, {recovered:?}", replayed.records));
             self.model.restarts(shard);
             self.model.recovered(shard, &replayed)?;
@@ -300,7 +304,7 @@ impl World<'_> {
         let trims = match &action {
             DiskAction::Delete { .. } => self.node.shards[shard].is_started(),
             DiskAction::Prepare { recycle, .. } => recycle.is_some(),
-            DiskAction::Write(_) | DiskAction::Shorten { .. } => false,
+            DiskAction::Write(_) | DiskAction::Shorten { .. } | DiskAction::WriteDigest { .. } => false,
         };
         self.model.tally.trimmed_segments += u64::from(trims);
         let (op, delay_us) = self.with_disk(shard, |disk, habits, chance| disk.begin(action, habits, chance));

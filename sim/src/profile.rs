@@ -27,6 +27,7 @@ pub(crate) struct Profile {
     pub(crate) chaos: Vec<Fault>,
     pub(crate) failed_read_one_in: u64,
     pub(crate) bit_rot_one_in: u64,
+    pub(crate) damaged_digest_one_in: u64,
     pub(crate) tampering_one_in: u64,
     pub(crate) late_writes: bool,
     /// Clients reach a shard before its log has started.
@@ -83,6 +84,7 @@ impl Profile {
             chaos,
             failed_read_one_in: random.pick(&[0, 4]),
             bit_rot_one_in: random.pick(&[0, 2]),
+            damaged_digest_one_in: random.pick(&[0, 2]),
             tampering_one_in: random.pick(&[0, 0, 40]),
             late_writes: random.one_in(2),
             lets_in_early: random.one_in(2),
@@ -100,6 +102,7 @@ impl Profile {
         self.chaos.clear();
         self.failed_read_one_in = 0;
         self.bit_rot_one_in = 0;
+        self.damaged_digest_one_in = 0;
         self.tampering_one_in = 0;
         self.acknowledges_all = true;
     }

@@ -1,10 +1,14 @@
 //! Segments as files of a folder. The one place of this crate that touches the system, and it only reads.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
+use crate::digest::{digest_file_name, parse_digest_file_name};
+use crate::limits::DIGEST_BYTES_MAX;
 use crate::lsn::SegmentNumber;
 use crate::segment::{parse_segment_file_name, segment_file_name};
 use crate::source::{SegmentFile, SegmentSource, SourceError};
@@ -47,6 +51,33 @@ impl SegmentSource for FileSource {
             segments.push(SegmentFile { number, bytes: metadata.len() });
         }
         Ok(segments)
+    }
+
+    fn digests(&mut self) -> Result<Vec<SegmentNumber>, SourceError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("list", &self.folder, error)),
+        };
+        let mut digests = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| failed("list", &self.folder, error))?;
+            digests.extend(entry.file_name().to_str().and_then(parse_digest_file_name));
+        }
+        Ok(digests)
+    }
+
+    fn read_digest(&mut self, segment: SegmentNumber) -> Result<Bytes, SourceError> {
+        let path = self.folder.join(digest_file_name(segment));
+        let bytes_max = DIGEST_BYTES_MAX as u64 + 1;
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .and_then(|file| {
+                bytes.reserve(usize::try_from(file.metadata()?.len().min(bytes_max)).unwrap_or(0));
+                file.take(bytes_max).read_to_end(&mut bytes)
+            })
+            .map_err(|error| failed("read", &path, error))?;
+        Ok(Bytes::from(bytes))
     }
 
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {

@@ -32,6 +32,7 @@
 
 mod cursor;
 mod dedup;
+mod digest;
 mod file_source;
 mod frame;
 mod hash;
@@ -52,6 +53,9 @@ mod verify;
 mod wal;
 
 pub use dedup::DedupConfig;
+pub use digest::{
+    DIGEST_MAGIC, DIGEST_VERSION, Digest, DigestDamage, SegmentDigest, digest_file_name, parse_digest_file_name,
+};
 pub use file_source::FileSource;
 pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
@@ -61,7 +65,7 @@ pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
     BatchPart, Dedup, DedupSender, PartMessage, Priority, Record, RecordError, Settle, SettleCause, Start,
 };
-pub use recovery::{Corruption, Damage, Recovered, RecoveryError, recover};
+pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, recover, recover_noted};
 pub use segment::{
     SEGMENT_MAGIC, SEGMENT_VERSION, SegmentDamage, SegmentHeader, parse_segment_file_name, segment_file_name,
 };

@@ -14,6 +14,8 @@ pub const FRAME_HEADER_BYTES: usize = 96;
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// A write is one frame, with the segment header before it when it is the first of its segment.
 pub const WRITE_BYTES_MAX: usize = FRAME_BYTES_MAX + SEGMENT_HEADER_BYTES;
+/// The digest of a segment. A digest that would be larger is not made.
+pub const DIGEST_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a record before its body.
 pub const RECORD_HEADER_BYTES: usize = 8;
 /// A record with its header and padding, in frames of the default size.

@@ -4,12 +4,16 @@
 //! says where and stops, and nothing is cut. A bad frame above W is the end that was never synced: the log is cut there,
 //! even when good frames follow. `docs/wal-format.md` argues every crash case.
 
+mod by_digest;
+
 use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use self::by_digest::{DigestUse, recover_noted};
+use crate::digest::Digest;
 use crate::frame::{FrameDamage, FrameHeader, offset_blocks};
 use crate::layout::{length_u32, length_usize};
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, WRITE_BYTES_MAX};
@@ -56,6 +60,9 @@ pub struct Recovered {
     pub(crate) rewrite: Vec<Piece>,
     /// Files that are not part of the log: never begun, or trimmed.
     pub(crate) leftovers: Vec<SegmentNumber>,
+    /// Digests of segments that had none.
+    pub(crate) digests: Vec<(SegmentNumber, Digest)>,
+    digest_use: DigestUse,
     durable_upto: Lsn,
     end_reason: Option<FrameDamage>,
 }
@@ -86,6 +93,11 @@ impl Recovered {
     /// The epoch that was recovered; 0 for a new log. The next one is one higher.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// How much was read from digests. With [`recover`]: nothing.
+    pub fn digest_use(&self) -> &DigestUse {
+        &self.digest_use
     }
 
     /// Why the log ends where it ends; `None` when its last segment is full to the last byte, or for a new log.
@@ -186,7 +198,9 @@ impl Survey {
             headers.push((file, read_header(source, file, shard_index)?));
         }
         let Some(last) = headers.iter().rposition(|(_, header)| header.is_ok()) else {
-            return Self::of_new_log(source, shard_index, &headers);
+            let mut survey = Self::of_new_log(source, shard_index, &headers)?;
+            survey.find_orphans(source.digests()?, &files);
+            return Ok(survey);
         };
         let mut survey = Self::of_last(source, shard_index, headers[last].0, headers[last].1.expect("chosen as good"))?;
         for &(file, header) in &headers[last + 1..] {
@@ -199,6 +213,7 @@ impl Survey {
             survey.leftovers.push(file.number);
         }
         survey.join(&headers[..last])?;
+        survey.find_orphans(source.digests()?, &files);
         Ok(survey)
     }
 
@@ -324,6 +339,14 @@ impl Survey {
         Ok(())
     }
 
+    /// Digests whose segments are gone go with the leftovers.
+    fn find_orphans(&mut self, digests: Vec<SegmentNumber>, files: &[SegmentFile]) {
+        let has_file = |number: &SegmentNumber| files.binary_search_by_key(number, |file| file.number).is_ok();
+        let mut orphans: Vec<_> = digests.into_iter().filter(|number| !has_file(number)).collect();
+        orphans.sort_unstable();
+        self.leftovers.append(&mut orphans);
+    }
+
     /// Walks through one segment of the chain and hands on its frames, with what they must lead to checked.
     pub(crate) fn replay<S: SegmentSource>(
         &self,
@@ -391,6 +414,8 @@ impl Survey {
             end_offset: self.end.offset,
             rewrite,
             leftovers: self.leftovers,
+            digests: Vec::new(),
+            digest_use: DigestUse::default(),
             durable_upto: self.durable_upto,
             end_reason: self.end.reason,
         })

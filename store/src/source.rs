@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::lsn::SegmentNumber;
@@ -19,6 +20,25 @@ pub trait SegmentSource {
     /// # Errors
     /// When not all of these bytes can be read. Recovery then stops: an unreadable byte is not a missing one.
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError>;
+
+    /// The segments that have a digest, in any order. A source without digests has its segments read.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    fn digests(&mut self) -> Result<Vec<SegmentNumber>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    /// The digest of a segment, whole.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is larger than any digest. Its segment is read instead.
+    fn read_digest(&mut self, segment: SegmentNumber) -> Result<Bytes, SourceError> {
+        Err(SourceError {
+            action: format!("read the digest of segment {segment}"),
+            error: io::ErrorKind::NotFound.into(),
+        })
+    }
 }
 
 /// A segment that exists.

@@ -10,6 +10,7 @@
 //! [`Wal::next_durable`] before its write **and** its sync were reported, and only in the order of the log. Any failed
 //! write fences the log for ever: after a failed sync nobody knows what the disk holds, and asking again does not tell.
 
+mod digests;
 mod frames;
 mod hold;
 mod space;
@@ -24,6 +25,7 @@ use self::frames::{Content, Frame};
 pub use self::hold::HeldLog;
 pub use self::space::Space;
 use self::space::Trim;
+use crate::digest::{Digest, DigestBuilder};
 use crate::frame::FrameHeader;
 use crate::layout::length_u32;
 use crate::limits::{
@@ -31,6 +33,7 @@ use crate::limits::{
     SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, WAL_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
+use crate::noted::Noted;
 use crate::record::{Record, Start};
 use crate::recovery::{Piece, Recovered};
 
@@ -72,8 +75,8 @@ impl Default for WalConfig {
 pub enum Action {
     /// Write these bytes, then sync the file (fdatasync, or a write with O_DSYNC), then report.
     Write(Write),
-    /// Make the file of a segment: `bytes` long, its space reserved; `recycle` names a segment whose file is renamed for it.
-    /// An existing file of that name is replaced. Sync file and folder, then report.
+    /// Make the file of a segment: `bytes` long, its space reserved; `recycle` names a segment whose file is renamed for it,
+    /// after its digest was deleted. An existing file of that name is replaced. Sync file and folder, then report.
     Prepare {
         /// To report under.
         id: ActionId,
@@ -84,7 +87,7 @@ pub enum Action {
         /// A segment that is not needed any more, and has that length.
         recycle: Option<SegmentNumber>,
     },
-    /// Delete the file of a segment, sync the folder, then report. A file that is not there counts as deleted.
+    /// Delete the digest of a segment, then its file, sync the folder, then report. What is not there counts as deleted.
     Delete {
         /// To report under.
         id: ActionId,
@@ -100,6 +103,16 @@ pub enum Action {
         /// Its new length.
         bytes: u64,
     },
+    /// Write the digest of a segment to its file, as a whole or not at all: under another name first, synced, then
+    /// renamed. Report; nothing depends on how it went.
+    WriteDigest {
+        /// To report under.
+        id: ActionId,
+        /// The segment.
+        segment: SegmentNumber,
+        /// Its digest.
+        digest: Digest,
+    },
 }
 
 impl Action {
@@ -107,7 +120,10 @@ impl Action {
     pub fn id(&self) -> ActionId {
         match self {
             Self::Write(write) => write.id(),
-            Self::Prepare { id, .. } | Self::Delete { id, .. } | Self::Shorten { id, .. } => *id,
+            Self::Prepare { id, .. }
+            | Self::Delete { id, .. }
+            | Self::Shorten { id, .. }
+            | Self::WriteDigest { id, .. } => *id,
         }
     }
 }
@@ -166,6 +182,8 @@ pub struct Durable {
     pub sequence: RecordSequence,
     /// Where it is.
     pub position: Position,
+    /// What is kept of it, made once for everybody who keeps something.
+    pub noted: Noted,
     /// The record itself, to apply.
     pub record: Record,
 }
@@ -216,6 +234,10 @@ pub struct Wal {
     shorten: Option<(SegmentNumber, u64)>,
     housekeeping: Option<(ActionId, Housekeeping)>,
     short_of_space: bool,
+    /// The digest of the segment that is being written to, as far as it is durable.
+    digesting: Option<DigestBuilder>,
+    /// Digests to write.
+    digests: VecDeque<(SegmentNumber, Digest)>,
     /// The start that the last durable frame states.
     durable_log_start: SegmentNumber,
     held: Option<HeldLog>,
@@ -256,6 +278,7 @@ enum Housekeeping {
     Prepare { segment: SegmentNumber, recycle: Option<SegmentNumber> },
     Delete(SegmentNumber),
     Shorten(SegmentNumber, u64),
+    WriteDigest,
 }
 
 impl Wal {
@@ -315,6 +338,8 @@ impl Wal {
             shorten,
             housekeeping: None,
             short_of_space: false,
+            digesting: None,
+            digests: recovered.digests.into(),
             durable_log_start: recovered.log_start,
             held: None,
         };
@@ -510,6 +535,9 @@ impl Wal {
             self.durable_end = (header.segment, header.end_offset());
             self.previous_crc = write.frame.crc().expect("checked when the write completed");
             self.frame_is_durable(&header);
+            if let Some(segment) = write.frame.segment_header {
+                self.segment_is_begun(segment);
+            }
             let mut sequence = write.first_sequence;
             // The driver has usually dropped its share by now; then the records move and nothing is copied.
             let records = match Arc::try_unwrap(write.frame) {
@@ -520,9 +548,14 @@ impl Wal {
             for (index, record) in (0..).zip(records) {
                 let position = Position { segment: header.segment, lsn: header.lsn, index, offset };
                 offset += length_u32(record.encoded_bytes());
-                self.durable_records.push_back(Durable { sequence, position, record });
+                let noted = record.noted(position);
+                self.record_is_durable(position, &record, &noted);
+                self.durable_records.push_back(Durable { sequence, position, noted, record });
                 self.durable_sequence = sequence;
                 sequence = sequence.next();
+            }
+            if let Some(digesting) = &mut self.digesting {
+                digesting.frame(&header, self.previous_crc);
             }
         }
     }

@@ -22,6 +22,9 @@ use crate::limits::{BLOCK_BYTES, DISK_OPERATIONS_MAX, ZERO_FILL_BYTES};
 use crate::machine::{ActionId, EncodeWrite};
 use crate::park::Signal;
 
+/// A digest on its way to its name. One is written at a time, so what a stop leaves behind is replaced by the next.
+const UNFINISHED_DIGEST: &str = ".digest.new";
+
 /// How a write is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -39,6 +42,8 @@ pub struct DiskConfig {
     pub folder: PathBuf,
     /// The name of a segment's file.
     pub file_name: fn(u64) -> String,
+    /// The name of the file with a segment's digest.
+    pub digest_name: fn(u64) -> String,
     /// How writes are made durable; [`crate::probe`] says what this disk does better.
     pub durability: Durability,
 }
@@ -147,14 +152,24 @@ impl Disk {
         let disk = self.clone();
         self.start(id, async move {
             disk.0.files.borrow_mut().remove(&segment);
-            let path = disk.path(segment);
-            Outcome::Done(
-                disk.in_folder(move || match std::fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                })
-                .await,
-            )
+            let (digest, path) = (disk.digest_path(segment), disk.path(segment));
+            // The digest goes first: none is ever left without its segment.
+            let removed = disk.in_folder(move || remove_if_there(&digest).and_then(|()| remove_if_there(&path)));
+            Outcome::Done(removed.await)
+        });
+    }
+
+    pub(crate) fn write_digest(&self, id: ActionId, segment: u64, pieces: Vec<Bytes>) {
+        let disk = self.clone();
+        self.start(id, async move {
+            let (path, unfinished) = (disk.digest_path(segment), disk.0.config.folder.join(UNFINISHED_DIGEST));
+            let written = disk.in_folder(move || {
+                let mut file = File::create(&unfinished)?;
+                pieces.iter().try_for_each(|piece| file.write_all(piece))?;
+                file.sync_all()?;
+                std::fs::rename(unfinished, path)
+            });
+            Outcome::Done(written.await)
         });
     }
 
@@ -259,10 +274,10 @@ impl Disk {
     }
 
     async fn recycle(&self, old: u64, new: u64) -> Result<(), DiskError> {
-        let (from, to) = (self.path(old), self.path(new));
+        let (digest, from, to) = (self.digest_path(old), self.path(old), self.path(new));
         let file = self.0.files.borrow_mut().remove(&old);
         self.0.files.borrow_mut().remove(&new);
-        self.in_folder(move || std::fs::rename(from, to)).await?;
+        self.in_folder(move || remove_if_there(&digest).and_then(|()| std::fs::rename(from, to))).await?;
         if let Some(file) = file {
             self.0.files.borrow_mut().insert(new, file);
         }
@@ -292,11 +307,22 @@ impl Disk {
         self.0.config.folder.join((self.0.config.file_name)(segment))
     }
 
+    fn digest_path(&self, segment: u64) -> PathBuf {
+        self.0.config.folder.join((self.0.config.digest_name)(segment))
+    }
+
     fn flags(&self) -> i32 {
         match self.0.config.durability {
             Durability::Fdatasync => 0,
             Durability::Dsync => libc::O_DSYNC,
         }
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

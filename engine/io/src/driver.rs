@@ -312,6 +312,7 @@ where
             IoAction::Write { id, segment, offset, bytes, write } => self.disk.write(id, segment, offset, bytes, write),
             IoAction::Read { id, segment, offset, bytes } => self.disk.read(id, segment, offset, bytes),
             IoAction::Prepare { id, segment, bytes, recycle } => self.disk.prepare(id, segment, bytes, recycle),
+            IoAction::WriteDigest { id, segment, pieces } => self.disk.write_digest(id, segment, pieces),
             IoAction::Delete { id, segment } => self.disk.delete(id, segment),
             IoAction::Shorten { id, segment, bytes } => self.disk.shorten(id, segment, bytes),
             IoAction::StopAccepting => self.endpoint.stop_accepting(),

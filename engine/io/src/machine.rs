@@ -197,10 +197,19 @@ pub enum IoAction<T, W> {
         segment: u64,
         /// Its length.
         bytes: u64,
-        /// A segment of that length that is not needed any more: its file is renamed, which is far cheaper.
+        /// A segment of that length that is not needed any more: its file is renamed once its digest is gone: far cheaper.
         recycle: Option<u64>,
     },
-    /// Delete a segment file, durably. One that is not there counts as deleted.
+    /// Write the digest of a segment to the file beside it: whole or not at all, and durable before it is answered.
+    WriteDigest {
+        /// To answer under.
+        id: ActionId,
+        /// The segment.
+        segment: u64,
+        /// What the file holds, one piece after the other.
+        pieces: Vec<Bytes>,
+    },
+    /// Delete a segment's digest, then its file, durably. What is not there counts as deleted.
     Delete {
         /// To answer under.
         id: ActionId,

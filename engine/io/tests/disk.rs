@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use creto_io::probe::probe;
 use creto_io::{ActionId, DiskError, Durability, IoAction, IoEvent, Machine, Now};
-use support::{Block, Node, file_name};
+use support::{Block, Node, digest_name, file_name};
 
 type Action = IoAction<Order, Block>;
 type Answer = (ActionId, Result<Option<Bytes>, DiskError>);
@@ -95,6 +95,10 @@ impl Rig {
         self.node.shards[0].folder.join(file_name(segment))
     }
 
+    fn digest_path(&self, segment: u64) -> PathBuf {
+        self.node.shards[0].folder.join(digest_name(segment))
+    }
+
     fn stop(self) {
         self.node.stop(|| Order::Stop);
     }
@@ -122,16 +126,24 @@ fn a_segment_is_made_written_read_recycled_and_deleted() {
     assert_eq!(&read[..], &on_disk[4_090..4_110]);
     assert_eq!(read.as_ptr() as usize % 8, 0);
 
+    // A digest appears as a whole, and goes before its segment is another's.
+    let pieces = vec![Bytes::from_static(b"what is "), Bytes::from_static(b"noted")];
+    assert_eq!(rig.carry_out(IoAction::WriteDigest { id: 9, segment: 7, pieces }), Ok(None));
+    assert_eq!(std::fs::read(rig.digest_path(7)).unwrap(), b"what is noted");
+    assert_eq!(std::fs::read_dir(rig.path(7).parent().unwrap()).unwrap().count(), 2, "nothing unfinished is left");
+
     assert_eq!(rig.carry_out(IoAction::Prepare { id: 4, segment: 8, bytes, recycle: Some(7) }), Ok(None));
-    assert!(!rig.path(7).exists());
+    assert!(!rig.path(7).exists() && !rig.digest_path(7).exists());
     assert_eq!(std::fs::read(rig.path(8)).unwrap(), on_disk, "a recycled file keeps its bytes");
     assert_eq!(rig.carry_out(write(5, 8, 0, 0x11, 4_096)), Ok(None));
     assert_eq!(std::fs::read(rig.path(8)).unwrap()[0], 0x11);
 
     assert_eq!(rig.carry_out(IoAction::Shorten { id: 6, segment: 8, bytes: 4_096 }), Ok(None));
     assert_eq!(std::fs::metadata(rig.path(8)).unwrap().len(), 4_096);
+    let pieces = vec![Bytes::from_static(b"noted")];
+    assert_eq!(rig.carry_out(IoAction::WriteDigest { id: 10, segment: 8, pieces }), Ok(None));
     assert_eq!(rig.carry_out(IoAction::Delete { id: 7, segment: 8 }), Ok(None));
-    assert!(!rig.path(8).exists());
+    assert!(!rig.path(8).exists() && !rig.digest_path(8).exists());
     assert_eq!(rig.carry_out(IoAction::Delete { id: 8, segment: 8 }), Ok(None), "gone counts as deleted");
     rig.stop();
 }

@@ -268,6 +268,9 @@ impl ShardMachine {
             creto_store::Action::Prepare { id: _, segment, bytes, recycle } => {
                 IoAction::Prepare { id, segment: segment.0, bytes, recycle: recycle.map(|segment| segment.0) }
             }
+            creto_store::Action::WriteDigest { id: _, segment, digest } => {
+                IoAction::WriteDigest { id, segment: segment.0, pieces: digest.pieces().to_vec() }
+            }
             creto_store::Action::Delete { id: _, segment } => IoAction::Delete { id, segment: segment.0 },
             creto_store::Action::Shorten { id: _, segment, bytes } => {
                 IoAction::Shorten { id, segment: segment.0, bytes }

@@ -24,7 +24,8 @@ use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
 use creto_shard::{KeyRefused, Log, Placement, Shard, ShardIndex};
 use creto_store::{
-    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, Wal, WalConfig, segment_file_name,
+    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, Wal, WalConfig, digest_file_name,
+    segment_file_name,
 };
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use rustls_pki_types::pem::PemObject;
@@ -222,6 +223,7 @@ impl Node {
                 disk: DiskConfig {
                     folder: data_dir.shard_dir(shard_index),
                     file_name: |number| segment_file_name(creto_store::SegmentNumber(number)),
+                    digest_name: |number| digest_file_name(creto_store::SegmentNumber(number)),
                     durability: Durability::Fdatasync,
                 },
                 clock,

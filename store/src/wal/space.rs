@@ -129,6 +129,12 @@ impl Wal {
             let shorten = shorten.filter(|(number, _)| !self.removable.contains(number));
             shorten.map(|(number, bytes)| Housekeeping::Shorten(number, bytes))
         });
+        // Before anything is deleted: digests are small, and the sooner they are there, the less a start has to read.
+        if housekeeping.is_none()
+            && let Some(digest) = self.next_digest()
+        {
+            return Some(digest);
+        }
         let housekeeping = housekeeping.or_else(|| {
             let place = self.removable.iter().position(|&segment| !self.is_held(segment))?;
             self.removable.remove(place).map(Housekeeping::Delete)
@@ -141,6 +147,7 @@ impl Wal {
             }
             Housekeeping::Delete(segment) => Action::Delete { id, segment },
             Housekeeping::Shorten(segment, bytes) => Action::Shorten { id, segment, bytes },
+            Housekeeping::WriteDigest => unreachable!("made with its action"),
         })
     }
 
@@ -175,6 +182,8 @@ impl Wal {
             }
             // Space that does not come back is no danger to what is stored: the file counts on, the next start deletes it.
             (Housekeeping::Delete(_) | Housekeeping::Shorten(..), Err(_)) => {}
+            // Without a digest the next start reads the segment.
+            (Housekeeping::WriteDigest, _) => {}
         }
         Ok(())
     }

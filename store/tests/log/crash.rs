@@ -20,6 +20,7 @@ fn nothing_acknowledged_is_lost_and_order_is_kept() {
     }
     // A run that compared nothing proves nothing.
     assert!(seen.acknowledged > 1000 && seen.recovered > 1000 && seen.trims > 10, "vacuous: {seen:?}");
+    assert!(seen.digests_used > 100 && seen.digests_refused > 20, "vacuous: {seen:?}");
 }
 
 #[test]
@@ -43,6 +44,8 @@ struct Seen {
     acknowledged: u64,
     recovered: u64,
     trims: u64,
+    digests_used: usize,
+    digests_refused: usize,
 }
 
 impl Seen {
@@ -50,6 +53,8 @@ impl Seen {
         self.acknowledged += other.acknowledged;
         self.recovered += other.recovered;
         self.trims += other.trims;
+        self.digests_used += other.digests_used;
+        self.digests_refused += other.digests_refused;
     }
 }
 
@@ -97,6 +102,8 @@ impl Run {
             let nonce = self.random.next();
             let started = Node::start(&mut self.disk, config, mailboxes_config(), nonce, self.now_ms);
             let (mut node, records) = started.map_err(|error| error.to_string())?;
+            self.seen.digests_used += node.digest_use.used;
+            self.seen.digests_refused += node.digest_use.refused.len();
             let promised = self.promises.clone();
             self.check_recovered(&mut node, &records)?;
             node.acknowledges_before_sync = self.acknowledges_before_sync;
@@ -109,6 +116,9 @@ impl Run {
             }
             let how = if self.random.one_in(2) { Crash::Kill } else { Crash::Power };
             node.crash(&mut self.disk, how, &mut self.random);
+            if self.random.one_in(3) {
+                self.disk.damage_digest(&mut self.random);
+            }
         }
         Ok(self.seen)
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use creto_store::{SegmentFile, SegmentNumber, SegmentSource, SourceError};
+use bytes::Bytes;
+use creto_store::{Digest, SegmentFile, SegmentNumber, SegmentSource, SourceError};
 
 pub(crate) const SECTOR_BYTES: usize = 512;
 
@@ -52,12 +53,17 @@ pub(crate) enum Crash {
 pub(crate) struct Disk {
     inodes: Vec<Inode>,
     names: BTreeMap<SegmentNumber, usize>,
+    /// Digests, which are there as a whole or not at all, as far as a crash goes.
+    digests: BTreeMap<SegmentNumber, Vec<u8>>,
     /// Writes of dead processes that have not landed.
     late: Vec<(usize, usize, Vec<u8>)>,
 }
 
 impl Disk {
     pub(crate) fn prepare(&mut self, segment: SegmentNumber, bytes: u64, recycle: Option<SegmentNumber>) {
+        if let Some(recycle) = recycle {
+            self.digests.remove(&recycle);
+        }
         let inode = match recycle.and_then(|recycle| self.names.remove(&recycle)) {
             Some(inode) => inode,
             None => {
@@ -70,7 +76,33 @@ impl Disk {
         self.names.insert(segment, inode);
     }
 
+    pub(crate) fn write_digest(&mut self, segment: SegmentNumber, digest: &Digest) {
+        assert!(self.names.contains_key(&segment), "a digest lies beside its segment");
+        self.digests.insert(segment, digest.pieces().concat());
+    }
+
+    /// The digests, to look at and to damage.
+    pub(crate) fn digests_mut(&mut self) -> &mut BTreeMap<SegmentNumber, Vec<u8>> {
+        &mut self.digests
+    }
+
+    /// Something happens to a digest: it is lost, cut, changed, or another's.
+    pub(crate) fn damage_digest(&mut self, random: &mut Random) {
+        let Some(segment) = self.digests.keys().nth(random.below(self.digests.len().max(1))).copied() else { return };
+        let another = self.digests.values().nth(random.below(self.digests.len())).cloned().unwrap();
+        let digest = self.digests.get_mut(&segment).unwrap();
+        let at = random.below(digest.len());
+        match random.below(5) {
+            0 => drop(self.digests.remove(&segment)),
+            1 => digest.truncate(at),
+            2 => digest[at] ^= 1 << random.below(8),
+            3 => digest[at / SECTOR_BYTES * SECTOR_BYTES..].fill(0),
+            _ => *digest = another,
+        }
+    }
+
     pub(crate) fn delete(&mut self, segment: SegmentNumber) {
+        self.digests.remove(&segment);
         self.names.remove(&segment);
     }
 
@@ -163,6 +195,14 @@ impl SegmentSource for Disk {
             bytes: self.inodes[inode].seen.len() as u64,
         };
         Ok(self.names.iter().map(file).collect())
+    }
+
+    fn digests(&mut self) -> Result<Vec<SegmentNumber>, SourceError> {
+        Ok(self.digests.keys().copied().collect())
+    }
+
+    fn read_digest(&mut self, segment: SegmentNumber) -> Result<Bytes, SourceError> {
+        Ok(Bytes::from(self.digests[&segment].clone()))
     }
 
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {

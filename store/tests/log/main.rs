@@ -7,6 +7,7 @@
 
 mod crash;
 mod damage;
+mod digest;
 mod disk;
 mod golden;
 mod hold;

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use creto_store::{
-    Action, ActionId, Admit, BatchPart, DiskError, Durable, MailboxId, Mailboxes, MailboxesConfig, MessageId,
-    PartMessage, Position, Priority, Record, RecordSequence, RecoveryError, SenderId, SettleCause, Wal, WalConfig,
-    Write, recover,
+    Action, ActionId, Admit, BatchPart, DigestUse, DiskError, Durable, MailboxId, Mailboxes, MailboxesConfig,
+    MessageId, PartMessage, Position, Priority, Record, RecordSequence, RecoveryError, SenderId, SettleCause, Wal,
+    WalConfig, Write, recover, recover_noted,
 };
 
 use crate::disk::{Crash, Disk, Random};
@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) issued: Vec<Write>,
     /// On the disk and not yet synced.
     pub(crate) written: Vec<Write>,
+    /// What the start took from digests.
+    pub(crate) digest_use: DigestUse,
     /// The bug: report a write when it is written, not when it is synced.
     pub(crate) acknowledges_before_sync: bool,
 }
@@ -50,13 +52,21 @@ impl Node {
     ) -> Result<(Self, Vec<(Position, Record)>), RecoveryError> {
         let mut mailboxes = Mailboxes::new(mailboxes_config, [nonce, !nonce]);
         let mut records = Vec::new();
-        let recovered = recover(disk, SHARD, |position, record| {
+        recover(disk, SHARD, |position, record| {
             records.push((position, record.clone()));
             mailboxes.apply(position, record);
         })?;
+        // With digests or without: the same records are noted at the same places.
+        let mut replayed = records.iter().map(|(position, record)| (*position, record.noted(*position)));
+        let recovered = recover_noted(disk, SHARD, |position, noted| {
+            assert_eq!(Some((position, noted)), replayed.next(), "digests say what the segments say");
+        })?;
+        assert_eq!(replayed.next(), None, "digests say all that the segments say");
+        drop(replayed);
+        let digest_use = recovered.digest_use().clone();
         let wal = Wal::open(config.clone(), recovered, nonce, now_ms);
         let (issued, written) = (Vec::new(), Vec::new());
-        Ok((Self { wal, mailboxes, config, issued, written, acknowledges_before_sync: false }, records))
+        Ok((Self { wal, mailboxes, config, issued, written, digest_use, acknowledges_before_sync: false }, records))
     }
 
     /// Asks for the next action and carries out what is not a write; writes are only issued.
@@ -74,6 +84,10 @@ impl Node {
             }
             Action::Shorten { id, segment, bytes } => {
                 disk.shorten(segment, bytes);
+                self.complete(id, Ok(()));
+            }
+            Action::WriteDigest { id, segment, digest } => {
+                disk.write_digest(segment, &digest);
                 self.complete(id, Ok(()));
             }
         }

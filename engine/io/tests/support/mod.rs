@@ -18,6 +18,10 @@ use creto_net::tls::{NodeIdentity, client_config, server_config_of};
 use creto_net::{EndpointConfig, NetLimits, NodeKeys, client_transport};
 use quinn::crypto::rustls::QuicClientConfig;
 
+pub(crate) fn digest_name(segment: u64) -> String {
+    format!("segment-{segment:016x}.idx")
+}
+
 pub(crate) fn file_name(segment: u64) -> String {
     format!("segment-{segment:016x}.wal")
 }
@@ -66,7 +70,7 @@ where
                     seed: [shard_byte + 1; 32],
                 },
                 socket,
-                disk: DiskConfig { folder: folder.clone(), file_name, durability: Durability::Fdatasync },
+                disk: DiskConfig { folder: folder.clone(), file_name, digest_name, durability: Durability::Fdatasync },
                 clock,
                 ports,
                 progress: Arc::clone(&progress),
