@@ -4,7 +4,7 @@
 //! leaves. A node without a sibling moves up unchanged, which gives the same tree as the recursive definition of the RFC
 //! (split at the largest power of two below the size).
 
-use creto_sha_lanes::{Message, sha256_two};
+use creto_sha_lanes::{Lanes, Message};
 
 use crate::digest::{Hash, sha256};
 
@@ -30,19 +30,21 @@ pub fn leaf_hash(salt: &[u8; 16], envelope: &[u8]) -> Hash {
     sha256(&[&leaf_head(salt), envelope])
 }
 
-/// Appends the leaf hash of each (salt, envelope), in order. Two at a time where the processor can, which takes about six
-/// tenths of the time of [`leaf_hash`] one by one.
-pub fn leaf_hashes<'e>(leaves: impl IntoIterator<Item = (&'e [u8; 16], &'e [u8])>, out: &mut Vec<Hash>) {
-    let mut leaves = leaves.into_iter();
-    while let Some((salt, envelope)) = leaves.next() {
-        let Some((next_salt, next_envelope)) = leaves.next() else {
-            out.push(leaf_hash(salt, envelope));
-            return;
-        };
-        let heads = [leaf_head(salt), leaf_head(next_salt)];
-        let pair = [Message { head: &heads[0], body: envelope }, Message { head: &heads[1], body: next_envelope }];
-        out.extend(sha256_two(pair).unwrap_or_else(|| pair.map(|leaf| sha256(&[leaf.head, leaf.body]))));
-    }
+/// Appends the leaf hash of each (salt, envelope), in order. As many at a time as the processor can: with AVX-512 in a
+/// third of the time of [`leaf_hash`] one by one, with SHA instructions in two thirds.
+pub fn leaf_hashes<'e>(
+    leaves: impl IntoIterator<Item = (&'e [u8; 16], &'e [u8]), IntoIter: ExactSizeIterator>,
+    out: &mut Vec<Hash>,
+) {
+    let leaves = leaves.into_iter();
+    let Some(lanes) = Lanes::detect().filter(|_| leaves.len() > 1) else {
+        out.extend(leaves.map(|(salt, envelope)| leaf_hash(salt, envelope)));
+        return;
+    };
+    let begin = out.len();
+    out.resize(begin + leaves.len(), [0; 32]);
+    let messages = leaves.map(|(salt, envelope)| Message { head: leaf_head(salt), body: envelope });
+    lanes.hash_each(messages, &mut out[begin..]);
 }
 
 fn leaf_head(salt: &[u8; 16]) -> [u8; 17] {
@@ -56,11 +58,18 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     sha256(&[&node_input(left, right)])
 }
 
-/// The hashes of two inner nodes, given by their children, at once where the processor can.
-fn two_node_hashes(children: &[Hash; 4]) -> [Hash; 2] {
-    let inputs = [node_input(&children[0], &children[1]), node_input(&children[2], &children[3])];
-    let pair = inputs.each_ref().map(|input| Message { head: &[], body: input });
-    sha256_two(pair).unwrap_or_else(|| inputs.each_ref().map(|input| sha256(&[input])))
+/// The nodes above these: one for each two children, and none for a child that is left over.
+fn node_hashes(children: &[Hash], parents: &mut [Hash]) {
+    let (pairs, _) = children.as_chunks::<2>();
+    match Lanes::detect() {
+        Some(lanes) if pairs.len() > 1 => {
+            lanes.hash_each(
+                pairs.iter().map(|pair| Message { head: [NODE_DOMAIN], body: pair.as_flattened() }),
+                parents,
+            );
+        }
+        _ => parents.iter_mut().zip(pairs).for_each(|(parent, [left, right])| *parent = node_hash(left, right)),
+    }
 }
 
 fn node_input(left: &Hash, right: &Hash) -> [u8; 65] {
@@ -99,17 +108,12 @@ impl Tree {
         let mut start = 0;
         while self.nodes.len() - start > 1 {
             let end = self.nodes.len();
-            let mut left = start;
-            while let Some(children) = self.nodes[left..end].first_chunk::<4>() {
-                let parents = two_node_hashes(children);
-                self.nodes.extend(parents);
-                left += 4;
-            }
-            match self.nodes[left..end] {
-                [only] => self.nodes.push(only),
-                [a, b] => self.nodes.push(node_hash(&a, &b)),
-                [a, b, only] => self.nodes.extend([node_hash(&a, &b), only]),
-                _ => {}
+            let (pairs, is_odd) = ((end - start) / 2, (end - start) % 2 == 1);
+            self.nodes.resize(end + pairs, [0; 32]);
+            let (below, parents) = self.nodes.split_at_mut(end);
+            node_hashes(&below[start..], parents);
+            if is_odd {
+                self.nodes.push(self.nodes[end - 1]);
             }
             self.level_starts.push(end);
             start = end;

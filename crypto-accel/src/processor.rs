@@ -1,6 +1,6 @@
 //! Which implementation of each primitive runs on this processor, in this build.
 //!
-//! aws-lc and our pairwise SHA-256 choose when the process starts, by what the processor says of itself; so does dalek
+//! aws-lc and our SHA-256 of many messages choose when the process starts, by what the processor says of itself; so does dalek
 //! between what it was built with. Nothing has to be set for that, and one portable build runs at full speed everywhere
 //! (docs/building.md). This module repeats their rules, to say which way they went.
 
@@ -14,6 +14,8 @@ pub struct Processor {
     pub vector_aes: bool,
     /// SHA-256 rounds.
     pub sha256: bool,
+    /// AVX-512 F and BW: sixteen words at once, and their bytes.
+    pub avx512: bool,
     /// AVX2 and BMI2 (x86-64).
     pub avx2: bool,
     /// AVX-512 IFMA and VL (x86-64).
@@ -32,7 +34,8 @@ impl Processor {
             Self {
                 aes: has!("aes", "pclmulqdq", "ssse3"),
                 vector_aes: has!("vaes", "vpclmulqdq", "avx512f", "avx512vl", "avx512bw", "avx512dq"),
-                sha256: has!("sha", "ssse3"),
+                sha256: has!("sha", "ssse3", "sse4.1"),
+                avx512: has!("avx512f", "avx512bw"),
                 avx2: has!("avx2", "bmi2"),
                 avx512_ifma: has!("avx512ifma", "avx512vl"),
             }
@@ -87,10 +90,13 @@ pub fn choices(processor: &Processor, dalek_avx512: bool) -> Vec<Choice> {
         (false, true) => choice("AES-256-GCM", "aws-lc, AES instructions", false),
         (false, false) => choice("AES-256-GCM", "aws-lc, no AES instructions", true),
     };
-    let sha256 = match (processor.sha256, is_x86) {
-        (true, true) => choice("SHA-256", "SHA instructions, two messages at once", false),
-        (true, false) => choice("SHA-256", "aws-lc, SHA instructions", false),
-        (false, _) => choice("SHA-256", "aws-lc, no SHA instructions", true),
+    // What `creto-sha-lanes` does for leaves and nodes, where most of the hashing is; aws-lc hashes the rest.
+    let sha256 = match (is_x86, processor.avx512, processor.sha256) {
+        (true, true, true) => choice("SHA-256", "AVX-512, sixteen messages at once, and SHA instructions", false),
+        (true, true, false) => choice("SHA-256", "AVX-512, sixteen messages at once", false),
+        (true, false, true) => choice("SHA-256", "SHA instructions, two messages at once", false),
+        (false, _, true) => choice("SHA-256", "aws-lc, SHA instructions", false),
+        (_, _, false) => choice("SHA-256", "aws-lc, no SHA instructions", true),
     };
     let lattice = match (is_x86, processor.avx2) {
         (true, true) => choice("ML-DSA-65, ML-KEM-768", "aws-lc, AVX2", false),
@@ -116,9 +122,11 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn the_best_that_a_processor_has_is_chosen() {
-        let new = Processor { aes: true, vector_aes: true, sha256: true, avx2: true, avx512_ifma: true };
-        let pairs = "SHA instructions, two messages at once";
-        assert_eq!(by(&new, false), ["aws-lc, VAES and AVX-512", pairs, "aws-lc, AVX2", "dalek, AVX2"]);
+        let new = Processor { aes: true, vector_aes: true, sha256: true, avx512: true, avx2: true, avx512_ifma: true };
+        let (sixteen, pairs) = ("AVX-512, sixteen messages at once", "SHA instructions, two messages at once");
+        let both = "AVX-512, sixteen messages at once, and SHA instructions";
+        assert_eq!(by(&new, false), ["aws-lc, VAES and AVX-512", both, "aws-lc, AVX2", "dalek, AVX2"]);
+        assert_eq!(by(&Processor { sha256: false, ..new }, false)[1], sixteen);
         assert_eq!(by(&new, true)[3], "dalek, AVX-512 IFMA");
         let plain = Processor { aes: true, sha256: true, avx2: true, ..Processor::default() };
         assert_eq!(by(&plain, true), ["aws-lc, AES instructions", pairs, "aws-lc, AVX2", "dalek, AVX2"]);
@@ -128,7 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn this_processor_is_one_of_them() {
-        assert_eq!(choices(&Processor::detect(), has_dalek_avx512()).len(), 4);
+    fn this_processor_is_one_of_them_and_has_the_lanes_that_are_said() {
+        use creto_sha_lanes::{Kind, Lanes};
+        let choices = choices(&Processor::detect(), has_dalek_avx512());
+        assert_eq!(choices.len(), 4);
+        let said = match Lanes::detect().map(Lanes::kind) {
+            Some(Kind::SixteenAndTwo) => "AVX-512, sixteen messages at once, and SHA instructions",
+            Some(Kind::Sixteen) => "AVX-512, sixteen messages at once",
+            Some(Kind::Two) => "SHA instructions, two messages at once",
+            None => "aws-lc",
+        };
+        assert!(choices[1].by.starts_with(said), "{choices:?}");
     }
 }
