@@ -5,6 +5,7 @@ use std::time::Duration;
 use creto_envelope::batch::BATCH_HEADER_BYTES;
 use creto_envelope::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX,
+    SESSION_AGE_S_MAX,
 };
 
 /// A batch closes when it holds this many messages.
@@ -29,7 +30,7 @@ pub const SESSION_MESSAGES: u64 = 1_000;
 /// Age of a session, by default.
 pub const SESSION_AGE: Duration = Duration::from_secs(3_600);
 /// Greatest age of a session.
-pub const SESSION_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+pub const SESSION_AGE_MAX: Duration = Duration::from_secs(SESSION_AGE_S_MAX as u64);
 /// Recipients to whom a session is kept; the one that was idle longest pays an encapsulation again.
 pub const RECIPIENT_SESSIONS_MAX: usize = 4_096;
 /// How often a message is sealed again because its recipient has another key by now.

@@ -19,6 +19,9 @@ pub const PAYLOAD_BYTES_MAX: usize = PAYLOAD_PLAINTEXT_BYTES_MAX + AEAD_TAG_BYTE
 pub const WRAPPED_KEY_BYTES: usize = 1_120;
 /// Messages of one session: counters are below this. Recipients remember every counter of a session.
 pub const SESSION_MESSAGES_MAX: u64 = 4_096;
+/// Seconds after its first message in which a session is used by its sender. A node keeps what brings a session's key
+/// longer than what needs it, by this.
+pub const SESSION_AGE_S_MAX: u32 = 86_400;
 /// Largest whole envelope, in bytes.
 pub const ENVELOPE_BYTES_MAX: usize = ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES + PAYLOAD_BYTES_MAX;
 

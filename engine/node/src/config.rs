@@ -129,6 +129,8 @@ pub struct MailboxSection {
     pub shard_bytes_max: u64,
     /// Message ids remembered per sender to hide duplicates.
     pub dedup_window_messages: u32,
+    /// How long what nobody acknowledges is kept.
+    pub retention: Duration,
 }
 
 /// `[net]`
@@ -306,7 +308,13 @@ impl Default for WalSection {
 
 impl Default for MailboxSection {
     fn default() -> Self {
-        Self { messages_max: 100_000, bytes_max: 64 << 20, shard_bytes_max: 1 << 30, dedup_window_messages: 65_536 }
+        Self {
+            messages_max: 100_000,
+            bytes_max: 64 << 20,
+            shard_bytes_max: 1 << 30,
+            dedup_window_messages: 65_536,
+            retention: Duration::from_millis(creto_shard::limits::RETENTION_MS),
+        }
     }
 }
 

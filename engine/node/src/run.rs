@@ -22,7 +22,7 @@ use creto_service::rotation::{self, Publication, Publications, Publisher, Reply}
 use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
-use creto_shard::{KeyRefused, Log, Placement, Shard, ShardIndex};
+use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
 use creto_store::{
     DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, Wal, WalConfig, digest_file_name,
     segment_file_name,
@@ -430,7 +430,8 @@ fn recover_shards(config: &Config, data_dir: &DataDir, shard_count: u16) -> Resu
             batch_messages_max: config.net.batch_messages_max,
             batch_bytes_max: u32::try_from(config.net.batch_bytes_max).unwrap_or(u32::MAX),
         };
-        let log = Log::new(wal, mailboxes);
+        let retention_ms = u64::try_from(config.mailbox.retention.as_millis()).unwrap_or(u64::MAX);
+        let log = Log::new(wal, mailboxes).with_retention(Retention(retention_ms));
         let shard = Shard::new(ShardIndex(shard_index), Placement::new(shard_count), limits, log)
             .with_tree_digest(config.crypto.tree_digest);
         Ok((shard, records, messages))

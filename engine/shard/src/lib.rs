@@ -7,6 +7,7 @@
 pub mod admission;
 mod connection;
 pub mod event;
+mod expiry;
 pub mod limits;
 pub mod observe;
 mod path;
@@ -17,6 +18,7 @@ mod stage;
 mod workers;
 
 pub use event::{Action, ConnectionId, Event, KeyRefused, Now, ShardIndex, StreamId};
+pub use expiry::Retention;
 pub use route::{Placement, ShardMessage};
 pub use shard::Shard;
 pub use stage::log::Log;

@@ -4,7 +4,7 @@ use creto_envelope::batch::BATCH_HEADER_BYTES;
 use creto_envelope::deliver::delivered_message_bytes;
 use creto_envelope::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DELIVER_BODY_BYTES_MAX, ENVELOPE_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX,
-    PATH_NODES_MAX,
+    PATH_NODES_MAX, SESSION_AGE_S_MAX,
 };
 
 /// Bytes of batches that a shard may have taken in and not yet answered. Above it, nothing more is read from submit
@@ -87,6 +87,12 @@ pub const SIGNED_AHEAD_MS_MAX: u64 = 300_000;
 pub const DELIVER_MESSAGES_PER_TURN: u32 = 256;
 /// Bytes pushed to one subscriber before the next one has its turn.
 pub const DELIVER_BYTES_PER_TURN: u32 = 512 << 10;
+
+/// How long a mailbox keeps what nobody acknowledges unless configured otherwise, in milliseconds: seven days.
+pub const RETENTION_MS: u64 = 7 * 86_400_000;
+/// How much longer it keeps a message that brings the key of a session: as long as the session may go on, and an hour for
+/// what was late on its way.
+pub const SESSION_OPENER_EXTRA_MS: u64 = SESSION_AGE_S_MAX as u64 * 1_000 + 3_600_000;
 
 /// Expired messages that a shard settles per tick.
 pub const EXPIRED_PER_TICK: usize = 4_096;

@@ -71,6 +71,8 @@ pub(crate) struct PartMessage {
     pub(crate) message_id: MessageId,
     pub(crate) priority: Priority,
     pub(crate) ttl_s: u32,
+    /// It brings the key of a session, so later messages may need it.
+    pub(crate) opens_session: bool,
     pub(crate) salt: [u8; 16],
     /// Nodes from the leaf to the root, 32 bytes each.
     pub(crate) path: Bytes,

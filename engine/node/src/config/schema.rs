@@ -106,6 +106,8 @@ const _: () = assert!(SEGMENT_BYTES_MIN >= creto_store::limits::WRITE_BYTES_MAX 
 const _: () = assert!(DEDUP_MESSAGES_MAX as usize <= creto_store::limits::DEDUP_SHARD_IDS_MAX);
 const _: () = assert!((WRITES_IN_FLIGHT_MAX as usize) < creto_io::limits::DISK_OPERATIONS_MAX);
 
+const RETENTION_MIN: Duration = Duration::from_secs(3_600);
+const RETENTION_MAX: Duration = Duration::from_secs(30 * 86_400);
 const KEY_GRACE_MIN: Duration = Duration::from_secs(3_600);
 const KEY_GRACE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
@@ -160,6 +162,12 @@ pub(super) const KEYS: &[Key] = &[
         mailbox.dedup_window_messages,
         Count(1024..=DEDUP_MESSAGES_MAX),
         "Message ids remembered per sender, so that a message sent again is stored once."
+    ),
+    key!(
+        mailbox.retention,
+        Span(RETENTION_MIN..=RETENTION_MAX),
+        "How long a message is kept that nobody acknowledges, if its sender says no less. Longer by 25 hours for one that \
+         brings the key of a session."
     ),
     key!(net.connections_max, Count(1..=1_000_000), "Most connections that one shard keeps open."),
     key!(

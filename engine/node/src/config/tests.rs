@@ -515,6 +515,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             bytes_max: mailbox.1,
             shard_bytes_max: mailbox.1.max(64 << 20),
             dedup_window_messages: mailbox.2,
+            retention: Duration::from_secs(u64::from(grace_s) / 3 + 3_600),
         };
         config.net = NetSection {
             connections_max: net.0,

@@ -156,6 +156,7 @@ fn part_message(message: &DecodedMessage, entry: &EntrySpan, path: Bytes, envelo
         message_id: message.message_id,
         priority: message.priority,
         ttl_s: message.ttl_s,
+        opens_session: message.opens_session,
         salt: entry.salt,
         path,
         envelope,

@@ -5,7 +5,7 @@
 //! leaf still counts for the tree.
 
 use bytes::Bytes;
-use creto_envelope::{AgentId, BatchView, EntrySpan, EnvelopeView, KeyId, MessageId, Priority, RejectCode};
+use creto_envelope::{AgentId, BatchView, EntrySpan, EnvelopeView, KeyId, MessageId, Priority, RejectCode, Suite};
 
 use super::Refusals;
 use super::receive::Received;
@@ -44,6 +44,8 @@ pub(crate) struct DecodedMessage {
     pub(crate) key_id: KeyId,
     pub(crate) priority: Priority,
     pub(crate) ttl_s: u32,
+    /// It brings the key of a session.
+    pub(crate) opens_session: bool,
 }
 
 pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
@@ -71,6 +73,7 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                     key_id: envelope.key_id(),
                     priority: envelope.priority(),
                     ttl_s: envelope.header().ttl_s.to_native(),
+                    opens_session: envelope.suite() == Suite::Session && envelope.wrapped_key().is_some(),
                 }),
                 Err(code) => refused.push((leaf_index, code)),
             }

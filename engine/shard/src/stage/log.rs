@@ -13,6 +13,7 @@ use creto_store::{
 };
 
 use crate::event::{Action, Now, ShardIndex};
+use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
 use crate::route::{BatchPart, PartOutcome};
 
@@ -21,6 +22,7 @@ use crate::route::{BatchPart, PartOutcome};
 pub struct Log {
     wal: Wal,
     mailboxes: Mailboxes,
+    retention: Retention,
     /// What waits for room in the log, in order of arrival.
     arrived: VecDeque<Arrived>,
     /// Settles that the log has no space for. They wait here, in order: a consumer says only once that it has a message, and
@@ -68,6 +70,7 @@ impl Log {
         Self {
             wal,
             mailboxes,
+            retention: Retention::default(),
             arrived: VecDeque::new(),
             held_settles: VecDeque::new(),
             awaited: VecDeque::new(),
@@ -75,6 +78,12 @@ impl Log {
             appended_at_tick: RecordSequence(0),
             is_fence_told: false,
         }
+    }
+
+    /// The same, and its mailboxes keep what nobody acknowledges for so long.
+    #[must_use]
+    pub fn with_retention(self, retention: Retention) -> Self {
+        Self { retention, ..self }
     }
 
     /// The write-ahead log.
@@ -168,7 +177,7 @@ impl Log {
                         sender,
                         message_id,
                         sequence,
-                        expiry_ms: expiry_ms(now.unix_ms, message.ttl_s),
+                        expiry_ms: self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.opens_session),
                         leaf_index: message.leaf_index,
                         priority: priority(message.priority),
                         salt: message.salt,
@@ -342,14 +351,6 @@ fn refusal_code(refusal: Refusal) -> RejectCode {
         Refusal::TooManyInFlight => RejectCode::TooManyInFlight,
         // ShardFull, TooManySenders, and whatever a later version refuses for want of room.
         _ => RejectCode::Overloaded,
-    }
-}
-
-/// Wall time after which the message need not be delivered any more; zero is never.
-fn expiry_ms(unix_ms: u64, ttl_s: u32) -> u64 {
-    match ttl_s {
-        0 => 0,
-        seconds => unix_ms.saturating_add(u64::from(seconds) * 1_000),
     }
 }
 
