@@ -4,10 +4,12 @@ use creto_store::{RecoveryError, SegmentHeader, SegmentNumber, recover};
 
 use crate::checkers::Replayed;
 use crate::disk::{Crash, Image, SECTOR_BYTES};
-use crate::fault::{Fault, PlantedBug};
+use crate::fault::Fault;
+use crate::history;
 use crate::model::{Checked, Rule, broken};
 use crate::network::LinkNumber;
 use crate::node::shard_u32;
+use crate::planted::PlantedBug;
 use crate::world::{Step, World};
 
 impl World<'_> {
@@ -37,6 +39,7 @@ impl World<'_> {
             }
             Fault::ConnectionDrop => self.drop_connection(),
             Fault::Takeover => self.take_over(),
+            Fault::Resend => self.resend(),
             Fault::ClockJump => {
                 self.faults.add(fault);
                 let skew_ms = i64::try_from(self.random.below(60_001)).expect("a minute") - 30_000;
@@ -91,6 +94,7 @@ impl World<'_> {
             // Recovery itself is checked where the node starts.
             return Ok(());
         };
+        self.check_foreign_frame(shard, &intact, &before)?;
         let Some((fault, mut damaged)) = self.damage(&intact) else { return Ok(()) };
         self.faults.add(fault);
         self.model.tally.damaged_copies += 1;
@@ -121,6 +125,24 @@ impl World<'_> {
         }
     }
 
+    /// Puts a frame of another history behind the end of a copy: it is no part of the log, and no reason to refuse it.
+    fn check_foreign_frame(&mut self, shard: usize, intact: &Image, before: &[(u64, Replayed)]) -> Checked {
+        let mut copy = intact.clone();
+        let last = copy.files.iter_mut().rfind(|(number, bytes)| is_begun(**number, bytes));
+        let nonce = self.random.bits();
+        let is_next = self.random.one_in(2);
+        if !last.is_some_and(|(_, file)| history::append_frame(file, nonce, is_next)) {
+            return Ok(());
+        }
+        self.faults.add(Fault::ForeignFrame);
+        let fault = Fault::ForeignFrame.name();
+        match self.read_copy(shard, copy)? {
+            Ok((_, after)) if after == before => Ok(()),
+            Ok(_) => broken(Rule::Content, format!("shard {shard}: {fault}: recovery took it for a part of the log")),
+            Err(error) => broken(Rule::SoundIsNotRefused, format!("shard {shard}: {fault}: {error}")),
+        }
+    }
+
     /// Recovers a copy: the frame up to which it proves itself durable, and a fingerprint of each record with its frame.
     #[allow(clippy::type_complexity, reason = "a pair that is taken apart at once")]
     fn read_copy(
@@ -146,14 +168,19 @@ impl World<'_> {
     fn damage(&mut self, intact: &Image) -> Option<(Fault, Image)> {
         let mut damaged = intact.clone();
         let segments: Vec<_> = damaged.files.keys().copied().collect();
-        if self.random.one_in(3) {
+        if self.random.one_in(2) {
             let last = intact.files.iter().rfind(|(number, bytes)| is_begun(**number, bytes))?.0;
             let earlier: Vec<_> = segments.into_iter().filter(|segment| segment < last).collect();
             if earlier.is_empty() {
                 return None;
             }
-            damaged.files.remove(&self.random.pick(&earlier));
-            return Some((Fault::LostSegment, damaged));
+            let segment = self.random.pick(&earlier);
+            if self.random.one_in(2) {
+                damaged.files.remove(&segment);
+                return Some((Fault::LostSegment, damaged));
+            }
+            let file = damaged.files.get_mut(&segment)?;
+            return history::replace_segment(file, self.random.bits()).map(|()| (Fault::ForeignSegment, damaged));
         }
         if segments.is_empty() {
             return None;

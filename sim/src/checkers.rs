@@ -227,6 +227,17 @@ impl Model {
         }
     }
 
+    /// A drained node has settled everything, on its disk and not in memory alone.
+    pub(crate) fn everything_is_settled(&self) -> Checked {
+        match self.fates.iter().position(|fate| fate.stored.is_some() && fate.settled.is_none()) {
+            None => Ok(()),
+            Some(number) => {
+                let fate = &self.fates[number];
+                broken(Rule::RestsEmpty, format!("message {number} is gone from memory and not settled: {fate:?}"))
+            }
+        }
+    }
+
     /// After everything has come to rest: nothing acknowledged is missing.
     pub(crate) fn nothing_is_missing(&self) -> Checked {
         for (number, fate) in self.fates.iter().enumerate() {

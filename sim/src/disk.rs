@@ -12,7 +12,8 @@ use bytes::Bytes;
 use creto_store::{Action, ActionId, DiskError, SegmentFile, SegmentNumber, SegmentSource, SourceError, Write};
 
 use crate::digests::Digests;
-use crate::fault::{Fault, FaultCounts, PlantedBug};
+use crate::fault::{Fault, FaultCounts};
+use crate::planted::PlantedBug;
 use crate::random::Random;
 
 /// What a disk writes at once or not at all.
@@ -289,9 +290,10 @@ impl Disk {
     /// Some writes of dead processes land, whole or in part, where they were meant to go.
     pub(crate) fn land_late(&mut self, run: &mut Chance<'_>) {
         for (inode, offset, bytes) in std::mem::take(&mut self.late) {
-            match run.random.below(4) {
+            match run.random.below(8) {
                 0 => {}
-                1 => self.late.push((inode, offset, bytes)),
+                // A while later: its file may have got another use meanwhile.
+                1..=5 => self.late.push((inode, offset, bytes)),
                 _ => {
                     let one_in = 1 + run.random.below(2);
                     let room = self.inodes[inode].seen.len().saturating_sub(offset) / SECTOR_BYTES * SECTOR_BYTES;

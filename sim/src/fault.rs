@@ -44,11 +44,17 @@ pub enum Fault {
     ClockJump,
     /// The node is asked to shut down in an orderly way.
     Drain,
+    /// A segment of a copy of the log is one of another history: a folder brought back from a backup, and mixed.
+    ForeignSegment,
+    /// Behind the end of a copy of the log stands a frame of another history that claims to belong there.
+    ForeignFrame,
+    /// An agent comes back with an old state and sends everything again.
+    Resend,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Kill,
         Self::PowerLoss,
         Self::InterruptedStart,
@@ -69,6 +75,9 @@ impl Fault {
         Self::Tampering,
         Self::ClockJump,
         Self::Drain,
+        Self::ForeignSegment,
+        Self::ForeignFrame,
+        Self::Resend,
     ];
 
     /// Its name in reports.
@@ -95,6 +104,9 @@ impl Fault {
             Self::Tampering => "tampering",
             Self::ClockJump => "clock-jump",
             Self::Drain => "drain",
+            Self::ForeignSegment => "foreign-segment",
+            Self::ForeignFrame => "foreign-frame",
+            Self::Resend => "resend",
         }
     }
 }
@@ -126,37 +138,4 @@ impl FaultCounts {
     pub fn never(&self) -> impl Iterator<Item = Fault> + '_ {
         Fault::ALL.into_iter().filter(|fault| self.of(*fault) == 0)
     }
-}
-
-/// A bug to plant around the product, to prove that the checkers see it. None of these is in the product's code: each is a
-/// driver or a disk that breaks its contract.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum PlantedBug {
-    /// The disk reports a write when it is in the cache, not when it is synced.
-    AckBeforeSync,
-    /// The driver syncs again after a failed sync, and believes the second answer.
-    RetrySync,
-    /// The driver makes a segment's file and does not sync the folder.
-    SkipFolderSync,
-    /// Recovery does not hand the carried-over message ids to the mailboxes.
-    ForgetDedupOnRestart,
-    /// Recovery does not hand the settle records to the mailboxes.
-    LostSettle,
-    /// The rings between shards do not keep their order.
-    Reorder,
-    /// The driver answers a damaged log by deleting what is behind the damage.
-    RepairByTruncation,
-}
-
-impl PlantedBug {
-    /// Every one.
-    pub const ALL: [Self; 7] = [
-        Self::AckBeforeSync,
-        Self::RetrySync,
-        Self::SkipFolderSync,
-        Self::ForgetDedupOnRestart,
-        Self::LostSettle,
-        Self::Reorder,
-        Self::RepairByTruncation,
-    ];
 }

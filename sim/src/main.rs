@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::io::IsTerminal as _;
 use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use creto_sim::{Fault, Options, Outcome, PlantedBug, Pool, Summary, run_seed};
@@ -24,10 +27,13 @@ struct Arguments {
     /// Shards of the node; each seed draws 1 to 3 when absent.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
+    /// Threads to run seeds on. What is found does not depend on it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: u16,
     /// Print one JSON object at the end instead of text.
     #[arg(long)]
     json: bool,
-    /// Plant a bug around the product: the rules must catch it.
+    /// Plant a bug: the rules must catch it. Those inside the product need a build with the feature `planted-bugs`.
     #[arg(long, value_enum)]
     planted: Option<PlantedBug>,
     /// Stop at so many seeds that broke a rule.
@@ -37,6 +43,10 @@ struct Arguments {
 
 const BROKEN: u8 = 1;
 const VACUOUS: u8 = 3;
+/// Seeds that a thread takes before what all have found is put together.
+const SEEDS_PER_TURN: u64 = 32;
+/// How often the line with the progress is written again.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
@@ -51,23 +61,7 @@ fn main() -> ExitCode {
         eprintln!("seed {} ended in this panic; run `creto-sim --seeds {0}` to repeat it", SEED.get());
     }));
     let options = Options { steps: arguments.steps, shard_count: arguments.shards, planted: arguments.planted };
-    let pool = Pool::new();
-    let mut summary = Summary::default();
-    let count = arguments.seeds.end - arguments.seeds.start;
-    for seed in arguments.seeds.clone() {
-        SEED.set(seed);
-        let outcome = run_seed(&pool, seed, &options);
-        if outcome.violation.is_some() && !arguments.json {
-            print_violation(&outcome, &options);
-        }
-        summary.add(outcome);
-        if summary.violations.len() >= arguments.violations_max {
-            break;
-        }
-        if !arguments.json && count >= 10 && summary.seeds % (count / 10).max(1) == 0 {
-            eprintln!("{} of {count} seeds, {} steps", summary.seeds, summary.tally.steps);
-        }
-    }
+    let summary = run_all(&arguments, &options);
     let vacuous = summary.vacuous();
     if arguments.json {
         print_json(&summary, vacuous.as_deref());
@@ -78,6 +72,99 @@ fn main() -> ExitCode {
         (false, _) => ExitCode::from(BROKEN),
         (true, Some(_)) => ExitCode::from(VACUOUS),
         (true, None) => ExitCode::SUCCESS,
+    }
+}
+
+/// Runs the seeds in turns, each on all threads, and adds what they found in the order of the seeds: the same whatever the
+/// number of threads.
+fn run_all(arguments: &Arguments, options: &Options) -> Summary {
+    let pool = Pool::new();
+    let mut summary = Summary::default();
+    let mut progress = Progress::new(arguments.seeds.end - arguments.seeds.start);
+    let jobs = u64::from(arguments.jobs);
+    let mut start = arguments.seeds.start;
+    while start < arguments.seeds.end && summary.violations.len() < arguments.violations_max {
+        let end = arguments.seeds.end.min(start.saturating_add(jobs * SEEDS_PER_TURN));
+        for outcome in run_turn(&pool, start..end, options, arguments.jobs) {
+            if outcome.violation.is_some() && !arguments.json {
+                progress.clear();
+                print_violation(&outcome, options);
+            }
+            summary.add(outcome);
+            if summary.violations.len() >= arguments.violations_max {
+                break;
+            }
+        }
+        progress.show(&summary);
+        start = end;
+    }
+    progress.clear();
+    summary
+}
+
+/// Runs these seeds on so many threads; what they found, in their order.
+fn run_turn(pool: &Pool, seeds: Range<u64>, options: &Options, jobs: u16) -> Vec<Outcome> {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let mut outcomes = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return outcomes;
+            }
+            SEED.set(seed);
+            outcomes.push(run_seed(pool, seed, options));
+        }
+    };
+    let mut outcomes = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(work)).collect();
+        let mut outcomes = work();
+        for other in others {
+            // A panic there has said its seed already.
+            outcomes.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        outcomes
+    });
+    outcomes.sort_unstable_by_key(|outcome| outcome.seed);
+    outcomes
+}
+
+/// One line that is written over and over, on a terminal only.
+struct Progress {
+    is_shown: bool,
+    seeds: u64,
+    started: Instant,
+    written: Option<Instant>,
+}
+
+impl Progress {
+    fn new(seeds: u64) -> Self {
+        Self { is_shown: std::io::stderr().is_terminal(), seeds, started: Instant::now(), written: None }
+    }
+
+    fn show(&mut self, summary: &Summary) {
+        let is_due = self.written.is_none_or(|written| written.elapsed() >= PROGRESS_EVERY);
+        if !self.is_shown || !is_due {
+            return;
+        }
+        self.written = Some(Instant::now());
+        let done = summary.seeds;
+        let elapsed_s = self.started.elapsed().as_secs().max(1);
+        let left = Duration::from_secs((self.seeds - done).saturating_mul(elapsed_s) / done.max(1));
+        let (minutes, seconds) = (left.as_secs() / 60, left.as_secs() % 60);
+        let broken = summary.violations.len();
+        eprint!(
+            "\r\x1b[2K{done} of {} seeds, {} per second, {broken} broke a rule, {minutes} min {seconds:02} s left",
+            self.seeds,
+            done / elapsed_s
+        );
+    }
+
+    /// Makes room for what is printed instead.
+    fn clear(&mut self) {
+        if self.written.take().is_some() {
+            eprint!("\r\x1b[2K");
+        }
     }
 }
 
@@ -104,31 +191,35 @@ fn print_violation(outcome: &Outcome, options: &Options) {
         println!("  {line}");
     }
     println!("  => {violation}");
-    let planted = options.planted.map(|_| " with the same --planted").unwrap_or_default();
+    let planted = options.planted.map(|bug| format!(" --planted {}", bug.name())).unwrap_or_default();
     println!("repeat it with --seeds {} --steps {}{planted}\n", outcome.seed, options.steps);
 }
 
 fn print_summary(summary: &Summary, vacuous: Option<&str>) {
-    println!("seeds                     {:>12}", summary.seeds);
-    for (name, count) in summary.tally.entries() {
-        println!("{:<25} {count:>12}", name.replace('_', " "));
+    println!("{:<27} {:>14}", "seeds", summary.seeds);
+    println!("{:<27} {:>14}", "events", summary.tally.steps);
+    println!("\n{:<27} {:>14}", "compared", "times");
+    for (name, count) in summary.tally.entries().into_iter().filter(|(name, _)| *name != "steps") {
+        println!("  {:<25} {count:>14}", name.replace('_', " "));
     }
-    println!("faults injected");
+    println!("\n{:<27} {:>14}", "fault", "injected");
     for fault in Fault::ALL {
-        println!("  {:<23} {:>12}", fault.name(), summary.faults.of(fault));
+        println!("  {:<25} {:>14}", fault.name(), summary.faults.of(fault));
     }
-    println!("seeds that broke a rule   {:>12}", summary.violations.len());
+    println!("\n{:<27} {:>14}", "seeds that broke a rule", summary.violations.len());
     if let Some(vacuous) = vacuous {
         println!("vacuous: {vacuous}");
     }
 }
 
+/// `violations` is how many seeds broke a rule, `broken` says which; `vacuous` whether the series proves nothing, `missing`
+/// why.
 fn print_json(summary: &Summary, vacuous: Option<&str>) {
     let faults: serde_json::Map<String, serde_json::Value> =
         Fault::ALL.into_iter().map(|fault| (fault.name().to_owned(), summary.faults.of(fault).into())).collect();
     let counts: serde_json::Map<String, serde_json::Value> =
         summary.tally.entries().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
-    let violations: Vec<serde_json::Value> = summary
+    let broken: Vec<serde_json::Value> = summary
         .violations
         .iter()
         .filter_map(|outcome| {
@@ -143,10 +234,13 @@ fn print_json(summary: &Summary, vacuous: Option<&str>) {
         .collect();
     let report = serde_json::json!({
         "seeds": summary.seeds,
-        "counts": counts,
+        "events": summary.tally.steps,
         "faults": faults,
-        "violations": violations,
-        "vacuous": vacuous,
+        "violations": summary.violations.len(),
+        "vacuous": vacuous.is_some(),
+        "missing": vacuous,
+        "counts": counts,
+        "broken": broken,
     });
     println!("{report:#}");
 }

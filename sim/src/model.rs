@@ -32,6 +32,8 @@ pub enum Rule {
     FencedIsSilent,
     /// Damage below what is durable stops recovery.
     DamageIsNotCut,
+    /// Nothing that a sound log may hold keeps a node from starting.
+    SoundIsNotRefused,
     /// Nothing is pushed beyond the credit of its consumer.
     CreditIsKept,
     /// Refusals are those that the run has earned.

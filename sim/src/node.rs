@@ -16,9 +16,10 @@ use creto_store::{Action as DiskAction, Mailboxes, Record, RecoveryError, Wal, r
 
 use crate::checkers::{Replayed, has_refused_for_room};
 use crate::disk::{Crash, DiskSource};
-use crate::fault::{Fault, PlantedBug};
+use crate::fault::Fault;
 use crate::model::{Checked, Rule, broken, owner};
 use crate::network::{LinkNumber, Packet, SUBMIT, code_of};
+use crate::planted::PlantedBug;
 use crate::pool::aligned;
 use crate::world::{Step, World, rests_empty};
 
@@ -307,6 +308,9 @@ impl World<'_> {
             DiskAction::Write(_) | DiskAction::Shorten { .. } | DiskAction::WriteDigest { .. } => false,
         };
         self.model.tally.trimmed_segments += u64::from(trims);
+        if self.profile.late_writes && self.random.one_in(4) {
+            self.with_disk(shard, |disk, _, chance| disk.land_late(chance));
+        }
         let (op, delay_us) = self.with_disk(shard, |disk, habits, chance| disk.begin(action, habits, chance));
         self.clock.after(delay_us, Step::Disk { life: self.node.life, shard, op });
     }

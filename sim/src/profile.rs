@@ -8,8 +8,9 @@ use crate::fault::Fault;
 use crate::pool::{AGENTS, MESSAGES_PER_AGENT};
 use crate::random::Random;
 
-/// Messages that an agent sends beyond the oldest that is not acknowledged. The smallest deduplication window is larger.
-pub(crate) const AHEAD_MAX: usize = 32;
+/// Messages that an agent sends beyond the oldest that is not acknowledged. The smallest deduplication window is larger; the
+/// smaller ones are left behind by what an agent sends in a run.
+const AHEAD_MAX: [usize; 3] = [32, 32, 8];
 
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
@@ -19,6 +20,8 @@ pub(crate) struct Profile {
     pub(crate) disk: DiskHabits,
     /// How many messages each agent sends.
     pub(crate) messages: [usize; AGENTS],
+    /// How many it sends beyond the oldest that is not acknowledged.
+    pub(crate) ahead_max: usize,
     /// The usual delay of a frame.
     pub(crate) network_us: u64,
     /// The usual time between two faults that the run itself injects.
@@ -56,8 +59,9 @@ impl Profile {
         if random.one_in(4) {
             mailboxes.mailbox_messages_max = random.between(4, 16);
         }
+        let ahead_max = random.pick(&AHEAD_MAX);
         if random.one_in(2) {
-            mailboxes.dedup = DedupConfig { sender_ids_max: 2 * AHEAD_MAX, ..DedupConfig::default() };
+            mailboxes.dedup = DedupConfig { sender_ids_max: 2 * ahead_max, ..DedupConfig::default() };
         }
         let disk = DiskHabits {
             write_us: random.pick(&[50, 200, 1_000]),
@@ -67,8 +71,15 @@ impl Profile {
             failed_sync_one_in: random.pick(&[0, 0, 40, 200]),
             no_space_one_in: random.pick(&[0, 0, 5, 20]),
         };
-        let kinds =
-            [Fault::Kill, Fault::PowerLoss, Fault::ConnectionDrop, Fault::Takeover, Fault::ClockJump, Fault::Drain];
+        let kinds = [
+            Fault::Kill,
+            Fault::PowerLoss,
+            Fault::ConnectionDrop,
+            Fault::Takeover,
+            Fault::ClockJump,
+            Fault::Drain,
+            Fault::Resend,
+        ];
         let mut chaos: Vec<Fault> = kinds.into_iter().filter(|_| random.one_in(2)).collect();
         if chaos.is_empty() {
             chaos.push(Fault::PowerLoss);
@@ -79,6 +90,7 @@ impl Profile {
             mailboxes,
             disk,
             messages: std::array::from_fn(|_| 8 + random.index(MESSAGES_PER_AGENT - 7)),
+            ahead_max,
             network_us: random.pick(&[100, 500, 3_000]),
             chaos_us: random.pick(&[10_000, 30_000, 100_000]),
             chaos,

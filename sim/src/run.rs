@@ -1,7 +1,8 @@
 //! Runs seeds: what a run is told, what it found.
 
-use crate::fault::{FaultCounts, PlantedBug};
+use crate::fault::FaultCounts;
 use crate::model::{Rule, Tally, Violation};
+use crate::planted::{Planted, PlantedBug};
 use crate::pool::Pool;
 use crate::world::World;
 
@@ -54,6 +55,7 @@ pub fn run_seed(pool: &Pool, seed: u64, options: &Options) -> Outcome {
 }
 
 fn run_once(pool: &Pool, seed: u64, options: &Options, is_traced: bool) -> (Outcome, Vec<String>) {
+    let _planted = Planted::new(options.planted);
     let mut world = World::new(pool, seed, options.shard_count, options.planted, is_traced);
     let found = world.run(options.steps);
     let outcome = Outcome {

@@ -15,8 +15,7 @@ use crate::network::{
     ArrivedBatch, CONTROL, ClientSide, DELIVER, Lane, Link, LinkNumber, NodeSide, Packet, SUBMIT, code_of,
 };
 use crate::node::lane_of;
-use crate::pool::{MESSAGES_PER_AGENT, Pool, Window, aligned};
-use crate::profile::AHEAD_MAX;
+use crate::pool::{AGENTS, MESSAGES_PER_AGENT, Pool, Window, aligned};
 use crate::world::{Step, World};
 
 #[derive(Debug)]
@@ -114,6 +113,17 @@ impl World<'_> {
         Ok(())
     }
 
+    /// An agent has lost what it knew, and sends everything again. Nothing may be stored twice.
+    pub(crate) fn resend(&mut self) {
+        let agent = self.random.index(AGENTS);
+        let Some(link) = self.agents[agent].current else { return };
+        if self.links[link].client_side.is_logged_in && self.agents[agent].next > 0 {
+            self.faults.add(Fault::Resend);
+            self.note(|| format!("agent {agent} sends everything again"));
+            self.agents[agent].next = 0;
+        }
+    }
+
     /// Opens a connection to any shard; it becomes the one to send on.
     pub(crate) fn connect(&mut self, agent: usize) {
         let link = self.links.len();
@@ -162,7 +172,7 @@ impl World<'_> {
     fn submit(&mut self, agent: usize, link: LinkNumber) {
         for _ in 0..1 + self.random.index(3) {
             let state = &self.agents[agent];
-            let end = state.released.min(state.oldest_open() + AHEAD_MAX);
+            let end = state.released.min(state.oldest_open() + self.profile.ahead_max);
             let first = state.next;
             let sizes: Vec<usize> = Pool::window_sizes(first, end).collect();
             if sizes.is_empty() {

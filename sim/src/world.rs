@@ -7,10 +7,11 @@ use creto_store::MailboxId;
 
 use crate::clock::Clock;
 use crate::disk::{Chance, Disk, DiskEvent, OpNumber};
-use crate::fault::{FaultCounts, PlantedBug};
+use crate::fault::FaultCounts;
 use crate::model::{Checked, Model, Rule, Violation, broken};
 use crate::network::{Link, LinkNumber};
 use crate::node::Node;
+use crate::planted::PlantedBug;
 use crate::pool::{AGENTS, Pool};
 use crate::profile::Profile;
 use crate::random::{Random, mix};
@@ -304,6 +305,7 @@ impl<'p> World<'p> {
         if self.node.is_draining {
             return broken(Rule::ComesToRest, "an idle node that was told to drain does not say that it has");
         }
+        self.model.everything_is_settled()?;
         (0..self.profile.shard_count).try_for_each(|shard| self.audit(shard))
     }
 }

@@ -20,6 +20,7 @@ use crate::limits::{
     DEDUP_SHARD_IDS_MAX, DEDUP_WINDOW_MS, RECORD_HEADER_BYTES,
 };
 use crate::lsn::SegmentNumber;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Dedup, DedupSender};
 
 /// Sizes of the deduplication windows.
@@ -172,7 +173,9 @@ impl Windows {
         let slot = self.slot_of(carried.sender);
         let key = self.key;
         let window = self.windows[slot].as_mut().expect("a named slot is taken");
-        window.floor_ms = window.floor_ms.max(carried.floor_ms);
+        if !is_planted(Bug::ForgetFloor) {
+            window.floor_ms = window.floor_ms.max(carried.floor_ms);
+        }
         for &id in carried.ids.iter().rev() {
             if let Some(entry) = window.get_mut(&key, id) {
                 if let Some(old) = entry.segment.filter(|&old| old < segment) {

@@ -44,6 +44,8 @@ mod lsn;
 mod mailbox;
 mod mailboxes;
 mod noted;
+#[doc(hidden)]
+pub mod planted;
 mod record;
 mod recovery;
 mod segment;

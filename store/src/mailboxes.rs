@@ -20,6 +20,7 @@ use crate::limits::{
 };
 use crate::lsn::{Position, SegmentNumber};
 use crate::mailbox::Mailbox;
+use crate::planted::{Bug, is_planted};
 use crate::record::{BatchPart, PartMessage, Record, Settle, SettleCause};
 
 /// Quotas. The defaults are those of [`limits`](crate::limits).
@@ -265,6 +266,7 @@ impl Mailboxes {
     /// Records that settle up to `messages_max` messages whose time is over, to append. Also lets go of message ids that
     /// are too old to be asked about. Call it now and then.
     pub fn expire(&mut self, now_ms: u64, messages_max: usize) -> Vec<Settle> {
+        let now_ms = if is_planted(Bug::ExpireEarly) { now_ms + 500 } else { now_ms };
         self.dedup.expire(now_ms, messages_max);
         let mut by_mailbox: BTreeMap<MailboxId, Vec<u64>> = BTreeMap::new();
         for (mailbox, sequence) in self.index.expired(now_ms, messages_max) {
@@ -330,7 +332,9 @@ impl Mailboxes {
         let share = self.index.open_share(&part.messages);
         for message in part.messages {
             let cost = cost_of(message.envelope.len());
-            self.next_sequence = self.next_sequence.max(message.sequence + 1);
+            if !is_planted(Bug::ReuseSequence) {
+                self.next_sequence = self.next_sequence.max(message.sequence + 1);
+            }
             self.dedup.durable(message.sender, message.message_id, position.segment);
             // In recovery nothing was reserved.
             if !self.unreserve(message.mailbox, cost) {

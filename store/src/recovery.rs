@@ -18,6 +18,7 @@ use crate::frame::{FrameDamage, FrameHeader, offset_blocks};
 use crate::layout::{length_u32, length_usize};
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, WRITE_BYTES_MAX};
 use crate::lsn::{Epoch, Lsn, Position, SegmentNumber};
+use crate::planted::{Bug, is_planted};
 use crate::record::{Record, RecordError};
 use crate::segment::{SegmentDamage, SegmentHeader};
 use crate::source::{SegmentFile, SegmentSource, SourceError, Window};
@@ -288,7 +289,7 @@ impl Survey {
             unproven_offset,
             log_start,
         };
-        if survey.durable_upto > end.lsn {
+        if survey.durable_upto > end.lsn && !is_planted(Bug::CutAtFirstBadFrame) {
             let reason = reason.unwrap_or(FrameDamage::Truncated);
             return Err(survey.corrupt(file.number, end.offset, reason).into());
         }
@@ -384,6 +385,7 @@ impl Survey {
         }
         if let Some((next_file, next)) = next
             && next.previous_crc != walk.crc
+            && !is_planted(Bug::SkipPreviousCrc)
         {
             let reason = Damage::Frame(FrameDamage::Link);
             let (segment, expected_lsn) = (next_file.number, next.first_lsn);
@@ -511,17 +513,21 @@ impl Walk {
         if self.offset + header.total_bytes() as u64 > u64::from(u32::MAX) {
             return Err(FrameDamage::Place);
         }
+        if is_planted(Bug::AcceptOldFrames) && header.epoch_nonce == self.segment.epoch_nonce {
+            return Ok(());
+        }
         let place = (header.segment, header.offset_blocks, header.shard_index);
         if place != (self.segment.number, offset_blocks(self.offset), self.segment.shard_index) {
             return Err(FrameDamage::Place);
         }
-        if (header.epoch, header.epoch_nonce) != (self.segment.epoch, self.segment.epoch_nonce) {
+        let is_of_epoch = header.epoch_nonce == self.segment.epoch_nonce || is_planted(Bug::IgnoreNonce);
+        if header.epoch != self.segment.epoch || !is_of_epoch {
             return Err(FrameDamage::Epoch);
         }
         if header.lsn != self.lsn.next() {
             return Err(FrameDamage::Lsn(header.lsn));
         }
-        if header.previous_crc != self.crc {
+        if header.previous_crc != self.crc && !is_planted(Bug::SkipPreviousCrc) {
             return Err(FrameDamage::Link);
         }
         Ok(())
@@ -549,7 +555,7 @@ fn proof_of_durability<S: SegmentSource>(
         if let Ok(header) = FrameHeader::parse(window.bytes(offset, BLOCK_BYTES)?)
             && (header.segment, header.offset_blocks) == (file.number, offset_blocks(offset))
             && header.shard_index == shard_index
-            && epoch_nonce.is_none_or(|nonce| nonce == header.epoch_nonce)
+            && epoch_nonce.is_none_or(|nonce| nonce == header.epoch_nonce || is_planted(Bug::IgnoreNonce))
         {
             debug_assert!(header.total_bytes() <= FRAME_BYTES_MAX, "parse bounds the body");
             let frame = window.bytes(offset, header.total_bytes())?;

@@ -34,6 +34,7 @@ use crate::limits::{
 };
 use crate::lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 use crate::noted::Noted;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Record, Start};
 use crate::recovery::{Piece, Recovered};
 
@@ -295,7 +296,7 @@ impl Wal {
         let last = recovered.segments.last().copied();
         let mut startup = VecDeque::new();
         // First what recovery read is made durable. One of these frames may be the one that lets older segments go.
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|_| !is_planted(Bug::SkipRewrite)) {
             let rewrite = recovered.rewrite.into_iter();
             startup.extend(rewrite.map(|piece| Startup::Rewrite(last.number, piece)));
         }
@@ -443,13 +444,21 @@ impl Wal {
             return self.housekeeping_completed(housekeeping, outcome);
         }
         let write = self.in_flight.iter_mut().find(|write| write.id == id);
-        let write = write.expect("only actions that are under way can complete");
-        if let Err(error) = outcome {
+        let Some(write) = write else {
+            assert!(is_planted(Bug::AcknowledgeBeyondGap), "only actions that are under way can complete");
+            return Ok(());
+        };
+        if let Err(error) =
+            outcome.or_else(|error| if is_planted(Bug::AcknowledgeFailedWrite) { Ok(()) } else { Err(error) })
+        {
             let (lsn, segment) = (write.frame.header.lsn, write.frame.header.segment);
             return Err(self.fence(format!("writing frame {lsn} to segment {segment}"), error));
         }
         assert!(write.frame.crc().is_some(), "a write that was never encoded cannot be durable");
         write.is_durable = true;
+        if is_planted(Bug::AcknowledgeBeyondGap) {
+            self.in_flight.iter_mut().filter(|earlier| earlier.id < id).for_each(|earlier| earlier.is_durable = true);
+        }
         self.release_durable();
         Ok(())
     }
@@ -550,7 +559,9 @@ impl Wal {
                 offset += length_u32(record.encoded_bytes());
                 let noted = record.noted(position);
                 self.record_is_durable(position, &record, &noted);
-                self.durable_records.push_back(Durable { sequence, position, noted, record });
+                if !is_planted(Bug::DeliverBeforeDurable) {
+                    self.durable_records.push_back(Durable { sequence, position, noted, record });
+                }
                 self.durable_sequence = sequence;
                 sequence = sequence.next();
             }

@@ -4,11 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{ActionId, Active, InFlight, Wal};
+use super::{ActionId, Active, Durable, InFlight, Wal};
 use crate::frame::{FrameHeader, offset_blocks};
 use crate::layout::length_u32;
 use crate::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use crate::lsn::{RecordSequence, SegmentNumber};
+use crate::lsn::{Position, RecordSequence, SegmentNumber};
+use crate::planted::{Bug, is_planted};
 use crate::record::Record;
 use crate::segment::SegmentHeader;
 
@@ -149,6 +150,9 @@ impl Wal {
         self.confirm = false;
         self.next_lsn = self.next_lsn.next();
         self.active = Some(Active { offset: offset + header.total_bytes() as u64, ..active });
+        if is_planted(Bug::DeliverBeforeDurable) {
+            self.hand_out_early(&header, &records, first_sequence);
+        }
         let frame = Arc::new(Frame { segment_header, header, records, crc: OnceLock::new() });
         let id = self.action_id();
         self.in_flight.push_back(InFlight { id, frame: frame.clone(), first_sequence, is_durable: false });
@@ -177,6 +181,18 @@ impl Wal {
         }
         self.pending_bytes -= body_bytes;
         (records, body_bytes)
+    }
+
+    /// What [`Bug::DeliverBeforeDurable`] does.
+    fn hand_out_early(&mut self, header: &FrameHeader, records: &[Record], mut sequence: RecordSequence) {
+        let mut offset = header.body_offset();
+        for (index, record) in (0..).zip(records) {
+            let position = Position { segment: header.segment, lsn: header.lsn, index, offset };
+            offset += length_u32(record.encoded_bytes());
+            let (noted, record) = (record.noted(position), record.clone());
+            self.durable_records.push_back(Durable { sequence, position, noted, record });
+            sequence = sequence.next();
+        }
     }
 
     fn segment_header(&self, number: SegmentNumber, now_ms: u64) -> SegmentHeader {

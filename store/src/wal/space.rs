@@ -4,6 +4,7 @@ use super::{Action, AppendClass, DiskError, Fenced, Housekeeping, Wal};
 use crate::frame::FrameHeader;
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::lsn::{RecordSequence, SegmentNumber};
+use crate::planted::{Bug, is_planted};
 use crate::record::Record;
 
 /// A trim under way.
@@ -77,6 +78,9 @@ impl Wal {
             self.push(record);
         }
         self.trim = Some(Trim { log_start, after: self.appended, is_stated: false });
+        if is_planted(Bug::TrimBeforeCarryOver) {
+            self.let_segments_go(log_start);
+        }
         Ok(())
     }
 
@@ -104,7 +108,12 @@ impl Wal {
         self.durable_log_start = header.log_start;
         let Some(trim) = self.trim.filter(|trim| trim.log_start <= header.log_start) else { return };
         self.trim = None;
-        let trimmed: Vec<_> = self.segments.range(..trim.log_start).map(|(&number, &bytes)| (number, bytes)).collect();
+        self.let_segments_go(trim.log_start);
+    }
+
+    /// Segments below this one are not needed any more: for another use, or to be deleted.
+    fn let_segments_go(&mut self, log_start: SegmentNumber) {
+        let trimmed: Vec<_> = self.segments.range(..log_start).map(|(&number, &bytes)| (number, bytes)).collect();
         for (number, bytes) in trimmed {
             if self.removable.contains(&number) || self.recyclable.contains(&number) {
                 continue;
@@ -225,7 +234,7 @@ impl Wal {
         let active = self.active?;
         // The file after a segment exists only once that segment's header is durable: recovery takes a later file for proof
         // that no earlier one can be missing.
-        if self.durable_lsn < active.first_lsn {
+        if self.durable_lsn < active.first_lsn && !is_planted(Bug::PrepareEarly) {
             return None;
         }
         // Made ahead, so that no group commit waits for it.

@@ -10,6 +10,7 @@ use creto_envelope::control::Reject;
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, delivered_message_bytes};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
 use creto_envelope::{AgentId, RejectCode};
+use creto_store::planted::{Bug, is_planted};
 use creto_store::{Delivery, MailboxId, Mailboxes};
 
 use crate::event::Now;
@@ -96,6 +97,7 @@ impl Subscriptions {
     /// Adds credit. A subscriber that grants more than the limit gets no more than the limit.
     pub(crate) fn credit(&mut self, mailbox: AgentId, origin: Origin, messages: u32, bytes: u32) {
         if let Some(subscription) = self.by_mailbox.get_mut(&mailbox).filter(|known| known.origin == origin) {
+            let messages = if is_planted(Bug::CountCreditTwice) { messages * 2 } else { messages };
             subscription.credit_messages =
                 subscription.credit_messages.saturating_add(messages).min(CREDIT_MESSAGES_MAX);
             subscription.credit_bytes = subscription.credit_bytes.saturating_add(bytes).min(CREDIT_BYTES_MAX);

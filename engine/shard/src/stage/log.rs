@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use creto_envelope::{AgentId, Priority, RejectCode};
+use creto_store::planted::{Bug, is_planted};
 use creto_store::{
     self as store, ActionId, Admit, AppendClass, AppendError, DiskError, MailboxId, Mailboxes, MessageId, Record,
     RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
@@ -140,7 +141,10 @@ impl Log {
                 Arrived::Settle(settle) => self.admit_settle(settle).map(Arrived::Settle),
             };
             if let Some(blocked) = blocked {
-                self.arrived.push_front(blocked);
+                match is_planted(Bug::LetOvertake) {
+                    false => self.arrived.push_front(blocked),
+                    true => self.arrived.push_back(blocked),
+                }
                 break;
             }
         }
@@ -186,7 +190,7 @@ impl Log {
                     });
                 }
                 Ok(Admit::Duplicate { durable }) => {
-                    if !durable {
+                    if !durable && !is_planted(Bug::AnswerDuplicateEarly) {
                         // Its first copy is in the log or on its way: the answer waits for everything up to here.
                         after = self.wal.appended();
                     }
@@ -224,6 +228,16 @@ impl Log {
     fn admit_settle(&mut self, settle: Settle) -> Option<Settle> {
         let record = Record::Settle(settle);
         match self.wal.check_append(&record) {
+            Ok(()) if is_planted(Bug::SettleInMemoryOnly) => {
+                let position = store::Position {
+                    segment: self.wal.active_segment(),
+                    lsn: self.wal.durable_lsn(),
+                    index: 0,
+                    offset: 0,
+                };
+                self.mailboxes.apply(position, record);
+                None
+            }
             Ok(()) => {
                 self.wal.append(record).expect("room was just checked");
                 None
@@ -300,6 +314,11 @@ impl Log {
         for Awaited { to, mut outcome, stored, .. } in std::mem::take(&mut self.awaited) {
             for (_, code) in outcome.refused.iter_mut().filter(|(_, code)| *code == RejectCode::Duplicate) {
                 *code = RejectCode::ShardFenced;
+            }
+            if is_planted(Bug::AnswerWhenFenced) {
+                outcome.refused.retain(|(_, code)| *code != RejectCode::ShardFenced);
+                self.refused.push((to, outcome));
+                continue;
             }
             outcome.refused.extend(stored.into_iter().map(|index| (index, RejectCode::ShardFenced)));
             self.refused.push((to, outcome));

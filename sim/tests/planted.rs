@@ -1,0 +1,177 @@
+//! Bugs that the simulator must see: a rule that has never found anything may be blind.
+//!
+//! `cargo test -p creto-sim --test planted` plants those around the product. With `--features planted-bugs` also those inside
+//! of it; they are chosen for each thread, so every test has its own.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+
+use std::sync::LazyLock;
+
+use creto_sim::{Options, PlantedBug, Pool, Rule, run_seed};
+
+static POOL: LazyLock<Pool> = LazyLock::new(Pool::new);
+
+/// Within so many seeds a bug must show. Most do within ten; some need several faults in a row.
+const SEEDS: u64 = 2_000;
+
+#[track_caller]
+fn check(bug: PlantedBug, rules: &[Rule]) {
+    let options = Options { planted: Some(bug), ..Options::default() };
+    let caught = (0..SEEDS).map(|seed| run_seed(&POOL, seed, &options)).find(|outcome| outcome.violation.is_some());
+    let caught = caught.unwrap_or_else(|| panic!("{bug:?} was not caught within {SEEDS} seeds"));
+    let (violation, trace) = caught.violation.unwrap();
+    println!("{bug:?}: seed {}: {violation}", caught.seed);
+    assert!(rules.contains(&violation.rule), "{bug:?} was caught by the wrong rule: {violation}");
+    assert!(!trace.is_empty(), "a violation comes with its trace");
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_caught() {
+    check(PlantedBug::AckBeforeSync, &[Rule::AcknowledgedIsDurable, Rule::DeliveredIsDurable]);
+}
+
+#[test]
+fn believing_a_second_sync_is_caught() {
+    let rules = [Rule::AcknowledgedIsDurable, Rule::DeliveredIsDurable, Rule::NothingAcknowledgedIsLost];
+    check(PlantedBug::RetrySync, &rules);
+}
+
+#[test]
+fn a_folder_that_is_not_synced_is_caught() {
+    check(PlantedBug::SkipFolderSync, &[Rule::NothingAcknowledgedIsLost, Rule::SettledStaysSettled]);
+}
+
+#[test]
+fn forgetting_message_ids_at_a_restart_is_caught() {
+    check(PlantedBug::ForgetDedupOnRestart, &[Rule::StoredOnce]);
+}
+
+#[test]
+fn forgetting_settles_at_a_restart_is_caught() {
+    check(PlantedBug::LostSettle, &[Rule::SettledStaysSettled]);
+}
+
+#[test]
+fn rings_that_reorder_are_caught() {
+    // Credit that overtakes its subscription is lost, and then a mailbox never empties; a delivery without the one before it
+    // lacks its batch header.
+    check(PlantedBug::Reorder, &[Rule::Order, Rule::ComesToRest, Rule::Content]);
+}
+
+#[test]
+fn repairing_a_log_by_cutting_it_is_caught() {
+    check(PlantedBug::RepairByTruncation, &[Rule::DamageIsNotCut]);
+}
+
+/// Bugs inside the product.
+#[cfg(feature = "planted-bugs")]
+mod inside {
+    use creto_store::planted::Bug;
+
+    use super::*;
+
+    /// What is not durable was taken for it: whoever is told first, a sender or a consumer.
+    const NOT_DURABLE: [Rule; 2] = [Rule::AcknowledgedIsDurable, Rule::DeliveredIsDurable];
+
+    #[track_caller]
+    fn check(bug: Bug, rules: &[Rule]) {
+        super::check(PlantedBug::Product(bug), rules);
+    }
+
+    #[test]
+    fn links_that_are_not_compared_are_caught() {
+        check(Bug::SkipPreviousCrc, &[Rule::DamageIsNotCut]);
+    }
+
+    #[test]
+    fn cutting_at_the_first_bad_frame_is_caught() {
+        check(Bug::CutAtFirstBadFrame, &[Rule::DamageIsNotCut]);
+    }
+
+    #[test]
+    fn a_nonce_that_is_not_compared_is_caught() {
+        check(Bug::IgnoreNonce, &[Rule::SoundIsNotRefused, Rule::Content]);
+    }
+
+    #[test]
+    fn frames_of_a_files_earlier_life_are_caught() {
+        let rules = [
+            Rule::NothingAcknowledgedIsLost,
+            Rule::SettledStaysSettled,
+            Rule::StoredOnce,
+            Rule::SoundIsNotRefused,
+            Rule::DamageIsNotCut,
+        ];
+        check(Bug::AcceptOldFrames, &rules);
+    }
+
+    #[test]
+    fn unproven_frames_that_are_not_written_back_are_caught() {
+        let rules = [NOT_DURABLE[0], NOT_DURABLE[1], Rule::NothingAcknowledgedIsLost];
+        check(Bug::SkipRewrite, &rules);
+    }
+
+    #[test]
+    fn acknowledging_beyond_a_gap_is_caught() {
+        check(Bug::AcknowledgeBeyondGap, &NOT_DURABLE);
+    }
+
+    #[test]
+    fn acknowledging_a_failed_write_is_caught() {
+        check(Bug::AcknowledgeFailedWrite, &NOT_DURABLE);
+    }
+
+    #[test]
+    fn delivering_before_durable_is_caught() {
+        check(Bug::DeliverBeforeDurable, &[Rule::DeliveredIsDurable]);
+    }
+
+    #[test]
+    fn trimming_before_the_carry_over_is_durable_is_caught() {
+        check(Bug::TrimBeforeCarryOver, &[Rule::NothingAcknowledgedIsLost]);
+    }
+
+    #[test]
+    fn a_segment_that_is_made_too_early_is_caught() {
+        check(Bug::PrepareEarly, &[Rule::NothingAcknowledgedIsLost]);
+    }
+
+    #[test]
+    fn reusing_sequences_after_a_restart_is_caught() {
+        check(Bug::ReuseSequence, &[Rule::StoredOnce]);
+    }
+
+    #[test]
+    fn forgetting_the_floor_of_a_senders_ids_is_caught() {
+        check(Bug::ForgetFloor, &[Rule::StoredOnce]);
+    }
+
+    #[test]
+    fn messages_that_expire_too_early_are_caught() {
+        check(Bug::ExpireEarly, &[Rule::SettledForAReason]);
+    }
+
+    #[test]
+    fn duplicates_that_are_answered_too_early_are_caught() {
+        check(Bug::AnswerDuplicateEarly, &[Rule::AcknowledgedIsDurable]);
+    }
+
+    #[test]
+    fn messages_that_overtake_others_are_caught() {
+        check(Bug::LetOvertake, &[Rule::Order]);
+    }
+
+    #[test]
+    fn settles_that_never_reach_the_log_are_caught() {
+        check(Bug::SettleInMemoryOnly, &[Rule::NothingAcknowledgedIsLost, Rule::RestsEmpty]);
+    }
+
+    #[test]
+    fn a_fenced_shard_that_answers_is_caught() {
+        check(Bug::AnswerWhenFenced, &[Rule::AcknowledgedIsDurable, Rule::FencedIsSilent]);
+    }
+
+    #[test]
+    fn credit_that_counts_twice_is_caught() {
+        check(Bug::CountCreditTwice, &[Rule::CreditIsKept]);
+    }
+}

@@ -1,0 +1,75 @@
+//! Bugs to plant into the log, the mailboxes and the shard, so that the simulator's rules can prove that they see.
+//!
+//! Without the feature `planted-bugs` every question below is answered "no" when the program is compiled, and nothing of
+//! this is in it.
+
+#[cfg(feature = "planted-bugs")]
+use std::cell::Cell;
+
+/// A bug of the product, each of a kind that has been in the logs of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// Recovery does not compare a frame's link with the frame before it.
+    SkipPreviousCrc,
+    /// Recovery takes every bad frame for the unsynced end.
+    CutAtFirstBadFrame,
+    /// Recovery does not compare the nonce of a frame with that of its segment.
+    IgnoreNonce,
+    /// Recovery takes frames of a recycled file's earlier life for those that follow.
+    AcceptOldFrames,
+    /// A start does not write back what recovery read and nothing proves durable.
+    SkipRewrite,
+    /// A completed write counts, and all before it do, whether they were reported or not.
+    AcknowledgeBeyondGap,
+    /// A failed write counts as done.
+    AcknowledgeFailedWrite,
+    /// Records are applied when their write begins.
+    DeliverBeforeDurable,
+    /// Trimmed segments go before the frame that states the new start is durable.
+    TrimBeforeCarryOver,
+    /// The next segment is made before the header of the current one is durable.
+    PrepareEarly,
+    /// Recovery does not learn which sequences were given.
+    ReuseSequence,
+    /// Recovery does not learn below which time message ids are refused.
+    ForgetFloor,
+    /// Messages expire half a second before their time.
+    ExpireEarly,
+    /// A duplicate is answered at once, though its first copy is on its way.
+    AnswerDuplicateEarly,
+    /// What the log had no room for goes to the end of what waits.
+    LetOvertake,
+    /// Settles change the mailboxes and never reach the log.
+    SettleInMemoryOnly,
+    /// What waits for a log that was fenced is answered as stored.
+    AnswerWhenFenced,
+    /// Credit of a subscriber counts twice.
+    CountCreditTwice,
+}
+
+/// Whether this bug is planted in the thread that asks.
+#[cfg(not(feature = "planted-bugs"))]
+pub const fn is_planted(_: Bug) -> bool {
+    false
+}
+
+/// Whether this bug is planted in the thread that asks.
+#[cfg(feature = "planted-bugs")]
+pub fn is_planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Plants a bug in this thread, or takes it out.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+// The product is built without: the answer is known before it runs.
+#[cfg(not(feature = "planted-bugs"))]
+const _: () = assert!(!is_planted(Bug::SkipPreviousCrc));
