@@ -22,4 +22,5 @@ pub use expiry::Retention;
 pub use route::{Placement, ShardMessage};
 pub use shard::Shard;
 pub use stage::log::Log;
+pub use stage::log::hold::{HoldAnswer, HoldEnd, HoldId, HoldRequest};
 pub use stage::verify::{Scratch, VerifyJob, VerifyOutcome};

@@ -109,3 +109,8 @@ const _: () = assert!(
         + ENVELOPE_BYTES_MAX
         <= DELIVER_BODY_BYTES_MAX
 );
+
+/// Time after which a backup that is not heard of has let go of the log, in microseconds.
+pub const HOLD_LEASE_US: u64 = 30_000_000;
+/// Longest time that a backup may hold the log, in microseconds.
+pub const HOLD_US_MAX: u64 = 24 * 3_600_000_000;

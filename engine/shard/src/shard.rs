@@ -23,6 +23,7 @@ use crate::route::{PartOutcome, Placement, ShardMessage};
 use crate::stage::Refusals;
 use crate::stage::deliver::Subscriptions;
 use crate::stage::log::Log;
+use crate::stage::log::hold::{HoldAnswer, HoldId, HoldRequest};
 use crate::stage::receive::SubmitFrame;
 use crate::stage::verify::{Verifier, valid_key_record};
 use crate::workers::WorkerQueue;
@@ -150,6 +151,11 @@ impl Shard {
                 self.log.confirm();
             }
         }
+    }
+
+    /// Holds the log for a backup, goes on holding it, or lets it go.
+    pub fn hold(&mut self, now: Now, id: HoldId, request: HoldRequest) -> HoldAnswer {
+        self.log.hold(now, id, request)
     }
 
     /// Ends a turn: runs the path over everything that arrived in it.

@@ -4,6 +4,8 @@
 //! refused; that a duplicate is answered only when its first copy is durable; and that after a disk error nothing is
 //! answered as durable any more.
 
+pub(crate) mod hold;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use creto_envelope::{AgentId, Priority, RejectCode};
@@ -13,6 +15,7 @@ use creto_store::{
     RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
 };
 
+use self::hold::Hold;
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
@@ -35,6 +38,8 @@ pub struct Log {
     refused: Vec<(ShardIndex, PartOutcome)>,
     appended_at_tick: RecordSequence,
     is_fence_told: bool,
+    /// A backup that copies the log.
+    hold: Option<Hold>,
 }
 
 #[derive(Debug)]
@@ -78,6 +83,7 @@ impl Log {
             refused: Vec::new(),
             appended_at_tick: RecordSequence(0),
             is_fence_told: false,
+            hold: None,
         }
     }
 
@@ -266,6 +272,7 @@ impl Log {
 
     /// Gives back log space that nothing needs any more. What is still needed of it is carried over first.
     fn trim(&mut self) {
+        self.end_costly_hold();
         if self.wal.is_trimming() || self.wal.fenced().is_some() {
             return;
         }
@@ -285,6 +292,7 @@ impl Log {
         let expired = self.mailboxes.expire(now.unix_ms, EXPIRED_PER_TICK);
         self.arrived.extend(expired.into_iter().map(Arrived::Settle));
         self.wal.retry_space();
+        self.end_late_hold(now);
         let is_resting = std::mem::replace(&mut self.appended_at_tick, self.wal.appended()) == self.wal.appended();
         if is_resting {
             self.wal.confirm();
