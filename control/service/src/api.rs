@@ -8,8 +8,13 @@
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/status` | 200 with [`Status`] |
+//! | `POST /v1/backups` | 201 with [`BackupBegun`]; 409, 503 |
+//! | `POST /v1/backups/{id}` | 200 with [`BackupState`]: the logs are held on; 410 |
+//! | `DELETE /v1/backups/{id}` | 200 with [`BackupState`]: the logs were held until now; 410 |
 //!
 //! Every other answer is an [`ApiError`]. Fields may be added; none changes its meaning.
+
+use std::path::PathBuf;
 
 use creto_envelope::AgentState;
 use serde::{Deserialize, Serialize};
@@ -89,6 +94,12 @@ error_codes! {
     DirectoryFull = "directory_full", 507, "start a second node for further agents";
     /// The directory's file could not be read or written.
     StorageFailed = "storage_failed", 500, "look at the node's log and the free space, then restart the node";
+    /// Another backup is being taken.
+    BackupRunning = "backup_running", 409, "wait for the other backup; one that was killed is forgotten after 30 s";
+    /// The logs are not held for this backup any more.
+    BackupOver = "backup_over", 410, "take another backup; what this one has copied may be from different times";
+    /// A shard does not hold its log now.
+    BackupUnavailable = "backup_unavailable", 503, "try again when the node is ready";
     /// The service is shutting down.
     ShuttingDown = "shutting_down", 503, "send the request again when the node is back";
 }
@@ -212,6 +223,61 @@ pub struct Status {
     pub policy: String,
     /// When the service started, Unix milliseconds.
     pub started_at_ms: u64,
+}
+
+/// A backup that may begin to copy. It asks again with its id within [`lease_ms`](Self::lease_ms), or it is over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupBegun {
+    /// Names the backup in further requests.
+    pub id: String,
+    /// Time within which the next request must come, in milliseconds.
+    pub lease_ms: u64,
+    /// Version of the software.
+    pub version: String,
+    /// Where things are on the node's machine.
+    pub node: BackupSource,
+    /// The log of each shard, held up to a durable point.
+    pub shards: Vec<HeldShard>,
+}
+
+/// What a node consists of, and where.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupSource {
+    /// Folder of everything the node keeps.
+    pub data_dir: PathBuf,
+    /// Folder of the logs.
+    pub wal_dir: PathBuf,
+    /// TLS certificate.
+    pub certificate: PathBuf,
+    /// TLS private key.
+    pub private_key: PathBuf,
+    /// The configuration in force, as a file.
+    pub configuration: String,
+}
+
+/// A log up to a frame that is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldShard {
+    /// Whose log it is.
+    pub shard: u16,
+    /// The first segment that belongs to it.
+    pub first_segment: u64,
+    /// The last one.
+    pub last_segment: u64,
+    /// Where it ends in the last one: what lies behind is not to be copied.
+    pub end_offset: u64,
+    /// Its last frame.
+    pub end_lsn: u64,
+    /// The epoch of the node's start.
+    pub epoch: u64,
+}
+
+/// How a backup is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupState {
+    /// The copy of the directory, once it is complete: taken at one moment, after that of the logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_copy: Option<PathBuf>,
 }
 
 /// The state's word in the API.

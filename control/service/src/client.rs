@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, Status};
+use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, Status};
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 
 /// Why a call failed, and what to do next.
@@ -203,6 +203,32 @@ impl Client {
     /// Why there was no answer.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// Has the node hold its logs and copy its directory for a backup.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `backup_running` or `backup_unavailable`, or why there was no answer.
+    pub async fn begin_backup(&self) -> Result<BackupBegun, ClientError> {
+        self.call(Method::POST, "/v1/backups", Bytes::new()).await.map(|(_, body)| body)
+    }
+
+    /// Has the node hold its logs on; says where the copy of the directory is, once it is complete.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `backup_over`, or why there was no answer: what was copied is worthless then.
+    pub async fn renew_backup(&self, id: &str) -> Result<BackupState, ClientError> {
+        self.call(Method::POST, &format!("/v1/backups/{id}"), Bytes::new()).await.map(|(_, body)| body)
+    }
+
+    /// Ends a backup. Only a success says that everything was held until now, and what was copied is one backup.
+    ///
+    /// # Errors
+    /// As [`Client::renew_backup`].
+    pub async fn end_backup(&self, id: &str) -> Result<(), ClientError> {
+        let ended: Result<(_, BackupState), _> =
+            self.call(Method::DELETE, &format!("/v1/backups/{id}"), Bytes::new()).await;
+        ended.map(drop)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

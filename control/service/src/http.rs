@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use creto_envelope::{AgentId, AgentName};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,11 +19,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, ErrorCode, Status};
+use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, ErrorCode, Status};
+use crate::backup::{self, Backups, NotHeld};
 use crate::directory::{Change, Reader, Registered};
 use crate::error::ServiceError;
 use crate::limits::{
-    CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, PAGE_AGENTS_MAX, REQUEST_TIMEOUT,
+    BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, PAGE_AGENTS_MAX, REQUEST_TIMEOUT,
     SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
 };
 use crate::registration::Registration;
@@ -37,6 +38,7 @@ pub(crate) struct Api {
     pub(crate) key_grace_ms: u64,
     /// Set while the writer runs.
     pub(crate) changes: Option<mpsc::Sender<Pending>>,
+    pub(crate) backups: Option<Arc<Backups>>,
     pub(crate) started_at_ms: u64,
 }
 
@@ -138,6 +140,8 @@ fn router(api: Api) -> Router {
         .route("/v1/agents/{organization}/{agent}", get(agent))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
+        .route("/v1/backups", post(begin_backup))
+        .route("/v1/backups/{id}", post(renew_backup).delete(end_backup))
         .fallback(async |request: Request| {
             refuse(ErrorCode::PathUnknown, format!("there is no {}", request.uri().path()))
         })
@@ -246,6 +250,56 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
         policy: "same-organization".to_owned(),
         started_at_ms: api.started_at_ms,
     }))
+}
+
+async fn begin_backup(State(api): State<Api>) -> Result<(StatusCode, Json<BackupBegun>), Refusal> {
+    let id = wall_clock_ms();
+    let (node, shards) = with_backups(&api, move |backups| Ok((backups.source(), backups.begin(id)?))).await?;
+    let lease_ms = u64::try_from(BACKUP_LEASE.as_millis()).unwrap_or(u64::MAX);
+    // Whoever began it may die at any moment: then nobody else would take away what it left.
+    let backups = api.backups.clone();
+    tokio::spawn(async move {
+        while backups.as_ref().is_some_and(|backups| backups.is_under_way(id)) {
+            tokio::time::sleep(BACKUP_LEASE).await;
+            let Some(backups) = backups.clone() else { break };
+            let _ended = tokio::task::spawn_blocking(move || backups.end_late()).await;
+        }
+    });
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok((StatusCode::CREATED, Json(BackupBegun { id: format!("{id:x}"), lease_ms, version, node, shards })))
+}
+
+async fn renew_backup(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<BackupState>, Refusal> {
+    let id = backup_id(&id)?;
+    let directory_copy = with_backups(&api, move |backups| backups.renew(id)).await?;
+    Ok(Json(BackupState { directory_copy }))
+}
+
+async fn end_backup(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<BackupState>, Refusal> {
+    let id = backup_id(&id)?;
+    with_backups(&api, move |backups| backups.end(id)).await?;
+    Ok(Json(BackupState { directory_copy: None }))
+}
+
+fn backup_id(text: &str) -> Result<u64, Refusal> {
+    u64::from_str_radix(text, 16).map_err(|_| refuse(ErrorCode::BackupOver, format!("there is no backup {text}")))
+}
+
+/// Asks for something that waits for the shards.
+async fn with_backups<T: Send + 'static>(
+    api: &Api,
+    ask: impl FnOnce(&Arc<Backups>) -> Result<T, backup::Refused> + Send + 'static,
+) -> Result<T, Refusal> {
+    let unavailable = |why: String| refuse(ErrorCode::BackupUnavailable, why);
+    let backups = api.backups.clone().ok_or_else(|| unavailable("this service has no node to back up".to_owned()))?;
+    let answer = tokio::task::spawn_blocking(move || ask(&backups)).await;
+    let answer = answer.map_err(|_| unavailable("the node could not be asked".to_owned()))?;
+    answer.map_err(|refused| match refused {
+        backup::Refused::Running => refuse(ErrorCode::BackupRunning, "another backup is being taken"),
+        backup::Refused::NotHeld(NotHeld::Unavailable(why)) => unavailable(why),
+        backup::Refused::NotHeld(NotHeld::Over(why)) => refuse(ErrorCode::BackupOver, why),
+        backup::Refused::CopyFailed(why) => storage_failed(&format!("the directory could not be copied: {why}")),
+    })
 }
 
 /// An answer that is not a success.

@@ -25,10 +25,12 @@
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`client`]: the API as typed calls, for the command line.
+//! - [`backup`]: holds logs and copies the directory while a backup is taken.
 //! - [`offline`]: reads the file of a node that is stopped.
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod backup;
 pub mod client;
 mod directory;
 mod error;

@@ -38,6 +38,11 @@ pub const VERSIONS_HELD_MAX: usize = 1_024;
 /// Versions that the API lists, newest first.
 pub const VERSIONS_LISTED_MAX: usize = 100;
 
+/// Longest time between two requests of a backup.
+pub const BACKUP_LEASE: Duration = Duration::from_secs(30);
+/// Memory that copying the directory may take, in bytes.
+pub const COPY_CACHE_BYTES: usize = 32 << 20;
+
 /// Most agents on one page of the list.
 pub const PAGE_AGENTS_MAX: usize = 1_000;
 /// Largest answer that the client reads, in bytes.

@@ -10,6 +10,7 @@ use creto_envelope::TrustDomain;
 use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::backup::{BackupHost, Backups};
 use crate::directory::{Directory, Reader};
 use crate::error::ServiceError;
 use crate::http::Api;
@@ -70,6 +71,7 @@ pub struct Service {
     options: ServiceOptions,
     storage: Arc<Storage>,
     directory: Directory,
+    backups: Option<Arc<Backups>>,
 }
 
 impl Service {
@@ -80,7 +82,14 @@ impl Service {
     pub fn open(options: ServiceOptions) -> Result<Self, ServiceError> {
         let storage = Arc::new(Storage::open(&options.directory_path, &options.trust_domain)?);
         let directory = Directory::load(Arc::clone(&storage), options.agents_max, options.key_grace_ms)?;
-        Ok(Self { options, storage, directory })
+        Ok(Self { options, storage, directory, backups: None })
+    }
+
+    /// The same service, which can be asked for backups of this node.
+    #[must_use]
+    pub fn with_backups(self, host: Arc<dyn BackupHost>) -> Self {
+        let backups = Backups::new(host, Arc::clone(&self.storage), &self.options.directory_path);
+        Self { backups: Some(Arc::new(backups)), ..self }
     }
 
     /// The directory as it was opened.
@@ -107,7 +116,7 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory } = self;
+        let Self { options, storage, directory, backups } = self;
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         sink.publish(Arc::new(directory.snapshot()));
@@ -115,6 +124,7 @@ impl Service {
             reader: Reader::new(storage, options.trust_domain),
             key_grace_ms: options.key_grace_ms,
             changes: None,
+            backups,
             started_at_ms: wall_clock_ms(),
         };
         let (stop, stopped) = oneshot::channel();
@@ -187,7 +197,8 @@ fn run(
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(1)
+        // The commits, one after the other, and the requests of a backup, one after the other.
+        .max_blocking_threads(2)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;

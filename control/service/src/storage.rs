@@ -21,11 +21,11 @@ use creto_envelope::{AgentId, AgentName, AgentState, KeyId, SignedKeyRecord, Tru
 use creto_policy::{KeyVersion, Replacement};
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
+    TableHandle, WriteTransaction,
 };
 
 use crate::error::ServiceError;
-use crate::limits::VERSIONS_HELD_MAX;
+use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
 
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -304,6 +304,46 @@ impl Storage {
             each(entry, versions)?;
         }
         self.epoch(&meta)
+    }
+
+    /// Writes all tables, as they are at one moment, into a new file at `path`, readable by its owner only. Changes go on
+    /// meanwhile, and are not in it.
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<(), ServiceError> {
+        let failed = |what| move |source| ServiceError::File { what, path: path.to_owned(), source };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("replace")(error)),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path).map_err(failed("create"))?;
+        let from = self.begin_read()?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(COPY_CACHE_BYTES);
+        let mut copy = builder.create_file(file).map_err(ServiceError::database)?;
+        let mut known = Vec::new();
+        {
+            let to = copy.begin_write().map_err(ServiceError::database)?;
+            macro_rules! copy_tables {
+                ($($table:ident),+) => {$(
+                    known.push($table.name());
+                    let mut into = to.open_table($table).map_err(ServiceError::database)?;
+                    for row in from.open_table($table).map_err(ServiceError::database)?.iter().map_err(ServiceError::database)? {
+                        let (key, value) = row.map_err(ServiceError::database)?;
+                        into.insert(key.value(), value.value()).map_err(ServiceError::database)?;
+                    }
+                    drop(into);
+                )+};
+            }
+            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS);
+            to.commit().map_err(ServiceError::database)?;
+        }
+        // A table that is added and not named above would be missing in every backup.
+        let unknown = from.list_tables().map_err(ServiceError::database)?.find(|table| !known.contains(&table.name()));
+        if let Some(unknown) = unknown {
+            return Err(ServiceError::UnknownTable(unknown.name().to_owned()));
+        }
+        copy.compact().map_err(ServiceError::database)?;
+        Ok(())
     }
 
     fn meta_number(

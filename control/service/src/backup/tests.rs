@@ -1,0 +1,126 @@
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use creto_envelope::TrustDomain;
+
+use super::*;
+use crate::error::ServiceError;
+use crate::registration::Registration;
+use crate::storage::{AGENTS, KEY_RECORDS};
+
+/// A node of one shard that holds its log as long as it is told to.
+#[derive(Default)]
+struct Host {
+    asked: Mutex<Vec<(u64, HoldRequest)>>,
+    is_over: Mutex<bool>,
+}
+
+impl BackupHost for Host {
+    fn source(&self) -> BackupSource {
+        BackupSource {
+            data_dir: "data".into(),
+            wal_dir: "wal".into(),
+            certificate: "node.crt".into(),
+            private_key: "node.key".into(),
+            configuration: String::new(),
+        }
+    }
+
+    fn hold(&self, backup: u64, request: HoldRequest) -> Result<Vec<HeldShard>, NotHeld> {
+        self.asked.lock().unwrap().push((backup, request));
+        if *self.is_over.lock().unwrap() {
+            return Err(NotHeld::Over("space".to_owned()));
+        }
+        Ok(vec![HeldShard { shard: 0, first_segment: 1, last_segment: 1, end_offset: 8192, end_lsn: 1, epoch: 1 }])
+    }
+}
+
+fn backups(folder: &Path) -> (Arc<Host>, Arc<Backups>) {
+    let path = folder.join("control.redb");
+    let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
+    let host = Arc::new(Host::default());
+    (Arc::clone(&host), Arc::new(Backups::new(host, Arc::new(storage), &path)))
+}
+
+fn copied(backups: &Backups, id: u64) -> PathBuf {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match backups.renew(id) {
+            Ok(Some(path)) => return path,
+            Ok(None) if Instant::now() < until => std::thread::yield_now(),
+            _ => panic!("the directory is not copied"),
+        }
+    }
+}
+
+#[test]
+fn the_copy_is_a_directory_of_one_moment_and_goes_with_the_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, backups) = backups(dir.path());
+    let register = |name: &str| {
+        let signed = crate::fixture::signed(name, 1);
+        let registration = Registration::of(signed, &TrustDomain::default(), 2_000).unwrap();
+        let mut directory = crate::directory::Directory::load(Arc::clone(&backups.storage), 10, 1_000).unwrap();
+        directory.change(vec![crate::directory::Change::Register(registration)], 2_000).unwrap();
+    };
+    register("acme/early");
+    assert!(backups.begin(1).is_ok());
+    let path = copied(&backups, 1);
+    register("acme/late");
+
+    let copy = Storage::open(&path, &TrustDomain::default()).unwrap();
+    let read = copy.begin_read().unwrap();
+    use redb::ReadableTableMetadata;
+    assert_eq!(read.open_table(AGENTS).unwrap().len().unwrap(), 1);
+    assert_eq!(read.open_table(KEY_RECORDS).unwrap().len().unwrap(), 1);
+    drop((read, copy));
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+
+    assert!(matches!(backups.begin(2), Err(Refused::Running)));
+    assert!(backups.end(1).is_ok());
+    assert!(!path.exists());
+    assert!(matches!(backups.end(1), Err(Refused::NotHeld(NotHeld::Over(_)))));
+    let asked = host.asked.lock().unwrap().clone();
+    assert_eq!((asked[0], asked[asked.len() - 1]), ((1, HoldRequest::Begin), (1, HoldRequest::End)));
+}
+
+#[test]
+fn a_backup_whose_logs_were_let_go_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, backups) = backups(dir.path());
+    assert!(backups.begin(1).is_ok());
+    let path = copied(&backups, 1);
+    *host.is_over.lock().unwrap() = true;
+    assert!(matches!(backups.renew(1), Err(Refused::NotHeld(NotHeld::Over(_)))));
+    assert!(matches!(backups.end(1), Err(Refused::NotHeld(NotHeld::Over(_)))));
+    assert!(!path.exists());
+    *host.is_over.lock().unwrap() = false;
+    assert!(backups.begin(2).is_ok());
+}
+
+#[test]
+fn what_a_backup_left_that_died_is_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, backups) = backups(dir.path());
+    assert!(backups.begin(1).is_ok());
+    let path = copied(&backups, 1);
+    backups.end_late();
+    assert!(path.exists(), "its time is not over");
+    backups.current().as_mut().unwrap().until = Instant::now();
+    backups.end_late();
+    assert!(!path.exists() && !backups.is_under_way(1));
+    assert!(backups.begin(2).is_ok());
+}
+
+#[test]
+fn a_table_that_copying_does_not_know_fails_the_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, backups) = backups(dir.path());
+    let transaction = backups.storage.begin_write().unwrap();
+    let table: redb::TableDefinition<'_, u64, u64> = redb::TableDefinition::new("something new");
+    transaction.open_table(table).unwrap();
+    transaction.commit().unwrap();
+    let error = backups.storage.copy_to(&dir.path().join("copy")).unwrap_err();
+    assert!(matches!(&error, ServiceError::UnknownTable(name) if name == "something new"), "{error}");
+}
