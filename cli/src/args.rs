@@ -76,6 +76,10 @@ pub(crate) enum Verb {
     Config(ConfigArgs),
     /// Read the log of a node that is stopped.
     Wal(WalArgs),
+    /// Copy this node, running or stopped, to a folder or a tar archive.
+    Backup(BackupArgs),
+    /// Make a data folder of a backup, after everything in it was checked.
+    Restore(RestoreArgs),
     /// Show a third party who signed a message, without a node.
     Proof(ProofArgs),
     /// Print a completion script for a shell.
@@ -463,6 +467,38 @@ pub(crate) struct WalVerifyArgs {
     /// Folder of the log, or of one of its shards [default: the configuration's].
     #[arg(value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Folder to write to; it must be empty or not exist.
+    #[arg(value_name = "DEST", required_unless_present = "tar", conflicts_with = "tar")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Write a tar archive; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tar: Option<PathBuf>,
+    /// Put the node's certificate and private key into it. Whoever has the backup can then pretend to be the node.
+    #[arg(long)]
+    pub(crate) with_secrets: bool,
+    /// Most bytes per second, such as "100 MiB".
+    #[arg(long, value_name = "BYTES", value_parser = crate::verb::backup::parse_rate)]
+    pub(crate) rate: Option<u64>,
+    /// Print one JSON object; to standard error when the archive goes to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup: a folder, a tar archive, or `-` for an archive on standard input.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    /// The data folder to make; it must be empty or not exist. The logs go to `wal` in it.
+    #[arg(value_name = "DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

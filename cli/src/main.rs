@@ -52,6 +52,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Topology(args) => verb::topology::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),
+        Verb::Backup(args) => verb::backup::run(&cli.global, args),
+        Verb::Restore(args) => verb::restore::run(args),
         Verb::Proof(args) => verb::proof::run(&cli.global, args),
         Verb::Completions(args) => verb::completions::run(args),
     }

@@ -1,6 +1,7 @@
 //! One file per verb; each has one `run`.
 
 pub(crate) mod agent;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -9,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod proof;
 pub(crate) mod recv;
+pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod topology;

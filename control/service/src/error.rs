@@ -63,7 +63,9 @@ pub enum ServiceError {
         bytes_max: usize,
     },
     /// the directory has a table that copying does not know
-    #[error("the directory file has the table {0}, which a backup would leave out; report this fault, and stop the node to back it up")]
+    #[error(
+        "the directory file has the table {0}, which a backup would leave out; report this fault, and stop the node to back it up"
+    )]
     UnknownTable(String),
     /// the control thread could not be started
     #[error("cannot start the control thread: {0}; check the limits on threads and open files")]

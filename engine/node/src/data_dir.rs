@@ -56,6 +56,12 @@ pub enum DataDirError {
         /// The folder of a shard's log.
         missing: PathBuf,
     },
+    /// A restore into it did not come to its end.
+    #[error("a restore into {0} did not come to its end; empty that folder and restore again")]
+    Restoring(PathBuf),
+    /// There is no node's data in it.
+    #[error("{0} is not the data folder of a node: it has no node.json; name the right folder in node.data_dir")]
+    NotOne(PathBuf),
     /// Its description cannot be read.
     #[error(
         "{path} is not a description of a data directory ({reason}); restore it from a backup, or start with an empty folder"
@@ -78,11 +84,22 @@ pub enum DataDirError {
     },
 }
 
+/// Where a restore puts everything until all of it was checked.
+pub(crate) const RESTORE_DIR: &str = "restore.partial";
+/// The file that describes a data directory.
+pub(crate) const DESCRIPTION_FILE: &str = "node.json";
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
     format: u32,
     shard_count: u16,
+}
+
+/// Only as much of a description as every version writes.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
 }
 
 /// A data directory that this process holds.
@@ -107,9 +124,12 @@ impl DataDir {
         for folder in [path, wal_path] {
             create_dir(folder)?;
         }
+        if path.join(RESTORE_DIR).exists() {
+            return Err(DataDirError::Restoring(path.to_owned()));
+        }
         let locks = [lock(path, "lock")?, lock(wal_path, "wal.lock")?];
         let data_dir = Self { path: path.to_owned(), wal_path: wal_path.to_owned(), _locks: locks };
-        let description_path = path.join("node.json");
+        let description_path = path.join(DESCRIPTION_FILE);
         match fs::read(&description_path) {
             Ok(bytes) => {
                 check(path, &description_path, &bytes, shard_count)?;
@@ -125,6 +145,28 @@ impl DataDir {
             Err(error) => return Err(io_error("read", &description_path)(error)),
         }
         Ok(data_dir)
+    }
+
+    /// Opens the directory of a node that is stopped, to look at it; no node starts on it meanwhile. Nothing is made.
+    /// Returns its number of shards, too.
+    ///
+    /// # Errors
+    /// [`DataDirError`] says what stands in the way and what to do.
+    pub fn open_stopped(path: &Path, wal_path: &Path) -> Result<(Self, u16), DataDirError> {
+        let description_path = path.join(DESCRIPTION_FILE);
+        let bytes = match fs::read(&description_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DataDirError::NotOne(path.to_owned())),
+            read => read.map_err(io_error("read", &description_path))?,
+        };
+        let shard_count = parse(path, &description_path, &bytes)?.shard_count;
+        let missing = || DataDirError::LogMissing { path: path.to_owned(), missing: wal_path.to_owned() };
+        if !wal_path.is_dir() {
+            return Err(missing());
+        }
+        let locks = [lock(path, "lock")?, lock(wal_path, "wal.lock")?];
+        let data_dir = Self { path: path.to_owned(), wal_path: wal_path.to_owned(), _locks: locks };
+        data_dir.check_logs(shard_count)?;
+        Ok((data_dir, shard_count))
     }
 
     /// An empty log is a sound one: a disk that is not mounted would lose every message without a word.
@@ -167,17 +209,32 @@ fn lock(folder: &Path, name: &str) -> Result<File, DataDirError> {
 }
 
 fn check(path: &Path, description_path: &Path, bytes: &[u8], shard_count: u16) -> Result<(), DataDirError> {
-    let found: Description = serde_json::from_slice(bytes)
-        .map_err(|error| DataDirError::Damaged { path: description_path.to_owned(), reason: error.to_string() })?;
-    if found.format != DATA_FORMAT {
-        return Err(DataDirError::Format { path: path.to_owned(), found: found.format });
-    }
+    let found = parse(path, description_path, bytes)?;
     if found.shard_count != shard_count {
         // Mailboxes are spread by shard: with another count they would be looked for in the wrong log.
         let (written, wanted) = (found.shard_count, shard_count);
         return Err(DataDirError::ShardCount { path: path.to_owned(), written, wanted });
     }
     Ok(())
+}
+
+fn parse(path: &Path, description_path: &Path, bytes: &[u8]) -> Result<Description, DataDirError> {
+    let damaged = |error: serde_json::Error| {
+        let (path, reason) = (description_path.to_owned(), error.to_string());
+        DataDirError::Damaged { path, reason }
+    };
+    // The version first: another one may have other fields.
+    let Version { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format != DATA_FORMAT {
+        return Err(DataDirError::Format { path: path.to_owned(), found: format });
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
+/// The shard count that a description of this version states.
+pub(crate) fn described_shards(description: &[u8]) -> Option<u16> {
+    let found: Description = serde_json::from_slice(description).ok()?;
+    (found.format == DATA_FORMAT).then_some(found.shard_count)
 }
 
 /// Written beside, synced and renamed, so that it is whole or absent after a crash.
@@ -250,9 +307,31 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_that_did_not_come_to_its_end_is_no_empty_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(RESTORE_DIR)).unwrap();
+        let error = DataDir::open(dir.path(), dir.path(), 1).unwrap_err();
+        assert!(matches!(error, DataDirError::Restoring(_)), "{error}");
+    }
+
+    #[test]
+    fn the_directory_of_a_stopped_node_is_opened_once_and_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = dir.path().join("wal");
+        assert!(matches!(DataDir::open_stopped(dir.path(), &wal), Err(DataDirError::NotOne(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let running = DataDir::open(dir.path(), &wal, 3).unwrap();
+        assert!(matches!(DataDir::open_stopped(dir.path(), &wal), Err(DataDirError::InUse(_))));
+        drop(running);
+        let (_stopped, shard_count) = DataDir::open_stopped(dir.path(), &wal).unwrap();
+        assert_eq!(shard_count, 3);
+        assert!(matches!(DataDir::open(dir.path(), &wal, 3), Err(DataDirError::InUse(_))));
+    }
+
+    #[test]
     fn a_newer_format_and_a_damaged_description_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("node.json"), r#"{"format":2,"shard_count":1}"#).unwrap();
+        fs::write(dir.path().join("node.json"), r#"{"format":2,"shard_count":1,"of a later version":{}}"#).unwrap();
         assert!(matches!(DataDir::open(dir.path(), dir.path(), 1), Err(DataDirError::Format { found: 2, .. })));
         fs::write(dir.path().join("node.json"), "{").unwrap();
         assert!(matches!(DataDir::open(dir.path(), dir.path(), 1), Err(DataDirError::Damaged { .. })));

@@ -10,7 +10,10 @@ use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
 use creto_net::{ConnId, NetEvent};
 use creto_policy::Snapshot;
-use creto_shard::{Action, ConnectionId, Event, KeyRefused, Shard, ShardIndex, ShardMessage, StreamId, VerifyOutcome};
+use creto_shard::{
+    Action, ConnectionId, Event, HoldAnswer, HoldId, HoldRequest, KeyRefused, Shard, ShardIndex, ShardMessage,
+    StreamId, VerifyOutcome,
+};
 use crossbeam::channel::Sender;
 
 use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
@@ -30,6 +33,15 @@ pub(crate) enum NodeItem {
         connection: ConnectionId,
         /// The current version, or why not.
         answer: Result<u32, KeyRefused>,
+    },
+    /// From control: hold the log for a backup, go on, or let go.
+    Hold {
+        /// Which backup.
+        id: HoldId,
+        /// What it wants.
+        request: HoldRequest,
+        /// Where the answer goes; control waits for it, if not for ever.
+        answer: Sender<(u16, HoldAnswer)>,
     },
     /// From the main thread: take nothing new.
     Drain,
@@ -197,6 +209,11 @@ impl ShardMachine {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
             }
             (Source::Control, NodeItem::Verified(outcome)) => self.apply(now, Event::Verified(*outcome)),
+            (Source::Control, NodeItem::Hold { id, request, answer }) => {
+                let held = self.shard.hold(shard_time(now), id, request);
+                // It has room for one answer of each shard. Control may have given up waiting.
+                let _ = answer.try_send((self.shard_index, held));
+            }
             (Source::Control, NodeItem::Drain) => {
                 self.is_draining = true;
                 self.todo.push_back(IoAction::StopAccepting);

@@ -32,6 +32,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
+use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::host::Host;
@@ -380,7 +381,7 @@ fn tell_all(ports: &[ControlPort<Parcel<NodeItem>>], item: impl Fn() -> NodeItem
 
 /// Tells a shard. Each empties this ring once a turn, so a full one is full for a moment only; one that stays full
 /// belongs to a shard that has stalled, which the watchdog reports, or ended, which ends the node.
-fn tell(shard_index: usize, port: &ControlPort<Parcel<NodeItem>>, mut item: NodeItem) {
+pub(crate) fn tell(shard_index: usize, port: &ControlPort<Parcel<NodeItem>>, mut item: NodeItem) {
     let until = Instant::now() + TELL;
     while let Err(back) = port.send_item(item) {
         if Instant::now() > until {
@@ -461,7 +462,8 @@ fn start_service(
 ) -> Result<ServiceHandle, NodeError> {
     let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
     options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
-    let service = Service::open(options)?;
+    let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
+    let service = Service::open(options)?.with_backups(host);
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
 }

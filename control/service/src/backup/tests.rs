@@ -13,6 +13,8 @@ use crate::storage::{AGENTS, KEY_RECORDS};
 struct Host {
     asked: Mutex<Vec<(u64, HoldRequest)>>,
     is_over: Mutex<bool>,
+    /// What happens just before the shards say where their logs end.
+    before: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl BackupHost for Host {
@@ -27,6 +29,9 @@ impl BackupHost for Host {
     }
 
     fn hold(&self, backup: u64, request: HoldRequest) -> Result<Vec<HeldShard>, NotHeld> {
+        if let Some(before) = self.before.lock().unwrap().take() {
+            before();
+        }
         self.asked.lock().unwrap().push((backup, request));
         if *self.is_over.lock().unwrap() {
             return Err(NotHeld::Over("space".to_owned()));
@@ -40,6 +45,13 @@ fn backups(folder: &Path) -> (Arc<Host>, Arc<Backups>) {
     let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
     let host = Arc::new(Host::default());
     (Arc::clone(&host), Arc::new(Backups::new(host, Arc::new(storage), &path)))
+}
+
+fn register(storage: &Arc<Storage>, name: &str) {
+    let signed = crate::fixture::signed(name, 1);
+    let registration = Registration::of(signed, &TrustDomain::default(), 2_000).unwrap();
+    let mut directory = crate::directory::Directory::load(Arc::clone(storage), 10, 1_000).unwrap();
+    directory.change(vec![crate::directory::Change::Register(registration)], 2_000).unwrap();
 }
 
 fn copied(backups: &Backups, id: u64) -> PathBuf {
@@ -57,16 +69,10 @@ fn copied(backups: &Backups, id: u64) -> PathBuf {
 fn the_copy_is_a_directory_of_one_moment_and_goes_with_the_backup() {
     let dir = tempfile::tempdir().unwrap();
     let (host, backups) = backups(dir.path());
-    let register = |name: &str| {
-        let signed = crate::fixture::signed(name, 1);
-        let registration = Registration::of(signed, &TrustDomain::default(), 2_000).unwrap();
-        let mut directory = crate::directory::Directory::load(Arc::clone(&backups.storage), 10, 1_000).unwrap();
-        directory.change(vec![crate::directory::Change::Register(registration)], 2_000).unwrap();
-    };
-    register("acme/early");
+    register(&backups.storage, "acme/early");
     assert!(backups.begin(1).is_ok());
     let path = copied(&backups, 1);
-    register("acme/late");
+    register(&backups.storage, "acme/late");
 
     let copy = Storage::open(&path, &TrustDomain::default()).unwrap();
     let read = copy.begin_read().unwrap();
@@ -83,6 +89,20 @@ fn the_copy_is_a_directory_of_one_moment_and_goes_with_the_backup() {
     assert!(matches!(backups.end(1), Err(Refused::NotHeld(NotHeld::Over(_)))));
     let asked = host.asked.lock().unwrap().clone();
     assert_eq!((asked[0], asked[asked.len() - 1]), ((1, HoldRequest::Begin), (1, HoldRequest::End)));
+}
+
+#[test]
+fn an_agent_whose_message_was_the_last_in_a_log_is_in_the_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, backups) = backups(dir.path());
+    let storage = Arc::clone(&backups.storage);
+    // Registered, connected, and its message durable, when the backup was under way and the shard not yet asked.
+    *host.before.lock().unwrap() = Some(Box::new(move || register(&storage, "acme/last")));
+    assert!(backups.begin(1).is_ok());
+    let path = copied(&backups, 1);
+    let copy = Storage::open(&path, &TrustDomain::default()).unwrap();
+    use redb::ReadableTableMetadata;
+    assert_eq!(copy.begin_read().unwrap().open_table(AGENTS).unwrap().len().unwrap(), 1);
 }
 
 #[test]

@@ -346,6 +346,12 @@ pub fn size_text(bytes: u64) -> String {
     format!("{} {unit}", bytes >> shift)
 }
 
+/// Bytes as the configuration takes them: `67108864`, `"64 MiB"`.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    size_from_text(text).and_then(|bytes| u64::try_from(bytes).ok())
+}
+
 fn size_from_text(text: &str) -> Option<i128> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let number: i128 = text[..digits].replace('_', "").parse().ok()?;

@@ -1,0 +1,71 @@
+use super::*;
+
+fn manifest() -> Manifest {
+    let file = |name: &str, bytes| FileEntry { name: name.to_owned(), bytes, sha256: "00".repeat(32) };
+    let point = |shard, first_segment, last_segment| ShardPoint {
+        shard,
+        first_segment,
+        last_segment,
+        end_offset: 8192,
+        end_lsn: 7,
+    };
+    Manifest {
+        format: BACKUP_FORMAT,
+        formats: Formats::WRITTEN,
+        version: "0.1.0".to_owned(),
+        taken_ms: 1,
+        shard_count: 2,
+        secrets: false,
+        shards: vec![point(0, 3, 4), point(1, 1, 0)],
+        files: vec![
+            file(&segment_name(0, 3), 65536),
+            file(&segment_name(0, 4), 8192),
+            file(DIRECTORY_FILE, 1),
+            file(DESCRIPTION_FILE, 1),
+            file(CONFIGURATION_FILE, 1),
+        ],
+    }
+}
+
+#[test]
+fn a_manifest_comes_back_from_its_bytes() {
+    assert_eq!(Manifest::parse(&manifest().to_bytes()).unwrap(), manifest());
+}
+
+#[test]
+fn a_manifest_of_a_later_version_is_refused_with_what_to_do() {
+    let parse = |text: &str| Manifest::parse(text.as_bytes()).unwrap_err().to_string();
+    let error = parse(r#"{"format": 2, "something": "else"}"#);
+    assert_eq!(
+        error,
+        "the backup has backup format 2, this version reads up to 1; restore it with the version that wrote it, or a later one"
+    );
+    for (field, what) in [("data", "data"), ("segment", "segment"), ("frame", "frame"), ("directory", "directory")] {
+        let mut later = serde_json::to_value(manifest()).unwrap();
+        later["formats"][field] = 1_000.into();
+        assert!(parse(&later.to_string()).contains(&format!("{what} format 1000")), "{field}");
+    }
+    let mut earlier = manifest();
+    earlier.formats.directory = 1;
+    assert!(Manifest::parse(&earlier.to_bytes()).is_ok(), "an older directory is read");
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused() {
+    let changes: [fn(&mut Manifest); 9] = [
+        |manifest| manifest.shard_count = 1,
+        |manifest| manifest.shard_count = 3,
+        |manifest| manifest.secrets = true,
+        |manifest| manifest.shards[1].shard = 0,
+        |manifest| manifest.shards[0].last_segment = u64::MAX,
+        |manifest| manifest.shards[0].end_offset = 4096,
+        |manifest| drop(manifest.files.pop()),
+        |manifest| manifest.files.push(manifest.files[0].clone()),
+        |manifest| manifest.files[0].name = "../../etc/passwd".to_owned(),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut changed = manifest();
+        change(&mut changed);
+        assert!(matches!(Manifest::parse(&changed.to_bytes()), Err(BackupError::Damaged(_))), "change {index}");
+    }
+}
