@@ -67,11 +67,12 @@ impl World<'_> {
         let mut expected = records.iter().map(|(position, record)| (*position, record.noted(*position)));
         let mut wrong: Option<(Position, Noted)> = None;
         let mut source = DiskSource { disk: &self.disks[shard], reads_left: None, has_failed: false };
-        let outcome = recover_noted(&mut source, shard_u32(shard), |position, noted| {
+        let on_noted = |position, noted: Noted| {
             if wrong.is_none() && expected.next().as_ref() != Some(&(position, noted.clone())) {
                 wrong = Some((position, noted));
             }
-        });
+        };
+        let outcome = recover_noted(&mut source, shard_u32(shard), on_noted, |_| ());
         let missing = expected.next();
         if outcome.is_err() || wrong.is_some() || missing.is_some() {
             let text = format!("shard {shard}: by digests {outcome:?}, first {wrong:?}, left out {missing:?}");

@@ -163,22 +163,33 @@ impl SegmentDigest {
         u64::from(self.header.segment_end)
     }
 
+    /// The segment's last frame.
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        self.header.last_lsn
+    }
+
+    /// Bytes of the digest.
+    pub(crate) fn bytes(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
+
     /// The segment's records, in order.
     pub fn entries(&self) -> impl Iterator<Item = (Position, Noted)> {
         self.checked_entries().map(|entry| entry.expect("every entry was checked when the digest was parsed"))
     }
 
-    /// Holds the digest against the segment that it lies beside, and the one that follows it.
+    /// Holds the digest against the segment that it lies beside, and against what follows: the number of the next frame, and
+    /// the checksum to which it links.
     pub(crate) fn check_place(
         &self,
         segment: &SegmentHeader,
         segment_bytes: u64,
-        next: &SegmentHeader,
+        next: (Lsn, u32),
     ) -> Result<(), DigestDamage> {
         if self.header.segment != *segment {
             return Err(DigestDamage::OtherSegment);
         }
-        if (self.header.last_lsn.next(), self.header.last_crc) != (next.first_lsn, next.previous_crc) {
+        if (self.header.last_lsn.next(), self.header.last_crc) != next {
             return Err(DigestDamage::Link);
         }
         if segment_bytes < self.segment_end() {

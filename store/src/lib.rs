@@ -67,12 +67,12 @@ pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
     BatchPart, Dedup, DedupSender, PartMessage, Priority, Record, RecordError, Settle, SettleCause, Start,
 };
-pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, recover, recover_noted};
+pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, RecoveryProgress, recover, recover_noted};
 pub use segment::{
     SEGMENT_MAGIC, SEGMENT_VERSION, SegmentDamage, SegmentHeader, parse_segment_file_name, segment_file_name,
 };
 pub use source::{SegmentFile, SegmentSource, SourceError};
-pub use verify::{LogEnd, Report, SegmentReport, verify};
+pub use verify::{DigestState, LogEnd, LogEntry, Report, SegmentReport, verify, walk};
 pub use wal::{
     Action, ActionId, AppendClass, AppendError, DiskError, Durable, Fenced, HeldLog, Space, Wal, WalConfig, Write,
 };

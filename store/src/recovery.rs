@@ -12,7 +12,7 @@ use std::fmt;
 use bytes::Bytes;
 use thiserror::Error;
 
-pub use self::by_digest::{DigestUse, recover_noted};
+pub use self::by_digest::{DigestUse, RecoveryProgress, recover_noted};
 use crate::digest::Digest;
 use crate::frame::{FrameDamage, FrameHeader, offset_blocks};
 use crate::layout::{length_u32, length_usize};
@@ -200,7 +200,7 @@ impl Survey {
         }
         let Some(last) = headers.iter().rposition(|(_, header)| header.is_ok()) else {
             let mut survey = Self::of_new_log(source, shard_index, &headers)?;
-            survey.find_orphans(source.digests()?, &files);
+            survey.find_orphans(&source.digests()?, &files);
             return Ok(survey);
         };
         let mut survey = Self::of_last(source, shard_index, headers[last].0, headers[last].1.expect("chosen as good"))?;
@@ -213,8 +213,10 @@ impl Survey {
             }
             survey.leftovers.push(file.number);
         }
+        let digests = source.digests()?;
+        survey.check_nothing_is_behind(source, &digests, headers.get(last + 1).and_then(|(_, header)| header.err()))?;
         survey.join(&headers[..last])?;
-        survey.find_orphans(source.digests()?, &files);
+        survey.find_orphans(&digests, &files);
         Ok(survey)
     }
 
@@ -289,7 +291,9 @@ impl Survey {
             unproven_offset,
             log_start,
         };
-        if survey.durable_upto > end.lsn && !is_planted(Bug::CutAtFirstBadFrame) {
+        // A segment has its length before anything is written to it: no stop of any kind ends it inside a frame.
+        let is_cut = reason == Some(FrameDamage::Truncated);
+        if (is_cut || survey.durable_upto > end.lsn) && !is_planted(Bug::CutAtFirstBadFrame) {
             let reason = reason.unwrap_or(FrameDamage::Truncated);
             return Err(survey.corrupt(file.number, end.offset, reason).into());
         }
@@ -341,9 +345,9 @@ impl Survey {
     }
 
     /// Digests whose segments are gone go with the leftovers.
-    fn find_orphans(&mut self, digests: Vec<SegmentNumber>, files: &[SegmentFile]) {
+    fn find_orphans(&mut self, digests: &[SegmentNumber], files: &[SegmentFile]) {
         let has_file = |number: &SegmentNumber| files.binary_search_by_key(number, |file| file.number).is_ok();
-        let mut orphans: Vec<_> = digests.into_iter().filter(|number| !has_file(number)).collect();
+        let mut orphans: Vec<_> = digests.iter().copied().filter(|number| !has_file(number)).collect();
         orphans.sort_unstable();
         self.leftovers.append(&mut orphans);
     }
@@ -504,7 +508,12 @@ impl Walk {
             Err(damage) => return Ok(Err(damage)),
         };
         let frame = window.bytes(self.offset, header.total_bytes())?;
-        Ok(header.check_body(frame).and_then(|_| self.check_place(&header)).map(|()| header))
+        let checked = match header.check_body(frame) {
+            // Only a frame that belongs here says that its segment was longer.
+            Err(FrameDamage::Truncated) => self.check_place(&header).and(Err(FrameDamage::Truncated)),
+            other => other.and_then(|_| self.check_place(&header)),
+        };
+        Ok(checked.map(|()| header))
     }
 
     /// A good frame is only the right one when everything about its place is right.

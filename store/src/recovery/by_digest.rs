@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::{Recovered, RecoveryError, Survey, for_each_record};
+use super::{Corruption, Damage, Recovered, RecoveryError, Survey, for_each_record};
 use crate::digest::{Digest, DigestBuilder, DigestDamage, SegmentDigest};
 use crate::limits::DIGEST_BYTES_MAX;
 use crate::lsn::{Position, SegmentNumber};
 use crate::noted::Noted;
+use crate::segment::SegmentDamage;
 use crate::source::SegmentSource;
 
 /// As [`recover`](super::recover), for who keeps no payloads: hands on what is noted of every record, in order, and takes
-/// it from a segment's digest where that is sound. What the digests let it skip is not checked here: it is held against
+/// it from a segment's digest where that is sound. `on_progress` is called before each segment and at the end. What the digests let it skip is not checked here: it is held against
 /// [`Place::crc`](crate::Place::crc) when it is read, and [`verify`](crate::verify()) reads all of it.
 ///
 /// # Errors
@@ -19,15 +20,25 @@ pub fn recover_noted<S: SegmentSource>(
     source: &mut S,
     shard_index: u32,
     mut on_noted: impl FnMut(Position, Noted),
+    mut on_progress: impl FnMut(RecoveryProgress),
 ) -> Result<Recovered, RecoveryError> {
     let survey = Survey::make(source, shard_index)?;
     let listed: BTreeSet<_> = source.digests()?.into_iter().collect();
     let (mut found, mut made) = (DigestUse::default(), Made::default());
+    let mut progress = RecoveryProgress {
+        segments: survey.chain.len(),
+        bytes: survey.chain.iter().map(|(file, _)| file.bytes).sum(),
+        ..RecoveryProgress::default()
+    };
     for place in 0..survey.chain.len() {
+        on_progress(progress);
         let (file, header) = survey.chain[place];
+        progress.segments_done += 1;
+        progress.bytes_done += file.bytes;
         match survey.digest(source, place, &listed) {
             Ok(Some(digest)) => {
                 found.used += 1;
+                progress.bytes_read += digest.bytes() as u64;
                 digest.entries().for_each(|(position, noted)| on_noted(position, noted));
                 continue;
             }
@@ -35,6 +46,7 @@ pub fn recover_noted<S: SegmentSource>(
             Err(damage) => found.refused.push((file.number, damage)),
         }
         found.read += 1;
+        progress.bytes_read += file.bytes;
         let mut builder = DigestBuilder::new(header, file.bytes);
         survey.replay(source, place, |frame, body| {
             for_each_record(frame, body, &mut |position, record| {
@@ -47,10 +59,26 @@ pub fn recover_noted<S: SegmentSource>(
         })?;
         made.add(file.number, builder);
     }
+    on_progress(progress);
     let mut recovered = survey.into_recovered(source)?;
     recovered.digests = made.digests;
     recovered.digest_use = found;
     Ok(recovered)
+}
+
+/// How far a recovery is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecoveryProgress {
+    /// Segments of the log.
+    pub segments: usize,
+    /// Segments that are done.
+    pub segments_done: usize,
+    /// Bytes of all their files.
+    pub bytes: u64,
+    /// Bytes of the files that are done, read or not.
+    pub bytes_done: u64,
+    /// Bytes that had to be read for that: of a segment, or of its digest.
+    pub bytes_read: u64,
 }
 
 /// How much of a log was read from digests.
@@ -92,15 +120,44 @@ impl Survey {
         place: usize,
         listed: &BTreeSet<SegmentNumber>,
     ) -> Result<Option<SegmentDigest>, DigestDamage> {
-        let (file, header) = self.chain[place];
-        let Some((_, next)) = self.chain.get(place + 1) else { return Ok(None) };
-        if !listed.contains(&file.number) {
+        let (file, _) = self.chain[place];
+        if place + 1 == self.chain.len() || !listed.contains(&file.number) {
             return Ok(None);
         }
         // Whatever is wrong with reading it: the segment itself says everything.
         let bytes = source.read_digest(file.number).map_err(|_| DigestDamage::Unreadable)?;
         let digest = SegmentDigest::parse(&bytes)?;
-        digest.check_place(&header, file.bytes, next)?;
+        self.check_digest(place, &digest)?;
         Ok(Some(digest))
+    }
+
+    /// Whether this is the digest of that segment, and leads to what follows it.
+    pub(crate) fn check_digest(&self, place: usize, digest: &SegmentDigest) -> Result<(), DigestDamage> {
+        let (file, header) = self.chain[place];
+        let next = self.chain.get(place + 1).map(|(_, next)| (next.first_lsn, next.previous_crc));
+        digest.check_place(&header, file.bytes, next.unwrap_or((self.end.lsn.next(), self.end.crc)))
+    }
+
+    /// A digest is written when the first frame of the *next* segment is durable. So the digest of the last segment that
+    /// can be read proves that there was one behind it.
+    pub(super) fn check_nothing_is_behind<S: SegmentSource>(
+        &self,
+        source: &mut S,
+        digests: &[SegmentNumber],
+        behind: Option<SegmentDamage>,
+    ) -> Result<(), Corruption> {
+        let Some(&(file, header)) = self.chain.last().filter(|(file, _)| digests.contains(&file.number)) else {
+            return Ok(());
+        };
+        let digest = source.read_digest(file.number).ok().and_then(|bytes| SegmentDigest::parse(&bytes).ok());
+        let Some(digest) = digest.filter(|digest| *digest.segment() == header) else { return Ok(()) };
+        let proven = digest.last_lsn().next();
+        Err(Corruption {
+            segment: file.number.next(),
+            offset: 0,
+            expected_lsn: proven,
+            durable_upto: proven,
+            reason: behind.map_or(Damage::MissingSegment, Damage::Segment),
+        })
     }
 }

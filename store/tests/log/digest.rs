@@ -1,6 +1,9 @@
 //! Digests: never needed, never wrong. Whatever becomes of them, a start finds what it finds without them.
 
-use creto_store::{DigestDamage, Noted, Position, RecoveryError, SegmentNumber, recover, recover_noted};
+use creto_store::{
+    Damage, DigestDamage, DigestState, Noted, Position, RecoveryError, SegmentDamage, SegmentNumber, recover,
+    recover_noted, verify,
+};
 
 use crate::disk::{Crash, Disk, Random};
 use crate::node::{NOW_MS, Node, SHARD, messages, small_config};
@@ -41,7 +44,7 @@ fn a_start_by_digests_reads_only_the_last_segment() {
     // One more start: it writes the digest of the segment that the last stop left open.
     Node::ready(&mut disk, small_config(1)).crash(&mut disk, Crash::Kill, &mut Random(1));
     let mut found = Vec::new();
-    let recovered = recover_noted(&mut disk, SHARD, |position, noted| found.push((position, noted))).unwrap();
+    let recovered = recover_noted(&mut disk, SHARD, |position, noted| found.push((position, noted)), |_| ()).unwrap();
     assert_eq!(found[..expected.len()], expected[..]);
     assert_eq!((recovered.digest_use().read, &recovered.digest_use().refused[..]), (1, &[][..]));
     assert!(recovered.digest_use().used > 5, "vacuous: {:?}", recovered.digest_use());
@@ -99,7 +102,7 @@ fn check_refused(
 ) -> DigestDamage {
     let sound = disk.digests_mut().insert(segment, digest).unwrap();
     let mut found = Vec::new();
-    let recovered = recover_noted(disk, SHARD, |position, noted| found.push((position, noted))).unwrap();
+    let recovered = recover_noted(disk, SHARD, |position, noted| found.push((position, noted)), |_| ()).unwrap();
     assert!(found == expected, "a damaged digest of segment {segment} changed what is found");
     disk.digests_mut().insert(segment, sound);
     match recovered.digest_use().refused[..] {
@@ -114,7 +117,7 @@ fn a_segment_that_is_cut_short_is_corruption_whatever_its_digest_says() {
     let segment = *disk.digests_mut().keys().next().unwrap();
     let bytes = disk.bytes_mut(segment).len();
     disk.bytes_mut(segment).truncate(bytes / 2);
-    match recover_noted(&mut disk, SHARD, |_, _| ()) {
+    match recover_noted(&mut disk, SHARD, |_, _| (), |_| ()) {
         Err(RecoveryError::Corrupt(corruption)) => assert_eq!(corruption.segment, segment),
         other => panic!("{other:?}"),
     }
@@ -139,4 +142,60 @@ fn no_digest_outlives_its_segment() {
         let orphans: Vec<_> = disk.digests_mut().keys().filter(|segment| !names.contains(segment)).collect();
         assert!(orphans.is_empty(), "seed {seed}: {orphans:?}");
     }
+}
+
+#[test]
+fn a_digest_proves_that_there_was_a_segment_behind_its_own() {
+    let mut disk = grown(&mut Random(8));
+    let last = verify(&mut disk, SHARD).unwrap().end.unwrap().segment;
+    for (cut, reason) in [
+        (None, Damage::MissingSegment),
+        (Some(0), SegmentDamage::Truncated.into()),
+        (Some(4096), SegmentDamage::Empty.into()),
+    ] {
+        let mut disk = disk.clone();
+        match cut {
+            None => disk.delete(last),
+            Some(bytes) => {
+                disk.bytes_mut(last).truncate(bytes);
+                disk.bytes_mut(last).fill(0);
+            }
+        }
+        if disk.names().last().is_some_and(|&name| name > last) {
+            disk.delete(last.next());
+        }
+        for outcome in [recover(&mut disk, SHARD, |_, _| ()), recover_noted(&mut disk, SHARD, |_, _| (), |_| ())] {
+            match outcome {
+                Err(RecoveryError::Corrupt(found)) => assert_eq!((found.segment, found.reason), (last, reason)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_verifier_says_what_each_digest_is_worth() {
+    let mut disk = grown(&mut Random(9));
+    let sound = verify(&mut disk, SHARD).unwrap();
+    let digests = disk.digests_mut().clone();
+    let with_digest = |state| sound.segments.iter().filter(|segment| segment.digest == state).count();
+    assert_eq!(with_digest(DigestState::Sound), digests.len());
+    assert_eq!(with_digest(DigestState::Missing), sound.segments.len() - digests.len());
+    let mut segments = digests.keys().copied();
+    let (flipped, wrong) = (segments.next().unwrap(), segments.next().unwrap());
+    disk.digests_mut().get_mut(&flipped).unwrap()[200] ^= 1;
+    // A digest that says something else under checksums that hold, as only a program that is wrong can write it.
+    let changed = disk.digests_mut().get_mut(&wrong).unwrap();
+    let at = changed.len() - 8;
+    changed[at] ^= 1;
+    let body_crc = crc32c::crc32c(&changed[128..]);
+    changed[96..100].copy_from_slice(&body_crc.to_le_bytes());
+    changed[8..12].fill(0);
+    let crc = crc32c::crc32c(&changed[..128]);
+    changed[8..12].copy_from_slice(&crc.to_le_bytes());
+    let report = verify(&mut disk, SHARD).unwrap();
+    let state = |number| report.segments.iter().find(|segment| segment.number == number).unwrap().digest;
+    assert_eq!(state(flipped), DigestState::Refused(DigestDamage::Checksum));
+    assert_eq!(state(wrong), DigestState::Wrong);
+    assert!(report.problems.is_empty(), "the log itself is sound");
 }

@@ -58,9 +58,10 @@ impl Node {
         })?;
         // With digests or without: the same records are noted at the same places.
         let mut replayed = records.iter().map(|(position, record)| (*position, record.noted(*position)));
-        let recovered = recover_noted(disk, SHARD, |position, noted| {
+        let on_noted = |position, noted| {
             assert_eq!(Some((position, noted)), replayed.next(), "digests say what the segments say");
-        })?;
+        };
+        let recovered = recover_noted(disk, SHARD, on_noted, |_| ())?;
         assert_eq!(replayed.next(), None, "digests say all that the segments say");
         drop(replayed);
         let digest_use = recovered.digest_use().clone();
