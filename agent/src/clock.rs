@@ -39,6 +39,16 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// So many of them, asked for at once.
+///
+/// # Panics
+/// As [`random`].
+pub(crate) fn random_each<const N: usize>(count: usize) -> Vec<[u8; N]> {
+    let mut each = vec![[0; N]; count];
+    getrandom::fill(each.as_flattened_mut()).expect("the system gives randomness");
+    each
+}
+
 pub(crate) fn new_message_id() -> MessageId {
     MessageId::from_parts(now_ms(), random())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_crypto_accel::merkle::leaf_hash;
+use creto_crypto_accel::merkle::leaf_hashes;
 use creto_envelope::batch::encode_signed_batch;
 use creto_envelope::control::{Login, LoginAccepted, Reject, StreamOpen, StreamRole};
 use creto_envelope::envelope::EnvelopeHeader;
@@ -24,6 +24,10 @@ use crate::limits::IDLE_TIMEOUT;
 use crate::sender::seal;
 use crate::stream::{self, StreamEnd};
 use crate::tls::NodeCertificate;
+
+mod ends;
+
+pub use ends::{ReceivingEnd, SendingEnd};
 
 /// A QUIC connection to a node, not logged in.
 #[derive(Debug)]
@@ -224,7 +228,9 @@ pub fn sign_batch<'e>(
     entries: impl IntoIterator<Item = (&'e [u8; 16], &'e [u8])>,
     signed_at_ms: u64,
 ) -> BatchHeader {
-    let leaves: Vec<[u8; 32]> = entries.into_iter().map(|(salt, envelope)| leaf_hash(salt, envelope)).collect();
+    let entries: Vec<_> = entries.into_iter().collect();
+    let mut leaves = Vec::with_capacity(entries.len());
+    leaf_hashes(entries, &mut leaves);
     seal::sign(keys, TreeDigest::Sha256, &leaves, signed_at_ms)
 }
 
@@ -237,7 +243,7 @@ pub fn signed_batch_frame(
     submit_sequence: u64,
     envelopes: &[Vec<u8>],
 ) -> Result<Vec<u8>, RejectCode> {
-    let salts: Vec<[u8; 16]> = envelopes.iter().map(|_| clock::random()).collect();
+    let salts: Vec<[u8; 16]> = clock::random_each(envelopes.len());
     let entries = || salts.iter().zip(envelopes.iter().map(Vec::as_slice));
     let header = sign_batch(keys, entries(), clock::now_ms());
     let mut frame = Vec::new();

@@ -281,7 +281,7 @@ impl Sender {
         while let Some(job) = self.outbox.next_job(self.clock.now_us()) {
             let (keys, counters, digest) = (Arc::clone(&self.keys), Arc::clone(&self.counters), self.tree_digest);
             jobs.spawn(offload(move || {
-                let salts = job.messages.iter().map(|_| clock::random()).collect();
+                let salts = clock::random_each(job.messages.len());
                 seal::seal_batch(&keys, job, salts, digest, clock::now_ms(), &counters)
             }));
         }

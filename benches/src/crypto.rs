@@ -1,7 +1,8 @@
 //! What cryptography costs on the way of a message: at its sender, on the node, at its recipient. `creto bench crypto`
 //! prints these figures, the bench `documents` sets them beside those of the source documents.
 //!
-//! Everything is real: real keys, real batches of 1 KiB messages in real sessions, and the functions that the path calls.
+//! Everything is real: real keys, real batches of 1 KiB messages in real sessions; sender and recipient are the SDK's own
+//! ends, the node is a shard's admission.
 //! Each figure is the median of samples of some milliseconds each, after a warm-up, in CPU time of the calling thread: "per
 //! second" is per second of one core's work.
 
@@ -23,8 +24,8 @@ pub const PAYLOAD_BYTES: usize = 1_024;
 /// The figures, named as `creto bench crypto --json` names them.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Figures {
-    /// Messages that one core seals in a session and signs per second, 256 to a batch: key step, AES-256-GCM, leaf, tree,
-    /// both signatures, the frame; a session's encapsulation every 1,000 messages.
+    /// Messages that one core takes from the application, seals in a session and signs per second, 256 to a batch: the
+    /// outbox, key step, AES-256-GCM, leaf, tree, both signatures, the frame; a session's encapsulation every 1,000 messages.
     pub seal_n256_msgs_per_s: f64,
     /// The same with 64 to a batch.
     pub seal_n64_msgs_per_s: f64,

@@ -237,10 +237,18 @@ pub struct DeliveredSpan {
     pub attempt: u8,
     /// The leaf's salt.
     pub salt: [u8; 16],
-    /// Nodes from the leaf to the root.
-    pub path: Vec<[u8; 32]>,
+    /// Nodes from the leaf to the root, as a range of the body; see [`DeliveredSpan::path`].
+    pub path: Range<usize>,
     /// The envelope's bytes, as a range of the body; it starts at a multiple of eight.
     pub envelope: Range<usize>,
+}
+
+impl DeliveredSpan {
+    /// The nodes from the leaf to the root, in the body that the span was parsed from.
+    #[must_use]
+    pub fn path<'b>(&self, body: &'b [u8]) -> &'b [[u8; 32]] {
+        body[self.path.clone()].as_chunks().0
+    }
 }
 
 /// A Deliver frame cut into pieces; the envelopes and signatures are not checked yet.
@@ -296,8 +304,10 @@ impl<'a> Deliver<'a> {
             if !(ENVELOPE_HEADER_BYTES..=ENVELOPE_BYTES_MAX).contains(&envelope_bytes) {
                 return Err(RejectCode::EnvelopeLength);
             }
-            let path = (0..path_nodes).map(|_| reader.array().copied()).collect::<Result<_, _>>()?;
+            let path_start = body.len() - reader.remaining();
+            reader.take(path_nodes * 32)?;
             let start = body.len() - reader.remaining();
+            let path = path_start..start;
             reader.take(envelope_bytes)?;
             reader.zeros(padding(envelope_bytes), RejectCode::FrameReserved)?;
             let envelope = start..start + envelope_bytes;

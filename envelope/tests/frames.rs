@@ -286,7 +286,7 @@ proptest! {
         for (found, ((sequence, index, attempt, salt), path, plaintext_bytes)) in deliver.messages.iter().zip(&messages) {
             prop_assert_eq!((found.mailbox_sequence, found.leaf_index, found.attempt), (*sequence, *index, *attempt));
             prop_assert_eq!(&found.salt, salt);
-            prop_assert_eq!(&found.path, path);
+            prop_assert_eq!(found.path(&body), &path[..]);
             prop_assert_eq!(&body[found.envelope.clone()], &envelope(*plaintext_bytes)[..]);
         }
         prop_assert_eq!(reencode(FrameType::Deliver, &body).unwrap(), frame);

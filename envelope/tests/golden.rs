@@ -155,7 +155,7 @@ fn both_backends_verify_and_open_what_is_delivered() {
             for message in &view.messages {
                 let envelope = &body[message.envelope.clone()];
                 let leaf = leaf_hash(&message.salt, envelope);
-                let root = root_from_path(leaf, message.leaf_index, header.tree_size(), &message.path).unwrap();
+                let root = root_from_path(leaf, message.leaf_index, header.tree_size(), message.path(body)).unwrap();
                 assert_eq!(root, *header.root());
                 let values = &messages[message.leaf_index as usize];
                 assert_eq!(check_open(backend, envelope, &values["message_key"]), values["plaintext"]);

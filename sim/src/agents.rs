@@ -25,6 +25,18 @@ pub struct SimAgent {
     signing: SigningKeys,
     recipient: RecipientSecret,
     recipient_key: RecipientKey,
+    seeds: Seeds,
+}
+
+/// What the private keys of an agent follow from.
+#[derive(Clone, Copy)]
+pub struct Seeds {
+    /// Of its Ed25519 key.
+    pub ed25519: [u8; 32],
+    /// Of its ML-DSA-65 key.
+    pub ml_dsa_65: [u8; 32],
+    /// Of its encryption key.
+    pub x_wing: [u8; 32],
 }
 
 impl std::fmt::Debug for SimAgent {
@@ -51,8 +63,9 @@ impl SimAgent {
     }
 
     fn with_keys(name: &str, version: u32, number: u8, encryption: u8) -> Self {
-        let signing = SigningKeys::from_seeds(&[number; 32], &[number ^ 0x55; 32]);
-        let recipient = RecipientSecret::from_seed(&[encryption ^ 0xaa; 32]);
+        let seeds = Seeds { ed25519: [number; 32], ml_dsa_65: [number ^ 0x55; 32], x_wing: [encryption ^ 0xaa; 32] };
+        let signing = SigningKeys::from_seeds(&seeds.ed25519, &seeds.ml_dsa_65);
+        let recipient = RecipientSecret::from_seed(&seeds.x_wing);
         let public = recipient.public();
         let record = KeyRecord {
             version,
@@ -79,7 +92,14 @@ impl SimAgent {
             signing,
             recipient,
             recipient_key,
+            seeds,
         }
+    }
+
+    /// The seeds of its keys, for another implementation that is to be the same agent.
+    #[must_use]
+    pub fn seeds(&self) -> &Seeds {
+        &self.seeds
     }
 
     /// Its private signing keys, for measuring.

@@ -150,13 +150,14 @@ impl Pool {
         (number < self.messages.len() && message_id(number).0 == *id).then_some(number)
     }
 
-    /// Whether what was delivered is this message, and is proven by the batch header it came with.
-    pub(crate) fn proves(&self, number: MessageNumber, header: &[u8], span: &DeliveredSpan, envelope: &[u8]) -> bool {
+    /// Whether what was delivered in this frame is this message, and is proven by the batch header it came with.
+    pub(crate) fn proves(&self, number: MessageNumber, header: &[u8], body: &[u8], span: &DeliveredSpan) -> bool {
         let Ok(header) = BatchHeaderView::parse(header) else { return false };
         let Some(&batch) = self.batch_by_root.get(header.root()) else { return false };
         let batch = &self.batches[batch];
+        let envelope = &body[span.envelope.clone()];
         let leaf = leaf_hash(&span.salt, envelope);
-        let root = root_from_path(leaf, span.leaf_index, header.tree_size(), &span.path);
+        let root = root_from_path(leaf, span.leaf_index, header.tree_size(), span.path(body));
         header.as_bytes() == &batch.body[8..8 + header.as_bytes().len()]
             && root.as_ref().ok() == Some(header.root())
             && self.messages[number].envelope == envelope

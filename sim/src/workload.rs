@@ -329,7 +329,7 @@ impl World<'_> {
             let Some(number) = id.ok().and_then(|id| self.pool.message_of(&id)) else {
                 return broken(Rule::Content, format!("connection {link}: a message came that nobody sent"));
             };
-            if !self.pool.proves(number, &header, &span, &envelope) || self.pool.messages[number].recipient != agent {
+            if !self.pool.proves(number, &header, body, &span) || self.pool.messages[number].recipient != agent {
                 return broken(Rule::Content, format!("connection {link}: message {number} is not what was sent"));
             }
             let client = &mut self.links[link].client_side;

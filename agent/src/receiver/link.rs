@@ -19,14 +19,13 @@ use crate::limits::OPEN_JOBS_MAX;
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
 
-/// A message and its verdict.
-type Verdict = (DeliveredSpan, Result<Arrived, Refused>);
-
 /// A Deliver frame whose messages were opened.
 struct OpenedFrame {
     header: Arc<SignedHeader>,
     body: Bytes,
-    verdicts: Vec<Verdict>,
+    messages: Vec<DeliveredSpan>,
+    /// Of each message.
+    verdicts: Vec<Result<Arrived, Refused>>,
 }
 
 /// What the deliver stream needs.
@@ -158,12 +157,8 @@ impl DeliverLink {
             let (opener, body, messages) = (Arc::clone(&self.opener), frame.body.clone(), deliver.messages);
             let sessions = Arc::clone(&sessions);
             let job = tokio::spawn(offload(move || {
-                let open = |span: DeliveredSpan| {
-                    let verdict = opener.open(&sessions, &header, &body, &span);
-                    (span, verdict)
-                };
-                let verdicts = messages.into_iter().map(open).collect();
-                OpenedFrame { header, body, verdicts }
+                let verdicts = opener.open(&sessions, &header, &body, &messages);
+                OpenedFrame { header, body, messages, verdicts }
             }));
             if jobs.send(job).await.is_err() {
                 return StreamEnd::Ended;
@@ -195,8 +190,8 @@ impl DeliverLink {
     /// Hands verdicts to the application in the order in which the messages came.
     async fn present(&self, mut opened: mpsc::Receiver<JoinHandle<OpenedFrame>>, stream: u64) -> StreamEnd {
         while let Some(job) = opened.recv().await {
-            let OpenedFrame { header, body, verdicts } = job.await.expect("opening a message does not panic");
-            for (span, mut verdict) in verdicts {
+            let OpenedFrame { header, body, messages, verdicts } = job.await.expect("opening a message does not panic");
+            for (span, mut verdict) in messages.into_iter().zip(verdicts) {
                 if verdict.as_ref().is_err_and(|refused| refused.code == RejectCode::UnknownSession) {
                     // Frames are opened side by side: the message that opens this session may stand in the one before,
                     // which is done by now.
@@ -228,7 +223,7 @@ impl DeliverLink {
     ) -> Result<Arrived, Refused> {
         let sessions = self.inbox.sessions().await.expect("a frame was opened, so the sessions are open");
         let (opener, header, body, span) = (Arc::clone(&self.opener), Arc::clone(header), body.clone(), span.clone());
-        offload(move || opener.open(&sessions, &header, &body, &span)).await
+        offload(move || opener.open(&sessions, &header, &body, &[span]).pop().expect("one message, one verdict")).await
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
-use creto_crypto_accel::digest::sha256;
-use creto_crypto_accel::merkle::{PathVerifier, TreeHash, leaf_hash};
+use creto_crypto_accel::digest::{Hash, sha256};
+use creto_crypto_accel::merkle::{PathVerifier, TreeHash, leaf_hashes};
 use creto_crypto_accel::seal::message_key;
 use creto_crypto_accel::session::{Peers, ReceiveChain};
 use creto_crypto_accel::verify::{Item, RootCache};
@@ -24,6 +24,14 @@ use crate::stats::UNPOISONED;
 
 #[cfg(test)]
 mod tests;
+
+/// What places a message in its tree.
+struct LeafProof<'a> {
+    span: &'a DeliveredSpan,
+    path: &'a [Hash],
+    /// There if the signatures of the batch hold.
+    leaf: Option<&'a Hash>,
+}
 
 /// Verifies and opens what is addressed to one agent.
 #[derive(Debug)]
@@ -108,17 +116,46 @@ impl Opener {
         Self { keep_proofs, ..self }
     }
 
-    /// Verifies and opens one message of the frame `body`.
+    /// Verifies and opens messages of the frame `body`, in order.
     pub(crate) fn open(
         &self,
         sessions: &IncomingSessions,
         header: &SignedHeader,
         body: &[u8],
+        spans: &[DeliveredSpan],
+    ) -> Vec<Result<Arrived, Refused>> {
+        let leaves = self.leaves(header, body, spans);
+        let open = |(index, span)| self.open_one(sessions, header, body, span, leaves.get(index));
+        spans.iter().enumerate().map(open).collect()
+    }
+
+    /// The leaf of each message, all hashed together; none where the signatures do not hold, and nothing is worth hashing.
+    fn leaves(&self, header: &SignedHeader, body: &[u8], spans: &[DeliveredSpan]) -> Vec<Hash> {
+        let holds = header.identity.as_ref().is_ok_and(|identity| self.verdict(header, identity).is_ok());
+        if !holds {
+            return Vec::new();
+        }
+        let mut leaves = Vec::with_capacity(spans.len());
+        let entries = spans.iter().map(|span| (&span.salt, &body[span.envelope.clone()]));
+        match header.view().signature_suite().tree_digest() {
+            TreeDigest::Sha256 => leaf_hashes(entries, &mut leaves),
+            TreeDigest::Sha3_256 => leaves.extend(entries.map(|(salt, bytes)| TreeHash::Sha3_256.leaf(salt, bytes))),
+        }
+        leaves
+    }
+
+    fn open_one(
+        &self,
+        sessions: &IncomingSessions,
+        header: &SignedHeader,
+        body: &[u8],
         span: &DeliveredSpan,
+        leaf: Option<&Hash>,
     ) -> Result<Arrived, Refused> {
         let refused = |code| Refused { code, from: AgentId::ZERO, message_id: MessageId::ZERO };
         let envelope = EnvelopeView::parse(&body[span.envelope.clone()]).map_err(refused)?;
-        self.open_envelope(sessions, header, &envelope, span).map_err(|code| Refused {
+        let proof = LeafProof { span, path: span.path(body), leaf };
+        self.open_envelope(sessions, header, &envelope, &proof).map_err(|code| Refused {
             code,
             from: envelope.sender(),
             message_id: envelope.message_id(),
@@ -130,20 +167,19 @@ impl Opener {
         sessions: &IncomingSessions,
         header: &SignedHeader,
         envelope: &EnvelopeView<'_>,
-        span: &DeliveredSpan,
+        LeafProof { span, path, leaf }: &LeafProof<'_>,
     ) -> Result<Arrived, RejectCode> {
         let identity = header.identity.as_ref().map_err(lookup_code)?;
         self.verdict(header, identity)?;
+        let leaf = *leaf.expect("where the signatures hold, leaves are hashed");
         let batch = header.view();
         match batch.signature_suite().tree_digest() {
             TreeDigest::Sha256 => {
-                let leaf = leaf_hash(&span.salt, envelope.as_bytes());
                 let mut paths = header.paths.lock().expect(UNPOISONED);
-                paths.verify(leaf, span.leaf_index, &span.path).map_err(|_| RejectCode::BatchRoot)?;
+                paths.verify(leaf, span.leaf_index, path).map_err(|_| RejectCode::BatchRoot)?;
             }
             TreeDigest::Sha3_256 => {
-                let leaf = TreeHash::Sha3_256.leaf(&span.salt, envelope.as_bytes());
-                let root = TreeHash::Sha3_256.root_from_path(leaf, span.leaf_index, batch.tree_size(), &span.path);
+                let root = TreeHash::Sha3_256.root_from_path(leaf, span.leaf_index, batch.tree_size(), path);
                 if root != Ok(*batch.root()) {
                     return Err(RejectCode::BatchRoot);
                 }
@@ -176,7 +212,7 @@ impl Opener {
             timestamp_ms: head.timestamp_ms.to_native(),
             payload: Bytes::from(payload),
             receipt_for: envelope.wants_receipt().then(|| sha256(&[envelope.as_bytes()])),
-            proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span)),
+            proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
             session,
             accepted,
         }))
@@ -241,12 +277,18 @@ impl Opener {
 }
 
 /// What shows a third party who signed the message.
-fn proof(identity: &Identity, batch: &BatchHeaderView<'_>, envelope: &EnvelopeView<'_>, span: &DeliveredSpan) -> Bytes {
+fn proof(
+    identity: &Identity,
+    batch: &BatchHeaderView<'_>,
+    envelope: &EnvelopeView<'_>,
+    span: &DeliveredSpan,
+    path: &[Hash],
+) -> Bytes {
     let parts = ProofParts {
         batch_header: batch.as_bytes(),
         leaf_index: span.leaf_index,
         salt: &span.salt,
-        path: span.path.as_flattened(),
+        path: path.as_flattened(),
         envelope: envelope.as_bytes(),
         key_record: &identity.signed_record(),
     };

@@ -439,6 +439,10 @@ impl Outbox {
         let pause = pause(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, message.refusals);
         let until_us = now_us.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
         message.refusals += 1;
+        if let Some(Sealed { envelope, .. }) = &mut message.sealed {
+            // It may wait long after the rest of its batch was answered, whose memory it would keep.
+            *envelope = Bytes::copy_from_slice(envelope);
+        }
         if code != Some(RejectCode::ShardFenced) {
             // This time it was certainly not stored.
             message.sent -= 1;

@@ -7,11 +7,12 @@ use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hashes};
 use creto_crypto_accel::seal::{MessageKey, RecipientKey, message_key};
 use creto_crypto_accel::sign::HybridSignature;
 use creto_envelope::envelope::{EnvelopeHeader, Suite, nonce};
-use creto_envelope::{AgentId, BatchHeader, SignatureSuite, Statement, TreeDigest};
+use creto_envelope::limits::WRAPPED_KEY_BYTES;
+use creto_envelope::{AgentId, BatchHeader, KeyId, SignatureSuite, Statement, TreeDigest};
 
 use super::chain::{Chain, Taken};
-use super::outbox::{Plain, SealJob, Sealed, SealedBatch};
-use super::sessions::Under;
+use super::outbox::{Message, Plain, SealJob, Sealed, SealedBatch};
+use super::sessions::{SessionTicket, Under};
 use crate::directory::tree_hash;
 use crate::keys::AgentKeys;
 use crate::stats::Counters;
@@ -26,12 +27,7 @@ pub(crate) fn seal_batch(
     counters: &Counters,
 ) -> SealedBatch {
     assert_eq!(salts.len(), job.messages.len(), "every leaf has a salt of its own");
-    let mut taken = take_keys(&job.under, counters);
-    for (message, under) in job.messages.iter_mut().zip(job.under) {
-        if message.sealed.is_none() {
-            message.sealed = Some(seal_one(&message.plain, under, &mut taken, counters));
-        }
-    }
+    seal_messages(&mut job, counters);
     let mut leaves = Vec::with_capacity(job.messages.len());
     let entries = salts.iter().zip(job.messages.iter().map(|message| message.sealed_bytes()));
     match digest {
@@ -40,6 +36,30 @@ pub(crate) fn seal_batch(
     }
     counters.signatures.add(1);
     SealedBatch { number: job.number, header: sign(keys, digest, &leaves, now_ms), salts, messages: job.messages }
+}
+
+/// Seals what is not sealed yet. All of it lies in one piece of memory, of which each message has a part: one allocation
+/// for a batch. It is given back when the last of them is answered or, refused for now, copied.
+fn seal_messages(job: &mut SealJob, counters: &Counters) {
+    let mut taken = take_keys(&job.under, counters);
+    let new = || job.messages.iter().zip(&job.under).filter(|(message, _)| message.sealed.is_none());
+    let bytes = |(message, under): (&Message, &Option<Planned>)| match under {
+        Some(Planned { carries: false, .. }) => message.plain.header.envelope_bytes() - WRAPPED_KEY_BYTES,
+        _ => message.plain.header.envelope_bytes(),
+    };
+    let (count, bytes) = (new().count(), new().map(bytes).sum());
+    let (mut envelopes, mut sealed) = (Vec::with_capacity(bytes), Vec::with_capacity(count));
+    let under = std::mem::take(&mut job.under);
+    for (message, under) in job.messages.iter().zip(under).filter(|(message, _)| message.sealed.is_none()) {
+        let start = envelopes.len();
+        let (key_id, ticket) = seal_one(&message.plain, under, &mut taken, counters, &mut envelopes);
+        sealed.push((start..envelopes.len(), key_id, ticket));
+    }
+    let envelopes = Bytes::from(envelopes);
+    let new = job.messages.iter_mut().filter(|message| message.sealed.is_none());
+    for (message, (range, key_id, ticket)) in new.zip(sealed) {
+        message.sealed = Some(Sealed { envelope: envelopes.slice(range), key_id, ticket });
+    }
 }
 
 /// The keys that the batch needs, session by session: each chain is held once, for the time of its steps.
@@ -63,29 +83,36 @@ pub(crate) struct Planned {
     pub(crate) carries: bool,
 }
 
-fn seal_one(plain: &Plain, planned: Option<Planned>, taken: &mut BTreeMap<u64, Taken>, counters: &Counters) -> Sealed {
+/// Appends the envelope of a message to `out`; gives the key that it is for, and its place in a session.
+fn seal_one(
+    plain: &Plain,
+    planned: Option<Planned>,
+    taken: &mut BTreeMap<u64, Taken>,
+    counters: &Counters,
+    out: &mut Vec<u8>,
+) -> (KeyId, Option<SessionTicket>) {
     counters.sealed.add(1);
     if let Some(Planned { under, carries }) = planned
         && let Some(session) = taken.get_mut(&under.ticket.number())
         && let Some((counter, key)) = session.keys.pop_front()
     {
-        let envelope = seal_in_session(&plain.header, session, carries, counter, key, &plain.payload);
-        return Sealed { envelope: Bytes::from(envelope), key_id: session.key_id, ticket: Some(under.ticket) };
+        seal_in_session(plain, session, carries, counter, key, out);
+        return (session.key_id, Some(under.ticket));
     }
     // Without sessions, and when a session has no key left after all: nothing is ever sealed under a key twice.
     counters.encapsulations.add(1);
-    let envelope = seal(&plain.header, &plain.recipient.sealing, &plain.payload);
-    Sealed { envelope: Bytes::from(envelope), key_id: plain.key_id(), ticket: None }
+    seal_append(&plain.header, &plain.recipient.sealing, &plain.payload, out);
+    (plain.key_id(), None)
 }
 
 fn seal_in_session(
-    header: &EnvelopeHeader,
+    Plain { header, payload, .. }: &Plain,
     session: &Taken,
     carries: bool,
     counter: u64,
     key: MessageKey,
-    payload: &[u8],
-) -> Vec<u8> {
+    out: &mut Vec<u8>,
+) {
     let wrapped_key: &[u8] = if carries { &session.wrapped_key[..] } else { &[] };
     let header = EnvelopeHeader {
         suite: Suite::Session as u8,
@@ -94,27 +121,31 @@ fn seal_in_session(
         counter,
         nonce: nonce(counter),
         wrapped_key_bytes: if carries { header.wrapped_key_bytes } else { 0 },
-        ..header.clone()
+        ..(**header).clone()
     };
     let header_bytes = header.to_bytes();
-    let mut envelope = Vec::with_capacity(header.envelope_bytes());
-    envelope.extend_from_slice(&header_bytes);
-    envelope.extend_from_slice(wrapped_key);
-    key.seal_append(&nonce(counter), &header_bytes, payload, &mut envelope);
-    debug_assert_eq!(envelope.len(), header.envelope_bytes(), "the header announces the envelope");
-    envelope
+    let start = out.len();
+    out.extend_from_slice(&header_bytes);
+    out.extend_from_slice(wrapped_key);
+    key.seal_append(&nonce(counter), &header_bytes, payload, out);
+    debug_assert_eq!(out.len() - start, header.envelope_bytes(), "the header announces the envelope");
 }
 
 /// One whole envelope of the sealed suite: header, wrapped key, ciphertext and tag.
 pub(crate) fn seal(header: &EnvelopeHeader, recipient: &RecipientKey, payload: &[u8]) -> Vec<u8> {
+    let mut envelope = Vec::with_capacity(header.envelope_bytes());
+    seal_append(header, recipient, payload, &mut envelope);
+    envelope
+}
+
+fn seal_append(header: &EnvelopeHeader, recipient: &RecipientKey, payload: &[u8], out: &mut Vec<u8>) {
     let (wrapped_key, secret) = recipient.encapsulate();
     let header_bytes = header.to_bytes();
-    let mut envelope = Vec::with_capacity(header.envelope_bytes());
-    envelope.extend_from_slice(&header_bytes);
-    envelope.extend_from_slice(&wrapped_key);
-    message_key(&secret, &header_bytes).seal_append(&nonce(header.counter), &header_bytes, payload, &mut envelope);
-    debug_assert_eq!(envelope.len(), header.envelope_bytes(), "the header announces the envelope");
-    envelope
+    let start = out.len();
+    out.extend_from_slice(&header_bytes);
+    out.extend_from_slice(&wrapped_key);
+    message_key(&secret, &header_bytes).seal_append(&nonce(header.counter), &header_bytes, payload, out);
+    debug_assert_eq!(out.len() - start, header.envelope_bytes(), "the header announces the envelope");
 }
 
 /// The header over these leaves, signed by every signing key that the agent has.

@@ -114,7 +114,7 @@ fn reencode_deliver(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCode> {
             leaf_index: message.leaf_index,
             attempt: message.attempt,
             salt: &message.salt,
-            path: &message.path,
+            path: message.path(body),
             envelope,
         });
     }

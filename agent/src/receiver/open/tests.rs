@@ -87,9 +87,9 @@ impl World {
         if (batch.sender(), batch.key_record_version()) != (self.planner.id(), 1) {
             return None;
         }
-        let [span] = &deliver.messages[..] else { return None };
+        let [_] = &deliver.messages[..] else { return None };
         let header = SignedHeader::new(body.clone(), Ok(Arc::clone(&self.identity)));
-        match self.opener.open(&self.sessions, &header, &body, span).ok()? {
+        match self.opener.open(&self.sessions, &header, &body, &deliver.messages).pop()?.ok()? {
             Arrived::Message(opened) => Some(opened.payload),
             Arrived::Settled(_) => None,
         }
