@@ -152,6 +152,13 @@ pub(crate) struct KillCyclesArgs {
     /// Shards of the node.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) shards: u16,
+    /// Folder of the node's data, which must not exist yet [default: in a temporary folder].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data: Option<PathBuf>,
+    /// Unix socket of a switch for the power of the disk that holds the data: it gets a line `off` before each kill and
+    /// `on` after it, and answers each with `ok` when it is so.
+    #[arg(long, value_name = "SOCKET", requires = "data")]
+    pub(crate) power: Option<PathBuf>,
     /// Keep the folder: the node's log and data, both ledgers.
     #[arg(long)]
     pub(crate) keep: bool,

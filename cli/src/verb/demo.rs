@@ -19,6 +19,7 @@ mod cast;
 pub(crate) mod cycles;
 mod node;
 mod payload;
+mod power;
 mod probe;
 mod report;
 pub(crate) mod rotation;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     let messages = args.messages.or(payloads.line_count()).unwrap_or(MESSAGES).max(MESSAGES_MIN);
     let acts = Acts::of(messages, payloads.bytes_range().1);
     let show = Show { args, payloads: Arc::new(payloads), acts };
-    on_a_node("creto-demo-", args.shards, args.keep, async |host, on_disk| {
+    on_a_node("creto-demo-", None, args.shards, args.keep, async |host, on_disk| {
         let stage = Stage::open(messages, "delivered");
         let report = show.play(host, &stage, on_disk).await?;
         stage.close();
@@ -223,6 +224,7 @@ async fn settle(host: &NodeHost, cast: &Cast) -> Result<u64, Failure> {
 /// something was found.
 fn on_a_node(
     prefix: &str,
+    data: Option<&Path>,
     shard_count: u16,
     keep: bool,
     work: impl AsyncFnOnce(&mut NodeHost, bool) -> Result<Exit, Failure>,
@@ -233,7 +235,7 @@ fn on_a_node(
         Failure::new(Exit::System, what, "check the limits on open files and threads (ulimit -a)")
     })?;
     let (mut folder, on_disk) = node::scratch_folder(prefix)?;
-    let mut host = NodeHost::make(folder.path(), shard_count)?;
+    let mut host = NodeHost::make(folder.path(), data, shard_count)?;
     let ended = runtime.block_on(async {
         let ended = tokio::select! {
             ended = work(&mut host, on_disk) => Ok(ended),

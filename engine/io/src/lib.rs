@@ -26,6 +26,7 @@ pub mod executor;
 pub mod limits;
 mod machine;
 mod park;
+mod planted;
 pub mod probe;
 pub mod ring;
 pub mod socket;

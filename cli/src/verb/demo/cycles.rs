@@ -1,6 +1,9 @@
 //! `creto kill-cycles` (`scripts/kill-cycles.sh`): a node under load is killed with SIGKILL and started again, over and
 //! over. At the end every acknowledged message was delivered to the application, once, as it was sent.
 //!
+//! One receiver at a time is away, so that acknowledged messages always wait in the log when the node dies. With a switch
+//! for the power of its disk (`--power`), the power is cut before each kill: what was not synced may be gone.
+//!
 //! What was acknowledged stands in a ledger that is synced before it counts, what was delivered in another; the verdict
 //! comes from those files, and from the book that the agents write.
 
@@ -17,6 +20,7 @@ use super::book::{Book, Counts, Received, percentile};
 use super::cast::Cast;
 use super::node::NodeHost;
 use super::payload::{Payloads, split_mix};
+use super::power::PowerSwitch;
 use super::report::print_row;
 use super::stage::Stage;
 use super::traffic::{Hidden, Troupe, finish};
@@ -31,13 +35,17 @@ const EARLY_ONE_IN: u64 = 4;
 const EARLY_WITHIN_US: u64 = 150_000;
 /// Latest moment of any other kill, after the first acknowledgement of its life.
 const LATE_WITHIN_US: u64 = 500_000;
+/// After so many cycles the receiver that was away comes back and the next one leaves.
+const AWAY_CYCLES: u64 = 8;
+/// A node without power lives on so long at most: it must not acknowledge anything more.
+const POWERLESS_WITHIN_US: u64 = 20_000;
 
 pub(crate) fn run(args: &KillCyclesArgs) -> Result<Exit, Failure> {
     let seed = match args.seed {
         Some(seed) => seed,
         None => u64::from_le_bytes(probe::random()?),
     };
-    on_a_node("creto-kill-cycles-", args.shards, args.keep, async |host, _| {
+    on_a_node("creto-kill-cycles-", args.data.as_deref(), args.shards, args.keep, async |host, _| {
         let stage = Stage::open(args.cycles, "cycles");
         stage.tell(&format!("{} cycles, seed {seed}", grouped(args.cycles)));
         let report = cycle(host, args, seed, &stage).await?;
@@ -84,18 +92,23 @@ async fn cycle(host: &mut NodeHost, args: &KillCyclesArgs, seed: u64, stage: &St
     let count = move |_, (delivery, received): (Delivery, Received)| finish(&counting, &delivery, received);
     let delivered = LedgerWriter::start(&paths.delivered, Durability::Written, false, count).map_err(failed)?;
 
+    let mut power = match &args.power {
+        Some(socket) => Some(PowerSwitch::connect(socket).await?),
+        None => None,
+    };
     host.start().await?;
     let began = Instant::now();
     let cast = Arc::new(Cast::register(host).await?);
     let payloads = Arc::new(Payloads::Made { seed, payload_bytes: args.size as usize });
     let ledgers = Some((acknowledged.records(), delivered.records()));
-    let troupe = Troupe::connect(host, &cast, payloads, Arc::clone(&book), ledgers).await?;
+    let mut troupe = Troupe::connect(host, &cast, payloads, Arc::clone(&book), ledgers).await?;
     let load = troupe.burst(0..u64::MAX);
 
     let mut random = seed;
     let (mut kills, mut early) = (0, 0);
     let (mut started_us, mut recovered_us) = (Vec::new(), Vec::new());
     let mut killed_at: Option<Instant> = None;
+    let mut away: Option<usize> = None;
     for index in 0..args.cycles {
         stage.now("kill");
         stage.at(index);
@@ -105,14 +118,23 @@ async fn cycle(host: &mut NodeHost, args: &KillCyclesArgs, seed: u64, stage: &St
             break;
         }
         recovered_us.extend(killed_at.map(|killed_at| micros(killed_at.elapsed())));
+        if index.is_multiple_of(AWAY_CYCLES) {
+            let turn = usize::try_from(index / AWAY_CYCLES).unwrap_or(0);
+            if let Some(back) = away.take() {
+                troupe.come(host, back).await?;
+            }
+            let leaves = turn % cast.receivers.len();
+            troupe.leave(leaves).await;
+            away = Some(leaves);
+        }
         tokio::time::sleep(Duration::from_micros(split_mix(&mut random) % LATE_WITHIN_US)).await;
         let mut killed = Instant::now();
-        kills += u64::from(host.kill().await);
+        kills += u64::from(kill(host, power.as_mut(), &mut random).await?);
         if split_mix(&mut random).is_multiple_of(EARLY_ONE_IN) {
             host.spawn()?;
             tokio::time::sleep(Duration::from_micros(split_mix(&mut random) % EARLY_WITHIN_US)).await;
             killed = Instant::now();
-            early += u64::from(host.kill().await);
+            early += u64::from(kill(host, power.as_mut(), &mut random).await?);
         }
         started_us.push(micros(host.start().await?.took));
         killed_at = Some(killed);
@@ -121,6 +143,9 @@ async fn cycle(host: &mut NodeHost, args: &KillCyclesArgs, seed: u64, stage: &St
 
     stage.now("drain");
     troupe.rest();
+    if let Some(back) = away {
+        troupe.come(host, back).await?;
+    }
     book.reach(|progress| progress.answered == progress.sent && progress.delivered >= progress.acknowledged).await;
     drop(load);
     let hidden = troupe.close().await;
@@ -148,6 +173,17 @@ async fn cycle(host: &mut NodeHost, args: &KillCyclesArgs, seed: u64, stage: &St
         recovered_us,
         took,
     })
+}
+
+/// Kills the node; its disk loses its power before and has it again after. True if that is what ended it.
+async fn kill(host: &mut NodeHost, power: Option<&mut PowerSwitch>, random: &mut u64) -> Result<bool, Failure> {
+    let Some(power) = power else { return Ok(host.kill().await) };
+    power.off().await?;
+    tokio::time::sleep(Duration::from_micros(split_mix(random) % POWERLESS_WITHIN_US)).await;
+    // Without its disk it may have ended by itself before.
+    host.kill().await;
+    power.on().await?;
+    Ok(true)
 }
 
 impl Report {

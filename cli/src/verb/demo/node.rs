@@ -37,6 +37,7 @@ const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 /// Where a node lives, and the process while there is one.
 pub(super) struct NodeHost {
     folder: PathBuf,
+    data: PathBuf,
     shard_count: u16,
     certificate: NodeCertificate,
     /// Port zero until the first start has found a free one.
@@ -72,19 +73,25 @@ pub(super) struct Stopped {
 }
 
 impl NodeHost {
-    /// Makes the configuration, the key and the certificate of a node in `folder`.
-    pub(super) fn make(folder: &Path, shard_count: u16) -> Result<Self, Failure> {
-        let data = folder.join("data");
-        std::fs::create_dir_all(&data).map_err(|error| Failure::file("make the folder", &data, &error))?;
+    /// Makes the configuration, the key and the certificate of a node in `folder`; its data is there, too, or where `data`
+    /// says.
+    pub(super) fn make(folder: &Path, data: Option<&Path>, shard_count: u16) -> Result<Self, Failure> {
+        let folder = std::path::absolute(folder).map_err(|error| Failure::file("find", folder, &error))?;
+        let data = match data {
+            // Relative to where this was started, not to the configuration.
+            Some(data) => std::path::absolute(data).map_err(|error| Failure::file("find", data, &error))?,
+            None => folder.join("data"),
+        };
+        std::fs::create_dir(&data).map_err(|error| Failure::file("make the folder", &data, &error))?;
         let identity = Identity::self_signed(&[])?;
-        let certificate_path = data.join("node.crt");
+        let certificate_path = folder.join("node.crt");
         write(&certificate_path, &identity.certificate_pem)?;
-        write(&data.join("node.key"), &identity.private_key_pem)?;
+        write(&folder.join("node.key"), &identity.private_key_pem)?;
         let certificate = NodeCertificate::from_file(&certificate_path)
             .map_err(|error| Failure::new(Exit::System, error.to_string(), ""))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let cpu_before = ended_children_cpu()?;
-        Ok(Self { folder: folder.to_owned(), shard_count, certificate, address, running: None, cpu_before })
+        Ok(Self { folder, data, shard_count, certificate, address, running: None, cpu_before })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -104,7 +111,7 @@ impl NodeHost {
     }
 
     pub(super) fn control_socket(&self) -> PathBuf {
-        self.folder.join("data/control.sock")
+        self.folder.join("control.sock")
     }
 
     fn log(&self) -> PathBuf {
@@ -206,9 +213,14 @@ impl NodeHost {
 
     fn config_text(&self) -> String {
         let Self { address, shard_count, .. } = self;
+        // The data may be on a disk of its own; all else is here.
+        let path = |path: PathBuf| format!("{:?}", path.to_string_lossy());
+        let (data, socket) = (path(self.data.clone()), path(self.control_socket()));
+        let (certificate, key) = (path(self.folder.join("node.crt")), path(self.folder.join("node.key")));
         format!(
-            "node.listen = \"{address}\"\ntopology.shards = {shard_count}\nwal.segment_bytes = {SEGMENT_BYTES}\n\
-             log.level = \"info\"\n"
+            "node.listen = \"{address}\"\nnode.data_dir = {data}\nnode.certificate = {certificate}\n\
+             node.private_key = {key}\ncontrol.socket = {socket}\ntopology.shards = {shard_count}\n\
+             wal.segment_bytes = {SEGMENT_BYTES}\nlog.level = \"info\"\n"
         )
     }
 

@@ -20,7 +20,7 @@ const WARM_UP: usize = 3;
 /// The median of this many rotations, in milliseconds.
 pub(crate) fn measure(samples: usize) -> Result<f64, Failure> {
     let mut took = Vec::new();
-    on_a_node("creto-bench-", 1, false, async |host, _| {
+    on_a_node("creto-bench-", None, 1, false, async |host, _| {
         host.start().await?;
         let name = AgentName::parse("acme/planner").expect("a constant name");
         let file = host.folder().join("planner.keys");

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use creto_agent::{Agent, AgentName, Delivery, PendingSend, SendOptions, Subscription};
 use creto_crypto_accel::digest::sha256;
 use creto_loadgen::ledger::Record;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::book::{Book, Pair, Received, Sent};
 use super::cast::Cast;
@@ -28,15 +28,29 @@ pub(super) type DeliveredLedger = mpsc::Sender<(Record, (Delivery, Received))>;
 
 /// Everybody at work.
 pub(super) struct Troupe {
+    cast: Arc<Cast>,
     senders: Vec<Agent>,
-    receivers: Vec<Agent>,
-    names: Arc<[AgentName]>,
+    readers: Vec<Reader>,
     payloads: Arc<Payloads>,
     book: Arc<Book>,
-    ledger: Option<AcknowledgedLedger>,
-    receiving: JoinSet<()>,
+    acknowledged: Option<AcknowledgedLedger>,
+    delivered: Option<DeliveredLedger>,
+    /// Messages that readers took out of their mailboxes.
+    taken: Arc<AtomicU64>,
+    /// What the SDKs of readers counted that have left.
+    gone: Hidden,
     /// Says that no more is to be submitted.
     resting: Arc<AtomicBool>,
+}
+
+/// A receiver that is there.
+struct Reader {
+    /// Its position in the cast.
+    to: usize,
+    agent: Agent,
+    /// Says that it is to take nothing more.
+    leaving: Arc<Notify>,
+    reading: JoinHandle<()>,
 }
 
 /// What the SDK of all agents counted.
@@ -76,26 +90,56 @@ impl Troupe {
     ) -> Result<Self, Failure> {
         let (acknowledged, delivered) = ledgers.unzip();
         let mut troupe = Self {
+            cast: Arc::clone(cast),
             senders: Vec::new(),
-            receivers: Vec::new(),
-            names: cast.receivers.iter().map(|receiver| receiver.name().clone()).collect(),
+            readers: Vec::new(),
             payloads,
             book,
-            ledger: acknowledged,
-            receiving: JoinSet::new(),
+            acknowledged,
+            delivered,
+            taken: Arc::default(),
+            gone: Hidden::default(),
             resting: Arc::new(AtomicBool::new(false)),
         };
-        for (to, receiver) in cast.receivers.iter().enumerate() {
-            let agent = Cast::connect(host, receiver).await?;
-            let mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
-            let (cast, book) = (Arc::clone(cast), Arc::clone(&troupe.book));
-            troupe.receiving.spawn(receive(to, mailbox, cast, book, delivered.clone()));
-            troupe.receivers.push(agent);
+        for to in 0..cast.receivers.len() {
+            troupe.come(host, to).await?;
         }
         for sender in &cast.senders {
             troupe.senders.push(Cast::connect(host, sender).await?);
         }
         Ok(troupe)
+    }
+
+    /// A receiver connects and reads its mailbox from now on.
+    pub(super) async fn come(&mut self, host: &NodeHost, to: usize) -> Result<(), Failure> {
+        let agent = Cast::connect(host, &self.cast.receivers[to]).await?;
+        let mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
+        let leaving = Arc::new(Notify::new());
+        let desk = Desk {
+            to,
+            cast: Arc::clone(&self.cast),
+            book: Arc::clone(&self.book),
+            ledger: self.delivered.clone(),
+            taken: Arc::clone(&self.taken),
+            leaving: Arc::clone(&leaving),
+        };
+        let reading = tokio::spawn(desk.read(mailbox));
+        self.readers.push(Reader { to, agent, leaving, reading });
+        Ok(())
+    }
+
+    /// A receiver acknowledges what it has and goes; what comes for it waits in its mailbox.
+    pub(super) async fn leave(&mut self, to: usize) {
+        let Some(at) = self.readers.iter().position(|reader| reader.to == to) else { return };
+        let reader = self.readers.remove(at);
+        reader.leaving.notify_one();
+        // An error means that it has ended by itself: the book will say what is missing.
+        let _ = reader.reading.await;
+        // What it took and did not acknowledge would come again, and rightly so.
+        let taken = self.taken.load(Ordering::Relaxed);
+        self.book.reach(|progress| progress.delivered >= taken).await;
+        self.gone.add(&reader.agent);
+        reader.agent.close().await;
     }
 
     /// Submits the messages of these numbers as fast as answers make room.
@@ -123,13 +167,13 @@ impl Troupe {
                 from,
                 sender_count: self.senders.len() as u64,
                 agent: agent.clone(),
-                names: Arc::clone(&self.names),
+                names: self.cast.receivers.iter().map(|receiver| receiver.name().clone()).collect(),
                 payloads: Arc::clone(&self.payloads),
                 book: Arc::clone(&self.book),
                 pending,
                 resting: Arc::clone(&self.resting),
             };
-            tasks.spawn(take_answers(answers, Arc::clone(&self.book), self.ledger.clone()));
+            tasks.spawn(take_answers(answers, Arc::clone(&self.book), self.acknowledged.clone()));
             tasks.spawn(work(lane, Share { index: from, of: self.senders.len() }));
         }
         tasks
@@ -140,33 +184,35 @@ impl Troupe {
         self.resting.store(true, Ordering::Relaxed);
     }
 
-    /// What the SDKs counted so far.
-    fn hidden(&self) -> Hidden {
-        let mut hidden = Hidden::default();
-        for agent in self.senders.iter().chain(&self.receivers) {
-            let stats = agent.stats();
-            hidden.by_node += stats.acknowledged_again;
-            hidden.by_agents += stats.duplicates_hidden;
-            hidden.reconnects += stats.reconnects;
-            hidden.rejected += stats.rejected_total();
-            hidden.paid.sealed += stats.sealed;
-            hidden.paid.encapsulations += stats.encapsulations;
-            hidden.paid.signatures += stats.signatures;
-        }
-        hidden
-    }
-
-    /// Closes everybody in good order: the last acknowledgements reach the node.
+    /// Closes everybody in good order: the last acknowledgements reach the node. Gives what the SDKs counted.
     pub(super) async fn close(mut self) -> Hidden {
-        let hidden = self.hidden();
+        let mut hidden = std::mem::take(&mut self.gone);
         let mut closing = JoinSet::new();
-        for agent in self.senders.drain(..).chain(self.receivers.drain(..)) {
+        let (agents, reading): (Vec<_>, Vec<_>) =
+            self.readers.drain(..).map(|reader| (reader.agent, reader.reading)).unzip();
+        for agent in self.senders.drain(..).chain(agents) {
+            hidden.add(&agent);
             closing.spawn(agent.close());
         }
         closing.join_all().await;
-        // The mailboxes have ended with their agents.
-        self.receiving.join_all().await;
+        for reading in reading {
+            // The mailboxes have ended with their agents.
+            let _ = reading.await;
+        }
         hidden
+    }
+}
+
+impl Hidden {
+    fn add(&mut self, agent: &Agent) {
+        let stats = agent.stats();
+        self.by_node += stats.acknowledged_again;
+        self.by_agents += stats.duplicates_hidden;
+        self.reconnects += stats.reconnects;
+        self.rejected += stats.rejected_total();
+        self.paid.sealed += stats.sealed;
+        self.paid.encapsulations += stats.encapsulations;
+        self.paid.signatures += stats.signatures;
     }
 }
 
@@ -248,22 +294,38 @@ async fn take_answers(
     }
 }
 
-async fn receive(
+/// Where a receiver reads.
+struct Desk {
     to: usize,
-    mut mailbox: Subscription,
     cast: Arc<Cast>,
     book: Arc<Book>,
     ledger: Option<DeliveredLedger>,
-) {
-    while let Some(Ok(delivery)) = mailbox.next().await {
+    taken: Arc<AtomicU64>,
+    leaving: Arc<Notify>,
+}
+
+impl Desk {
+    async fn read(self, mut mailbox: Subscription) {
+        loop {
+            let next = tokio::select! {
+                next = mailbox.next() => next,
+                () = self.leaving.notified() => None,
+            };
+            let Some(Ok(delivery)) = next else { return };
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            self.take(delivery).await;
+        }
+    }
+
+    async fn take(&self, delivery: Delivery) {
         let at = Instant::now();
         let digest = sha256(&[&delivery.payload]);
-        let (id, from) = (delivery.message_id, cast.sender_at(delivery.from_id));
-        let received = Received { id, from, to, digest, at };
-        match &ledger {
-            None => finish(&book, &delivery, received),
+        let (id, from) = (delivery.message_id, self.cast.sender_at(delivery.from_id));
+        let received = Received { id, from, to: self.to, digest, at };
+        match &self.ledger {
+            None => finish(&self.book, &delivery, received),
             Some(ledger) => {
-                let pair = u32::try_from(to).unwrap_or(u32::MAX);
+                let pair = u32::try_from(self.to).unwrap_or(u32::MAX);
                 let record = Record { pair, number: delivery.mailbox_sequence, message_id: id, digest };
                 // A ledger that cannot be written ends the run with its own error.
                 let _ = ledger.send((record, (delivery, received))).await;
