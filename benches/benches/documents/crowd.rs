@@ -94,9 +94,9 @@ impl<'n> Crowd<'n> {
         registering.join_all().await;
 
         for number in first..count.min(SOCKETS) {
-            let connection =
-                RawConnection::connect(self.node.address(), self.node.certificate(), WITHIN).await.unwrap();
-            let user = self.user(number, connection).await;
+            let node = (self.node.address(), self.node.certificate().clone());
+            let dialed = async move { RawConnection::connect(node.0, &node.1, WITHIN).await.unwrap() };
+            let user = self.user(number, dialed).await;
             self.sockets.push(Arc::clone(&user.connection));
             self.users.push(user);
         }
@@ -104,8 +104,7 @@ impl<'n> Crowd<'n> {
         let mut connected: Vec<User> = Vec::new();
         for number in self.users.len()..count {
             let socket = Arc::clone(&self.sockets[number % self.sockets.len()]);
-            let user = self.user(number, socket.another(WITHIN).await.unwrap());
-            connecting.spawn(user);
+            connecting.spawn(self.user(number, async move { socket.another(WITHIN).await.unwrap() }));
             if connecting.len() == TOGETHER {
                 connected.push(connecting.join_next().await.unwrap().unwrap());
             }
@@ -115,10 +114,14 @@ impl<'n> Crowd<'n> {
         assert_eq!(self.users.len(), count);
     }
 
-    /// Logs the user of this number in, who will write to its neighbour.
-    fn user(&self, number: usize, connection: RawConnection) -> impl Future<Output = User> + Send + 'static {
+    /// Connects and logs in the user of this number, who will write to its neighbour.
+    fn user<D>(&self, number: usize, dialed: D) -> impl Future<Output = User> + Send + use<D>
+    where
+        D: Future<Output = RawConnection> + Send + 'static,
+    {
         let (keys, neighbour) = (Arc::clone(&self.keys[number]), Arc::clone(&self.keys[number ^ 1]));
         async move {
+            let connection = dialed.await;
             let (control, _) = connection.log_in(&keys).await.unwrap();
             let submit = connection.open(StreamRole::Submit).await.unwrap();
             let sessions = Sessions::between(&keys, &neighbour);
