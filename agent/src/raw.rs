@@ -66,7 +66,21 @@ impl RawConnection {
         certificate: &NodeCertificate,
         within: Duration,
     ) -> Result<Self, ConnectError> {
-        let dialer = Dialer::new(node, certificate, IDLE_TIMEOUT)?;
+        Self::connect_for(node, certificate, within, IDLE_TIMEOUT).await
+    }
+
+    /// As [`connect`](Self::connect), with another time for which a silent node counts as alive: a third of it is how often
+    /// this side lets the node know that it is. The node's own `[net] idle_timeout_s` holds, too.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_for(
+        node: SocketAddr,
+        certificate: &NodeCertificate,
+        within: Duration,
+        idle_timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let dialer = Dialer::new(node, certificate, idle_timeout)?;
         let connection = dialer.dial(within).await?;
         Ok(Self { dialer, connection })
     }
