@@ -19,6 +19,7 @@ pub(crate) mod file;
 mod ring;
 mod rotate;
 
+pub use file::KEY_FILE_FORMAT;
 use file::{Contents, Mark};
 pub(crate) use ring::Standing;
 use ring::{Key, Ring};

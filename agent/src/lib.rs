@@ -113,13 +113,13 @@ pub use creto_envelope::{
 pub use error::{
     CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, RotateError, SendError, StateError,
 };
-pub use keys::AgentKeys;
+pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
 pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;
 pub use sender::{PendingSend, Receipt, SendOptions};
-pub use state::StateDirectory;
+pub use state::{STATE_FORMAT, StateDirectory};
 pub use stats::Stats;
 pub use tls::NodeCertificate;

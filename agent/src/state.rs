@@ -46,8 +46,8 @@ use crate::limits::STATE_CACHE_BYTES;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
 
-/// The format that this code reads and writes.
-const FORMAT: u64 = 1;
+/// The format of files of sessions that this version reads and writes.
+pub const STATE_FORMAT: u64 = 1;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_AGENT: &str = "agent";
@@ -162,7 +162,7 @@ impl StateFile {
             if !meta.is_empty().map_err(|error| self.database_error(error))? {
                 return self.check_meta(&meta, agent);
             }
-            for (key, value) in [(META_FORMAT, &FORMAT.to_le_bytes()[..]), (META_AGENT, &agent.0)] {
+            for (key, value) in [(META_FORMAT, &STATE_FORMAT.to_le_bytes()[..]), (META_AGENT, &agent.0)] {
                 meta.insert(key, value).map_err(|error| self.database_error(error))?;
             }
             Ok(())
@@ -180,7 +180,7 @@ impl StateFile {
         };
         let format = get(META_FORMAT)?;
         let format = u64::from_le_bytes(format.try_into().map_err(|_| self.damaged("the format is no number"))?);
-        if format != FORMAT {
+        if format != STATE_FORMAT {
             return Err(StateError::Version { path: self.path.clone(), found: format });
         }
         if get(META_AGENT)? != agent.0 {

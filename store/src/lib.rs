@@ -65,7 +65,8 @@ pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{Admit, Delivery, Mailboxes, MailboxesConfig, Refusal};
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
-    BatchPart, Dedup, DedupSender, PartMessage, Priority, Record, RecordError, Settle, SettleCause, Start,
+    BatchPart, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record, RecordError, Settle, SettleCause,
+    Start,
 };
 pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, RecoveryProgress, recover, recover_noted};
 pub use segment::{

@@ -175,7 +175,7 @@ pub enum RecordError {
 }
 
 /// The version byte of every record.
-const RECORD_VERSION: u8 = 1;
+pub const RECORD_VERSION: u8 = 1;
 /// Bytes of a message in a `BatchPart` before its path.
 const MESSAGE_FIXED_BYTES: usize = 96;
 

@@ -23,7 +23,7 @@ use crate::error::KeysError;
 use crate::limits::KEYS_HELD_MAX;
 
 /// The format of key files that this version writes.
-const FORMAT: u32 = 2;
+pub const KEY_FILE_FORMAT: u32 = 2;
 
 /// What a key file says.
 pub(super) struct Contents {
@@ -66,7 +66,7 @@ pub(super) fn write(
     let current = std::iter::once(entry(&ring.current, State::Current));
     let replaced = ring.replaced.iter().map(|Replaced { key, at_ms }| entry(key, State::Replaced { at_ms: *at_ms }));
     let file = KeyFile {
-        format: FORMAT,
+        format: KEY_FILE_FORMAT,
         name: name.to_string(),
         trust_domain: trust_domain.to_string(),
         ed25519_seed: base64(&seeds.ed25519),
@@ -94,7 +94,7 @@ pub(super) fn read(path: &Path) -> Result<Contents, KeysError> {
     let place = |error: serde_json::Error| format_error(&format!("line {}, column {}", error.line(), error.column()));
     let file: KeyFile = match format {
         1 => serde_json::from_slice::<KeyFileV1>(&json).map_err(place)?.into(),
-        FORMAT => serde_json::from_slice(&json).map_err(place)?,
+        KEY_FILE_FORMAT => serde_json::from_slice(&json).map_err(place)?,
         found => return Err(KeysError::Version { path: path.to_owned(), found }),
     };
     let seed = |text: &str| -> Result<Zeroizing<[u8; 32]>, KeysError> {
@@ -212,7 +212,15 @@ impl From<KeyFileV1> for KeyFile {
         let KeyFileV1 { name, trust_domain, record_version, ed25519_seed, ml_dsa_65_seed, x_wing_seed, .. } = file;
         let current = KeyEntry { version: record_version, state: State::Current, x_wing_seed };
         let encryption_keys = vec![current];
-        Self { format: FORMAT, name, trust_domain, ed25519_seed, ml_dsa_65_seed, fn_dsa_512_key: None, encryption_keys }
+        Self {
+            format: KEY_FILE_FORMAT,
+            name,
+            trust_domain,
+            ed25519_seed,
+            ml_dsa_65_seed,
+            fn_dsa_512_key: None,
+            encryption_keys,
+        }
     }
 }
 

@@ -1,0 +1,303 @@
+//! Data folders as versions wrote them: each is opened by a real node, and its messages are read.
+//!
+//! `fixtures/README.md` says how a new one is made, which a change of any format needs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use creto_store::{
+    Action, DiskError, FileSource, Record, Wal, WalConfig, digest_file_name, recover, segment_file_name, verify,
+};
+
+mod process;
+use process::{Node, command, name, ok, on_time, run};
+
+const SHARDS: u16 = 2;
+/// Set to the name of a new fixture to make it.
+const WRITE: &str = "CRETO_WRITE_FIXTURE";
+/// What this version writes, and what each fixture has.
+const FORMATS_FILE: &str = "formats.json";
+/// What each agent of a fixture finds in its mailbox, in order.
+const MESSAGES_FILE: &str = "messages.json";
+
+/// Every format of a file that a node or an agent keeps, and of what is kept in these files.
+fn written() -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("data folder (node.json)", u64::from(creto_node::data_dir::DATA_FORMAT)),
+        ("directory (control.redb)", creto_service::storage::FORMAT),
+        ("segment", u64::from(creto_store::SEGMENT_VERSION)),
+        ("frame of the log", u64::from(creto_store::FRAME_VERSION)),
+        ("record of the log", u64::from(creto_store::RECORD_VERSION)),
+        ("digest of a segment", u64::from(creto_store::DIGEST_VERSION)),
+        ("envelope", u64::from(creto_envelope::envelope::ENVELOPE_VERSION)),
+        ("batch header", u64::from(creto_envelope::batch::BATCH_VERSION)),
+        ("key record", u64::from(creto_envelope::key_record::KEY_RECORD_FORMAT)),
+        ("key file of an agent", u64::from(creto_agent::KEY_FILE_FORMAT)),
+        ("sessions of an agent", creto_agent::STATE_FORMAT),
+        ("backup (manifest.json)", u64::from(creto_node::backup::BACKUP_FORMAT)),
+    ])
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
+}
+
+/// The folders of all fixtures, oldest first.
+fn all() -> Vec<PathBuf> {
+    let mut all: Vec<_> = fs::read_dir(fixtures())
+        .expect("the folder of the fixtures")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    all.sort();
+    assert!(!all.is_empty());
+    all
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+    serde_json::from_slice(&fs::read(path).expect("a file of the fixture")).expect("JSON")
+}
+
+/// A copy in a temporary folder, with the modes that git does not keep.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).expect("a copy");
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
+    }
+}
+
+#[test]
+fn every_format_that_is_written_has_a_fixture() {
+    if std::env::var_os(WRITE).is_some() {
+        return;
+    }
+    let written: BTreeMap<String, u64> =
+        written().into_iter().map(|(name, format)| (name.to_owned(), format)).collect();
+    let found: Vec<BTreeMap<String, u64>> = all().iter().map(|fixture| json(&fixture.join(FORMATS_FILE))).collect();
+    let next = "a format was raised: keep a data folder as it is written now, see fixtures/README.md";
+    assert!(found.contains(&written), "{next}\nwritten: {written:#?}\nfixtures: {found:#?}");
+}
+
+#[test]
+fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messages() {
+    if std::env::var_os(WRITE).is_some() {
+        return;
+    }
+    on_time(async {
+        for fixture in all() {
+            let dir = tempfile::tempdir().expect("a folder");
+            copy(&fixture, dir.path());
+            let digests = fs::read_dir(dir.path().join("data/wal/shard-0000")).expect("a log");
+            assert!(digests.count() > 2, "{}: several segments and a digest", fixture.display());
+            ok(dir.path(), SHARDS, &["wal", "verify"]);
+            let node = Node::start(dir.path(), SHARDS);
+            let messages: BTreeMap<String, Vec<String>> = json(&fixture.join(MESSAGES_FILE));
+            assert!(messages.values().any(|texts| texts.len() > 3));
+            for (agent, wanted) in messages {
+                let reader = node.connect(dir.path(), &agent).await;
+                let mut subscription = reader.subscribe().expect("one subscription");
+                let mut texts = Vec::new();
+                let wait = |texts: &Vec<_>| Duration::from_secs(if texts.len() < wanted.len() { 30 } else { 1 });
+                while let Ok(Some(delivery)) = tokio::time::timeout(wait(&texts), subscription.next()).await {
+                    let delivery = delivery.expect("a message that opens");
+                    texts.push(String::from_utf8(delivery.payload.to_vec()).expect("UTF-8"));
+                    delivery.ack();
+                }
+                assert_eq!(texts, wanted, "{}: {agent}", fixture.display());
+                // It goes on: what comes now is written in the formats of now.
+                reader.send(&name(&agent), b"now".to_vec()).await.expect("it is durable");
+                reader.close().await;
+            }
+            node.stop();
+            ok(dir.path(), SHARDS, &["wal", "verify"]);
+            ok(dir.path(), SHARDS, &["backup", "backup"]);
+        }
+    });
+}
+
+#[test]
+fn files_of_a_later_version_are_refused_with_what_to_do_and_stay_as_they_are() {
+    if std::env::var_os(WRITE).is_some() {
+        return;
+    }
+    let fixture = all().pop().expect("a fixture");
+    let segment = {
+        let folder = fixture.join("data/wal/shard-0000");
+        let mut names: Vec<_> =
+            fs::read_dir(folder).expect("a log").map(|entry| entry.expect("an entry").file_name()).collect();
+        names.retain(|name| name.to_string_lossy().ends_with(".wal"));
+        names.sort();
+        format!("data/wal/shard-0000/{}", names[0].to_string_lossy())
+    };
+    let text = |text: &'static str, with: &'static str| {
+        move |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8").replacen(text, with, 1).into_bytes()
+    };
+    let version = |mut bytes: Vec<u8>| {
+        bytes[12] += 1;
+        bytes
+    };
+    type Change = Box<dyn Fn(Vec<u8>) -> Vec<u8>>;
+    let cases: [(&str, Change, &[&str], i32, &str); 3] = [
+        (&segment, Box::new(version), &["serve"], 1, "read it with the version that wrote it"),
+        (
+            "data/node.json",
+            Box::new(text("\"format\":1", "\"format\":2")),
+            &["serve"],
+            2,
+            "start it with the version that wrote it",
+        ),
+        (
+            "agents/acme/reader.keys",
+            Box::new(text("\"format\": 2", "\"format\": 3")),
+            &["recv", "acme/reader", "--node", "127.0.0.1:9"],
+            2,
+            "update creto",
+        ),
+    ];
+    for (file, change, args, status, next) in cases {
+        let dir = tempfile::tempdir().expect("a folder");
+        copy(&fixture, dir.path());
+        let path = dir.path().join(file);
+        let before = fs::read(&path).expect("a file of the fixture");
+        let changed = change(before.clone());
+        assert_ne!(changed, before, "{file}");
+        fs::write(&path, &changed).expect("a file");
+        let run = run(command(dir.path(), SHARDS, args));
+        assert_eq!(run.status, status, "{file}: {}", run.stderr);
+        assert!(run.stderr.contains(next), "{file}: {}", run.stderr);
+        assert_eq!(fs::read(&path).expect("still there"), changed, "{file}");
+    }
+}
+
+/// Makes a new fixture; not a test, but it needs what tests have.
+#[test]
+fn write_a_fixture_when_asked_to() {
+    let Some(fixture) = std::env::var_os(WRITE) else { return };
+    let fixture = fixtures().join(fixture);
+    fs::create_dir(&fixture).expect("a fixture that is new: what is released stays as it is");
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = dir.path();
+    ok(home, SHARDS, &["init", "--listen", "127.0.0.1:0"]);
+    let node = Node::start(home, SHARDS);
+    let address = node.address.to_string();
+    for agent in ["acme/sender", "acme/reader", "acme/other"] {
+        // Longer than anybody will run this test.
+        ok(home, SHARDS, &["agent", "create", agent, "--valid-days", "36500"]);
+    }
+    let send = |to: &str, text: &str, more: &[&str]| {
+        ok(home, SHARDS, &[&["send", "acme/sender", to, text, "--node", &address], more].concat());
+    };
+    // A replaced key, a mailbox that was read to its end, and one with a session, two priorities and a text of its own.
+    ok(home, SHARDS, &["agent", "rotate", "acme/other", "--node", &address]);
+    for number in 1..=3 {
+        send("acme/other", &format!("read and settled {number}"), &[]);
+    }
+    let read = ok(home, SHARDS, &["recv", "acme/other", "--count", "3", "--node", &address]);
+    assert!(read.stdout.contains("settled 3"), "{}", read.stdout);
+    let mut wanted = vec!["before the others".to_owned()];
+    for number in 1..=8 {
+        let text = format!("message {number}");
+        send("acme/reader", &text, &[]);
+        wanted.push(text);
+    }
+    send("acme/reader", &wanted[0], &["--priority", "high"]);
+    ok(home, SHARDS, &["backup", "backup", "--with-secrets"]);
+    node.stop();
+
+    let data = fixture.join("data");
+    fs::create_dir_all(&data).expect("a folder");
+    for file in ["control.redb", "node.json", "node.crt", "node.key"] {
+        fs::copy(home.join("backup").join(file), data.join(file)).expect("a copy");
+    }
+    fs::create_dir_all(fixture.join("agents/acme")).expect("a folder");
+    for agent in ["sender", "reader", "other"] {
+        let file = format!("agents/acme/{agent}.keys");
+        fs::copy(home.join(&file), fixture.join(&file)).expect("a copy");
+    }
+    for shard in 0..SHARDS {
+        let folder = format!("wal/shard-{shard:04}");
+        rewrite_log(&home.join("backup").join(&folder), &data.join(&folder), u32::from(shard));
+    }
+    fs::write(fixture.join("creto.toml"), "[node]\nlisten = \"127.0.0.1:0\"\n").expect("a file");
+    let write = |name: &str, value: &serde_json::Value| {
+        fs::write(fixture.join(name), format!("{value:#}\n")).expect("a file");
+    };
+    write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": [] }));
+    write(FORMATS_FILE, &serde_json::json!(written()));
+    println!("wrote {}", fixture.display());
+}
+
+/// The same records in small segments, with their digests, and with messages that never expire: a fixture is read years
+/// after it was made.
+fn rewrite_log(from: &Path, to: &Path, shard: u32) {
+    fs::create_dir_all(to).expect("a folder");
+    let mut records = Vec::new();
+    recover(&mut FileSource::new(from), shard, |_, record| records.push(record)).expect("a backup");
+    let config = WalConfig {
+        segment_bytes: 32 << 10,
+        frame_bytes_max: 16 << 10,
+        wal_bytes_max: 4 << 20,
+        ..WalConfig::default()
+    };
+    let recovered = recover(&mut FileSource::new(to), shard, |_, _| {}).expect("a new log");
+    // It tells a frame from an imitation in a hostile envelope; here nobody is hostile.
+    let mut wal = Wal::open(config, recovered, 0x6372_6574_6f00 + u64::from(shard), 1_795_000_000_000);
+    settle(&mut wal, to);
+    for mut record in records {
+        match &mut record {
+            Record::Start(_) => continue,
+            Record::BatchPart(part) => part.messages.iter_mut().for_each(|message| message.expiry_ms = 0),
+            _ => {}
+        }
+        wal.append(record).expect("there is room");
+        settle(&mut wal, to);
+    }
+    wal.confirm();
+    settle(&mut wal, to);
+    let report = verify(&mut FileSource::new(to), shard).expect("it was just written");
+    assert!(report.problems.is_empty());
+    let end = report.end.expect("a log that has begun");
+    let last = OpenOptions::new().write(true).open(to.join(segment_file_name(end.segment))).expect("the last segment");
+    last.set_len(end.offset).expect("shorter always fits");
+    for unused in report.leftovers {
+        fs::remove_file(to.join(segment_file_name(unused))).expect("a file that was prepared");
+    }
+}
+
+/// Carries out what the log wants until it is idle.
+fn settle(wal: &mut Wal, folder: &Path) {
+    while let Some(action) = wal.next_action(1_795_000_000_000) {
+        let file = |segment| folder.join(segment_file_name(segment));
+        let outcome: Result<(), DiskError> = match &action {
+            Action::Write(write) => {
+                let mut bytes = vec![0; write.bytes()];
+                write.encode_into(&mut bytes);
+                let file = OpenOptions::new().write(true).open(file(write.segment())).expect("it was prepared");
+                file.write_all_at(&bytes, write.offset()).expect("the disk has room");
+                Ok(())
+            }
+            Action::Prepare { segment, bytes, .. } => {
+                File::create(file(*segment)).and_then(|file| file.set_len(*bytes)).expect("the disk has room");
+                Ok(())
+            }
+            Action::WriteDigest { segment, digest, .. } => {
+                fs::write(folder.join(digest_file_name(*segment)), digest.pieces().concat())
+                    .expect("the disk has room");
+                Ok(())
+            }
+            other => panic!("a new log has nothing to take away: {other:?}"),
+        };
+        wal.completed(action.id(), outcome).expect("nothing failed");
+    }
+    while wal.next_durable().is_some() {}
+}
