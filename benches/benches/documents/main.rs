@@ -6,6 +6,7 @@
 //! measured by the wall clock on a whole one, with its clients on the same machine, and its row says so.
 #![allow(clippy::unwrap_used, reason = "a bench stops where it is wrong")]
 
+use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::thread;
@@ -37,10 +38,13 @@ fn main() {
     let asks = |flag: &str| std::env::args().any(|argument| argument == flag);
     // `cargo test --benches` runs every bench with `--test`, to see that it works.
     let (effort, run) = if asks("--test") { (Effort::TRIAL, Run::TRIAL) } else { (Effort::FULL, Run::FULL) };
+    // Before this run adds its own.
+    let load = load_average();
     let mut tables = processor(effort);
     tables.extend(whole_node(&run));
     let how = format!(
-        "backend: {}; {} CPUs; medians of CPU time on one core, where the note says no other",
+        "backend: {}; {} CPUs at a load of {load}; medians of CPU time on one core, where the note says no other.\n\
+         Figures by the wall clock are worth what the machine has to spare: above a load of 1 they say little.",
         backend(),
         thread::available_parallelism().unwrap()
     );
@@ -48,6 +52,12 @@ fn main() {
         true => println!("{}", table::json(&backend(), &tables)),
         false => table::print(&how, &tables),
     }
+}
+
+/// Processes of others that want a CPU, over the last minute.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap();
+    text.split_whitespace().next().unwrap().to_owned()
 }
 
 /// What one core does.
