@@ -467,6 +467,39 @@ pub(crate) struct WalArgs {
 pub(crate) enum WalVerb {
     /// Read every frame and say what the log holds, where it ends and what is damaged. Changes nothing.
     Verify(WalVerifyArgs),
+    /// Show every frame and record with the byte at which it stands: headers only, never what a message says.
+    Dump(WalDumpArgs),
+    /// Say what the log is made of: live and dead bytes, kinds of records, the fullest mailboxes, epochs, digests.
+    Stats(WalStatsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WalDumpArgs {
+    /// Folder of the log, or of one of its shards [default: the configuration's].
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Only this segment.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) segment: Option<u64>,
+    /// Only what concerns this mailbox: the name of an agent, or its id in hexadecimal.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mailbox: Option<String>,
+    /// Only what brings this message.
+    #[arg(long, value_name = "MESSAGE_ID", value_parser = message_id)]
+    pub(crate) message: Option<MessageId>,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WalStatsArgs {
+    /// Folder of the log, or of one of its shards [default: the configuration's].
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

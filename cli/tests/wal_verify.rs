@@ -1,4 +1,4 @@
-//! `creto wal verify` on logs that were really written: sound, cut short, damaged.
+//! `creto wal verify`, `dump` and `stats` on logs that were really written: sound, cut short, damaged.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -77,7 +77,11 @@ struct Run {
 }
 
 fn verify(args: &[&str]) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_creto")).args(["wal", "verify"]).args(args).output().expect("built");
+    wal("verify", args)
+}
+
+fn wal(verb: &str, args: &[&str]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_creto")).args(["wal", verb]).args(args).output().expect("built");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Run { status: output.status.code().expect("an exit"), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -165,4 +169,53 @@ fn a_folder_without_a_log_is_a_mistake_of_usage() {
     let run = verify(&[dir.path().join("renamed").to_str().unwrap()]);
     assert_eq!(run.status, 2);
     assert!(run.stderr.contains("its name is not that of a shard"), "{}", run.stderr);
+}
+
+#[test]
+fn a_dump_shows_every_frame_and_record_where_it_stands_and_nothing_of_a_payload() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(&dir.path().join("shard-0000"), 0, 5);
+    let folder = dir.path().to_str().unwrap();
+    let lines = |args: &[&str]| -> Vec<serde_json::Value> {
+        let run = wal("dump", args);
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = lines(&[folder, "--json"]);
+    let count = |entry: &str| all.iter().filter(|line| line["entry"] == entry).count();
+    // A start, five messages, the frame that confirms the last one.
+    assert_eq!([count("segment"), count("frame"), count("record"), count("message")], [1, 7, 6, 5]);
+    // What a message is said to be is what stands there.
+    let segment = std::fs::read(dir.path().join("shard-0000").join("segment-0000000000000001.wal")).unwrap();
+    for line in all.iter().filter(|line| line["entry"] == "message") {
+        let offset = usize::try_from(line["offset"].as_u64().unwrap()).unwrap();
+        assert_eq!(segment[offset..offset + 16], [1; 16]);
+        assert_eq!(segment[offset + 48..offset + 56], line["sequence"].as_u64().unwrap().to_le_bytes());
+    }
+    let text = wal("dump", &[folder]).stdout;
+    assert_eq!(text.lines().count(), all.len(), "{text}");
+    assert!(text.contains("frame 3") && text.contains("message 2"), "{text}");
+
+    let mailbox = "01".repeat(16);
+    assert_eq!(lines(&[folder, "--json", "--mailbox", &mailbox]).len(), 1 + 3 * 5);
+    assert_eq!(lines(&[folder, "--json", "--mailbox", &"02".repeat(16)]).len(), 1, "the segment only");
+    assert_eq!(lines(&[folder, "--json", "--segment", "2"]).len(), 0);
+    assert_eq!(wal("dump", &[folder, "--mailbox", "neither/name/nor-id"]).status, 2);
+}
+
+#[test]
+fn statistics_tell_live_from_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(&dir.path().join("shard-0000"), 0, 5);
+    let folder = dir.path().to_str().unwrap();
+    let run = wal("stats", &[folder, "--json"]);
+    let shard = &json(&run)["shards"][0];
+    assert_eq!((run.status, &shard["messages"], &shard["live_messages"]), (0, &5.into(), &5.into()), "{}", run.stdout);
+    assert_eq!(shard["fullest_mailboxes"][0]["live_messages"], 5);
+    let written = shard["written_bytes"].as_u64().unwrap();
+    assert_eq!(shard["live_bytes"].as_u64().unwrap() + shard["dead_bytes"].as_u64().unwrap(), written);
+    let kinds: Vec<_> = shard["kinds"].as_array().unwrap().iter().map(|kind| kind["kind"].clone()).collect();
+    assert_eq!(kinds, ["batch", "start"]);
+    let text = wal("stats", &[folder]);
+    assert!(text.status == 0 && text.stdout.contains("fullest mailboxes"), "{}{}", text.stdout, text.stderr);
 }

@@ -60,6 +60,25 @@ pub enum Noted {
 }
 
 impl Noted {
+    /// What the record is called where people read it.
+    pub fn kind_name(&self) -> &'static str {
+        match self {
+            Self::Part(_) => "batch",
+            Self::Moved(_) => "moved",
+            Self::Settle(_) => "settle",
+            Self::Dedup(_) => "dedup",
+            Self::Start(_) => "start",
+        }
+    }
+
+    /// The messages that the record brings.
+    pub fn messages(&self) -> &[NotedMessage] {
+        match self {
+            Self::Part(messages) | Self::Moved(messages) => messages,
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => &[],
+        }
+    }
+
     /// Number of messages that the record brings.
     pub fn message_count(&self) -> usize {
         match self {

@@ -1,9 +1,16 @@
-//! `creto wal verify`: what a log holds, where it ends, what is damaged. It only reads.
+//! `creto wal verify`: what a log holds, where it ends, what is damaged; `dump`: every frame and record; `stats`: what it is
+//! made of. They only read, with the reader of recovery.
+
+mod dump;
+mod stats;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use creto_store::{FileSource, LogEnd, RecoveryError, Report, parse_segment_file_name, verify};
+use creto_store::{
+    DigestState, FileSource, LogEnd, RecoveryError, Report, SegmentReport, SourceError, digest_file_name,
+    parse_segment_file_name, verify,
+};
 use serde_json::{Value, json};
 
 use crate::args::{Global, WalArgs, WalVerb, WalVerifyArgs};
@@ -23,18 +30,27 @@ struct Shard {
 pub(crate) fn run(global: &Global, args: &WalArgs) -> Result<Exit, Failure> {
     match &args.verb {
         WalVerb::Verify(args) => run_verify(global, args),
+        WalVerb::Dump(args) => dump::run(global, args),
+        WalVerb::Stats(args) => stats::run(global, args),
     }
 }
 
+/// The shards of the log that the command line means.
+fn shards_of(global: &Global, folder: Option<&PathBuf>) -> Result<Vec<(u32, PathBuf)>, Failure> {
+    match folder {
+        Some(folder) => shard_folders(folder),
+        None => shard_folders(&global.load_config()?.wal_dir()),
+    }
+}
+
+fn unreadable(error: &SourceError) -> Failure {
+    Failure::new(Exit::System, error.to_string(), "run it as the user who owns the log")
+}
+
 fn run_verify(global: &Global, args: &WalVerifyArgs) -> Result<Exit, Failure> {
-    let folder = match &args.folder {
-        Some(folder) => folder.clone(),
-        None => global.load_config()?.wal_dir(),
-    };
     let mut shards = Vec::new();
-    for (shard_index, folder) in shard_folders(&folder)? {
-        let report = verify(&mut FileSource::new(&folder), shard_index)
-            .map_err(|error| Failure::new(Exit::System, error.to_string(), "run it as the user who owns the log"))?;
+    for (shard_index, folder) in shards_of(global, args.folder.as_ref())? {
+        let report = verify(&mut FileSource::new(&folder), shard_index).map_err(|error| unreadable(&error))?;
         shards.push(Shard { shard_index, folder, report });
     }
     if args.json {
@@ -42,7 +58,7 @@ fn run_verify(global: &Global, args: &WalVerifyArgs) -> Result<Exit, Failure> {
     } else {
         print(&shards)?;
     }
-    let damaged = shards.iter().any(|shard| !shard.report.problems.is_empty());
+    let damaged = shards.iter().any(|shard| !shard.report.problems.is_empty() || wrong_digests(shard).count() > 0);
     Ok(if damaged { Exit::Found } else { Exit::Ok })
 }
 
@@ -114,6 +130,18 @@ fn print(shards: &[Shard]) -> std::io::Result<()> {
     for (shard, problem) in &problems {
         writeln!(out, "{BAD}damaged{BAD:#}  {}\n         {problem}", shard.folder.display())?;
     }
+    for (shard, segment) in shards.iter().flat_map(|shard| wrong_digests(shard).map(move |segment| (shard, segment))) {
+        let name = digest_file_name(segment.number);
+        writeln!(out, "{BAD}wrong{BAD:#}  {}", shard.folder.join(&name).display())?;
+        writeln!(out, "       this digest says something else than its segment: stop the node and delete it")?;
+    }
+    for (shard, segment) in shards.iter().flat_map(|shard| shard.report.segments.iter().map(move |s| (shard, s))) {
+        if let DigestState::Refused(damage) = segment.digest {
+            let path = shard.folder.join(digest_file_name(segment.number));
+            let note = format!("{}: {damage}; a start reads the segment instead", path.display());
+            writeln!(out, "{DIM}{note}{DIM:#}")?;
+        }
+    }
     let messages: u64 = shards.iter().map(|shard| shard.report.messages).sum();
     if problems.is_empty() {
         writeln!(out, "{GOOD}Sound.{GOOD:#} {} messages, every frame as it was written.", grouped(messages))?;
@@ -123,6 +151,21 @@ fn print(shards: &[Shard]) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Segments whose digest a start would believe although it is wrong.
+fn wrong_digests(shard: &Shard) -> impl Iterator<Item = &SegmentReport> {
+    shard.report.segments.iter().filter(|segment| segment.digest == DigestState::Wrong)
+}
+
+fn digest_name(state: DigestState) -> &'static str {
+    match state {
+        DigestState::Missing => "missing",
+        DigestState::Sound => "sound",
+        DigestState::Refused(_) => "refused",
+        DigestState::Wrong => "wrong",
+        DigestState::Unknown => "unknown",
+    }
 }
 
 /// Whether the log ends in something that was begun and not finished.
@@ -149,6 +192,7 @@ fn as_json(shards: &[Shard]) -> Value {
                 "records": segment.records,
                 "messages": segment.messages,
                 "bytes": segment.bytes,
+                "digest": digest_name(segment.digest),
             })).collect::<Vec<_>>(),
             "frames": report.frames,
             "records": report.records,
@@ -167,7 +211,7 @@ fn as_json(shards: &[Shard]) -> Value {
         })
     };
     json!({
-        "ok": shards.iter().all(|shard| shard.report.problems.is_empty()),
+        "ok": shards.iter().all(|shard| shard.report.problems.is_empty() && wrong_digests(shard).count() == 0),
         "messages": shards.iter().map(|shard| shard.report.messages).sum::<u64>(),
         "shards": shards.iter().map(shard).collect::<Vec<_>>(),
     })
@@ -189,7 +233,8 @@ fn problem(problem: &RecoveryError) -> Value {
 
 fn size(bytes: u64) -> String {
     match bytes {
-        0..=1_048_575 => format!("{} KiB", bytes >> 10),
+        0..=1_023 => format!("{bytes} B"),
+        1_024..=1_048_575 => format!("{} KiB", bytes >> 10),
         1_048_576..=1_073_741_823 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
         _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
     }
