@@ -1,10 +1,11 @@
 //! What the benches share: one shard in memory, whose disk is done at once, and clients that speak in frames; a whole
-//! node in a temporary folder.
+//! node in a temporary folder; a log on a real disk.
 
 pub mod crypto;
 pub mod node;
 pub mod rotation;
 pub mod sessions;
+pub mod store;
 
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};

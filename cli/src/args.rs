@@ -345,6 +345,44 @@ pub(crate) enum BenchVerb {
     ///
     /// Needs no node; it starts one of its own to replace a key on, and removes it.
     Crypto(BenchCryptoArgs),
+    /// Measure the log on a real disk beside what the disk does by itself, in turns.
+    ///
+    /// Needs no node; beside one that runs it measures what that one leaves. Writes about a gigabyte, and removes it.
+    Store(BenchStoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchStoreArgs {
+    /// Where to measure [default: the folder of the log, or the one above it that exists].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// For how long each of the three loads, such as 10s.
+    #[arg(long, value_name = "TIME", default_value = "6s", value_parser = crate::verb::bench::parse_duration)]
+    pub(crate) duration: std::time::Duration,
+    /// How writes are made durable [default: as the device does it better].
+    #[arg(long, value_enum)]
+    pub(crate) sync: Option<SyncArg>,
+    /// Group commits on their way at once [default: as many as the device gains from].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub(crate) writes_in_flight: Option<u16>,
+    /// Messages that wait for their acknowledgement when the log is written as fast as it goes.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(16..=65_536))]
+    pub(crate) in_flight: u64,
+    /// Make every segment anew, as a log does that only grows.
+    #[arg(long)]
+    pub(crate) fresh_segments: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How writes are made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SyncArg {
+    /// fdatasync after the write.
+    Fdatasync,
+    /// O_DSYNC on the file.
+    Dsync,
 }
 
 #[derive(Debug, Args)]
@@ -417,6 +455,9 @@ pub(crate) struct BenchVerifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Remember what is measured of the log's device: the next start writes by it.
+    #[arg(long)]
+    pub(crate) probe: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,7 @@
 //! `creto bench`: load from agents of its own, in an open loop, and a ledger that says afterwards what was promised.
 
 mod crypto;
+mod store;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
@@ -28,6 +29,7 @@ pub(crate) fn run(global: &Global, args: &BenchArgs) -> Result<Exit, Failure> {
         BenchVerb::Run(args) => runtime.block_on(load(global, args)),
         BenchVerb::Verify(args) => runtime.block_on(verify(global, args)),
         BenchVerb::Crypto(args) => crypto::run(args),
+        BenchVerb::Store(args) => store::run(global, args),
     }
 }
 

@@ -3,7 +3,7 @@
 //! `facts` asks the machine, `judge` says what the answers mean (a pure function, tested for machines nobody here
 //! owns), `disk` measures the device that the log is on. Printing is here.
 
-mod disk;
+pub(crate) mod disk;
 mod facts;
 mod judge;
 
@@ -58,7 +58,7 @@ impl Finding {
 pub(crate) fn run(global: &Global, args: &DoctorArgs) -> Result<Exit, Failure> {
     let (config, from_file) = global.load_config_or_default()?;
     let file = from_file.then(|| global.config_path());
-    let facts = Facts::gather(&config, file).map_err(|error| {
+    let facts = Facts::gather(&config, file, args.probe).map_err(|error| {
         Failure::new(Exit::System, format!("this machine cannot be described: {error}"), "run it on Linux, with /proc")
     })?;
     let findings = judge::judge(&config, &facts);
@@ -83,6 +83,7 @@ fn report(facts: &Facts, findings: &[Finding]) -> serde_json::Value {
     let latency = |row: &ProbeResult| {
         json!({
             "block_bytes": row.block_bytes,
+            "in_flight": row.in_flight,
             "durable_by": match row.durability {
                 Durability::Fdatasync => "fdatasync",
                 Durability::Dsync => "o_dsync",
@@ -91,6 +92,7 @@ fn report(facts: &Facts, findings: &[Finding]) -> serde_json::Value {
             "p50_us": row.p50_us,
             "p99_us": row.p99_us,
             "max_us": row.max_us,
+            "bytes_per_s": row.bytes_per_s,
         })
     };
     let latencies = facts.disk.probe.as_ref().map(|probe| probe.results.iter().map(latency).collect::<Vec<_>>());

@@ -83,6 +83,7 @@ fn ready(node: &Node, args: &ServeArgs) -> std::io::Result<()> {
             "control_socket": node.control_socket(),
             "pid": std::process::id(),
             "shards": plan.shards.iter().map(|shard| json!({ "shard": shard.shard_index, "cpu": shard.cpu })).collect::<Vec<_>>(),
+            "log_written_by": node.writes().to_string(),
             "messages_waiting": recovered.messages,
             "recovery_us": u64::try_from(recovered.took.as_micros()).unwrap_or(u64::MAX),
         });

@@ -16,20 +16,27 @@ use std::time::Instant;
 use bytes::Bytes;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use rkyv::util::AlignedVec;
+use serde::{Deserialize, Serialize};
 
+use self::pace::Pace;
+use self::segment_file::SegmentFile;
 use crate::error::DiskError;
 use crate::limits::{BLOCK_BYTES, DISK_OPERATIONS_MAX, ZERO_FILL_BYTES};
 use crate::machine::{ActionId, EncodeWrite};
 use crate::park::Signal;
 use crate::planted;
 
+mod pace;
+mod segment_file;
+
 /// A digest on its way to its name. One is written at a time, so what a stop leaves behind is replaced by the next.
 const UNFINISHED_DIGEST: &str = ".digest.new";
 
 /// How a write is made durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// Write, then fdatasync.
+    /// Write, then fdatasync. One covers every write that had landed when it began.
     #[default]
     Fdatasync,
     /// Write to a file opened with O_DSYNC. Better on drives with power-loss protection, much worse on others.
@@ -69,9 +76,10 @@ pub(crate) struct Disk(Rc<Shared>);
 
 struct Shared {
     config: DiskConfig,
-    files: RefCell<BTreeMap<u64, Rc<DmaFile>>>,
+    files: RefCell<BTreeMap<u64, Rc<SegmentFile>>>,
     completions: RefCell<VecDeque<Completion>>,
     running: Cell<usize>,
+    pace: Pace,
     signal: Rc<Signal>,
 }
 
@@ -82,6 +90,7 @@ impl Disk {
             files: RefCell::default(),
             completions: RefCell::default(),
             running: Cell::new(0),
+            pace: Pace::default(),
             signal,
         }))
     }
@@ -125,10 +134,18 @@ impl Disk {
     ) {
         assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES), "a write is whole blocks");
         assert!(offset.is_multiple_of(BLOCK_BYTES as u64), "a write starts at a block");
+        let began = Instant::now();
+        self.0.pace.write_begins();
+        // Encoded at once where the file is open: the next frame's link is this one's checksum, and it need not wait.
+        let known = self.0.files.borrow().get(&segment).cloned();
+        let prepared = match known {
+            Some(file) => Prepared::Encoded(encode(file.file(), bytes, write), file),
+            None => Prepared::Later(write),
+        };
         let disk = self.clone();
         self.start(id, async move {
-            let began = Instant::now();
-            let result = disk.write_durably(segment, offset, bytes, write).await;
+            let result = disk.write_durably(segment, offset, bytes, prepared).await;
+            disk.0.pace.write_ended(bytes as u64);
             let us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             Outcome::Written { result, bytes: bytes as u64, us }
         });
@@ -179,7 +196,7 @@ impl Disk {
         self.start(id, async move {
             let shortened = async {
                 let file = disk.file(segment).await?;
-                file.truncate(bytes).await.map_err(DiskError::from)
+                file.file().truncate(bytes).await.map_err(DiskError::from)
             };
             Outcome::Done(shortened.await)
         });
@@ -198,30 +215,34 @@ impl Disk {
         .detach();
     }
 
-    async fn write_durably(
+    async fn write_durably<W: EncodeWrite>(
         &self,
         segment: u64,
         offset: u64,
         bytes: usize,
-        write: impl EncodeWrite,
+        prepared: Prepared<W>,
     ) -> Result<(), DiskError> {
-        let file = self.file(segment).await?;
-        let mut buffer = file.alloc_dma_buffer(bytes);
-        write.encode_into(buffer.as_bytes_mut());
-        let written = file.write_at(buffer, offset).await?;
+        let (buffer, file) = match prepared {
+            Prepared::Encoded(buffer, file) => (buffer, file),
+            Prepared::Later(write) => {
+                let file = self.file(segment).await?;
+                (encode(file.file(), bytes, write), file)
+            }
+        };
+        let written = file.file().write_at(buffer, offset).await?;
         if written != bytes {
             return Err(DiskError::Io(format!("a write of {bytes} bytes ended after {written}")));
         }
         match self.0.config.durability {
             _ if planted::skips_sync() => Ok(()),
-            Durability::Fdatasync => file.fdatasync().await.map_err(DiskError::from),
+            Durability::Fdatasync => file.make_durable().await,
             Durability::Dsync => Ok(()),
         }
     }
 
     async fn read_aligned(&self, segment: u64, offset: u64, bytes: usize) -> Result<Bytes, DiskError> {
         let file = self.file(segment).await?;
-        let read = file.read_at(offset, bytes).await?;
+        let read = file.file().read_at(offset, bytes).await?;
         if read.len() != bytes {
             let found = read.len();
             return Err(DiskError::Io(format!("a read of {bytes} bytes at {offset} found {found}")));
@@ -235,9 +256,8 @@ impl Disk {
     async fn make(&self, segment: u64, bytes: u64) -> Result<(), DiskError> {
         let path = self.path(segment);
         let unfinished = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).custom_flags(self.flags());
-        let file = options.dma_open(&unfinished).await?;
+        // Never with O_DSYNC: the zeros are synced once, at their end.
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).dma_open(&unfinished).await?;
         match file.pre_allocate(bytes, false).await.map_err(DiskError::from) {
             Err(DiskError::NoSpace) => return Err(DiskError::NoSpace),
             // A file system without fallocate: writing reserves the space just as well.
@@ -245,20 +265,30 @@ impl Disk {
         }
         self.fill_with_zeros(&file, bytes).await?;
         file.fdatasync().await?;
+        let file = match self.0.config.durability {
+            Durability::Fdatasync => file,
+            Durability::Dsync => {
+                file.close().await?;
+                self.open(&unfinished).await?
+            }
+        };
         self.0.files.borrow_mut().remove(&segment);
         self.in_folder(move || std::fs::rename(unfinished, path)).await?;
-        self.0.files.borrow_mut().insert(segment, Rc::new(file));
+        self.0.files.borrow_mut().insert(segment, Rc::new(SegmentFile::new(file)));
         Ok(())
     }
 
     /// Writes every block once. A block that was only reserved is "unwritten" to the file system: the first write into it
-    /// changes metadata, and the fdatasync after it must commit the file system's journal as well.
+    /// changes metadata, and the fdatasync after it must commit the file system's journal as well. Group commits go first
+    /// ([`Pace`]).
     async fn fill_with_zeros(&self, file: &DmaFile, bytes: u64) -> Result<(), DiskError> {
         let mut zeros: DmaBuffer = file.alloc_dma_buffer(ZERO_FILL_BYTES);
         zeros.as_bytes_mut().fill(0);
         let zeros = Rc::new(zeros);
         let mut offset = 0;
+        let begun_at = self.0.pace.bytes_written();
         while offset < bytes {
+            self.0.pace.filler_may_go(begun_at, offset).await;
             let left = usize::try_from(bytes - offset).unwrap_or(usize::MAX);
             let written = if left < ZERO_FILL_BYTES {
                 let mut last = file.alloc_dma_buffer(left.next_multiple_of(BLOCK_BYTES));
@@ -293,16 +323,20 @@ impl Disk {
         Ok(changed.await?)
     }
 
-    async fn file(&self, segment: u64) -> Result<Rc<DmaFile>, DiskError> {
+    async fn file(&self, segment: u64) -> Result<Rc<SegmentFile>, DiskError> {
         let known = self.0.files.borrow().get(&segment).cloned();
         if let Some(file) = known {
             return Ok(file);
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(self.flags());
-        let opened = Rc::new(options.dma_open(self.path(segment)).await?);
+        let opened = Rc::new(SegmentFile::new(self.open(&self.path(segment)).await?));
         // Another operation may have opened it meanwhile: one handle for all.
         Ok(Rc::clone(self.0.files.borrow_mut().entry(segment).or_insert(opened)))
+    }
+
+    async fn open(&self, path: &Path) -> Result<DmaFile, DiskError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(self.flags());
+        Ok(options.dma_open(path).await?)
     }
 
     fn path(&self, segment: u64) -> PathBuf {
@@ -326,6 +360,18 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// A write whose bytes are there, or will be once its file is open.
+enum Prepared<W> {
+    Encoded(DmaBuffer, Rc<SegmentFile>),
+    Later(W),
+}
+
+fn encode(file: &DmaFile, bytes: usize, write: impl EncodeWrite) -> DmaBuffer {
+    let mut buffer = file.alloc_dma_buffer(bytes);
+    write.encode_into(buffer.as_bytes_mut());
+    buffer
 }
 
 /// Makes the names in a folder durable.

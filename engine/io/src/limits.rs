@@ -47,6 +47,10 @@ pub const DISK_OPERATIONS_MAX: usize = 64;
 /// behind one.
 pub const ZERO_FILL_BYTES: usize = 256 << 10;
 
+/// Zeros written into a segment that is being made for each byte of the log, as long as group commits are under way. It is
+/// begun when half a segment is left, so with four it is ready when a quarter is.
+pub const ZERO_FILL_PER_BYTE: u64 = 4;
+
 /// Longest time that a halted shard goes on sending what is queued, in microseconds.
 pub const HALT_US_MAX: u64 = 1_000_000;
 

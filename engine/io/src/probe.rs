@@ -1,43 +1,66 @@
-//! How fast the disk under a folder makes writes durable: for `creto doctor`, and for the choice between fdatasync and
-//! O_DSYNC at start.
+//! How fast the disk under a folder makes writes durable: for the choice between fdatasync and O_DSYNC, and of how many
+//! writes are in flight at once, and for `creto doctor`, which shows both.
 //!
-//! Plain system calls on a file of its own, already written once, as a segment is. It takes about a second.
+//! Plain system calls on a file of its own, already written once, as a segment is. Several writes in flight share their
+//! syncs as those of a shard do: a sync covers every write that had landed when it began.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use crate::disk::Durability;
 use crate::limits::BLOCK_BYTES;
 
 /// Sizes of the writes that are measured.
 pub const PROBE_BLOCK_BYTES: [usize; 3] = [4 << 10, 64 << 10, 256 << 10];
+/// Writes in flight that are measured.
+pub const PROBE_DEPTHS: [usize; 3] = [1, 2, 4];
+/// Time for one size, one way and one depth when a node starts: all of them take less than a second.
+pub const QUICK: Duration = Duration::from_millis(35);
+/// The same for whoever wants to look at the figures.
+pub const THOROUGH: Duration = Duration::from_millis(120);
+
 const FILE_BYTES: usize = 16 << 20;
-const WRITES_MAX: usize = 64;
-const TIME_PER_CASE: Duration = Duration::from_millis(150);
-/// O_DSYNC must be this much better before it is chosen: a tie goes to fdatasync, which glommio can overlap.
+const WRITES_MAX: usize = 256;
+/// O_DSYNC must be this much better before it is chosen: a tie goes to fdatasync, of which one covers several writes.
 const DSYNC_ADVANTAGE: f64 = 0.9;
+/// Twice as many writes in flight must bring at least this many times the bytes.
+const DEPTH_ADVANTAGE: f64 = 1.2;
+
+/// How the log of each shard is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// How a write is made durable.
+    pub durability: Durability,
+    /// Writes of one shard on their way at once.
+    pub writes_in_flight: usize,
+}
 
 /// What was measured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// Whether the file system takes O_DIRECT. Without it, every write is copied once more.
     pub direct_io: bool,
-    /// One row for each size and way.
+    /// One row for each size, way and depth.
     pub results: Vec<ProbeResult>,
-    /// What this disk does better.
-    pub recommended: Durability,
+    /// What this disk does best.
+    pub choice: Choice,
 }
 
-/// One size, one way.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One size, one way, one depth.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeResult {
     /// Bytes of each write.
     pub block_bytes: usize,
     /// How it was made durable.
     pub durability: Durability,
+    /// Writes on their way at once.
+    pub in_flight: usize,
     /// Writes measured.
     pub writes: usize,
     /// Median of write and sync together, in microseconds.
@@ -46,41 +69,51 @@ pub struct ProbeResult {
     pub p99_us: u64,
     /// The slowest.
     pub max_us: u64,
-    /// Bytes per second, one write after the other.
+    /// Bytes per second, all that are in flight together.
     pub bytes_per_s: f64,
 }
 
 impl ProbeReport {
-    /// The row for this size and way.
+    /// The row for this size and way, one write after the other.
     pub fn result(&self, block_bytes: usize, durability: Durability) -> Option<&ProbeResult> {
-        self.results.iter().find(|row| row.block_bytes == block_bytes && row.durability == durability)
+        row(&self.results, block_bytes, durability, 1)
+    }
+}
+
+fn row(results: &[ProbeResult], block_bytes: usize, durability: Durability, in_flight: usize) -> Option<&ProbeResult> {
+    let is_it = |row: &&ProbeResult| {
+        row.block_bytes == block_bytes && row.durability == durability && row.in_flight == in_flight
+    };
+    results.iter().find(is_it)
+}
+
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let way = match self.durability {
+            Durability::Fdatasync => "write + fdatasync",
+            Durability::Dsync => "O_DSYNC",
+        };
+        write!(f, "{way}, {} in flight", self.writes_in_flight)
     }
 }
 
 impl std::fmt::Display for ProbeReport {
     /// One line, for the log at start.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} ({})",
-            match self.recommended {
-                Durability::Fdatasync => "write + fdatasync",
-                Durability::Dsync => "O_DSYNC",
-            },
-            if self.direct_io { "O_DIRECT" } else { "no O_DIRECT here" }
-        )?;
-        for row in self.results.iter().filter(|row| row.durability == self.recommended) {
+        write!(f, "{} ({})", self.choice, if self.direct_io { "O_DIRECT" } else { "no O_DIRECT here" })?;
+        let chosen = self.results.iter().filter(|row| row.durability == self.choice.durability);
+        for row in chosen.filter(|row| row.in_flight == self.choice.writes_in_flight) {
             write!(f, ", {} KiB p50 {} us p99 {} us", row.block_bytes >> 10, row.p50_us, row.p99_us)?;
         }
         Ok(())
     }
 }
 
-/// Measures the disk under `folder`. Leaves nothing behind.
+/// Measures the disk under `folder`, every combination for as long as `each`. Leaves nothing behind.
 ///
 /// # Errors
 /// The folder cannot be written to, or has less than 16 MiB of space.
-pub fn probe(folder: &Path) -> io::Result<ProbeReport> {
+pub fn probe(folder: &Path, each: Duration) -> io::Result<ProbeReport> {
     let path = folder.join(format!(".probe-{}", std::process::id()));
     let remove = RemoveOnDrop(path.clone());
     let buffer = AlignedBuffer::new(PROBE_BLOCK_BYTES[2]);
@@ -97,36 +130,73 @@ pub fn probe(folder: &Path) -> io::Result<ProbeReport> {
     let mut results = Vec::new();
     for block_bytes in PROBE_BLOCK_BYTES {
         let block = buffer.bytes(block_bytes);
-        results.push(measure(&file, block, Durability::Fdatasync)?);
-        results.push(measure(&dsync, block, Durability::Dsync)?);
+        for in_flight in PROBE_DEPTHS {
+            results.push(measure(&file, block, Durability::Fdatasync, in_flight, each)?);
+            results.push(measure(&dsync, block, Durability::Dsync, in_flight, each)?);
+        }
     }
     drop(remove);
-    let median = |durability| {
-        let of_way = results.iter().filter(|row| row.durability == durability);
-        of_way.map(|row| row.p50_us).sum::<u64>()
+    let choice = choose(&results);
+    Ok(ProbeReport { direct_io, results, choice })
+}
+
+/// By what was measured: the way by which a lone write is durable sooner, then as many in flight as still bring something.
+fn choose(results: &[ProbeResult]) -> Choice {
+    let sum = |durability, in_flight, figure: fn(&ProbeResult) -> f64| {
+        let rows = PROBE_BLOCK_BYTES.iter().filter_map(|&bytes| row(results, bytes, durability, in_flight));
+        rows.map(figure).sum::<f64>()
     };
     #[allow(clippy::cast_precision_loss, reason = "microseconds of a probe are far below 2^52")]
-    let better = (median(Durability::Dsync) as f64) < median(Durability::Fdatasync) as f64 * DSYNC_ADVANTAGE;
-    let recommended = if better { Durability::Dsync } else { Durability::Fdatasync };
-    Ok(ProbeReport { direct_io, results, recommended })
+    let lone = |durability| sum(durability, 1, |row| row.p50_us as f64);
+    let durability = match lone(Durability::Dsync) < lone(Durability::Fdatasync) * DSYNC_ADVANTAGE {
+        true => Durability::Dsync,
+        false => Durability::Fdatasync,
+    };
+    let rate = |in_flight| sum(durability, in_flight, |row| row.bytes_per_s / PROBE_BLOCK_BYTES.len() as f64);
+    let mut writes_in_flight = PROBE_DEPTHS[0];
+    for in_flight in PROBE_DEPTHS.into_iter().skip(1) {
+        if rate(in_flight) < rate(writes_in_flight) * DEPTH_ADVANTAGE {
+            break;
+        }
+        writes_in_flight = in_flight;
+    }
+    Choice { durability, writes_in_flight }
 }
 
 fn open(path: &Path, flags: i32) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).custom_flags(flags).open(path)
 }
 
-fn measure(file: &File, block: &[u8], durability: Durability) -> io::Result<ProbeResult> {
+fn measure(
+    file: &File,
+    block: &[u8],
+    durability: Durability,
+    in_flight: usize,
+    each: Duration,
+) -> io::Result<ProbeResult> {
     let began = Instant::now();
-    let mut took = Vec::with_capacity(WRITES_MAX);
-    while took.len() < WRITES_MAX && began.elapsed() < TIME_PER_CASE {
-        let offset = took.len() * block.len() % FILE_BYTES;
-        let start = Instant::now();
-        file.write_all_at(block, offset as u64)?;
-        if durability == Durability::Fdatasync {
-            file.sync_data()?;
+    let syncs = SharedSync::default();
+    let one = |lane: usize| -> io::Result<Vec<Duration>> {
+        let mut took = Vec::with_capacity(WRITES_MAX);
+        while took.is_empty() || (took.len() < WRITES_MAX / in_flight && began.elapsed() < each) {
+            let offset = (took.len() * in_flight + lane) * block.len() % FILE_BYTES;
+            let start = Instant::now();
+            file.write_all_at(block, offset as u64)?;
+            if durability == Durability::Fdatasync {
+                syncs.make_durable(file)?;
+            }
+            took.push(start.elapsed());
         }
-        took.push(start.elapsed());
-    }
+        Ok(took)
+    };
+    let mut took = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..in_flight).map(|lane| scope.spawn(move || one(lane))).collect();
+        let mut took = one(0)?;
+        for other in others {
+            took.extend(other.join().expect("a thread that only writes does not panic")?);
+        }
+        io::Result::Ok(took)
+    })?;
     let total = began.elapsed();
     took.sort_unstable();
     let at = |part: usize| u64::try_from(took[(took.len() - 1) * part / 100].as_micros()).unwrap_or(u64::MAX);
@@ -135,12 +205,51 @@ fn measure(file: &File, block: &[u8], durability: Durability) -> io::Result<Prob
     Ok(ProbeResult {
         block_bytes: block.len(),
         durability,
+        in_flight,
         writes: took.len(),
         p50_us: at(50),
         p99_us: at(99),
         max_us: at(100),
         bytes_per_s,
     })
+}
+
+/// The sync that writes of several threads share, as those of a shard share theirs.
+#[derive(Default)]
+struct SharedSync {
+    state: Mutex<SyncState>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct SyncState {
+    landed: u64,
+    synced: u64,
+    is_syncing: bool,
+}
+
+impl SharedSync {
+    fn make_durable(&self, file: &File) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.landed += 1;
+        let mine = state.landed;
+        while state.synced < mine {
+            if state.is_syncing {
+                state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.is_syncing = true;
+            let covers = state.landed;
+            drop(state);
+            let result = file.sync_data();
+            state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.is_syncing = false;
+            self.ended.notify_all();
+            result?;
+            state.synced = covers;
+        }
+        Ok(())
+    }
 }
 
 /// Memory that starts at a block boundary, as O_DIRECT demands.
@@ -169,3 +278,6 @@ impl Drop for RemoveOnDrop {
         let _ = std::fs::remove_file(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests;

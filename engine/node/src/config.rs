@@ -36,7 +36,7 @@ use creto_envelope::{TreeDigest, limits};
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
 pub use show::{Origin, Shown};
-pub use value::{Cpus, Crypto, LogFormat, LogLevel, Shards, parse_size, size_text, span_text};
+pub use value::{Cpus, Crypto, LogFormat, LogLevel, Shards, WalSync, WritesInFlight, parse_size, size_text, span_text};
 pub(crate) use value::{cpu_list_from_text, cpu_list_text};
 
 /// What every environment variable that sets a key begins with: `CRETO__SECTION__KEY`.
@@ -114,8 +114,10 @@ pub struct WalSection {
     pub segment_bytes: u64,
     /// Most bytes of log that one shard keeps on disk.
     pub wal_bytes_max: u64,
-    /// Most group commits of one shard on their way to the device at once.
-    pub writes_in_flight_max: u32,
+    /// How a write is made durable.
+    pub sync: WalSync,
+    /// Group commits of one shard on their way to the device at once.
+    pub writes_in_flight: WritesInFlight,
 }
 
 /// `[mailbox]`
@@ -302,7 +304,13 @@ impl Default for NodeSection {
 
 impl Default for WalSection {
     fn default() -> Self {
-        Self { dir: PathBuf::from("wal"), segment_bytes: 64 << 20, wal_bytes_max: 16 << 30, writes_in_flight_max: 1 }
+        Self {
+            dir: PathBuf::from("wal"),
+            segment_bytes: 64 << 20,
+            wal_bytes_max: 16 << 30,
+            sync: WalSync::Auto,
+            writes_in_flight: WritesInFlight::Auto,
+        }
     }
 }
 

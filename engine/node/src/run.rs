@@ -11,10 +11,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use creto_envelope::TrustDomain;
 use creto_envelope::id::NameError;
 use creto_io::executor::{self, ExecutorConfig, ShardThread};
+use creto_io::probe::Choice;
 use creto_io::ring::{self, ControlPort};
 use creto_io::socket;
 use creto_io::watchdog::{Progress, Watchdog, Watched};
-use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Durability, ExecutorError, Parcel, StatsReader, drive};
+use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, ExecutorError, Parcel, StatsReader, drive};
 use creto_net::tls::{self, TlsError};
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
@@ -35,6 +36,7 @@ use thiserror::Error;
 use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::device;
 use crate::host::Host;
 use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
 use crate::plan::{Plan, PlanError};
@@ -122,6 +124,7 @@ pub enum NodeError {
 pub struct Node {
     address: SocketAddr,
     plan: Plan,
+    writes: Choice,
     control: Vec<ControlPort<Parcel<NodeItem>>>,
     threads: Vec<ShardThread<Result<ShardMachine, DriverError>>>,
     workers: Workers,
@@ -192,7 +195,9 @@ impl Node {
             executor::preflight(executor)?;
         }
 
-        let (shards, recovered) = recover_shards(config, &data_dir, shard_count)?;
+        let (writes, source) = device::choose(config);
+        tracing::info!("the log is written by {writes} ({})", source.text());
+        let (shards, recovered) = recover_shards(config, writes, &data_dir, shard_count)?;
         let listen = config.node.listen;
         let sockets = socket::bind_group(listen, shard_count, plan.udp_buffer_bytes as usize)
             .map_err(|error| NodeError::Listen { address: listen, error })?;
@@ -225,7 +230,7 @@ impl Node {
                     folder: data_dir.shard_dir(shard_index),
                     file_name: |number| segment_file_name(creto_store::SegmentNumber(number)),
                     digest_name: |number| digest_file_name(creto_store::SegmentNumber(number)),
-                    durability: Durability::Fdatasync,
+                    durability: writes.durability,
                 },
                 clock,
                 ports,
@@ -249,6 +254,7 @@ impl Node {
         let mut node = Self {
             address,
             plan,
+            writes,
             control,
             threads,
             workers,
@@ -272,6 +278,12 @@ impl Node {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// How the logs are written.
+    #[must_use]
+    pub fn writes(&self) -> Choice {
+        self.writes
     }
 
     /// What the logs held when the node started.
@@ -413,7 +425,12 @@ fn publish_key_records(
 }
 
 /// Recovers the logs of all shards, each on a thread of its own.
-fn recover_shards(config: &Config, data_dir: &DataDir, shard_count: u16) -> Result<(Vec<Shard>, Recovered), NodeError> {
+fn recover_shards(
+    config: &Config,
+    writes: Choice,
+    data_dir: &DataDir,
+    shard_count: u16,
+) -> Result<(Vec<Shard>, Recovered), NodeError> {
     let begun = Instant::now();
     let recover = |shard_index| -> Result<(Shard, u64, u64), NodeError> {
         let mut source = FileSource::new(data_dir.shard_dir(shard_index));
@@ -425,7 +442,7 @@ fn recover_shards(config: &Config, data_dir: &DataDir, shard_count: u16) -> Resu
         })
         .map_err(|error| NodeError::Recovery { shard_index, error })?;
         let messages = mailboxes.messages();
-        let wal = Wal::open(wal_config(config), recovered, random_pair()?[0], unix_ms());
+        let wal = Wal::open(wal_config(config, writes), recovered, random_pair()?[0], unix_ms());
         let limits = ConnectionLimits {
             in_flight_messages_max: config.net.in_flight_messages_max,
             batch_messages_max: config.net.batch_messages_max,
@@ -468,11 +485,11 @@ fn start_service(
     Ok(service.spawn_with(sink, publications)?)
 }
 
-fn wal_config(config: &Config) -> WalConfig {
+fn wal_config(config: &Config, writes: Choice) -> WalConfig {
     WalConfig {
         segment_bytes: config.wal.segment_bytes,
         wal_bytes_max: config.wal.wal_bytes_max,
-        writes_in_flight_max: config.wal.writes_in_flight_max as usize,
+        writes_in_flight_max: writes.writes_in_flight,
         ..WalConfig::default()
     }
 }

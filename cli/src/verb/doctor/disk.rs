@@ -4,7 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use creto_io::probe::{ProbeReport, probe};
+use creto_io::probe::{Choice, ProbeReport, THOROUGH, probe};
+use creto_node::device;
 
 /// What was found where the log is, or will be.
 #[derive(Debug)]
@@ -16,24 +17,31 @@ pub(super) struct Disk {
     pub(super) free_bytes: u64,
     /// What the writes took, or why none could be made.
     pub(super) probe: Result<ProbeReport, io::Error>,
+    /// What was chosen when this device was measured at a start, and the next start writes by.
+    pub(super) remembered: Option<Choice>,
 }
 
 impl Disk {
-    /// Looks at the file system of `folder` and writes a file there for a second, which it removes again.
-    pub(super) fn measure(folder: &Path) -> Self {
-        let folder = nearest_existing(folder);
+    /// Looks at the file system of `wal_dir` and writes a file there for two seconds, which it removes again.
+    pub(super) fn measure(data_dir: &Path, wal_dir: &Path, remember: bool) -> Self {
+        let folder = nearest_existing(wal_dir);
+        let probe = match remember && wal_dir.is_dir() {
+            true => device::measure(data_dir, wal_dir, THOROUGH),
+            false => probe(&folder, THOROUGH),
+        };
         let statfs = rustix::fs::statfs(&folder);
         let statvfs = rustix::fs::statvfs(&folder);
         Self {
             file_system: statfs.map_or_else(|_| "unknown".to_owned(), |stat| file_system_name(stat.f_type)),
             free_bytes: statvfs.map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize)),
-            probe: probe(&folder),
+            probe,
+            remembered: device::remembered(data_dir, wal_dir).map(|measured| measured.report.choice),
             folder,
         }
     }
 }
 
-fn nearest_existing(folder: &Path) -> PathBuf {
+pub(crate) fn nearest_existing(folder: &Path) -> PathBuf {
     let existing = folder.ancestors().find(|ancestor| !ancestor.as_os_str().is_empty() && ancestor.is_dir());
     existing.unwrap_or(Path::new(".")).to_owned()
 }
@@ -73,7 +81,7 @@ mod tests {
     #[test]
     fn measuring_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::measure(dir.path());
+        let disk = Disk::measure(dir.path(), dir.path(), false);
         assert!(disk.free_bytes > 0 && disk.probe.is_ok(), "{disk:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

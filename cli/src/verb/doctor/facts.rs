@@ -51,8 +51,8 @@ pub(super) struct Files {
 }
 
 impl Facts {
-    /// Asks everything; measuring the disk takes a second or two.
-    pub(super) fn gather(config: &Config, config_file: Option<&Path>) -> io::Result<Self> {
+    /// Asks everything; measuring the disk takes two seconds. `remember` has the next start write by what is measured.
+    pub(super) fn gather(config: &Config, config_file: Option<&Path>, remember: bool) -> io::Result<Self> {
         let host = Host::probe()?;
         let private_key = config.private_key();
         let mode = std::fs::metadata(&private_key).ok().map(|metadata| metadata.permissions().mode() & 0o7777);
@@ -62,7 +62,7 @@ impl Facts {
             host,
             executor: preflight(&ExecutorConfig::new(0, None)),
             uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
-            disk: Disk::measure(&config.wal_dir()),
+            disk: Disk::measure(&config.data_dir(), &config.wal_dir(), remember),
             udp_buffer_bytes_max: (number("/proc/sys/net/core/rmem_max"), number("/proc/sys/net/core/wmem_max")),
             address: UdpSocket::bind(config.node.listen).map(drop).map_err(|error| error.kind()),
             node_runs: UnixStream::connect(config.control_socket()).is_ok(),

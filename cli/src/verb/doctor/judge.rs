@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use creto_crypto_accel::processor::{Processor, choices, has_dalek_avx512};
 use creto_io::probe::{PROBE_BLOCK_BYTES, ProbeReport};
 use creto_io::{Durability, ExecutorError};
-use creto_node::config::{Config, size_text};
+use creto_node::config::{Config, WalSync, WritesInFlight, size_text};
 use creto_node::plan::Plan;
 
 use super::Finding;
@@ -49,6 +49,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     }
     findings.push(file_system(&facts.disk));
     findings.extend(facts.disk.probe.as_ref().ok().and_then(latency));
+    findings.extend(facts.disk.probe.as_ref().ok().map(|probe| log_writes(config, &facts.disk, probe)));
     findings.push(address(config, facts));
     findings.push(instructions(&facts.cpu_features));
     findings.push(cryptography(&facts.processor, has_dalek_avx512()));
@@ -252,6 +253,23 @@ fn latency(probe: &ProbeReport) -> Option<Finding> {
     } else {
         Finding::ok(NAME, text)
     })
+}
+
+/// How the log is written, and whether what was measured today says the same.
+fn log_writes(config: &Config, disk: &Disk, probe: &ProbeReport) -> Finding {
+    const NAME: &str = "log writes";
+    let today = probe.choice;
+    let is_open = config.wal.sync == WalSync::Auto || config.wal.writes_in_flight == WritesInFlight::Auto;
+    match disk.remembered {
+        _ if !is_open => Finding::ok(NAME, format!("as [wal] says; this device would be written by {today}")),
+        None => Finding::ok(NAME, format!("{today}; the first start measures and remembers it")),
+        Some(choice) if choice == today => Finding::ok(NAME, format!("{choice}")),
+        // Not a warning: two measurements of a device that others use, too, differ.
+        Some(choice) => Finding {
+            fix: "creto doctor --probe, then start the node again, if it says so again".to_owned(),
+            ..Finding::ok(NAME, format!("{choice}, as measured at a start; today it would be {today}"))
+        },
+    }
 }
 
 fn udp_buffers(plan: &Plan, facts: &Facts) -> Finding {

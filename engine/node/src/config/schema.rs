@@ -9,7 +9,9 @@ use std::time::Duration;
 use creto_envelope::{TreeDigest, limits};
 
 use super::value::{self, Written};
-use super::{BATCH_MESSAGES_MAX, Config, Cpus, Crypto, LogFormat, LogLevel, SHARD_COUNT_MAX, Shards};
+use super::{
+    BATCH_MESSAGES_MAX, Config, Cpus, Crypto, LogFormat, LogLevel, SHARD_COUNT_MAX, Shards, WalSync, WritesInFlight,
+};
 
 /// One key, for documentation and completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ enum Field {
     Level(Access<LogLevel>),
     Format(Access<LogFormat>),
     Digest(Access<TreeDigest>),
+    Sync(Access<WalSync>),
+    InFlight(Access<WritesInFlight>),
 }
 
 macro_rules! at {
@@ -101,7 +105,7 @@ pub(super) const SEGMENTS_MIN: u64 = 5;
 /// What one shard remembers over all senders.
 const DEDUP_MESSAGES_MAX: u32 = 4 << 20;
 /// Beside them the driver has room for other disk operations.
-const WRITES_IN_FLIGHT_MAX: u32 = 32;
+const WRITES_IN_FLIGHT_MAX: u16 = 8;
 const _: () = assert!(SEGMENT_BYTES_MIN >= creto_store::limits::WRITE_BYTES_MAX as u64);
 const _: () = assert!(DEDUP_MESSAGES_MAX as usize <= creto_store::limits::DEDUP_SHARD_IDS_MAX);
 const _: () = assert!((WRITES_IN_FLIGHT_MAX as usize) < creto_io::limits::DISK_OPERATIONS_MAX);
@@ -147,9 +151,14 @@ pub(super) const KEYS: &[Key] = &[
         "Most log that one shard keeps on disk; at least five segments. Full: senders get `StorageFull`."
     ),
     key!(
-        wal.writes_in_flight_max,
-        Count(1..=WRITES_IN_FLIGHT_MAX),
-        "Most group commits of one shard on their way to the device at once."
+        wal.sync,
+        Sync,
+        "How a write is made durable: a sync after it, or a file opened with O_DSYNC. \"auto\" measures the device once."
+    ),
+    key!(
+        wal.writes_in_flight,
+        InFlight,
+        "Group commits of one shard on their way to the device at once. \"auto\" measures the device once."
     ),
     key!(mailbox.messages_max, Count(1..=10_000_000), "Most messages queued in one mailbox."),
     key!(mailbox.bytes_max, Size(2 * MIB..=TIB), "Most bytes queued in one mailbox."),
@@ -224,6 +233,8 @@ impl Key {
             Field::Level(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Format(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Digest(at) => *(at.set)(config) = value::read_word(written)?,
+            Field::Sync(at) => *(at.set)(config) = value::read_word(written)?,
+            Field::InFlight(at) => *(at.set)(config) = value::read_in_flight(written, WRITES_IN_FLIGHT_MAX)?,
         }
         Ok(())
     }
@@ -246,6 +257,11 @@ impl Key {
             Field::Level(at) => toml_string(&(at.get)(config).to_string()),
             Field::Format(at) => toml_string(&(at.get)(config).to_string()),
             Field::Digest(at) => toml_string(value::Word::word(*(at.get)(config))),
+            Field::Sync(at) => toml_string(value::Word::word(*(at.get)(config))),
+            Field::InFlight(at) => match (at.get)(config) {
+                WritesInFlight::Auto => toml_string("auto"),
+                WritesInFlight::Exactly(count) => count.to_string(),
+            },
         }
     }
 
@@ -268,6 +284,8 @@ impl Key {
             Field::Level(_) => words::<LogLevel>(),
             Field::Format(_) => words::<LogFormat>(),
             Field::Digest(_) => words::<TreeDigest>(),
+            Field::Sync(_) => words::<WalSync>(),
+            Field::InFlight(_) => format!("`\"auto\"`, 1 to {WRITES_IN_FLIGHT_MAX}"),
         }
     }
 }

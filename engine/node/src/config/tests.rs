@@ -491,7 +491,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         ],
         prop_oneof![Just(Shards::Auto), (1u16..=256).prop_map(Shards::Exactly)],
     );
-    let wal = (2048u64..=1 << 19, 5u64..1000, 1u32..=32);
+    let wal = (2048u64..=1 << 19, 5u64..1000, 1u16..=8);
     let mailbox = (1u32..=10_000_000, 2u64 << 20..=1 << 40, 16_385u32..=4_194_304);
     let net = (1u32..=1_000_000, 1_024u32..=16_384, 1u32..=1_024, 64u64 << 10..=2 << 20, 1u32..=3600);
     let log = (
@@ -509,7 +509,11 @@ fn any_config() -> impl Strategy<Value = Config> {
         (config.topology.cpus, config.topology.shards) = topology;
         config.wal.segment_bytes = wal.0 * 4096;
         config.wal.wal_bytes_max = wal.1 * config.wal.segment_bytes;
-        config.wal.writes_in_flight_max = wal.2;
+        (config.wal.sync, config.wal.writes_in_flight) = match wal.2 {
+            1 => (WalSync::Auto, WritesInFlight::Auto),
+            count if count % 2 == 0 => (WalSync::Fdatasync, WritesInFlight::Exactly(count)),
+            count => (WalSync::Dsync, WritesInFlight::Exactly(count)),
+        };
         config.mailbox = MailboxSection {
             messages_max: mailbox.0,
             bytes_max: mailbox.1,

@@ -40,6 +40,28 @@ pub enum Shards {
     Exactly(u16),
 }
 
+/// How a write to the log is made durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WalSync {
+    /// As the device does it better: measured once, then remembered.
+    #[default]
+    Auto,
+    /// fdatasync after the write.
+    Fdatasync,
+    /// O_DSYNC on the file.
+    Dsync,
+}
+
+/// How many group commits of one shard are on their way at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WritesInFlight {
+    /// As many as the device gains from: measured once, then remembered.
+    #[default]
+    Auto,
+    /// This many.
+    Exactly(u16),
+}
+
 /// Least severe line that is written to the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
@@ -135,6 +157,11 @@ impl Word for LogLevel {
 
 impl Word for TreeDigest {
     const WORDS: &'static [(&'static str, Self)] = &[("sha256", Self::Sha256), ("sha3-256", Self::Sha3_256)];
+}
+
+impl Word for WalSync {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("fdatasync", Self::Fdatasync), ("dsync", Self::Dsync)];
 }
 
 impl Word for LogFormat {
@@ -258,6 +285,19 @@ pub(super) fn read_shards(written: &Written<'_>, shard_count_max: u16) -> Result
             .ok_or_else(|| format!("{number} is out of range: from 1 to {shard_count_max}, or \"auto\"")),
         (None, Some("auto")) => Ok(Shards::Auto),
         _ => Err(format!("expected \"auto\" or a number of shards, found {}", written.found())),
+    }
+}
+
+/// Reads `"auto"`, a number or nothing else.
+pub(super) fn read_in_flight(written: &Written<'_>, count_max: u16) -> Result<WritesInFlight, String> {
+    match (written.integer(), written.text()) {
+        (Some(number), _) => u16::try_from(number)
+            .ok()
+            .filter(|count| (1..=count_max).contains(count))
+            .map(WritesInFlight::Exactly)
+            .ok_or_else(|| format!("{number} is out of range: from 1 to {count_max}, or \"auto\"")),
+        (None, Some("auto")) => Ok(WritesInFlight::Auto),
+        _ => Err(format!("expected \"auto\" or a number of writes, found {}", written.found())),
     }
 }
 

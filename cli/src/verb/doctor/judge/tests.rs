@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use creto_io::probe::ProbeResult;
+use creto_io::probe::{Choice, ProbeResult};
 use creto_node::host::Host;
 
 use super::super::State;
@@ -12,6 +12,7 @@ fn good() -> Facts {
     let row = |block_bytes, durability, p50_us| ProbeResult {
         block_bytes,
         durability,
+        in_flight: 1,
         writes: 64,
         p50_us,
         p99_us: 2 * p50_us,
@@ -21,7 +22,8 @@ fn good() -> Facts {
     let rows = PROBE_BLOCK_BYTES.iter().zip([310, 350, 380]).flat_map(|(block_bytes, p50_us)| {
         [row(*block_bytes, Durability::Fdatasync, p50_us), row(*block_bytes, Durability::Dsync, 3_000)]
     });
-    let probe = ProbeReport { direct_io: true, results: rows.collect(), recommended: Durability::Fdatasync };
+    let choice = Choice { durability: Durability::Fdatasync, writes_in_flight: 2 };
+    let probe = ProbeReport { direct_io: true, results: rows.collect(), choice };
     Facts {
         kernel: "6.18.0".to_owned(),
         in_container: false,
@@ -33,6 +35,7 @@ fn good() -> Facts {
             file_system: "ext4".to_owned(),
             free_bytes: 1 << 40,
             probe: Ok(probe),
+            remembered: None,
         },
         udp_buffer_bytes_max: (Some(8 << 20), Some(8 << 20)),
         address: Ok(()),

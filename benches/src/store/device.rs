@@ -1,0 +1,120 @@
+//! The device under the log by itself: plain system calls on a file of its own, written once before, as a segment is.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use creto_io::Durability;
+use hdrhistogram::Histogram;
+
+const BLOCK_BYTES: usize = 4_096;
+const FILE_BYTES: u64 = 128 << 20;
+const FILL_BYTES: usize = 1 << 20;
+
+/// A file to measure the device with.
+pub(super) struct Device {
+    file: File,
+    durability: Durability,
+}
+
+/// What the device did.
+pub(super) struct DeviceDone {
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
+    /// Write and sync together, in microseconds.
+    pub(super) durable: Histogram<u64>,
+}
+
+impl Device {
+    pub(super) fn new(folder: &Path, durability: Durability) -> io::Result<Self> {
+        let path = folder.join(".device");
+        let open = |flags: i32| {
+            OpenOptions::new().create(true).truncate(false).write(true).custom_flags(libc::O_DIRECT | flags).open(&path)
+        };
+        let file = open(0)?;
+        let zeros = Aligned::new(FILL_BYTES);
+        for offset in (0..FILE_BYTES).step_by(FILL_BYTES) {
+            file.write_all_at(zeros.bytes(FILL_BYTES), offset)?;
+        }
+        file.sync_all()?;
+        let file = match durability {
+            Durability::Fdatasync => file,
+            Durability::Dsync => open(libc::O_DSYNC)?,
+        };
+        std::fs::remove_file(&path)?;
+        Ok(Self { file, durability })
+    }
+
+    /// Writes blocks of one size one after the other, `in_flight` at a time, each made durable by itself. With a pause, a
+    /// block begins that long after the one before did, or at once when that is over.
+    pub(super) fn run(
+        &self,
+        block_bytes: usize,
+        in_flight: usize,
+        pause: Duration,
+        time: Duration,
+    ) -> io::Result<DeviceDone> {
+        let block_bytes = block_bytes.next_multiple_of(BLOCK_BYTES);
+        let (next, began) = (AtomicU64::new(0), Instant::now());
+        let one = || -> io::Result<(u64, Histogram<u64>)> {
+            let block = Aligned::new(block_bytes);
+            let mut durable =
+                Histogram::new_with_max(60_000_000, 3).expect("a minute in microseconds is a valid range");
+            let mut bytes = 0;
+            let mut due = began;
+            while began.elapsed() < time {
+                if let Some(wait) = due.checked_duration_since(Instant::now()) {
+                    std::thread::park_timeout(wait);
+                    continue;
+                }
+                due = (due + pause).max(Instant::now());
+                let place = next.fetch_add(1, Ordering::Relaxed) % (FILE_BYTES / block_bytes as u64);
+                let start = Instant::now();
+                self.file.write_all_at(block.bytes(block_bytes), place * block_bytes as u64)?;
+                if self.durability == Durability::Fdatasync {
+                    self.file.sync_data()?;
+                }
+                durable.saturating_record(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX).max(1));
+                bytes += block_bytes as u64;
+            }
+            Ok((bytes, durable))
+        };
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..in_flight).map(|_| scope.spawn(one)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("the threads do not panic")).collect()
+        });
+        let mut done: Option<DeviceDone> = None;
+        for part in parts {
+            let (bytes, durable) = part?;
+            match &mut done {
+                None => done = Some(DeviceDone { bytes, took: began.elapsed(), durable }),
+                Some(done) => {
+                    done.bytes += bytes;
+                    done.durable.add(&durable).expect("both have the same range");
+                }
+            }
+        }
+        Ok(done.expect("at least one write is in flight"))
+    }
+}
+
+/// Memory that starts at a block boundary, as O_DIRECT demands.
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        let bytes = vec![0x5a; len + BLOCK_BYTES];
+        let start = bytes.as_ptr().align_offset(BLOCK_BYTES);
+        Self { bytes, start }
+    }
+
+    fn bytes(&self, len: usize) -> &[u8] {
+        &self.bytes[self.start..self.start + len]
+    }
+}
