@@ -72,7 +72,7 @@ impl World<'_> {
                 wrong = Some((position, noted));
             }
         };
-        let outcome = recover_noted(&mut source, shard_u32(shard), on_noted, |_| ());
+        let outcome = recover_noted(&mut source, shard_u32(shard), on_noted);
         let missing = expected.next();
         if outcome.is_err() || wrong.is_some() || missing.is_some() {
             let text = format!("shard {shard}: by digests {outcome:?}, first {wrong:?}, left out {missing:?}");

@@ -168,11 +168,6 @@ impl SegmentDigest {
         self.header.last_lsn
     }
 
-    /// Bytes of the digest.
-    pub(crate) fn bytes(&self) -> usize {
-        HEADER_BYTES + self.body.len()
-    }
-
     /// The segment's records, in order.
     pub fn entries(&self) -> impl Iterator<Item = (Position, Noted)> {
         self.checked_entries().map(|entry| entry.expect("every entry was checked when the digest was parsed"))

@@ -68,7 +68,7 @@ pub use record::{
     BatchPart, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record, RecordError, Settle, SettleCause,
     Start,
 };
-pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, RecoveryProgress, recover, recover_noted};
+pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, recover, recover_noted};
 pub use segment::{
     SEGMENT_MAGIC, SEGMENT_VERSION, SegmentDamage, SegmentHeader, parse_segment_file_name, segment_file_name,
 };

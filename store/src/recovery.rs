@@ -12,7 +12,7 @@ use std::fmt;
 use bytes::Bytes;
 use thiserror::Error;
 
-pub use self::by_digest::{DigestUse, RecoveryProgress, recover_noted};
+pub use self::by_digest::{DigestUse, recover_noted};
 use crate::digest::Digest;
 use crate::frame::{FrameDamage, FrameHeader, offset_blocks};
 use crate::layout::{length_u32, length_usize};

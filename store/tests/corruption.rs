@@ -340,7 +340,7 @@ impl Written {
                 noted.extend(messages);
             }
         };
-        let outcome = recover_noted(&mut FileSource::new(&self.folder), SHARD, on_noted, |_| ());
+        let outcome = recover_noted(&mut FileSource::new(&self.folder), SHARD, on_noted);
         (noted, outcome.map(drop))
     }
 

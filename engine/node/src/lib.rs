@@ -7,6 +7,7 @@ pub mod device;
 pub mod host;
 mod machine;
 pub mod plan;
+mod recovery;
 mod run;
 pub mod topology;
 mod workers;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use creto_envelope::TrustDomain;
@@ -40,6 +40,7 @@ use crate::device;
 use crate::host::Host;
 use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
 use crate::plan::{Plan, PlanError};
+use crate::recovery::{RecoveryProgress, WatchedSource};
 use crate::workers::Workers;
 
 /// How long a node that was asked to stop waits for what is under way.
@@ -432,8 +433,9 @@ fn recover_shards(
     shard_count: u16,
 ) -> Result<(Vec<Shard>, Recovered), NodeError> {
     let begun = Instant::now();
+    let progress = RecoveryProgress::default();
     let recover = |shard_index| -> Result<(Shard, u64, u64), NodeError> {
-        let mut source = FileSource::new(data_dir.shard_dir(shard_index));
+        let mut source = WatchedSource::new(FileSource::new(data_dir.shard_dir(shard_index)), &progress);
         let mut mailboxes = Mailboxes::new(mailboxes_config(config), random_pair()?);
         let mut records = 0;
         let recovered = creto_store::recover(&mut source, u32::from(shard_index), |position, record| {
@@ -455,7 +457,19 @@ fn recover_shards(
         Ok((shard, records, messages))
     };
     let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..shard_count).map(|shard_index| scope.spawn(move || recover(shard_index))).collect();
+        let recover = &recover;
+        let (finish, finished) = mpsc::channel::<()>();
+        let spawn = |shard_index| {
+            let finish = finish.clone();
+            scope.spawn(move || {
+                // Gone when the last shard is done.
+                let _finish = finish;
+                recover(shard_index)
+            })
+        };
+        let threads: Vec<_> = (0..shard_count).map(spawn).collect();
+        drop(finish);
+        progress.report(&finished);
         threads.into_iter().map(|thread| thread.join().expect("a panic in recovery ends the process")).collect()
     });
     let mut shards = Vec::with_capacity(results.len());

@@ -11,7 +11,7 @@ use crate::segment::SegmentDamage;
 use crate::source::SegmentSource;
 
 /// As [`recover`](super::recover), for who keeps no payloads: hands on what is noted of every record, in order, and takes
-/// it from a segment's digest where that is sound. `on_progress` is called before each segment and at the end. What the digests let it skip is not checked here: it is held against
+/// it from a segment's digest where that is sound. What the digests let it skip is not checked here: it is held against
 /// [`Place::crc`](crate::Place::crc) when it is read, and [`verify`](crate::verify()) reads all of it.
 ///
 /// # Errors
@@ -20,25 +20,15 @@ pub fn recover_noted<S: SegmentSource>(
     source: &mut S,
     shard_index: u32,
     mut on_noted: impl FnMut(Position, Noted),
-    mut on_progress: impl FnMut(RecoveryProgress),
 ) -> Result<Recovered, RecoveryError> {
     let survey = Survey::make(source, shard_index)?;
     let listed: BTreeSet<_> = source.digests()?.into_iter().collect();
     let (mut found, mut made) = (DigestUse::default(), Made::default());
-    let mut progress = RecoveryProgress {
-        segments: survey.chain.len(),
-        bytes: survey.chain.iter().map(|(file, _)| file.bytes).sum(),
-        ..RecoveryProgress::default()
-    };
     for place in 0..survey.chain.len() {
-        on_progress(progress);
         let (file, header) = survey.chain[place];
-        progress.segments_done += 1;
-        progress.bytes_done += file.bytes;
         match survey.digest(source, place, &listed) {
             Ok(Some(digest)) => {
                 found.used += 1;
-                progress.bytes_read += digest.bytes() as u64;
                 digest.entries().for_each(|(position, noted)| on_noted(position, noted));
                 continue;
             }
@@ -46,7 +36,6 @@ pub fn recover_noted<S: SegmentSource>(
             Err(damage) => found.refused.push((file.number, damage)),
         }
         found.read += 1;
-        progress.bytes_read += file.bytes;
         let mut builder = DigestBuilder::new(header, file.bytes);
         survey.replay(source, place, |frame, body| {
             for_each_record(frame, body, &mut |position, record| {
@@ -59,26 +48,10 @@ pub fn recover_noted<S: SegmentSource>(
         })?;
         made.add(file.number, builder);
     }
-    on_progress(progress);
     let mut recovered = survey.into_recovered(source)?;
     recovered.digests = made.digests;
     recovered.digest_use = found;
     Ok(recovered)
-}
-
-/// How far a recovery is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RecoveryProgress {
-    /// Segments of the log.
-    pub segments: usize,
-    /// Segments that are done.
-    pub segments_done: usize,
-    /// Bytes of all their files.
-    pub bytes: u64,
-    /// Bytes of the files that are done, read or not.
-    pub bytes_done: u64,
-    /// Bytes that had to be read for that: of a segment, or of its digest.
-    pub bytes_read: u64,
 }
 
 /// How much of a log was read from digests.

@@ -44,7 +44,7 @@ fn a_start_by_digests_reads_only_the_last_segment() {
     // One more start: it writes the digest of the segment that the last stop left open.
     Node::ready(&mut disk, small_config(1)).crash(&mut disk, Crash::Kill, &mut Random(1));
     let mut found = Vec::new();
-    let recovered = recover_noted(&mut disk, SHARD, |position, noted| found.push((position, noted)), |_| ()).unwrap();
+    let recovered = recover_noted(&mut disk, SHARD, |position, noted| found.push((position, noted))).unwrap();
     assert_eq!(found[..expected.len()], expected[..]);
     assert_eq!((recovered.digest_use().read, &recovered.digest_use().refused[..]), (1, &[][..]));
     assert!(recovered.digest_use().used > 5, "vacuous: {:?}", recovered.digest_use());
@@ -102,7 +102,7 @@ fn check_refused(
 ) -> DigestDamage {
     let sound = disk.digests_mut().insert(segment, digest).unwrap();
     let mut found = Vec::new();
-    let recovered = recover_noted(disk, SHARD, |position, noted| found.push((position, noted)), |_| ()).unwrap();
+    let recovered = recover_noted(disk, SHARD, |position, noted| found.push((position, noted))).unwrap();
     assert!(found == expected, "a damaged digest of segment {segment} changed what is found");
     disk.digests_mut().insert(segment, sound);
     match recovered.digest_use().refused[..] {
@@ -117,7 +117,7 @@ fn a_segment_that_is_cut_short_is_corruption_whatever_its_digest_says() {
     let segment = *disk.digests_mut().keys().next().unwrap();
     let bytes = disk.bytes_mut(segment).len();
     disk.bytes_mut(segment).truncate(bytes / 2);
-    match recover_noted(&mut disk, SHARD, |_, _| (), |_| ()) {
+    match recover_noted(&mut disk, SHARD, |_, _| ()) {
         Err(RecoveryError::Corrupt(corruption)) => assert_eq!(corruption.segment, segment),
         other => panic!("{other:?}"),
     }
@@ -164,7 +164,7 @@ fn a_digest_proves_that_there_was_a_segment_behind_its_own() {
         if disk.names().last().is_some_and(|&name| name > last) {
             disk.delete(last.next());
         }
-        for outcome in [recover(&mut disk, SHARD, |_, _| ()), recover_noted(&mut disk, SHARD, |_, _| (), |_| ())] {
+        for outcome in [recover(&mut disk, SHARD, |_, _| ()), recover_noted(&mut disk, SHARD, |_, _| ())] {
             match outcome {
                 Err(RecoveryError::Corrupt(found)) => assert_eq!((found.segment, found.reason), (last, reason)),
                 other => panic!("{other:?}"),

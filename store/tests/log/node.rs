@@ -61,7 +61,7 @@ impl Node {
         let on_noted = |position, noted| {
             assert_eq!(Some((position, noted)), replayed.next(), "digests say what the segments say");
         };
-        let recovered = recover_noted(disk, SHARD, on_noted, |_| ())?;
+        let recovered = recover_noted(disk, SHARD, on_noted)?;
         assert_eq!(replayed.next(), None, "digests say all that the segments say");
         drop(replayed);
         let digest_use = recovered.digest_use().clone();
