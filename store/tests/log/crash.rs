@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use creto_store::{DedupConfig, MailboxId, MailboxesConfig, MessageId, PartMessage, Priority, Record, SenderId};
 
+use crate::backup::Backup;
 use crate::disk::{Crash, Disk, Random};
 use crate::node::{Node, small_config};
 
@@ -20,6 +21,7 @@ fn nothing_acknowledged_is_lost_and_order_is_kept() {
     }
     // A run that compared nothing proves nothing.
     assert!(seen.acknowledged > 1000 && seen.recovered > 1000 && seen.trims > 10, "vacuous: {seen:?}");
+    assert!(seen.backups > 100 && seen.backups_held_back > 20, "vacuous: {seen:?}");
     assert!(seen.digests_used > 100 && seen.digests_refused > 20, "vacuous: {seen:?}");
 }
 
@@ -46,6 +48,9 @@ struct Seen {
     trims: u64,
     digests_used: usize,
     digests_refused: usize,
+    backups: u64,
+    /// Those that kept files from being reused.
+    backups_held_back: u64,
 }
 
 impl Seen {
@@ -55,6 +60,8 @@ impl Seen {
         self.trims += other.trims;
         self.digests_used += other.digests_used;
         self.digests_refused += other.digests_refused;
+        self.backups += other.backups;
+        self.backups_held_back += other.backups_held_back;
     }
 }
 
@@ -66,6 +73,9 @@ struct Run {
     writes_in_flight_max: usize,
     next_message: u64,
     promises: Promises,
+    /// Of its own, so that backups change nothing else about a seed.
+    backup_random: Random,
+    backup: Option<Backup>,
     seen: Seen,
 }
 
@@ -92,6 +102,8 @@ impl Run {
             writes_in_flight_max,
             next_message: 0,
             promises: Promises::default(),
+            backup_random: Random(!seed),
+            backup: None,
             seen: Seen::default(),
         }
     }
@@ -109,7 +121,10 @@ impl Run {
             node.acknowledges_before_sync = self.acknowledges_before_sync;
             for _ in 0..self.random.below(400) {
                 self.step(&mut node)?;
+                self.back_up(&mut node)?;
             }
+            // A hold does not outlive its process, and what was copied so far is no backup.
+            self.backup = None;
             // What recovery read is proven durable only by a finished start: before it nobody was told.
             if !node.wal.is_started() {
                 self.promises = promised;
@@ -146,6 +161,32 @@ impl Run {
             },
         }
         self.take_durable(node)
+    }
+
+    /// Now and then begins a backup, and goes on with the one that was begun.
+    fn back_up(&mut self, node: &mut Node) -> Result<(), String> {
+        if self.acknowledges_before_sync {
+            return Ok(());
+        }
+        match self.backup.take() {
+            None if self.backup_random.one_in(30) => {
+                let queued = self.promises.acknowledged.iter().chain(&self.promises.settling);
+                let queued = queued.map(|(&sequence, message)| (sequence, message.clone())).collect();
+                self.backup = Backup::begin(node, queued);
+            }
+            Some(mut backup) if self.backup_random.one_in(12) => {
+                if backup.copy_one(&mut self.disk) {
+                    self.seen.backups += 1;
+                    self.seen.backups_held_back += u64::from(node.wal.held_back_bytes() > 0);
+                    node.wal.let_go();
+                    backup.check(&mut self.backup_random)?;
+                } else {
+                    self.backup = Some(backup);
+                }
+            }
+            backup => self.backup = backup,
+        }
+        Ok(())
     }
 
     fn submit(&mut self, node: &mut Node) {
@@ -290,7 +331,7 @@ fn mailbox_id(index: usize) -> MailboxId {
     MailboxId([index as u8; 16])
 }
 
-fn mailboxes_config() -> MailboxesConfig {
+pub(crate) fn mailboxes_config() -> MailboxesConfig {
     MailboxesConfig {
         dedup: DedupConfig { sender_ids_max: 3000, ..DedupConfig::default() },
         ..MailboxesConfig::default()

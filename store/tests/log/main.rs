@@ -5,6 +5,7 @@
     reason = "a test harness: a wrong unwrap or cast fails the test"
 )]
 
+mod backup;
 mod crash;
 mod damage;
 mod digest;
