@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::drive::{Counts, Cut, Drive, Keep};
+use crate::drive::{Counts, Cut, Drive, Keep, Random};
 use crate::fuse::{self, Errno, Operation, REQUEST_BYTES_MAX, Request, VOLUME_NAME};
 use crate::rig::{self, RigError};
 
@@ -22,6 +22,9 @@ pub(crate) const BYTES_VARIABLE: &str = "POWERCUT_BYTES";
 
 /// Requests that are served side by side.
 const THREADS: usize = 4;
+/// A write or a flush takes up to this long before it takes effect: those that are under way together take effect in any
+/// order, and whoever does not wait for a flush is ahead of it.
+const LATENCY_US_MAX: usize = 400;
 /// A power failure that waits for a certain request comes by then, whether that request came or not.
 const CUT_WITHIN: Duration = Duration::from_millis(200);
 
@@ -86,6 +89,10 @@ fn answer_kernel(kernel: &File, shared: &Shared) {
 
 fn answer(bytes: &[u8], shared: &Shared) -> Option<Vec<u8>> {
     let Request { unique, operation } = Request::parse(bytes).ok()?;
+    if matches!(operation, Operation::Write { .. } | Operation::Sync) {
+        let latency_us = Random(unique).below(LATENCY_US_MAX) as u64;
+        std::thread::sleep(Duration::from_micros(latency_us));
+    }
     let mut drive = shared.drive();
     let was_off = drive.is_off();
     let answer = match operation {

@@ -43,9 +43,10 @@ struct RunArgs {
     /// What a cut leaves of what was not synced.
     #[arg(long, value_parser = read_keep, default_value = "any", value_name = "any|nothing|first|writes|sectors")]
     keep: Keep,
-    /// Ask the node not to sync, and succeed only if that loses messages. It has to be built with the feature planted-bugs.
-    #[arg(long)]
-    planted: bool,
+    /// Ask the node for a bug, skip-sync or sync-not-awaited, and succeed only if that loses messages. It has to be built
+    /// with the feature planted-bugs.
+    #[arg(long, value_name = "BUG")]
+    planted: Option<String>,
     /// Bytes of each payload.
     #[arg(long, default_value_t = 1024)]
     size: u32,
@@ -80,13 +81,11 @@ fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     device.arg("device");
     let mut options = RunOptions::new(&args.creto, args.cuts, args.seed);
     (options.keep, options.payload_bytes) = (args.keep, args.size);
-    if args.planted {
-        options.planted_bug = Some("skip-sync");
-    }
+    options.planted_bug.clone_from(&args.planted);
     let outcome = creto_powercut::run(folder.path(), &options, device)?;
     println!("{:#}", outcome.report);
     let problems = outcome.problems();
     problems.iter().for_each(|problem| eprintln!("found: {problem}"));
-    let as_expected = if args.planted { outcome.lost() > 0 } else { problems.is_empty() };
+    let as_expected = if args.planted.is_some() { outcome.lost() > 0 } else { problems.is_empty() };
     Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::from(FOUND) })
 }

@@ -74,6 +74,9 @@ pub fn what_is_missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("root".to_owned());
     }
+    if !may_mount() {
+        return Some("the capability CAP_SYS_ADMIN".to_owned());
+    }
     for path in ["/dev/fuse", "/dev/loop-control"] {
         if let Err(error) = fs::File::options().read(true).write(true).open(path) {
             return Some(format!("{path} ({error})"));
@@ -83,6 +86,15 @@ pub fn what_is_missing() -> Option<String> {
         !Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|_| true)
     };
     PROGRAMS.iter().find(absent).map(|program| format!("the program {program}"))
+}
+
+/// Root of a container often may not.
+fn may_mount() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_none_or(|set| set >> CAP_SYS_ADMIN & 1 == 1)
 }
 
 pub(crate) fn control_path(folder: &Path) -> PathBuf {

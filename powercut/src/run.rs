@@ -27,7 +27,7 @@ pub struct RunOptions {
     /// Bytes of each payload.
     pub payload_bytes: u32,
     /// A bug that the node is asked for; it has to be built with the feature `planted-bugs`.
-    pub planted_bug: Option<&'static str>,
+    pub planted_bug: Option<String>,
 }
 
 impl RunOptions {
@@ -104,7 +104,7 @@ fn kill_cycles(folder: &Path, options: &RunOptions, data: &Path, socket: &Path) 
     command.args(["kill-cycles", "--json", "--cycles", &options.cuts.to_string()]);
     command.args(["--seed", &options.seed.to_string(), "--size", &options.payload_bytes.to_string()]);
     command.arg("--data").arg(data).arg("--power").arg(socket).stdin(Stdio::null()).stderr(Stdio::inherit());
-    if let Some(bug) = options.planted_bug {
+    if let Some(bug) = &options.planted_bug {
         // What it finds is expected, and nothing to be kept.
         command.env("PLANTED_BUG", bug).env("TMPDIR", folder).stderr(Stdio::null());
     }

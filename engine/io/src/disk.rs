@@ -24,7 +24,7 @@ use crate::error::DiskError;
 use crate::limits::{BLOCK_BYTES, DISK_OPERATIONS_MAX, ZERO_FILL_BYTES};
 use crate::machine::{ActionId, EncodeWrite};
 use crate::park::Signal;
-use crate::planted;
+use crate::planted::{self, PlantedBug};
 
 mod pace;
 mod segment_file;
@@ -234,7 +234,11 @@ impl Disk {
             return Err(DiskError::Io(format!("a write of {bytes} bytes ended after {written}")));
         }
         match self.0.config.durability {
-            _ if planted::skips_sync() => Ok(()),
+            _ if planted::bug() == Some(PlantedBug::SkipSync) => Ok(()),
+            _ if planted::bug() == Some(PlantedBug::SyncNotAwaited) => {
+                glommio::spawn_local(async move { file.make_durable().await }).detach();
+                Ok(())
+            }
             Durability::Fdatasync => file.make_durable().await,
             Durability::Dsync => Ok(()),
         }
@@ -349,7 +353,7 @@ impl Disk {
 
     fn flags(&self) -> i32 {
         match self.0.config.durability {
-            Durability::Dsync if !planted::skips_sync() => libc::O_DSYNC,
+            Durability::Dsync if planted::bug().is_none() => libc::O_DSYNC,
             Durability::Fdatasync | Durability::Dsync => 0,
         }
     }

@@ -1,24 +1,36 @@
 //! Bugs that are planted on purpose, to show that the tests find them: only with the cargo feature `planted-bugs`, which
-//! no build of the product has, and only where the environment asks for one. `PLANTED_BUG=skip-sync` is a disk that says a
-//! write is durable without having synced it.
+//! no build of the product has, and only where the environment asks for one.
+//!
+//! | `PLANTED_BUG` | what is wrong |
+//! |---|---|
+//! | `skip-sync` | a write counts as durable and is never synced |
+//! | `sync-not-awaited` | a write counts as durable while its sync is still under way |
 
-/// Whether syncs are skipped.
+/// What is wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "planted-bugs"), expect(dead_code, reason = "nothing is wrong in a product"))]
+pub(crate) enum PlantedBug {
+    SkipSync,
+    SyncNotAwaited,
+}
+
+/// The bug that the environment asks for.
 #[cfg(feature = "planted-bugs")]
-pub(crate) fn skips_sync() -> bool {
-    static SKIPS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *SKIPS.get_or_init(|| {
-        let planted = std::env::var_os("PLANTED_BUG").is_some_and(|bug| bug == "skip-sync");
-        if planted {
-            tracing::error!(
-                "a bug is planted: nothing that is written is synced, and acknowledged messages will be lost"
-            );
-        }
-        planted
+pub(crate) fn bug() -> Option<PlantedBug> {
+    static BUG: std::sync::OnceLock<Option<PlantedBug>> = std::sync::OnceLock::new();
+    *BUG.get_or_init(|| {
+        let bug = match std::env::var("PLANTED_BUG").ok()?.as_str() {
+            "skip-sync" => PlantedBug::SkipSync,
+            "sync-not-awaited" => PlantedBug::SyncNotAwaited,
+            _ => return None,
+        };
+        tracing::error!(?bug, "a bug is planted: a power failure will lose acknowledged messages");
+        Some(bug)
     })
 }
 
-/// Never.
+/// None.
 #[cfg(not(feature = "planted-bugs"))]
-pub(crate) const fn skips_sync() -> bool {
-    false
+pub(crate) const fn bug() -> Option<PlantedBug> {
+    None
 }

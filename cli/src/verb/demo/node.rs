@@ -29,6 +29,8 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// Small, so that a demo takes neither the disk nor a second to lay it out.
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// More than any receiver misses while it is away: a full mailbox is not what is looked at here.
+const MAILBOX_BYTES_MAX: u64 = 512 << 20;
 /// What is shown of a node's own words when it does not start.
 const LOG_LINES_SHOWN: usize = 12;
 /// The file system types that keep files in memory (statfs(2)).
@@ -220,7 +222,7 @@ impl NodeHost {
         format!(
             "node.listen = \"{address}\"\nnode.data_dir = {data}\nnode.certificate = {certificate}\n\
              node.private_key = {key}\ncontrol.socket = {socket}\ntopology.shards = {shard_count}\n\
-             wal.segment_bytes = {SEGMENT_BYTES}\nlog.level = \"info\"\n"
+             wal.segment_bytes = {SEGMENT_BYTES}\nmailbox.bytes_max = {MAILBOX_BYTES_MAX}\nlog.level = \"info\"\n"
         )
     }
 
