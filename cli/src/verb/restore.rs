@@ -86,6 +86,7 @@ fn print(restored: &Restored, data_dir: &Path) -> std::io::Result<()> {
     for line in [
         "Messages that were read since the backup come again; the SDK hides those that it knows.",
         "Messages, agents and keys that came since the backup are gone, though they were acknowledged.",
+        "A key that was revoked since is accepted again: revoke it anew (`creto agent rotate NAME --emergency`).",
         "The node that was backed up must not run any more: both would take messages for the same mailboxes.",
     ] {
         writeln!(out, "  - {line}")?;

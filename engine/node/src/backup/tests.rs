@@ -48,12 +48,21 @@ impl Home {
         target: Target,
         on_progress: &mut dyn FnMut(u64, u64) -> Result<(), BackupError>,
     ) -> Result<Manifest, BackupError> {
+        self.take_with(target, true, on_progress)
+    }
+
+    fn take_with(
+        &self,
+        target: Target,
+        with_secrets: bool,
+        on_progress: &mut dyn FnMut(u64, u64) -> Result<(), BackupError>,
+    ) -> Result<Manifest, BackupError> {
         let stopped = Stopped::open(&self.config())?;
         let order = Order {
             source: stopped.source.clone(),
             shards: stopped.shards.clone(),
             taken_ms: NOW_MS,
-            with_secrets: true,
+            with_secrets,
             bytes_per_s: None,
             directory: &mut || Ok(stopped.directory()),
             let_go: &mut || Ok(()),
@@ -170,6 +179,22 @@ fn a_backup_restores_to_what_was_there() {
         let mut messages = 0;
         recover(&mut log, 0, |_, record| messages += u64::from(matches!(record, Record::BatchPart(_)))).unwrap();
         assert_eq!(messages, 40);
+    }
+}
+
+#[test]
+fn a_backup_holds_the_nodes_key_only_when_it_is_asked_to() {
+    let home = Home::new();
+    let key = "no text that anything else would hold";
+    fs::write(home.data().join("node.key"), key).unwrap();
+    for with_secrets in [false, true] {
+        let tar = home.0.path().join(format!("{with_secrets}.tar"));
+        home.take_with(Target::tar_file(&tar, 1).unwrap(), with_secrets, &mut |_, _| Ok(())).unwrap();
+        let bytes = fs::read(&tar).unwrap();
+        assert_eq!(bytes.windows(key.len()).any(|window| window == key.as_bytes()), with_secrets);
+        let to = home.0.path().join(format!("restored-{with_secrets}"));
+        restored(from_tar(&bytes), &to).unwrap();
+        assert_eq!(to.join("node.key").exists(), with_secrets);
     }
 }
 
