@@ -309,13 +309,10 @@ impl StoreShard {
     /// Has the shard work for a while and waits until all of it is durable.
     fn run(&self, order: Order, time: Duration) -> Result<Done, BenchError> {
         self.tell(order)?;
-        let until = Instant::now() + time;
-        while let Some(left) = until.checked_duration_since(Instant::now()) {
-            match self.reports.recv_timeout(left) {
-                Ok(report) => return Err(stopped(report)),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
-            }
+        match self.reports.recv_timeout(time) {
+            Ok(report) => return Err(stopped(report)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(gone()),
         }
         self.tell(Order::Rest)?;
         self.reports.recv_timeout(ANSWER).map_err(|_| gone())?.map_err(BenchError)
