@@ -13,7 +13,7 @@ use creto_store::{
 };
 
 mod process;
-use process::{Node, command, name, ok, on_time, run};
+use process::{Node, command, name, ok, on_time, restored_home, run};
 
 const SHARDS: u16 = 2;
 /// Set to the name of a new fixture to make it.
@@ -22,6 +22,8 @@ const WRITE: &str = "CRETO_WRITE_FIXTURE";
 const FORMATS_FILE: &str = "formats.json";
 /// What each agent of a fixture finds in its mailbox, in order.
 const MESSAGES_FILE: &str = "messages.json";
+/// A backup of its data folder.
+const BACKUP_FILE: &str = "backup.tar";
 
 /// Every format of a file that a node or an agent keeps, and of what is kept in these files.
 fn written() -> BTreeMap<&'static str, u64> {
@@ -123,6 +125,27 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             ok(dir.path(), SHARDS, &["backup", "backup"]);
         }
     });
+}
+
+#[test]
+fn a_backup_of_every_format_is_restored_and_served() {
+    if std::env::var_os(WRITE).is_some() {
+        return;
+    }
+    for fixture in all() {
+        let dir = tempfile::tempdir().expect("a folder");
+        restored_home(dir.path());
+        let backup = fixture.join(BACKUP_FILE);
+        let restored = ok(dir.path(), SHARDS, &["restore", backup.to_str().expect("UTF-8"), "data", "--json"]);
+        let messages: BTreeMap<String, Vec<String>> = json(&fixture.join(MESSAGES_FILE));
+        let wanted: usize = messages.values().map(Vec::len).sum();
+        assert!(restored.json()["messages"].as_u64().expect("a count") >= wanted as u64);
+        let node = Node::start(dir.path(), SHARDS);
+        for agent in messages.keys() {
+            ok(dir.path(), SHARDS, &["agent", "show", agent]);
+        }
+        node.stop();
+    }
 }
 
 #[test]
@@ -234,6 +257,10 @@ fn write_a_fixture_when_asked_to() {
     };
     write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": [] }));
     write(FORMATS_FILE, &serde_json::json!(written()));
+    let again = tempfile::tempdir().expect("a folder");
+    copy(&fixture, again.path());
+    ok(again.path(), SHARDS, &["backup", "--tar", BACKUP_FILE, "--with-secrets"]);
+    fs::copy(again.path().join(BACKUP_FILE), fixture.join(BACKUP_FILE)).expect("a copy");
     println!("wrote {}", fixture.display());
 }
 
