@@ -6,8 +6,9 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use creto_store::{
-    Action, Admit, BatchPart, MailboxId, Mailboxes, MailboxesConfig, MessageId, PartMessage, Priority, Record,
-    SegmentFile, SegmentNumber, SegmentSource, SenderId, SettleCause, SourceError, Wal, WalConfig, limits, recover,
+    Action, Admit, BatchPart, Durable, MailboxId, Mailboxes, MailboxesConfig, MessageId, PartMessage, Position,
+    Priority, Record, RecordSequence, SegmentFile, SegmentNumber, SegmentSource, SenderId, SettleCause, SourceError,
+    Wal, WalConfig, limits, recover,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -147,6 +148,11 @@ fn encode(c: &mut Criterion) {
     group.finish();
 }
 
+/// As the log hands a record on.
+fn durable(position: Position, record: Record) -> Durable {
+    Durable { sequence: RecordSequence(1), position, noted: record.noted(position), record }
+}
+
 /// The mailboxes' share: admit, apply, hand out, settle.
 fn mailboxes(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
@@ -154,8 +160,7 @@ fn mailboxes(c: &mut Criterion) {
     // One busy sender: its window of 65,536 ids is full, and every id pushes one out.
     let mut mailboxes = Mailboxes::new(MailboxesConfig::default(), [1, 2]);
     let mut first = 1;
-    let mut position =
-        creto_store::Position { segment: SegmentNumber(1), lsn: creto_store::Lsn(1), index: 0, offset: 4192 };
+    let mut position = Position { segment: SegmentNumber(1), lsn: creto_store::Lsn(1), index: 0, offset: 4192 };
     group.bench_function("admit_apply_settle/256", |b| {
         b.iter_batched(
             || {
@@ -173,14 +178,15 @@ fn mailboxes(c: &mut Criterion) {
                     }
                 }
                 position.lsn = position.lsn.next();
-                mailboxes.apply(position, Record::BatchPart(part));
+                mailboxes.apply(durable(position, Record::BatchPart(part)));
                 for mailbox in 0..16 {
                     let mailbox = MailboxId([mailbox; 16]);
                     let deliveries = mailboxes.next_for_delivery(mailbox, u32::MAX, u64::MAX, NOW_MS);
                     let sequences: Vec<u64> = deliveries.iter().map(|delivery| delivery.message.sequence).collect();
                     let settle = mailboxes.settle(mailbox, &sequences, SettleCause::Acknowledged);
-                    mailboxes.apply(position, Record::Settle(settle.expect("just handed out")));
+                    mailboxes.apply(durable(position, Record::Settle(settle.expect("just handed out"))));
                 }
+                mailboxes.end_turn();
             },
             BatchSize::SmallInput,
         );

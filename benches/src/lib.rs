@@ -62,7 +62,7 @@ impl InstantShard {
         let config = MailboxesConfig {
             mailbox_messages_max: u64::MAX,
             mailbox_bytes_max: u64::MAX / 4,
-            resident_bytes_max: u64::MAX / 4,
+            shard_bytes_max: u64::MAX / 4,
             ..MailboxesConfig::default()
         };
         let log = Log::new(wal, Mailboxes::new(config, [1, 2]));

@@ -29,6 +29,7 @@ pub(crate) struct DiskHabits {
     pub(crate) failed_write_one_in: u64,
     pub(crate) failed_sync_one_in: u64,
     pub(crate) no_space_one_in: u64,
+    pub(crate) failed_read_one_in: u64,
 }
 
 /// How a machine stops.
@@ -48,6 +49,8 @@ pub(crate) enum DiskEvent {
     Later(u64),
     /// The driver is told.
     Completed(ActionId, Result<(), DiskError>),
+    /// The driver is given what it wanted to read.
+    Read(ActionId, Result<Bytes, DiskError>),
     /// These bytes of this segment are durable, whether anybody is told or not.
     Durable(SegmentNumber, u64, usize),
 }
@@ -176,6 +179,15 @@ impl Disk {
                 let inode = &mut self.inodes[self.names[segment]];
                 inode.cut = inode.seen.split_off(in_memory(*bytes).min(inode.seen.len()));
             }
+            Action::Read { segment, offset, bytes, .. } => {
+                if run.happens(habits.failed_read_one_in, Fault::FailedColdRead) {
+                    return vec![DiskEvent::Read(id, Err(DiskError::Io("read: input/output error".into())))];
+                }
+                // The file may be gone, or be another segment by now: nobody wants then what was asked for.
+                let content = self.bytes(*segment, *offset, *bytes).map(Bytes::copy_from_slice);
+                let outcome = content.ok_or_else(|| DiskError::Io(format!("segment {segment} is not there")));
+                return vec![DiskEvent::Read(id, outcome)];
+            }
         }
         events.push(DiskEvent::Later(run.delay(habits.sync_us, habits)));
         events
@@ -219,6 +231,7 @@ impl Disk {
                 vec![DiskEvent::Completed(id, Ok(()))]
             }
             Action::Shorten { .. } | Action::WriteDigest { .. } => vec![DiskEvent::Completed(id, Ok(()))],
+            Action::Read { .. } => unreachable!("a read has one step"),
         }
     }
 

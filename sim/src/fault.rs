@@ -22,6 +22,8 @@ pub enum Fault {
     FailedSync,
     /// A read ends with an error while a log is recovered.
     FailedRead,
+    /// A read ends with an error while a message is read back.
+    FailedColdRead,
     /// There is no space for another segment.
     NoSpace,
     /// The disk takes fifty times as long as usual.
@@ -64,6 +66,7 @@ impl Fault {
         Self::FailedWrite,
         Self::FailedSync,
         Self::FailedRead,
+        Self::FailedColdRead,
         Self::NoSpace,
         Self::SlowDisk,
         Self::ReorderedWrite,
@@ -93,6 +96,7 @@ impl Fault {
             Self::FailedWrite => "failed-write",
             Self::FailedSync => "failed-sync",
             Self::FailedRead => "failed-read",
+            Self::FailedColdRead => "failed-cold-read",
             Self::NoSpace => "no-space",
             Self::SlowDisk => "slow-disk",
             Self::ReorderedWrite => "reordered-write",

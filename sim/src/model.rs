@@ -91,6 +91,8 @@ pub struct Tally {
     pub recoveries: u64,
     /// Logs that were recovered and held messages.
     pub recoveries_with_messages: u64,
+    /// Messages that were read back from a disk to be pushed.
+    pub read_back: u64,
     /// Segments that trimming let go.
     pub trimmed_segments: u64,
     /// Durable images that were recovered to check an acknowledgement.
@@ -108,7 +110,7 @@ pub struct Tally {
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 15] {
+    pub fn entries(&self) -> [(&'static str, u64); 16] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -119,6 +121,7 @@ impl Tally {
             ("refusals", self.refusals),
             ("recoveries", self.recoveries),
             ("recoveries_with_messages", self.recoveries_with_messages),
+            ("read_back", self.read_back),
             ("trimmed_segments", self.trimmed_segments),
             ("audits", self.audits),
             ("damaged_copies", self.damaged_copies),
@@ -139,6 +142,7 @@ impl Tally {
         self.refusals += other.refusals;
         self.recoveries += other.recoveries;
         self.recoveries_with_messages += other.recoveries_with_messages;
+        self.read_back += other.read_back;
         self.trimmed_segments += other.trimmed_segments;
         self.audits += other.audits;
         self.damaged_copies += other.damaged_copies;

@@ -12,7 +12,7 @@ use creto_shard::limits::ConnectionLimits;
 use creto_shard::{
     Action, ConnectionId, Event, Log, Placement, Scratch, Shard, ShardIndex, ShardMessage, StreamId, VerifyJob,
 };
-use creto_store::{Action as DiskAction, Mailboxes, Record, RecoveryError, Wal, recover};
+use creto_store::{Action as DiskAction, Mailboxes, ReadProblemKind, Record, RecoveryError, Wal, recover};
 
 use crate::checkers::{Replayed, has_refused_for_room};
 use crate::disk::{Crash, DiskSource};
@@ -98,9 +98,10 @@ impl World<'_> {
                     _ => false,
                 };
                 if !is_forgotten {
-                    mailboxes.apply(position, record);
+                    mailboxes.note(position, record.noted(position));
                 }
             });
+            mailboxes.recovered();
             checked?;
             let recovered = match recovered {
                 Ok(recovered) => recovered,
@@ -166,6 +167,7 @@ impl World<'_> {
         for shard in 0..self.profile.shard_count {
             self.with_disk(shard, |disk, _, chance| disk.crash(how, chance));
         }
+        self.count_read_back();
         self.node = Node { life: self.node.life + 1, ..Node::off(self.profile.shard_count) };
         for link in 0..self.links.len() {
             if std::mem::take(&mut self.links[link].node_side.is_open) {
@@ -173,6 +175,12 @@ impl World<'_> {
                 self.clock.after(delay_us, Step::ClientGone { link });
             }
         }
+    }
+
+    /// Takes what the shards of this life have counted into the tally.
+    fn count_read_back(&mut self) {
+        let counted = self.node.shards.iter().map(|shard| shard.counters().messages_read_back);
+        self.model.tally.read_back += counted.sum::<u64>();
     }
 
     /// A shard is fenced: somebody looks at it and starts the node again.
@@ -287,6 +295,13 @@ impl World<'_> {
                     let delay_us = self.random.between(1_000, 60_000);
                     self.clock.after(delay_us, Step::Operator { life });
                 }
+                Action::Unreadable { problem } => {
+                    self.note(|| format!("shard {shard}: {problem}"));
+                    // Damage is made on copies only: what the node reads back is what it wrote.
+                    if !matches!(problem.kind, ReadProblemKind::TriedAgain(_)) {
+                        return broken(Rule::Content, format!("shard {shard}: {problem}"));
+                    }
+                }
                 Action::PublishKeyRecord { .. } => unreachable!("no simulated agent replaces its keys"),
                 Action::Authenticated { .. } | Action::SetReading(_) => {}
             }
@@ -305,7 +320,10 @@ impl World<'_> {
         let trims = match &action {
             DiskAction::Delete { .. } => self.node.shards[shard].is_started(),
             DiskAction::Prepare { recycle, .. } => recycle.is_some(),
-            DiskAction::Write(_) | DiskAction::Shorten { .. } | DiskAction::WriteDigest { .. } => false,
+            DiskAction::Write(_)
+            | DiskAction::Shorten { .. }
+            | DiskAction::WriteDigest { .. }
+            | DiskAction::Read { .. } => false,
         };
         self.model.tally.trimmed_segments += u64::from(trims);
         if self.profile.late_writes && self.random.one_in(4) {

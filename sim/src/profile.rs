@@ -55,7 +55,11 @@ impl Profile {
             writes_in_flight_max: random.pick(&[1, 1, 2, 3, 4]),
             recycled_segments_max: random.pick(&[0, 1, 2]),
         };
-        let mut mailboxes = MailboxesConfig::default();
+        // With none, or a few KiB, almost everything that is not read at once is read back.
+        let mut mailboxes = MailboxesConfig {
+            cache_bytes: random.pick(&[0, 4 << 10, 16 << 10, 1 << 20]),
+            ..MailboxesConfig::default()
+        };
         if random.one_in(4) {
             mailboxes.mailbox_messages_max = random.between(4, 16);
         }
@@ -70,6 +74,7 @@ impl Profile {
             failed_write_one_in: random.pick(&[0, 0, 40, 200]),
             failed_sync_one_in: random.pick(&[0, 0, 40, 200]),
             no_space_one_in: random.pick(&[0, 0, 5, 20]),
+            failed_read_one_in: random.pick(&[0, 10]),
         };
         let kinds = [
             Fault::Kill,
@@ -111,6 +116,7 @@ impl Profile {
         self.disk.failed_write_one_in = 0;
         self.disk.failed_sync_one_in = 0;
         self.disk.no_space_one_in = 0;
+        self.disk.failed_read_one_in = 0;
         self.chaos.clear();
         self.failed_read_one_in = 0;
         self.bit_rot_one_in = 0;

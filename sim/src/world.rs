@@ -209,6 +209,13 @@ impl<'p> World<'p> {
                         self.model.became_durable(self.pool, shard, offset, bytes)?;
                     }
                 }
+                DiskEvent::Read(id, outcome) => {
+                    self.note(|| {
+                        let bytes = outcome.as_ref().map(bytes::Bytes::len);
+                        format!("disk {shard}: {id:?} has read: {bytes:?}")
+                    });
+                    self.shard_event(shard, Event::DiskRead { id, outcome })?;
+                }
                 DiskEvent::Completed(id, outcome) => {
                     self.note(|| format!("disk {shard}: {id:?} completes: {outcome:?}"));
                     self.shard_event(shard, Event::Disk { id, outcome })?;
@@ -315,7 +322,7 @@ pub(crate) fn rests_empty(shard: usize, state: &creto_shard::Shard) -> Result<()
     let mailboxes = state.log().mailboxes();
     let left = [
         ("queued messages", mailboxes.messages()),
-        ("resident bytes", mailboxes.resident_bytes()),
+        ("queued bytes", mailboxes.queued_bytes()),
         ("unanswered bytes", state.ingress_bytes() as u64),
     ];
     match left.iter().find(|(_, count)| *count != 0) {

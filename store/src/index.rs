@@ -1,136 +1,109 @@
-//! Where queued messages are: in memory by slot, on disk by segment, in time by expiry.
+//! Where queued messages are: by slot and by sequence in memory, by segment on disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use crate::entry::Entry;
+use crate::lsn::SegmentNumber;
+use crate::noted::Place;
+use crate::sequences::Sequences;
+use crate::slab::{Slab, Slot};
 
-use crate::id::MailboxId;
-use crate::lsn::{Position, SegmentNumber};
-use crate::record::{PartMessage, detached};
-use crate::shares::{ShareId, Shares};
-
-/// Names a queued message while it is queued.
-pub(crate) type Slot = u32;
-
-/// A durable message that is not settled.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) message: PartMessage,
-    pub(crate) batch_header: Bytes,
-    pub(crate) position: Position,
-    /// How often it was handed out.
-    pub(crate) attempt: u8,
-    /// A record that settles it was made and is not durable yet: it is not handed out again.
-    pub(crate) is_settling: bool,
-    /// The memory that its path and envelope are in, if others are in it, too.
-    pub(crate) share: Option<ShareId>,
-}
-
-/// All queued messages of a shard.
+/// All queued messages of a shard: about sixty bytes each, payloads left out.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    slots: Vec<Option<Queued>>,
-    free: Vec<Slot>,
-    live_by_segment: BTreeMap<SegmentNumber, u64>,
-    /// Messages that expire: when, sequence, slot.
-    expiries: BTreeSet<(u64, u64, Slot)>,
-    shares: Shares,
+    pub(crate) entries: Slab<Entry>,
+    sequences: Sequences,
+    segments: BTreeMap<SegmentNumber, Live>,
+    live_bytes: u64,
+    /// Where the next look for messages whose time is over begins.
+    hand: Slot,
+}
+
+/// What a segment holds that is queued.
+#[derive(Debug, Default, Clone, Copy)]
+struct Live {
+    messages: u64,
+    /// Of these, those that cannot be read back.
+    damaged: u64,
 }
 
 impl Index {
-    /// Opens the memory that the messages of a part share. Give it to each of them; a message alone shares nothing.
-    pub(crate) fn open_share(&mut self, messages: &[PartMessage]) -> Option<ShareId> {
-        (messages.len() > 1).then(|| self.shares.open(messages.len()))
-    }
-
-    pub(crate) fn insert(&mut self, queued: Queued) -> Slot {
-        *self.live_by_segment.entry(queued.position.segment).or_default() += 1;
-        let expiry = (queued.message.expiry_ms, queued.message.sequence);
-        let share = queued.share.map(|share| (share, queued.message.held_bytes()));
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[at(slot)] = Some(queued);
-                slot
-            }
-            None => {
-                let slot = Slot::try_from(self.slots.len()).expect("the quotas keep a shard far below 2^32 messages");
-                self.slots.push(Some(queued));
-                slot
-            }
-        };
-        if expiry.0 != 0 {
-            self.expiries.insert((expiry.0, expiry.1, slot));
-        }
-        if let Some((share, bytes)) = share {
-            self.shares.join(share, slot, bytes);
-        }
+    pub(crate) fn insert(&mut self, entry: Entry) -> Slot {
+        self.segments.entry(entry.segment()).or_default().messages += 1;
+        self.live_bytes += entry.log_bytes();
+        let sequence = entry.sequence();
+        let slot = self.entries.insert(entry);
+        let entries = &self.entries;
+        self.sequences.insert(sequence, slot, |slot| entries.get(slot).sequence());
         slot
     }
 
-    pub(crate) fn remove(&mut self, slot: Slot) -> Queued {
-        let queued = self.slots[at(slot)].take().expect("a slot that is named is taken");
-        self.free.push(slot);
-        let segment = queued.position.segment;
-        let live = self.live_by_segment.get_mut(&segment).expect("every queued message is counted in its segment");
-        *live -= 1;
-        if *live == 0 {
-            self.live_by_segment.remove(&segment);
-        }
-        if queued.message.expiry_ms != 0 {
-            self.expiries.remove(&(queued.message.expiry_ms, queued.message.sequence, slot));
-        }
-        if let Some(share) = queued.share {
-            self.shares.leave(share, queued.message.held_bytes());
-        }
-        queued
+    pub(crate) fn remove(&mut self, slot: Slot) -> Entry {
+        let entries = &self.entries;
+        self.sequences.remove(entries.get(slot).sequence(), slot, |slot| entries.get(slot).sequence());
+        let entry = self.entries.remove(slot);
+        self.leave_segment(&entry);
+        entry
     }
 
-    /// Gives back memory of which the messages that are still queued are less than half: they get a copy of their own.
-    /// To be called after messages were removed, once for all of them.
-    pub(crate) fn compact(&mut self) {
-        while let Some(share) = self.shares.next_sparse() {
-            let slots = self.shares.slots(share).iter().copied();
-            let live: Vec<Slot> = slots.filter(|&slot| self.is_in(slot, share)).collect();
-            let copies = detached(live.iter().map(|&slot| &self.get(slot).message));
-            for (&slot, copy) in live.iter().zip(copies) {
-                self.get_mut(slot).message = copy;
-            }
-            self.shares.shrink(share, live);
+    /// A message is elsewhere in the log now.
+    pub(crate) fn relocate(&mut self, slot: Slot, place: &Place, share_bytes: u32) {
+        let before = self.entries.get(slot).clone();
+        self.leave_segment(&before);
+        let entry = self.entries.get_mut(slot);
+        entry.put(place, share_bytes);
+        self.live_bytes += entry.log_bytes();
+        self.segments.entry(place.segment).or_default().messages += 1;
+    }
+
+    /// A message cannot be read back where it is.
+    pub(crate) fn set_damaged(&mut self, slot: Slot) {
+        let entry = self.entries.get_mut(slot);
+        if !entry.is_damaged() {
+            entry.set_damaged();
+            let live = self.segments.get_mut(&entry.segment()).expect("every queued message is counted in its segment");
+            live.damaged += 1;
         }
     }
 
-    /// Bytes of memory that queued messages keep alive, as far as they share it.
-    #[cfg(test)]
-    pub(crate) fn shared_bytes(&self) -> usize {
-        self.shares.held_bytes()
-    }
-
-    fn is_in(&self, slot: Slot, share: ShareId) -> bool {
-        self.slots[at(slot)].as_ref().is_some_and(|queued| queued.share == Some(share))
-    }
-
-    pub(crate) fn get(&self, slot: Slot) -> &Queued {
-        self.slots[at(slot)].as_ref().expect("a slot that is named is taken")
-    }
-
-    pub(crate) fn get_mut(&mut self, slot: Slot) -> &mut Queued {
-        self.slots[at(slot)].as_mut().expect("a slot that is named is taken")
+    /// The slot of a sequence that is queued.
+    pub(crate) fn find(&self, sequence: u64) -> Option<Slot> {
+        self.sequences.find(sequence, |slot| self.entries.get(slot).sequence())
     }
 
     /// The oldest segment that holds a queued message.
     pub(crate) fn oldest_live_segment(&self) -> Option<SegmentNumber> {
-        self.live_by_segment.keys().next().copied()
+        self.segments.keys().next().copied()
     }
 
-    /// Up to `messages_max` messages whose time is over and that nobody settles yet: mailbox and sequence, earliest first.
-    pub(crate) fn expired(&self, now_ms: u64, messages_max: usize) -> Vec<(MailboxId, u64)> {
-        let over = self.expiries.iter().take_while(|(expiry_ms, ..)| *expiry_ms <= now_ms);
-        let over = over.map(|&(_, sequence, slot)| (self.get(slot), sequence));
-        let open = over.filter(|(queued, _)| !queued.is_settling);
-        open.take(messages_max).map(|(queued, sequence)| (queued.message.mailbox, sequence)).collect()
+    /// Bytes of the log that queued messages need, with their shares of the headers.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes
     }
-}
 
-fn at(slot: Slot) -> usize {
-    crate::layout::length_usize(slot)
+    /// Goes on from where the last call ended, over up to `slots_max` slots, and collects up to `messages_max` messages
+    /// whose time is over and that nobody settles yet.
+    pub(crate) fn expired(&mut self, now_ms: u64, slots_max: usize, messages_max: usize) -> Vec<Slot> {
+        let mut expired = Vec::new();
+        if messages_max > 0 {
+            self.entries.sweep(&mut self.hand, slots_max, |slot, entry| {
+                if entry.is_over(now_ms) && !entry.is_settling() {
+                    expired.push(slot);
+                }
+                expired.len() < messages_max
+            });
+        }
+        expired
+    }
+
+    fn leave_segment(&mut self, entry: &Entry) {
+        self.live_bytes -= entry.log_bytes();
+        let segment = entry.segment();
+        let live = self.segments.get_mut(&segment).expect("every queued message is counted in its segment");
+        live.messages -= 1;
+        live.damaged -= u64::from(entry.is_damaged());
+        if live.messages == 0 {
+            self.segments.remove(&segment);
+        }
+    }
 }

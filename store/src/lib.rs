@@ -9,7 +9,8 @@
 //! # What a driver does
 //!
 //! ```text
-//! start:    recover(source, shard, |position, record| mailboxes.apply(position, record))  -> Recovered
+//! start:    recover_noted(source, shard, |position, noted| mailboxes.note(position, noted))  -> Recovered
+//!           mailboxes.recovered()
 //!           Wal::open(config, recovered, epoch_nonce, now_ms)
 //!           carry out actions until wal.is_started(); only then serve
 //!
@@ -18,10 +19,11 @@
 //!           wal.append(Record::BatchPart)
 //!
 //! turn:     while let Some(action) = wal.next_action(now_ms)   carry it out; when done: wal.completed(id, outcome)
-//!           while let Some(durable) = wal.next_durable()       mailboxes.apply(durable.position, durable.record), then
+//!           while let Some(durable) = wal.next_durable()       mailboxes.apply(durable), then
 //!                                                              acknowledge everything up to durable.sequence
 //!
-//! deliver:  mailboxes.next_for_delivery(..)
+//! deliver:  mailboxes.next_for_delivery(..); for each mailboxes.next_read(): wal.read(..); mailboxes.end_turn()
+//!           when it is read: mailboxes.read_completed(..) names the mailbox that can go on
 //! consumer: mailboxes.settle(..) -> Record, wal.append(record)
 //! idle:     wal.confirm(); mailboxes.expire(now_ms, max); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
 //! ```
@@ -30,9 +32,11 @@
 //! for recovery; it is the only thing that touches the system.
 #![forbid(unsafe_code)]
 
-mod cursor;
+mod cache;
+mod cold;
 mod dedup;
 mod digest;
+mod entry;
 mod file_source;
 mod frame;
 mod hash;
@@ -46,14 +50,17 @@ mod mailboxes;
 mod noted;
 #[doc(hidden)]
 pub mod planted;
+mod queue;
 mod record;
 mod recovery;
 mod segment;
-mod shares;
+mod sequences;
+mod slab;
 mod source;
 mod verify;
 mod wal;
 
+pub use cold::{ColdRead, ReadId};
 pub use dedup::DedupConfig;
 pub use digest::{
     DIGEST_MAGIC, DIGEST_VERSION, Digest, DigestDamage, SegmentDigest, digest_file_name, parse_digest_file_name,
@@ -62,7 +69,7 @@ pub use file_source::FileSource;
 pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
-pub use mailboxes::{Admit, Delivery, Mailboxes, MailboxesConfig, Refusal};
+pub use mailboxes::{Admit, Delivery, Mailboxes, MailboxesConfig, ReadDone, ReadProblem, ReadProblemKind, Refusal};
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
     BatchPart, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record, RecordError, Settle, SettleCause,

@@ -46,17 +46,39 @@ pub const WRITES_IN_FLIGHT_MAX: usize = 1;
 /// Trimmed segments kept for reuse instead of deleted.
 pub const RECYCLED_SEGMENTS_MAX: usize = 2;
 
-/// What a queued message counts beyond its envelope: queue entry, dedup entry, path.
+/// What a queued message counts beyond its envelope: index entry, dedup entry, path, its share of its batch's header.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 512;
 /// Messages queued in one mailbox.
 pub const MAILBOX_MESSAGES_MAX: u64 = 100_000;
 /// Bytes queued in one mailbox.
 pub const MAILBOX_BYTES_MAX: u64 = 64 << 20;
-/// Bytes queued on one shard. Messages of one batch share memory until less than half of it is queued, and a batch brings
-/// up to a third beyond its messages: up to 2.7 times as much may be held.
-pub const RESIDENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes queued on one shard. They are on disk: half of what the log may take leaves room for what is settled and not
+/// cleaned up yet.
+pub const SHARD_BYTES_MAX: u64 = 8 << 30;
+/// Bytes of payload that stay in memory after they became durable.
+pub const CACHE_BYTES: usize = 256 << 20;
 /// Mailboxes that hold anything, on one shard.
 pub const MAILBOXES_MAX: usize = 1 << 20;
+
+/// Slots of the index that one look for messages whose time is over comes by, at least.
+pub const EXPIRY_SWEEP_SLOTS_MIN: usize = 4_096;
+/// Looks after which every message was come by.
+pub const EXPIRY_SWEEP_TICKS: usize = 100;
+
+/// Bytes of the log that are read back in one go, for one mailbox. One message may be longer.
+pub const READ_AHEAD_BYTES: usize = 512 << 10;
+/// Pieces of the log that are read back in one go. Messages that are further apart wait for the next.
+pub const READ_EXTENTS_MAX: usize = 8;
+/// Bytes that are read along if that saves a read.
+pub const READ_GAP_BYTES: u64 = 16 << 10;
+/// Bytes from the beginning of a record that are read for its batch header: a usual one is in them.
+pub const READ_HEADER_BYTES: u64 = 4_608;
+/// Reads under way, of one shard.
+pub const READS_IN_FLIGHT_MAX: usize = 24;
+/// Bytes of them, about.
+pub const READ_BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
+/// Times that a failed read is tried, once a tick, before the mailbox goes on with its next message.
+pub const READ_TRIES_MAX: u8 = 10;
 
 /// Most recent message ids remembered per sender.
 pub const DEDUP_SENDER_IDS_MAX: usize = 65_536;
@@ -82,3 +104,5 @@ const _: () = assert!(SENDER_IN_FLIGHT_MESSAGES_MAX < DEDUP_SENDER_IDS_MAX);
 const _: () = assert!(DEDUP_SENDER_IDS_MAX < DEDUP_SHARD_IDS_MAX);
 // One pending batch fits a frame, and one record always fits what may be pending.
 const _: () = assert!(RECORD_BYTES_MAX < PENDING_BYTES_MAX);
+// Some reads can always be under way beside each other.
+const _: () = assert!(2 * READ_EXTENTS_MAX <= READS_IN_FLIGHT_MAX && 2 * READ_AHEAD_BYTES <= READ_BYTES_IN_FLIGHT_MAX);

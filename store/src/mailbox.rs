@@ -1,102 +1,134 @@
 //! One mailbox: four queues, first in first out each, and what its subscriber holds.
 
-use std::collections::VecDeque;
-
-use crate::cursor::Cursor;
-use crate::index::Slot;
+use crate::cold::JobId;
+use crate::entry::Entry;
+use crate::id::MailboxId;
+use crate::queue::List;
 use crate::record::Priority;
+use crate::slab::{Slab, Slot};
 
-/// The queues of one recipient.
-#[derive(Debug, Default)]
+/// The queues of one recipient. Their messages are entries of the index, in lists that run through these.
+#[derive(Debug)]
 pub(crate) struct Mailbox {
-    queues: [Queue; Priority::COUNT],
-    pub(crate) cursor: Cursor,
+    pub(crate) id: MailboxId,
+    /// What waits, by priority, by growing sequence each.
+    waiting: [List; Priority::COUNT],
+    /// What the subscriber was given, and what waits for the record that ends it.
+    handed_out: List,
+    pub(crate) handed_out_messages: usize,
     /// Queued and durable, handed out or not.
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     /// Admitted and not durable yet.
     pub(crate) reserved_messages: u64,
     pub(crate) reserved_bytes: u64,
+    /// The read that its next messages wait for.
+    pub(crate) read: Option<JobId>,
+    /// It stands among those that wait for room to read.
+    pub(crate) waits_for_room: bool,
+    /// Reads that failed since the last one that did not.
+    pub(crate) failed_reads: u8,
+    /// After a failed read: nothing is read before the next tick.
+    pub(crate) pauses: bool,
+    /// In recovery: a message that was moved stands behind younger ones.
+    pub(crate) is_unordered: bool,
 }
 
-/// Messages of one priority that wait, by growing sequence.
-#[derive(Debug, Default)]
-struct Queue {
-    /// `None`: settled while it waited.
-    waiting: VecDeque<(u64, Option<Slot>)>,
-    settled: usize,
-}
+/// From the first to be handed out to the last.
+const DOWNWARDS: [Priority; Priority::COUNT] = [Priority::Critical, Priority::High, Priority::Normal, Priority::Low];
 
 impl Mailbox {
+    pub(crate) fn new(id: MailboxId) -> Self {
+        Self {
+            id,
+            waiting: [List::default(); Priority::COUNT],
+            handed_out: List::default(),
+            handed_out_messages: 0,
+            messages: 0,
+            bytes: 0,
+            reserved_messages: 0,
+            reserved_bytes: 0,
+            read: None,
+            waits_for_room: false,
+            failed_reads: 0,
+            pauses: false,
+            is_unordered: false,
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.messages == 0 && self.reserved_messages == 0
     }
 
-    pub(crate) fn push(&mut self, priority: Priority, sequence: u64, slot: Slot) {
-        let queue = &mut self.queues[priority as usize];
-        debug_assert!(queue.waiting.back().is_none_or(|(last, _)| *last < sequence), "sequences grow");
-        queue.waiting.push_back((sequence, Some(slot)));
+    /// Puts a message behind all that wait.
+    pub(crate) fn push(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
+        let priority = entries.get(slot).priority();
+        self.waiting[priority as usize].push_back(entries, slot);
     }
 
     /// The message to hand out next: the highest priority first.
-    pub(crate) fn front(&mut self) -> Option<(Priority, u64, Slot)> {
-        let priorities = [Priority::Critical, Priority::High, Priority::Normal, Priority::Low];
-        priorities.into_iter().find_map(|priority| {
-            let (sequence, slot) = self.queues[priority as usize].front()?;
-            Some((priority, sequence, slot))
-        })
+    pub(crate) fn front(&self) -> Option<Slot> {
+        DOWNWARDS.into_iter().find_map(|priority| self.waiting[priority as usize].first())
     }
 
-    pub(crate) fn pop(&mut self, priority: Priority) {
-        self.queues[priority as usize].waiting.pop_front();
+    /// All that wait, in the order in which they will be handed out.
+    pub(crate) fn waiting<'e>(&self, entries: &'e Slab<Entry>) -> impl Iterator<Item = Slot> + use<'e> {
+        let lists = self.waiting;
+        DOWNWARDS.into_iter().flat_map(move |priority| lists[priority as usize].iter(entries))
     }
 
-    /// Puts a message back before all that wait.
-    pub(crate) fn put_back(&mut self, priority: Priority, sequence: u64, slot: Slot) {
-        let queue = &mut self.queues[priority as usize];
-        debug_assert!(queue.waiting.front().is_none_or(|(first, _)| *first > sequence), "what was handed out is older");
-        queue.waiting.push_front((sequence, Some(slot)));
-    }
-
-    /// The message of a sequence, handed out or waiting.
-    pub(crate) fn find(&self, sequence: u64) -> Option<Slot> {
-        self.cursor.get(sequence).or_else(|| self.queues.iter().find_map(|queue| queue.find(sequence)))
+    /// A message that waits goes to what is handed out.
+    pub(crate) fn hand_out(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
+        let entry = entries.get_mut(slot);
+        assert!(!entry.is_handed_out(), "a message is handed out once until it is put back");
+        entry.set_handed_out(true);
+        let priority = entry.priority();
+        self.waiting[priority as usize].remove(entries, slot);
+        self.handed_out.push_back(entries, slot);
+        self.handed_out_messages += 1;
     }
 
     /// Takes a message out, wherever it is.
-    pub(crate) fn remove(&mut self, sequence: u64) -> Option<Slot> {
-        let handed_out = self.cursor.settle(sequence);
-        handed_out.or_else(|| self.queues.iter_mut().find_map(|queue| queue.settle(sequence)))
-    }
-}
-
-impl Queue {
-    /// The first message that still waits. What was settled before it is swept away.
-    fn front(&mut self) -> Option<(u64, Slot)> {
-        while let Some(&(sequence, slot)) = self.waiting.front() {
-            if let Some(slot) = slot {
-                return Some((sequence, slot));
-            }
-            self.waiting.pop_front();
-            self.settled -= 1;
+    pub(crate) fn remove(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
+        let entry = entries.get(slot);
+        if entry.is_handed_out() {
+            self.handed_out.remove(entries, slot);
+            self.handed_out_messages -= 1;
+        } else {
+            self.waiting[entry.priority() as usize].remove(entries, slot);
         }
-        None
     }
 
-    fn find(&self, sequence: u64) -> Option<Slot> {
-        let at = self.waiting.binary_search_by_key(&sequence, |(sequence, _)| *sequence).ok()?;
-        self.waiting[at].1
-    }
-
-    fn settle(&mut self, sequence: u64) -> Option<Slot> {
-        let at = self.waiting.binary_search_by_key(&sequence, |(sequence, _)| *sequence).ok()?;
-        let slot = self.waiting[at].1.take()?;
-        self.settled += 1;
-        // Gaps are cheaper than moving what follows, as long as they are the smaller part.
-        if self.settled > 32 && self.settled > self.waiting.len() / 2 {
-            self.waiting.retain(|(_, slot)| slot.is_some());
-            self.settled = 0;
+    /// What was handed out waits again, in its old order; what is being settled or cannot be read stays.
+    pub(crate) fn take_back(&mut self, entries: &mut Slab<Entry>) {
+        let is_back = |slot: &Slot| {
+            let entry = entries.get(*slot);
+            !entry.is_settling() && !entry.is_damaged()
+        };
+        let back = self.handed_out.iter(entries).filter(is_back);
+        let mut back: Vec<(u64, Slot)> = back.map(|slot| (entries.get(slot).sequence(), slot)).collect();
+        // The youngest first: each finds its place at the front, before what is there already.
+        back.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, slot) in back {
+            self.put_back(entries, slot);
         }
-        Some(slot)
+    }
+
+    /// One message that was handed out waits again, in its old order.
+    pub(crate) fn put_back(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
+        self.handed_out.remove(entries, slot);
+        self.handed_out_messages -= 1;
+        let entry = entries.get_mut(slot);
+        entry.set_handed_out(false);
+        let priority = entry.priority();
+        self.waiting[priority as usize].insert_in_order(entries, slot);
+    }
+
+    /// Puts its queues in order.
+    pub(crate) fn sort(&mut self, entries: &mut Slab<Entry>) {
+        for list in &mut self.waiting {
+            list.sort(entries);
+        }
+        self.is_unordered = false;
     }
 }

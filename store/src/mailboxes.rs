@@ -1,8 +1,13 @@
 //! The mailboxes of a shard: what is admitted, what is queued, what goes to whom next.
 //!
 //! State changes in two steps. [`Mailboxes::admit`] and [`Mailboxes::settle`] decide and reserve; the record they lead to
-//! goes to the log; [`Mailboxes::apply`] makes it true once it is durable. Recovery calls the same `apply` with the same
-//! records in the same order, so the queues after a restart are the queues before it.
+//! goes to the log; [`Mailboxes::apply`] makes it true once it is durable. Recovery says the same with
+//! [`Mailboxes::note`], for the same records in the same order, so the queues after a restart are the queues before it.
+//!
+//! What is queued is in memory as about sixty bytes of index. Payloads are on disk; those that came lately are in memory as
+//! well, and the others are read back when a subscriber has credit for them (`deliver.rs`).
+
+mod deliver;
 
 use std::collections::BTreeMap;
 
@@ -10,18 +15,26 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use thiserror::Error;
 
+pub use self::deliver::{ReadDone, ReadProblem, ReadProblemKind};
+use crate::cache::Cache;
+use crate::cold::Cold;
 use crate::dedup::{DedupConfig, Verdict, Windows};
+use crate::entry::{Entry, NO_PIECE};
 use crate::hash::HashKey;
 use crate::id::{MailboxId, MessageId, SenderId};
-use crate::index::{Index, Queued};
+use crate::index::Index;
+use crate::layout::{length_u32, length_usize};
 use crate::limits::{
-    MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX, MAILBOXES_MAX, MESSAGE_OVERHEAD_BYTES, RESIDENT_BYTES_MAX,
-    SETTLE_SEQUENCES_MAX,
+    CACHE_BYTES, EXPIRY_SWEEP_SLOTS_MIN, EXPIRY_SWEEP_TICKS, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX, MAILBOXES_MAX,
+    MESSAGE_OVERHEAD_BYTES, SETTLE_SEQUENCES_MAX, SHARD_BYTES_MAX,
 };
 use crate::lsn::{Position, SegmentNumber};
 use crate::mailbox::Mailbox;
+use crate::noted::{Noted, NotedMessage};
 use crate::planted::{Bug, is_planted};
-use crate::record::{BatchPart, PartMessage, Record, Settle, SettleCause};
+use crate::record::{BatchPart, Dedup, PartMessage, Record, Settle, SettleCause};
+use crate::slab::{Held, Slab, Slot};
+use crate::wal::Durable;
 
 /// Quotas. The defaults are those of [`limits`](crate::limits).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +43,10 @@ pub struct MailboxesConfig {
     pub mailbox_messages_max: u64,
     /// Bytes queued in one mailbox.
     pub mailbox_bytes_max: u64,
-    /// Bytes queued on the shard.
-    pub resident_bytes_max: u64,
+    /// Bytes queued on the shard: on disk, not in memory.
+    pub shard_bytes_max: u64,
+    /// Bytes of payload that stay in memory after they became durable.
+    pub cache_bytes: usize,
     /// Mailboxes that hold anything.
     pub mailboxes_max: usize,
     /// Deduplication.
@@ -43,7 +58,8 @@ impl Default for MailboxesConfig {
         Self {
             mailbox_messages_max: MAILBOX_MESSAGES_MAX,
             mailbox_bytes_max: MAILBOX_BYTES_MAX,
-            resident_bytes_max: RESIDENT_BYTES_MAX,
+            shard_bytes_max: SHARD_BYTES_MAX,
+            cache_bytes: CACHE_BYTES,
             mailboxes_max: MAILBOXES_MAX,
             dedup: DedupConfig::default(),
         }
@@ -94,8 +110,8 @@ pub struct Delivery {
     pub message: PartMessage,
     /// The header of its batch.
     pub batch_header: Bytes,
-    /// Its record. Deliveries from the same record have the same batch header.
-    pub position: Position,
+    /// Its record: segment, and byte in it. Deliveries from the same record have the same batch header.
+    pub record: (SegmentNumber, u32),
     /// How often it was handed out, this time included: 1 for the first.
     pub attempt: u8,
 }
@@ -104,13 +120,19 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Mailboxes {
     config: MailboxesConfig,
-    mailboxes: HashMap<MailboxId, Mailbox, HashKey>,
+    numbers: HashMap<MailboxId, u32, HashKey>,
+    boxes: Slab<Held<Mailbox>>,
     index: Index,
+    cache: Cache,
+    cold: Cold,
+    /// Mailboxes whose last read failed: they read again after the next tick.
+    pausing: Vec<MailboxId>,
+    /// In recovery: mailboxes with a message that was moved.
+    unordered: Vec<u32>,
     dedup: Windows,
     next_sequence: u64,
     /// Queued and reserved.
-    resident_bytes: u64,
-    messages: u64,
+    queued_bytes: u64,
 }
 
 impl Mailboxes {
@@ -119,12 +141,16 @@ impl Mailboxes {
         let key = HashKey(hash_key);
         Self {
             dedup: Windows::new(config.dedup.clone(), key),
+            cache: Cache::new(config.cache_bytes),
             config,
-            mailboxes: HashMap::with_hasher(key),
+            numbers: HashMap::with_hasher(key),
+            boxes: Slab::default(),
             index: Index::default(),
+            cold: Cold::default(),
+            pausing: Vec::new(),
+            unordered: Vec::new(),
             next_sequence: 1,
-            resident_bytes: 0,
-            messages: 0,
+            queued_bytes: 0,
         }
     }
 
@@ -150,22 +176,25 @@ impl Mailboxes {
             Verdict::TooManySenders => return Err(Refusal::TooManySenders),
         }
         let cost = cost_of(envelope_bytes);
-        if self.resident_bytes + cost > self.config.resident_bytes_max {
+        if self.queued_bytes + cost > self.config.shard_bytes_max {
             return Err(Refusal::ShardFull);
         }
-        if !self.mailboxes.contains_key(&mailbox) && self.mailboxes.len() >= self.config.mailboxes_max {
+        let known = self.numbers.get(&mailbox).copied();
+        if known.is_none() && self.numbers.len() >= self.config.mailboxes_max {
             return Err(Refusal::ShardFull);
         }
-        let queues = self.mailboxes.entry(mailbox).or_default();
-        let messages_after = queues.messages + queues.reserved_messages + 1;
-        let bytes_after = queues.bytes + queues.reserved_bytes + cost;
-        if messages_after > self.config.mailbox_messages_max || bytes_after > self.config.mailbox_bytes_max {
-            self.forget_if_empty(mailbox);
+        let (messages, bytes) = known.map_or((0, 0), |number| {
+            let queues = self.boxes.get(number).taken();
+            (queues.messages + queues.reserved_messages, queues.bytes + queues.reserved_bytes)
+        });
+        if messages + 1 > self.config.mailbox_messages_max || bytes + cost > self.config.mailbox_bytes_max {
             return Err(Refusal::MailboxFull);
         }
+        let number = known.unwrap_or_else(|| self.open(mailbox));
+        let queues = self.boxes.get_mut(number).taken_mut();
         queues.reserved_messages += 1;
         queues.reserved_bytes += cost;
-        self.resident_bytes += cost;
+        self.queued_bytes += cost;
         self.dedup.insert_pending(sender, message_id);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -177,78 +206,57 @@ impl Mailboxes {
         for message in part.messages.iter().rev() {
             self.dedup.withdraw(message.sender, message.message_id);
             let cost = cost_of(message.envelope.len());
-            self.unreserve(message.mailbox, cost);
-            self.resident_bytes -= cost;
-            self.forget_if_empty(message.mailbox);
+            let number = self.numbers[&message.mailbox];
+            assert!(self.unreserve(number, cost), "what is withdrawn was admitted");
+            self.queued_bytes -= cost;
+            self.forget_if_empty(number);
         }
     }
 
-    /// Makes a durable record true. In recovery: for every record, in order.
-    pub fn apply(&mut self, position: Position, record: Record) {
-        match record {
-            Record::BatchPart(part) => self.apply_part(position, part),
-            Record::Settle(settle) => self.apply_settle(&settle),
-            Record::Dedup(dedup) => {
-                self.next_sequence = self.next_sequence.max(dedup.next_sequence);
-                for sender in &dedup.senders {
-                    self.dedup.carried_over(sender, position.segment);
-                }
-            }
-            Record::Start(_) => {}
+    /// Makes a durable record true, as soon as it is durable. Its payloads stay in memory for a while.
+    pub fn apply(&mut self, durable: Durable) {
+        if let (Record::BatchPart(part), Noted::Part(messages)) = (durable.record, &durable.noted) {
+            let piece = self.cache.insert(part);
+            self.take_in(messages, piece);
+        } else {
+            self.note(durable.position, durable.noted);
         }
     }
 
-    /// The next messages for the subscriber of a mailbox, within its credit: highest priority first, then in order. With
-    /// any byte of credit left, one message may overdraw it.
-    /// They count as handed out until they are settled or the mailbox is [`reset`](Self::reset).
-    /// What expired is left out; [`expire`](Self::expire) settles it.
-    pub fn next_for_delivery(
-        &mut self,
-        mailbox: MailboxId,
-        credit_messages: u32,
-        credit_bytes: u64,
-        now_ms: u64,
-    ) -> Vec<Delivery> {
-        let mut deliveries = Vec::new();
-        let Some(queues) = self.mailboxes.get_mut(&mailbox) else { return deliveries };
-        let (mut messages_left, mut bytes_left) = (credit_messages, credit_bytes);
-        while messages_left > 0 && bytes_left > 0 {
-            let Some((priority, sequence, slot)) = queues.front() else { break };
-            let queued = self.index.get_mut(slot);
-            let is_over = queued.message.expiry_ms != 0 && queued.message.expiry_ms <= now_ms;
-            if !is_over && !queued.is_settling {
-                let bytes = queued.message.envelope.len() as u64;
-                // The first message may overdraw: else one that is larger than all credit would wait for ever.
-                if bytes > bytes_left && !deliveries.is_empty() {
-                    break;
-                }
-                bytes_left = bytes_left.saturating_sub(bytes);
-                messages_left -= 1;
-                queued.attempt = queued.attempt.saturating_add(1);
-                deliveries.push(Delivery {
-                    message: queued.message.clone(),
-                    batch_header: queued.batch_header.clone(),
-                    position: queued.position,
-                    attempt: queued.attempt,
-                });
-            }
-            // What is over or being settled waits with what is handed out for the record that ends it.
-            queues.pop(priority);
-            queues.cursor.hand_out(sequence, slot);
+    /// Takes a record that recovery read: for every record, in order, then [`recovered`](Self::recovered). Payloads stay on
+    /// disk.
+    pub fn note(&mut self, position: Position, noted: Noted) {
+        match noted {
+            Noted::Part(messages) => self.take_in(&messages, NO_PIECE),
+            Noted::Moved(messages) => self.note_moved(&messages),
+            Noted::Settle(settle) => self.apply_settle(&settle),
+            Noted::Dedup(dedup) => self.apply_dedup(&dedup, position.segment),
+            Noted::Start(_) => {}
         }
-        deliveries
+    }
+
+    /// Recovery has read everything: puts into order what was moved.
+    pub fn recovered(&mut self) {
+        for number in std::mem::take(&mut self.unordered) {
+            // Its number may have been given to another mailbox since: ordering that one does no harm.
+            if let Some(Held::Taken(queues)) = self.boxes.look(number)
+                && queues.is_unordered
+            {
+                self.boxes.get_mut(number).taken_mut().sort(&mut self.index.entries);
+            }
+        }
     }
 
     /// The record that settles these messages, to append. Sequences that are unknown or already being settled are left
     /// out; `None` when nothing is left. If the record is not appended, call [`settle_refused`](Self::settle_refused).
     pub fn settle(&mut self, mailbox: MailboxId, sequences: &[u64], cause: SettleCause) -> Option<Settle> {
-        let queues = self.mailboxes.get(&mailbox)?;
+        let &number = self.numbers.get(&mailbox)?;
         let mut settled = Vec::new();
         for &sequence in sequences.iter().take(SETTLE_SEQUENCES_MAX) {
-            let Some(slot) = queues.find(sequence) else { continue };
-            let queued = self.index.get_mut(slot);
-            if !queued.is_settling {
-                queued.is_settling = true;
+            let Some(slot) = self.find(number, sequence) else { continue };
+            let entry = self.index.entries.get_mut(slot);
+            if !entry.is_settling() {
+                entry.set_settling(true);
                 settled.push(sequence);
             }
         }
@@ -257,20 +265,25 @@ impl Mailboxes {
 
     /// A record of [`settle`](Self::settle) or [`expire`](Self::expire) was not appended: its messages stay.
     pub fn settle_refused(&mut self, settle: &Settle) {
-        let Some(queues) = self.mailboxes.get(&settle.mailbox) else { return };
-        for slot in settle.sequences.iter().filter_map(|&sequence| queues.find(sequence)) {
-            self.index.get_mut(slot).is_settling = false;
+        let Some(&number) = self.numbers.get(&settle.mailbox) else { return };
+        for &sequence in &settle.sequences {
+            if let Some(slot) = self.find(number, sequence) {
+                self.index.entries.get_mut(slot).set_settling(false);
+            }
         }
     }
 
     /// Records that settle up to `messages_max` messages whose time is over, to append. Also lets go of message ids that
-    /// are too old to be asked about. Call it now and then.
+    /// are too old to be asked about. Call it at every tick: in a hundred calls it comes by every message.
     pub fn expire(&mut self, now_ms: u64, messages_max: usize) -> Vec<Settle> {
         let now_ms = if is_planted(Bug::ExpireEarly) { now_ms + 500 } else { now_ms };
         self.dedup.expire(now_ms, messages_max);
+        let slots_max = (self.index.entries.slots() / EXPIRY_SWEEP_TICKS).max(EXPIRY_SWEEP_SLOTS_MIN);
         let mut by_mailbox: BTreeMap<MailboxId, Vec<u64>> = BTreeMap::new();
-        for (mailbox, sequence) in self.index.expired(now_ms, messages_max) {
-            by_mailbox.entry(mailbox).or_default().push(sequence);
+        for slot in self.index.expired(now_ms, slots_max, messages_max) {
+            let entry = self.index.entries.get(slot);
+            let mailbox = self.boxes.get(entry.mailbox).taken().id;
+            by_mailbox.entry(mailbox).or_default().push(entry.sequence());
         }
         let settle = |(mailbox, sequences): (_, Vec<u64>)| self.settle(mailbox, &sequences, SettleCause::Expired);
         by_mailbox.into_iter().filter_map(settle).collect()
@@ -278,10 +291,8 @@ impl Mailboxes {
 
     /// The subscriber of a mailbox is gone: what it was given and has not settled goes back to the front, in order.
     pub fn reset(&mut self, mailbox: MailboxId) {
-        let Some(queues) = self.mailboxes.get_mut(&mailbox) else { return };
-        let index = &self.index;
-        for (sequence, slot) in queues.cursor.take_back(|slot| index.get(slot).is_settling) {
-            queues.put_back(self.index.get(slot).message.priority, sequence, slot);
+        if let Some(&number) = self.numbers.get(&mailbox) {
+            self.boxes.get_mut(number).taken_mut().take_back(&mut self.index.entries);
         }
     }
 
@@ -310,77 +321,135 @@ impl Mailboxes {
 
     /// Messages queued in a mailbox, handed out or not.
     pub fn queued_messages(&self, mailbox: MailboxId) -> u64 {
-        self.mailboxes.get(&mailbox).map_or(0, |queues| queues.messages)
+        self.mailbox(mailbox).map_or(0, |queues| queues.messages)
     }
 
     /// Messages of a mailbox that are handed out and not settled.
     pub fn handed_out_messages(&self, mailbox: MailboxId) -> usize {
-        self.mailboxes.get(&mailbox).map_or(0, |queues| queues.cursor.len())
+        self.mailbox(mailbox).map_or(0, |queues| queues.handed_out_messages)
     }
 
     /// Messages queued on the shard.
     pub fn messages(&self) -> u64 {
-        self.messages
+        self.index.entries.len() as u64
     }
 
     /// Bytes queued or reserved on the shard, as the quotas count them.
-    pub fn resident_bytes(&self) -> u64 {
-        self.resident_bytes
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
     }
 
-    fn apply_part(&mut self, position: Position, part: BatchPart) {
-        let share = self.index.open_share(&part.messages);
-        for message in part.messages {
-            let cost = cost_of(message.envelope.len());
+    /// Bytes of payload in memory. What lay beside them in the batches that they came in may be a third more.
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Queues durable messages of one record.
+    fn take_in(&mut self, messages: &[NotedMessage], piece: u32) {
+        let share_bytes = share_bytes(messages);
+        for message in messages {
+            let cost = cost_of(length_usize(message.envelope_bytes));
             if !is_planted(Bug::ReuseSequence) {
                 self.next_sequence = self.next_sequence.max(message.sequence + 1);
             }
-            self.dedup.durable(message.sender, message.message_id, position.segment);
+            self.dedup.durable(message.sender, message.message_id, message.place.segment);
+            let number = self.numbers.get(&message.mailbox).copied().unwrap_or_else(|| self.open(message.mailbox));
             // In recovery nothing was reserved.
-            if !self.unreserve(message.mailbox, cost) {
-                self.resident_bytes += cost;
+            if !self.unreserve(number, cost) {
+                self.queued_bytes += cost;
             }
-            let (mailbox, priority, sequence) = (message.mailbox, message.priority, message.sequence);
-            let batch_header = part.batch_header.clone();
-            let queued = Queued { message, batch_header, position, attempt: 0, is_settling: false, share };
-            let slot = self.index.insert(queued);
-            let queues = self.mailboxes.entry(mailbox).or_default();
-            queues.push(priority, sequence, slot);
+            let mut entry = Entry::new(message, number, share_bytes);
+            entry.piece = piece;
+            let slot = self.index.insert(entry);
+            let queues = self.boxes.get_mut(number).taken_mut();
+            queues.push(&mut self.index.entries, slot);
             queues.messages += 1;
             queues.bytes += cost;
-            self.messages += 1;
+        }
+    }
+
+    /// Recovery read messages that came in earlier: they are here now, whether their first record is still there or not.
+    fn note_moved(&mut self, messages: &[NotedMessage]) {
+        let share_bytes = share_bytes(messages);
+        for message in messages {
+            if let Some(slot) = self.index.find(message.sequence) {
+                self.index.relocate(slot, &message.place, share_bytes);
+                continue;
+            }
+            let cost = cost_of(length_usize(message.envelope_bytes));
+            self.next_sequence = self.next_sequence.max(message.sequence + 1);
+            self.queued_bytes += cost;
+            let number = self.numbers.get(&message.mailbox).copied().unwrap_or_else(|| self.open(message.mailbox));
+            let slot = self.index.insert(Entry::new(message, number, share_bytes));
+            let queues = self.boxes.get_mut(number).taken_mut();
+            queues.push(&mut self.index.entries, slot);
+            queues.messages += 1;
+            queues.bytes += cost;
+            if !std::mem::replace(&mut queues.is_unordered, true) {
+                self.unordered.push(number);
+            }
         }
     }
 
     fn apply_settle(&mut self, settle: &Settle) {
         // A settle may outlive the segment of its message: what is unknown was settled and trimmed.
-        let Some(queues) = self.mailboxes.get_mut(&settle.mailbox) else { return };
+        let Some(&number) = self.numbers.get(&settle.mailbox) else { return };
         for &sequence in &settle.sequences {
-            let Some(slot) = queues.remove(sequence) else { continue };
-            let queued = self.index.remove(slot);
-            let cost = cost_of(queued.message.envelope.len());
+            let Some(slot) = self.find(number, sequence) else { continue };
+            let queues = self.boxes.get_mut(number).taken_mut();
+            queues.remove(&mut self.index.entries, slot);
+            let entry = self.index.remove(slot);
+            self.cache.leave(entry.piece, sequence);
+            let cost = cost_of(entry.envelope_bytes());
             queues.messages -= 1;
             queues.bytes -= cost;
-            self.resident_bytes -= cost;
-            self.messages -= 1;
+            self.queued_bytes -= cost;
         }
-        self.index.compact();
-        self.forget_if_empty(settle.mailbox);
+        self.forget_if_empty(number);
+    }
+
+    fn apply_dedup(&mut self, dedup: &Dedup, segment: SegmentNumber) {
+        self.next_sequence = self.next_sequence.max(dedup.next_sequence);
+        for sender in &dedup.senders {
+            self.dedup.carried_over(sender, segment);
+        }
+    }
+
+    /// The slot of a message of this mailbox. Consumers may name whatever they like.
+    fn find(&self, number: u32, sequence: u64) -> Option<Slot> {
+        self.index.find(sequence).filter(|&slot| self.index.entries.get(slot).mailbox == number)
+    }
+
+    fn mailbox(&self, mailbox: MailboxId) -> Option<&Mailbox> {
+        self.numbers.get(&mailbox).map(|&number| self.boxes.get(number).taken())
+    }
+
+    fn mailbox_mut(&mut self, mailbox: MailboxId) -> Option<&mut Mailbox> {
+        self.numbers.get(&mailbox).map(|&number| self.boxes.get_mut(number).taken_mut())
+    }
+
+    fn open(&mut self, mailbox: MailboxId) -> u32 {
+        let number = self.boxes.insert(Held::Taken(Mailbox::new(mailbox)));
+        self.numbers.insert(mailbox, number);
+        number
     }
 
     /// Gives back what was reserved for a message; `false` when nothing was.
-    fn unreserve(&mut self, mailbox: MailboxId, cost: u64) -> bool {
-        let Some(queues) = self.mailboxes.get_mut(&mailbox).filter(|queues| queues.reserved_messages > 0) else {
+    fn unreserve(&mut self, number: u32, cost: u64) -> bool {
+        let queues = self.boxes.get_mut(number).taken_mut();
+        if queues.reserved_messages == 0 {
             return false;
-        };
+        }
         queues.reserved_messages -= 1;
         queues.reserved_bytes -= cost;
         true
     }
 
-    fn forget_if_empty(&mut self, mailbox: MailboxId) {
-        if self.mailboxes.get(&mailbox).is_some_and(Mailbox::is_empty) {
-            self.mailboxes.remove(&mailbox);
+    fn forget_if_empty(&mut self, number: u32) {
+        let queues = self.boxes.get(number).taken();
+        if queues.is_empty() {
+            self.numbers.remove(&queues.id);
+            self.boxes.remove(number);
         }
     }
 }
@@ -388,6 +457,12 @@ impl Mailboxes {
 /// What a message counts against the quotas.
 fn cost_of(envelope_bytes: usize) -> u64 {
     envelope_bytes as u64 + MESSAGE_OVERHEAD_BYTES
+}
+
+/// What a record has beside its messages, for each of them.
+fn share_bytes(messages: &[NotedMessage]) -> u32 {
+    let Some(first) = messages.first() else { return 0 };
+    (first.place.message_offset - first.place.record_offset).div_ceil(length_u32(messages.len()))
 }
 
 #[cfg(test)]

@@ -393,7 +393,7 @@ impl PartMessage {
         fixed
     }
 
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
+    pub(crate) fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
         let fixed = (|| {
             let ids = (reader.array()?, reader.array()?, reader.array()?);
             let numbers = (reader.u64()?, reader.u64()?, reader.u32()?);
@@ -435,7 +435,7 @@ impl PartMessage {
 }
 
 /// Copies of these messages that share one piece of memory with each other, and none with anything else.
-pub(crate) fn detached<'m>(messages: impl Iterator<Item = &'m PartMessage> + Clone) -> Vec<PartMessage> {
+fn detached<'m>(messages: impl Iterator<Item = &'m PartMessage> + Clone) -> Vec<PartMessage> {
     let mut all = Vec::with_capacity(messages.clone().map(PartMessage::held_bytes).sum());
     for message in messages.clone() {
         all.extend_from_slice(&message.path);

@@ -71,7 +71,7 @@ impl Default for WalConfig {
     }
 }
 
-/// What the log wants done. Each is answered with [`Wal::completed`] under its id.
+/// What the log wants done. Each but a read is answered with [`Wal::completed`] under its id.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Write these bytes, then sync the file (fdatasync, or a write with O_DSYNC), then report.
@@ -114,6 +114,17 @@ pub enum Action {
         /// Its digest.
         digest: Digest,
     },
+    /// Read these bytes of a segment, which are durable. Not reported here: what they are for is not the log's business.
+    Read {
+        /// To report under.
+        id: ActionId,
+        /// The segment.
+        segment: SegmentNumber,
+        /// Where in it: a multiple of 4 KiB.
+        offset: u64,
+        /// How many: a multiple of 4 KiB.
+        bytes: usize,
+    },
 }
 
 impl Action {
@@ -124,7 +135,8 @@ impl Action {
             Self::Prepare { id, .. }
             | Self::Delete { id, .. }
             | Self::Shorten { id, .. }
-            | Self::WriteDigest { id, .. } => *id,
+            | Self::WriteDigest { id, .. }
+            | Self::Read { id, .. } => *id,
         }
     }
 }
@@ -210,6 +222,8 @@ pub struct Wal {
     in_flight: VecDeque<InFlight>,
     durable_records: VecDeque<Durable>,
     durable_sequence: RecordSequence,
+    /// Reads that nobody was told of.
+    reads: VecDeque<Action>,
 
     // Frames.
     next_lsn: Lsn,
@@ -321,6 +335,7 @@ impl Wal {
             in_flight: VecDeque::new(),
             durable_records: VecDeque::new(),
             durable_sequence: RecordSequence(0),
+            reads: VecDeque::new(),
             next_lsn: recovered.end_lsn.next(),
             previous_crc: recovered.end_crc,
             durable_lsn: recovered.end_lsn,
@@ -423,10 +438,21 @@ impl Wal {
         if let Some(write) = self.next_write(now_ms) {
             return Some(Action::Write(write));
         }
+        if let Some(read) = self.reads.pop_front() {
+            return Some(read);
+        }
         self.next_housekeeping()
     }
 
-    /// Takes the outcome of an action. After a write, [`next_durable`](Self::next_durable) may have records.
+    /// Has durable bytes of a segment read, at multiples of 4 KiB. The file may be gone when nothing in it is wanted any
+    /// more; the read then fails, or brings something else. A fenced log reads nothing.
+    pub fn read(&mut self, segment: SegmentNumber, offset: u64, bytes: usize) -> ActionId {
+        let id = self.action_id();
+        self.reads.push_back(Action::Read { id, segment, offset, bytes });
+        id
+    }
+
+    /// Takes the outcome of an action other than a read. After a write, [`next_durable`](Self::next_durable) may have records.
     ///
     /// # Errors
     /// [`Fenced`] when a write failed, now or before: acknowledge nothing any more, report not ready.

@@ -127,8 +127,10 @@ pub struct MailboxSection {
     pub messages_max: u32,
     /// Most bytes queued in one mailbox.
     pub bytes_max: u64,
-    /// Most bytes queued on one shard, all its mailboxes together.
+    /// Most bytes queued on one shard, all its mailboxes together: on disk.
     pub shard_bytes_max: u64,
+    /// Bytes of queued messages that one shard keeps in memory.
+    pub cache_bytes: u64,
     /// Message ids remembered per sender to hide duplicates.
     pub dedup_window_messages: u32,
     /// How long what nobody acknowledges is kept.
@@ -319,7 +321,8 @@ impl Default for MailboxSection {
         Self {
             messages_max: 100_000,
             bytes_max: 64 << 20,
-            shard_bytes_max: 1 << 30,
+            shard_bytes_max: creto_store::limits::SHARD_BYTES_MAX,
+            cache_bytes: creto_store::limits::CACHE_BYTES as u64,
             dedup_window_messages: 65_536,
             retention: Duration::from_millis(creto_shard::limits::RETENTION_MS),
         }

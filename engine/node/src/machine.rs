@@ -266,6 +266,7 @@ impl ShardMachine {
                 let workers = self.workers.as_ref().expect("only a shard with workers asks for verdicts");
                 workers.send(self.shard_index, job);
             }
+            Action::Unreadable { problem } => tracing::error!(shard = self.shard_index, "{problem}"),
             Action::Fenced { cause } => self.tell(ShardReport::Fenced(cause)),
         }
     }
@@ -291,6 +292,9 @@ impl ShardMachine {
             creto_store::Action::Delete { id: _, segment } => IoAction::Delete { id, segment: segment.0 },
             creto_store::Action::Shorten { id: _, segment, bytes } => {
                 IoAction::Shorten { id, segment: segment.0, bytes }
+            }
+            creto_store::Action::Read { id: _, segment, offset, bytes } => {
+                IoAction::Read { id, segment: segment.0, offset, bytes }
             }
         });
     }
@@ -342,7 +346,10 @@ impl Machine for ShardMachine {
                 let id = self.disk.remove(&id).expect("the driver answers what it was asked, once");
                 self.apply(now, Event::Disk { id, outcome: result.map_err(disk_error) });
             }
-            IoEvent::ReadDone { .. } => unreachable!("this machine asks for no reads"),
+            IoEvent::ReadDone { id, result } => {
+                let id = self.disk.remove(&id).expect("the driver answers what it was asked, once");
+                self.apply(now, Event::DiskRead { id, outcome: result.map_err(disk_error) });
+            }
         }
     }
 

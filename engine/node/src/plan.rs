@@ -8,7 +8,10 @@ mod tests;
 
 use std::fmt;
 
+use creto_envelope::envelope::ENVELOPE_HEADER_BYTES;
+use creto_envelope::limits::AEAD_TAG_BYTES;
 use creto_io::executor::{IO_MEMORY_BYTES, MEMORY_LOCK_BYTES_MIN};
+use creto_store::limits::MESSAGE_OVERHEAD_BYTES;
 
 use crate::config::{Config, Cpus, Crypto, Shards, cpu_list_text, size_text};
 use crate::host::Host;
@@ -20,6 +23,10 @@ const RING_MEMORY_BYTES: u64 = 96 << 10;
 /// What a shard takes in and has not yet answered, at most (`creto_shard::limits`), and as much again for its
 /// connections, index and caches when it is busy.
 const WORKING_BYTES_PER_SHARD: u64 = 256 << 20;
+/// What the index holds of a queued message.
+const INDEX_ENTRY_BYTES: u64 = 64;
+/// The envelope of an empty message in a session.
+const MESSAGE_BYTES_MIN: u64 = (ENVELOPE_HEADER_BYTES + AEAD_TAG_BYTES) as u64;
 /// Receive and send buffer asked from the kernel for each shard's socket: about 3 ms of 10 Gbit/s.
 const UDP_BUFFER_BYTES: u32 = 4 << 20;
 /// Submission entries of a shard's rings: a turn queues a few dozen operations.
@@ -172,8 +179,7 @@ impl Plan {
         let mut warnings = Vec::new();
         let shards = place(config, host, &mut warnings)?;
         let shard_count = u16::try_from(shards.len()).expect("the configuration allows at most 256 shards");
-        let shard_bytes = config.mailbox.shard_bytes_max + WORKING_BYTES_PER_SHARD;
-        let memory_bytes_max = shard_bytes * u64::from(shard_count);
+        let memory_bytes_max = shard_memory_bytes(config) * u64::from(shard_count);
         if memory_bytes_max > host.memory_bytes {
             warnings.push(Warning::MemoryMayRunOut { memory_bytes_max, memory_bytes: host.memory_bytes });
         }
@@ -204,6 +210,14 @@ impl Plan {
         let cpus: Vec<u16> = self.shards.iter().filter_map(|shard| shard.cpu).collect();
         if cpus.is_empty() { "unpinned".to_owned() } else { cpu_list_text(&cpus) }
     }
+}
+
+/// What a shard takes when as much is queued on it as may be: the cache with what lies beside messages in it, the index, and
+/// its work.
+fn shard_memory_bytes(config: &Config) -> u64 {
+    let mailbox = &config.mailbox;
+    let messages_max = mailbox.shard_bytes_max / (MESSAGE_OVERHEAD_BYTES + MESSAGE_BYTES_MIN);
+    mailbox.cache_bytes / 3 * 4 + messages_max * INDEX_ENTRY_BYTES + WORKING_BYTES_PER_SHARD
 }
 
 fn place(config: &Config, host: &Host, warnings: &mut Vec<Warning>) -> Result<Vec<ShardPlan>, PlanError> {
@@ -341,7 +355,8 @@ impl fmt::Display for Warning {
             ),
             Self::MemoryMayRunOut { memory_bytes_max, memory_bytes } => write!(
                 f,
-                "full mailboxes could take {} and there are {}; lower mailbox.shard_bytes_max or topology.shards",
+                "full mailboxes could take {} and there are {}; lower mailbox.cache_bytes, mailbox.shard_bytes_max or \
+                 topology.shards",
                 about(*memory_bytes_max),
                 about(*memory_bytes)
             ),

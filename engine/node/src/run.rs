@@ -438,11 +438,12 @@ fn recover_shards(
         let mut source = WatchedSource::new(FileSource::new(data_dir.shard_dir(shard_index)), &progress);
         let mut mailboxes = Mailboxes::new(mailboxes_config(config), random_pair()?);
         let mut records = 0;
-        let recovered = creto_store::recover(&mut source, u32::from(shard_index), |position, record| {
+        let recovered = creto_store::recover_noted(&mut source, u32::from(shard_index), |position, noted| {
             records += 1;
-            mailboxes.apply(position, record);
+            mailboxes.note(position, noted);
         })
         .map_err(|error| NodeError::Recovery { shard_index, error })?;
+        mailboxes.recovered();
         let messages = mailboxes.messages();
         let wal = Wal::open(wal_config(config, writes), recovered, random_pair()?[0], unix_ms());
         let limits = ConnectionLimits {
@@ -512,7 +513,8 @@ fn mailboxes_config(config: &Config) -> MailboxesConfig {
     MailboxesConfig {
         mailbox_messages_max: u64::from(config.mailbox.messages_max),
         mailbox_bytes_max: config.mailbox.bytes_max,
-        resident_bytes_max: config.mailbox.shard_bytes_max,
+        shard_bytes_max: config.mailbox.shard_bytes_max,
+        cache_bytes: usize::try_from(config.mailbox.cache_bytes).unwrap_or(usize::MAX),
         dedup: DedupConfig { sender_ids_max: config.mailbox.dedup_window_messages as usize, ..DedupConfig::default() },
         ..MailboxesConfig::default()
     }

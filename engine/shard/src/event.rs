@@ -6,7 +6,7 @@ use bytes::Bytes;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::Snapshot;
-use creto_store::{Action as DiskAction, ActionId, DiskError};
+use creto_store::{Action as DiskAction, ActionId, DiskError, ReadProblem};
 
 use crate::route::ShardMessage;
 use crate::stage::verify::{VerifyJob, VerifyOutcome};
@@ -97,6 +97,13 @@ pub enum Event {
         /// How it ended. Success of a write means written and synced.
         outcome: Result<(), DiskError>,
     },
+    /// The disk has read, or failed to read, what the log asked for.
+    DiskRead {
+        /// Which of its actions.
+        id: ActionId,
+        /// The bytes, exactly as many as were asked for.
+        outcome: Result<Bytes, DiskError>,
+    },
     /// A worker has verified a batch ([`Action::Verify`]).
     Verified(VerifyOutcome),
     /// A while has passed: 100 ms is often enough. What has no event of its own is looked after.
@@ -147,7 +154,7 @@ pub enum Action {
         /// What.
         message: ShardMessage,
     },
-    /// Have the disk do something for the log.
+    /// Have the disk do something for the log. A read is answered with [`Event::DiskRead`], all else with [`Event::Disk`].
     Disk(DiskAction),
     /// Have control store an agent's next key record, and answer with [`Event::KeyRecordPublished`] when it did or did
     /// not: once, and not before this turn is over.
@@ -164,6 +171,12 @@ pub enum Action {
     /// Have a worker run this and answer with [`Event::Verified`], in any order. Only asked of a shard that was given
     /// workers, and never for more than it was told they take.
     Verify(VerifyJob),
+    /// Tell the operator of a queued message that cannot be read back. Said once for each, unless its mailbox's consumer or
+    /// the node starts again.
+    Unreadable {
+        /// Which one, where it is, what is wrong, and what to do.
+        problem: ReadProblem,
+    },
     /// The log stopped for good: no acknowledgement will come from this shard any more. Said once.
     Fenced {
         /// What the disk said.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use creto_envelope::RejectCode;
+use creto_store::{ReadDone, ReadProblemKind};
 
 use crate::stage::authorize::Authorized;
 use crate::stage::log::Durable;
@@ -28,6 +29,10 @@ pub struct Counters {
     pub messages_duplicate: u64,
     /// Messages pushed to subscribers, repeated pushes included.
     pub messages_pushed: u64,
+    /// Messages that had left memory and were read back from the log to be pushed.
+    pub messages_read_back: u64,
+    /// Messages that could not be read back: damaged, or not given by the disk.
+    pub messages_unreadable: u64,
     /// Messages that consumers acknowledged, durably.
     pub messages_settled: u64,
     /// Logins that held.
@@ -58,6 +63,12 @@ impl Counters {
     pub(crate) fn durable(&mut self, durable: &Durable) {
         self.messages_durable += durable.messages;
         self.messages_settled += durable.settled;
+    }
+
+    pub(crate) fn read_back(&mut self, done: &ReadDone) {
+        self.messages_read_back += done.messages;
+        let lost = done.problems.iter().filter(|problem| !matches!(problem.kind, ReadProblemKind::TriedAgain(_)));
+        self.messages_unreadable += lost.count() as u64;
     }
 
     pub(crate) fn reject(&mut self, code: RejectCode, count: u64) {

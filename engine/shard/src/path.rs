@@ -5,6 +5,7 @@
 //! ```
 //!
 //! The path waits in one place, for the disk. A shard with crypto workers waits in a second one: verify ([`crate::workers`]).
+//! A message that left memory before it was read waits once more, to be read back.
 
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
@@ -63,6 +64,7 @@ impl Shard {
         }
         let pushes = deliver(now, &mut self.subscriptions, self.log.mailboxes_mut());
         self.push(pushes, actions);
+        self.log.end_deliveries(now, actions);
     }
 
     pub(crate) fn push(&mut self, pushes: Vec<Push>, actions: &mut Vec<Action>) {

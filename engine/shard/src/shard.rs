@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::control::{Reject, StreamRole};
-use creto_envelope::{RejectCode, TreeDigest};
+use creto_envelope::{AgentId, RejectCode, TreeDigest};
 use creto_policy::{DecisionTable, Snapshot};
 
 use crate::connection::Connection;
@@ -138,12 +138,23 @@ impl Shard {
                 self.key_record_published(connection, answer, actions);
             }
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
+            Event::DiskRead { id, outcome } => {
+                let done = self.log.disk_read(id, outcome);
+                self.counters.read_back(&done);
+                if let Some(mailbox) = done.ready {
+                    self.subscriptions.wake(AgentId(mailbox.0));
+                }
+                actions.extend(done.problems.into_iter().map(|problem| Action::Unreadable { problem }));
+            }
             Event::Verified(outcome) => {
                 let queue = self.workers.as_mut().expect("only a shard with workers asks for verdicts");
                 queue.complete(outcome);
             }
             Event::Tick => {
                 self.log.tick(now);
+                for mailbox in self.log.mailboxes_mut().retry_reads() {
+                    self.subscriptions.wake(AgentId(mailbox.0));
+                }
                 self.close_without_login(now, actions);
             }
             Event::Drain => {

@@ -1,20 +1,26 @@
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::lsn::Lsn;
+use crate::cold::ColdRead;
+use crate::lsn::{Lsn, RecordSequence};
 use crate::record::Priority;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const INBOX: MailboxId = MailboxId([9; 16]);
 const SENDER: SenderId = SenderId([1; 16]);
 
-/// Mailboxes with the log left out: what is admitted becomes durable when the test says so.
+/// Mailboxes with the log left out: what is admitted becomes durable when the test says so, and is then in a segment of
+/// ten records.
 struct Shard {
     mailboxes: Mailboxes,
     durable: u64,
+    segments: BTreeMap<SegmentNumber, Vec<u8>>,
+    reads: u64,
 }
 
 impl Shard {
     fn new(config: MailboxesConfig) -> Self {
-        Self { mailboxes: Mailboxes::new(config, [3, 4]), durable: 0 }
+        Self { mailboxes: Mailboxes::new(config, [3, 4]), durable: 0, segments: BTreeMap::new(), reads: 0 }
     }
 
     fn admit(&mut self, number: u64, priority: Priority) -> Result<BatchPart, Refusal> {
@@ -25,11 +31,25 @@ impl Shard {
         }
     }
 
-    fn apply(&mut self, record: Record) {
+    /// Writes a record to the log.
+    fn write(&mut self, record: &Record) -> Position {
         self.durable += 1;
-        let position =
-            Position { segment: SegmentNumber(1 + self.durable / 10), lsn: Lsn(self.durable), index: 0, offset: 4192 };
-        self.mailboxes.apply(position, record);
+        let segment = SegmentNumber(1 + self.durable / 10);
+        let bytes = self.segments.entry(segment).or_insert_with(|| vec![0; 4192]);
+        let offset = u32::try_from(bytes.len()).unwrap();
+        bytes.resize(bytes.len() + record.encoded_bytes(), 0);
+        record.encode_into(&mut bytes[offset as usize..]);
+        Position { segment, lsn: Lsn(self.durable), index: 0, offset }
+    }
+
+    fn apply(&mut self, record: Record) {
+        let position = self.write(&record);
+        self.make_durable(position, record);
+    }
+
+    fn make_durable(&mut self, position: Position, record: Record) {
+        let (sequence, noted) = (RecordSequence(self.durable), record.noted(position));
+        self.mailboxes.apply(Durable { sequence, position, noted, record });
     }
 
     fn queue(&mut self, number: u64, priority: Priority) {
@@ -37,8 +57,41 @@ impl Shard {
         self.apply(Record::BatchPart(part));
     }
 
+    /// Reads of the log, answered as the disk would.
+    fn read(&mut self) -> Vec<ReadProblem> {
+        let mut problems = Vec::new();
+        while let Some(ColdRead { id, segment, offset, bytes }) = self.mailboxes.next_read() {
+            self.reads += 1;
+            let done = self.mailboxes.read_completed(id, Ok(self.bytes(segment, offset, bytes)));
+            problems.extend(done.problems);
+        }
+        problems
+    }
+
+    fn bytes(&self, segment: SegmentNumber, offset: u64, bytes: usize) -> Bytes {
+        assert!(offset.is_multiple_of(4096) && bytes.is_multiple_of(4096) && bytes > 0);
+        let mut content = self.segments[&segment][usize::try_from(offset).unwrap()..].to_vec();
+        content.resize(bytes, 0);
+        Bytes::from(content)
+    }
+
+    fn deliveries(&mut self, messages: u32, bytes: u64, now_ms: u64) -> Vec<Delivery> {
+        let mut deliveries: Vec<Delivery> = Vec::new();
+        loop {
+            let credit = messages - u32::try_from(deliveries.len()).unwrap();
+            let more = self.mailboxes.next_for_delivery(INBOX, credit, bytes, now_ms);
+            self.mailboxes.end_turn();
+            let reads = self.reads;
+            assert_eq!(self.read(), []);
+            if more.is_empty() && reads == self.reads {
+                return deliveries;
+            }
+            deliveries.extend(more);
+        }
+    }
+
     fn deliver(&mut self, messages: u32) -> Vec<(u32, u8)> {
-        let deliveries = self.mailboxes.next_for_delivery(INBOX, messages, u64::MAX, NOW_MS);
+        let deliveries = self.deliveries(messages, u64::MAX, NOW_MS);
         deliveries.iter().map(|delivery| (delivery.message.leaf_index, delivery.attempt)).collect()
     }
 
@@ -194,12 +247,12 @@ fn quotas_count_what_is_queued_and_what_is_on_its_way() {
     shard.queue(2, Priority::Normal);
     assert_eq!(shard.admit(3, Priority::Normal), Err(Refusal::MailboxFull));
 
-    let config = MailboxesConfig { resident_bytes_max: 612, ..MailboxesConfig::default() };
+    let config = MailboxesConfig { shard_bytes_max: 612, ..MailboxesConfig::default() };
     let mut shard = Shard::new(config);
     shard.queue(1, Priority::Normal);
     assert_eq!(shard.admit(2, Priority::Normal), Err(Refusal::ShardFull));
     shard.settle(&[1]).unwrap();
-    assert_eq!((shard.mailboxes.resident_bytes(), shard.mailboxes.messages()), (0, 0));
+    assert_eq!((shard.mailboxes.queued_bytes(), shard.mailboxes.messages()), (0, 0));
     shard.queue(2, Priority::Normal);
 }
 
@@ -227,7 +280,8 @@ fn an_expired_message_is_left_out_and_settled() {
     assert_eq!((settles.len(), &settles[0].sequences[..], settles[0].cause), (1, &[2][..], SettleCause::Expired));
     assert_eq!(shard.mailboxes.expire(NOW_MS, 10)[0].sequences, [4], "what is being settled is not asked for again");
     // Nobody reads: time alone empties the mailbox.
-    for settle in settles.into_iter().chain(shard.mailboxes.expire(NOW_MS + 1, 10)) {
+    assert_eq!(shard.mailboxes.expire(NOW_MS + 1, 10), [], "the index knows seconds");
+    for settle in settles.into_iter().chain(shard.mailboxes.expire(NOW_MS + 1_000, 10)) {
         shard.apply(Record::Settle(settle));
     }
     assert_eq!(shard.mailboxes.queued_messages(INBOX), 1);
@@ -249,10 +303,12 @@ fn replaying_the_records_gives_the_same_queues() {
     }
     let mut replayed = Shard::new(MailboxesConfig::default());
     for record in records {
-        replayed.apply(record.detached());
+        let position = replayed.write(&record);
+        replayed.mailboxes.note(position, record.noted(position));
     }
+    replayed.mailboxes.recovered();
     assert_eq!(replayed.deliver(100), shard.deliver(100));
-    assert_eq!(replayed.mailboxes.resident_bytes(), shard.mailboxes.resident_bytes());
+    assert_eq!(replayed.mailboxes.queued_bytes(), shard.mailboxes.queued_bytes());
     let next = shard.mailboxes.admit(SENDER, message_id(51), INBOX, 100, NOW_MS);
     assert_eq!(replayed.mailboxes.admit(SENDER, message_id(51), INBOX, 100, NOW_MS), next);
 }
@@ -273,36 +329,5 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
     assert_eq!(shard.mailboxes.trim_point(SegmentNumber(1), SegmentNumber(6), 16, false), None);
 }
 
-#[test]
-fn a_message_that_waits_does_not_keep_the_memory_of_its_batch() {
-    const MESSAGES: u64 = 256;
-    let mut shard = Shard::new(MailboxesConfig::default());
-    let memory = Bytes::from((0..=255).flat_map(|number| [number; 100]).collect::<Vec<u8>>());
-    let messages = (0..MESSAGES).map(|number| {
-        let Ok(Admit::New(sequence)) = shard.mailboxes.admit(SENDER, message_id(number), INBOX, 100, NOW_MS) else {
-            panic!("there is room for message {number}")
-        };
-        let start = usize::try_from(number).unwrap() * 100;
-        part(sequence, number, Priority::Normal, memory.slice(start..start + 100)).messages.remove(0)
-    });
-    let messages: Vec<_> = messages.collect();
-    let sequences: Vec<_> = messages.iter().map(|message| message.sequence).collect();
-    shard.apply(Record::BatchPart(BatchPart { batch_header: Bytes::from_static(b"header"), messages }));
-    assert!(!memory.is_unique(), "what is queued stays where it came");
-
-    shard.settle(&sequences[..128]).unwrap();
-    assert!(!memory.is_unique(), "half of it is queued");
-    shard.settle(&sequences[128..129]).unwrap();
-    assert!(memory.is_unique(), "the others have memory of their own");
-    for left in (1..=126).rev() {
-        let settled = 255 - left;
-        shard.settle(&sequences[settled..=settled]).unwrap();
-        let held = shard.mailboxes.index.shared_bytes();
-        assert!((left * 100..=left * 200).contains(&held), "{held} bytes for {left} messages of 100");
-    }
-    let deliveries = shard.mailboxes.next_for_delivery(INBOX, 10, u64::MAX, NOW_MS);
-    assert_eq!(deliveries.len(), 1);
-    assert_eq!(deliveries[0].message.envelope, [255; 100][..]);
-    shard.settle(&sequences[255..]).unwrap();
-    assert_eq!(shard.mailboxes.index.shared_bytes(), 0);
-}
+mod cold;
+mod model;

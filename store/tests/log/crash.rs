@@ -230,7 +230,7 @@ impl Run {
 
     fn take_durable(&mut self, node: &mut Node) -> Result<(), String> {
         while let Some(durable) = node.wal.next_durable() {
-            node.mailboxes.apply(durable.position, durable.record.clone());
+            node.mailboxes.apply(durable.clone());
             match durable.record {
                 Record::BatchPart(part) => {
                     for message in part.messages {
@@ -260,7 +260,7 @@ impl Run {
         }
         let mut queued: BTreeMap<u64, PartMessage> = BTreeMap::new();
         for mailbox in 0..MAILBOXES {
-            let deliveries = node.mailboxes.next_for_delivery(mailbox_id(mailbox), u32::MAX, u64::MAX, self.now_ms);
+            let deliveries = node.deliveries(&mut self.disk, mailbox_id(mailbox), self.now_ms);
             let order = |delivery: &creto_store::Delivery| {
                 (std::cmp::Reverse(delivery.message.priority), delivery.message.sequence)
             };

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use creto_store::{
-    Action, ActionId, Admit, BatchPart, DigestUse, DiskError, Durable, MailboxId, Mailboxes, MailboxesConfig,
-    MessageId, PartMessage, Position, Priority, Record, RecordSequence, RecoveryError, SenderId, SettleCause, Wal,
-    WalConfig, Write, recover, recover_noted,
+    Action, ActionId, Admit, BatchPart, Delivery, DigestUse, DiskError, Durable, MailboxId, Mailboxes, MailboxesConfig,
+    MessageId, Noted, PartMessage, Position, Priority, Record, RecordSequence, RecoveryError, SegmentSource, SenderId,
+    SettleCause, Wal, WalConfig, Write, recover, recover_noted,
 };
 
 use crate::disk::{Crash, Disk, Random};
@@ -53,15 +53,16 @@ impl Node {
         let mut mailboxes = Mailboxes::new(mailboxes_config, [nonce, !nonce]);
         let mut records = Vec::new();
         recover(disk, SHARD, |position, record| {
-            records.push((position, record.clone()));
-            mailboxes.apply(position, record);
+            records.push((position, record));
         })?;
         // With digests or without: the same records are noted at the same places.
         let mut replayed = records.iter().map(|(position, record)| (*position, record.noted(*position)));
-        let on_noted = |position, noted| {
-            assert_eq!(Some((position, noted)), replayed.next(), "digests say what the segments say");
+        let on_noted = |position, noted: Noted| {
+            assert_eq!(Some((position, noted.clone())), replayed.next(), "digests say what the segments say");
+            mailboxes.note(position, noted);
         };
         let recovered = recover_noted(disk, SHARD, on_noted)?;
+        mailboxes.recovered();
         assert_eq!(replayed.next(), None, "digests say all that the segments say");
         drop(replayed);
         let digest_use = recovered.digest_use().clone();
@@ -91,6 +92,7 @@ impl Node {
                 disk.write_digest(segment, &digest);
                 self.complete(id, Ok(()));
             }
+            Action::Read { .. } => unreachable!("this node reads without asking the log"),
         }
         true
     }
@@ -147,7 +149,7 @@ impl Node {
     pub(crate) fn take_durable(&mut self) -> Vec<Durable> {
         let durable: Vec<_> = std::iter::from_fn(|| self.wal.next_durable()).collect();
         for durable in &durable {
-            self.mailboxes.apply(durable.position, durable.record.clone());
+            self.mailboxes.apply(durable.clone());
         }
         durable
     }
@@ -204,6 +206,28 @@ impl Node {
             Err(_) => {
                 self.mailboxes.settle_refused(&settle);
                 None
+            }
+        }
+    }
+
+    /// Everything that a mailbox can hand out, with what must be read for it.
+    pub(crate) fn deliveries(&mut self, disk: &mut Disk, mailbox: MailboxId, now_ms: u64) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        loop {
+            let more = self.mailboxes.next_for_delivery(mailbox, u32::MAX, u64::MAX, now_ms);
+            self.mailboxes.end_turn();
+            let mut is_done = more.is_empty();
+            deliveries.extend(more);
+            while let Some(read) = self.mailboxes.next_read() {
+                let mut bytes = vec![0; read.bytes];
+                let outcome = disk.read(read.segment, read.offset, &mut bytes);
+                let outcome = outcome.map(|()| bytes.into()).map_err(|error| DiskError::Io(error.to_string()));
+                let done = self.mailboxes.read_completed(read.id, outcome);
+                assert!(done.problems.is_empty(), "{}", done.problems[0]);
+                is_done = false;
+            }
+            if is_done {
+                return deliveries;
             }
         }
     }

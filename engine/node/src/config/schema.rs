@@ -165,7 +165,12 @@ pub(super) const KEYS: &[Key] = &[
     key!(
         mailbox.shard_bytes_max,
         Size(64 * MIB..=4 * TIB),
-        "Most bytes queued on one shard, all its mailboxes together. They are held in memory."
+        "Most bytes queued on one shard, all its mailboxes together. They are on disk."
+    ),
+    key!(
+        mailbox.cache_bytes,
+        Size(MIB..=TIB),
+        "Bytes of queued messages that one shard keeps in memory, the latest first; the others are read back from disk."
     ),
     key!(
         mailbox.dedup_window_messages,

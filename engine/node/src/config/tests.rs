@@ -518,6 +518,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             messages_max: mailbox.0,
             bytes_max: mailbox.1,
             shard_bytes_max: mailbox.1.max(64 << 20),
+            cache_bytes: mailbox.1 / 2,
             dedup_window_messages: mailbox.2,
             retention: Duration::from_secs(u64::from(grace_s) / 3 + 3_600),
         };

@@ -126,22 +126,31 @@ pub(crate) fn deliver(now: Now, subscriptions: &mut Subscriptions, mailboxes: &m
         let mailbox = subscriptions.ready.pop_front().expect("as many are taken as there were");
         let Some(subscription) = subscriptions.by_mailbox.get_mut(&mailbox) else { continue };
         subscription.is_ready = false;
-        let messages = DELIVER_MESSAGES_PER_TURN.min(subscription.credit_messages);
-        let bytes = DELIVER_BYTES_PER_TURN.min(subscription.credit_bytes);
-        if messages == 0 || bytes == 0 {
-            continue;
-        }
-        let deliveries = mailboxes.next_for_delivery(MailboxId(mailbox.0), messages, u64::from(bytes), now.unix_ms);
-        if deliveries.is_empty() {
-            continue;
-        }
-        let push = encode(subscription, &deliveries);
-        pushes.push(push);
-        // There may be more than this share.
-        subscription.is_ready = true;
-        subscriptions.ready.push_back(mailbox);
+        pushes.extend(share(now, mailbox, subscriptions, mailboxes));
+    }
+    // Those that waited until others had read what they wanted.
+    while let Some(mailbox) = mailboxes.next_reader() {
+        pushes.extend(share(now, AgentId(mailbox.0), subscriptions, mailboxes));
     }
     pushes
+}
+
+/// One mailbox's share of a turn. What is not in memory is asked for; the mailbox is ready again when it is read.
+fn share(now: Now, mailbox: AgentId, subscriptions: &mut Subscriptions, mailboxes: &mut Mailboxes) -> Option<Push> {
+    let subscription = subscriptions.by_mailbox.get_mut(&mailbox)?;
+    let messages = DELIVER_MESSAGES_PER_TURN.min(subscription.credit_messages);
+    let bytes = DELIVER_BYTES_PER_TURN.min(subscription.credit_bytes);
+    if messages == 0 || bytes == 0 {
+        return None;
+    }
+    let deliveries = mailboxes.next_for_delivery(MailboxId(mailbox.0), messages, u64::from(bytes), now.unix_ms);
+    if deliveries.is_empty() {
+        return None;
+    }
+    let push = encode(subscription, &deliveries);
+    // There may be more than this share.
+    subscriptions.wake(mailbox);
+    Some(push)
 }
 
 /// One Deliver frame per run of messages of one batch; the header only where it changes.
@@ -150,7 +159,7 @@ fn encode(subscription: &mut Subscription, deliveries: &[Delivery]) -> Push {
         deliveries.iter().map(|d| delivered_message_bytes(d.message.path.len() / 32, d.message.envelope.len())).sum();
     let mut out = Vec::with_capacity(room + 4096);
     // One record has one header: comparing 3,448 bytes for each message would cost more than copying it.
-    for run in deliveries.chunk_by(|a, b| a.position == b.position) {
+    for run in deliveries.chunk_by(|a, b| a.record == b.record) {
         let header = &run[0].batch_header;
         let known = subscription.last_header.as_ref() == Some(header);
         let mut frame = DeliverEncoder::begin(&mut out, (!known).then_some(&header[..]));

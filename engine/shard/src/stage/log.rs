@@ -6,13 +6,14 @@
 
 pub(crate) mod hold;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use creto_envelope::{AgentId, Priority, RejectCode};
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
-    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, MailboxId, Mailboxes, MessageId, Record,
-    RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, MailboxId, Mailboxes, MessageId, ReadDone,
+    ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
 };
 
 use self::hold::Hold;
@@ -36,6 +37,8 @@ pub struct Log {
     awaited: VecDeque<Awaited>,
     /// Outcomes that wait for nothing.
     refused: Vec<(ShardIndex, PartOutcome)>,
+    /// Reads at the disk, and what they are for.
+    reads: BTreeMap<ActionId, ReadId>,
     appended_at_tick: RecordSequence,
     is_fence_told: bool,
     /// A backup that copies the log.
@@ -81,6 +84,7 @@ impl Log {
             held_settles: VecDeque::new(),
             awaited: VecDeque::new(),
             refused: Vec::new(),
+            reads: BTreeMap::new(),
             appended_at_tick: RecordSequence(0),
             is_fence_told: false,
             hold: None,
@@ -241,7 +245,8 @@ impl Log {
                     index: 0,
                     offset: 0,
                 };
-                self.mailboxes.apply(position, record);
+                let (sequence, noted) = (self.wal.durable(), record.noted(position));
+                self.mailboxes.apply(store::Durable { sequence, position, noted, record });
                 None
             }
             Ok(()) => {
@@ -306,6 +311,22 @@ impl Log {
         }
     }
 
+    /// Ends the deliveries of a turn: what they did not find in memory is asked for.
+    pub(crate) fn end_deliveries(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.mailboxes.end_turn();
+        while let Some(read) = self.mailboxes.next_read() {
+            let id = self.wal.read(read.segment, read.offset, read.bytes);
+            self.reads.insert(id, read.id);
+        }
+        self.commit(now, actions);
+    }
+
+    /// Takes what the disk has read.
+    pub(crate) fn disk_read(&mut self, id: ActionId, outcome: Result<Bytes, DiskError>) -> ReadDone {
+        let read = self.reads.remove(&id).expect("only what was asked for is read");
+        self.mailboxes.read_completed(read, outcome)
+    }
+
     /// Takes what the disk has done. A failure fences the log: what waits is refused, nothing is answered as durable.
     pub(crate) fn disk_completed(&mut self, id: ActionId, outcome: Result<(), DiskError>, actions: &mut Vec<Action>) {
         let Err(fenced) = self.wal.completed(id, outcome) else { return };
@@ -345,7 +366,7 @@ impl Log {
                 Record::Settle(settle) => durable.settled += settle.sequences.len() as u64,
                 Record::Dedup(_) | Record::Start(_) => {}
             }
-            self.mailboxes.apply(record.position, record.record);
+            self.mailboxes.apply(record);
         }
         while self.awaited.front().is_some_and(|awaited| awaited.after <= self.wal.durable()) {
             let Awaited { to, outcome, .. } = self.awaited.pop_front().expect("the front was just looked at");
