@@ -344,6 +344,11 @@ impl Mailboxes {
         self.cache.bytes()
     }
 
+    /// Bytes of the log that queued messages need, with their shares of the headers beside them.
+    pub fn live_bytes(&self) -> u64 {
+        self.index.live_bytes()
+    }
+
     /// Queues durable messages of one record.
     fn take_in(&mut self, messages: &[NotedMessage], piece: u32) {
         let share_bytes = share_bytes(messages);
