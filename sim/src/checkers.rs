@@ -43,6 +43,27 @@ impl Replayed {
                     self.stored.push((message.sequence, number));
                 }
             }
+            Record::Moved(part) => {
+                for message in &part.messages {
+                    let Some(number) = pool.message_of(&message.message_id.0) else {
+                        return broken(Rule::Content, "recovery read a moved message that nobody sent");
+                    };
+                    if pool.messages[number].envelope != message.envelope {
+                        return broken(
+                            Rule::Content,
+                            format!("recovery read message {number} changed when it was moved"),
+                        );
+                    }
+                    if self.settled.iter().any(|(sequence, _)| *sequence == message.sequence) {
+                        let text = format!("message {number} was moved behind the record that settles it");
+                        return broken(Rule::SettledStaysSettled, text);
+                    }
+                    // The segment of its first record may be gone.
+                    if !self.stored.contains(&(message.sequence, number)) {
+                        self.stored.push((message.sequence, number));
+                    }
+                }
+            }
             Record::Settle(settle) => self.settled.extend(settle.sequences.iter().map(|&s| (s, settle.cause))),
             Record::Dedup(_) | Record::Start(_) => {}
         }

@@ -42,6 +42,8 @@ pub enum Rule {
     ComesToRest,
     /// A node at rest holds nothing.
     RestsEmpty,
+    /// A log takes no more space than half as much again as what it holds, and two segments.
+    SpaceIsBounded,
     /// The same seed gives the same run.
     Replays,
     /// The product stopped on its own invariant.
@@ -93,6 +95,10 @@ pub struct Tally {
     pub recoveries_with_messages: u64,
     /// Messages that were read back from a disk to be pushed.
     pub read_back: u64,
+    /// Messages that were written again so that their segment could go.
+    pub moved: u64,
+    /// Logs whose space was held against what they hold.
+    pub bounded_logs: u64,
     /// Segments that trimming let go.
     pub trimmed_segments: u64,
     /// Durable images that were recovered to check an acknowledgement.
@@ -110,7 +116,7 @@ pub struct Tally {
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 16] {
+    pub fn entries(&self) -> [(&'static str, u64); 18] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -122,6 +128,8 @@ impl Tally {
             ("recoveries", self.recoveries),
             ("recoveries_with_messages", self.recoveries_with_messages),
             ("read_back", self.read_back),
+            ("moved", self.moved),
+            ("bounded_logs", self.bounded_logs),
             ("trimmed_segments", self.trimmed_segments),
             ("audits", self.audits),
             ("damaged_copies", self.damaged_copies),
@@ -143,6 +151,8 @@ impl Tally {
         self.recoveries += other.recoveries;
         self.recoveries_with_messages += other.recoveries_with_messages;
         self.read_back += other.read_back;
+        self.moved += other.moved;
+        self.bounded_logs += other.bounded_logs;
         self.trimmed_segments += other.trimmed_segments;
         self.audits += other.audits;
         self.damaged_copies += other.damaged_copies;
@@ -284,6 +294,25 @@ impl Model {
                     if self.fates[number].settled.replace(settle.cause).is_none() {
                         self.tally.settled += 1;
                     }
+                }
+            }
+            Record::Moved(part) => {
+                for message in &part.messages {
+                    let number = pool.message_of(&message.message_id.0);
+                    let stored = number.and_then(|number| self.fates[number].stored);
+                    if !stored.is_some_and(|stored| stored.shard == shard && stored.sequence == message.sequence) {
+                        let text = format!("shard {shard} moved sequence {}, which was never stored", message.sequence);
+                        return broken(Rule::StoredOnce, text);
+                    }
+                    let number = number.expect("it was stored");
+                    if let Some(cause) = self.fates[number].settled {
+                        let text = format!("message {number} was moved after it was settled: {cause:?}");
+                        return broken(Rule::SettledStaysSettled, text);
+                    }
+                    if pool.messages[number].envelope != message.envelope {
+                        return broken(Rule::Content, format!("message {number} was changed when it was moved"));
+                    }
+                    self.tally.moved += 1;
                 }
             }
             Record::Dedup(_) | Record::Start(_) => {}

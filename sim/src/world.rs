@@ -149,11 +149,15 @@ impl<'p> World<'p> {
         self.clock.catch_up(self.model.latest_unix_ms);
         for step in 0..HEALING_STEPS_MAX {
             self.next()?;
-            if step % 64 == 0 && self.is_at_rest() {
+            if step % 64 == 0 && self.is_at_rest() && self.unbounded_log().is_none() {
+                self.model.tally.bounded_logs += self.profile.shard_count as u64;
                 return self.finish();
             }
         }
-        broken(Rule::ComesToRest, self.unrest())
+        match self.unbounded_log() {
+            Some(text) if self.is_at_rest() => broken(Rule::SpaceIsBounded, text),
+            _ => broken(Rule::ComesToRest, self.unrest()),
+        }
     }
 
     fn next(&mut self) -> Checked {
@@ -250,6 +254,18 @@ impl<'p> World<'p> {
                 log.wal().fenced().is_none() && log.wal().is_idle() && log.mailboxes().messages() == 0
             });
         node_rests && self.agents.iter().all(Agent::has_all_acknowledged)
+    }
+
+    /// A log that takes more space than what it holds is worth.
+    fn unbounded_log(&self) -> Option<String> {
+        self.node.shards.iter().enumerate().find_map(|(shard, state)| {
+            let (wal, mailboxes) = (state.log().wal(), state.log().mailboxes());
+            let (used, most) = (wal.space().bytes, mailboxes.space_bytes_max(wal.segment_bytes()));
+            (used > most).then(|| {
+                let (start, active) = (wal.log_start(), wal.active_segment());
+                format!("shard {shard} takes {used} bytes, {most} at most; segments {start} to {active}")
+            })
+        })
     }
 
     fn unrest(&self) -> String {

@@ -51,6 +51,8 @@ pub(crate) struct JobId(u64);
 pub(crate) enum Purpose {
     /// A subscriber waits for it.
     Deliver(MailboxId),
+    /// It is written again at the log's head.
+    Move,
 }
 
 /// A message to read back.

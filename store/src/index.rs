@@ -21,10 +21,10 @@ pub(crate) struct Index {
 
 /// What a segment holds that is queued.
 #[derive(Debug, Default, Clone, Copy)]
-struct Live {
-    messages: u64,
+pub(crate) struct Live {
+    pub(crate) messages: u64,
     /// Of these, those that cannot be read back.
-    damaged: u64,
+    pub(crate) damaged: u64,
 }
 
 impl Index {
@@ -74,6 +74,11 @@ impl Index {
     /// The oldest segment that holds a queued message.
     pub(crate) fn oldest_live_segment(&self) -> Option<SegmentNumber> {
         self.segments.keys().next().copied()
+    }
+
+    /// The segments that hold queued messages, oldest first.
+    pub(crate) fn live_segments(&self) -> impl Iterator<Item = (SegmentNumber, Live)> {
+        self.segments.iter().map(|(&segment, &live)| (segment, live))
     }
 
     /// Bytes of the log that queued messages need, with their shares of the headers.

@@ -9,7 +9,7 @@
 //! # What a driver does
 //!
 //! ```text
-//! start:    recover_noted(source, shard, |position, noted| mailboxes.note(position, noted))  -> Recovered
+//! start:    recover_noted(source, shard, |position, noted| mailboxes.note(position, noted), |_| ())  -> Recovered
 //!           mailboxes.recovered()
 //!           Wal::open(config, recovered, epoch_nonce, now_ms)
 //!           carry out actions until wal.is_started(); only then serve
@@ -26,6 +26,7 @@
 //!           when it is read: mailboxes.read_completed(..) names the mailbox that can go on
 //! consumer: mailboxes.settle(..) -> Record, wal.append(record)
 //! idle:     wal.confirm(); mailboxes.expire(now_ms, max); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
+//! space:    mailboxes.clean(..), a step a turn; mailboxes.next_moved() -> wal.append(Record::Moved)
 //! ```
 //!
 //! Nothing here reads a clock, draws a random number, starts a thread or writes a file. [`FileSource`] reads segment files
@@ -69,7 +70,9 @@ pub use file_source::FileSource;
 pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
-pub use mailboxes::{Admit, Delivery, Mailboxes, MailboxesConfig, ReadDone, ReadProblem, ReadProblemKind, Refusal};
+pub use mailboxes::{
+    Admit, Delivery, LogExtent, Mailboxes, MailboxesConfig, ReadDone, ReadProblem, ReadProblemKind, Refusal,
+};
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
     BatchPart, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record, RecordError, Settle, SettleCause,

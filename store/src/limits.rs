@@ -80,6 +80,17 @@ pub const READ_BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
 /// Times that a failed read is tried, once a tick, before the mailbox goes on with its next message.
 pub const READ_TRIES_MAX: u8 = 10;
 
+/// Bytes that a log may take, in halves of what is queued: beyond it, and [`SPACE_SEGMENTS`], it is cleaned.
+pub const SPACE_FACTOR_HALVES: u64 = 3;
+/// Segments that a log may take besides: the one that is written to, and the next.
+pub const SPACE_SEGMENTS: u64 = 2;
+/// Slots of the index that cleaning goes over in one turn.
+pub const CLEANED_SLOTS_PER_STEP: usize = 16_384;
+/// Messages that cleaning finds before it moves them, about.
+pub const CLEANING_MESSAGES_MAX: u64 = 65_536;
+/// Times that cleaning goes over a whole log of which little was settled meanwhile.
+pub const CLEANING_PASSES_MAX: u32 = 3;
+
 /// Most recent message ids remembered per sender.
 pub const DEDUP_SENDER_IDS_MAX: usize = 65_536;
 /// Message ids remembered per shard, all senders together (about 40 bytes each).

@@ -7,6 +7,7 @@
 //! What is queued is in memory as about sixty bytes of index. Payloads are on disk; those that came lately are in memory as
 //! well, and the others are read back when a subscriber has credit for them (`deliver.rs`).
 
+mod clean;
 mod deliver;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use thiserror::Error;
 
+use self::clean::Cleaning;
+pub use self::clean::LogExtent;
 pub use self::deliver::{ReadDone, ReadProblem, ReadProblemKind};
 use crate::cache::Cache;
 use crate::cold::Cold;
@@ -127,6 +130,7 @@ pub struct Mailboxes {
     cold: Cold,
     /// Mailboxes whose last read failed: they read again after the next tick.
     pausing: Vec<MailboxId>,
+    cleaning: Cleaning,
     /// In recovery: mailboxes with a message that was moved.
     unordered: Vec<u32>,
     dedup: Windows,
@@ -148,6 +152,7 @@ impl Mailboxes {
             index: Index::default(),
             cold: Cold::default(),
             pausing: Vec::new(),
+            cleaning: Cleaning::default(),
             unordered: Vec::new(),
             next_sequence: 1,
             queued_bytes: 0,
@@ -373,8 +378,9 @@ impl Mailboxes {
         }
     }
 
-    /// Recovery read messages that came in earlier: they are here now, whether their first record is still there or not.
+    /// Messages that came in earlier are here now. In recovery their first record may be gone.
     fn note_moved(&mut self, messages: &[NotedMessage]) {
+        self.cleaning.moved(messages.len());
         let share_bytes = share_bytes(messages);
         for message in messages {
             if let Some(slot) = self.index.find(message.sequence) {
@@ -405,6 +411,7 @@ impl Mailboxes {
             queues.remove(&mut self.index.entries, slot);
             let entry = self.index.remove(slot);
             self.cache.leave(entry.piece, sequence);
+            self.cleaning.settled(entry.log_bytes());
             let cost = cost_of(entry.envelope_bytes());
             queues.messages -= 1;
             queues.bytes -= cost;

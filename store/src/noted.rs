@@ -99,6 +99,7 @@ impl Record {
             Self::Settle(settle) => Noted::Settle(settle.clone()),
             Self::Dedup(dedup) => Noted::Dedup(dedup.clone()),
             Self::Start(start) => Noted::Start(*start),
+            Self::Moved(part) => Noted::Moved(part.noted(position)),
         }
     }
 }

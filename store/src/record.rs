@@ -25,6 +25,9 @@ pub enum Record {
     Dedup(Dedup),
     /// A start of the log.
     Start(Start),
+    /// Messages that came in earlier, written again so that the segment that held them can go. As a part: same bytes, but
+    /// for the kind.
+    Moved(BatchPart),
 }
 
 /// Messages of one signed batch whose recipients this shard owns.
@@ -184,7 +187,7 @@ impl Record {
     pub fn encoded_bytes(&self) -> usize {
         RECORD_HEADER_BYTES
             + match self {
-                Self::BatchPart(part) => part.body_bytes(),
+                Self::BatchPart(part) | Self::Moved(part) => part.body_bytes(),
                 Self::Settle(settle) => 24 + 8 * settle.sequences.len(),
                 Self::Dedup(dedup) => 16 + dedup.senders.iter().map(|sender| 32 + 16 * sender.ids.len()).sum::<usize>(),
                 Self::Start(_) => 24,
@@ -204,7 +207,7 @@ impl Record {
         writer.u16(0);
         writer.u32(body_bytes);
         match self {
-            Self::BatchPart(part) => part.encode(&mut writer),
+            Self::BatchPart(part) | Self::Moved(part) => part.encode(&mut writer),
             Self::Settle(settle) => settle.encode(&mut writer),
             Self::Dedup(dedup) => dedup.encode(&mut writer),
             Self::Start(start) => {
@@ -237,6 +240,7 @@ impl Record {
             2 => Self::Settle(Settle::parse(&mut reader)?),
             3 => Self::Dedup(Dedup::parse(&mut reader)?),
             4 => Self::Start(Start::parse(&mut reader).ok_or(RecordError::Truncated)?),
+            5 => Self::Moved(BatchPart::parse(&mut reader)?),
             other => return Err(RecordError::Kind(other)),
         };
         if reader.left() != 0 {
@@ -250,10 +254,8 @@ impl Record {
     #[must_use]
     pub fn detached(&self) -> Self {
         match self {
-            Self::BatchPart(part) => Self::BatchPart(BatchPart {
-                batch_header: Bytes::copy_from_slice(&part.batch_header),
-                messages: detached(part.messages.iter()),
-            }),
+            Self::BatchPart(part) => Self::BatchPart(part.detached()),
+            Self::Moved(part) => Self::Moved(part.detached()),
             other => other.clone(),
         }
     }
@@ -261,7 +263,7 @@ impl Record {
     /// Number of messages that the record brings.
     pub fn message_count(&self) -> usize {
         match self {
-            Self::BatchPart(part) => part.messages.len(),
+            Self::BatchPart(part) | Self::Moved(part) => part.messages.len(),
             Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
         }
     }
@@ -269,7 +271,7 @@ impl Record {
     /// Whether every count and length is within its limit, so that what is written can be read again.
     pub(crate) fn is_within_limits(&self) -> bool {
         match self {
-            Self::BatchPart(part) => {
+            Self::BatchPart(part) | Self::Moved(part) => {
                 part.batch_header.len() <= BATCH_HEADER_BYTES_MAX
                     && part.messages.len() <= PART_MESSAGES_MAX
                     && part.messages.iter().all(|message| {
@@ -293,6 +295,7 @@ impl Record {
             Self::Settle(_) => 2,
             Self::Dedup(_) => 3,
             Self::Start(_) => 4,
+            Self::Moved(_) => 5,
         }
     }
 }
@@ -302,6 +305,11 @@ impl BatchPart {
     /// while a part is being put together. `message_bytes` is the sum of [`PartMessage::encoded_bytes`].
     pub fn encoded_bytes_of(batch_header_bytes: usize, message_bytes: usize) -> usize {
         RECORD_HEADER_BYTES + 8 + pad8(batch_header_bytes) + message_bytes
+    }
+
+    fn detached(&self) -> Self {
+        let batch_header = Bytes::copy_from_slice(&self.batch_header);
+        Self { batch_header, messages: detached(self.messages.iter()) }
     }
 
     fn body_bytes(&self) -> usize {

@@ -391,7 +391,7 @@ impl Wal {
         let class = match record {
             Record::BatchPart(_) => AppendClass::Message,
             Record::Settle(_) => AppendClass::Settle,
-            Record::Dedup(_) | Record::Start(_) => AppendClass::Internal,
+            Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => AppendClass::Internal,
         };
         self.check_room(class, record.encoded_bytes())
     }

@@ -438,11 +438,12 @@ fn recover_shards(
         let mut source = WatchedSource::new(FileSource::new(data_dir.shard_dir(shard_index)), &progress);
         let mut mailboxes = Mailboxes::new(mailboxes_config(config), random_pair()?);
         let mut records = 0;
-        let recovered = creto_store::recover_noted(&mut source, u32::from(shard_index), |position, noted| {
+        let on_noted = |position, noted| {
             records += 1;
             mailboxes.note(position, noted);
-        })
-        .map_err(|error| NodeError::Recovery { shard_index, error })?;
+        };
+        let recovered = creto_store::recover_noted(&mut source, u32::from(shard_index), on_noted, |_| ())
+            .map_err(|error| NodeError::Recovery { shard_index, error })?;
         mailboxes.recovered();
         let messages = mailboxes.messages();
         let wal = Wal::open(wal_config(config, writes), recovered, random_pair()?[0], unix_ms());

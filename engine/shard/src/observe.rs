@@ -33,6 +33,8 @@ pub struct Counters {
     pub messages_read_back: u64,
     /// Messages that could not be read back: damaged, or not given by the disk.
     pub messages_unreadable: u64,
+    /// Messages that were written again, so that the segments that held them could go.
+    pub messages_moved: u64,
     /// Messages that consumers acknowledged, durably.
     pub messages_settled: u64,
     /// Logins that held.
@@ -63,6 +65,7 @@ impl Counters {
     pub(crate) fn durable(&mut self, durable: &Durable) {
         self.messages_durable += durable.messages;
         self.messages_settled += durable.settled;
+        self.messages_moved += durable.moved;
     }
 
     pub(crate) fn read_back(&mut self, done: &ReadDone) {

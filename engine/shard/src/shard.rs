@@ -238,7 +238,10 @@ impl Shard {
     }
 
     fn has_unfinished(&self) -> bool {
-        !self.submit_frames.is_empty() || !self.to_self.is_empty() || self.subscriptions.has_work()
+        !self.submit_frames.is_empty()
+            || !self.to_self.is_empty()
+            || self.subscriptions.has_work()
+            || self.log.mailboxes().is_cleaning()
     }
 
     /// Sends to a shard, which may be this one.

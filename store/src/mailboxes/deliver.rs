@@ -4,7 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{Delivery, Mailboxes};
-use crate::cold::{ColdRead, Job, JobId, Mismatch, Plan, Purpose, ReadId};
+use crate::cold::{ColdRead, Job, JobId, Mismatch, Plan, Purpose, ReadId, Wanted};
 use crate::id::MailboxId;
 use crate::limits::READ_TRIES_MAX;
 use crate::lsn::SegmentNumber;
@@ -127,6 +127,7 @@ impl Mailboxes {
         let Some((job_id, job)) = self.cold.completed(id, outcome) else { return done };
         match job.purpose {
             Purpose::Deliver(mailbox) => self.read_for_delivery(mailbox, job_id, &job, &mut done),
+            Purpose::Move => self.read_for_moving(job_id, &job, &mut done),
         }
         done
     }
@@ -146,6 +147,7 @@ impl Mailboxes {
 
     /// Mailboxes whose reads failed and may be tried again: ask for their deliveries. Call it at every tick.
     pub fn retry_reads(&mut self) -> Vec<MailboxId> {
+        self.clean_again();
         let pausing = std::mem::take(&mut self.pausing);
         for &mailbox in &pausing {
             if let Some(queues) = self.mailbox_mut(mailbox) {
@@ -237,11 +239,7 @@ impl Mailboxes {
 
     /// The disk did not give what was asked for. Its files may be gone because all that was wanted of them is settled.
     fn read_failed(&mut self, mailbox: MailboxId, job: &Job, error: &DiskError, done: &mut ReadDone) {
-        let mut wanted = job.wanted.iter().filter_map(|wanted| {
-            let slot = self.still_queued(wanted.slot, wanted.sequence)?;
-            (self.index.entries.get(slot).place() == wanted.place).then_some(slot)
-        });
-        let Some(slot) = wanted.next() else {
+        let Some(slot) = job.wanted.iter().find_map(|wanted| self.still_at(wanted)) else {
             done.ready = Some(mailbox);
             return;
         };
@@ -263,7 +261,7 @@ impl Mailboxes {
     }
 
     /// A message cannot be handed out. It stays queued, beside what is handed out, until it expires.
-    fn is_damaged(&mut self, slot: Slot, kind: ReadProblemKind, done: &mut ReadDone) {
+    pub(super) fn is_damaged(&mut self, slot: Slot, kind: ReadProblemKind, done: &mut ReadDone) {
         done.problems.push(self.problem(slot, kind));
         self.index.set_damaged(slot);
         let entry = self.index.entries.get(slot);
@@ -273,7 +271,7 @@ impl Mailboxes {
         }
     }
 
-    fn problem(&self, slot: Slot, kind: ReadProblemKind) -> ReadProblem {
+    pub(super) fn problem(&self, slot: Slot, kind: ReadProblemKind) -> ReadProblem {
         let entry = self.index.entries.get(slot);
         let place = entry.place();
         ReadProblem {
@@ -285,7 +283,13 @@ impl Mailboxes {
         }
     }
 
-    fn still_queued(&self, slot: Slot, sequence: u64) -> Option<Slot> {
+    /// The slot of a message that is queued, and where it was when it was asked for.
+    pub(super) fn still_at(&self, wanted: &Wanted) -> Option<Slot> {
+        let slot = self.still_queued(wanted.slot, wanted.sequence)?;
+        (self.index.entries.get(slot).place() == wanted.place).then_some(slot)
+    }
+
+    pub(super) fn still_queued(&self, slot: Slot, sequence: u64) -> Option<Slot> {
         self.index.entries.look(slot).filter(|entry| entry.sequence() == sequence).map(|_| slot)
     }
 }

@@ -84,6 +84,22 @@ impl Wal {
         Ok(())
     }
 
+    /// Bytes of files that are not part of the log any more: kept for reuse, or about to be deleted.
+    pub fn spare_bytes(&self) -> u64 {
+        let spare = self.recyclable.iter().chain(&self.removable);
+        spare.filter_map(|segment| self.segments.get(segment)).sum()
+    }
+
+    /// Gives back one of the files that are kept for reuse, if the next segment has its own already: for a log that takes more
+    /// space than it should.
+    pub fn drop_spare(&mut self) {
+        if self.prepared.is_some()
+            && let Some(spare) = self.recyclable.pop_back()
+        {
+            self.removable.push_back(spare);
+        }
+    }
+
     /// Lets the log ask again for space that the disk refused. Call it when time has passed.
     pub fn retry_space(&mut self) {
         self.short_of_space = false;

@@ -20,7 +20,10 @@ fn nothing_acknowledged_is_lost_and_order_is_kept() {
         seen.add(&run);
     }
     // A run that compared nothing proves nothing.
-    assert!(seen.acknowledged > 1000 && seen.recovered > 1000 && seen.trims > 10, "vacuous: {seen:?}");
+    assert!(
+        seen.acknowledged > 1000 && seen.recovered > 1000 && seen.trims > 10 && seen.moved > 100,
+        "vacuous: {seen:?}"
+    );
     assert!(seen.backups > 100 && seen.backups_held_back > 20, "vacuous: {seen:?}");
     assert!(seen.digests_used > 100 && seen.digests_refused > 20, "vacuous: {seen:?}");
 }
@@ -46,6 +49,7 @@ struct Seen {
     acknowledged: u64,
     recovered: u64,
     trims: u64,
+    moved: u64,
     digests_used: usize,
     digests_refused: usize,
     backups: u64,
@@ -58,6 +62,7 @@ impl Seen {
         self.acknowledged += other.acknowledged;
         self.recovered += other.recovered;
         self.trims += other.trims;
+        self.moved += other.moved;
         self.digests_used += other.digests_used;
         self.digests_refused += other.digests_refused;
         self.backups += other.backups;
@@ -140,7 +145,7 @@ impl Run {
 
     fn step(&mut self, node: &mut Node) -> Result<(), String> {
         self.now_ms += 1;
-        match self.random.below(12) {
+        match self.random.below(14) {
             0..3 => {
                 node.next_action(&mut self.disk, self.now_ms);
             }
@@ -153,6 +158,7 @@ impl Run {
                 node.trim();
                 self.seen.trims += u64::from(node.wal.is_trimming() && before == node.wal.log_start());
             }
+            11..13 => self.seen.moved += node.clean(&mut self.disk) as u64,
             _ => match self.random.below(4) {
                 0 => node.wal.confirm(),
                 1 => self.disk.land_late(&mut self.random),
@@ -245,6 +251,16 @@ impl Run {
                 Record::Settle(settle) => {
                     for sequence in settle.sequences {
                         self.promises.settling.remove(&sequence).ok_or("settled what nobody asked for")?;
+                    }
+                }
+                Record::Moved(part) => {
+                    for message in part.messages {
+                        let known = self.promises.acknowledged.get(&message.sequence);
+                        let known = known.or_else(|| self.promises.settling.get(&message.sequence));
+                        if known != Some(&message) {
+                            let id = message.message_id;
+                            return Err(format!("message {id} was moved as another one, or when it was settled"));
+                        }
                     }
                 }
                 Record::Dedup(_) | Record::Start(_) => {}

@@ -6,6 +6,7 @@
 )]
 
 mod backup;
+mod clean;
 mod crash;
 mod damage;
 mod digest;

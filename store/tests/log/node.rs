@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use creto_store::{
-    Action, ActionId, Admit, BatchPart, Delivery, DigestUse, DiskError, Durable, MailboxId, Mailboxes, MailboxesConfig,
-    MessageId, Noted, PartMessage, Position, Priority, Record, RecordSequence, RecoveryError, SegmentSource, SenderId,
-    SettleCause, Wal, WalConfig, Write, recover, recover_noted,
+    Action, ActionId, Admit, BatchPart, Delivery, DigestUse, DiskError, Durable, LogExtent, MailboxId, Mailboxes,
+    MailboxesConfig, MessageId, Noted, PartMessage, Position, Priority, Record, RecordSequence, RecoveryError,
+    SegmentSource, SenderId, SettleCause, Wal, WalConfig, Write, recover, recover_noted,
 };
 
 use crate::disk::{Crash, Disk, Random};
@@ -230,6 +230,36 @@ impl Node {
                 return deliveries;
             }
         }
+    }
+
+    /// One step of cleaning, whose reads are answered at once; returns how many messages were moved.
+    pub(crate) fn clean(&mut self, disk: &mut Disk) -> usize {
+        if !self.wal.is_started() {
+            return 0;
+        }
+        let mut moved = 0;
+        while let Some(part) = self.mailboxes.next_moved() {
+            let record = Record::Moved(part);
+            if self.wal.check_append(&record).is_err() {
+                let Record::Moved(part) = record else { unreachable!() };
+                self.mailboxes.move_refused(part);
+                break;
+            }
+            moved += record.message_count();
+            self.wal.append(record).unwrap();
+        }
+        let bytes = self.wal.space().bytes - self.wal.spare_bytes();
+        let active = self.wal.active_segment();
+        let segment_bytes = self.wal.segment_bytes();
+        self.mailboxes.clean(&LogExtent { bytes, active, segment_bytes, is_short: false });
+        while let Some(read) = self.mailboxes.next_read() {
+            let mut bytes = vec![0; read.bytes];
+            let outcome = disk.read(read.segment, read.offset, &mut bytes);
+            let outcome = outcome.map(|()| bytes.into()).map_err(|error| DiskError::Io(error.to_string()));
+            let done = self.mailboxes.read_completed(read.id, outcome);
+            assert!(done.problems.is_empty(), "{}", done.problems[0]);
+        }
+        moved
     }
 
     pub(crate) fn trim(&mut self) {

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use creto_envelope::{AgentId, Priority, RejectCode};
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
-    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, MailboxId, Mailboxes, MessageId, ReadDone,
-    ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageId,
+    ReadDone, ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
 };
 
 use self::hold::Hold;
@@ -70,6 +70,7 @@ pub(crate) struct Durable {
     pub(crate) mailboxes: BTreeSet<AgentId>,
     pub(crate) messages: u64,
     pub(crate) settled: u64,
+    pub(crate) moved: u64,
 }
 
 impl Log {
@@ -158,6 +159,7 @@ impl Log {
                 break;
             }
         }
+        self.clean();
         self.trim();
     }
 
@@ -281,8 +283,9 @@ impl Log {
         if self.wal.is_trimming() || self.wal.fenced().is_some() {
             return;
         }
-        let space = self.wal.space();
-        let is_short = space.message_bytes_left < space.bytes_max / 4;
+        // Beyond its bound a log is trimmed for less than else.
+        let LogExtent { bytes, segment_bytes, is_short, .. } = self.extent();
+        let is_short = is_short || bytes > self.mailboxes.space_bytes_max(segment_bytes);
         let (start, active) = (self.wal.log_start(), self.wal.active_segment());
         let point = self.mailboxes.trim_point(start, active, self.wal.segment_bytes(), is_short);
         if let Some(point) = point {
@@ -292,12 +295,44 @@ impl Log {
         }
     }
 
+    /// Keeps the log's space in proportion to what is queued: a step of cleaning, and what it has ready.
+    fn clean(&mut self) {
+        // A log that is being copied keeps its files whatever is moved.
+        if self.wal.fenced().is_some() || self.wal.held().is_some() {
+            return;
+        }
+        while let Some(part) = self.mailboxes.next_moved() {
+            let record = Record::Moved(part);
+            if self.wal.check_append(&record).is_err() {
+                let Record::Moved(part) = record else { unreachable!("just made") };
+                self.mailboxes.move_refused(part);
+                break;
+            }
+            self.wal.append(record).expect("room was just checked");
+        }
+        let extent = self.extent();
+        self.mailboxes.clean(&extent);
+    }
+
+    fn extent(&self) -> LogExtent {
+        let space = self.wal.space();
+        LogExtent {
+            bytes: space.bytes - self.wal.spare_bytes(),
+            active: self.wal.active_segment(),
+            segment_bytes: self.wal.segment_bytes(),
+            is_short: space.message_bytes_left < space.bytes_max / 4,
+        }
+    }
+
     /// What has no event of its own: expiry, a last confirmation when the log rests, space asked for again.
     pub(crate) fn tick(&mut self, now: Now) {
         let expired = self.mailboxes.expire(now.unix_ms, EXPIRED_PER_TICK);
         self.arrived.extend(expired.into_iter().map(Arrived::Settle));
         self.wal.retry_space();
         self.end_late_hold(now);
+        if self.wal.space().bytes > self.mailboxes.space_bytes_max(self.wal.segment_bytes()) {
+            self.wal.drop_spare();
+        }
         let is_resting = std::mem::replace(&mut self.appended_at_tick, self.wal.appended()) == self.wal.appended();
         if is_resting {
             self.wal.confirm();
@@ -364,6 +399,7 @@ impl Log {
                     durable.mailboxes.extend(part.messages.iter().map(|message| AgentId(message.mailbox.0)));
                 }
                 Record::Settle(settle) => durable.settled += settle.sequences.len() as u64,
+                Record::Moved(part) => durable.moved += part.messages.len() as u64,
                 Record::Dedup(_) | Record::Start(_) => {}
             }
             self.mailboxes.apply(record);
