@@ -9,8 +9,8 @@ use crate::slab::{Item, NO_SLOT, Slot};
 /// A durable message that is not settled.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// In halves: eight bytes at a multiple of four.
-    sequence: [u32; 2],
+    /// As bytes: a number of eight would want a multiple of eight, and four more bytes for it.
+    sequence: [u8; 8],
     /// Number of its mailbox.
     pub(crate) mailbox: u32,
     segment: u32,
@@ -53,7 +53,7 @@ impl Entry {
         let shape = words << 13 | padding << 10 | length_u32(path_bytes / 32) << 4 | (message.priority as u32) << 2;
         let expiry_s = message.expiry_ms.div_ceil(1_000);
         let mut entry = Self {
-            sequence: [message.sequence as u32, (message.sequence >> 32) as u32],
+            sequence: message.sequence.to_le_bytes(),
             mailbox,
             segment: 0,
             record_offset: 0,
@@ -83,7 +83,7 @@ impl Entry {
     }
 
     pub(crate) fn sequence(&self) -> u64 {
-        u64::from(self.sequence[0]) | u64::from(self.sequence[1]) << 32
+        u64::from_le_bytes(self.sequence)
     }
 
     pub(crate) fn segment(&self) -> SegmentNumber {
@@ -162,7 +162,7 @@ impl Entry {
 impl Item for Entry {
     fn vacant(next: Slot) -> Self {
         Self {
-            sequence: [0; 2],
+            sequence: [0; 8],
             mailbox: 0,
             segment: 0,
             record_offset: 0,

@@ -1,7 +1,12 @@
 //! What a queued message takes in memory.
 //!
 //! `CRETO_MESSAGES=10000000 cargo test --release -p creto-store --test memory -- --nocapture` measures ten million.
-#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    reason = "a test that measures: a wrong unwrap or cast fails it, and it tells how long things take"
+)]
 
 use std::time::Instant;
 

@@ -1,6 +1,7 @@
 //! Messages that left memory before their recipient came: read back from the log, and pushed as if they had not.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
+#[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
 
 use creto_envelope::EnvelopeView;

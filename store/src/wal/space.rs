@@ -90,13 +90,12 @@ impl Wal {
         spare.filter_map(|segment| self.segments.get(segment)).sum()
     }
 
-    /// Gives back one of the files that are kept for reuse, if the next segment has its own already: for a log that takes more
-    /// space than it should.
+    /// Gives back one of the files that are kept for reuse, unless it is the one that the next segment will need: for a log
+    /// that takes more space than it should.
     pub fn drop_spare(&mut self) {
-        if self.prepared.is_some()
-            && let Some(spare) = self.recyclable.pop_back()
-        {
-            self.removable.push_back(spare);
+        let needed = usize::from(self.prepared.is_none());
+        if self.recyclable.len() > needed {
+            self.removable.extend(self.recyclable.pop_back());
         }
     }
 

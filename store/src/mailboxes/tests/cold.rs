@@ -13,7 +13,7 @@ fn admit_part(shard: &mut Shard, numbers: std::ops::Range<u64>, header: &Bytes, 
     let messages = numbers.map(|number| {
         let admitted = shard.mailboxes.admit(SENDER, message_id(number), INBOX, envelope_bytes, NOW_MS);
         let Ok(Admit::New(sequence)) = admitted else { panic!("message {number}: {admitted:?}") };
-        let envelope = Bytes::from(vec![number as u8; envelope_bytes]);
+        let envelope = Bytes::from(vec![u64::to_le_bytes(number)[0]; envelope_bytes]);
         part(sequence, number, Priority::Normal, envelope).messages.remove(0)
     });
     BatchPart { batch_header: header.clone(), messages: messages.collect() }
@@ -24,7 +24,7 @@ fn what_the_cache_let_go_comes_from_the_log_as_it_was() {
     let mut shard = Shard::new(without_cache());
     let mut expected = Vec::new();
     for (first, header_bytes, envelope_bytes) in [(1, 3448, 1000), (21, 0, 17), (41, 4096, 5000), (61, 60_000, 100)] {
-        let header = Bytes::from(vec![first as u8; header_bytes]);
+        let header = Bytes::from(vec![u64::to_le_bytes(first)[0]; header_bytes]);
         let part = admit_part(&mut shard, first..first + 20, &header, envelope_bytes);
         expected.extend(part.messages.iter().map(|message| (message.clone(), header.clone(), 1)));
         shard.apply(Record::BatchPart(part));

@@ -101,13 +101,13 @@ proptest! {
         for op in ops {
             match op {
                 Op::Part(messages) => {
-                    let mut part = BatchPart { batch_header: Bytes::from(vec![number as u8; 50]), messages: Vec::new() };
+                    let mut part = BatchPart { batch_header: Bytes::from(vec![u64::to_le_bytes(number)[0]; 50]), messages: Vec::new() };
                     for (mailbox, priority, envelope_bytes, expires) in messages {
                         number += 1;
                         let bytes = usize::from(envelope_bytes);
                         let admitted = shard.mailboxes.admit(SENDER, message_id(number), inbox(mailbox), bytes, NOW_MS);
                         let Ok(Admit::New(sequence)) = admitted else { panic!("{admitted:?}") };
-                        let envelope = Bytes::from(vec![number as u8; bytes]);
+                        let envelope = Bytes::from(vec![u64::to_le_bytes(number)[0]; bytes]);
                         let priority = Priority::from_byte(priority).unwrap();
                         let mut message = super::part(sequence, number, priority, envelope).messages.remove(0);
                         message.mailbox = inbox(mailbox);
