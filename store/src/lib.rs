@@ -9,7 +9,7 @@
 //! # What a driver does
 //!
 //! ```text
-//! start:    recover_noted(source, shard, |position, noted| mailboxes.note(position, noted), |_| ())  -> Recovered
+//! start:    recover_noted(source, shard, |position, noted| mailboxes.note(position, noted))  -> Recovered
 //!           mailboxes.recovered()
 //!           Wal::open(config, recovered, epoch_nonce, now_ms)
 //!           carry out actions until wal.is_started(); only then serve

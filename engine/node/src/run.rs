@@ -442,7 +442,7 @@ fn recover_shards(
             records += 1;
             mailboxes.note(position, noted);
         };
-        let recovered = creto_store::recover_noted(&mut source, u32::from(shard_index), on_noted, |_| ())
+        let recovered = creto_store::recover_noted(&mut source, u32::from(shard_index), on_noted)
             .map_err(|error| NodeError::Recovery { shard_index, error })?;
         mailboxes.recovered();
         let messages = mailboxes.messages();
