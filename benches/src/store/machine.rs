@@ -231,6 +231,7 @@ impl Machine for StoreMachine {
             }
             Action::Delete { segment, .. } => IoAction::Delete { id, segment: segment.0 },
             Action::Shorten { segment, bytes, .. } => IoAction::Shorten { id, segment: segment.0, bytes },
+            Action::Read { segment, offset, bytes, .. } => IoAction::Read { id, segment: segment.0, offset, bytes },
         })
     }
 

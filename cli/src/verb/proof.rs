@@ -123,7 +123,7 @@ fn find(folder: &Path, id: MessageId, from: Option<AgentId>) -> Result<(Vec<u8>,
     let mut damage = None;
     for (shard_index, folder) in shard_folders(folder)? {
         let outcome = recover(&mut FileSource::new(&folder), shard_index, |_, record| {
-            let Record::BatchPart(part) = record else { return };
+            let (Record::BatchPart(part) | Record::Moved(part)) = record else { return };
             for message in part.messages {
                 if message.message_id.0 == id.0 && from.is_none_or(|from| from.0 == message.sender.0) {
                     found.push((part.batch_header.to_vec(), message));
