@@ -148,7 +148,7 @@ fn memory_that_full_queues_would_exceed_is_a_warning() {
         &host,
         "\"auto\"",
         "\"auto\"",
-        "2 on 0-1 | full mailboxes could take 2560 MiB and there are 2 GiB; \
+        "2 on 0-1 | full mailboxes could take 2718 MiB and there are 2 GiB; \
          lower mailbox.cache_bytes, mailbox.shard_bytes_max or topology.shards",
     );
 }
