@@ -80,7 +80,7 @@ pub struct ConnectOptions {
     /// Default on.
     pub send_receipts: bool,
     /// Hash of the tree under each batch signature. A node whose deployment demands another one than the default,
-    /// SHA-256, refuses with [`RejectCode::BatchDigest`].
+    /// SHA-256, refuses with [`BatchDigest`](crate::RejectCode::BatchDigest).
     pub tree_digest: TreeDigest,
 }
 
