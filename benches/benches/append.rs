@@ -2,13 +2,14 @@
 //!
 //! Messages have 1 KiB of envelope and a path of eight hashes, in parts of 256: what a sender's full batch looks like.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use bytes::Bytes;
 use creto_store::{
     Action, Admit, BatchPart, Durable, MailboxId, Mailboxes, MailboxesConfig, MessageId, PartMessage, Position,
     Priority, Record, RecordSequence, SegmentFile, SegmentNumber, SegmentSource, SenderId, SettleCause, SourceError,
-    Wal, WalConfig, limits, recover,
+    Wal, WalConfig, limits, recover, recover_noted,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -51,13 +52,14 @@ fn part(first: u64) -> BatchPart {
 struct Log {
     wal: Wal,
     buffer: Vec<u8>,
+    digests: BTreeMap<SegmentNumber, Bytes>,
 }
 
 impl Log {
     fn open(on_write: impl FnMut(SegmentNumber, u64, &[u8])) -> Self {
-        let recovered = recover(&mut Memory { segments: Vec::new() }, SHARD, |_, _| ());
+        let recovered = recover(&mut Memory::default(), SHARD, |_, _| ());
         let wal = Wal::open(WalConfig::default(), recovered.expect("an empty log"), 1, NOW_MS);
-        let mut log = Self { wal, buffer: vec![0; limits::WRITE_BYTES_MAX] };
+        let mut log = Self { wal, buffer: vec![0; limits::WRITE_BYTES_MAX], digests: BTreeMap::new() };
         log.turn(on_write);
         log
     }
@@ -69,6 +71,9 @@ impl Log {
                 let out = &mut self.buffer[..write.bytes()];
                 write.encode_into(out);
                 on_write(write.segment(), write.offset(), out);
+            }
+            if let Action::WriteDigest { segment, digest, .. } = &action {
+                self.digests = [(*segment, Bytes::from(digest.pieces().concat()))].into();
             }
             let id = action.id();
             drop(action);
@@ -85,9 +90,10 @@ impl Log {
 }
 
 /// Segments in memory.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Memory {
     segments: Vec<Vec<u8>>,
+    digests: BTreeMap<SegmentNumber, Bytes>,
 }
 
 impl Memory {
@@ -105,6 +111,14 @@ impl SegmentSource for Memory {
         let file =
             |(number, bytes): (u64, &Vec<u8>)| SegmentFile { number: SegmentNumber(number), bytes: bytes.len() as u64 };
         Ok((1..).zip(&self.segments).map(file).collect())
+    }
+
+    fn digests(&mut self) -> Result<Vec<SegmentNumber>, SourceError> {
+        Ok(self.digests.keys().copied().collect())
+    }
+
+    fn read_digest(&mut self, segment: SegmentNumber) -> Result<Bytes, SourceError> {
+        Ok(self.digests[&segment].clone())
     }
 
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
@@ -196,7 +210,7 @@ fn mailboxes(c: &mut Criterion) {
 
 /// Reading a segment back: checksums, records, and the copies that are kept.
 fn recovery(c: &mut Criterion) {
-    let mut memory = Memory { segments: Vec::new() };
+    let mut memory = Memory::default();
     let mut log = Log::open(|segment, offset, bytes| memory.write(segment, offset, bytes));
     let mut first = 1;
     while log.wal.active_segment() == SegmentNumber(1) {
@@ -212,9 +226,27 @@ fn recovery(c: &mut Criterion) {
     group.bench_function("recover/bytes", |b| {
         b.iter(|| recover(&mut memory, SHARD, |position, record| drop(black_box((position, record)))));
     });
+    group.bench_function("recover_noted/bytes", |b| {
+        b.iter(|| recover_noted(&mut memory, SHARD, |position, noted| drop(black_box((position, noted)))));
+    });
     group.bench_function("verify/bytes", |b| {
         b.iter(|| creto_store::verify(&mut memory, SHARD));
     });
+    // The whole digest of a segment: what a start reads instead of 64 MiB.
+    let digest = log.digests.remove(&SegmentNumber(1)).expect("written when the second segment was begun");
+    println!("append/digest: {} bytes for {} messages in {} bytes", digest.len(), first - 1, report.bytes);
+    let messages = creto_store::SegmentDigest::parse(&digest).expect("as written");
+    let messages: usize = messages.entries().map(|(_, noted)| noted.message_count()).sum();
+    group.throughput(Throughput::Elements(messages as u64));
+    group.bench_function("digest/messages", |b| {
+        b.iter(|| {
+            let digest = creto_store::SegmentDigest::parse(&digest).expect("as written");
+            digest.entries().for_each(|entry| drop(black_box(entry)));
+        });
+    });
+    memory.digests.insert(SegmentNumber(1), digest);
+    let recovered = recover_noted(&mut memory, SHARD, |_, _| ()).expect("a sound log");
+    assert_eq!(recovered.digest_use().used, 1, "the digest is taken");
     group.finish();
 }
 
