@@ -87,6 +87,9 @@ struct Window {
     table: HashTable<u32>,
 }
 
+/// The arrival of ids whose own records were trimmed: before all others.
+const CARRIED_OVER: u64 = 0;
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     id: MessageId,
@@ -106,7 +109,7 @@ impl Windows {
             windows: Vec::new(),
             free: Vec::new(),
             hand: 0,
-            next_arrival: 0,
+            next_arrival: CARRIED_OVER + 1,
             ids: 0,
             ids_by_segment: BTreeMap::new(),
         }
@@ -168,7 +171,9 @@ impl Windows {
         }
     }
 
-    /// Takes what was carried over from older segments: these ids arrived before all that the window knows otherwise.
+    /// Takes what was carried over from older segments: these ids arrived before all that the window knows otherwise, but
+    /// for what other records carried over. Among those they stand by their time: what a later trim carried over is newer
+    /// than what an earlier one did, and both may be in the log.
     pub(crate) fn carried_over(&mut self, carried: &DedupSender, segment: SegmentNumber) {
         let slot = self.slot_of(carried.sender);
         let key = self.key;
@@ -176,19 +181,39 @@ impl Windows {
         if !is_planted(Bug::ForgetFloor) {
             window.floor_ms = window.floor_ms.max(carried.floor_ms);
         }
-        for &id in carried.ids.iter().rev() {
-            if let Some(entry) = window.get_mut(&key, id) {
-                if let Some(old) = entry.segment.filter(|&old| old < segment) {
-                    entry.segment = Some(segment);
-                    forget_in(&mut self.ids_by_segment, old);
-                    *self.ids_by_segment.entry(segment).or_default() += 1;
+        let mut unknown = Vec::new();
+        for &id in &carried.ids {
+            match window.get_mut(&key, id) {
+                None => unknown.push(Entry { id, arrival: CARRIED_OVER, segment: Some(segment) }),
+                Some(entry) => {
+                    if let Some(old) = entry.segment.filter(|&old| old < segment) {
+                        entry.segment = Some(segment);
+                        forget_in(&mut self.ids_by_segment, old);
+                        *self.ids_by_segment.entry(segment).or_default() += 1;
+                    }
                 }
-            } else if window.ids.len() < self.config.sender_ids_max {
-                window.push_front(&key, Entry { id, arrival: 0, segment: Some(segment) });
-                *self.ids_by_segment.entry(segment).or_default() += 1;
+            }
+        }
+        if unknown.is_empty() {
+            return;
+        }
+        let mut older = Vec::new();
+        while window.ids.front().is_some_and(|front| front.arrival == CARRIED_OVER) {
+            let entry = window.pop_front(&key);
+            forget_in(&mut self.ids_by_segment, entry.segment.expect("what is carried over is durable"));
+            self.ids -= 1;
+            older.push(entry);
+        }
+        older.append(&mut unknown);
+        older.sort_by_key(|entry| entry.id.time_ms());
+        // The newest first, as far as there is room.
+        for entry in older.into_iter().rev() {
+            if window.ids.len() < self.config.sender_ids_max {
+                window.push_front(&key, entry);
+                *self.ids_by_segment.entry(entry.segment.expect("it is durable")).or_default() += 1;
                 self.ids += 1;
             } else {
-                window.floor_ms = window.floor_ms.max(id.time_ms());
+                window.floor_ms = window.floor_ms.max(entry.id.time_ms());
             }
         }
     }

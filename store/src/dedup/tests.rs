@@ -179,3 +179,41 @@ fn a_window_survives_being_carried_over_in_its_order() {
         assert_eq!(windows.check(A, id(NOW_MS + 99, 99), NOW_MS), Verdict::TooOld);
     }
 }
+
+#[test]
+fn what_a_later_trim_carried_over_is_newer_than_what_an_earlier_one_did() {
+    // Both records are in the log, in this order, and together they have more ids than the window.
+    let config = DedupConfig { sender_ids_max: 100, ..DedupConfig::default() };
+    let mut before = windows(config.clone());
+    let mut after = windows(config);
+    let send = |before: &mut Windows, numbers: std::ops::Range<u64>, segment: u64| {
+        for number in numbers {
+            let id = id(NOW_MS + number, number);
+            before.insert_pending(A, id);
+            before.durable(A, id, SegmentNumber(segment));
+        }
+    };
+    let carry = |before: &mut Windows, after: &mut Windows, log_start: u64, segment: u64| {
+        for record in before.carry_over(SegmentNumber(log_start), 77, 500) {
+            for sender in &record.senders {
+                before.carried_over(sender, SegmentNumber(segment));
+                after.carried_over(sender, SegmentNumber(segment));
+            }
+        }
+    };
+    send(&mut before, 0..90, 1);
+    carry(&mut before, &mut after, 2, 3);
+    send(&mut before, 90..150, 2);
+    carry(&mut before, &mut after, 3, 4);
+    for windows in [&before, &after] {
+        for number in 0..50 {
+            assert_eq!(windows.check(A, id(NOW_MS + number, number), NOW_MS), Verdict::TooOld, "{number}");
+        }
+        // A message whose acknowledgement was lost is sent again under its id: it is among the last ones.
+        for number in 50..150 {
+            let known = windows.check(A, id(NOW_MS + number, number), NOW_MS);
+            assert_eq!(known, Verdict::Duplicate { durable: true }, "{number}");
+        }
+        assert_eq!((windows.ids, windows.carried_bytes(SegmentNumber(3))), (100, 32));
+    }
+}
