@@ -13,7 +13,10 @@ proptest! {
         record.encode_into(&mut segment[before as usize..]);
         let noted = record.noted(position(before));
         prop_assert_eq!(noted.message_count(), record.message_count());
-        let (Record::BatchPart(part), Noted::Part(messages)) = (&record, &noted) else { return Ok(()) };
+        let (part, messages) = match (&record, &noted) {
+            (Record::BatchPart(part), Noted::Part(messages)) | (Record::Moved(part), Noted::Moved(messages)) => (part, messages),
+            _ => return Ok(()),
+        };
         for (message, noted) in part.messages.iter().zip(messages) {
             let place = noted.place;
             prop_assert_eq!((place.segment, place.record_offset), (SegmentNumber(7), before));

@@ -100,8 +100,9 @@ fn encode(record: &Record) -> Bytes {
 }
 
 pub(crate) fn any_record() -> impl Strategy<Value = Record> {
-    let part = (vec(any::<u8>(), 0..50), vec(any_message(), 0..5)).prop_map(|(batch_header, messages)| {
-        Record::BatchPart(BatchPart { batch_header: Bytes::from(batch_header), messages })
+    let part = (vec(any::<u8>(), 0..50), vec(any_message(), 0..5), 0..4).prop_map(|(header, messages, kind)| {
+        let part = BatchPart { batch_header: Bytes::from(header), messages };
+        if kind == 0 { Record::Moved(part) } else { Record::BatchPart(part) }
     });
     let cause = prop_oneof![Just(SettleCause::Acknowledged), Just(SettleCause::Expired), Just(SettleCause::GivenUp)];
     let settle = (any::<[u8; 16]>(), cause, vec(any::<u64>(), 0..20)).prop_map(|(mailbox, cause, sequences)| {

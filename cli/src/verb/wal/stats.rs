@@ -89,6 +89,10 @@ impl MadeOf {
                 }
                 for message in noted.messages() {
                     let mailbox = self.mailboxes.entry(message.mailbox).or_default();
+                    // What was moved came in before; where it came in may be trimmed since.
+                    if self.live.contains_key(&message.sequence) {
+                        continue;
+                    }
                     mailbox.count += 1;
                     mailbox.bytes += u64::from(message.place.message_bytes);
                     self.live.insert(message.sequence, (message.mailbox, message.place.message_bytes));
