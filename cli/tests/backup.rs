@@ -144,7 +144,7 @@ fn senders_in_logs(wal: &Path) -> BTreeSet<AgentId> {
     for shard in 0..2 {
         let mut source = creto_store::FileSource::new(wal.join(format!("shard-{shard:04}")));
         let recovered = creto_store::recover(&mut source, shard, |_, record| {
-            if let creto_store::Record::BatchPart(part) = record {
+            if let creto_store::Record::BatchPart(part) | creto_store::Record::Moved(part) = record {
                 senders.extend(part.messages.iter().map(|message| AgentId(message.sender.0)));
             }
         });

@@ -283,7 +283,9 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     for mut record in records {
         match &mut record {
             Record::Start(_) => continue,
-            Record::BatchPart(part) => part.messages.iter_mut().for_each(|message| message.expiry_ms = 0),
+            Record::BatchPart(part) | Record::Moved(part) => {
+                part.messages.iter_mut().for_each(|message| message.expiry_ms = 0)
+            }
             _ => {}
         }
         wal.append(record).expect("there is room");
