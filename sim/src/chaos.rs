@@ -40,9 +40,20 @@ impl World<'_> {
             Fault::ConnectionDrop => self.drop_connection(),
             Fault::Takeover => self.take_over(),
             Fault::Resend => self.resend(),
+            Fault::DiskFull => {
+                let shard = self.random.index(self.profile.shard_count);
+                let is_full = !self.disks[shard].is_full;
+                self.note(|| format!("disk {shard} has {} space", if is_full { "no" } else { "some" }));
+                if is_full {
+                    self.faults.add(fault);
+                }
+                self.disks[shard].is_full = is_full;
+            }
             Fault::ClockJump => {
                 self.faults.add(fault);
-                let skew_ms = i64::try_from(self.random.below(60_001)).expect("a minute") - 30_000;
+                let max_ms = self.profile.clock_jump_ms_max;
+                let skew_ms = i64::try_from(self.random.below(2 * max_ms + 1)).expect("days")
+                    - i64::try_from(max_ms).expect("days");
                 self.note(|| format!("the wall clock jumps: it is off by {skew_ms} ms now"));
                 self.clock.set_wall_skew_ms(skew_ms);
             }
@@ -86,7 +97,7 @@ impl World<'_> {
 
     /// Damages a copy of a log that is about to be recovered: whatever it can know to be durable must not be cut.
     pub(crate) fn check_damage(&mut self, shard: usize) -> Checked {
-        if !self.random.one_in(self.profile.bit_rot_one_in) {
+        if self.disks[shard].has_lied || !self.random.one_in(self.profile.bit_rot_one_in) {
             return Ok(());
         }
         let intact = self.disks[shard].image();

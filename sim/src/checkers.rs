@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use creto_envelope::RejectCode;
 use creto_envelope::deliver::DeliveredSpan;
 use creto_shard::Shard;
-use creto_store::{Mailboxes, Record, Recovered, RecoveryError, SettleCause};
+use creto_store::{Mailboxes, Noted, Record, Recovered, RecoveryError, SettleCause};
 
 use crate::model::{Checked, Model, Rule, broken};
 use crate::pool::{MessageNumber, Pool};
@@ -77,6 +77,21 @@ impl Replayed {
     }
 }
 
+impl Replayed {
+    /// As `take`, of what a start by digests notes.
+    pub(crate) fn note(&mut self, pool: &Pool, noted: &Noted) {
+        self.records += 1;
+        match noted {
+            Noted::Part(messages) | Noted::Moved(messages) => {
+                let known = messages.iter().filter_map(|m| Some((m.sequence, pool.message_of(&m.message_id.0)?)));
+                self.stored.extend(known);
+            }
+            Noted::Settle(settle) => self.settled.extend(settle.sequences.iter().map(|&s| (s, settle.cause))),
+            Noted::Dedup(_) | Noted::Start(_) => {}
+        }
+    }
+}
+
 impl Model {
     /// The node says that a message is durable. `since_fence` tells that it was handed in after its shard was fenced.
     pub(crate) fn acknowledged(
@@ -111,6 +126,9 @@ impl Model {
             code if FOR_WANT_OF_ROOM.contains(&code) => Ok(()),
             RejectCode::ShardFenced | RejectCode::ShuttingDown => Ok(()),
             // The window is larger than what a sender may have unanswered: only what it knows already may be outside.
+            RejectCode::OutsideDedupWindow | RejectCode::SigningTime if self.clock_was_far_off() => Ok(()),
+            // An agent that gave messages up for the clock sends others, while those wait in the node.
+            RejectCode::TooManyInFlight if self.tally.refused_for_the_clock > 0 => Ok(()),
             RejectCode::OutsideDedupWindow if self.fates[number].sender_knows => Ok(()),
             code => broken(Rule::RefusedForAReason, format!("message {number} was refused: {}", code.name())),
         }

@@ -66,7 +66,7 @@ impl World<'_> {
     pub(crate) fn check_digests(&mut self, shard: usize, records: &[(Position, Record)]) -> Checked {
         let mut expected = records.iter().map(|(position, record)| (*position, record.noted(*position)));
         let mut wrong: Option<(Position, Noted)> = None;
-        let mut source = DiskSource { disk: &self.disks[shard], reads_left: None, has_failed: false };
+        let mut source = DiskSource::new(&self.disks[shard]);
         let on_noted = |position, noted: Noted| {
             if wrong.is_none() && expected.next().as_ref() != Some(&(position, noted.clone())) {
                 wrong = Some((position, noted));

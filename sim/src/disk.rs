@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
+use creto_store::limits::BLOCK_BYTES;
 use creto_store::{Action, ActionId, DiskError, SegmentFile, SegmentNumber, SegmentSource, SourceError, Write};
 
 use crate::digests::Digests;
@@ -30,6 +31,10 @@ pub(crate) struct DiskHabits {
     pub(crate) failed_sync_one_in: u64,
     pub(crate) no_space_one_in: u64,
     pub(crate) failed_read_one_in: u64,
+    /// A file cannot be made, deleted or shortened, for another reason than want of space.
+    pub(crate) failed_file_one_in: u64,
+    /// The drive writes to a wrong place, writes nothing, or does not sync, and reports success.
+    pub(crate) lie_one_in: u64,
 }
 
 /// How a machine stops.
@@ -51,8 +56,8 @@ pub(crate) enum DiskEvent {
     Completed(ActionId, Result<(), DiskError>),
     /// The driver is given what it wanted to read.
     Read(ActionId, Result<Bytes, DiskError>),
-    /// These bytes of this segment are durable, whether anybody is told or not.
-    Durable(SegmentNumber, u64, usize),
+    /// These bytes of this segment are durable, whether anybody is told or not; or the drive says so.
+    Durable(SegmentNumber, u64, Vec<u8>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +72,10 @@ pub(crate) struct Disk {
     ops: BTreeMap<OpNumber, Op>,
     next_op: OpNumber,
     pub(crate) digests: Digests,
+    /// No file can be made but from another one.
+    pub(crate) is_full: bool,
+    /// The drive has reported something that is not so.
+    pub(crate) has_lied: bool,
     /// Writes of dead processes that have not landed.
     late: Vec<(usize, usize, Vec<u8>)>,
 }
@@ -81,6 +90,14 @@ struct Inode {
     is_length_unsynced: bool,
     /// What lay behind a new end, until the next sync.
     cut: Vec<u8>,
+}
+
+/// What a sector held before it rotted.
+#[derive(Debug)]
+pub(crate) struct Rot {
+    inode: usize,
+    at: usize,
+    before: [u8; SECTOR_BYTES],
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +122,9 @@ struct Op {
     bytes: Vec<u8>,
     inode: usize,
     phase: Phase,
+    /// How it is bound to fail.
+    doom: Option<Fault>,
+    is_lie: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,14 +135,20 @@ enum Phase {
 
 impl Disk {
     /// Takes an action; the caller lets [`Disk::step`] follow after the delay that comes back.
-    pub(crate) fn begin(&mut self, action: Action, habits: &DiskHabits, run: &mut Chance<'_>) -> (OpNumber, u64) {
+    pub(crate) fn begin(
+        &mut self,
+        action: Action,
+        doom: Option<Fault>,
+        habits: &DiskHabits,
+        run: &mut Chance<'_>,
+    ) -> (OpNumber, u64) {
         let (bytes, inode) = match &action {
             Action::Write(write) => (encoded(write), self.names[&write.segment()]),
             _ => (Vec::new(), 0),
         };
         let op = self.next_op;
         self.next_op += 1;
-        self.ops.insert(op, Op { action, bytes, inode, phase: Phase::Issued });
+        self.ops.insert(op, Op { action, bytes, inode, phase: Phase::Issued, doom, is_lie: false });
         (op, run.delay(habits.write_us, habits))
     }
 
@@ -131,7 +157,7 @@ impl Disk {
         let mut op = self.ops.remove(&number).expect("steps of a crashed disk are not taken");
         let events = match op.phase {
             Phase::Issued => self.land(&mut op, habits, run),
-            Phase::Landed => self.finish(&op, number, habits, run),
+            Phase::Landed => self.finish(&mut op, number, habits, run),
         };
         if events.iter().any(|event| matches!(event, DiskEvent::Later(_))) {
             op.phase = Phase::Landed;
@@ -140,23 +166,49 @@ impl Disk {
         events
     }
 
+    /// The drive loses a write, or puts it somewhere else among its files, and says nothing.
+    fn lands_wrong(&mut self, inode: usize, bytes: &[u8], habits: &DiskHabits, run: &mut Chance<'_>) -> bool {
+        if !run.random.one_in(habits.lie_one_in) {
+            return false;
+        }
+        self.has_lied = true;
+        match run.random.below(2) {
+            0 => run.faults.add(Fault::VanishedWrite),
+            _ => {
+                run.faults.add(Fault::MisdirectedWrite);
+                let inodes: Vec<usize> = self.names.values().copied().collect();
+                let wrong = if run.random.one_in(2) { inode } else { run.random.pick(&inodes) };
+                let blocks = self.inodes[wrong].seen.len().saturating_sub(bytes.len()) / BLOCK_BYTES;
+                let offset = run.random.index(blocks + 1) * BLOCK_BYTES;
+                if self.inodes[wrong].seen.len() >= offset + bytes.len() {
+                    self.inodes[wrong].write(offset, bytes);
+                }
+            }
+        }
+        true
+    }
+
     fn land(&mut self, op: &mut Op, habits: &DiskHabits, run: &mut Chance<'_>) -> Vec<DiskEvent> {
         let id = op.action.id();
         let mut events = Vec::new();
         match &op.action {
             Action::Write(write) => {
                 let offset = in_memory(write.offset());
-                if run.happens(habits.failed_write_one_in, Fault::FailedWrite) {
+                if run.is_struck(op.doom, Fault::FailedWrite, habits.failed_write_one_in) {
                     self.write_some(op.inode, offset, &op.bytes, 1 + run.random.below(3), run.random);
                     return vec![DiskEvent::Completed(id, Err(DiskError::Io("input/output error".into())))];
                 }
-                self.inodes[op.inode].write(offset, &op.bytes);
+                op.is_lie = self.lands_wrong(op.inode, &op.bytes, habits, run);
+                if !op.is_lie {
+                    self.inodes[op.inode].write(offset, &op.bytes);
+                }
                 if run.planted == Some(PlantedBug::AckBeforeSync) {
                     events.push(DiskEvent::Completed(id, Ok(())));
                 }
             }
             Action::Prepare { segment, bytes, recycle, .. } => {
-                let is_full = run.happens(habits.no_space_one_in, Fault::NoSpace);
+                let is_full = run.is_struck(op.doom, Fault::NoSpace, habits.no_space_one_in)
+                    || (self.is_full && recycle.is_none());
                 if let Some(recycle) = recycle {
                     self.digests.remove(*recycle);
                 }
@@ -180,7 +232,7 @@ impl Disk {
                 inode.cut = inode.seen.split_off(in_memory(*bytes).min(inode.seen.len()));
             }
             Action::Read { segment, offset, bytes, .. } => {
-                if run.happens(habits.failed_read_one_in, Fault::FailedColdRead) {
+                if run.is_struck(op.doom, Fault::FailedColdRead, habits.failed_read_one_in) {
                     return vec![DiskEvent::Read(id, Err(DiskError::Io("read: input/output error".into())))];
                 }
                 // The file may be gone, or be another segment by now: nobody wants then what was asked for.
@@ -193,11 +245,16 @@ impl Disk {
         events
     }
 
-    fn finish(&mut self, op: &Op, number: OpNumber, habits: &DiskHabits, run: &mut Chance<'_>) -> Vec<DiskEvent> {
+    fn finish(&mut self, op: &mut Op, number: OpNumber, habits: &DiskHabits, run: &mut Chance<'_>) -> Vec<DiskEvent> {
         let id = op.action.id();
+        if !matches!(op.action, Action::Write(_))
+            && run.is_struck(op.doom, Fault::FailedFile, habits.failed_file_one_in)
+        {
+            return vec![DiskEvent::Completed(id, Err(DiskError::Io("input/output error".into())))];
+        }
         match &op.action {
             Action::Write(write) => {
-                if run.happens(habits.failed_sync_one_in, Fault::FailedSync) {
+                if run.is_struck(op.doom, Fault::FailedSync, habits.failed_sync_one_in) {
                     self.inodes[op.inode].fail_sync(run.random);
                     return match run.planted {
                         Some(PlantedBug::RetrySync) => vec![DiskEvent::Completed(id, Ok(()))],
@@ -205,14 +262,20 @@ impl Disk {
                         _ => vec![DiskEvent::Completed(id, Err(DiskError::Io("sync: input/output error".into())))],
                     };
                 }
-                self.inodes[op.inode].sync();
+                if run.random.one_in(habits.lie_one_in) {
+                    run.faults.add(Fault::LyingSync);
+                    self.has_lied = true;
+                    op.is_lie = true;
+                } else {
+                    self.inodes[op.inode].sync();
+                }
                 if self.ops.range(..number).any(|(_, earlier)| matches!(earlier.action, Action::Write(_))) {
                     run.faults.add(Fault::ReorderedWrite);
                 }
                 let mut events = Vec::new();
-                // Another write's failed sync may have taken this one's pages with it: then this sync says nothing of them.
-                if self.inodes[op.inode].is_on_disk(in_memory(write.offset()), write.bytes()) {
-                    events.push(DiskEvent::Durable(write.segment(), write.offset(), write.bytes()));
+                // A drive that lies calls durable what it reports. Else: another write's failed sync may have taken this one's pages with it: then this sync says nothing of them.
+                if self.has_lied || self.inodes[op.inode].is_on_disk(in_memory(write.offset()), write.bytes()) {
+                    events.push(DiskEvent::Durable(write.segment(), write.offset(), std::mem::take(&mut op.bytes)));
                 }
                 if run.planted != Some(PlantedBug::AckBeforeSync) {
                     events.push(DiskEvent::Completed(id, Ok(())));
@@ -324,6 +387,32 @@ impl Disk {
     pub(crate) fn bytes(&self, segment: SegmentNumber, offset: u64, length: usize) -> Option<&[u8]> {
         let start = in_memory(offset);
         self.inodes[*self.names.get(&segment)?].seen.get(start..start + length)
+    }
+
+    /// One sector that is durable changes for good where it lies; what it was comes back, to be restored.
+    pub(crate) fn rot(&mut self, random: &mut Random) -> Option<Rot> {
+        let inodes: Vec<usize> = self.names.values().copied().collect();
+        if inodes.is_empty() {
+            return None;
+        }
+        let inode = random.pick(&inodes);
+        let sector = random.index((self.inodes[inode].seen.len() / SECTOR_BYTES).max(1));
+        let at = sector * SECTOR_BYTES;
+        if self.inodes[inode].unsynced.contains_key(&sector) {
+            return None;
+        }
+        let place = self.inodes[inode].seen.get_mut(at..at + SECTOR_BYTES)?;
+        let before: [u8; SECTOR_BYTES] = place.try_into().expect("a whole sector");
+        match random.below(3) {
+            0 => place.fill(0),
+            _ => place[random.index(SECTOR_BYTES)] ^= 1 << random.below(8),
+        }
+        Some(Rot { inode, at, before })
+    }
+
+    /// Somebody has brought back what rotted.
+    pub(crate) fn restore(&mut self, rot: &Rot) {
+        self.inodes[rot.inode].seen[rot.at..rot.at + SECTOR_BYTES].copy_from_slice(&rot.before);
     }
 
     /// What would be left if the power failed now and every doubtful sector were lost.
@@ -440,6 +529,15 @@ pub(crate) struct Chance<'r> {
 }
 
 impl Chance<'_> {
+    /// Whether this happens to an action: because it is bound to, or by chance.
+    fn is_struck(&mut self, doom: Option<Fault>, fault: Fault, one_in: u64) -> bool {
+        if doom == Some(fault) {
+            self.faults.add(fault);
+            return true;
+        }
+        self.happens(one_in, fault)
+    }
+
     fn happens(&mut self, one_in: u64, fault: Fault) -> bool {
         let happens = self.random.one_in(one_in);
         if happens {
@@ -476,6 +574,13 @@ pub(crate) struct DiskSource<'d> {
     pub(crate) disk: &'d Disk,
     pub(crate) reads_left: Option<u64>,
     pub(crate) has_failed: bool,
+    pub(crate) reads: u64,
+}
+
+impl<'d> DiskSource<'d> {
+    pub(crate) fn new(disk: &'d Disk) -> Self {
+        Self { disk, reads_left: None, has_failed: false, reads: 0 }
+    }
 }
 
 impl SegmentSource for DiskSource<'_> {
@@ -497,6 +602,7 @@ impl SegmentSource for DiskSource<'_> {
     }
 
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
+        self.reads += 1;
         if let Some(left) = &mut self.reads_left {
             match left.checked_sub(1) {
                 Some(fewer) => *left = fewer,

@@ -50,13 +50,25 @@ pub enum Fault {
     ForeignSegment,
     /// Behind the end of a copy of the log stands a frame of another history that claims to belong there.
     ForeignFrame,
+    /// A write lands at another place of the same file or of another one, and reports success.
+    MisdirectedWrite,
+    /// A write lands nowhere, and reports success.
+    VanishedWrite,
+    /// A sync does nothing, and reports success.
+    LyingSync,
+    /// The only copy of a log changes while the node is down.
+    Rot,
+    /// A file cannot be made, deleted or shortened.
+    FailedFile,
+    /// For a while the disk has no space for any new file.
+    DiskFull,
     /// An agent comes back with an old state and sends everything again.
     Resend,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 30] = [
         Self::Kill,
         Self::PowerLoss,
         Self::InterruptedStart,
@@ -80,6 +92,12 @@ impl Fault {
         Self::Drain,
         Self::ForeignSegment,
         Self::ForeignFrame,
+        Self::MisdirectedWrite,
+        Self::VanishedWrite,
+        Self::LyingSync,
+        Self::Rot,
+        Self::FailedFile,
+        Self::DiskFull,
         Self::Resend,
     ];
 
@@ -110,6 +128,12 @@ impl Fault {
             Self::Drain => "drain",
             Self::ForeignSegment => "foreign-segment",
             Self::ForeignFrame => "foreign-frame",
+            Self::MisdirectedWrite => "misdirected-write",
+            Self::VanishedWrite => "vanished-write",
+            Self::LyingSync => "lying-sync",
+            Self::Rot => "rot",
+            Self::FailedFile => "failed-file",
+            Self::DiskFull => "disk-full",
             Self::Resend => "resend",
         }
     }

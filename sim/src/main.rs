@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use creto_sim::{Fault, Options, Outcome, PlantedBug, Pool, Summary, run_seed};
+use creto_sim::{Fault, Options, Outcome, PlantedBug, Pool, Strike, StrikeKind, Summary, run_every_step, run_seed};
 
 /// Runs a whole node on faulty disks and a faulty network, in virtual time, one seed after the other.
 ///
@@ -27,6 +27,12 @@ struct Arguments {
     /// Shards of the node; each seed draws 1 to 3 when absent.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
+    /// Repeat each seed with this fault at its first step, its second, its third ...; with fewer `--steps`, say 200.
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "strike")]
+    every_step: Option<StrikeKind>,
+    /// One fault at one step beside those of the seed, as `--every-step` names it: kill@17.
+    #[arg(long)]
+    strike: Option<Strike>,
     /// Threads to run seeds on. What is found does not depend on it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: u16,
@@ -60,7 +66,12 @@ fn main() -> ExitCode {
         report(panic);
         eprintln!("seed {} ended in this panic; run `creto-sim --seeds {0}` to repeat it", SEED.get());
     }));
-    let options = Options { steps: arguments.steps, shard_count: arguments.shards, planted: arguments.planted };
+    let options = Options {
+        steps: arguments.steps,
+        shard_count: arguments.shards,
+        planted: arguments.planted,
+        strike: arguments.strike,
+    };
     let summary = run_all(&arguments, &options);
     let vacuous = summary.vacuous();
     if arguments.json {
@@ -85,7 +96,7 @@ fn run_all(arguments: &Arguments, options: &Options) -> Summary {
     let mut start = arguments.seeds.start;
     while start < arguments.seeds.end && summary.violations.len() < arguments.violations_max {
         let end = arguments.seeds.end.min(start.saturating_add(jobs * SEEDS_PER_TURN));
-        for outcome in run_turn(&pool, start..end, options, arguments.jobs) {
+        for outcome in run_turn(&pool, start..end, options, arguments) {
             if outcome.violation.is_some() && !arguments.json {
                 progress.clear();
                 print_violation(&outcome, options);
@@ -103,7 +114,7 @@ fn run_all(arguments: &Arguments, options: &Options) -> Summary {
 }
 
 /// Runs these seeds on so many threads; what they found, in their order.
-fn run_turn(pool: &Pool, seeds: Range<u64>, options: &Options, jobs: u16) -> Vec<Outcome> {
+fn run_turn(pool: &Pool, seeds: Range<u64>, options: &Options, arguments: &Arguments) -> Vec<Outcome> {
     let next = AtomicU64::new(seeds.start);
     let work = || {
         let mut outcomes = Vec::new();
@@ -113,11 +124,14 @@ fn run_turn(pool: &Pool, seeds: Range<u64>, options: &Options, jobs: u16) -> Vec
                 return outcomes;
             }
             SEED.set(seed);
-            outcomes.push(run_seed(pool, seed, options));
+            match arguments.every_step {
+                None => outcomes.push(run_seed(pool, seed, options)),
+                Some(kind) => outcomes.append(&mut run_every_step(pool, seed, options, kind)),
+            }
         }
     };
     let mut outcomes = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(work)).collect();
+        let others: Vec<_> = (1..arguments.jobs).map(|_| scope.spawn(work)).collect();
         let mut outcomes = work();
         for other in others {
             // A panic there has said its seed already.
@@ -125,7 +139,8 @@ fn run_turn(pool: &Pool, seeds: Range<u64>, options: &Options, jobs: u16) -> Vec
         }
         outcomes
     });
-    outcomes.sort_unstable_by_key(|outcome| outcome.seed);
+    // Stable: the runs of a seed stay in their order.
+    outcomes.sort_by_key(|outcome| outcome.seed);
     outcomes
 }
 
@@ -192,11 +207,13 @@ fn print_violation(outcome: &Outcome, options: &Options) {
     }
     println!("  => {violation}");
     let planted = options.planted.map(|bug| format!(" --planted {}", bug.name())).unwrap_or_default();
-    println!("repeat it with --seeds {} --steps {}{planted}\n", outcome.seed, options.steps);
+    let strike = outcome.strike.map(|strike| format!(" --strike {strike}")).unwrap_or_default();
+    println!("repeat it with --seeds {} --steps {}{strike}{planted}\n", outcome.seed, options.steps);
 }
 
 fn print_summary(summary: &Summary, vacuous: Option<&str>) {
     println!("{:<27} {:>14}", "seeds", summary.seeds);
+    println!("{:<27} {:>14}", "runs", summary.runs);
     println!("{:<27} {:>14}", "events", summary.tally.steps);
     println!("\n{:<27} {:>14}", "compared", "times");
     for (name, count) in summary.tally.entries().into_iter().filter(|(name, _)| *name != "steps") {
@@ -226,6 +243,7 @@ fn print_json(summary: &Summary, vacuous: Option<&str>) {
             let (violation, trace) = outcome.violation.as_ref()?;
             Some(serde_json::json!({
                 "seed": outcome.seed,
+                "strike": outcome.strike.map(|strike| strike.to_string()),
                 "rule": format!("{:?}", violation.rule),
                 "text": violation.text,
                 "trace": trace,
@@ -234,6 +252,7 @@ fn print_json(summary: &Summary, vacuous: Option<&str>) {
         .collect();
     let report = serde_json::json!({
         "seeds": summary.seeds,
+        "runs": summary.runs,
         "events": summary.tally.steps,
         "faults": faults,
         "violations": summary.violations.len(),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use creto_envelope::limits::PARTITION_COUNT;
 use creto_store::{FrameHeader, Record, SettleCause, limits};
 
+use crate::clock::START_MS;
 use crate::pool::{AGENTS, MESSAGES_PER_AGENT, MessageNumber, Pool};
 
 /// A rule that a run broke. `docs/simulation.md` states each in full.
@@ -32,6 +33,8 @@ pub enum Rule {
     FencedIsSilent,
     /// Damage below what is durable stops recovery.
     DamageIsNotCut,
+    /// What a drive has lost is noticed, unless nothing that it still holds proves that it was there.
+    LiesAreNoticed,
     /// Nothing that a sound log may hold keeps a node from starting.
     SoundIsNotRefused,
     /// Nothing is pushed beyond the credit of its consumer.
@@ -111,12 +114,24 @@ pub struct Tally {
     pub fences: u64,
     /// Pairs of deliveries whose order was checked against their sender's.
     pub ordered_pairs: u64,
+    /// Messages that a sender gave up because their ids were too old or too new for the node's clock.
+    pub refused_for_the_clock: u64,
+    /// Actions of disks.
+    pub disk_actions: u64,
+    /// Reads of recoveries at starts.
+    pub recovery_reads: u64,
+    /// Logs that were refused after their drive had lied.
+    pub lies_refused: u64,
+    /// Logs that went on without what their drive had lost, where nothing proved it any more.
+    pub lies_cut: u64,
+    /// Logs that were refused after their only copy had rotted.
+    pub rot_refused: u64,
 }
 
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 18] {
+    pub fn entries(&self) -> [(&'static str, u64); 24] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -136,6 +151,12 @@ impl Tally {
             ("damage_refused", self.damage_refused),
             ("fences", self.fences),
             ("ordered_pairs", self.ordered_pairs),
+            ("refused_for_the_clock", self.refused_for_the_clock),
+            ("disk_actions", self.disk_actions),
+            ("recovery_reads", self.recovery_reads),
+            ("lies_refused", self.lies_refused),
+            ("lies_cut", self.lies_cut),
+            ("rot_refused", self.rot_refused),
         ]
     }
 
@@ -159,6 +180,12 @@ impl Tally {
         self.damage_refused += other.damage_refused;
         self.fences += other.fences;
         self.ordered_pairs += other.ordered_pairs;
+        self.refused_for_the_clock += other.refused_for_the_clock;
+        self.disk_actions += other.disk_actions;
+        self.recovery_reads += other.recovery_reads;
+        self.lies_refused += other.lies_refused;
+        self.lies_cut += other.lies_cut;
+        self.rot_refused += other.rot_refused;
     }
 }
 
@@ -175,6 +202,8 @@ pub(crate) struct Model {
     pub(crate) refused_for_room: bool,
     /// The latest that the node's wall clock ever showed.
     pub(crate) latest_unix_ms: u64,
+    /// The earliest.
+    pub(crate) earliest_unix_ms: u64,
     pub(crate) tally: Tally,
 }
 
@@ -193,6 +222,8 @@ pub(crate) struct Fate {
     pub(crate) consumer_acknowledged: bool,
     /// A durable record settles it.
     pub(crate) settled: Option<SettleCause>,
+    /// The frame of that record; 0 as long as there is none.
+    pub(crate) settled_lsn: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -200,6 +231,8 @@ pub(crate) struct Stored {
     pub(crate) shard: usize,
     pub(crate) sequence: u64,
     pub(crate) expiry_ms: u64,
+    /// The frame of the record.
+    pub(crate) lsn: u64,
 }
 
 /// What one disk durably holds, frame by frame in the order of the log.
@@ -209,6 +242,8 @@ pub(crate) struct Ledger {
     durable_through: u64,
     /// Durable frames beyond a gap.
     beyond: BTreeMap<u64, Vec<Record>>,
+    /// Every frame that was called durable, by number.
+    frames: BTreeMap<u64, FrameHeader>,
     /// Which message has which sequence, durably.
     pub(crate) messages: BTreeMap<u64, MessageNumber>,
     /// Set when the shard says that it is fenced: nothing becomes durable in its eyes afterwards.
@@ -224,6 +259,7 @@ impl Model {
             last_sequence: BTreeMap::new(),
             refused_for_room: false,
             latest_unix_ms: 0,
+            earliest_unix_ms: u64::MAX,
             tally: Tally::default(),
         }
     }
@@ -247,27 +283,29 @@ impl Model {
                 body = body.slice(used..);
             }
             let ledger = &mut self.ledgers[shard];
+            ledger.frames.insert(header.lsn.0, header);
             if header.lsn.0 > ledger.durable_through {
                 ledger.beyond.insert(header.lsn.0, records);
             }
             rest = &rest[header.total_bytes()..];
         }
         while let Some(records) = self.ledgers[shard].next_in_order() {
+            let lsn = self.ledgers[shard].durable_through;
             for record in records {
-                self.record_is_durable(pool, shard, &record)?;
+                self.record_is_durable(pool, shard, lsn, &record)?;
             }
         }
         Ok(())
     }
 
-    fn record_is_durable(&mut self, pool: &Pool, shard: usize, record: &Record) -> Checked {
+    fn record_is_durable(&mut self, pool: &Pool, shard: usize, lsn: u64, record: &Record) -> Checked {
         match record {
             Record::BatchPart(part) => {
                 for message in &part.messages {
                     let Some(number) = pool.message_of(&message.message_id.0) else {
                         return broken(Rule::Content, format!("shard {shard} stored a message that nobody sent"));
                     };
-                    let stored = Stored { shard, sequence: message.sequence, expiry_ms: message.expiry_ms };
+                    let stored = Stored { shard, sequence: message.sequence, expiry_ms: message.expiry_ms, lsn };
                     let fate = &mut self.fates[number];
                     if let Some(before) = fate.stored {
                         return broken(
@@ -292,6 +330,7 @@ impl Model {
                     };
                     self.check_settle(number, settle.cause)?;
                     if self.fates[number].settled.replace(settle.cause).is_none() {
+                        self.fates[number].settled_lsn = lsn;
                         self.tally.settled += 1;
                     }
                 }
@@ -320,6 +359,12 @@ impl Model {
         Ok(())
     }
 
+    /// Whether the wall clock ever was so far from the time of the message ids that these were refused for it.
+    pub(crate) fn clock_was_far_off(&self) -> bool {
+        self.latest_unix_ms > START_MS + limits::DEDUP_WINDOW_MS
+            || self.earliest_unix_ms + limits::DEDUP_AHEAD_MS < START_MS + MESSAGES_PER_AGENT as u64
+    }
+
     pub(crate) fn check_settle(&self, number: MessageNumber, cause: SettleCause) -> Checked {
         let fate = &self.fates[number];
         let has_reason = match cause {
@@ -338,8 +383,10 @@ impl Model {
 
     /// A shard's log starts again: frames beyond a gap were cut, or will be written again.
     pub(crate) fn restarts(&mut self, shard: usize) {
-        self.ledgers[shard].beyond.clear();
-        self.ledgers[shard].fenced = None;
+        let ledger = &mut self.ledgers[shard];
+        ledger.beyond.clear();
+        ledger.frames.split_off(&(ledger.durable_through + 1));
+        ledger.fenced = None;
     }
 
     /// A shard's log is fenced. What is durable now is all that it may still answer for.
@@ -350,6 +397,16 @@ impl Model {
 }
 
 impl Ledger {
+    /// The frames that were called durable, and all before them.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = &FrameHeader> {
+        self.frames.range(..=self.durable_through).map(|(_, frame)| frame)
+    }
+
+    /// The last frame with records that was called durable.
+    pub(crate) fn last_record_lsn(&self) -> u64 {
+        self.frames().filter(|frame| frame.record_count > 0).map(|frame| frame.lsn.0).max().unwrap_or_default()
+    }
+
     fn next_in_order(&mut self) -> Option<Vec<Record>> {
         let records = self.beyond.remove(&(self.durable_through + 1))?;
         self.durable_through += 1;

@@ -21,6 +21,7 @@ use crate::model::{Checked, Rule, broken, owner};
 use crate::network::{LinkNumber, Packet, SUBMIT, code_of};
 use crate::planted::PlantedBug;
 use crate::pool::aligned;
+use crate::strike::StrikeKind;
 use crate::world::{Step, World, rests_empty};
 
 const TICK_US: u64 = 100_000;
@@ -81,12 +82,14 @@ impl World<'_> {
         for shard in 0..count {
             self.check_damage(shard)?;
             self.damage_digests(shard);
+            self.check_rot(shard)?;
             let nonce = self.random.bits();
             let mut mailboxes = Mailboxes::new(self.profile.mailboxes.clone(), [nonce, !nonce]);
             let mut replayed = Replayed::default();
             let mut checked = Ok(());
             let mut records = Vec::new();
-            let mut source = DiskSource { disk: &self.disks[shard], reads_left: None, has_failed: false };
+            let reads_left = self.reads_left();
+            let mut source = DiskSource { reads_left, ..DiskSource::new(&self.disks[shard]) };
             let recovered = recover(&mut source, shard_u32(shard), |position, record| {
                 records.push((position, record.clone()));
                 if checked.is_ok() {
@@ -103,13 +106,25 @@ impl World<'_> {
             });
             mailboxes.recovered();
             checked?;
+            self.model.tally.recovery_reads += source.reads;
+            if source.has_failed {
+                self.faults.add(Fault::FailedRead);
+                return self.boot_failed(&recovered.map(drop));
+            }
+            let has_lied = self.disks[shard].has_lied;
+            if has_lied && !self.survives_lies(shard, &recovered, &replayed)? {
+                self.is_over = true;
+                return Ok(());
+            }
             let recovered = match recovered {
                 Ok(recovered) => recovered,
                 Err(error) => {
                     return broken(Rule::NothingAcknowledgedIsLost, format!("shard {shard} cannot start: {error}"));
                 }
             };
-            self.check_digests(shard, &records)?;
+            if !has_lied {
+                self.check_digests(shard, &records)?;
+            }
             self.note(|| format!("shard {shard} recovers {} records, {recovered:?}", replayed.records));
             self.model.restarts(shard);
             self.model.recovered(shard, &replayed)?;
@@ -141,15 +156,29 @@ impl World<'_> {
         self.faults.add(Fault::FailedRead);
         let shard = self.random.index(self.profile.shard_count);
         let reads_left = Some(self.random.below(6));
-        let mut source = DiskSource { disk: &self.disks[shard], reads_left, has_failed: false };
+        let mut source = DiskSource { reads_left, ..DiskSource::new(&self.disks[shard]) };
         let outcome = recover(&mut source, shard_u32(shard), |_, _| {});
         // It needed no more reads than there were, or it says what happened.
-        if !matches!(outcome, Err(RecoveryError::Source(_))) && source.has_failed {
+        match source.has_failed {
+            true => self.boot_failed(&outcome.map(drop)),
+            false => self.boot_failed(&Ok(())),
+        }
+    }
+
+    /// A recovery that could not read has said so; the node is started again.
+    fn boot_failed(&mut self, outcome: &Result<(), RecoveryError>) -> Checked {
+        if !matches!(outcome, Ok(()) | Err(RecoveryError::Source(_))) {
             return broken(Rule::NothingAcknowledgedIsLost, format!("a failed read became {outcome:?}"));
         }
         let delay_us = self.random.between(1_000, 20_000);
         self.clock.after(delay_us, Step::Boot { life: self.node.life });
         Ok(())
+    }
+
+    /// How many more reads of recoveries succeed, if one is to fail.
+    fn reads_left(&self) -> Option<u64> {
+        let strike = self.strike.filter(|strike| strike.kind == StrikeKind::FailedRead)?;
+        strike.at.checked_sub(1)?.checked_sub(self.model.tally.recovery_reads)
     }
 
     /// The node stops between two steps, and starts again later.
@@ -299,6 +328,12 @@ impl World<'_> {
                     self.note(|| format!("shard {shard}: {problem}"));
                     // Damage is made on copies only: what the node reads back is what it wrote.
                     if !matches!(problem.kind, ReadProblemKind::TriedAgain(_)) {
+                        // Or what its drive made of it: then it is not served, and the mailbox waits for somebody.
+                        if self.disks[shard].has_lied {
+                            self.model.tally.lies_refused += 1;
+                            self.is_over = true;
+                            return Ok(());
+                        }
                         return broken(Rule::Content, format!("shard {shard}: {problem}"));
                     }
                 }
@@ -326,10 +361,23 @@ impl World<'_> {
             | DiskAction::Read { .. } => false,
         };
         self.model.tally.trimmed_segments += u64::from(trims);
+        self.model.tally.disk_actions += 1;
+        let is_struck = self.strike.is_some_and(|strike| strike.at == self.model.tally.disk_actions);
+        let doom = match (&action, self.strike.map(|strike| strike.kind)) {
+            (DiskAction::Write(_), Some(StrikeKind::FailedWrite)) => Some(Fault::FailedWrite),
+            (DiskAction::Write(_), Some(StrikeKind::FailedSync)) => Some(Fault::FailedSync),
+            (DiskAction::Prepare { .. }, Some(StrikeKind::FailedWrite)) => Some(Fault::NoSpace),
+            (DiskAction::Read { .. }, Some(StrikeKind::FailedWrite | StrikeKind::FailedSync)) => {
+                Some(Fault::FailedColdRead)
+            }
+            (_, Some(StrikeKind::FailedWrite | StrikeKind::FailedSync)) => Some(Fault::FailedFile),
+            _ => None,
+        };
+        let doom = doom.filter(|_| is_struck);
         if self.profile.late_writes && self.random.one_in(4) {
             self.with_disk(shard, |disk, _, chance| disk.land_late(chance));
         }
-        let (op, delay_us) = self.with_disk(shard, |disk, habits, chance| disk.begin(action, habits, chance));
+        let (op, delay_us) = self.with_disk(shard, |disk, habits, chance| disk.begin(action, doom, habits, chance));
         self.clock.after(delay_us, Step::Disk { life: self.node.life, shard, op });
     }
 
@@ -418,6 +466,10 @@ impl World<'_> {
             }
         });
         checked?;
+        if self.disks[shard].has_lied {
+            self.model.judge(shard, &image, &outcome, &replayed)?;
+            return Ok(());
+        }
         self.model.audited(shard, outcome, &replayed)
     }
 

@@ -55,6 +55,8 @@ impl PlantedBug {
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::DeliverBeforeDurable), "deliver-before-durable"),
         #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::SkipConfirmation), "skip-confirmation"),
+        #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::TrimBeforeCarryOver), "trim-before-carry-over"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::PrepareEarly), "prepare-early"),

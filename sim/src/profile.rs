@@ -30,6 +30,9 @@ pub(crate) struct Profile {
     pub(crate) chaos: Vec<Fault>,
     pub(crate) failed_read_one_in: u64,
     pub(crate) bit_rot_one_in: u64,
+    pub(crate) rot_one_in: u64,
+    /// The wall clock is off by at most this.
+    pub(crate) clock_jump_ms_max: u64,
     pub(crate) damaged_digest_one_in: u64,
     pub(crate) tampering_one_in: u64,
     pub(crate) late_writes: bool,
@@ -75,6 +78,8 @@ impl Profile {
             failed_sync_one_in: random.pick(&[0, 0, 40, 200]),
             no_space_one_in: random.pick(&[0, 0, 5, 20]),
             failed_read_one_in: random.pick(&[0, 10]),
+            failed_file_one_in: random.pick(&[0, 0, 0, 30]),
+            lie_one_in: random.pick(&[0, 0, 0, 0, 0, 30, 30, 10]),
         };
         let kinds = [
             Fault::Kill,
@@ -84,6 +89,7 @@ impl Profile {
             Fault::ClockJump,
             Fault::Drain,
             Fault::Resend,
+            Fault::DiskFull,
         ];
         let mut chaos: Vec<Fault> = kinds.into_iter().filter(|_| random.one_in(2)).collect();
         if chaos.is_empty() {
@@ -101,6 +107,8 @@ impl Profile {
             chaos,
             failed_read_one_in: random.pick(&[0, 4]),
             bit_rot_one_in: random.pick(&[0, 2]),
+            rot_one_in: random.pick(&[0, 0, 3]),
+            clock_jump_ms_max: random.pick(&[30_000, 30_000, 45 * 60_000, 2 * 86_400_000]),
             damaged_digest_one_in: random.pick(&[0, 2]),
             tampering_one_in: random.pick(&[0, 0, 40]),
             late_writes: random.one_in(2),
@@ -117,9 +125,12 @@ impl Profile {
         self.disk.failed_sync_one_in = 0;
         self.disk.no_space_one_in = 0;
         self.disk.failed_read_one_in = 0;
+        self.disk.failed_file_one_in = 0;
+        self.disk.lie_one_in = 0;
         self.chaos.clear();
         self.failed_read_one_in = 0;
         self.bit_rot_one_in = 0;
+        self.rot_one_in = 0;
         self.damaged_digest_one_in = 0;
         self.tampering_one_in = 0;
         self.acknowledges_all = true;

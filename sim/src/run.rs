@@ -4,6 +4,7 @@ use crate::fault::FaultCounts;
 use crate::model::{Rule, Tally, Violation};
 use crate::planted::{Planted, PlantedBug};
 use crate::pool::Pool;
+use crate::strike::Strike;
 use crate::world::World;
 
 /// What every seed of a series has in common.
@@ -15,11 +16,13 @@ pub struct Options {
     pub shard_count: Option<u16>,
     /// The bug to plant.
     pub planted: Option<PlantedBug>,
+    /// One fault at one step, beside those of the seed.
+    pub strike: Option<Strike>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { steps: 1_000, shard_count: None, planted: None }
+        Self { steps: 1_000, shard_count: None, planted: None, strike: None }
     }
 }
 
@@ -28,6 +31,8 @@ impl Default for Options {
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
+    /// What struck.
+    pub strike: Option<Strike>,
     /// What was compared.
     pub tally: Tally,
     /// What was injected.
@@ -56,10 +61,11 @@ pub fn run_seed(pool: &Pool, seed: u64, options: &Options) -> Outcome {
 
 fn run_once(pool: &Pool, seed: u64, options: &Options, is_traced: bool) -> (Outcome, Vec<String>) {
     let _planted = Planted::new(options.planted);
-    let mut world = World::new(pool, seed, options.shard_count, options.planted, is_traced);
+    let mut world = World::new(pool, seed, options, is_traced);
     let found = world.run(options.steps);
     let outcome = Outcome {
         seed,
+        strike: options.strike,
         tally: world.model.tally.clone(),
         faults: world.faults.clone(),
         digest: world.digest(),
@@ -73,18 +79,21 @@ fn run_once(pool: &Pool, seed: u64, options: &Options, is_traced: bool) -> (Outc
 pub struct Summary {
     /// Seeds that ran.
     pub seeds: u64,
+    /// Runs: one for each seed, and one for each strike.
+    pub runs: u64,
     /// What was compared.
     pub tally: Tally,
     /// What was injected.
     pub faults: FaultCounts,
-    /// Seeds that broke a rule.
+    /// Runs that broke a rule.
     pub violations: Vec<Outcome>,
 }
 
 impl Summary {
     /// Adds a run.
     pub fn add(&mut self, outcome: Outcome) {
-        self.seeds += 1;
+        self.seeds += u64::from(outcome.strike.is_none());
+        self.runs += 1;
         self.tally.merge(&outcome.tally);
         self.faults.merge(&outcome.faults);
         if outcome.violation.is_some() {

@@ -298,9 +298,17 @@ impl World<'_> {
             for (index, number) in (0..).zip(window.messages()) {
                 let place = self.pool.messages[number].order;
                 let is_done = code_of(&results, index).is_none_or(|code| code == RejectCode::Duplicate.as_u16());
+                let for_the_clock = [RejectCode::OutsideDedupWindow, RejectCode::SigningTime].map(RejectCode::as_u16);
+                let is_outside = code_of(&results, index).is_some_and(|code| for_the_clock.contains(&code));
                 if is_done {
                     self.agents[agent].acknowledged[place] = true;
                     self.model.fates[number].sender_knows = true;
+                } else if is_outside && !self.agents[agent].acknowledged[place] {
+                    // The clock is far off: the application is told, and may send it again under another id.
+                    self.agents[agent].acknowledged[place] = true;
+                    self.model.tally.refused_for_the_clock += 1;
+                    // What the node has of it, or gets when everything is sent again, comes behind what was sent later.
+                    self.model.refused_for_room = true;
                 } else if !self.agents[agent].acknowledged[place] {
                     // It is sent again under its id, with all that follows it, after a while.
                     let pause_us = self.random.between(500, 40_000);

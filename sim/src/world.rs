@@ -6,8 +6,8 @@ use creto_shard::Event;
 use creto_store::MailboxId;
 
 use crate::clock::Clock;
-use crate::disk::{Chance, Disk, DiskEvent, OpNumber};
-use crate::fault::FaultCounts;
+use crate::disk::{Chance, Crash, Disk, DiskEvent, OpNumber};
+use crate::fault::{Fault, FaultCounts};
 use crate::model::{Checked, Model, Rule, Violation, broken};
 use crate::network::{Link, LinkNumber};
 use crate::node::Node;
@@ -15,6 +15,8 @@ use crate::planted::PlantedBug;
 use crate::pool::{AGENTS, Pool};
 use crate::profile::Profile;
 use crate::random::{Random, mix};
+use crate::run::Options;
+use crate::strike::{Strike, StrikeKind};
 use crate::workload::Agent;
 
 /// Steps after the faults have ended within which everything must come to rest.
@@ -95,6 +97,9 @@ pub(crate) struct World<'p> {
     pub(crate) agents: [Agent; AGENTS],
     pub(crate) model: Model,
     pub(crate) is_healing: bool,
+    /// A drive has lost what it had called durable: there is nothing to go on with.
+    pub(crate) is_over: bool,
+    pub(crate) strike: Option<Strike>,
     /// Everything rests, and the node is told to stop.
     pub(crate) is_finishing: bool,
     digest: u64,
@@ -102,18 +107,14 @@ pub(crate) struct World<'p> {
 }
 
 impl<'p> World<'p> {
-    pub(crate) fn new(
-        pool: &'p Pool,
-        seed: u64,
-        shard_count: Option<u16>,
-        planted: Option<PlantedBug>,
-        is_traced: bool,
-    ) -> Self {
+    pub(crate) fn new(pool: &'p Pool, seed: u64, options: &Options, is_traced: bool) -> Self {
         let mut random = Random::new(seed);
-        let profile = Profile::draw(&mut random, shard_count);
+        let profile = Profile::draw(&mut random, options.shard_count);
         Self {
             pool,
-            planted,
+            planted: options.planted,
+            strike: options.strike,
+            is_over: false,
             clock: Clock::new(),
             faults: FaultCounts::default(),
             disks: vec![Disk::default(); profile.shard_count],
@@ -139,16 +140,24 @@ impl<'p> World<'p> {
             self.clock.after(delay_us, Step::Agent { agent });
         }
         self.chaos_later();
-        for _ in 0..steps {
+        for step in 1..=steps {
             self.next()?;
+            if self.is_over {
+                return Ok(());
+            }
+            self.strike_after(step);
         }
         self.note(|| "the faults end".to_owned());
         self.is_healing = true;
         self.profile.heal();
+        self.disks.iter_mut().for_each(|disk| disk.is_full = false);
         // Not behind what it ever showed: a message that was over once, and was passed over, is over now.
         self.clock.catch_up(self.model.latest_unix_ms);
         for step in 0..HEALING_STEPS_MAX {
             self.next()?;
+            if self.is_over {
+                return Ok(());
+            }
             if step % 64 == 0 && self.is_at_rest() && self.unbounded_log().is_none() {
                 self.model.tally.bounded_logs += self.profile.shard_count as u64;
                 return self.finish();
@@ -160,11 +169,27 @@ impl<'p> World<'p> {
         }
     }
 
+    fn strike_after(&mut self, step: u64) {
+        let Some(Strike { kind, at }) = self.strike else { return };
+        if at != step || !self.node.is_up {
+            return;
+        }
+        let (fault, how) = match kind {
+            StrikeKind::Kill => (Fault::Kill, Crash::Kill),
+            StrikeKind::PowerLoss => (Fault::PowerLoss, Crash::Power),
+            StrikeKind::FailedWrite | StrikeKind::FailedSync | StrikeKind::FailedRead => return,
+        };
+        self.faults.add(fault);
+        self.crash(how);
+    }
+
     fn next(&mut self) -> Checked {
         let step = self.clock.next().expect("agents always have something due");
         self.model.tally.steps += 1;
         self.digest = mix(self.digest ^ step.code()).wrapping_add(self.clock.now_us());
-        self.model.latest_unix_ms = self.model.latest_unix_ms.max(self.clock.now().unix_ms);
+        let unix_ms = self.clock.now().unix_ms;
+        self.model.latest_unix_ms = self.model.latest_unix_ms.max(unix_ms);
+        self.model.earliest_unix_ms = self.model.earliest_unix_ms.min(unix_ms);
         let is_current = |life: u32| life == self.node.life && self.node.is_up;
         match step {
             Step::Turn { life, shard } if is_current(life) => self.end_turn(shard),
@@ -207,9 +232,13 @@ impl<'p> World<'p> {
                 DiskEvent::Later(delay_us) => {
                     self.clock.after(delay_us, Step::Disk { life: self.node.life, shard, op });
                 }
-                DiskEvent::Durable(segment, offset, length) => {
+                DiskEvent::Durable(segment, offset, bytes) => {
+                    let length = bytes.len();
                     self.note(|| format!("disk {shard}: {length} bytes at {offset} of segment {segment} are durable"));
-                    if let Some(bytes) = self.disks[shard].bytes(segment, offset, length) {
+                    let disk = &self.disks[shard];
+                    // What the drive says counts; that it holds what was written is checked as long as it has not lied.
+                    let held = if disk.has_lied { Some(&bytes[..]) } else { disk.bytes(segment, offset, length) };
+                    if let Some(bytes) = held {
                         self.model.became_durable(self.pool, shard, offset, bytes)?;
                     }
                 }
@@ -258,6 +287,10 @@ impl<'p> World<'p> {
 
     /// A log that takes more space than what it holds is worth.
     fn unbounded_log(&self) -> Option<String> {
+        // A file that could not be deleted counts until the next start.
+        if self.faults.of(Fault::FailedFile) > 0 {
+            return None;
+        }
         self.node.shards.iter().enumerate().find_map(|(shard, state)| {
             let (wal, mailboxes) = (state.log().wal(), state.log().mailboxes());
             let (used, most) = (wal.space().bytes, mailboxes.space_bytes_max(wal.segment_bytes()));
@@ -329,7 +362,10 @@ impl<'p> World<'p> {
             return broken(Rule::ComesToRest, "an idle node that was told to drain does not say that it has");
         }
         self.model.everything_is_settled()?;
-        (0..self.profile.shard_count).try_for_each(|shard| self.audit(shard))
+        (0..self.profile.shard_count).try_for_each(|shard| {
+            self.audit(shard)?;
+            self.check_confirmed(shard)
+        })
     }
 }
 

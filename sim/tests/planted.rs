@@ -85,7 +85,7 @@ mod inside {
 
     #[test]
     fn cutting_at_the_first_bad_frame_is_caught() {
-        check(Bug::CutAtFirstBadFrame, &[Rule::DamageIsNotCut]);
+        check(Bug::CutAtFirstBadFrame, &[Rule::DamageIsNotCut, Rule::LiesAreNoticed]);
     }
 
     #[test]
@@ -124,6 +124,11 @@ mod inside {
     #[test]
     fn delivering_before_durable_is_caught() {
         check(Bug::DeliverBeforeDurable, &NOT_DURABLE);
+    }
+
+    #[test]
+    fn a_last_frame_that_nothing_confirms_is_caught() {
+        check(Bug::SkipConfirmation, &[Rule::DamageIsNotCut]);
     }
 
     #[test]

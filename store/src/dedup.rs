@@ -74,7 +74,12 @@ pub(crate) struct Windows {
     next_arrival: u64,
     ids: usize,
     ids_by_segment: BTreeMap<SegmentNumber, u64>,
+    /// The highest floor of a window that was forgotten because its ids were too old. It counts when the clock is set back.
+    floor_ms: u64,
 }
+
+/// In a Dedup record the floor of all windows that were forgotten: no agent has this id.
+const EVERY_SENDER: SenderId = SenderId([0; 16]);
 
 #[derive(Debug)]
 struct Window {
@@ -112,6 +117,7 @@ impl Windows {
             next_arrival: CARRIED_OVER + 1,
             ids: 0,
             ids_by_segment: BTreeMap::new(),
+            floor_ms: 0,
         }
     }
 
@@ -126,6 +132,9 @@ impl Windows {
             return Verdict::TooFarAhead;
         }
         if time_ms.saturating_add(self.config.window_ms) < now_ms {
+            return Verdict::TooOld;
+        }
+        if self.floor_ms > 0 && time_ms <= self.floor_ms {
             return Verdict::TooOld;
         }
         let Some(window) = window else {
@@ -175,6 +184,10 @@ impl Windows {
     /// for what other records carried over. Among those they stand by their time: what a later trim carried over is newer
     /// than what an earlier one did, and both may be in the log.
     pub(crate) fn carried_over(&mut self, carried: &DedupSender, segment: SegmentNumber) {
+        if carried.sender == EVERY_SENDER {
+            self.floor_ms = self.floor_ms.max(carried.floor_ms);
+            return;
+        }
         let slot = self.slot_of(carried.sender);
         let key = self.key;
         let window = self.windows[slot].as_mut().expect("a named slot is taken");
@@ -229,9 +242,10 @@ impl Windows {
                     break;
                 }
             }
-            // Below `oldest_ms` everything is refused by its age: the floor has nothing to add.
+            // Below `oldest_ms` everything is refused by its age, as long as the clock is not set back.
             let empty = self.windows[slot].take_if(|window| window.ids.is_empty() && window.floor_ms < oldest_ms);
             if let Some(window) = empty {
+                self.floor_ms = self.floor_ms.max(window.floor_ms);
                 self.slots.remove(&window.sender);
                 self.free.push(slot);
             }
@@ -256,7 +270,11 @@ impl Windows {
         // By sender, so that the records do not depend on the order in which slots were given.
         windows.sort_unstable_by_key(|window| window.sender);
         let mut records = vec![Dedup { next_sequence, senders: Vec::new() }];
-        let room = record_bytes_max - RECORD_HEADER_BYTES - 16;
+        if self.floor_ms > 0 {
+            let everyone = DedupSender { sender: EVERY_SENDER, floor_ms: self.floor_ms, ids: Vec::new() };
+            records[0].senders.push(everyone);
+        }
+        let room = record_bytes_max - RECORD_HEADER_BYTES - 16 - 32 * records[0].senders.len();
         let (mut room_left, mut ids_left) = (room, DEDUP_RECORD_IDS_MAX);
         for window in windows {
             let is_old = |entry: &&Entry| entry.segment.is_some_and(|segment| segment < log_start);

@@ -281,7 +281,7 @@ impl Mailboxes {
     /// Records that settle up to `messages_max` messages whose time is over, to append. Also lets go of message ids that
     /// are too old to be asked about. Call it at every tick: in a hundred calls it comes by every message.
     pub fn expire(&mut self, now_ms: u64, messages_max: usize) -> Vec<Settle> {
-        let now_ms = if is_planted(Bug::ExpireEarly) { now_ms + 500 } else { now_ms };
+        let now_ms = if is_planted(Bug::ExpireEarly) { now_ms + 2_000 } else { now_ms };
         self.dedup.expire(now_ms, messages_max);
         let slots_max = (self.index.entries.slots() / EXPIRY_SWEEP_TICKS).max(EXPIRY_SWEEP_SLOTS_MIN);
         let mut by_mailbox: BTreeMap<MailboxId, Vec<u64>> = BTreeMap::new();

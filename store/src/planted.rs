@@ -25,6 +25,8 @@ pub enum Bug {
     AcknowledgeFailedWrite,
     /// Records are applied when their write begins.
     DeliverBeforeDurable,
+    /// Nothing ever states that the last frame is durable.
+    SkipConfirmation,
     /// Trimmed segments go before the frame that states the new start is durable.
     TrimBeforeCarryOver,
     /// The next segment is made before the header of the current one is durable.
@@ -33,7 +35,7 @@ pub enum Bug {
     ReuseSequence,
     /// Recovery does not learn below which time message ids are refused.
     ForgetFloor,
-    /// Messages expire half a second before their time.
+    /// Messages expire two seconds before their time.
     ExpireEarly,
     /// A duplicate is answered at once, though its first copy is on its way.
     AnswerDuplicateEarly,

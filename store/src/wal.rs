@@ -523,7 +523,13 @@ impl Wal {
     /// Call it when the log has been idle for a moment, and at shutdown: from then on, damage to the last acknowledged
     /// frame is found as corruption instead of being taken for an unsynced end.
     pub fn confirm(&mut self) {
-        self.confirm = self.last_record_lsn.next() == self.next_lsn;
+        self.confirm = !self.is_confirmed();
+    }
+
+    /// Whether the last frame is one without records, which states that everything before it is durable. It may still be
+    /// on its way.
+    pub fn is_confirmed(&self) -> bool {
+        self.last_record_lsn.next() != self.next_lsn || is_planted(Bug::SkipConfirmation)
     }
 
     /// Whether nothing waits and nothing is on its way: the log may be closed.

@@ -49,6 +49,10 @@ impl Shard {
     /// On the mailbox's shard: parts become records, records become one group commit.
     pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.log.admit(now);
+        if self.draining {
+            // Again for every record that comes late: the last frame of a shutdown must be stated durable, too.
+            self.log.confirm();
+        }
         self.log.commit(now, actions);
     }
 

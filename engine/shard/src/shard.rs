@@ -210,6 +210,7 @@ impl Shard {
         self.draining
             && !self.has_unfinished()
             && self.log.is_idle()
+            && self.log.is_confirmed()
             && self.connections.values().all(|state| state.submit.is_idle() && state.publishing.is_none())
     }
 

@@ -217,3 +217,21 @@ fn what_a_later_trim_carried_over_is_newer_than_what_an_earlier_one_did() {
         assert_eq!((windows.ids, windows.carried_bytes(SegmentNumber(3))), (100, 32));
     }
 }
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_id_new_again() {
+    let mut before = windows(DedupConfig::default());
+    before.insert_pending(A, id(NOW_MS, 1));
+    before.durable(A, id(NOW_MS, 1), FIRST);
+    // A day ahead by mistake: everything is too old, and forgotten.
+    before.expire(NOW_MS + 86_400_000, 10);
+    assert_eq!((before.ids, before.slots.len()), (0, 0));
+    assert_eq!(before.check(A, id(NOW_MS, 1), NOW_MS), Verdict::TooOld);
+    // Also after a restart from what was carried over.
+    let mut after = windows(DedupConfig::default());
+    for record in before.carry_over(SegmentNumber(2), 2, 4096) {
+        record.senders.iter().for_each(|sender| after.carried_over(sender, SegmentNumber(2)));
+    }
+    assert_eq!(after.check(A, id(NOW_MS, 1), NOW_MS), Verdict::TooOld);
+    assert_eq!(after.check(A, id(NOW_MS + 1, 2), NOW_MS + 1), Verdict::New);
+}

@@ -130,6 +130,11 @@ impl Log {
         self.wal.fenced().is_some() || (nothing_waits && self.wal.is_idle())
     }
 
+    /// Whether damage to any frame of the log would be found, whichever it is: nothing more to wait for at a shutdown.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.wal.fenced().is_some() || self.wal.is_confirmed()
+    }
+
     /// Takes a part; it becomes a record as soon as the log has room.
     pub(crate) fn submit(&mut self, part: BatchPart) {
         self.arrived.push_back(Arrived::Part(part));
