@@ -402,6 +402,10 @@ impl Ledger {
         self.frames.range(..=self.durable_through).map(|(_, frame)| frame)
     }
 
+    pub(crate) fn durable_through(&self) -> u64 {
+        self.durable_through
+    }
+
     /// The last frame with records that was called durable.
     pub(crate) fn last_record_lsn(&self) -> u64 {
         self.frames().filter(|frame| frame.record_count > 0).map(|frame| frame.lsn.0).max().unwrap_or_default()

@@ -8,7 +8,10 @@
 
 /// What is wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "planted-bugs"), allow(dead_code, reason = "nothing is wrong in a product; what is built beside it decides"))]
+#[cfg_attr(
+    not(feature = "planted-bugs"),
+    allow(dead_code, reason = "nothing is wrong in a product; what is built beside it decides")
+)]
 pub(crate) enum PlantedBug {
     SkipSync,
     SyncNotAwaited,
