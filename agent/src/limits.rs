@@ -139,6 +139,8 @@ pub const CONNECTION_PROVEN: Duration = Duration::from_secs(2);
 pub const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before such a message is sent again.
 pub const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Longest pause that a node's wish is followed for.
+pub const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BATCH_MESSAGES <= BATCH_MESSAGES_MAX);
 const _: () = assert!(BATCH_HEADER_BYTES + BATCH_BYTES <= BATCH_BYTES_MAX);

@@ -68,6 +68,8 @@ pub(crate) enum Verb {
     /// Kill a node under load over and over, and count.
     #[command(hide = true)]
     KillCycles(KillCyclesArgs),
+    /// Say whether the node that runs here serves, shard by shard; status 1 when it does not.
+    Status(StatusArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Show cores, caches and memory nodes of this machine, and who runs where.
@@ -448,6 +450,13 @@ pub(crate) struct BenchVerifyArgs {
     /// The node's certificate [default: the configuration's].
     #[arg(long, value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

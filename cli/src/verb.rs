@@ -13,5 +13,6 @@ pub(crate) mod recv;
 pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod status;
 pub(crate) mod topology;
 pub(crate) mod wal;

@@ -183,10 +183,10 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// A refusal without more to say.
+    /// A refusal with the code's own [`retry_after_ms`](RejectCode::retry_after_ms) and nothing more to say.
     #[must_use]
     pub const fn new(code: RejectCode) -> Self {
-        Self { code: code.as_u16(), retry_after_ms: 0, context: [0; 16] }
+        Self { code: code.as_u16(), retry_after_ms: code.retry_after_ms(), context: [0; 16] }
     }
 
     /// Appends the frame.

@@ -194,6 +194,22 @@ impl RejectCode {
     pub const fn is_retryable(self) -> bool {
         matches!(self.as_u16(), 500..=599) || matches!(self, Self::MailboxFull)
     }
+
+    /// When trying again may help, in milliseconds; zero for codes that are not retryable. What a node states unless it
+    /// knows better.
+    #[must_use]
+    pub const fn retry_after_ms(self) -> u32 {
+        match self {
+            // Others of the same connection are on their way and make room.
+            Self::TooManyInFlight => 20,
+            Self::Overloaded => 100,
+            Self::MailboxFull => 200,
+            Self::ShuttingDown => 500,
+            // Somebody must read, or act.
+            Self::StorageFull | Self::PolicyUnavailable | Self::ShardFenced => 1_000,
+            _ => 0,
+        }
+    }
 }
 
 impl fmt::Display for RejectCode {

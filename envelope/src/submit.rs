@@ -17,6 +17,24 @@ pub struct SubmitResult {
     pub index: u32,
     /// Number of its [`RejectCode`].
     pub code: u16,
+    /// When trying again may help, in units of 10 ms; zero when that is of no use, or at once.
+    pub retry_after: u16,
+}
+
+impl SubmitResult {
+    /// A result with the code's own [`retry_after_ms`](RejectCode::retry_after_ms).
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "no code asks for more than ten minutes")]
+    pub const fn new(sequence: u64, index: u32, code: RejectCode) -> Self {
+        let retry_after = code.retry_after_ms().div_ceil(10) as u16;
+        Self { sequence, index, code: code.as_u16(), retry_after }
+    }
+
+    /// When trying again may help.
+    #[must_use]
+    pub const fn retry_after_ms(&self) -> u32 {
+        self.retry_after as u32 * 10
+    }
 }
 
 /// Every batch up to a sequence is answered: durable, but for the results listed here or in an earlier SubmitAck.
@@ -24,6 +42,8 @@ pub struct SubmitResult {
 pub struct SubmitAck {
     /// The highest submit sequence that is answered, with all before it.
     pub through_sequence: u64,
+    /// How long the node asks the sender to send nothing new, in milliseconds: its log is filling up. Zero: no wish.
+    pub pause_ms: u32,
     /// What was refused, or was a duplicate.
     pub results: Vec<SubmitResult>,
 }
@@ -39,12 +59,12 @@ impl SubmitAck {
         let start = begin_frame(out, FrameType::SubmitAck);
         out.extend_from_slice(&self.through_sequence.to_le_bytes());
         out.extend_from_slice(&(self.results.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.pause_ms.to_le_bytes());
         for result in &self.results {
             out.extend_from_slice(&result.sequence.to_le_bytes());
             out.extend_from_slice(&result.index.to_le_bytes());
             out.extend_from_slice(&result.code.to_le_bytes());
-            out.extend_from_slice(&[0; 2]);
+            out.extend_from_slice(&result.retry_after.to_le_bytes());
         }
         finish_frame(out, start, FrameType::SubmitAck);
     }
@@ -52,22 +72,25 @@ impl SubmitAck {
     /// Parses the body.
     ///
     /// # Errors
-    /// [`RejectCode::FrameLength`] or [`RejectCode::FrameReserved`].
+    /// [`RejectCode::FrameLength`].
     pub fn parse(body: &[u8]) -> Result<Self, RejectCode> {
         let mut reader = Reader::new(body, RejectCode::FrameLength);
         let through_sequence = reader.u64()?;
         let count = reader.u32()? as usize;
-        reader.zeros(4, RejectCode::FrameReserved)?;
+        let pause_ms = reader.u32()?;
         if count > SUBMIT_RESULTS_MAX || reader.remaining() != count * 16 {
             return Err(RejectCode::FrameLength);
         }
         let mut results = Vec::with_capacity(count);
         for _ in 0..count {
-            let result = SubmitResult { sequence: reader.u64()?, index: reader.u32()?, code: reader.u16()? };
-            reader.zeros(2, RejectCode::FrameReserved)?;
-            results.push(result);
+            results.push(SubmitResult {
+                sequence: reader.u64()?,
+                index: reader.u32()?,
+                code: reader.u16()?,
+                retry_after: reader.u16()?,
+            });
         }
         reader.end()?;
-        Ok(Self { through_sequence, results })
+        Ok(Self { through_sequence, pause_ms, results })
     }
 }

@@ -230,13 +230,12 @@ proptest! {
 
     #[test]
     fn acknowledgements_and_credit_carry_every_value(
-        through_sequence: u64, results in prop::collection::vec(any::<(u64, u32, u16)>(), 0..40),
+        through_sequence: u64, results in prop::collection::vec(any::<(u64, u32, u16, u16)>(), 0..40),
         sequences in prop::collection::vec(any::<u64>(), 0..40), mailbox: [u8; 16], queued_messages: u64,
         messages: u32, bytes: u32,
     ) {
-        let results: Vec<_> =
-            results.into_iter().map(|(sequence, index, code)| SubmitResult { sequence, index, code }).collect();
-        let ack = SubmitAck { through_sequence, results };
+        let result = |(sequence, index, code, retry_after)| SubmitResult { sequence, index, code, retry_after };
+        let ack = SubmitAck { through_sequence, pause_ms: messages, results: results.into_iter().map(result).collect() };
         let frame = encoded(|out| ack.encode(out));
         prop_assert_eq!(frame.len(), 8 + 16 + 16 * ack.results.len());
         prop_assert_eq!(SubmitAck::parse(&frame[8..]).unwrap(), ack);

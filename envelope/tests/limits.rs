@@ -220,8 +220,8 @@ fn acknowledgements_are_split_at_4096() {
     body.extend_from_slice(&[0; 8]);
     assert_eq!(ConsumerAck::parse(&body), Err(RejectCode::FrameLength));
 
-    let result = SubmitResult { sequence: 1, index: 0, code: 400 };
-    let most = SubmitAck { through_sequence: 1, results: vec![result; SUBMIT_RESULTS_MAX] };
+    let result = SubmitResult { sequence: 1, index: 0, code: 400, retry_after: 0 };
+    let most = SubmitAck { through_sequence: 1, pause_ms: 0, results: vec![result; SUBMIT_RESULTS_MAX] };
     let mut frame = Vec::new();
     most.encode(&mut frame);
     assert_eq!(SubmitAck::parse(&frame[8..]), Ok(most));
@@ -240,8 +240,9 @@ fn more_acknowledgements_than_a_frame_takes_are_not_encoded() {
 #[test]
 #[should_panic(expected = "results are split over frames")]
 fn more_results_than_a_frame_takes_are_not_encoded() {
-    let result = SubmitResult { sequence: 1, index: 0, code: 400 };
-    SubmitAck { through_sequence: 1, results: vec![result; SUBMIT_RESULTS_MAX + 1] }.encode(&mut Vec::new());
+    let result = SubmitResult { sequence: 1, index: 0, code: 400, retry_after: 0 };
+    SubmitAck { through_sequence: 1, pause_ms: 0, results: vec![result; SUBMIT_RESULTS_MAX + 1] }
+        .encode(&mut Vec::new());
 }
 
 #[test]

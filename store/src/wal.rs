@@ -249,6 +249,8 @@ pub struct Wal {
     shorten: Option<(SegmentNumber, u64)>,
     housekeeping: Option<(ActionId, Housekeeping)>,
     short_of_space: bool,
+    /// What the file system has left for this log, if somebody looks.
+    disk_room: Option<u64>,
     /// The digest of the segment that is being written to, as far as it is durable.
     digesting: Option<DigestBuilder>,
     /// Digests to write.
@@ -354,6 +356,7 @@ impl Wal {
             shorten,
             housekeeping: None,
             short_of_space: false,
+            disk_room: None,
             digesting: None,
             digests: recovered.digests.into(),
             durable_log_start: recovered.log_start,

@@ -98,7 +98,7 @@ impl SendingEnd {
 
     /// Answers whatever went out, as a node does that has it on disk.
     fn answer(&mut self, now_ms: u64) {
-        let ack = SubmitAck { through_sequence: self.frames, results: Vec::new() };
+        let ack = SubmitAck { through_sequence: self.frames, pause_ms: 0, results: Vec::new() };
         let mut answered = Vec::new();
         self.outbox.acknowledged(&ack, now_ms * 1_000, &mut answered).expect("these frames went out");
         for answered in answered {

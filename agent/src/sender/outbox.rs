@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use creto_envelope::batch::entry_bytes;
@@ -25,7 +26,7 @@ use creto_envelope::batch::{BATCH_HEADER_BYTES_MAX, encode_signed_batch};
 use creto_envelope::control::LoginAccepted;
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::limits::WRAPPED_KEY_BYTES;
-use creto_envelope::submit::{SubmitAck, WHOLE_BATCH};
+use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{AgentId, BatchHeader, KeyId, MessageId, Priority, RejectCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -37,7 +38,7 @@ use super::sessions::{SessionTicket, Sessions, To};
 use crate::backoff::pause;
 use crate::directory::Identity;
 use crate::error::{LookupError, SendError};
-use crate::limits::{REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, RESEALS_MAX, SEAL_JOBS_MAX};
+use crate::limits::{PAUSE_MAX, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, RESEALS_MAX, SEAL_JOBS_MAX};
 
 /// A message on its way.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ struct InFlight {
     sequence: u64,
     messages: Vec<Message>,
     /// Results that were listed before the batch was answered, by index.
-    results: BTreeMap<u32, u16>,
+    results: BTreeMap<u32, SubmitResult>,
 }
 
 /// See the module.
@@ -387,20 +388,25 @@ impl Outbox {
             if result.index != WHOLE_BATCH && result.index as usize >= batch.messages.len() {
                 return Err(RejectCode::BatchSequence);
             }
-            batch.results.insert(result.index, result.code);
+            batch.results.insert(result.index, *result);
         }
         while self.in_flight.front().is_some_and(|batch| batch.sequence <= ack.through_sequence) {
             let batch = self.in_flight.pop_front().expect("the front was looked at just now");
             self.in_flight_messages -= batch.messages.len();
             for (index, message) in (0_u32..).zip(batch.messages) {
-                let code = batch.results.get(&index).or_else(|| batch.results.get(&WHOLE_BATCH));
-                self.settle(message, code.copied(), now_us, answers);
+                let result = batch.results.get(&index).or_else(|| batch.results.get(&WHOLE_BATCH));
+                self.settle(message, result.copied(), now_us, answers);
             }
+        }
+        if ack.pause_ms > 0 {
+            let pause = Duration::from_millis(u64::from(ack.pause_ms)).min(PAUSE_MAX);
+            self.pause(now_us.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)));
         }
         Ok(())
     }
 
-    fn settle(&mut self, message: Message, code: Option<u16>, now_us: u64, answers: &mut Vec<Answered>) {
+    fn settle(&mut self, message: Message, result: Option<SubmitResult>, now_us: u64, answers: &mut Vec<Answered>) {
+        let code = result.map(|result| result.code);
         let message_id = message.id;
         // What is durable under the id of a duplicate is these bytes, unless it was sealed again: then it may be the
         // envelope of an earlier connection, whose answer was lost, and nobody has the one that opens this session.
@@ -417,7 +423,8 @@ impl Outbox {
         // A number that is not known here is worth another try when it is the node's own state.
         let for_now = code.map_or((500..600).contains(&number), RejectCode::is_retryable);
         if for_now && now_us < message.retry_until_us {
-            return self.stall(message, code, now_us);
+            let retry_after = Duration::from_millis(u64::from(result.map_or(0, |result| result.retry_after_ms())));
+            return self.stall(message, code, retry_after, now_us);
         }
         if code == Some(RejectCode::UnknownRecipientKey) && message.reseals < RESEALS_MAX {
             return self.seal_again(message, now_us);
@@ -435,8 +442,9 @@ impl Outbox {
     }
 
     /// The node refused a message for now: it waits, and the later ones to the same recipient with it.
-    fn stall(&mut self, mut message: Message, code: Option<RejectCode>, now_us: u64) {
-        let pause = pause(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, message.refusals);
+    fn stall(&mut self, mut message: Message, code: Option<RejectCode>, retry_after: Duration, now_us: u64) {
+        // The node's wish, or our own pause if that is longer: it grows with every refusal.
+        let pause = pause(REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX, message.refusals).max(retry_after.min(PAUSE_MAX));
         let until_us = now_us.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
         message.refusals += 1;
         if let Some(Sealed { envelope, .. }) = &mut message.sealed {

@@ -276,13 +276,12 @@ impl Link {
     }
 
     pub(crate) async fn acknowledge(&mut self, through_sequence: u64, results: &[(u64, u32, RejectCode)]) {
-        let results = results.iter().map(|(sequence, index, code)| SubmitResult {
-            sequence: *sequence,
-            index: *index,
-            code: code.as_u16(),
+        let results = results.iter().map(|(sequence, index, code)| {
+            // Without a wish of the node: the pauses are those of the SDK.
+            SubmitResult { retry_after: 0, ..SubmitResult::new(*sequence, *index, *code) }
         });
         let mut frame = Vec::new();
-        SubmitAck { through_sequence, results: results.collect() }.encode(&mut frame);
+        SubmitAck { through_sequence, pause_ms: 0, results: results.collect() }.encode(&mut frame);
         self.stream(StreamRole::Submit).await.send.write_all(&frame).await.unwrap();
     }
 

@@ -8,6 +8,7 @@
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/status` | 200 with [`Status`] |
+//! | `GET /v1/ready` | 200 when every shard serves, 503 otherwise, with [`Readiness`](crate::health::Readiness) |
 //! | `POST /v1/backups` | 201 with [`BackupBegun`]; 409, 503 |
 //! | `POST /v1/backups/{id}` | 200 with [`BackupState`]: the logs are held on; 410 |
 //! | `DELETE /v1/backups/{id}` | 200 with [`BackupState`]: the logs were held until now; 410 |

@@ -24,6 +24,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, Status};
+use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 
 /// Why a call failed, and what to do next.
@@ -229,6 +230,20 @@ impl Client {
         let ended: Result<(_, BackupState), _> =
             self.call(Method::DELETE, &format!("/v1/backups/{id}"), Bytes::new()).await;
         ended.map(drop)
+    }
+
+    /// Whether the node serves, shard by shard.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn readiness(&self) -> Result<Readiness, ClientError> {
+        let (status, body) = self.exchange_in_time(Method::GET, "/v1/ready", Bytes::new()).await?;
+        match status {
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {
+                serde_json::from_slice(&body).map_err(|error| unreadable(status, &error))
+            }
+            _ => Err(refusal(status, &body)),
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -23,6 +23,7 @@ use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupS
 use crate::backup::{self, Backups, NotHeld};
 use crate::directory::{Change, Reader, Registered};
 use crate::error::ServiceError;
+use crate::health::{Health, Readiness};
 use crate::limits::{
     BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, PAGE_AGENTS_MAX, REQUEST_TIMEOUT,
     SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
@@ -40,6 +41,7 @@ pub(crate) struct Api {
     pub(crate) changes: Option<mpsc::Sender<Pending>>,
     pub(crate) backups: Option<Arc<Backups>>,
     pub(crate) started_at_ms: u64,
+    pub(crate) health: Health,
 }
 
 /// Serves until `stopped` resolves, then calls `closed`, finishes what is under way, and says how many requests had
@@ -136,6 +138,7 @@ fn is_own_user(stream: &UnixStream) -> bool {
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/ready", get(ready))
         .route("/v1/agents", get(agents).post(register))
         .route("/v1/agents/{organization}/{agent}", get(agent))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
@@ -300,6 +303,12 @@ async fn with_backups<T: Send + 'static>(
         backup::Refused::NotHeld(NotHeld::Over(why)) => refuse(ErrorCode::BackupOver, why),
         backup::Refused::CopyFailed(why) => storage_failed(&format!("the directory could not be copied: {why}")),
     })
+}
+
+async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
+    let readiness = api.health.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
 }
 
 /// An answer that is not a success.

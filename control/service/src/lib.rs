@@ -24,6 +24,7 @@
 //! - [`rotation`]: how agents replace their encryption keys, through the shard that has their connection.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
+//! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
 //! - [`backup`]: holds logs and copies the directory while a backup is taken.
 //! - [`offline`]: reads the file of a node that is stopped.
@@ -36,6 +37,7 @@ mod directory;
 mod error;
 #[cfg(test)]
 mod fixture;
+pub mod health;
 mod http;
 pub mod limits;
 pub mod offline;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::backup::{BackupHost, Backups};
 use crate::directory::{Directory, Reader};
 use crate::error::ServiceError;
+use crate::health::Health;
 use crate::http::Api;
 use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX};
 use crate::rotation::{Publications, publications};
@@ -50,6 +51,8 @@ pub struct ServiceOptions {
     pub agents_max: u64,
     /// How long messages are accepted that are sealed to an encryption key that was replaced, in milliseconds.
     pub key_grace_ms: u64,
+    /// Where the node's shards say how they are.
+    pub health: Health,
 }
 
 impl ServiceOptions {
@@ -62,6 +65,7 @@ impl ServiceOptions {
             trust_domain,
             agents_max: AGENTS_MAX,
             key_grace_ms: KEY_GRACE_MS,
+            health: Health::default(),
         }
     }
 }
@@ -126,6 +130,7 @@ impl Service {
             changes: None,
             backups,
             started_at_ms: wall_clock_ms(),
+            health: options.health,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()

@@ -8,6 +8,7 @@ pub mod host;
 mod machine;
 pub mod plan;
 mod recovery;
+mod room;
 mod run;
 pub mod topology;
 mod workers;

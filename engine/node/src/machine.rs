@@ -11,11 +11,12 @@ use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
 use creto_net::{ConnId, NetEvent};
 use creto_policy::Snapshot;
 use creto_shard::{
-    Action, ConnectionId, Event, HoldAnswer, HoldId, HoldRequest, KeyRefused, Shard, ShardIndex, ShardMessage,
+    Action, ConnectionId, Event, HoldAnswer, HoldId, HoldRequest, KeyRefused, Room, Shard, ShardIndex, ShardMessage,
     StreamId, VerifyOutcome,
 };
 use crossbeam::channel::Sender;
 
+use crate::room::RoomWatch;
 use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
 
 /// What shards, control and the main thread send a shard.
@@ -106,6 +107,7 @@ pub(crate) struct ShardMachine {
     report: Sender<(u16, ShardReport)>,
     /// The crypto workers, if there are any.
     workers: Option<JobSender>,
+    room: RoomWatch,
     shard_index: u16,
 }
 
@@ -131,6 +133,7 @@ impl ShardMachine {
         publish: PublishKeyRecord,
         report: Sender<(u16, ShardReport)>,
         workers: Option<JobSender>,
+        room: RoomWatch,
     ) -> Self {
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -149,6 +152,7 @@ impl ShardMachine {
             is_draining: false,
             is_drained: false,
             report,
+            room,
             shard_index,
         }
     }
@@ -267,7 +271,11 @@ impl ShardMachine {
                 workers.send(self.shard_index, job);
             }
             Action::Unreadable { problem } => tracing::error!(shard = self.shard_index, "{problem}"),
-            Action::Fenced { cause } => self.tell(ShardReport::Fenced(cause)),
+            Action::Fenced { cause } => {
+                // Whoever asks whether this node is ready must not wait for the next tick, or for the main thread.
+                self.room.tell(&Room::Fenced { cause: cause.clone() });
+                self.tell(ShardReport::Fenced(cause));
+            }
         }
     }
 
@@ -307,6 +315,7 @@ impl ShardMachine {
     fn report_progress(&mut self) {
         if !self.is_started && self.shard.is_started() {
             self.is_started = true;
+            self.room.tell(&self.shard.room());
             self.tell(ShardReport::Started);
         }
         if self.is_draining && !self.is_drained && self.shard.is_drained() {
@@ -356,7 +365,13 @@ impl Machine for ShardMachine {
     fn on_turn(&mut self, now: Now) {
         if now.us >= self.next_tick_us {
             self.next_tick_us = now.us + TICK_US;
+            if let Some(bytes) = self.room.disk_room() {
+                self.apply(now, Event::DiskRoom { bytes });
+            }
             self.apply(now, Event::Tick);
+            if self.is_started {
+                self.room.tell(&self.shard.room());
+            }
         }
         for (connection, refused) in std::mem::take(&mut self.not_published) {
             self.apply(now, Event::KeyRecordPublished { connection, answer: Err(refused) });

@@ -19,6 +19,7 @@ use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, ExecutorError, Parc
 use creto_net::tls::{self, TlsError};
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
+use creto_service::health::Health;
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
 use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
@@ -41,6 +42,7 @@ use crate::host::Host;
 use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
 use crate::plan::{Plan, PlanError};
 use crate::recovery::{RecoveryProgress, WatchedSource};
+use crate::room::RoomWatch;
 use crate::workers::Workers;
 
 /// How long a node that was asked to stop waits for what is under way.
@@ -205,6 +207,7 @@ impl Node {
         let address = sockets.first().map_or(listen, socket::BoundSocket::local_addr);
 
         let (report, reports) = channel::bounded(4 * usize::from(shard_count) + 16);
+        let health = Health::new(shard_count);
         let clock = Clock::start();
         let meshes = ring::mesh::<Parcel<NodeItem>>(shard_count, plan.ring_slots as usize);
         let control: Vec<_> = meshes.iter().map(ring::Ports::control_port).collect();
@@ -238,7 +241,9 @@ impl Node {
                 progress,
                 stats: StatsReader::default(),
             };
-            let machine = ShardMachine::new(shard, shard_index, shard_count, publish, report.clone(), jobs.clone());
+            let room = RoomWatch::new(shard_index, shard_count, data_dir.shard_dir(shard_index), health.clone());
+            let (report_to, jobs) = (report.clone(), jobs.clone());
+            let machine = ShardMachine::new(shard, shard_index, shard_count, publish, report_to, jobs, room);
             let report = report.clone();
             threads.push(executor::spawn(executor, move || async move {
                 let ended = drive(driver, machine).await;
@@ -251,7 +256,7 @@ impl Node {
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
-        let service = start_service(config, &data_dir, trust_domain, control.clone(), publications)?;
+        let service = start_service(config, &data_dir, trust_domain, health, control.clone(), publications)?;
         let mut node = Self {
             address,
             plan,
@@ -490,11 +495,13 @@ fn start_service(
     config: &Config,
     data_dir: &DataDir,
     trust_domain: TrustDomain,
+    health: Health,
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
     publications: Publications,
 ) -> Result<ServiceHandle, NodeError> {
     let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
     options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
+    options.health = health;
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
     let service = Service::open(options)?.with_backups(host);
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));

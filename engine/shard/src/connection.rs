@@ -78,6 +78,8 @@ pub(crate) struct SubmitLedger {
     results: Vec<SubmitResult>,
     answered_through: u64,
     told_through: u64,
+    /// How long a log that is filling up asks the sender to wait; told with the next answer.
+    pause_ms: u32,
 }
 
 #[derive(Debug)]
@@ -135,14 +137,14 @@ impl SubmitLedger {
             .open_messages
             .checked_sub(message_count)
             .expect("no more outcomes arrive than messages were submitted");
-        batch.refused.extend(refused.map(|(index, code)| SubmitResult { sequence, index, code: code.as_u16() }));
+        batch.refused.extend(refused.map(|(index, code)| SubmitResult::new(sequence, index, code)));
     }
 
     /// Refuses a batch as a whole.
     pub(crate) fn refuse(&mut self, sequence: u64, code: RejectCode) {
         let batch = self.find(sequence);
         batch.open_messages = 0;
-        batch.refused = vec![SubmitResult { sequence, index: WHOLE_BATCH, code: code.as_u16() }];
+        batch.refused = vec![SubmitResult::new(sequence, WHOLE_BATCH, code)];
     }
 
     fn find(&mut self, sequence: u64) -> &mut WaitingBatch {
@@ -175,12 +177,18 @@ impl SubmitLedger {
         // All but the last frame repeat the old sequence: a batch is answered only when all of its results are told.
         while self.results.len() > SUBMIT_RESULTS_MAX {
             let results = self.results.drain(..SUBMIT_RESULTS_MAX).collect();
-            SubmitAck { through_sequence: self.told_through, results }.encode(out);
+            SubmitAck { through_sequence: self.told_through, pause_ms: 0, results }.encode(out);
         }
         let results = std::mem::take(&mut self.results);
-        SubmitAck { through_sequence: self.answered_through, results }.encode(out);
+        let pause_ms = std::mem::take(&mut self.pause_ms);
+        SubmitAck { through_sequence: self.answered_through, pause_ms, results }.encode(out);
         self.told_through = self.answered_through;
         bytes
+    }
+
+    /// Asks the sender for a pause with the next answer; the longest wish counts.
+    pub(crate) fn slow_down(&mut self, pause_ms: u32) {
+        self.pause_ms = self.pause_ms.max(pause_ms);
     }
 
     /// Bytes of the batches that still wait.

@@ -106,6 +106,12 @@ pub enum Event {
     },
     /// A worker has verified a batch ([`Action::Verify`]).
     Verified(VerifyOutcome),
+    /// What the file system of the log has left for this shard, without what is allocated already. Told with every tick by
+    /// whoever has a real file system; without it, only `wal_bytes_max` bounds the log.
+    DiskRoom {
+        /// Bytes.
+        bytes: u64,
+    },
     /// A while has passed: 100 ms is often enough. What has no event of its own is looked after.
     Tick,
     /// The node shuts down: take nothing new, answer what is under way.

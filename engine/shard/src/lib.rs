@@ -12,6 +12,7 @@ pub mod limits;
 pub mod observe;
 mod path;
 mod request;
+pub mod room;
 pub mod route;
 mod shard;
 mod stage;
@@ -19,6 +20,7 @@ mod workers;
 
 pub use event::{Action, ConnectionId, Event, KeyRefused, Now, ShardIndex, StreamId};
 pub use expiry::Retention;
+pub use room::Room;
 pub use route::{Placement, ShardMessage};
 pub use shard::Shard;
 pub use stage::log::Log;

@@ -88,6 +88,8 @@ pub struct PartOutcome {
     pub(crate) message_count: u32,
     /// Which of them were refused, or were duplicates.
     pub(crate) refused: Vec<(u32, RejectCode)>,
+    /// How long the log asks the sender to send nothing new, in milliseconds.
+    pub(crate) pause_ms: u32,
 }
 
 /// What one shard says to another.

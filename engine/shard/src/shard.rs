@@ -19,6 +19,7 @@ use crate::limits::{
     INGRESS_BYTES_RESUME, LOGIN_US_MAX,
 };
 use crate::observe::Counters;
+use crate::room::Room;
 use crate::route::{PartOutcome, Placement, ShardMessage};
 use crate::stage::Refusals;
 use crate::stage::deliver::Subscriptions;
@@ -150,6 +151,7 @@ impl Shard {
                 let queue = self.workers.as_mut().expect("only a shard with workers asks for verdicts");
                 queue.complete(outcome);
             }
+            Event::DiskRoom { bytes } => self.log.set_disk_room(bytes),
             Event::Tick => {
                 self.log.tick(now);
                 for mailbox in self.log.mailboxes_mut().retry_reads() {
@@ -212,6 +214,12 @@ impl Shard {
             && self.log.is_idle()
             && self.log.is_confirmed()
             && self.connections.values().all(|state| state.submit.is_idle() && state.publishing.is_none())
+    }
+
+    /// How much room the log has for messages, or that it is fenced.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.log.room()
     }
 
     /// What this shard has counted.
@@ -285,7 +293,7 @@ impl Shard {
     }
 
     fn take_outcome(&mut self, outcome: PartOutcome) {
-        let PartOutcome { connection, sequence, message_count, refused } = outcome;
+        let PartOutcome { connection, sequence, message_count, refused, pause_ms } = outcome;
         for (_, code) in &refused {
             match code {
                 RejectCode::Duplicate => self.counters.messages_duplicate += 1,
@@ -295,6 +303,7 @@ impl Shard {
         // The connection may be gone; what it submitted is durable all the same and its resend will be a duplicate.
         if let Some(state) = self.connections.get_mut(&connection) {
             state.submit.settle(sequence, message_count, refused.into_iter());
+            state.submit.slow_down(pause_ms);
             self.touched.push(connection);
         }
     }

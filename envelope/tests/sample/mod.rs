@@ -132,9 +132,10 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
     };
     let ack = SubmitAck {
         through_sequence: 7,
+        pause_ms: 120,
         results: vec![
-            SubmitResult { sequence: 6, index: 3, code: RejectCode::PolicyDenied.as_u16() },
-            SubmitResult { sequence: 7, index: WHOLE_BATCH, code: RejectCode::BadSignature.as_u16() },
+            SubmitResult::new(6, 3, RejectCode::StorageFull),
+            SubmitResult::new(7, WHOLE_BATCH, RejectCode::BadSignature),
         ],
     };
     vec![

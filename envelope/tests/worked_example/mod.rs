@@ -422,10 +422,8 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         batch_messages_max: u32::try_from(BATCH_MESSAGES_MAX).unwrap(),
         batch_bytes_max: u32::try_from(BATCH_BYTES_MAX).unwrap(),
     };
-    let ack = SubmitAck {
-        through_sequence: 1,
-        results: vec![SubmitResult { sequence: 1, index: 2, code: RejectCode::Duplicate.as_u16() }],
-    };
+    let ack =
+        SubmitAck { through_sequence: 1, pause_ms: 0, results: vec![SubmitResult::new(1, 2, RejectCode::Duplicate)] };
     let reject = Reject {
         code: RejectCode::UnknownAgent.as_u16(),
         retry_after_ms: 0,

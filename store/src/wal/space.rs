@@ -22,9 +22,10 @@ pub(super) struct Trim {
 pub struct Space {
     /// Bytes of all its files.
     pub bytes: u64,
-    /// Bytes at which messages are refused.
+    /// What they can grow to: `wal_bytes_max`, or less when the file system has less.
     pub bytes_max: u64,
-    /// Bytes that messages can still take. At a quarter of `bytes_max`, slow the senders down.
+    /// Bytes that messages can still take; at none of them they are refused. At a quarter of `bytes_max`, slow the senders
+    /// down.
     pub message_bytes_left: u64,
 }
 
@@ -34,9 +35,16 @@ impl Wal {
         let reserved = self.reserved_bytes(AppendClass::Message);
         Space {
             bytes: self.allocated_bytes(),
-            bytes_max: self.config.wal_bytes_max,
-            message_bytes_left: self.room_bytes().saturating_sub(reserved),
+            bytes_max: self.allocated_bytes() + self.unallocated_bytes(),
+            message_bytes_left: self.room_bytes().saturating_sub(reserved + self.pending_bytes as u64),
         }
+    }
+
+    /// Takes what the file system has left for this log beyond the files that it has. Messages are then refused while two
+    /// segments can still be made, so that settling and trimming have theirs, instead of when the disk refuses one. Tell it
+    /// again and again: others write there, too.
+    pub fn set_disk_room(&mut self, bytes: u64) {
+        self.disk_room = Some(bytes);
     }
 
     /// Bytes of a segment file.
@@ -238,10 +246,7 @@ impl Wal {
         let is_preparing = matches!(self.housekeeping, Some((_, Housekeeping::Prepare { .. })));
         let ready =
             u64::from(self.prepared.is_some()) + u64::from(is_preparing) + self.next_recyclable().count() as u64;
-        let unallocated = match self.short_of_space {
-            true => 0,
-            false => self.config.wal_bytes_max.saturating_sub(self.allocated_bytes()) / self.config.segment_bytes,
-        };
+        let unallocated = self.unallocated_bytes() / self.config.segment_bytes;
         active + (ready + unallocated) * self.usable_bytes()
     }
 
@@ -274,6 +279,15 @@ impl Wal {
     /// Places of the files that can be had for another segment now.
     fn next_recyclable(&self) -> impl Iterator<Item = usize> {
         (0..self.recyclable.len()).filter(|&place| !self.is_held(self.recyclable[place]))
+    }
+
+    /// Bytes by which the files may still grow.
+    fn unallocated_bytes(&self) -> u64 {
+        let configured = self.config.wal_bytes_max.saturating_sub(self.allocated_bytes());
+        match self.short_of_space {
+            true => 0,
+            false => self.disk_room.map_or(configured, |room| room.min(configured)),
+        }
     }
 
     fn usable_bytes(&self) -> u64 {

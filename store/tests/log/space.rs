@@ -121,6 +121,28 @@ fn a_disk_without_space_refuses_messages_and_is_asked_again() {
 }
 
 #[test]
+fn messages_are_refused_while_the_disk_still_has_room_for_settling() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    let part = Record::BatchPart(creto_store::BatchPart {
+        batch_header: bytes::Bytes::new(),
+        messages: messages(5000, 1, 6000, NOW_MS),
+    });
+    let segment = node.wal.segment_bytes();
+    node.wal.set_disk_room(4 * segment);
+    node.wal.check_append(&part).unwrap();
+    let open = node.wal.space();
+    assert!(open.message_bytes_left > 0 && open.bytes_max == open.bytes + 4 * segment);
+    // What others leave of the disk is less than what the log keeps for itself.
+    node.wal.set_disk_room(segment / 2);
+    assert_eq!(node.wal.space().message_bytes_left, 0);
+    assert_eq!(node.wal.check_append(&part), Err(AppendError::StorageFull));
+    node.wal.check_room(creto_store::AppendClass::Settle, 4096).unwrap();
+    node.wal.set_disk_room(4 * segment);
+    assert_eq!(node.commit(&mut disk, messages(5000, 1, 6000, NOW_MS)).len(), 1);
+}
+
+#[test]
 fn too_much_pending_and_too_large_records_are_refused() {
     let mut disk = Disk::default();
     let mut node = Node::ready(&mut disk, small_config(1));

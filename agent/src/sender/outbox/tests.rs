@@ -119,12 +119,11 @@ fn pump(outbox: &mut Outbox, now_us: u64) -> Vec<(u64, Vec<(u8, u32)>)> {
 }
 
 fn ack(through_sequence: u64, results: &[(u64, u32, RejectCode)]) -> SubmitAck {
-    let results = results.iter().map(|(sequence, index, code)| SubmitResult {
-        sequence: *sequence,
-        index: *index,
-        code: code.as_u16(),
+    let results = results.iter().map(|(sequence, index, code)| {
+        // Without a wish of the node: the pauses are our own.
+        SubmitResult { retry_after: 0, ..SubmitResult::new(*sequence, *index, *code) }
     });
-    SubmitAck { through_sequence, results: results.collect() }
+    SubmitAck { through_sequence, pause_ms: 0, results: results.collect() }
 }
 
 /// Applies an acknowledgement and gives the numbers that were answered, with the answers.
@@ -299,8 +298,9 @@ fn an_unknown_code_is_tried_again_only_when_it_is_the_nodes_own_state() {
     let mut outbox = connected();
     push(&mut outbox, 0..2, 1);
     pump(&mut outbox, 5_000);
-    let results = [(0, 599), (1, 499)].map(|(index, code)| SubmitResult { sequence: 1, index, code });
-    let answers = answered(&mut outbox, &SubmitAck { through_sequence: 1, results: results.to_vec() }, 5_000);
+    let results = [(0, 599), (1, 499)].map(|(index, code)| SubmitResult { sequence: 1, index, code, retry_after: 0 });
+    let answers =
+        answered(&mut outbox, &SubmitAck { through_sequence: 1, pause_ms: 0, results: results.to_vec() }, 5_000);
     assert_eq!(answers.len(), 1);
     assert!(matches!(answers[0], (1, Err(SendError::RefusedWith { code: 499, .. }))));
     assert_eq!(outbox.waiting.len(), 1);
@@ -633,4 +633,27 @@ fn when_the_record_cannot_be_had_those_that_wait_for_it_are_told_so_and_the_othe
     let error = answers.pop().unwrap().answer.unwrap_err();
     assert!(matches!(error, SendError::Recipient { .. }) && error.to_string().contains("acme/worker"), "{error}");
     assert_eq!(pump(&mut outbox, 5_000), [(2, vec![(1, 1)])]);
+}
+
+#[test]
+fn a_node_says_when_to_try_again_and_is_obeyed() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..3, 1);
+    pump(&mut outbox, 5_000);
+    let result = SubmitResult { retry_after: 30, ..SubmitResult::new(1, 0, RejectCode::StorageFull) };
+    let answers = answered(&mut outbox, &SubmitAck { through_sequence: 1, pause_ms: 0, results: vec![result] }, 5_000);
+    assert_eq!(answers.len(), 2);
+    assert_eq!(outbox.deadline_us(9_000), Some(305_000), "300 ms after the refusal");
+    assert_eq!(pump(&mut outbox, 305_000), [(2, vec![(1, 0)])]);
+}
+
+#[test]
+fn a_node_that_fills_up_is_sent_nothing_new_for_the_pause_it_asks_for() {
+    let mut outbox = connected();
+    push(&mut outbox, 0..3, 1);
+    pump(&mut outbox, 5_000);
+    answered(&mut outbox, &SubmitAck { through_sequence: 1, pause_ms: 250, results: Vec::new() }, 5_000);
+    push(&mut outbox, 3..4, 1);
+    assert!(pump(&mut outbox, 254_000).is_empty());
+    assert_eq!(pump(&mut outbox, 255_000), [(2, vec![(1, 3)])]);
 }

@@ -17,7 +17,8 @@ fn machine() -> ShardMachine {
     // A control service that is busy.
     let refused = KeyRefused { code: RejectCode::Overloaded, retry_after_ms: 7 };
     let publish: PublishKeyRecord = Box::new(move |_, _, _, _| Err(refused));
-    ShardMachine::new(shard, 0, 2, publish, crossbeam::channel::unbounded().0, None)
+    let room = RoomWatch::new(0, 2, nowhere.path().to_owned(), creto_service::health::Health::new(2));
+    ShardMachine::new(shard, 0, 2, publish, crossbeam::channel::unbounded().0, None, room)
 }
 
 /// A message that carries its number.

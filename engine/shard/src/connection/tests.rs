@@ -36,8 +36,8 @@ fn an_answer_waits_for_every_batch_before_it() {
     ledger.settle(1, 1, std::iter::empty());
     assert_eq!(acks(&mut ledger), []);
     ledger.settle(1, 1, std::iter::once((1, RejectCode::MailboxFull)));
-    let result = SubmitResult { sequence: 1, index: 1, code: RejectCode::MailboxFull.as_u16() };
-    assert_eq!(acks(&mut ledger), [SubmitAck { through_sequence: 2, results: vec![result] }]);
+    let result = SubmitResult::new(1, 1, RejectCode::MailboxFull);
+    assert_eq!(acks(&mut ledger), [SubmitAck { through_sequence: 2, pause_ms: 0, results: vec![result] }]);
     assert!(ledger.is_idle());
 }
 

@@ -20,6 +20,7 @@ use self::hold::Hold;
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
+use crate::room::Room;
 use crate::route::{BatchPart, PartOutcome};
 
 /// The log of a shard with the mailboxes that it feeds.
@@ -41,6 +42,8 @@ pub struct Log {
     reads: BTreeMap<ActionId, ReadId>,
     appended_at_tick: RecordSequence,
     is_fence_told: bool,
+    /// Size of the last part that was refused for want of space. As long as it would be again, the log is full.
+    refused_bytes: Option<usize>,
     /// A backup that copies the log.
     hold: Option<Hold>,
 }
@@ -88,6 +91,7 @@ impl Log {
             reads: BTreeMap::new(),
             appended_at_tick: RecordSequence(0),
             is_fence_told: false,
+            refused_bytes: None,
             hold: None,
         }
     }
@@ -112,6 +116,22 @@ impl Log {
 
     pub(crate) fn mailboxes_mut(&mut self) -> &mut Mailboxes {
         &mut self.mailboxes
+    }
+
+    /// How much room there is for messages.
+    pub(crate) fn room(&self) -> Room {
+        match self.wal.fenced() {
+            Some(fenced) => Room::Fenced { cause: fenced.to_string() },
+            None => {
+                let no_room = |bytes| self.wal.check_room(AppendClass::Message, bytes) == Err(AppendError::StorageFull);
+                if self.refused_bytes.is_some_and(no_room) { Room::Full } else { Room::of(self.wal.space()) }
+            }
+        }
+    }
+
+    /// Takes what the file system has left for this log.
+    pub(crate) fn set_disk_room(&mut self, bytes: u64) {
+        self.wal.set_disk_room(bytes);
     }
 
     /// Whether the log's first frame since the start is durable, and with it everything that recovery found.
@@ -176,6 +196,9 @@ impl Log {
             Ok(()) => {}
             Err(AppendError::Full) => return Some(part),
             Err(error) => {
+                if error == AppendError::StorageFull {
+                    self.refused_bytes = Some(record_bytes);
+                }
                 self.refuse_part(part, reject_code(&error));
                 return None;
             }
@@ -220,8 +243,14 @@ impl Log {
             let record = Record::BatchPart(store::BatchPart { batch_header: part.header, messages });
             after = self.wal.append(record).expect("room was checked for more than this");
         }
-        let outcome =
-            PartOutcome { connection: part.origin.connection, sequence: part.sequence, message_count, refused };
+        let pause_ms = self.room().pause_ms();
+        let outcome = PartOutcome {
+            connection: part.origin.connection,
+            sequence: part.sequence,
+            message_count,
+            refused,
+            pause_ms,
+        };
         if after <= self.wal.durable() {
             self.refused.push((part.origin.shard, outcome));
         } else {
@@ -237,6 +266,7 @@ impl Log {
             sequence: part.sequence,
             message_count,
             refused: part.messages.iter().map(|message| (message.leaf_index, code)).collect(),
+            pause_ms: self.room().pause_ms(),
         };
         self.refused.push((part.origin.shard, outcome));
     }
