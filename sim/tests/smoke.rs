@@ -26,13 +26,16 @@ fn every_rule_holds_over_the_smoke_seeds() {
 
 /// Seeds that once broke a rule, and what was wrong. What a seed does changes with the simulator: what was wrong in the product
 /// has a test of its own beside the code.
-const ONCE_BROKEN: [(u64, &str); 6] = [
+const ONCE_BROKEN: [(u64, &str); 9] = [
     (2, "a shard drained without a frame that states its last one durable"),
     (20, "a shard called itself drained before it had asked for that frame"),
     (851, "an agent sent again what the node had refused for the time of its clock"),
     (2_342, "a clock a day ahead made the node forget ids, and store them twice when it was set back"),
     (7_760, "ids that two trims had carried over fell out of their window in the wrong order"),
     (2_583, "as 851"),
+    (4_798, "a drive lost a frame without messages, and its number was given again"),
+    (8_676, "as 4,798"),
+    (5_513, "a message that its agent had given up arrived after everything had come to rest"),
 ];
 
 #[test]
