@@ -1,6 +1,7 @@
 //! What a seed chooses once: sizes, speeds, and which faults its run has. Not every run has every fault: some bugs show
 //! only where others are absent.
 
+use creto_store::limits::FULL_GROUP_BYTES;
 use creto_store::{DedupConfig, MailboxesConfig, WalConfig};
 
 use crate::disk::DiskHabits;
@@ -56,6 +57,8 @@ impl Profile {
             pending_records_max: random.pick(&[4, 16, 64]),
             pending_bytes_max: random.pick(&[24_usize, 32, 64, 128]) << 10,
             writes_in_flight_max: random.pick(&[1, 1, 2, 3, 4]),
+            // Drawn last: it came last, and changes nothing else about a seed.
+            full_group_bytes: FULL_GROUP_BYTES,
             recycled_segments_max: random.pick(&[0, 1, 2]),
         };
         // With none, or a few KiB, almost everything that is not read at once is read back.
@@ -95,7 +98,7 @@ impl Profile {
         if chaos.is_empty() {
             chaos.push(Fault::PowerLoss);
         }
-        Self {
+        let mut profile = Self {
             shard_count: usize::try_from(shard_count).expect("a handful of shards"),
             wal,
             mailboxes,
@@ -115,7 +118,9 @@ impl Profile {
             lets_in_early: random.one_in(2),
             acknowledges_all: random.one_in(2),
             at_workers_max: random.pick(&[None, Some(1), Some(4)]),
-        }
+        };
+        profile.wal.full_group_bytes = random.pick(&[2_usize, 6, 12, 24]) << 10;
+        profile
     }
 
     /// The faults are over.

@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod checksum;
 mod cold;
 mod dedup;
 mod digest;

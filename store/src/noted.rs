@@ -1,7 +1,8 @@
 //! What is kept of a record once it is durable: all but the payloads, and where these are.
 //!
 //! A live record and the same record read back by recovery are noted as the same: [`Record::noted`] is the only place that
-//! makes a [`Noted`], from the record and its [`Position`].
+//! makes a [`Noted`], from the record and its [`Position`]. The log, which summed every message when it encoded it, does not
+//! sum it again.
 
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::length_u32;
@@ -94,20 +95,32 @@ impl Record {
     /// # Panics
     /// When the record does not fit into a segment from `position` on: then it is not durable there.
     pub fn noted(&self, position: Position) -> Noted {
+        let part = match self {
+            Self::BatchPart(part) | Self::Moved(part) => part,
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => {
+                return self.noted_as_summed(position, &mut [].into_iter());
+            }
+        };
+        let header_crc = crc32c::crc32c(&part.batch_header);
+        self.noted_as_summed(position, &mut part.messages.iter().map(|message| message.crc_append(header_crc)))
+    }
+
+    /// The same; `sums` has the checksum of each message, as [`Record::encode_and_sum`] left them, and those of the records
+    /// that follow.
+    pub(crate) fn noted_as_summed(&self, position: Position, sums: &mut impl Iterator<Item = u32>) -> Noted {
         match self {
-            Self::BatchPart(part) => Noted::Part(part.noted(position)),
+            Self::BatchPart(part) => Noted::Part(part.noted(position, sums)),
             Self::Settle(settle) => Noted::Settle(settle.clone()),
             Self::Dedup(dedup) => Noted::Dedup(dedup.clone()),
             Self::Start(start) => Noted::Start(*start),
-            Self::Moved(part) => Noted::Moved(part.noted(position)),
+            Self::Moved(part) => Noted::Moved(part.noted(position, sums)),
         }
     }
 }
 
 impl BatchPart {
-    /// The messages of a part whose record is durable at `position`.
-    pub(crate) fn noted(&self, position: Position) -> Vec<NotedMessage> {
-        let header_crc = crc32c::crc32c(&self.batch_header);
+    /// The messages of a part whose record is durable at `position`, with these checksums.
+    fn noted(&self, position: Position, sums: &mut impl Iterator<Item = u32>) -> Vec<NotedMessage> {
         let messages = self.messages.iter().zip(self.message_spans());
         let noted = messages.map(|(message, (offset, bytes))| NotedMessage {
             mailbox: message.mailbox,
@@ -122,7 +135,7 @@ impl BatchPart {
                 record_offset: position.offset,
                 message_offset: position.offset.checked_add(offset).expect("a record ends inside its segment"),
                 message_bytes: bytes,
-                crc: message.crc_append(header_crc),
+                crc: sums.next().expect("every message was summed"),
             },
         });
         noted.collect()

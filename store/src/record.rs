@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::checksum;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::{Reader, Writer, length_u32, length_usize, pad8};
 use crate::limits::{
@@ -199,6 +200,18 @@ impl Record {
     /// # Panics
     /// When `out` has another size, or a count is above its limit: both are the caller's mistake.
     pub fn encode_into(&self, out: &mut [u8]) {
+        self.encode(out, &mut Unsummed);
+    }
+
+    /// The same, and sums each part as soon as it is written. Returns the CRC32C of whatever gave `crc`, followed by the
+    /// record; adds to `messages` the CRC32C of batch header and encoded message, of each message.
+    pub(crate) fn encode_and_sum(&self, out: &mut [u8], crc: u32, messages: &mut Vec<u32>) -> u32 {
+        let mut sums = Summing { crc, header_crc: 0, messages };
+        self.encode(out, &mut sums);
+        sums.crc
+    }
+
+    fn encode(&self, out: &mut [u8], sums: &mut impl Sum) {
         assert_eq!(out.len(), self.encoded_bytes(), "a record is encoded into exactly its own bytes");
         let body_bytes = length_u32(out.len() - RECORD_HEADER_BYTES);
         let mut writer = Writer::new(out);
@@ -207,7 +220,7 @@ impl Record {
         writer.u16(0);
         writer.u32(body_bytes);
         match self {
-            Self::BatchPart(part) | Self::Moved(part) => part.encode(&mut writer),
+            Self::BatchPart(part) | Self::Moved(part) => part.encode(&mut writer, sums),
             Self::Settle(settle) => settle.encode(&mut writer),
             Self::Dedup(dedup) => dedup.encode(&mut writer),
             Self::Start(start) => {
@@ -216,6 +229,7 @@ impl Record {
                 writer.u64(start.recovered_through.0);
             }
         }
+        sums.rest(&mut writer);
         assert_eq!(writer.at(), body_bytes as usize + RECORD_HEADER_BYTES, "a record's size is the sum of its fields");
     }
 
@@ -317,13 +331,17 @@ impl BatchPart {
         Self::encoded_bytes_of(self.batch_header.len(), message_bytes) - RECORD_HEADER_BYTES
     }
 
-    fn encode(&self, writer: &mut Writer<'_>) {
+    fn encode(&self, writer: &mut Writer<'_>, sums: &mut impl Sum) {
         writer.u32(length_u32(self.messages.len()));
         writer.u32(length_u32(self.batch_header.len()));
+        sums.rest(writer);
         writer.put(&self.batch_header);
+        sums.batch_header(writer);
         writer.padding();
+        sums.rest(writer);
         for message in &self.messages {
             message.encode(writer);
+            sums.message(writer);
         }
     }
 
@@ -439,6 +457,50 @@ impl PartMessage {
     /// Bytes of path and envelope: what is held in memory for the message.
     pub(crate) fn held_bytes(&self) -> usize {
         self.path.len() + self.envelope.len()
+    }
+}
+
+/// What is told of the parts of a record while it is encoded, right behind the writing: what was written is in the cache.
+trait Sum {
+    /// A batch header was written.
+    fn batch_header(&mut self, writer: &mut Writer<'_>);
+    /// A message was written.
+    fn message(&mut self, writer: &mut Writer<'_>);
+    /// Something else was written.
+    fn rest(&mut self, writer: &mut Writer<'_>);
+}
+
+struct Unsummed;
+
+impl Sum for Unsummed {
+    fn batch_header(&mut self, _: &mut Writer<'_>) {}
+    fn message(&mut self, _: &mut Writer<'_>) {}
+    fn rest(&mut self, _: &mut Writer<'_>) {}
+}
+
+/// One look at each byte for two checksums of it: that of everything up to it, and that of its message.
+struct Summing<'m> {
+    crc: u32,
+    header_crc: u32,
+    messages: &'m mut Vec<u32>,
+}
+
+impl Sum for Summing<'_> {
+    fn batch_header(&mut self, writer: &mut Writer<'_>) {
+        let bytes = writer.since_mark();
+        self.header_crc = crc32c::crc32c(bytes);
+        self.crc = checksum::appended(self.crc, 0, self.header_crc, bytes.len());
+    }
+
+    fn message(&mut self, writer: &mut Writer<'_>) {
+        let bytes = writer.since_mark();
+        let crc = crc32c::crc32c_append(self.header_crc, bytes);
+        self.crc = checksum::appended(self.crc, self.header_crc, crc, bytes.len());
+        self.messages.push(crc);
+    }
+
+    fn rest(&mut self, writer: &mut Writer<'_>) {
+        self.crc = crc32c::crc32c_append(self.crc, writer.since_mark());
     }
 }
 

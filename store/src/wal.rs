@@ -6,7 +6,8 @@
 //!                           next_durable(): the same records, in order, now safe to act on <---+
 //! ```
 //!
-//! A group commit takes whatever arrived while the last one was on its way: there is no timer. Nothing is handed out by
+//! A group commit takes whatever arrived while the last one was on its way: there is no timer. What fills one does not wait
+//! for it: its encoding, and what is to be done for the one before it, are then done while the disk writes. Nothing is handed out by
 //! [`Wal::next_durable`] before its write **and** its sync were reported, and only in the order of the log. Any failed
 //! write fences the log for ever: after a failed sync nobody knows what the disk holds, and asking again does not tell.
 
@@ -29,8 +30,8 @@ use crate::digest::{Digest, DigestBuilder};
 use crate::frame::FrameHeader;
 use crate::layout::length_u32;
 use crate::limits::{
-    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, PENDING_BYTES_MAX, PENDING_RECORDS_MAX, RECYCLED_SEGMENTS_MAX,
-    SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, WAL_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FULL_GROUP_BYTES, PENDING_BYTES_MAX, PENDING_RECORDS_MAX,
+    RECYCLED_SEGMENTS_MAX, SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, WAL_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 use crate::noted::Noted;
@@ -51,8 +52,10 @@ pub struct WalConfig {
     pub pending_records_max: usize,
     /// Bytes waiting for the next group commit.
     pub pending_bytes_max: usize,
-    /// Writes on their way to the disk.
+    /// Writes on their way to the disk. A full one may be beside them.
     pub writes_in_flight_max: usize,
+    /// Bytes of records that make a group commit full: it takes no further one, and does not wait for those on their way.
+    pub full_group_bytes: usize,
     /// Trimmed segments kept for reuse.
     pub recycled_segments_max: usize,
 }
@@ -66,6 +69,7 @@ impl Default for WalConfig {
             pending_records_max: PENDING_RECORDS_MAX,
             pending_bytes_max: PENDING_BYTES_MAX,
             writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
+            full_group_bytes: FULL_GROUP_BYTES,
             recycled_segments_max: RECYCLED_SEGMENTS_MAX,
         }
     }
@@ -584,15 +588,13 @@ impl Wal {
             }
             let mut sequence = write.first_sequence;
             // The driver has usually dropped its share by now; then the records move and nothing is copied.
-            let records = match Arc::try_unwrap(write.frame) {
-                Ok(frame) => frame.records,
-                Err(shared) => shared.records.clone(),
-            };
+            let (records, sums) = Frame::into_records(write.frame);
+            let mut sums = sums.into_iter();
             let mut offset = header.body_offset();
             for (index, record) in (0..).zip(records) {
                 let position = Position { segment: header.segment, lsn: header.lsn, index, offset };
                 offset += length_u32(record.encoded_bytes());
-                let noted = record.noted(position);
+                let noted = record.noted_as_summed(position, &mut sums);
                 self.record_is_durable(position, &record, &noted);
                 if !is_planted(Bug::DeliverBeforeDurable) {
                     self.durable_records.push_back(Durable { sequence, position, noted, record });
@@ -643,6 +645,7 @@ impl WalConfig {
         assert!(self.segment_bytes <= SEGMENT_BYTES_MAX, "segment_bytes is out of range");
         assert!(self.wal_bytes_max / self.segment_bytes >= 5, "wal_bytes_max must hold at least five segments");
         assert!(self.writes_in_flight_max > 0 && self.pending_records_max > 0);
+        assert!(self.full_group_bytes > 0, "a group commit has something in it");
         assert!(self.pending_bytes_max >= FrameHeader::frame_bytes(0), "pending_bytes_max must hold a record");
     }
 }

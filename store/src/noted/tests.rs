@@ -37,6 +37,19 @@ proptest! {
     }
 
     #[test]
+    fn what_was_summed_while_it_was_encoded_is_what_its_bytes_sum_to(record in any_record(), before: u32) {
+        let (mut bytes, mut again) = (vec![0xee; record.encoded_bytes()], vec![0xee; record.encoded_bytes()]);
+        record.encode_into(&mut bytes);
+        let mut sums = Vec::new();
+        let crc = record.encode_and_sum(&mut again, before, &mut sums);
+        prop_assert_eq!(crc, crc32c::crc32c_append(before, &bytes));
+        prop_assert_eq!(bytes, again);
+        let mut sums = sums.into_iter();
+        prop_assert_eq!(record.noted_as_summed(position(7), &mut sums), record.noted(position(7)));
+        prop_assert_eq!(sums.next(), None);
+    }
+
+    #[test]
     fn a_record_that_was_read_is_noted_like_the_one_that_was_written(record in any_record(), at in 0_u32..1 << 31) {
         let mut bytes = vec![0xee; record.encoded_bytes()];
         record.encode_into(&mut bytes);

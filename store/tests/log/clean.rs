@@ -16,6 +16,7 @@ fn config() -> WalConfig {
         pending_records_max: 1_000,
         pending_bytes_max: 1 << 20,
         writes_in_flight_max: 2,
+        full_group_bytes: 128 << 10,
         recycled_segments_max: 1,
     }
 }

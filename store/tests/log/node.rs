@@ -23,6 +23,7 @@ pub(crate) fn small_config(writes_in_flight_max: usize) -> WalConfig {
         pending_records_max: 64,
         pending_bytes_max: 64 << 10,
         writes_in_flight_max,
+        full_group_bytes: 6 << 10,
         recycled_segments_max: 1,
     }
 }

@@ -42,6 +42,52 @@ fn a_group_commit_takes_what_arrived_while_the_last_one_was_on_its_way() {
 }
 
 #[test]
+fn a_full_group_does_not_wait_for_the_one_on_its_way_and_others_do() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    // Writes on their way after everything was asked for.
+    let mut submit = |number: u64, count: u64, disk: &mut Disk| {
+        node.submit(messages(number, count, 900, NOW_MS), NOW_MS);
+        while node.next_action(disk, NOW_MS) {
+            crate::node::encoded(node.issued.last().unwrap());
+        }
+        node.issued.len()
+    };
+    assert_eq!(submit(1, 1, &mut disk), 1);
+    assert_eq!(submit(2, 1, &mut disk), 1, "a group that is not full waits");
+    assert_eq!(submit(3, 5, &mut disk), 2, "a full one leaves");
+    assert_eq!(submit(8, 20, &mut disk), 2, "one beside the usual, not more");
+    let second = node.issued[1].id();
+    node.wal.completed(second, Ok(())).unwrap();
+    assert!(node.take_durable().is_empty(), "what is before it is not durable yet");
+    let first = node.issued.remove(0).id();
+    node.wal.completed(first, Ok(())).unwrap();
+    assert_eq!(node.take_durable().len(), 3);
+}
+
+#[test]
+fn a_group_takes_records_until_it_is_full() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    let full_group_bytes = node.config.full_group_bytes;
+    for number in 1..24 {
+        node.submit(messages(number, 1, 900, NOW_MS), NOW_MS);
+    }
+    node.settle_down(&mut disk, &mut Random(1), NOW_MS);
+    let mut groups = std::collections::BTreeMap::<_, Vec<usize>>::new();
+    for durable in node.take_durable() {
+        groups.entry(durable.position.lsn).or_default().push(durable.record.encoded_bytes());
+    }
+    assert_eq!(groups.values().map(Vec::len).sum::<usize>(), 23);
+    // The first to reach it is the last that is taken.
+    let is_full = |group: &[usize]| group.iter().sum::<usize>() >= full_group_bytes;
+    let groups: Vec<_> = groups.into_values().collect();
+    let (last, others) = groups.split_last().unwrap();
+    assert!(others.iter().all(|group| is_full(group) && !is_full(&group[1..])), "{groups:?}");
+    assert!(others.len() > 2 && !is_full(last), "{groups:?}");
+}
+
+#[test]
 fn a_failed_write_fences_the_log_for_ever() {
     let mut disk = Disk::default();
     let mut node = Node::ready(&mut disk, small_config(2));
