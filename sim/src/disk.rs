@@ -152,6 +152,11 @@ impl Disk {
         (op, run.delay(habits.write_us, habits))
     }
 
+    /// Writes that were taken and not reported yet.
+    pub(crate) fn writes_under_way(&self) -> usize {
+        self.ops.values().filter(|op| matches!(op.action, Action::Write(_))).count()
+    }
+
     /// Goes one step on with an action. Each action has two: it happens, and it is durable.
     pub(crate) fn step(&mut self, number: OpNumber, habits: &DiskHabits, run: &mut Chance<'_>) -> Vec<DiskEvent> {
         let mut op = self.ops.remove(&number).expect("steps of a crashed disk are not taken");

@@ -118,6 +118,8 @@ pub struct Tally {
     pub refused_for_the_clock: u64,
     /// Actions of disks.
     pub disk_actions: u64,
+    /// Writes of full groups that left although as many as usual were on their way.
+    pub groups_ahead: u64,
     /// Reads of recoveries at starts.
     pub recovery_reads: u64,
     /// Logs that were refused after their drive had lied.
@@ -131,7 +133,7 @@ pub struct Tally {
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 24] {
+    pub fn entries(&self) -> [(&'static str, u64); 25] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -153,6 +155,7 @@ impl Tally {
             ("ordered_pairs", self.ordered_pairs),
             ("refused_for_the_clock", self.refused_for_the_clock),
             ("disk_actions", self.disk_actions),
+            ("groups_ahead", self.groups_ahead),
             ("recovery_reads", self.recovery_reads),
             ("lies_refused", self.lies_refused),
             ("lies_cut", self.lies_cut),
@@ -182,6 +185,7 @@ impl Tally {
         self.ordered_pairs += other.ordered_pairs;
         self.refused_for_the_clock += other.refused_for_the_clock;
         self.disk_actions += other.disk_actions;
+        self.groups_ahead += other.groups_ahead;
         self.recovery_reads += other.recovery_reads;
         self.lies_refused += other.lies_refused;
         self.lies_cut += other.lies_cut;

@@ -367,6 +367,8 @@ impl World<'_> {
         };
         self.model.tally.trimmed_segments += u64::from(trims);
         self.model.tally.disk_actions += 1;
+        let goes_ahead = self.disks[shard].writes_under_way() >= self.profile.wal.writes_in_flight_max;
+        self.model.tally.groups_ahead += u64::from(goes_ahead && matches!(action, DiskAction::Write(_)));
         let is_struck = self.strike.is_some_and(|strike| strike.at == self.model.tally.disk_actions);
         let doom = match (&action, self.strike.map(|strike| strike.kind)) {
             (DiskAction::Write(_), Some(StrikeKind::FailedWrite)) => Some(Fault::FailedWrite),

@@ -41,11 +41,14 @@ pub const WAL_BYTES_MAX: u64 = 16 << 30;
 pub const PENDING_RECORDS_MAX: usize = 65_536;
 /// Bytes waiting for the next group commit.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
-/// Writes on their way to the disk, but for one more that is full.
+/// Writes on their way to the disk, full groups left out of account.
 pub const WRITES_IN_FLIGHT_MAX: usize = 1;
 /// Records that make a group commit full, in bytes: from here on the time of a write is that of its bytes, so nothing is
-/// gained by waiting for more. It is also what a core's cache holds: a group is copied, summed and noted from there.
+/// gained by waiting for more.
 pub const FULL_GROUP_BYTES: usize = 1 << 20;
+/// Full groups that may be on their way beside the usual writes. A sync waits at the device for the write behind it: while one
+/// group is synced and the next one written, a third must have arrived there, and the fourth be encoded.
+pub const FULL_GROUPS_AHEAD: usize = 3;
 /// Trimmed segments kept for reuse instead of deleted.
 pub const RECYCLED_SEGMENTS_MAX: usize = 2;
 

@@ -52,7 +52,7 @@ pub struct WalConfig {
     pub pending_records_max: usize,
     /// Bytes waiting for the next group commit.
     pub pending_bytes_max: usize,
-    /// Writes on their way to the disk. A full one may be beside them.
+    /// Writes on their way to the disk. Full ones may be beside them, [`FULL_GROUPS_AHEAD`](crate::limits::FULL_GROUPS_AHEAD).
     pub writes_in_flight_max: usize,
     /// Bytes of records that make a group commit full: it takes no further one, and does not wait for those on their way.
     pub full_group_bytes: usize,

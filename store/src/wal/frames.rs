@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{ActionId, Active, Durable, InFlight, Wal};
 use crate::frame::{FrameHeader, offset_blocks};
 use crate::layout::length_u32;
-use crate::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{FRAME_HEADER_BYTES, FULL_GROUPS_AHEAD, SEGMENT_HEADER_BYTES};
 use crate::lsn::{Position, RecordSequence, SegmentNumber};
 use crate::planted::{Bug, is_planted};
 use crate::record::Record;
@@ -181,11 +181,12 @@ impl Wal {
         Some(Write::new(id, active.number, active.offset, Content::Frame(frame)))
     }
 
-    /// Whether another write may be on its way. One more than usual if it is full: waiting would give it no company, only make
-    /// the disk wait until it is encoded.
+    /// Whether another write may be on its way: more than usual if it is full. Waiting would bring it no company, and the disk
+    /// would rest until it is encoded.
     fn may_write(&self) -> bool {
         let is_full = self.pending_bytes >= self.config.full_group_bytes;
-        self.in_flight.len() < self.config.writes_in_flight_max + usize::from(is_full)
+        let ahead = if is_full { FULL_GROUPS_AHEAD } else { 0 };
+        self.in_flight.len() < self.config.writes_in_flight_max + ahead
     }
 
     /// Where a frame of at least `bytes` goes: the active segment, or the prepared one once all before it is durable.

@@ -24,6 +24,7 @@ fn nothing_acknowledged_is_lost_and_order_is_kept() {
         seen.acknowledged > 1000 && seen.recovered > 1000 && seen.trims > 10 && seen.moved > 100,
         "vacuous: {seen:?}"
     );
+    assert!(seen.groups_ahead > 1000, "vacuous: {seen:?}");
     assert!(seen.backups > 100 && seen.backups_held_back > 20, "vacuous: {seen:?}");
     assert!(seen.digests_used > 100 && seen.digests_refused > 20, "vacuous: {seen:?}");
 }
@@ -52,6 +53,8 @@ struct Seen {
     moved: u64,
     digests_used: usize,
     digests_refused: usize,
+    /// Steps at which full groups were on their way beside as many writes as usual.
+    groups_ahead: u64,
     backups: u64,
     /// Those that kept files from being reused.
     backups_held_back: u64,
@@ -65,6 +68,7 @@ impl Seen {
         self.moved += other.moved;
         self.digests_used += other.digests_used;
         self.digests_refused += other.digests_refused;
+        self.groups_ahead += other.groups_ahead;
         self.backups += other.backups;
         self.backups_held_back += other.backups_held_back;
     }
@@ -166,6 +170,8 @@ impl Run {
                 _ => node.settle_down(&mut self.disk, &mut self.random, self.now_ms),
             },
         }
+        let under_way = node.issued.len() + node.written.len();
+        self.seen.groups_ahead += u64::from(under_way > self.writes_in_flight_max);
         self.take_durable(node)
     }
 
