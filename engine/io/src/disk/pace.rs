@@ -54,3 +54,31 @@ impl Pace {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    #[test]
+    fn zeros_wait_for_commits_until_they_fall_behind_and_then_go_in_larger_pieces() {
+        let pace = Pace::default();
+        let may_go = |filled| match pin!(pace.filler_may_go(0, filled)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(bytes) => Some(bytes),
+            Poll::Pending => None,
+        };
+        assert_eq!(may_go(0), Some(ZERO_FILL_BYTES), "no commit is under way");
+        pace.write_begins();
+        assert_eq!(may_go(0), None, "a commit goes first");
+        pace.write_ended(64 << 10);
+        pace.write_begins();
+        assert_eq!(may_go(0), Some(ZERO_FILL_BYTES), "a little behind");
+        assert_eq!(may_go(ZERO_FILL_PER_BYTE * (64 << 10)), None, "not any more");
+        pace.write_ended(1 << 20);
+        pace.write_begins();
+        assert_eq!(may_go(0), Some(ZERO_FILL_BYTES_BEHIND), "far behind");
+    }
+}
