@@ -119,7 +119,7 @@ impl Profile {
             acknowledges_all: random.one_in(2),
             at_workers_max: random.pick(&[None, Some(1), Some(4)]),
         };
-        profile.wal.full_group_bytes = random.pick(&[2_usize, 6, 12, 24]) << 10;
+        profile.wal.full_group_bytes = random.pick(&[2_usize, 6, 24, 24, 24, 24]) << 10;
         profile
     }
 
