@@ -93,7 +93,7 @@ pub const CLEANING_PASSES_MAX: u32 = 3;
 
 /// Most recent message ids remembered per sender.
 pub const DEDUP_SENDER_IDS_MAX: usize = 65_536;
-/// Message ids remembered per shard, all senders together (about 40 bytes each).
+/// Message ids remembered per shard, all senders together (about 36 bytes each).
 pub const DEDUP_SHARD_IDS_MAX: usize = 4 << 20;
 /// Senders remembered per shard.
 pub const DEDUP_SENDERS_MAX: usize = 1 << 20;

@@ -235,3 +235,25 @@ fn a_clock_that_is_set_back_makes_no_id_new_again() {
     assert_eq!(after.check(A, id(NOW_MS, 1), NOW_MS), Verdict::TooOld);
     assert_eq!(after.check(A, id(NOW_MS + 1, 2), NOW_MS + 1), Verdict::New);
 }
+
+#[test]
+fn a_window_takes_an_eighth_more_than_its_ids_and_gives_the_rest_back() {
+    let mut windows = windows(DedupConfig::default());
+    let spare = |windows: &Windows| {
+        let window = windows.windows[0].as_ref().unwrap();
+        (window.ids.capacity() - window.ids.len(), window.table.capacity() - window.ids.len())
+    };
+    for number in 0..DEDUP_SENDER_IDS_MAX as u64 {
+        windows.durable(A, id(NOW_MS + number, number), FIRST);
+        assert!(spare(&windows).0 <= windows.ids / 8 + FIRST_IDS, "{number}");
+    }
+    // All but a hundred are forgotten for their age.
+    windows.expire(NOW_MS + DEDUP_SENDER_IDS_MAX as u64 - 100 + DEDUP_WINDOW_MS, 1);
+    assert_eq!(windows.ids, 100);
+    let (places, of_table) = spare(&windows);
+    assert!(places <= 400 && of_table <= 800, "room for {places} and {of_table} more");
+    for number in 0..DEDUP_SENDER_IDS_MAX as u64 {
+        let known = windows.check(A, id(NOW_MS + number, number), NOW_MS) == Verdict::Duplicate { durable: true };
+        assert_eq!(known, number >= DEDUP_SENDER_IDS_MAX as u64 - 100, "{number}");
+    }
+}
