@@ -116,7 +116,7 @@ impl fmt::Display for Report {
                 started.resident_bytes as f64 / started.messages as f64,
             )?;
         }
-        if self.written.messages == MESSAGES_MAX {
+        if self.cold.messages == MESSAGES_MAX {
             let holds = |holds: bool| if holds { "holds" } else { "SHORT" };
             writeln!(
                 f,
