@@ -176,7 +176,7 @@ fn rounded(rate: f64) -> u64 {
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let first = digits.len() % 3;
-    let groups = digits[first..].as_bytes().chunks(3).map(|group| String::from_utf8_lossy(group).into_owned());
+    let groups = digits.as_bytes()[first..].chunks(3).map(|group| String::from_utf8_lossy(group).into_owned());
     let first = (first > 0).then(|| digits[..first].to_owned());
     first.into_iter().chain(groups).collect::<Vec<_>>().join(",")
 }
