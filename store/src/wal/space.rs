@@ -137,8 +137,13 @@ impl Wal {
     /// Segments below this one are not needed any more: for another use, or to be deleted.
     fn let_segments_go(&mut self, log_start: SegmentNumber) {
         let trimmed: Vec<_> = self.segments.range(..log_start).map(|(&number, &bytes)| (number, bytes)).collect();
+        // It counts until its file is gone, and is not to be had for another use any more.
+        let being_deleted = match self.housekeeping {
+            Some((_, Housekeeping::Delete(segment))) => Some(segment),
+            _ => None,
+        };
         for (number, bytes) in trimmed {
-            if self.removable.contains(&number) || self.recyclable.contains(&number) {
+            if self.removable.contains(&number) || self.recyclable.contains(&number) || being_deleted == Some(number) {
                 continue;
             }
             // Only files of this start: a write of an earlier process may still be on its way to an older one.

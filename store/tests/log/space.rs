@@ -1,8 +1,8 @@
 //! What the log does besides writing: acknowledge a prefix, fence, fill up, give space back, forget nothing it needs.
 
 use creto_store::{
-    Admit, AppendError, DiskError, Lsn, MailboxesConfig, Record, RecordSequence, Refusal, SegmentNumber, SettleCause,
-    recover,
+    Action, ActionId, Admit, AppendError, DiskError, Lsn, MailboxesConfig, Record, RecordSequence, Refusal,
+    SegmentNumber, SettleCause, recover,
 };
 
 use crate::disk::{Crash, Disk, Random};
@@ -274,4 +274,73 @@ fn a_log_that_one_message_holds_back_comes_back_when_that_message_is_settled() {
     let mut node = Node::ready(&mut disk, config);
     let there = here || node.settle(&stored[0]).is_some();
     assert!(there, "the one message that holds all space back can never be settled");
+}
+
+#[test]
+fn a_file_that_is_being_deleted_is_not_kept_for_reuse() {
+    let mut disk = Disk::default();
+    let mut config = small_config(1);
+    config.recycled_segments_max = 2;
+    let mut node = Node::ready(&mut disk, config);
+    let mut deleting = Vec::new();
+    let mut recycled = Vec::new();
+    // Does all that is asked for, but for what deletes a file: that takes its time.
+    let mut work = |node: &mut Node, disk: &mut Disk, deleting: &mut Vec<(ActionId, SegmentNumber)>| {
+        while let Some(action) = node.wal.next_action(NOW_MS) {
+            match &action {
+                Action::Write(write) => {
+                    disk.write(write.segment(), write.offset(), &crate::node::encoded(write));
+                    disk.sync(write.segment());
+                }
+                Action::Prepare { segment, bytes, recycle, .. } => {
+                    recycled.extend(*recycle);
+                    disk.prepare(*segment, *bytes, *recycle);
+                }
+                Action::Delete { id, segment } => {
+                    deleting.push((*id, *segment));
+                    continue;
+                }
+                _ => {}
+            }
+            node.wal.completed(action.id(), Ok(())).unwrap();
+        }
+        node.take_durable();
+        recycled.clone()
+    };
+    let mut number = 0;
+    let mut fill = |node: &mut Node, frames: u64| {
+        for _ in 0..frames {
+            number += 1;
+            node.submit(messages(number, 1, 6000, NOW_MS), NOW_MS);
+        }
+    };
+    // Seven frames of 8 KiB to a segment: the fourth is begun, and the next one is made.
+    for _ in 0..27 {
+        fill(&mut node, 1);
+        work(&mut node, &mut disk, &mut deleting);
+    }
+    assert_eq!(node.wal.active_segment(), SegmentNumber(4));
+    node.wal.trim(SegmentNumber(4), Vec::new()).unwrap();
+    work(&mut node, &mut disk, &mut deleting);
+    let [(id, being_deleted)] = deleting[..] else { panic!("{deleting:?}") };
+    // While it is being deleted, room is made among those kept for reuse, and the log is trimmed again.
+    node.wal.drop_spare();
+    while node.wal.active_segment() == SegmentNumber(4) {
+        fill(&mut node, 1);
+        work(&mut node, &mut disk, &mut deleting);
+    }
+    node.wal.trim(SegmentNumber(5), Vec::new()).unwrap();
+    work(&mut node, &mut disk, &mut deleting);
+    disk.delete(being_deleted);
+    node.wal.completed(id, Ok(())).unwrap();
+    let mut reused = Vec::new();
+    for _ in 0..40 {
+        fill(&mut node, 1);
+        reused = work(&mut node, &mut disk, &mut deleting);
+        for (id, segment) in deleting.drain(..).filter(|(pending, _)| *pending != id) {
+            disk.delete(segment);
+            node.wal.completed(id, Ok(())).unwrap();
+        }
+    }
+    assert!(reused.len() > 1 && !reused.contains(&being_deleted), "{reused:?} and not {being_deleted:?}");
 }
