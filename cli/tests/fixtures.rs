@@ -3,19 +3,20 @@
 //! `fixtures/README.md` says how a new one is made, which a change of any format needs.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use creto_store::{
-    Action, DiskError, FileSource, Record, Wal, WalConfig, digest_file_name, recover, segment_file_name, verify,
-};
+use creto_store::conformance::Folder;
+use creto_store::{FileSource, Record, Wal, WalConfig, recover, segment_file_name, verify};
 
 mod process;
 use process::{Node, command, name, ok, on_time, restored_home, run};
 
 const SHARDS: u16 = 2;
+/// When the logs of a fixture were written, by their own word.
+const WRITTEN_MS: u64 = 1_795_000_000_000;
 /// Set to the name of a new fixture to make it.
 const WRITE: &str = "CRETO_WRITE_FIXTURE";
 /// What this version writes, and what each fixture has.
@@ -268,6 +269,7 @@ fn write_a_fixture_when_asked_to() {
 /// after it was made.
 fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     fs::create_dir_all(to).expect("a folder");
+    let folder = Folder::new(to);
     let mut records = Vec::new();
     recover(&mut FileSource::new(from), shard, |_, record| records.push(record)).expect("a backup");
     let config = WalConfig {
@@ -278,8 +280,8 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     };
     let recovered = recover(&mut FileSource::new(to), shard, |_, _| {}).expect("a new log");
     // It tells a frame from an imitation in a hostile envelope; here nobody is hostile.
-    let mut wal = Wal::open(config, recovered, 0x6372_6574_6f00 + u64::from(shard), 1_795_000_000_000);
-    settle(&mut wal, to);
+    let mut wal = Wal::open(config, recovered, 0x6372_6574_6f00 + u64::from(shard), WRITTEN_MS);
+    folder.settle(&mut wal, WRITTEN_MS);
     for mut record in records {
         match &mut record {
             Record::Start(_) => continue,
@@ -289,10 +291,10 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
             _ => {}
         }
         wal.append(record).expect("there is room");
-        settle(&mut wal, to);
+        folder.settle(&mut wal, WRITTEN_MS);
     }
     wal.confirm();
-    settle(&mut wal, to);
+    folder.settle(&mut wal, WRITTEN_MS);
     let report = verify(&mut FileSource::new(to), shard).expect("it was just written");
     assert!(report.problems.is_empty());
     let end = report.end.expect("a log that has begun");
@@ -301,32 +303,4 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     for unused in report.leftovers {
         fs::remove_file(to.join(segment_file_name(unused))).expect("a file that was prepared");
     }
-}
-
-/// Carries out what the log wants until it is idle.
-fn settle(wal: &mut Wal, folder: &Path) {
-    while let Some(action) = wal.next_action(1_795_000_000_000) {
-        let file = |segment| folder.join(segment_file_name(segment));
-        let outcome: Result<(), DiskError> = match &action {
-            Action::Write(write) => {
-                let mut bytes = vec![0; write.bytes()];
-                write.encode_into(&mut bytes);
-                let file = OpenOptions::new().write(true).open(file(write.segment())).expect("it was prepared");
-                file.write_all_at(&bytes, write.offset()).expect("the disk has room");
-                Ok(())
-            }
-            Action::Prepare { segment, bytes, .. } => {
-                File::create(file(*segment)).and_then(|file| file.set_len(*bytes)).expect("the disk has room");
-                Ok(())
-            }
-            Action::WriteDigest { segment, digest, .. } => {
-                fs::write(folder.join(digest_file_name(*segment)), digest.pieces().concat())
-                    .expect("the disk has room");
-                Ok(())
-            }
-            other => panic!("a new log has nothing to take away: {other:?}"),
-        };
-        wal.completed(action.id(), outcome).expect("nothing failed");
-    }
-    while wal.next_durable().is_some() {}
 }

@@ -36,6 +36,8 @@ pub(crate) struct Node {
     /// Clients are let in: every shard's log has started, or the shards themselves hold back what comes before.
     pub(crate) is_serving: bool,
     pub(crate) is_draining: bool,
+    /// Every shard has drained; their logs come to their ends.
+    is_sealing: bool,
     pub(crate) shards: Vec<Shard>,
     /// Messages between shards, by from * count + to.
     rings: Vec<Ring>,
@@ -59,6 +61,7 @@ impl Node {
             is_up: false,
             is_serving: false,
             is_draining: false,
+            is_sealing: false,
             shards: Vec::new(),
             rings: (0..shard_count * shard_count).map(|_| Ring::default()).collect(),
             jobs: BTreeMap::new(),
@@ -250,14 +253,19 @@ impl World<'_> {
             self.note(|| "the node serves".to_owned());
             self.node.is_serving = true;
         }
-        if self.node.is_draining && self.node.shards.iter().all(Shard::is_drained) {
-            self.drained()?;
+        if self.node.is_draining && !self.node.is_sealing && self.node.shards.iter().all(Shard::is_drained) {
+            self.note(|| "the node has drained".to_owned());
+            self.node.is_sealing = true;
+            (0..self.profile.shard_count).try_for_each(|shard| self.shard_event(shard, Event::Seal))?;
+        }
+        if self.node.is_sealing && self.node.shards.iter().all(Shard::is_sealed) {
+            self.sealed()?;
         }
         Ok(())
     }
 
-    fn drained(&mut self) -> Checked {
-        self.note(|| "the node has drained".to_owned());
+    fn sealed(&mut self) -> Checked {
+        self.note(|| "the logs are sealed".to_owned());
         let life = self.node.life;
         if self.is_finishing {
             // Nobody is connected any more, and nothing is left.

@@ -2,7 +2,8 @@
 //!
 //! Two halves that meet in the [`Record`]:
 //! - **The log** ([`Wal`], [`recover`], [`verify()`]) makes records durable in frames that are written and synced together,
-//!   and reads them back after a stop of any kind. `docs/wal-format.md` gives every byte and argues every crash.
+//!   and reads them back after a stop of any kind. `docs/wal-format.md` gives every byte and argues every crash. What a
+//!   shard asks of any log is [`RecordLog`]; [`MemoryLog`] is one without a disk.
 //! - **The mailboxes** ([`Mailboxes`]) decide what is admitted, hold what is queued, and hand it out in order. They change
 //!   only by durable records, so that a restart, which replays the log, leads to the same state.
 //!
@@ -26,6 +27,7 @@
 //!           when it is read: mailboxes.read_completed(..) names the mailbox that can go on
 //! consumer: mailboxes.settle(..) -> Record, wal.append(record)
 //! idle:     wal.confirm(); mailboxes.expire(now_ms, max); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
+//! the end:  wal.seal(); go on with turns until wal.end() is there, or the log is fenced
 //! space:    mailboxes.clean(..), a step a turn; mailboxes.next_moved() -> wal.append(Record::Moved)
 //! ```
 //!
@@ -35,6 +37,8 @@
 
 mod cache;
 mod cold;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod dedup;
 mod digest;
 mod entry;
@@ -45,9 +49,11 @@ mod id;
 mod index;
 mod layout;
 pub mod limits;
+mod log;
 mod lsn;
 mod mailbox;
 mod mailboxes;
+mod memory_log;
 mod noted;
 #[doc(hidden)]
 pub mod planted;
@@ -69,10 +75,12 @@ pub use digest::{
 pub use file_source::FileSource;
 pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
+pub use log::{RecordLog, SealedEnd};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
     Admit, Delivery, LogExtent, Mailboxes, MailboxesConfig, ReadDone, ReadProblem, ReadProblemKind, Refusal,
 };
+pub use memory_log::MemoryLog;
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
     BatchPart, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record, RecordError, Settle, SettleCause,

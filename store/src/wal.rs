@@ -13,6 +13,8 @@
 mod digests;
 mod frames;
 mod hold;
+mod interface;
+mod seal;
 mod space;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -143,7 +145,7 @@ impl Action {
 
 /// Names an [`Action`] until it is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ActionId(u64);
+pub struct ActionId(pub(crate) u64);
 
 /// How an action failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -173,6 +175,9 @@ pub enum AppendError {
         /// What fits.
         bytes_max: usize,
     },
+    /// the log is sealed: nothing is appended to it any more, send it again to whoever opens it next
+    #[error("the log is sealed: nothing is appended to it any more, send it again to whoever opens it next")]
+    Sealed,
     /// The log is fenced.
     #[error(transparent)]
     Fenced(#[from] Fenced),
@@ -209,6 +214,7 @@ pub struct Wal {
     epoch: Epoch,
     epoch_nonce: u64,
     fenced: Option<Fenced>,
+    is_sealed: bool,
     next_action_id: u64,
 
     // What happens once, before the first frame of this epoch. Strictly one after the other.
@@ -222,6 +228,8 @@ pub struct Wal {
     in_flight: VecDeque<InFlight>,
     durable_records: VecDeque<Durable>,
     durable_sequence: RecordSequence,
+    /// Where the last durable record is.
+    durable_position: Option<Position>,
     /// Reads that nobody was told of.
     reads: VecDeque<Action>,
 
@@ -328,6 +336,7 @@ impl Wal {
             epoch: recovered.epoch.next(),
             epoch_nonce,
             fenced: None,
+            is_sealed: false,
             next_action_id: 0,
             startup,
             startup_running: None,
@@ -337,6 +346,7 @@ impl Wal {
             in_flight: VecDeque::new(),
             durable_records: VecDeque::new(),
             durable_sequence: RecordSequence(0),
+            durable_position: None,
             reads: VecDeque::new(),
             next_lsn: recovered.end_lsn.next(),
             previous_crc: recovered.end_crc,
@@ -391,12 +401,7 @@ impl Wal {
     /// As [`append`](Self::append).
     pub fn check_append(&self, record: &Record) -> Result<(), AppendError> {
         assert!(record.is_within_limits(), "what is written must be readable: keep to the limits of a record");
-        let class = match record {
-            Record::BatchPart(_) => AppendClass::Message,
-            Record::Settle(_) => AppendClass::Settle,
-            Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => AppendClass::Internal,
-        };
-        self.check_room(class, record.encoded_bytes())
+        self.check_room(AppendClass::of(record), record.encoded_bytes())
     }
 
     /// Whether a record of this class and size would be taken now.
@@ -406,6 +411,9 @@ impl Wal {
     pub fn check_room(&self, class: AppendClass, bytes: usize) -> Result<(), AppendError> {
         if let Some(fenced) = &self.fenced {
             return Err(fenced.clone().into());
+        }
+        if self.is_sealed {
+            return Err(AppendError::Sealed);
         }
         let bytes_max = self.record_bytes_max();
         if bytes > bytes_max {
@@ -443,6 +451,10 @@ impl Wal {
         }
         if let Some(read) = self.reads.pop_front() {
             return Some(read);
+        }
+        if self.is_sealed && self.is_written() {
+            // Whoever opens the log next finds files that nobody is changing.
+            return None;
         }
         self.next_housekeeping()
     }
@@ -598,6 +610,7 @@ impl Wal {
                     self.durable_records.push_back(Durable { sequence, position, noted, record });
                 }
                 self.durable_sequence = sequence;
+                self.durable_position = Some(position);
                 sequence = sequence.next();
             }
             if let Some(digesting) = &mut self.digesting {
@@ -607,7 +620,8 @@ impl Wal {
     }
 
     fn wants_confirmation(&self) -> bool {
-        self.confirm && self.last_record_lsn == self.durable_lsn
+        let is_wanted = self.confirm || (self.is_sealed && !self.is_confirmed());
+        is_wanted && self.last_record_lsn == self.durable_lsn
     }
 
     fn fence(&mut self, action: String, error: DiskError) -> Fenced {
@@ -633,8 +647,19 @@ pub enum AppendClass {
     Internal,
 }
 
+impl AppendClass {
+    /// What a record counts as.
+    pub fn of(record: &Record) -> Self {
+        match record {
+            Record::BatchPart(_) => Self::Message,
+            Record::Settle(_) => Self::Settle,
+            Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => Self::Internal,
+        }
+    }
+}
+
 impl WalConfig {
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let block = BLOCK_BYTES as u64;
         assert!(self.segment_bytes.is_multiple_of(block) && self.frame_bytes_max.is_multiple_of(BLOCK_BYTES));
         assert!((BLOCK_BYTES..=FRAME_BYTES_MAX).contains(&self.frame_bytes_max), "frame_bytes_max is out of range");

@@ -309,7 +309,7 @@ impl Node {
         while started < self.control.len() {
             match self.reports.recv() {
                 Ok((_, ShardReport::Started)) => started += 1,
-                Ok((_, ShardReport::Drained)) => {}
+                Ok((_, ShardReport::Drained | ShardReport::Sealed)) => {}
                 Ok((shard_index, ShardReport::Fenced(cause))) => return Err(NodeError::Fenced { shard_index, cause }),
                 Ok((shard_index, ShardReport::Ended)) => return Err(self.shard_error(Some(shard_index))),
                 Err(_) => return Err(self.shard_error(None)),
@@ -333,7 +333,7 @@ impl Node {
                     }
                     // Its agents cannot be served by the others: their mailboxes are in its log.
                     Ok((shard_index, ShardReport::Ended)) => return Err(self.shard_error(Some(shard_index))),
-                    Ok((_, ShardReport::Started | ShardReport::Drained)) => {}
+                    Ok((_, ShardReport::Started | ShardReport::Drained | ShardReport::Sealed)) => {}
                     Err(_) => return Err(self.shard_error(None)),
                 },
             }
@@ -345,8 +345,11 @@ impl Node {
     /// # Errors
     /// When a shard had failed.
     pub fn stop(mut self) -> Result<Summary, NodeError> {
-        tell_all(&self.control, || NodeItem::Drain);
-        let drained = self.wait_until_drained();
+        let until = Instant::now() + DRAIN;
+        let mut gone = vec![false; self.control.len()];
+        let drained = self.all_shards(|| NodeItem::Drain, &ShardReport::Drained, &mut gone, until);
+        // When all have drained, no shard has anything for another one's log any more.
+        let drained = drained && self.all_shards(|| NodeItem::Seal, &ShardReport::Sealed, &mut gone, until);
         let Self { control, threads, workers, service, watchdog, _data_dir, .. } = self;
         // Before the shards: nobody is told that an agent is registered when no shard can learn of it any more.
         service.shutdown()?;
@@ -360,15 +363,18 @@ impl Node {
         Ok(summary)
     }
 
-    fn wait_until_drained(&mut self) -> bool {
-        let until = Instant::now() + DRAIN;
-        let mut drained = vec![false; self.control.len()];
-        while drained.contains(&false) {
+    /// Tells every shard, and waits until each has reported what is wanted, or has `gone`: it failed.
+    fn all_shards(&mut self, item: fn() -> NodeItem, wanted: &ShardReport, gone: &mut [bool], until: Instant) -> bool {
+        tell_all(&self.control, item);
+        let mut done = gone.to_vec();
+        while done.contains(&false) {
             match self.reports.recv_deadline(until) {
-                Ok((shard_index, ShardReport::Drained | ShardReport::Fenced(_) | ShardReport::Ended)) => {
-                    drained[usize::from(shard_index)] = true;
+                Ok((shard_index, report)) if report == *wanted => done[usize::from(shard_index)] = true,
+                Ok((shard_index, ShardReport::Fenced(_) | ShardReport::Ended)) => {
+                    done[usize::from(shard_index)] = true;
+                    gone[usize::from(shard_index)] = true;
                 }
-                Ok((_, ShardReport::Started)) => {}
+                Ok((_, ShardReport::Started | ShardReport::Drained | ShardReport::Sealed)) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
             }
         }

@@ -7,6 +7,8 @@
 //! The path waits in one place, for the disk. A shard with crypto workers waits in a second one: verify ([`crate::workers`]).
 //! A message that left memory before it was read waits once more, to be read back.
 
+use creto_store::RecordLog;
+
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
 use crate::shard::Shard;
@@ -15,7 +17,7 @@ use crate::stage::decode::decode;
 use crate::stage::deliver::{Push, deliver};
 use crate::stage::receive::receive;
 
-impl Shard {
+impl<L: RecordLog> Shard<L> {
     /// On the connection's shard: carries what arrived in this turn from frames to parts for the mailboxes' shards.
     pub(crate) fn ingress(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.submit_frames.is_empty() && self.workers.is_none() {
@@ -49,10 +51,6 @@ impl Shard {
     /// On the mailbox's shard: parts become records, records become one group commit.
     pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.log.admit(now);
-        if self.draining {
-            // Again for every record that comes late: the last frame of a shutdown must be stated durable, too.
-            self.log.confirm();
-        }
         self.log.commit(now, actions);
     }
 

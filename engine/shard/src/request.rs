@@ -13,6 +13,7 @@ use creto_envelope::deliver::{ConsumerAck, Credit, Subscribe};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
 use creto_envelope::{AgentId, FrameType, RejectCode};
 use creto_policy::{Action as PolicyAction, Decision};
+use creto_store::RecordLog;
 
 use crate::connection::LoggedIn;
 use crate::event::{Action, ConnectionId, KeyRefused, Now, StreamId};
@@ -42,7 +43,7 @@ fn about(agent: &AgentId) -> impl Fn(RejectCode) -> Refusal + use<> {
     move |code| Refusal { code, context }
 }
 
-impl Shard {
+impl<L: RecordLog> Shard<L> {
     /// Takes one frame of a connection. Batches are only put aside: the path takes all of a turn at once.
     pub(crate) fn take_frame(
         &mut self,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use creto_envelope::control::{Reject, StreamRole};
 use creto_envelope::{AgentId, RejectCode, TreeDigest};
 use creto_policy::{DecisionTable, Snapshot};
+use creto_store::{RecordLog, Wal};
 
 use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
@@ -31,7 +32,7 @@ use crate::workers::WorkerQueue;
 
 /// One shard.
 #[derive(Debug)]
-pub struct Shard {
+pub struct Shard<L = Wal> {
     pub(crate) index: ShardIndex,
     pub(crate) placement: Placement,
     pub(crate) limits: ConnectionLimits,
@@ -44,7 +45,7 @@ pub struct Shard {
     /// What crypto workers verify, if there are any.
     pub(crate) workers: Option<WorkerQueue>,
     pub(crate) decisions: DecisionTable,
-    pub(crate) log: Log,
+    pub(crate) log: Log<L>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) counters: Counters,
     /// Batches that arrived in this turn.
@@ -61,10 +62,10 @@ pub struct Shard {
     pub(crate) draining: bool,
 }
 
-impl Shard {
+impl<L: RecordLog> Shard<L> {
     /// A shard around its recovered log. It allows nothing until the first [`Event::Snapshot`].
     #[must_use]
-    pub fn new(index: ShardIndex, placement: Placement, limits: ConnectionLimits, log: Log) -> Self {
+    pub fn new(index: ShardIndex, placement: Placement, limits: ConnectionLimits, log: Log<L>) -> Self {
         Self::with_decision_entries(index, placement, limits, log, DECISION_TABLE_ENTRIES)
     }
 
@@ -74,7 +75,7 @@ impl Shard {
         index: ShardIndex,
         placement: Placement,
         limits: ConnectionLimits,
-        log: Log,
+        log: Log<L>,
         decision_entries: usize,
     ) -> Self {
         assert!(index.0 < placement.shard_count(), "a shard is one of the placement's");
@@ -159,10 +160,8 @@ impl Shard {
                 }
                 self.close_without_login(now, actions);
             }
-            Event::Drain => {
-                self.draining = true;
-                self.log.confirm();
-            }
+            Event::Drain => self.draining = true,
+            Event::Seal => self.log.seal(),
         }
     }
 
@@ -206,14 +205,21 @@ impl Shard {
         self.log.is_started()
     }
 
-    /// Whether everything that was taken in is answered and on disk; asked while draining.
+    /// Whether everything that was taken in is answered and on disk; asked while draining. Other shards may still have
+    /// something for it: seal it when all have drained.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.draining
             && !self.has_unfinished()
             && self.log.is_idle()
-            && self.log.is_confirmed()
             && self.connections.values().all(|state| state.submit.is_idle() && state.publishing.is_none())
+    }
+
+    /// Whether the log has come to its end ([`Event::Seal`]), or was fenced before: whoever opens it next finds all of it,
+    /// and nothing is under way to it.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.log.is_at_end()
     }
 
     /// How much room the log has for messages, or that it is fenced.
@@ -242,7 +248,7 @@ impl Shard {
 
     /// The log and the mailboxes, to look at.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &Log<L> {
         &self.log
     }
 

@@ -52,6 +52,11 @@ impl Write {
         Self { id, segment, offset, bytes, content }
     }
 
+    /// Bytes that are there already.
+    pub(crate) fn of_bytes(id: ActionId, segment: SegmentNumber, offset: u64, bytes: Bytes) -> Self {
+        Self::new(id, segment, offset, Content::Copy(bytes))
+    }
+
     /// What to report the outcome under.
     pub fn id(&self) -> ActionId {
         self.id

@@ -25,7 +25,7 @@ pub struct HeldLog {
 }
 
 impl HeldLog {
-    fn holds(&self, segment: SegmentNumber) -> bool {
+    pub(crate) fn holds(&self, segment: SegmentNumber) -> bool {
         (self.first_segment..=self.last_segment).contains(&segment)
     }
 }

@@ -1,6 +1,6 @@
 //! Space: which segments exist, which may go, and who may still write.
 
-use super::{Action, AppendClass, DiskError, Fenced, Housekeeping, Wal};
+use super::{Action, AppendClass, AppendError, DiskError, Fenced, Housekeeping, Wal};
 use crate::frame::FrameHeader;
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::lsn::{RecordSequence, SegmentNumber};
@@ -71,13 +71,16 @@ impl Wal {
     /// durable, then a frame states the new start, and when that frame is durable the older files go.
     ///
     /// # Errors
-    /// [`Fenced`].
+    /// [`AppendError::Fenced`] and [`AppendError::Sealed`]; nothing was begun.
     ///
     /// # Panics
     /// When a trim is under way, or `log_start` lies outside the log: both are the caller's mistake.
-    pub fn trim(&mut self, log_start: SegmentNumber, carry_over: Vec<Record>) -> Result<(), Fenced> {
+    pub fn trim(&mut self, log_start: SegmentNumber, carry_over: Vec<Record>) -> Result<(), AppendError> {
         if let Some(fenced) = &self.fenced {
-            return Err(fenced.clone());
+            return Err(fenced.clone().into());
+        }
+        if self.is_sealed {
+            return Err(AppendError::Sealed);
         }
         assert!(!self.is_trimming(), "one trim at a time");
         assert!(log_start > self.log_start && log_start <= self.active_segment(), "only a prefix of the log can go");

@@ -13,7 +13,7 @@ use creto_envelope::{AgentId, Priority, RejectCode};
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
     self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageId,
-    ReadDone, ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+    ReadDone, ReadId, Record, RecordLog, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
 };
 
 use self::hold::Hold;
@@ -25,8 +25,8 @@ use crate::route::{BatchPart, PartOutcome};
 
 /// The log of a shard with the mailboxes that it feeds.
 #[derive(Debug)]
-pub struct Log {
-    wal: Wal,
+pub struct Log<L = Wal> {
+    wal: L,
     mailboxes: Mailboxes,
     retention: Retention,
     /// What waits for room in the log, in order of arrival.
@@ -76,10 +76,10 @@ pub(crate) struct Durable {
     pub(crate) moved: u64,
 }
 
-impl Log {
+impl<L: RecordLog> Log<L> {
     /// Joins a log and the mailboxes that its recovery filled.
     #[must_use]
-    pub fn new(wal: Wal, mailboxes: Mailboxes) -> Self {
+    pub fn new(wal: L, mailboxes: Mailboxes) -> Self {
         Self {
             wal,
             mailboxes,
@@ -102,9 +102,9 @@ impl Log {
         Self { retention, ..self }
     }
 
-    /// The write-ahead log.
+    /// The log that everything is written to before it counts.
     #[must_use]
-    pub fn wal(&self) -> &Wal {
+    pub fn wal(&self) -> &L {
         &self.wal
     }
 
@@ -139,20 +139,25 @@ impl Log {
         self.wal.is_started()
     }
 
-    /// Has the log state that its last frame is durable, once nothing else is to be written.
-    pub(crate) fn confirm(&mut self) {
-        self.wal.confirm();
-    }
-
     /// Whether nothing waits for the disk.
     pub(crate) fn is_idle(&self) -> bool {
         let nothing_waits = self.arrived.is_empty() && self.awaited.is_empty() && self.refused.is_empty();
-        self.wal.fenced().is_some() || (nothing_waits && self.wal.is_idle())
+        self.wal.fenced().is_some() || (nothing_waits && self.wal.durable() == self.wal.appended())
     }
 
-    /// Whether damage to any frame of the log would be found, whichever it is: nothing more to wait for at a shutdown.
-    pub(crate) fn is_confirmed(&self) -> bool {
-        self.wal.fenced().is_some() || self.wal.is_confirmed()
+    /// Takes nothing into the log any more, whoever asks. What is in it becomes durable.
+    pub(crate) fn seal(&mut self) {
+        self.wal.seal();
+    }
+
+    /// Whether the log is sealed and all of it is durable, or is fenced: there is nothing more to wait for.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.wal.fenced().is_some() || self.wal.end().is_some()
+    }
+
+    /// Whether nothing will change in the log any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.wal.is_sealed() || self.wal.fenced().is_some()
     }
 
     /// Takes a part; it becomes a record as soon as the log has room.
@@ -276,12 +281,8 @@ impl Log {
         let record = Record::Settle(settle);
         match self.wal.check_append(&record) {
             Ok(()) if is_planted(Bug::SettleInMemoryOnly) => {
-                let position = store::Position {
-                    segment: self.wal.active_segment(),
-                    lsn: self.wal.durable_lsn(),
-                    index: 0,
-                    offset: 0,
-                };
+                let (segment, lsn) = (self.wal.extent().active, store::Lsn(0));
+                let position = store::Position { segment, lsn, index: 0, offset: 0 };
                 let (sequence, noted) = (self.wal.durable(), record.noted(position));
                 self.mailboxes.apply(store::Durable { sequence, position, noted, record });
                 None
@@ -295,8 +296,8 @@ impl Log {
                 self.held_settles.push_back(settle_of(record));
                 None
             }
-            // A fenced log settles nothing: the messages are delivered again after the restart.
-            Err(AppendError::Fenced(_)) => None,
+            // Nothing is settled any more: the messages are delivered again after the restart.
+            Err(AppendError::Fenced(_) | AppendError::Sealed) => None,
             Err(error @ AppendError::RecordTooLarge { .. }) => panic!("a settle record fits every frame: {error}"),
         }
     }
@@ -315,25 +316,23 @@ impl Log {
     /// Gives back log space that nothing needs any more. What is still needed of it is carried over first.
     fn trim(&mut self) {
         self.end_costly_hold();
-        if self.wal.is_trimming() || self.wal.fenced().is_some() {
+        if self.wal.is_trimming() || self.is_closed() {
             return;
         }
         // Beyond its bound a log is trimmed for less than else.
-        let LogExtent { bytes, segment_bytes, is_short, .. } = self.extent();
+        let LogExtent { bytes, active, segment_bytes, is_short } = self.wal.extent();
         let is_short = is_short || bytes > self.mailboxes.space_bytes_max(segment_bytes);
-        let (start, active) = (self.wal.log_start(), self.wal.active_segment());
-        let point = self.mailboxes.trim_point(start, active, self.wal.segment_bytes(), is_short);
+        let point = self.mailboxes.trim_point(self.wal.log_start(), active, segment_bytes, is_short);
         if let Some(point) = point {
             let carried = self.mailboxes.carry_over(point, self.wal.record_bytes_max());
-            // Fenced between the question above and here is not possible; a fenced log needs no space.
-            let _ = self.wal.trim(point, carried);
+            self.wal.trim(point, carried).expect("neither fenced nor sealed since it was asked above");
         }
     }
 
     /// Keeps the log's space in proportion to what is queued: a step of cleaning, and what it has ready.
     fn clean(&mut self) {
         // A log that is being copied keeps its files whatever is moved.
-        if self.wal.fenced().is_some() || self.wal.held().is_some() {
+        if self.is_closed() || self.wal.held().is_some() {
             return;
         }
         while let Some(part) = self.mailboxes.next_moved() {
@@ -345,29 +344,15 @@ impl Log {
             }
             self.wal.append(record).expect("room was just checked");
         }
-        let extent = self.extent();
-        self.mailboxes.clean(&extent);
-    }
-
-    fn extent(&self) -> LogExtent {
-        let space = self.wal.space();
-        LogExtent {
-            bytes: space.bytes - self.wal.spare_bytes(),
-            active: self.wal.active_segment(),
-            segment_bytes: self.wal.segment_bytes(),
-            is_short: space.message_bytes_left < space.bytes_max / 4,
-        }
+        self.mailboxes.clean(&self.wal.extent());
     }
 
     /// What has no event of its own: expiry, a last confirmation when the log rests, space asked for again.
     pub(crate) fn tick(&mut self, now: Now) {
         let expired = self.mailboxes.expire(now.unix_ms, EXPIRED_PER_TICK);
         self.arrived.extend(expired.into_iter().map(Arrived::Settle));
-        self.wal.retry_space();
         self.end_late_hold(now);
-        if self.wal.space().bytes > self.mailboxes.space_bytes_max(self.wal.segment_bytes()) {
-            self.wal.drop_spare();
-        }
+        self.wal.tick(self.mailboxes.space_bytes_max(self.wal.extent().segment_bytes));
         let is_resting = std::mem::replace(&mut self.appended_at_tick, self.wal.appended()) == self.wal.appended();
         if is_resting {
             self.wal.confirm();
@@ -459,6 +444,7 @@ fn reject_code(error: &AppendError) -> RejectCode {
         AppendError::Full => RejectCode::Overloaded,
         AppendError::StorageFull => RejectCode::StorageFull,
         AppendError::RecordTooLarge { .. } => RejectCode::EnvelopeOversized,
+        AppendError::Sealed => RejectCode::ShuttingDown,
         AppendError::Fenced(_) => RejectCode::ShardFenced,
     }
 }
