@@ -344,3 +344,53 @@ fn a_file_that_is_being_deleted_is_not_kept_for_reuse() {
     }
     assert!(reused.len() > 1 && !reused.contains(&being_deleted), "{reused:?} and not {being_deleted:?}");
 }
+
+#[test]
+fn a_file_whose_deletion_failed_is_not_kept_for_reuse() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    let mut number = 0;
+    let mut fails = true;
+    let mut reused = Vec::new();
+    let mut fill = |node: &mut Node, disk: &mut Disk, frames: usize| {
+        for _ in 0..frames {
+            number += 1;
+            node.submit(messages(number, 1, 6000, NOW_MS), NOW_MS);
+            while let Some(action) = node.wal.next_action(NOW_MS) {
+                let mut outcome = Ok(());
+                match &action {
+                    Action::Write(write) => {
+                        disk.write(write.segment(), write.offset(), &crate::node::encoded(write));
+                        disk.sync(write.segment());
+                    }
+                    Action::Prepare { segment, bytes, recycle, .. } => {
+                        reused.extend(*recycle);
+                        disk.prepare(*segment, *bytes, *recycle);
+                    }
+                    // It is gone, and the folder cannot be synced.
+                    Action::Delete { segment, .. } => {
+                        disk.delete(*segment);
+                        if std::mem::take(&mut fails) {
+                            assert_eq!(*segment, SegmentNumber(2));
+                            outcome = Err(DiskError::Io("input/output error".into()));
+                        }
+                    }
+                    _ => {}
+                }
+                node.wal.completed(action.id(), outcome).unwrap();
+            }
+            node.take_durable();
+        }
+        reused.clone()
+    };
+    // Seven frames of 8 KiB to a segment.
+    fill(&mut node, &mut disk, 27);
+    // Of the first two, one is kept for reuse and given back, the other cannot be deleted.
+    node.wal.trim(SegmentNumber(3), Vec::new()).unwrap();
+    fill(&mut node, &mut disk, 1);
+    node.wal.drop_spare();
+    fill(&mut node, &mut disk, 1);
+    node.wal.trim(SegmentNumber(4), Vec::new()).unwrap();
+    let reused = fill(&mut node, &mut disk, 30);
+    assert!(!reused.is_empty() && !reused.contains(&SegmentNumber(2)), "{reused:?}");
+}

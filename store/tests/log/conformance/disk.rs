@@ -70,6 +70,7 @@ impl Medium for DiskMedium {
     fn fail(&mut self, handed: &Handed, _: &mut Random) {
         match &handed.action {
             Action::Write(_) => self.write_in_part(handed),
+            Action::Delete { segment, .. } if self.random.one_in(2) => self.disk.delete(*segment),
             // The file has its new name and the old content, or nothing has happened.
             Action::Prepare { segment, bytes, recycle: Some(recycle), .. } if self.random.one_in(2) => {
                 self.disk.prepare(*segment, *bytes, Some(*recycle));

@@ -46,7 +46,11 @@ impl Medium for FileMedium {
     }
 
     fn fail(&mut self, handed: &Handed, random: &mut Random) {
-        self.write_in_part(handed, random);
+        match &handed.action {
+            // Gone, and yet it failed: the folder could not be synced.
+            action @ Action::Delete { .. } if random.one_in(2) => drop(self.folder.carry_out(action).unwrap()),
+            _ => self.write_in_part(handed, random),
+        }
     }
 
     fn stop(&mut self, under_way: Vec<Handed>, random: &mut Random) {
