@@ -42,7 +42,8 @@ impl World<'_> {
         let mut files = Image::default();
         for number in (held.first_segment.0..=held.last_segment.0).map(SegmentNumber) {
             let Some(bytes) = self.file(shard, &held, number) else {
-                let text = format!("shard {shard} is held from segment {} on, and {number} is not there", held.first_segment);
+                let text =
+                    format!("shard {shard} is held from segment {} on, and {number} is not there", held.first_segment);
                 return broken(Rule::BackupIsThatMoment, text);
             };
             files.files.insert(number, bytes);
@@ -125,10 +126,13 @@ impl World<'_> {
         match recovered {
             Ok(recovered) if recovered.end_lsn() == held.end_lsn => Ok(records),
             Ok(recovered) => {
-                let text = format!("the copy of shard {shard} ends with frame {}, not as {held:?}", recovered.end_lsn());
+                let text =
+                    format!("the copy of shard {shard} ends with frame {}, not as {held:?}", recovered.end_lsn());
                 broken(Rule::BackupIsThatMoment, text)
             }
-            Err(error) => broken(Rule::BackupIsThatMoment, format!("the copy of shard {shard} cannot be read: {error}")),
+            Err(error) => {
+                broken(Rule::BackupIsThatMoment, format!("the copy of shard {shard} cannot be read: {error}"))
+            }
         }
     }
 }

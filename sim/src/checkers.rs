@@ -166,7 +166,8 @@ impl Model {
         self.fates[number].delivered = true;
         self.tally.first_deliveries += 1;
         // One that expires is skipped when its time is over, and comes after all when the clock was set back since.
-        if message.expires {
+        // So is one that could not be read back, and comes after the next start.
+        if message.expires || self.fates[number].passed_over {
             return Ok(());
         }
         let priority = message.priority as u8;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agents;
+mod backup;
 mod chaos;
 mod checkers;
 mod clock;

@@ -45,6 +45,8 @@ pub enum Rule {
     ComesToRest,
     /// A node at rest holds nothing.
     RestsEmpty,
+    /// A copy of a log that is held is the log as it was when the hold began.
+    BackupIsThatMoment,
     /// A log takes no more space than half as much again as what it holds, and two segments.
     SpaceIsBounded,
     /// The same seed gives the same run.
@@ -126,12 +128,16 @@ pub struct Tally {
     pub lies_cut: u64,
     /// Logs that were refused after their only copy had rotted.
     pub rot_refused: u64,
+    /// Backups that were finished and held against the moment at which they were begun.
+    pub backups: u64,
+    /// Messages that were read with a bit changed and not handed out.
+    pub flips_noticed: u64,
 }
 
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 24] {
+    pub fn entries(&self) -> [(&'static str, u64); 26] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -157,6 +163,8 @@ impl Tally {
             ("lies_refused", self.lies_refused),
             ("lies_cut", self.lies_cut),
             ("rot_refused", self.rot_refused),
+            ("backups", self.backups),
+            ("flips_noticed", self.flips_noticed),
         ]
     }
 
@@ -186,6 +194,8 @@ impl Tally {
         self.lies_refused += other.lies_refused;
         self.lies_cut += other.lies_cut;
         self.rot_refused += other.rot_refused;
+        self.backups += other.backups;
+        self.flips_noticed += other.flips_noticed;
     }
 }
 
@@ -218,6 +228,8 @@ pub(crate) struct Fate {
     pub(crate) stored: Option<Stored>,
     /// An application has it.
     pub(crate) delivered: bool,
+    /// It could not be read back once, and its mailbox went on without it until the node was started again.
+    pub(crate) passed_over: bool,
     /// Its consumer acknowledged it, and may say so to any node from then on.
     pub(crate) consumer_acknowledged: bool,
     /// A durable record settles it.

@@ -347,6 +347,16 @@ impl World<'_> {
                             self.is_over = true;
                             return Ok(());
                         }
+                        // Or what came over a bad cable: it is not served, and an operator starts the node again.
+                        if self.disks[shard].has_flipped_a_read {
+                            self.model.tally.flips_noticed += 1;
+                            if let Some(&number) = self.model.ledgers[shard].messages.get(&problem.sequence) {
+                                self.model.fates[number].passed_over = true;
+                            }
+                            let delay_us = self.random.between(1_000, 60_000);
+                            self.clock.after(delay_us, Step::Operator { life });
+                            continue;
+                        }
                         return broken(Rule::Content, format!("shard {shard}: {problem}"));
                     }
                 }

@@ -76,6 +76,22 @@ impl PlantedBug {
         (Self::Product(Bug::AnswerWhenFenced), "answer-when-fenced"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::CountCreditTwice), "count-credit-twice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::CountMovedTwice), "count-moved-twice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::KeepOldOffset), "keep-old-offset"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::MoveWhileSettling), "move-while-settling"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::LeaveMovedOutOfDigest), "leave-moved-out-of-digest"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::TakeAnyDigest), "take-any-digest"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::LeaveOutLastFrame), "leave-out-last-frame"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::BelieveWhatIsRead), "believe-what-is-read"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ReuseHeld), "reuse-held"),
     ];
 
     /// Every one.

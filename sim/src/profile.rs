@@ -78,6 +78,7 @@ impl Profile {
             failed_sync_one_in: random.pick(&[0, 0, 40, 200]),
             no_space_one_in: random.pick(&[0, 0, 5, 20]),
             failed_read_one_in: random.pick(&[0, 10]),
+            flipped_read_one_in: random.pick(&[0, 0, 0, 20]),
             failed_file_one_in: random.pick(&[0, 0, 0, 30]),
             lie_one_in: random.pick(&[0, 0, 0, 0, 0, 30, 30, 10]),
         };
@@ -90,6 +91,7 @@ impl Profile {
             Fault::Drain,
             Fault::Resend,
             Fault::DiskFull,
+            Fault::Backup,
         ];
         let mut chaos: Vec<Fault> = kinds.into_iter().filter(|_| random.one_in(2)).collect();
         if chaos.is_empty() {
@@ -125,6 +127,7 @@ impl Profile {
         self.disk.failed_sync_one_in = 0;
         self.disk.no_space_one_in = 0;
         self.disk.failed_read_one_in = 0;
+        self.disk.flipped_read_one_in = 0;
         self.disk.failed_file_one_in = 0;
         self.disk.lie_one_in = 0;
         self.chaos.clear();

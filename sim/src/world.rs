@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use creto_shard::Event;
 use creto_store::MailboxId;
 
+use crate::backup::Backup;
 use crate::clock::Clock;
 use crate::disk::{Chance, Crash, Disk, DiskEvent, OpNumber};
 use crate::fault::{Fault, FaultCounts};
@@ -55,6 +56,8 @@ pub(crate) enum Step {
     Agent { agent: usize },
     /// A shard is told to drain.
     Drain { life: u32, shard: usize },
+    /// A backup goes on with the next file.
+    Copy { life: u32 },
     /// A fault is injected.
     Chaos,
 }
@@ -78,6 +81,7 @@ impl Step {
             Self::Drain { life, shard } => (13, u64::from(life), shard),
             Self::Chaos => (14, 0, 0),
             Self::Verdict { shard, job, .. } => (15, job, shard),
+            Self::Copy { life } => (16, u64::from(life), 0),
         };
         kind << 56 | a << 28 | b as u64
     }
@@ -96,6 +100,8 @@ pub(crate) struct World<'p> {
     pub(crate) links: Vec<Link>,
     pub(crate) agents: [Agent; AGENTS],
     pub(crate) model: Model,
+    /// A backup under way.
+    pub(crate) backup: Option<Backup>,
     pub(crate) is_healing: bool,
     /// A drive has lost what it had called durable: there is nothing to go on with.
     pub(crate) is_over: bool,
@@ -122,6 +128,7 @@ impl<'p> World<'p> {
             links: Vec::new(),
             agents: std::array::from_fn(Agent::new),
             model: Model::new(profile.shard_count),
+            backup: None,
             is_healing: false,
             is_finishing: false,
             digest: seed,
@@ -202,6 +209,7 @@ impl<'p> World<'p> {
                 self.shard_event(shard, Event::Drain)
             }
             Step::Operator { life } if is_current(life) => self.operator_restarts(),
+            Step::Copy { life } if is_current(life) => self.copy_one(),
             Step::Boot { life } if life == self.node.life && !self.node.is_up => self.boot(),
             // Of an earlier start of the node.
             Step::Turn { .. }
@@ -211,6 +219,7 @@ impl<'p> World<'p> {
             | Step::Verdict { .. }
             | Step::Drain { .. }
             | Step::Operator { .. }
+            | Step::Copy { .. }
             | Step::Boot { .. } => Ok(()),
             Step::NodeConnect { link } => self.node_connects(link),
             Step::NodeFrame { link, stream } => self.node_frame(link, stream),

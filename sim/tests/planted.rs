@@ -180,4 +180,44 @@ mod inside {
     fn credit_that_counts_twice_is_caught() {
         check(Bug::CountCreditTwice, &[Rule::CreditIsKept]);
     }
+
+    #[test]
+    fn a_moved_message_that_counts_twice_is_caught() {
+        check(Bug::CountMovedTwice, &[Rule::RestsEmpty]);
+    }
+
+    #[test]
+    fn a_message_that_is_read_where_it_was_before_it_was_moved_is_caught() {
+        check(Bug::KeepOldOffset, &[Rule::Content]);
+    }
+
+    #[test]
+    fn moving_a_message_that_is_being_settled_is_caught() {
+        check(Bug::MoveWhileSettling, &[Rule::SettledStaysSettled]);
+    }
+
+    #[test]
+    fn a_digest_without_what_was_moved_is_caught() {
+        check(Bug::LeaveMovedOutOfDigest, &[Rule::NothingAcknowledgedIsLost]);
+    }
+
+    #[test]
+    fn the_digest_of_another_segment_is_caught() {
+        check(Bug::TakeAnyDigest, &[Rule::NothingAcknowledgedIsLost]);
+    }
+
+    #[test]
+    fn a_digest_without_its_last_frame_is_caught() {
+        check(Bug::LeaveOutLastFrame, &[Rule::NothingAcknowledgedIsLost]);
+    }
+
+    #[test]
+    fn believing_what_is_read_back_is_caught() {
+        check(Bug::BelieveWhatIsRead, &[Rule::Content]);
+    }
+
+    #[test]
+    fn a_held_segment_that_is_reused_is_caught() {
+        check(Bug::ReuseHeld, &[Rule::BackupIsThatMoment]);
+    }
 }

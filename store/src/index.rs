@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::entry::Entry;
 use crate::lsn::SegmentNumber;
 use crate::noted::Place;
+use crate::planted::{Bug, is_planted};
 use crate::sequences::Sequences;
 use crate::slab::{Slab, Slot};
 
@@ -49,6 +50,9 @@ impl Index {
     /// A message is elsewhere in the log now.
     pub(crate) fn relocate(&mut self, slot: Slot, place: &Place, share_bytes: u32) {
         let before = self.entries.get(slot).clone();
+        let old = before.place();
+        let kept = Place { segment: place.segment, ..old };
+        let place = if is_planted(Bug::KeepOldOffset) { &kept } else { place };
         self.leave_segment(&before);
         let entry = self.entries.get_mut(slot);
         entry.put(place, share_bytes);

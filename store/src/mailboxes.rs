@@ -385,6 +385,12 @@ impl Mailboxes {
         for message in messages {
             if let Some(slot) = self.index.find(message.sequence) {
                 self.index.relocate(slot, &message.place, share_bytes);
+                if is_planted(Bug::CountMovedTwice) {
+                    let (cost, number) =
+                        (cost_of(length_usize(message.envelope_bytes)), self.numbers[&message.mailbox]);
+                    self.boxes.get_mut(number).taken_mut().bytes += cost;
+                    self.queued_bytes += cost;
+                }
                 continue;
             }
             let cost = cost_of(length_usize(message.envelope_bytes));

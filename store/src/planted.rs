@@ -47,6 +47,22 @@ pub enum Bug {
     AnswerWhenFenced,
     /// Credit of a subscriber counts twice.
     CountCreditTwice,
+    /// A message that was moved counts twice against the quotas.
+    CountMovedTwice,
+    /// Of the place of a message that was moved, the segment is the new one and the byte in it the old one.
+    KeepOldOffset,
+    /// A message is moved although the record that settles it is on its way.
+    MoveWhileSettling,
+    /// What was moved is not in the digest of its segment.
+    LeaveMovedOutOfDigest,
+    /// A digest is taken that is of another segment, or of an earlier life of this one.
+    TakeAnyDigest,
+    /// The last frame of a digest is left out.
+    LeaveOutLastFrame,
+    /// What is read back is not held against its checksum.
+    BelieveWhatIsRead,
+    /// Files that are held for a copy are deleted and reused as others are.
+    ReuseHeld,
 }
 
 /// Whether this bug is planted in the thread that asks.

@@ -11,6 +11,7 @@ use crate::layout::length_u32;
 use crate::limits::DIGEST_BYTES_MAX;
 use crate::lsn::{Lsn, Position, SegmentNumber};
 use crate::noted::{Noted, NotedMessage};
+use crate::planted::{Bug, is_planted};
 use crate::record::Record;
 use crate::segment::SegmentHeader;
 
@@ -59,6 +60,9 @@ impl DigestBuilder {
 
     /// The next record of the segment.
     pub(crate) fn record(&mut self, position: Position, record: &Record, noted: &Noted) {
+        if is_planted(Bug::LeaveMovedOutOfDigest) && matches!(noted, Noted::Moved(_)) {
+            return;
+        }
         self.header.record_count += 1;
         self.header.message_count += noted.message_count() as u64;
         let (kind, messages) = match noted {

@@ -22,6 +22,7 @@ use crate::limits::{
     SPACE_SEGMENTS,
 };
 use crate::lsn::SegmentNumber;
+use crate::planted::{Bug, is_planted};
 use crate::record::{BatchPart, PartMessage};
 use crate::slab::Slot;
 
@@ -140,7 +141,7 @@ impl Mailboxes {
 
     fn is_movable(&self, message: &PartMessage) -> bool {
         let entry = self.index.find(message.sequence).map(|slot| self.index.entries.get(slot));
-        entry.is_some_and(|entry| !entry.is_settling())
+        entry.is_some_and(|entry| !entry.is_settling() || is_planted(Bug::MoveWhileSettling))
     }
 
     fn begin_cleaning(&mut self, log: &LogExtent) {
