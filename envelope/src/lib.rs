@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod frame;
 pub mod id;
 pub mod key_record;
+pub mod letters;
 pub mod limits;
 pub mod proof;
 mod reader;

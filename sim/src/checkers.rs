@@ -24,6 +24,8 @@ pub(crate) struct Replayed {
     /// Shard-wide sequence and message of every stored message.
     pub(crate) stored: Vec<(u64, MessageNumber)>,
     pub(crate) settled: Vec<(u64, SettleCause)>,
+    /// Sequences that are dead by what was read last of them.
+    pub(crate) dead: BTreeSet<u64>,
     /// Records in all.
     pub(crate) records: u64,
 }
@@ -65,9 +67,17 @@ impl Replayed {
                 }
             }
             Record::Settle(settle) => self.settled.extend(settle.sequences.iter().map(|&s| (s, settle.cause))),
+            Record::Dead(dead) => self.dead.extend(dead.letters.iter().map(|letter| letter.sequence)),
+            Record::Revive(revive) => self.live_again(&revive.sequences),
             Record::Dedup(_) | Record::Start(_) => {}
         }
         Ok(())
+    }
+
+    fn live_again(&mut self, sequences: &[u64]) {
+        for sequence in sequences {
+            self.dead.remove(sequence);
+        }
     }
 
     /// The messages that are stored and not settled.
@@ -87,6 +97,8 @@ impl Replayed {
                 self.stored.extend(known);
             }
             Noted::Settle(settle) => self.settled.extend(settle.sequences.iter().map(|&s| (s, settle.cause))),
+            Noted::Dead(dead) => self.dead.extend(dead.letters.iter().map(|letter| letter.sequence)),
+            Noted::Revive(revive) => self.live_again(&revive.sequences),
             Noted::Dedup(_) | Noted::Start(_) => {}
         }
     }
@@ -135,7 +147,14 @@ impl Model {
     }
 
     /// The node pushes a message to a consumer.
-    pub(crate) fn pushed(&self, pool: &Pool, span: &DeliveredSpan, envelope: &[u8], mailbox: usize) -> Checked {
+    pub(crate) fn pushed(
+        &self,
+        pool: &Pool,
+        span: &DeliveredSpan,
+        envelope: &[u8],
+        mailbox: usize,
+        now_us: u64,
+    ) -> Checked {
         let Some(number) = envelope.get(64..80).and_then(|id| pool.message_of(id.try_into().ok()?)) else {
             return broken(Rule::Content, "a message was pushed that nobody sent");
         };
@@ -156,7 +175,7 @@ impl Model {
         if fate.settled.is_some_and(|cause| cause != SettleCause::Expired) {
             return broken(Rule::SettledStaysSettled, format!("message {number} was pushed: {fate:?}"));
         }
-        Ok(())
+        self.not_dead(number, now_us)
     }
 
     /// The deduplication of the SDK has let a message through to the application.
@@ -165,8 +184,9 @@ impl Model {
         assert!(!self.fates[number].delivered, "the SDK's deduplication lets nothing through twice");
         self.fates[number].delivered = true;
         self.tally.first_deliveries += 1;
-        // One that expires is skipped when its time is over, and comes after all when the clock was set back since.
-        if message.expires {
+        // One that expires is skipped when its time is over, and comes after all when the clock was set back since. One that was
+        // a dead letter comes when its owner wants it.
+        if message.expires || self.fates[number].was_dead {
             return Ok(());
         }
         let priority = message.priority as u8;
@@ -196,6 +216,7 @@ impl Model {
         self.tally.recoveries += 1;
         self.tally.recoveries_with_messages += u64::from(!replayed.stored.is_empty());
         self.holds_what_is_durable(shard, replayed)?;
+        self.dead_are_recovered(shard, replayed)?;
         for &(sequence, cause) in &replayed.settled {
             let known = replayed.stored.iter().find(|(stored, _)| *stored == sequence);
             if let Some(&(_, number)) = known {
@@ -280,7 +301,8 @@ impl Model {
     /// After everything has come to rest: nothing acknowledged is missing.
     pub(crate) fn nothing_is_missing(&self) -> Checked {
         for (number, fate) in self.fates.iter().enumerate() {
-            if fate.acknowledged && !fate.delivered && fate.settled != Some(SettleCause::Expired) {
+            let needs_no_delivery = matches!(fate.settled, Some(SettleCause::Expired | SettleCause::Purged));
+            if fate.acknowledged && !fate.delivered && !needs_no_delivery {
                 let text = format!("message {number} was acknowledged and never delivered: {fate:?}");
                 return broken(Rule::NothingAcknowledgedIsLost, text);
             }

@@ -15,6 +15,7 @@ mod digests;
 mod disk;
 mod fault;
 mod history;
+mod letters;
 mod lies;
 mod model;
 mod network;

@@ -23,8 +23,14 @@ pub enum Rule {
     StoredOnce,
     /// What is settled durably is not delivered again.
     SettledStaysSettled,
-    /// Nothing is settled that was neither acknowledged by its consumer nor over its time.
+    /// Nothing is settled that was neither acknowledged by its consumer, nor over its time, nor a dead letter that its owner
+    /// deleted.
     SettledForAReason,
+    /// A dead letter is not delivered, whatever happens, until its owner wants it again.
+    DeadStaysDead,
+    /// Nothing dies that its consumer did not reject and that was not delivered often enough, and nothing lives again that
+    /// nobody asked for.
+    DeadForAReason,
     /// First in, first out by sender, recipient and priority.
     Order,
     /// What is delivered is what was sent, proven by its signature.
@@ -100,6 +106,18 @@ pub struct Tally {
     pub read_back: u64,
     /// Messages that were written again so that their segment could go.
     pub moved: u64,
+    /// Messages that consumers wanted later.
+    pub nacked: u64,
+    /// Messages that died.
+    pub died: u64,
+    /// Deaths that were written again because their messages were moved.
+    pub died_again: u64,
+    /// Dead letters that were to be delivered again.
+    pub revived: u64,
+    /// Dead letters that were deleted.
+    pub purged: u64,
+    /// Dead letters that were looked at.
+    pub letters_read: u64,
     /// Logs whose space was held against what they hold.
     pub bounded_logs: u64,
     /// Segments that trimming let go.
@@ -131,7 +149,7 @@ pub struct Tally {
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 24] {
+    pub fn entries(&self) -> [(&'static str, u64); 30] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -144,6 +162,12 @@ impl Tally {
             ("recoveries_with_messages", self.recoveries_with_messages),
             ("read_back", self.read_back),
             ("moved", self.moved),
+            ("nacked", self.nacked),
+            ("died", self.died),
+            ("died_again", self.died_again),
+            ("revived", self.revived),
+            ("purged", self.purged),
+            ("letters_read", self.letters_read),
             ("bounded_logs", self.bounded_logs),
             ("trimmed_segments", self.trimmed_segments),
             ("audits", self.audits),
@@ -173,6 +197,12 @@ impl Tally {
         self.recoveries_with_messages += other.recoveries_with_messages;
         self.read_back += other.read_back;
         self.moved += other.moved;
+        self.nacked += other.nacked;
+        self.died += other.died;
+        self.died_again += other.died_again;
+        self.revived += other.revived;
+        self.purged += other.purged;
+        self.letters_read += other.letters_read;
         self.bounded_logs += other.bounded_logs;
         self.trimmed_segments += other.trimmed_segments;
         self.audits += other.audits;
@@ -202,6 +232,8 @@ pub(crate) struct Model {
     pub(crate) refused_for_room: bool,
     /// The latest that the node's wall clock ever showed.
     pub(crate) latest_unix_ms: u64,
+    /// Failed deliveries after which a message dies; 0 for never.
+    pub(crate) deliveries_max: u8,
     /// The earliest.
     pub(crate) earliest_unix_ms: u64,
     pub(crate) tally: Tally,
@@ -224,6 +256,16 @@ pub(crate) struct Fate {
     pub(crate) settled: Option<SettleCause>,
     /// The frame of that record; 0 as long as there is none.
     pub(crate) settled_lsn: u64,
+    /// Its consumer rejected it, and the node may know.
+    pub(crate) consumer_rejected: bool,
+    /// A durable record says that it is dead, and none behind it that it is not.
+    pub(crate) is_dead: bool,
+    pub(crate) was_dead: bool,
+    /// When it died.
+    pub(crate) dead_us: u64,
+    /// Its owner wants it again, or gone, and the node may know.
+    pub(crate) replay_asked: bool,
+    pub(crate) purge_asked: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -251,7 +293,7 @@ pub(crate) struct Ledger {
 }
 
 impl Model {
-    pub(crate) fn new(shard_count: usize) -> Self {
+    pub(crate) fn new(shard_count: usize, deliveries_max: u8) -> Self {
         Self {
             fates: vec![Fate::default(); AGENTS * MESSAGES_PER_AGENT],
             ledgers: vec![Ledger::default(); shard_count],
@@ -259,13 +301,21 @@ impl Model {
             last_sequence: BTreeMap::new(),
             refused_for_room: false,
             latest_unix_ms: 0,
+            deliveries_max,
             earliest_unix_ms: u64::MAX,
             tally: Tally::default(),
         }
     }
 
     /// Bytes of a segment became durable: reads the frames in them and makes what follows the log's end count.
-    pub(crate) fn became_durable(&mut self, pool: &Pool, shard: usize, offset: u64, bytes: &[u8]) -> Checked {
+    pub(crate) fn became_durable(
+        &mut self,
+        pool: &Pool,
+        shard: usize,
+        offset: u64,
+        bytes: &[u8],
+        now_us: u64,
+    ) -> Checked {
         let header_bytes = if offset == 0 { limits::SEGMENT_HEADER_BYTES } else { 0 };
         let mut rest = &bytes[header_bytes..];
         while !rest.is_empty() {
@@ -292,7 +342,11 @@ impl Model {
         while let Some(records) = self.ledgers[shard].next_in_order() {
             let lsn = self.ledgers[shard].durable_through;
             for record in records {
-                self.record_is_durable(pool, shard, lsn, &record)?;
+                match &record {
+                    Record::Dead(dead) => self.dead_is_durable(shard, now_us, dead)?,
+                    Record::Revive(revive) => self.revive_is_durable(shard, revive)?,
+                    record => self.record_is_durable(pool, shard, lsn, record)?,
+                }
             }
         }
         Ok(())
@@ -332,6 +386,7 @@ impl Model {
                     if self.fates[number].settled.replace(settle.cause).is_none() {
                         self.fates[number].settled_lsn = lsn;
                         self.tally.settled += 1;
+                        self.tally.purged += u64::from(settle.cause == SettleCause::Purged);
                     }
                 }
             }
@@ -354,7 +409,7 @@ impl Model {
                     self.tally.moved += 1;
                 }
             }
-            Record::Dedup(_) | Record::Start(_) => {}
+            Record::Dedup(_) | Record::Start(_) | Record::Dead(_) | Record::Revive(_) => {}
         }
         Ok(())
     }
@@ -374,6 +429,7 @@ impl Model {
                 expiry_ms != 0 && expiry_ms <= self.latest_unix_ms
             }
             SettleCause::GivenUp => false,
+            SettleCause::Purged => fate.was_dead && fate.purge_asked,
         };
         match has_reason {
             true => Ok(()),

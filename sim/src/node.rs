@@ -133,6 +133,7 @@ impl World<'_> {
             self.model.recovered(shard, &replayed)?;
             if self.planted != Some(PlantedBug::LostSettle) {
                 self.model.mailboxes_filled(shard, &replayed, &mailboxes)?;
+                self.model.dead_filled(shard, self.pool, &replayed, &mailboxes)?;
             }
             let wal = Wal::open(self.profile.wal.clone(), recovered, nonce, now.unix_ms);
             let index = ShardIndex(u16::try_from(shard).expect("a handful of shards"));
@@ -410,7 +411,7 @@ impl World<'_> {
             match header.frame_type {
                 FrameType::SubmitAck => self.check_answer(link, &body)?,
                 FrameType::Deliver => self.check_push(link, &body)?,
-                _ => {}
+                other => self.check_letters(link, other, &body)?,
             }
             let earliest_us = self.clock.now_us() + self.delay(self.profile.network_us);
             let packet = Packet { frame_type: header.frame_type, body };
@@ -482,7 +483,8 @@ impl World<'_> {
         let deliver = Deliver::parse(body).expect("a shard sends proper frames");
         let agent = self.links[link].agent;
         for span in &deliver.messages {
-            self.model.pushed(self.pool, span, &body[span.envelope.clone()], agent)?;
+            let now_us = self.clock.now_us();
+            self.model.pushed(self.pool, span, &body[span.envelope.clone()], agent, now_us)?;
         }
         Ok(())
     }

@@ -76,6 +76,14 @@ impl PlantedBug {
         (Self::Product(Bug::AnswerWhenFenced), "answer-when-fenced"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::CountCreditTwice), "count-credit-twice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetDeadWhenMoved), "forget-dead-when-moved"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ReviveOnRestart), "revive-on-restart"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::PauseForEver), "pause-for-ever"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ReviveInMemoryOnly), "revive-in-memory-only"),
     ];
 
     /// Every one.

@@ -100,6 +100,7 @@ impl World<'_> {
         for link in self.agents[agent].open.clone() {
             if self.links[link].client_side.is_logged_in {
                 self.acknowledge_and_grant(link);
+                self.look_after_letters(link);
             }
         }
         if self.agents[agent].not_before_us > self.clock.now_us() {
@@ -153,7 +154,7 @@ impl World<'_> {
     }
 
     /// Sends a frame that an encoder writes.
-    fn send_to_node(&mut self, link: LinkNumber, stream: StreamId, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn send_to_node(&mut self, link: LinkNumber, stream: StreamId, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut frame = Vec::new();
         encode(&mut frame);
         let header = frame.first_chunk::<FRAME_HEADER_BYTES>().expect("an encoder writes a whole frame");
@@ -225,6 +226,7 @@ impl World<'_> {
             });
         }
         self.links[link].client_side.unacknowledged = kept;
+        let waiting = self.refuse_some(link, waiting);
         if !waiting.is_empty() {
             self.note(|| format!("connection {link}: the consumer acknowledges {waiting:?}"));
             for (_, number) in &waiting {
@@ -264,7 +266,10 @@ impl World<'_> {
             FrameType::Subscribed => Ok(()),
             FrameType::SubmitAck => self.answered(link, &body),
             FrameType::Deliver => self.delivered(link, &body),
-            FrameType::Reject => self.rejected(link, &body),
+            FrameType::DeadLetters | FrameType::DeadLetter | FrameType::DeadLetterChanged => {
+                self.letters_answered(link, frame_type, &body)
+            }
+            FrameType::Reject => self.rejected(link, stream, &body),
             other => broken(Rule::RefusedForAReason, format!("connection {link} was sent a {other:?}")),
         }
     }
@@ -357,10 +362,12 @@ impl World<'_> {
         Ok(())
     }
 
-    fn rejected(&mut self, link: LinkNumber, body: &[u8]) -> Checked {
+    fn rejected(&mut self, link: LinkNumber, stream: usize, body: &[u8]) -> Checked {
         let reject = Reject::parse(body).expect("a shard sends proper frames");
         let agent = self.links[link].agent;
+        let is_question = stream == lane_of(CONTROL) && self.links[link].client_side.question.is_some();
         match RejectCode::from_u16(reject.code) {
+            code if is_question && code != Some(RejectCode::ShuttingDown) => return self.letters_refused(link, code),
             Some(RejectCode::SubscriptionReplaced) if self.agents[agent].current != Some(link) => {}
             // The newest subscription wins, and two connections may have been under way at once.
             Some(RejectCode::SubscriptionReplaced) => {}

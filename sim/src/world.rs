@@ -89,6 +89,8 @@ pub(crate) struct World<'p> {
     pub(crate) planted: Option<PlantedBug>,
     pub(crate) profile: Profile,
     pub(crate) random: Random,
+    /// Decides about refused messages and dead letters.
+    pub(crate) letters_random: Random,
     pub(crate) clock: Clock<Step>,
     pub(crate) faults: FaultCounts,
     pub(crate) disks: Vec<Disk>,
@@ -109,7 +111,8 @@ pub(crate) struct World<'p> {
 impl<'p> World<'p> {
     pub(crate) fn new(pool: &'p Pool, seed: u64, options: &Options, is_traced: bool) -> Self {
         let mut random = Random::new(seed);
-        let profile = Profile::draw(&mut random, options.shard_count);
+        let mut letters_random = Random::new(mix(!seed));
+        let profile = Profile::draw(&mut random, &mut letters_random, options.shard_count);
         Self {
             pool,
             planted: options.planted,
@@ -121,13 +124,14 @@ impl<'p> World<'p> {
             node: Node::off(profile.shard_count),
             links: Vec::new(),
             agents: std::array::from_fn(Agent::new),
-            model: Model::new(profile.shard_count),
+            model: Model::new(profile.shard_count, profile.mailboxes.redelivery.deliveries_max),
             is_healing: false,
             is_finishing: false,
             digest: seed,
             trace: is_traced.then(VecDeque::new),
             profile,
             random,
+            letters_random,
         }
     }
 
@@ -239,7 +243,8 @@ impl<'p> World<'p> {
                     // What the drive says counts; that it holds what was written is checked as long as it has not lied.
                     let held = if disk.has_lied { Some(&bytes[..]) } else { disk.bytes(segment, offset, length) };
                     if let Some(bytes) = held {
-                        self.model.became_durable(self.pool, shard, offset, bytes)?;
+                        let now_us = self.clock.now_us();
+                        self.model.became_durable(self.pool, shard, offset, bytes, now_us)?;
                     }
                 }
                 DiskEvent::Read(id, outcome) => {

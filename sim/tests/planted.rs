@@ -180,4 +180,24 @@ mod inside {
     fn credit_that_counts_twice_is_caught() {
         check(Bug::CountCreditTwice, &[Rule::CreditIsKept]);
     }
+
+    #[test]
+    fn dead_letters_that_forget_it_when_they_are_moved_are_caught() {
+        check(Bug::ForgetDeadWhenMoved, &[Rule::DeadStaysDead]);
+    }
+
+    #[test]
+    fn dead_letters_that_are_delivered_after_a_restart_are_caught() {
+        check(Bug::ReviveOnRestart, &[Rule::DeadStaysDead]);
+    }
+
+    #[test]
+    fn a_pause_that_never_ends_is_caught() {
+        check(Bug::PauseForEver, &[Rule::ComesToRest]);
+    }
+
+    #[test]
+    fn dead_letters_that_live_again_without_a_record_are_caught() {
+        check(Bug::ReviveInMemoryOnly, &[Rule::AcknowledgedIsDurable, Rule::DeadStaysDead]);
+    }
 }

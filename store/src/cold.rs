@@ -20,6 +20,7 @@ use crate::limits::{
     READ_HEADER_BYTES, READS_IN_FLIGHT_MAX, RECORD_HEADER_BYTES,
 };
 use crate::lsn::SegmentNumber;
+use crate::mailboxes::LetterRead;
 use crate::noted::Place;
 use crate::record::PartMessage;
 use crate::slab::Slot;
@@ -53,6 +54,8 @@ pub(crate) enum Purpose {
     Deliver(MailboxId),
     /// It is written again at the log's head.
     Move,
+    /// The owner of a dead letter looks at it.
+    Look(LetterRead),
 }
 
 /// A message to read back.

@@ -39,6 +39,9 @@ const VACANT: u8 = 1;
 const HANDED_OUT: u8 = 2;
 const SETTLING: u8 = 4;
 const DAMAGED: u8 = 8;
+const DELAYED: u8 = 16;
+const DEAD: u8 = 32;
+const FAILED: u8 = 64;
 
 /// No piece of the cache. Should a piece ever have this number, it does not hold the message, and that is looked at.
 pub(crate) const NO_PIECE: u32 = u32::MAX;
@@ -122,6 +125,11 @@ impl Entry {
         Priority::from_byte(priority).expect("there are four priorities")
     }
 
+    /// When its time is over, in milliseconds since 1970, rounded up to a second; 0 = never.
+    pub(crate) fn expiry_ms(&self) -> u64 {
+        u64::from(self.expiry_s) * 1_000
+    }
+
     /// Whether its time is certainly over. For up to a second after its expiry this says no.
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
         self.expiry_s != 0 && u64::from(self.expiry_s) * 1_000 <= now_ms
@@ -152,6 +160,33 @@ impl Entry {
 
     pub(crate) fn set_damaged(&mut self) {
         self.set(DAMAGED, true);
+    }
+
+    /// Whether it waits until a pause is over, in no list.
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.flags & DELAYED != 0
+    }
+
+    pub(crate) fn set_delayed(&mut self, is_delayed: bool) {
+        self.set(DELAYED, is_delayed);
+    }
+
+    /// Whether it is a dead letter, in no list.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.flags & DEAD != 0
+    }
+
+    pub(crate) fn set_dead(&mut self, is_dead: bool) {
+        self.set(DEAD, is_dead);
+    }
+
+    /// Whether deliveries of it failed, which are counted elsewhere.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.flags & FAILED != 0
+    }
+
+    pub(crate) fn set_failed(&mut self, has_failed: bool) {
+        self.set(FAILED, has_failed);
     }
 
     fn set(&mut self, flag: u8, is_set: bool) {

@@ -24,7 +24,9 @@
 //!
 //! deliver:  mailboxes.next_for_delivery(..); for each mailboxes.next_read(): wal.read(..); mailboxes.end_turn()
 //!           when it is read: mailboxes.read_completed(..) names the mailbox that can go on
-//! consumer: mailboxes.settle(..) -> Record, wal.append(record)
+//! consumer: mailboxes.settle(..) -> Record, wal.append(record); mailboxes.nack(..), mailboxes.reject(..);
+//!           for each mailboxes.next_death(): wal.append(Record::Dead)
+//! tick:     mailboxes.pass(now_us); for each of mailboxes.take_ready(): deliver
 //! idle:     wal.confirm(); mailboxes.expire(now_ms, max); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
 //! space:    mailboxes.clean(..), a step a turn; mailboxes.next_moved() -> wal.append(Record::Moved)
 //! ```
@@ -71,12 +73,13 @@ pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
-    Admit, Delivery, LogExtent, Mailboxes, MailboxesConfig, ReadDone, ReadProblem, ReadProblemKind, Refusal,
+    Admit, Delivery, LetterFound, LetterRead, ListedLetter, LogExtent, Mailboxes, MailboxesConfig, ReadDone,
+    ReadProblem, ReadProblemKind, RedeliveryConfig, Refusal,
 };
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
-    BatchPart, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record, RecordError, Settle, SettleCause,
-    Start,
+    BatchPart, Dead, DeadLetter, DeathCause, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record,
+    RecordError, Revive, Settle, SettleCause, Start,
 };
 pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, recover, recover_noted};
 pub use segment::{

@@ -24,6 +24,8 @@ pub const RECORD_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
 pub const PART_MESSAGES_MAX: usize = 65_536;
 /// Sequences in one `Settle` record.
 pub const SETTLE_SEQUENCES_MAX: usize = 65_536;
+/// Dead letters in one `Dead` record, and sequences in one `Revive` record: in the smallest frames that anybody uses.
+pub const DEAD_RECORD_LETTERS_MAX: usize = 512;
 /// Opaque batch header bytes in one `BatchPart` record.
 pub const BATCH_HEADER_BYTES_MAX: usize = 64 << 10;
 /// Hashes on the way from a leaf to the root: a tree of 2^32 leaves.
@@ -79,6 +81,19 @@ pub const READS_IN_FLIGHT_MAX: usize = 24;
 pub const READ_BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
 /// Times that a failed read is tried, once a tick, before the mailbox goes on with its next message.
 pub const READ_TRIES_MAX: u8 = 10;
+
+/// Pause before the first redelivery of a message that its consumer asked to have later, in microseconds; it doubles.
+pub const REDELIVERY_BASE_US: u64 = 1_000_000;
+/// The longest such pause, unless the consumer asks for a longer one.
+pub const REDELIVERY_MAX_US: u64 = 300_000_000;
+/// Failed deliveries after which a message goes to the dead letters.
+pub const DELIVERIES_MAX: u8 = 20;
+/// Consumers that disappear one after the other with messages in hand and nothing settled, after which the next one gets
+/// one message at a time.
+pub const DISAPPEARED_MAX: u8 = 2;
+/// How long such a consumer may sit on a message before it gets one more, in microseconds: it may be one that settles
+/// several together.
+pub const PROBE_HOLD_US: u64 = 30_000_000;
 
 /// Bytes that a log may take, in halves of what is queued: beyond it, and [`SPACE_SEGMENTS`], it is cleaned.
 pub const SPACE_FACTOR_HALVES: u64 = 3;

@@ -8,7 +8,9 @@
 //! well, and the others are read back when a subscriber has credit for them (`deliver.rs`).
 
 mod clean;
+mod dead;
 mod deliver;
+mod redeliver;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,11 @@ use thiserror::Error;
 
 use self::clean::Cleaning;
 pub use self::clean::LogExtent;
+use self::dead::DeadLetters;
+pub use self::dead::{LetterFound, LetterRead, ListedLetter};
 pub use self::deliver::{ReadDone, ReadProblem, ReadProblemKind};
+use self::redeliver::Redelivery;
+pub use self::redeliver::RedeliveryConfig;
 use crate::cache::Cache;
 use crate::cold::Cold;
 use crate::dedup::{DedupConfig, Verdict, Windows};
@@ -54,6 +60,8 @@ pub struct MailboxesConfig {
     pub mailboxes_max: usize,
     /// Deduplication.
     pub dedup: DedupConfig,
+    /// When messages are delivered again, and how often.
+    pub redelivery: RedeliveryConfig,
 }
 
 impl Default for MailboxesConfig {
@@ -65,6 +73,7 @@ impl Default for MailboxesConfig {
             cache_bytes: CACHE_BYTES,
             mailboxes_max: MAILBOXES_MAX,
             dedup: DedupConfig::default(),
+            redelivery: RedeliveryConfig::default(),
         }
     }
 }
@@ -131,6 +140,8 @@ pub struct Mailboxes {
     /// Mailboxes whose last read failed: they read again after the next tick.
     pausing: Vec<MailboxId>,
     cleaning: Cleaning,
+    redelivery: Redelivery,
+    dead: DeadLetters,
     /// In recovery: mailboxes with a message that was moved.
     unordered: Vec<u32>,
     dedup: Windows,
@@ -153,6 +164,8 @@ impl Mailboxes {
             cold: Cold::default(),
             pausing: Vec::new(),
             cleaning: Cleaning::default(),
+            redelivery: Redelivery::default(),
+            dead: DeadLetters::default(),
             unordered: Vec::new(),
             next_sequence: 1,
             queued_bytes: 0,
@@ -224,19 +237,28 @@ impl Mailboxes {
             let piece = self.cache.insert(part);
             self.take_in(messages, piece);
         } else {
-            self.note(durable.position, durable.noted);
+            self.take(durable.position, durable.noted);
         }
     }
 
     /// Takes a record that recovery read: for every record, in order, then [`recovered`](Self::recovered). Payloads stay on
     /// disk.
     pub fn note(&mut self, position: Position, noted: Noted) {
+        if is_planted(Bug::ReviveOnRestart) && matches!(noted, Noted::Dead(_)) {
+            return;
+        }
+        self.take(position, noted);
+    }
+
+    fn take(&mut self, position: Position, noted: Noted) {
         match noted {
             Noted::Part(messages) => self.take_in(&messages, NO_PIECE),
             Noted::Moved(messages) => self.note_moved(&messages),
             Noted::Settle(settle) => self.apply_settle(&settle),
             Noted::Dedup(dedup) => self.apply_dedup(&dedup, position.segment),
             Noted::Start(_) => {}
+            Noted::Dead(dead) => self.apply_dead(&dead, position.segment),
+            Noted::Revive(revive) => self.apply_revive(&revive),
         }
     }
 
@@ -265,7 +287,13 @@ impl Mailboxes {
                 settled.push(sequence);
             }
         }
-        (!settled.is_empty()).then_some(Settle { mailbox, cause, sequences: settled })
+        if settled.is_empty() {
+            return None;
+        }
+        if cause == SettleCause::Acknowledged {
+            self.consumer_is_well(number);
+        }
+        Some(Settle { mailbox, cause, sequences: settled })
     }
 
     /// A record of [`settle`](Self::settle) or [`expire`](Self::expire) was not appended: its messages stay.
@@ -294,13 +322,6 @@ impl Mailboxes {
         by_mailbox.into_iter().filter_map(settle).collect()
     }
 
-    /// The subscriber of a mailbox is gone: what it was given and has not settled goes back to the front, in order.
-    pub fn reset(&mut self, mailbox: MailboxId) {
-        if let Some(&number) = self.numbers.get(&mailbox) {
-            self.boxes.get_mut(number).taken_mut().take_back(&mut self.index.entries);
-        }
-    }
-
     /// The segment at which the log may begin now, if it is worth it: nothing queued lies before it, and it frees eight
     /// times what must be carried over, or, when the log `is_short` of space, more than that.
     pub fn trim_point(
@@ -324,7 +345,7 @@ impl Mailboxes {
         records.into_iter().map(Record::Dedup).collect()
     }
 
-    /// Messages queued in a mailbox, handed out or not.
+    /// Messages queued in a mailbox, handed out or not, dead letters included.
     pub fn queued_messages(&self, mailbox: MailboxId) -> u64 {
         self.mailbox(mailbox).map_or(0, |queues| queues.messages)
     }
@@ -384,7 +405,9 @@ impl Mailboxes {
         let share_bytes = share_bytes(messages);
         for message in messages {
             if let Some(slot) = self.index.find(message.sequence) {
+                let from = self.index.entries.get(slot).segment();
                 self.index.relocate(slot, &message.place, share_bytes);
+                self.dead_is_moved(slot, from);
                 continue;
             }
             let cost = cost_of(length_usize(message.envelope_bytes));
@@ -407,12 +430,17 @@ impl Mailboxes {
         let Some(&number) = self.numbers.get(&settle.mailbox) else { return };
         for &sequence in &settle.sequences {
             let Some(slot) = self.find(number, sequence) else { continue };
+            self.forget_failures(slot);
             let queues = self.boxes.get_mut(number).taken_mut();
             queues.remove(&mut self.index.entries, slot);
             let entry = self.index.remove(slot);
+            if entry.is_dead() {
+                self.bury(number, sequence);
+            }
             self.cache.leave(entry.piece, sequence);
             self.cleaning.settled(entry.log_bytes());
             let cost = cost_of(entry.envelope_bytes());
+            let queues = self.boxes.get_mut(number).taken_mut();
             queues.messages -= 1;
             queues.bytes -= cost;
             self.queued_bytes -= cost;
@@ -458,8 +486,9 @@ impl Mailboxes {
     }
 
     fn forget_if_empty(&mut self, number: u32) {
-        let queues = self.boxes.get(number).taken();
-        if queues.is_empty() {
+        if self.boxes.get(number).taken().is_empty() {
+            self.clear_timer(number);
+            let queues = self.boxes.get(number).taken();
             self.numbers.remove(&queues.id);
             self.boxes.remove(number);
         }

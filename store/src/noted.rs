@@ -6,7 +6,7 @@
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::length_u32;
 use crate::lsn::{Position, SegmentNumber};
-use crate::record::{BatchPart, Dedup, Priority, Record, Settle, Start};
+use crate::record::{BatchPart, Dead, Dedup, Priority, Record, Revive, Settle, Start};
 
 /// Where a message is in the log, and what its bytes there must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub enum Noted {
     Dedup(Dedup),
     /// As in the record.
     Start(Start),
+    /// As in the record.
+    Dead(Dead),
+    /// As in the record.
+    Revive(Revive),
 }
 
 impl Noted {
@@ -68,6 +72,8 @@ impl Noted {
             Self::Settle(_) => "settle",
             Self::Dedup(_) => "dedup",
             Self::Start(_) => "start",
+            Self::Dead(_) => "dead",
+            Self::Revive(_) => "revive",
         }
     }
 
@@ -75,7 +81,7 @@ impl Noted {
     pub fn messages(&self) -> &[NotedMessage] {
         match self {
             Self::Part(messages) | Self::Moved(messages) => messages,
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => &[],
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => &[],
         }
     }
 
@@ -83,7 +89,7 @@ impl Noted {
     pub fn message_count(&self) -> usize {
         match self {
             Self::Part(messages) | Self::Moved(messages) => messages.len(),
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => 0,
         }
     }
 }
@@ -100,6 +106,8 @@ impl Record {
             Self::Dedup(dedup) => Noted::Dedup(dedup.clone()),
             Self::Start(start) => Noted::Start(*start),
             Self::Moved(part) => Noted::Moved(part.noted(position)),
+            Self::Dead(dead) => Noted::Dead(dead.clone()),
+            Self::Revive(revive) => Noted::Revive(revive.clone()),
         }
     }
 }

@@ -47,6 +47,14 @@ pub enum Bug {
     AnswerWhenFenced,
     /// Credit of a subscriber counts twice.
     CountCreditTwice,
+    /// A dead letter that is moved is not said to be dead again.
+    ForgetDeadWhenMoved,
+    /// A restart takes dead letters for messages that wait.
+    ReviveOnRestart,
+    /// The pause before a message is delivered again never ends.
+    PauseForEver,
+    /// Dead letters that are to live again do so in memory only.
+    ReviveInMemoryOnly,
 }
 
 /// Whether this bug is planted in the thread that asks.

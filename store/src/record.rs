@@ -1,16 +1,21 @@
-//! What a frame carries: messages that came in, messages that are done with, ids to remember, starts.
+//! What a frame carries: messages that came in, messages that are done with, dead letters, ids to remember, starts.
 //!
 //! A record knows its bytes only as slices of what came in: they are copied once, into the frame that goes to the disk.
 //! Parsing is total: any bytes give a record or a [`RecordError`], and the record encodes to the very same bytes.
 
+mod dead;
+
 use bytes::Bytes;
 use thiserror::Error;
+
+pub(crate) use self::dead::LETTER_BYTES;
+pub use self::dead::{Dead, DeadLetter, DeathCause, Revive};
 
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::{Reader, Writer, length_u32, length_usize, pad8};
 use crate::limits::{
-    BATCH_HEADER_BYTES_MAX, DEDUP_RECORD_IDS_MAX, DEDUP_RECORD_SENDERS_MAX, ENVELOPE_BYTES_MAX, PART_MESSAGES_MAX,
-    PATH_HASHES_MAX, RECORD_HEADER_BYTES, SETTLE_SEQUENCES_MAX,
+    BATCH_HEADER_BYTES_MAX, DEAD_RECORD_LETTERS_MAX, DEDUP_RECORD_IDS_MAX, DEDUP_RECORD_SENDERS_MAX,
+    ENVELOPE_BYTES_MAX, PART_MESSAGES_MAX, PATH_HASHES_MAX, RECORD_HEADER_BYTES, SETTLE_SEQUENCES_MAX,
 };
 use crate::lsn::{Epoch, Lsn};
 
@@ -28,6 +33,10 @@ pub enum Record {
     /// Messages that came in earlier, written again so that the segment that held them can go. As a part: same bytes, but
     /// for the kind.
     Moved(BatchPart),
+    /// Messages that are kept and not delivered any more.
+    Dead(Dead),
+    /// Messages that were dead and are to be delivered again.
+    Revive(Revive),
 }
 
 /// Messages of one signed batch whose recipients this shard owns.
@@ -118,6 +127,8 @@ pub enum SettleCause {
     Expired = 1,
     /// They were given up after too many deliveries.
     GivenUp = 2,
+    /// Dead letters that their owner deleted.
+    Purged = 3,
 }
 
 /// What deduplication still needs of segments that go. It stands before everything else the log holds about these senders.
@@ -191,6 +202,8 @@ impl Record {
                 Self::Settle(settle) => 24 + 8 * settle.sequences.len(),
                 Self::Dedup(dedup) => 16 + dedup.senders.iter().map(|sender| 32 + 16 * sender.ids.len()).sum::<usize>(),
                 Self::Start(_) => 24,
+                Self::Dead(dead) => dead.body_bytes(),
+                Self::Revive(revive) => revive.body_bytes(),
             }
     }
 
@@ -215,6 +228,8 @@ impl Record {
                 writer.u64(start.started_ms);
                 writer.u64(start.recovered_through.0);
             }
+            Self::Dead(dead) => dead.encode(&mut writer),
+            Self::Revive(revive) => revive.encode(&mut writer),
         }
         assert_eq!(writer.at(), body_bytes as usize + RECORD_HEADER_BYTES, "a record's size is the sum of its fields");
     }
@@ -241,6 +256,8 @@ impl Record {
             3 => Self::Dedup(Dedup::parse(&mut reader)?),
             4 => Self::Start(Start::parse(&mut reader).ok_or(RecordError::Truncated)?),
             5 => Self::Moved(BatchPart::parse(&mut reader)?),
+            6 => Self::Dead(Dead::parse(&mut reader)?),
+            7 => Self::Revive(Revive::parse(&mut reader)?),
             other => return Err(RecordError::Kind(other)),
         };
         if reader.left() != 0 {
@@ -264,7 +281,7 @@ impl Record {
     pub fn message_count(&self) -> usize {
         match self {
             Self::BatchPart(part) | Self::Moved(part) => part.messages.len(),
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => 0,
         }
     }
 
@@ -286,6 +303,8 @@ impl Record {
                     && dedup.senders.iter().map(|sender| sender.ids.len()).sum::<usize>() <= DEDUP_RECORD_IDS_MAX
             }
             Self::Start(_) => true,
+            Self::Dead(dead) => dead.letters.len() <= DEAD_RECORD_LETTERS_MAX,
+            Self::Revive(revive) => revive.sequences.len() <= DEAD_RECORD_LETTERS_MAX,
         }
     }
 
@@ -296,6 +315,8 @@ impl Record {
             Self::Dedup(_) => 3,
             Self::Start(_) => 4,
             Self::Moved(_) => 5,
+            Self::Dead(_) => 6,
+            Self::Revive(_) => 7,
         }
     }
 }
@@ -480,6 +501,7 @@ impl Settle {
             0 => SettleCause::Acknowledged,
             1 => SettleCause::Expired,
             2 => SettleCause::GivenUp,
+            3 => SettleCause::Purged,
             _ => return Err(RecordError::Value),
         };
         let count = length_usize(count);

@@ -393,7 +393,8 @@ impl Wal {
         assert!(record.is_within_limits(), "what is written must be readable: keep to the limits of a record");
         let class = match record {
             Record::BatchPart(_) => AppendClass::Message,
-            Record::Settle(_) => AppendClass::Settle,
+            Record::Dead(dead) if dead.is_again => AppendClass::Internal,
+            Record::Settle(_) | Record::Dead(_) | Record::Revive(_) => AppendClass::Settle,
             Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => AppendClass::Internal,
         };
         self.check_room(class, record.encoded_bytes())

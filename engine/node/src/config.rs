@@ -135,6 +135,12 @@ pub struct MailboxSection {
     pub dedup_window_messages: u32,
     /// How long what nobody acknowledges is kept.
     pub retention: Duration,
+    /// Pause before a message is delivered again that its consumer refused, in milliseconds; it doubles.
+    pub redelivery_base_ms: u32,
+    /// The longest such pause, in milliseconds.
+    pub redelivery_max_ms: u32,
+    /// Failed deliveries after which a message goes to the dead letters; 0 = never.
+    pub max_deliveries: u32,
 }
 
 /// `[net]`
@@ -325,6 +331,9 @@ impl Default for MailboxSection {
             cache_bytes: creto_store::limits::CACHE_BYTES as u64,
             dedup_window_messages: 65_536,
             retention: Duration::from_millis(creto_shard::limits::RETENTION_MS),
+            redelivery_base_ms: 1_000,
+            redelivery_max_ms: 300_000,
+            max_deliveries: u32::from(creto_store::limits::DELIVERIES_MAX),
         }
     }
 }

@@ -26,8 +26,8 @@ use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
 use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
 use creto_store::{
-    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, Wal, WalConfig, digest_file_name,
-    segment_file_name,
+    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, RedeliveryConfig, Wal, WalConfig,
+    digest_file_name, segment_file_name,
 };
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use rustls_pki_types::pem::PemObject;
@@ -524,6 +524,11 @@ fn mailboxes_config(config: &Config) -> MailboxesConfig {
         shard_bytes_max: config.mailbox.shard_bytes_max,
         cache_bytes: usize::try_from(config.mailbox.cache_bytes).unwrap_or(usize::MAX),
         dedup: DedupConfig { sender_ids_max: config.mailbox.dedup_window_messages as usize, ..DedupConfig::default() },
+        redelivery: RedeliveryConfig {
+            base_us: u64::from(config.mailbox.redelivery_base_ms) * 1_000,
+            max_us: u64::from(config.mailbox.redelivery_max_ms) * 1_000,
+            deliveries_max: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
+        },
         ..MailboxesConfig::default()
     }
 }

@@ -35,6 +35,12 @@ pub struct Counters {
     pub messages_unreadable: u64,
     /// Messages that were written again, so that the segments that held them could go.
     pub messages_moved: u64,
+    /// Messages that consumers asked to have again, later.
+    pub messages_nacked: u64,
+    /// Messages that became dead letters, durably.
+    pub messages_dead: u64,
+    /// Dead letters that their owners had delivered again, durably.
+    pub messages_revived: u64,
     /// Messages that consumers acknowledged, durably.
     pub messages_settled: u64,
     /// Logins that held.
@@ -66,6 +72,8 @@ impl Counters {
         self.messages_durable += durable.messages;
         self.messages_settled += durable.settled;
         self.messages_moved += durable.moved;
+        self.messages_dead += durable.dead;
+        self.messages_revived += durable.revived;
     }
 
     pub(crate) fn read_back(&mut self, done: &ReadDone) {

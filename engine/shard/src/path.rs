@@ -7,6 +7,8 @@
 //! The path waits in one place, for the disk. A shard with crypto workers waits in a second one: verify ([`crate::workers`]).
 //! A message that left memory before it was read waits once more, to be read back.
 
+use creto_envelope::AgentId;
+
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
 use crate::shard::Shard;
@@ -65,6 +67,13 @@ impl Shard {
         }
         for mailbox in durable.mailboxes {
             self.subscriptions.wake(mailbox);
+        }
+        for mailbox in self.log.mailboxes_mut().take_ready() {
+            self.subscriptions.wake(AgentId(mailbox.0));
+        }
+        for (origin, answer) in self.log.take_letter_answers() {
+            let message = ShardMessage::LetterAnswer { connection: origin.connection, answer };
+            self.tell(origin.shard, message, actions);
         }
         let pushes = deliver(now, &mut self.subscriptions, self.log.mailboxes_mut());
         self.push(pushes, actions);

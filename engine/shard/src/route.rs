@@ -4,10 +4,12 @@
 //! between the two is a [`ShardMessage`]; shards share no memory.
 
 use bytes::Bytes;
+use creto_envelope::deliver::Nack;
 use creto_envelope::limits::PARTITION_COUNT;
 use creto_envelope::{AgentId, MessageId, Priority, RejectCode};
 
 use crate::event::{ConnectionId, ShardIndex};
+use crate::stage::log::letters::LetterQuestion;
 
 /// Where partitions live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +136,31 @@ pub enum ShardMessage {
         origin: Origin,
         /// Their mailbox sequences.
         sequences: Vec<u64>,
+    },
+    /// The application does not take these messages.
+    ConsumerNack {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Their mailbox sequences, and when it wants them.
+        messages: Vec<(u64, Nack)>,
+    },
+    /// The mailbox's owner asks about its dead letters; answered once.
+    LetterQuestion {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection, which has no other question open.
+        origin: Origin,
+        /// What it asks.
+        question: LetterQuestion,
+    },
+    /// The answer.
+    LetterAnswer {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// Whole frames, or why there are none.
+        answer: Result<Bytes, RejectCode>,
     },
     /// Frames for a connection's deliver stream.
     Push {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::control::{Reject, StreamRole};
+use creto_envelope::deliver::Nack;
 use creto_envelope::{AgentId, RejectCode, TreeDigest};
 use creto_policy::{DecisionTable, Snapshot};
 
@@ -133,7 +134,7 @@ impl Shard {
             }
             Event::StreamClosed { .. } => {}
             Event::Disconnected { connection } => self.forget(connection, actions),
-            Event::FromShard { from: _, message } => self.take_message(message, actions),
+            Event::FromShard { from: _, message } => self.take_message(now, message, actions),
             Event::Snapshot(snapshot) => self.replace_snapshot(now, snapshot, actions),
             Event::KeyRecordPublished { connection, answer } => {
                 self.key_record_published(connection, answer, actions);
@@ -142,6 +143,9 @@ impl Shard {
             Event::DiskRead { id, outcome } => {
                 let done = self.log.disk_read(id, outcome);
                 self.counters.read_back(&done);
+                if let Some((read, found)) = &done.letter {
+                    self.log.letter_is_read(*read, found.as_deref());
+                }
                 if let Some(mailbox) = done.ready {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
@@ -185,10 +189,10 @@ impl Shard {
             return;
         }
         self.ingress(now, actions);
-        self.run_own_messages(actions);
+        self.run_own_messages(now, actions);
         self.commit(now, actions);
         self.egress(now, actions);
-        self.run_own_messages(actions);
+        self.run_own_messages(now, actions);
         self.answer(actions);
         self.dispatch(actions);
         self.steer_reading(actions);
@@ -213,7 +217,10 @@ impl Shard {
             && !self.has_unfinished()
             && self.log.is_idle()
             && self.log.is_confirmed()
-            && self.connections.values().all(|state| state.submit.is_idle() && state.publishing.is_none())
+            && self
+                .connections
+                .values()
+                .all(|state| state.submit.is_idle() && state.publishing.is_none() && state.asking.is_none())
     }
 
     /// How much room the log has for messages, or that it is fenced.
@@ -262,22 +269,22 @@ impl Shard {
         }
     }
 
-    pub(crate) fn run_own_messages(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn run_own_messages(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(message) = self.to_self.pop_front() {
-            self.take_message(message, actions);
+            self.take_message(now, message, actions);
         }
     }
 
-    fn take_message(&mut self, message: ShardMessage, actions: &mut Vec<Action>) {
+    fn take_message(&mut self, now: Now, message: ShardMessage, actions: &mut Vec<Action>) {
         match message {
             ShardMessage::Submit(part) => self.log.submit(part),
             ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
             ShardMessage::Subscribe { mailbox, origin, since_us } => {
-                let pushes = self.subscriptions.subscribe(mailbox, origin, since_us, self.log.mailboxes_mut());
+                let pushes = self.subscriptions.subscribe(mailbox, origin, since_us, now, self.log.mailboxes_mut());
                 self.push(pushes, actions);
             }
             ShardMessage::Unsubscribe { mailbox, origin } => {
-                self.subscriptions.unsubscribe(mailbox, origin, self.log.mailboxes_mut());
+                self.subscriptions.unsubscribe(mailbox, origin, now, self.log.mailboxes_mut());
             }
             ShardMessage::Credit { mailbox, origin, messages, bytes } => {
                 self.subscriptions.credit(mailbox, origin, messages, bytes);
@@ -288,6 +295,18 @@ impl Shard {
                     self.log.settle(mailbox, &sequences);
                 }
             }
+            ShardMessage::ConsumerNack { mailbox, origin, messages } => {
+                // As an acknowledgement; what is lost with a replaced subscriber comes again at once.
+                if self.subscriptions.is_current(mailbox, origin) {
+                    self.counters.messages_nacked +=
+                        messages.iter().filter(|(_, nack)| matches!(nack, Nack::Later { .. })).count() as u64;
+                    self.log.nack(now, mailbox, &messages);
+                }
+            }
+            ShardMessage::LetterQuestion { mailbox, origin, question } => {
+                self.log.ask_letters(mailbox, origin, question);
+            }
+            ShardMessage::LetterAnswer { connection, answer } => self.letters_answered(connection, answer, actions),
             ShardMessage::Push { connection, frames } => self.send_deliver(connection, frames, actions),
         }
     }

@@ -64,7 +64,7 @@ impl DigestBuilder {
         let (kind, messages) = match noted {
             Noted::Part(messages) => (KIND_PART, messages),
             Noted::Moved(messages) => (KIND_MOVED, messages),
-            Noted::Settle(_) | Noted::Dedup(_) | Noted::Start(_) => {
+            Noted::Settle(_) | Noted::Dedup(_) | Noted::Start(_) | Noted::Dead(_) | Noted::Revive(_) => {
                 let bytes = record.encoded_bytes();
                 self.entry(position, [0, FORM_RECORD], bytes, 0, |out| {
                     let start = out.len();

@@ -133,9 +133,9 @@ impl Mailboxes {
         matches!(self.cleaning.phase, Phase::Looks { .. })
     }
 
-    /// What the log holds that is needed: queued messages, and what deduplication carries over.
+    /// What the log holds that is needed: queued messages, what says that some are dead, and what deduplication carries over.
     fn needed_bytes(&self) -> u64 {
-        self.index.live_bytes() + self.dedup.carried_bytes(SegmentNumber(u64::MAX))
+        self.index.live_bytes() + self.dead.bytes() + self.dedup.carried_bytes(SegmentNumber(u64::MAX))
     }
 
     fn is_movable(&self, message: &PartMessage) -> bool {

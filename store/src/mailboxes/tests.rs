@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::cold::ColdRead;
 use crate::lsn::{Lsn, RecordSequence};
-use crate::record::Priority;
+use crate::record::{DeadLetter, DeathCause, Priority};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const INBOX: MailboxId = MailboxId([9; 16]);
@@ -95,6 +95,28 @@ impl Shard {
         deliveries.iter().map(|delivery| (delivery.message.leaf_index, delivery.attempt)).collect()
     }
 
+    /// Makes what is to die dead; returns the letters.
+    fn die(&mut self) -> Vec<DeadLetter> {
+        let mut letters = Vec::new();
+        while let Some(dead) = self.mailboxes.next_death() {
+            letters.extend_from_slice(&dead.letters);
+            self.apply(Record::Dead(dead));
+        }
+        letters
+    }
+
+    fn revive(&mut self, sequences: &[u64]) -> Vec<u64> {
+        let Some(revive) = self.mailboxes.revive(INBOX, sequences) else { return Vec::new() };
+        self.apply(Record::Revive(revive.clone()));
+        revive.sequences
+    }
+
+    /// The sequences of all dead letters.
+    fn dead(&self) -> Vec<u64> {
+        let listed = self.mailboxes.dead_letters(INBOX, 0, 1_000);
+        listed.into_iter().map(|listed| listed.letter.sequence).collect()
+    }
+
     fn settle(&mut self, sequences: &[u64]) -> Option<Vec<u64>> {
         let settle = self.mailboxes.settle(INBOX, sequences, SettleCause::Acknowledged)?;
         self.apply(Record::Settle(settle.clone()));
@@ -177,7 +199,7 @@ fn what_a_lost_subscriber_held_comes_back_in_front_in_order() {
     }
     assert_eq!(shard.deliver(4), [(3, 1), (1, 1), (2, 1), (4, 1)]);
     assert_eq!(shard.settle(&[1]), Some(vec![1]));
-    shard.mailboxes.reset(INBOX);
+    shard.mailboxes.reset(INBOX, 0, NOW_MS);
     assert_eq!(shard.deliver(10), [(3, 2), (2, 2), (4, 2), (5, 1), (6, 1)]);
 }
 
@@ -205,12 +227,13 @@ fn a_message_being_settled_is_not_delivered_again() {
     }
     shard.deliver(2);
     let settle = shard.mailboxes.settle(INBOX, &[1], SettleCause::Acknowledged).unwrap();
-    shard.mailboxes.reset(INBOX);
+    shard.mailboxes.reset(INBOX, 0, NOW_MS);
     assert_eq!(shard.deliver(10), [(2, 2)]);
     // Its record did not make it into the log: the message is there for the next subscriber.
     shard.mailboxes.settle_refused(&settle);
-    shard.mailboxes.reset(INBOX);
-    assert_eq!(shard.deliver(10), [(1, 2), (2, 3)]);
+    shard.mailboxes.reset(INBOX, 0, NOW_MS);
+    shard.mailboxes.pass(u64::MAX);
+    assert_eq!(shard.deliver(10), [(1, 2)], "one at a time, after two that disappeared");
 }
 
 #[test]
@@ -330,4 +353,6 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
 }
 
 mod cold;
+mod dead;
 mod model;
+mod redeliver;

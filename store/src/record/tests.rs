@@ -28,7 +28,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_parsing_panic(bytes in vec(any::<u8>(), 0..400), kind in 0_u8..6) {
+    fn no_bytes_make_parsing_panic(bytes in vec(any::<u8>(), 0..400), kind in 0_u8..9) {
         let mut bytes = bytes;
         let _ = Record::parse(&Bytes::from(bytes.clone()));
         // Past the front door: a plausible header before the same bytes.
@@ -56,7 +56,7 @@ fn refusals_say_what_is_wrong() {
     check(&settle, |bytes| bytes[4] -= 8, RecordError::Truncated);
     check(&settle, |bytes| bytes[8 + 16] = 0, RecordError::Length);
     check(&settle, |bytes| bytes[8 + 18] = 1, RecordError::OverLimit);
-    check(&settle, |bytes| bytes[8 + 20] = 3, RecordError::Value);
+    check(&settle, |bytes| bytes[8 + 20] = 4, RecordError::Value);
     check(&settle, |bytes| bytes[8 + 21] = 1, RecordError::NotZero);
 
     let part = Record::BatchPart(BatchPart { batch_header: Bytes::from_static(&[1; 3]), messages: vec![message()] });
@@ -69,6 +69,23 @@ fn refusals_say_what_is_wrong() {
     check(&part, |bytes| bytes[fixed + 76] = 1, RecordError::NotZero);
     check(&part, |bytes| bytes[fixed + 75] = 1, RecordError::OverLimit);
     check(&part, |bytes| *bytes.last_mut().unwrap() = 1, RecordError::NotZero);
+}
+
+#[test]
+fn refusals_of_dead_letters_say_what_is_wrong() {
+    let letter = DeadLetter { sequence: 7, died_ms: 8, reason: 9, cause: DeathCause::Deliveries, deliveries: 3 };
+    let dead = Record::Dead(Dead { mailbox: MailboxId([1; 16]), is_again: false, letters: vec![letter] });
+    check(&dead, |bytes| bytes[8 + 16] = 0, RecordError::Length);
+    check(&dead, |bytes| bytes[8 + 16] = 2, RecordError::Truncated);
+    check(&dead, |bytes| bytes[8 + 17] = 3, RecordError::OverLimit);
+    check(&dead, |bytes| bytes[8 + 20] = 2, RecordError::Value);
+    check(&dead, |bytes| bytes[8 + 21] = 1, RecordError::NotZero);
+    check(&dead, |bytes| bytes[8 + 24 + 18] = 2, RecordError::Value);
+    check(&dead, |bytes| bytes[8 + 24 + 20] = 1, RecordError::NotZero);
+    let revive = Record::Revive(Revive { mailbox: MailboxId([1; 16]), sequences: vec![5] });
+    check(&revive, |bytes| bytes[8 + 16] = 0, RecordError::Length);
+    check(&revive, |bytes| bytes[8 + 17] = 3, RecordError::OverLimit);
+    check(&revive, |bytes| bytes[8 + 20] = 1, RecordError::NotZero);
 }
 
 fn check(record: &Record, damage: impl Fn(&mut [u8]), expected: RecordError) {
@@ -104,7 +121,8 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
         let part = BatchPart { batch_header: Bytes::from(header), messages };
         if kind == 0 { Record::Moved(part) } else { Record::BatchPart(part) }
     });
-    let cause = prop_oneof![Just(SettleCause::Acknowledged), Just(SettleCause::Expired), Just(SettleCause::GivenUp)];
+    let causes = vec![SettleCause::Acknowledged, SettleCause::Expired, SettleCause::GivenUp, SettleCause::Purged];
+    let cause = prop::sample::select(causes);
     let settle = (any::<[u8; 16]>(), cause, vec(any::<u64>(), 0..20)).prop_map(|(mailbox, cause, sequences)| {
         Record::Settle(Settle { mailbox: MailboxId(mailbox), cause, sequences })
     });
@@ -115,7 +133,16 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
     let start = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(epoch, started_ms, through)| {
         Record::Start(Start { epoch: Epoch(epoch), started_ms, recovered_through: Lsn(through) })
     });
-    prop_oneof![3 => part, 1 => settle, 1 => dedup, 1 => start]
+    let letter = (any::<u64>(), any::<u64>(), any::<u16>(), any::<bool>(), any::<u8>());
+    let letter = letter.prop_map(|(sequence, died_ms, reason, is_rejected, deliveries)| {
+        let cause = if is_rejected { DeathCause::Rejected } else { DeathCause::Deliveries };
+        DeadLetter { sequence, died_ms, reason, cause, deliveries }
+    });
+    let dead = (any::<[u8; 16]>(), any::<bool>(), vec(letter, 0..20))
+        .prop_map(|(mailbox, is_again, letters)| Record::Dead(Dead { mailbox: MailboxId(mailbox), is_again, letters }));
+    let revive = (any::<[u8; 16]>(), vec(any::<u64>(), 0..20))
+        .prop_map(|(mailbox, sequences)| Record::Revive(Revive { mailbox: MailboxId(mailbox), sequences }));
+    prop_oneof![3 => part, 1 => settle, 1 => dedup, 1 => start, 1 => dead, 1 => revive]
 }
 
 fn any_message() -> impl Strategy<Value = PartMessage> {

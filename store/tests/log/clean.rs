@@ -72,6 +72,49 @@ fn a_message_that_nobody_reads_does_not_hold_the_log() {
 }
 
 #[test]
+fn a_dead_letter_does_not_hold_the_log_and_stays_dead_wherever_it_is_moved() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, config());
+    let stored = node.commit(&mut disk, messages(1, 3, 900, NOW_MS));
+    node.reject(&mut disk, &stored[0], NOW_MS);
+    node.reject(&mut disk, &stored[1], NOW_MS);
+    node.settle(&stored[2]).unwrap();
+    node.commit(&mut disk, Vec::new());
+    let mut number = 10;
+    for round in 0..120 {
+        let stored = node.commit(&mut disk, messages(number, 20, 1_000, NOW_MS));
+        number += 20;
+        for message in &stored {
+            node.settle(message).unwrap();
+        }
+        node.commit(&mut disk, Vec::new());
+        clean(&mut node, &mut disk);
+        let (bytes, most) = (node.wal.space().bytes, node.mailboxes.space_bytes_max(1 << 20));
+        assert!(bytes <= most, "{bytes} bytes, {most} at most");
+        if round % 40 == 39 {
+            node.crash(&mut disk, Crash::Power, &mut Random(round));
+            node = Node::ready(&mut disk, config());
+            assert!(node.deliveries(&mut disk, MAILBOX, NOW_MS).is_empty());
+        }
+    }
+    assert!(node.wal.log_start() > SegmentNumber(2), "what first said that they are dead is long gone");
+    let listed = node.mailboxes.dead_letters(MAILBOX, 0, 9);
+    let reasons: Vec<_> = listed.iter().map(|listed| (listed.letter.sequence, listed.letter.reason)).collect();
+    assert_eq!(reasons, [(stored[0].sequence, 7), (stored[1].sequence, 7)]);
+    assert_eq!(node.letter(&mut disk, MAILBOX, stored[0].sequence).as_ref(), Some(&stored[0]));
+    // One lives again, for good; the other one is purged.
+    assert!(node.revive(&stored[1]));
+    let purge = node.mailboxes.purge(MAILBOX, &[stored[0].sequence]).unwrap();
+    node.wal.append(creto_store::Record::Settle(purge)).unwrap();
+    node.commit(&mut disk, Vec::new());
+    node.crash(&mut disk, Crash::Power, &mut Random(9));
+    let mut node = Node::ready(&mut disk, config());
+    let left: Vec<_> = node.deliveries(&mut disk, MAILBOX, NOW_MS).into_iter().map(|d| d.message).collect();
+    assert_eq!(left, stored[1..2]);
+    assert!(node.mailboxes.dead_letters(MAILBOX, 0, 9).is_empty());
+}
+
+#[test]
 fn a_long_mixed_run_takes_no_more_space_than_it_should_and_keeps_every_order() {
     let mut random = Random(std::env::var("CRETO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(11));
     let mut disk = Disk::default();

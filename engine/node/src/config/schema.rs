@@ -183,6 +183,21 @@ pub(super) const KEYS: &[Key] = &[
         "How long a message is kept that nobody acknowledges, if its sender says no less. Longer by 25 hours for one that \
          brings the key of a session."
     ),
+    key!(
+        mailbox.redelivery_base_ms,
+        Count(100..=3_600_000),
+        "Milliseconds before a message is delivered again that its consumer refused; twice as many every time."
+    ),
+    key!(
+        mailbox.redelivery_max_ms,
+        Count(100..=86_400_000),
+        "Most milliseconds of that, unless the consumer asks for more."
+    ),
+    key!(
+        mailbox.max_deliveries,
+        Count(0..=255),
+        "Failed deliveries after which a message goes to the dead letters of its mailbox; 0 for never."
+    ),
     key!(net.connections_max, Count(1..=1_000_000), "Most connections that one shard keeps open."),
     key!(
         net.in_flight_messages_max,

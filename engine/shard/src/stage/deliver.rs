@@ -1,7 +1,7 @@
 //! Deliver: what is durable goes to the connection that reads the mailbox, as far as its credit allows.
 //!
 //! Promises that only what the mailbox holds as durable is pushed, in its order, once per subscription until it is
-//! acknowledged, and never more than the subscriber has room for. A mailbox has one subscriber: the newest.
+//! acknowledged or refused, and never more than the subscriber has room for. A mailbox has one subscriber: the newest.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -53,6 +53,7 @@ impl Subscriptions {
         mailbox: AgentId,
         origin: Origin,
         since_us: u64,
+        now: Now,
         mailboxes: &mut Mailboxes,
     ) -> Vec<Push> {
         let before = self.by_mailbox.get(&mailbox);
@@ -72,20 +73,21 @@ impl Subscriptions {
             Subscription { origin, since_us, credit_messages: 0, credit_bytes: 0, last_header: None, is_ready };
         self.by_mailbox.insert(mailbox, subscription);
         // What the last subscriber did not acknowledge comes again, in its old order.
-        mailboxes.reset(MailboxId(mailbox.0));
+        let id = MailboxId(mailbox.0);
+        mailboxes.reset(id, now.monotonic_us, now.unix_ms);
         let mut out = Vec::new();
-        let queued_messages = mailboxes.queued_messages(MailboxId(mailbox.0));
+        let queued_messages = mailboxes.queued_messages(id) - mailboxes.dead_messages(id);
         Subscribed { mailbox, queued_messages }.encode(&mut out);
         pushes.push(Push { to: origin, frames: out.into(), message_count: 0 });
         pushes
     }
 
     /// Forgets a subscriber, unless another one has taken over.
-    pub(crate) fn unsubscribe(&mut self, mailbox: AgentId, origin: Origin, mailboxes: &mut Mailboxes) {
+    pub(crate) fn unsubscribe(&mut self, mailbox: AgentId, origin: Origin, now: Now, mailboxes: &mut Mailboxes) {
         if self.is_current(mailbox, origin) {
             self.by_mailbox.remove(&mailbox);
             self.ready.retain(|ready| *ready != mailbox);
-            mailboxes.reset(MailboxId(mailbox.0));
+            mailboxes.reset(MailboxId(mailbox.0), now.monotonic_us, now.unix_ms);
         }
     }
 

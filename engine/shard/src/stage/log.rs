@@ -5,10 +5,12 @@
 //! answered as durable any more.
 
 pub(crate) mod hold;
+pub(crate) mod letters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use creto_envelope::deliver::Nack;
 use creto_envelope::{AgentId, Priority, RejectCode};
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
@@ -17,6 +19,7 @@ use creto_store::{
 };
 
 use self::hold::Hold;
+use self::letters::Letters;
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
@@ -46,6 +49,7 @@ pub struct Log {
     refused_bytes: Option<usize>,
     /// A backup that copies the log.
     hold: Option<Hold>,
+    letters: Letters,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,9 @@ pub(crate) struct Durable {
     pub(crate) messages: u64,
     pub(crate) settled: u64,
     pub(crate) moved: u64,
+    /// Messages that became dead letters, and that are none any more because their owner wants them again.
+    pub(crate) dead: u64,
+    pub(crate) revived: u64,
 }
 
 impl Log {
@@ -93,6 +100,7 @@ impl Log {
             is_fence_told: false,
             refused_bytes: None,
             hold: None,
+            letters: Letters::default(),
         }
     }
 
@@ -146,7 +154,8 @@ impl Log {
 
     /// Whether nothing waits for the disk.
     pub(crate) fn is_idle(&self) -> bool {
-        let nothing_waits = self.arrived.is_empty() && self.awaited.is_empty() && self.refused.is_empty();
+        let nothing_waits =
+            self.arrived.is_empty() && self.awaited.is_empty() && self.refused.is_empty() && self.letters.is_idle();
         self.wal.fenced().is_some() || (nothing_waits && self.wal.is_idle())
     }
 
@@ -167,10 +176,25 @@ impl Log {
         }
     }
 
+    /// Takes refusals of a consumer; what it was not given is ignored.
+    pub(crate) fn nack(&mut self, now: Now, mailbox: AgentId, messages: &[(u64, Nack)]) {
+        let (mut later, mut never) = (Vec::new(), Vec::new());
+        for &(sequence, nack) in messages {
+            match nack {
+                Nack::Later { delay_ms } => later.push((sequence, delay_ms)),
+                Nack::Never { reason } => never.push((sequence, reason)),
+            }
+        }
+        self.mailboxes.nack(MailboxId(mailbox.0), &later, now.monotonic_us, now.unix_ms);
+        self.mailboxes.reject(MailboxId(mailbox.0), &never, now.unix_ms);
+    }
+
     /// Moves what waits into the log, as far as there is room. Order is kept: nothing overtakes, but for settles that
     /// wait for space.
     pub(crate) fn admit(&mut self, now: Now) {
         self.admit_held_settles();
+        self.admit_deaths();
+        self.admit_letters();
         while let Some(arrived) = self.arrived.pop_front() {
             let blocked = match arrived {
                 Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
@@ -276,14 +300,7 @@ impl Log {
         let record = Record::Settle(settle);
         match self.wal.check_append(&record) {
             Ok(()) if is_planted(Bug::SettleInMemoryOnly) => {
-                let position = store::Position {
-                    segment: self.wal.active_segment(),
-                    lsn: self.wal.durable_lsn(),
-                    index: 0,
-                    offset: 0,
-                };
-                let (sequence, noted) = (self.wal.durable(), record.noted(position));
-                self.mailboxes.apply(store::Durable { sequence, position, noted, record });
+                self.apply_without_record(record);
                 None
             }
             Ok(()) => {
@@ -298,6 +315,27 @@ impl Log {
             // A fenced log settles nothing: the messages are delivered again after the restart.
             Err(AppendError::Fenced(_)) => None,
             Err(error @ AppendError::RecordTooLarge { .. }) => panic!("a settle record fits every frame: {error}"),
+        }
+    }
+
+    /// Only bugs that are planted do this.
+    fn apply_without_record(&mut self, record: Record) {
+        let (segment, lsn) = (self.wal.active_segment(), self.wal.durable_lsn());
+        let position = store::Position { segment, lsn, index: 0, offset: 0 };
+        let (sequence, noted) = (self.wal.durable(), record.noted(position));
+        self.mailboxes.apply(store::Durable { sequence, position, noted, record });
+    }
+
+    /// What is to die waits in the mailboxes until the log has room for it.
+    fn admit_deaths(&mut self) {
+        while let Some(dead) = self.mailboxes.next_death() {
+            let record = Record::Dead(dead);
+            if self.wal.check_append(&record).is_err() {
+                let Record::Dead(dead) = record else { unreachable!("just made") };
+                self.mailboxes.death_refused(dead);
+                break;
+            }
+            self.wal.append(record).expect("room was just checked");
         }
     }
 
@@ -363,6 +401,7 @@ impl Log {
     pub(crate) fn tick(&mut self, now: Now) {
         let expired = self.mailboxes.expire(now.unix_ms, EXPIRED_PER_TICK);
         self.arrived.extend(expired.into_iter().map(Arrived::Settle));
+        self.mailboxes.pass(now.monotonic_us);
         self.wal.retry_space();
         self.end_late_hold(now);
         if self.wal.space().bytes > self.mailboxes.space_bytes_max(self.wal.segment_bytes()) {
@@ -409,6 +448,7 @@ impl Log {
                 self.refuse_part(part, RejectCode::ShardFenced);
             }
         }
+        self.letters_are_fenced();
         // Nobody knows whether these are on the disk: the sender keeps them and asks again, under the same ids.
         for Awaited { to, mut outcome, stored, .. } in std::mem::take(&mut self.awaited) {
             for (_, code) in outcome.refused.iter_mut().filter(|(_, code)| *code == RejectCode::Duplicate) {
@@ -435,7 +475,9 @@ impl Log {
                 }
                 Record::Settle(settle) => durable.settled += settle.sequences.len() as u64,
                 Record::Moved(part) => durable.moved += part.messages.len() as u64,
-                Record::Dedup(_) | Record::Start(_) => {}
+                Record::Dead(dead) if !dead.is_again => durable.dead += dead.letters.len() as u64,
+                Record::Revive(revive) => durable.revived += revive.sequences.len() as u64,
+                Record::Dedup(_) | Record::Start(_) | Record::Dead(_) => {}
             }
             self.mailboxes.apply(record);
         }
@@ -443,6 +485,7 @@ impl Log {
             let Awaited { to, outcome, .. } = self.awaited.pop_front().expect("the front was just looked at");
             durable.outcomes.push((to, outcome));
         }
+        self.letters_are_durable();
         durable
     }
 }

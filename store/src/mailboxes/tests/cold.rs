@@ -141,7 +141,7 @@ fn a_flipped_bit_anywhere_in_a_message_is_never_served_and_stops_no_other() {
             of_header += 1;
         }
         assert_eq!(again.mailboxes.messages(), 3, "nothing is deleted");
-        again.mailboxes.reset(INBOX);
+        again.mailboxes.reset(INBOX, 0, NOW_MS);
         assert!(problems.iter().all(|p| p.to_string().contains("creto wal verify")));
         shard.segments.insert(SegmentNumber(1), intact.clone());
     }
@@ -158,7 +158,7 @@ fn a_damaged_message_can_still_expire() {
     shard.segments.get_mut(&SegmentNumber(1)).unwrap()[4192 + 60] ^= 1;
     assert!(shard.mailboxes.next_for_delivery(INBOX, 10, u64::MAX, NOW_MS).is_empty());
     assert_eq!(shard.read().len(), 1);
-    shard.mailboxes.reset(INBOX);
+    shard.mailboxes.reset(INBOX, 0, NOW_MS);
     assert!(shard.mailboxes.next_for_delivery(INBOX, 10, u64::MAX, NOW_MS).is_empty());
     assert!(shard.mailboxes.next_read().is_none(), "it is known");
     for settle in shard.mailboxes.expire(NOW_MS + 5_000, 10) {
