@@ -53,6 +53,15 @@
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
 //!   recipient's key.
 //!
+//! # Refusing, and dead letters
+//!
+//! A [`Delivery`] that cannot be worked on now is refused with [`Delivery::nack`] and comes again after a pause; one that never
+//! can is rejected with [`Delivery::reject`]. What is rejected, and what failed too often, is a **dead letter**: the node keeps
+//! it in the mailbox, counts it in its quota, and does not deliver it. [`Agent::dead_letters`] lists them,
+//! [`Agent::dead_letter`] opens one to look at, [`Agent::replay_dead_letters`] has them delivered again, and
+//! [`Agent::purge_dead_letters`] deletes them. Only the agent itself can. What a consumer had in hand first when it
+//! disappeared counts as a failed delivery, too; what it had besides does not.
+//!
 //! # The state directory
 //!
 //! What was acknowledged must stay readable and must not be shown again, also after a restart. So an agent whose keys
@@ -93,6 +102,7 @@ mod directory;
 mod driver;
 mod error;
 mod keys;
+mod letters;
 pub mod limits;
 pub mod proof;
 pub mod raw;
@@ -107,13 +117,16 @@ mod tls;
 mod worker;
 
 pub use client::{Agent, ConnectOptions};
+pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause};
 pub use creto_envelope::{
     AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
 };
 pub use error::{
-    CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, RotateError, SendError, StateError,
+    CertificateReadError, ConnectError, DeadLetterError, KeysError, LookupError, ReceiveError, RotateError, SendError,
+    StateError,
 };
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
+pub use letters::DeadLetter;
 pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
 pub use rotation::{KeyRotation, RotationSchedule};

@@ -43,6 +43,10 @@ pub struct Stats {
     pub duplicates_hidden: u64,
     /// Messages that the application has acknowledged.
     pub consumer_acknowledged: u64,
+    /// Messages that the application wanted later.
+    pub consumer_nacked: u64,
+    /// Messages that the application refused for good.
+    pub consumer_rejected: u64,
     /// Receipts that senders asked for and that are durable at the node.
     pub receipts_sent: u64,
     /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
@@ -113,6 +117,8 @@ counters!(
     delivered,
     duplicates_hidden,
     consumer_acknowledged,
+    consumer_nacked,
+    consumer_rejected,
     receipts_sent,
     receipts_refused,
     state_commits,

@@ -185,8 +185,9 @@ impl Model {
         self.fates[number].delivered = true;
         self.tally.first_deliveries += 1;
         // One that expires is skipped when its time is over, and comes after all when the clock was set back since. One that was
-        // a dead letter comes when its owner wants it.
-        if message.expires || self.fates[number].was_dead {
+        // a dead letter comes when its owner wants it, or after all when the node stopped before it was one.
+        let fate = &self.fates[number];
+        if message.expires || fate.was_dead || fate.was_passed {
             return Ok(());
         }
         let priority = message.priority as u8;

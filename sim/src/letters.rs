@@ -277,6 +277,14 @@ impl Model {
         }
     }
 
+    /// A shard stops: what was about to end or to die may wait again, behind what has passed it.
+    pub(crate) fn stops(&mut self, shard: usize, mailboxes: &Mailboxes) {
+        for fate in self.fates.iter_mut().filter(|fate| !fate.delivered && fate.settled.is_none()) {
+            let sequence = fate.stored.filter(|stored| stored.shard == shard).map(|stored| stored.sequence);
+            fate.was_passed |= sequence.is_some_and(|sequence| mailboxes.is_passed_over(sequence));
+        }
+    }
+
     /// Who is dead after a recovery was dead before, and the other way round, but for what landed without being synced.
     pub(crate) fn dead_are_recovered(&self, shard: usize, replayed: &Replayed) -> Checked {
         for (number, fate) in self.fates.iter().enumerate() {

@@ -261,6 +261,8 @@ pub(crate) struct Fate {
     /// A durable record says that it is dead, and none behind it that it is not.
     pub(crate) is_dead: bool,
     pub(crate) was_dead: bool,
+    /// The node stopped when a record that would have ended or buried it was on its way: others may have passed it.
+    pub(crate) was_passed: bool,
     /// When it died.
     pub(crate) dead_us: u64,
     /// Its owner wants it again, or gone, and the node may know.

@@ -201,6 +201,9 @@ impl World<'_> {
             self.with_disk(shard, |disk, _, chance| disk.crash(how, chance));
         }
         self.count_read_back();
+        for (shard, state) in self.node.shards.iter().enumerate() {
+            self.model.stops(shard, state.log().mailboxes());
+        }
         self.node = Node { life: self.node.life + 1, ..Node::off(self.profile.shard_count) };
         for link in 0..self.links.len() {
             if std::mem::take(&mut self.links[link].node_side.is_open) {

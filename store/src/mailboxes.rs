@@ -355,6 +355,12 @@ impl Mailboxes {
         self.mailbox(mailbox).map_or(0, |queues| queues.handed_out_messages)
     }
 
+    /// Whether a record that ends a message, buries it or gives it life was made and is not durable yet: it is not handed out
+    /// meanwhile, and others pass it.
+    pub fn is_passed_over(&self, sequence: u64) -> bool {
+        self.index.find(sequence).is_some_and(|slot| self.index.entries.get(slot).is_settling())
+    }
+
     /// Messages queued on the shard.
     pub fn messages(&self) -> u64 {
         self.index.entries.len() as u64

@@ -107,6 +107,10 @@ impl Log {
     /// Moves changes into the log, as far as there is room.
     pub(super) fn admit_letters(&mut self) {
         while let Some(Change { mailbox, origin, change, sequences }) = self.letters.waiting.pop_front() {
+            if self.wal.fenced().is_some() {
+                self.letters.answers.push((origin, Err(RejectCode::ShardFenced)));
+                continue;
+            }
             let id = MailboxId(mailbox.0);
             let record = match change {
                 LetterChange::Replay => self.mailboxes.revive(id, &sequences).map(Record::Revive),
