@@ -59,7 +59,8 @@
 //! can is rejected with [`Delivery::reject`]. What is rejected, and what failed too often, is a **dead letter**: the node keeps
 //! it in the mailbox, counts it in its quota, and does not deliver it. [`Agent::dead_letters`] lists them,
 //! [`Agent::dead_letter`] opens one to look at, [`Agent::replay_dead_letters`] has them delivered again, and
-//! [`Agent::purge_dead_letters`] deletes them. Only the agent itself can. What a consumer had in hand first when it
+//! [`Agent::purge_dead_letters`] deletes them (the key of a purged message stays with its session until that is forgotten). Only
+//! the agent itself can. What a consumer had in hand first when it
 //! disappeared counts as a failed delivery, too; what it had besides does not.
 //!
 //! # The state directory

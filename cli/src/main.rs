@@ -45,6 +45,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Agent(args) => verb::agent::run(&cli.global, args),
         Verb::Send(args) => verb::send::run(&cli.global, args),
         Verb::Recv(args) => verb::recv::run(&cli.global, args),
+        Verb::Dlq(args) => verb::dlq::run(&cli.global, args),
         Verb::Bench(args) => verb::bench::run(&cli.global, args),
         Verb::Demo(args) => verb::demo::run(args),
         Verb::KillCycles(args) => verb::demo::cycles::run(args),

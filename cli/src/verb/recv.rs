@@ -1,4 +1,4 @@
-//! `creto recv`: prints what an agent is sent, and acknowledges each message once it is printed.
+//! `creto recv`: prints what an agent is sent, and acknowledges each message once it is printed, or rejects it.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_agent::{Agent, Delivery, Incident, ReceiveError};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Global, RecvArgs};
@@ -80,7 +80,10 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                     .transpose()?;
                 print(&delivery, args.json, kept.as_deref())?;
                 // Only now: a message that could not be printed comes again.
-                delivery.ack();
+                match args.reject {
+                    Some(reason) => delivery.reject(reason),
+                    None => delivery.ack(),
+                }
                 left -= 1;
             }
             Next::Refused(incident) => {
@@ -118,10 +121,7 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
         if let Some(proof) = proof {
             line["proof"] = proof.display().to_string().into();
         }
-        match std::str::from_utf8(&delivery.payload) {
-            Ok(text) => line["text"] = text.into(),
-            Err(_) => line["base64"] = STANDARD.encode(&delivery.payload).into(),
-        }
+        payload_as_json(&mut line, &delivery.payload);
         writeln!(exact, "{line}")?;
     } else {
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
@@ -130,10 +130,23 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
                 let (id, at) = (receipt.message_id.to_uuid_string(), time(receipt.acknowledged_at_ms));
                 writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, acknowledged {at}")?;
             }
-            None => writeln!(exact, "{}", shown(&delivery.payload, std::io::stdout().is_terminal()))?,
+            None => writeln!(exact, "{}", shown_here(&delivery.payload))?,
         }
     }
     exact.flush()
+}
+
+/// Adds a payload, as text where it is some.
+pub(crate) fn payload_as_json(value: &mut Value, payload: &[u8]) {
+    match std::str::from_utf8(payload) {
+        Ok(text) => value["text"] = text.into(),
+        Err(_) => value["base64"] = STANDARD.encode(payload).into(),
+    }
+}
+
+/// The payload as standard output may show it.
+pub(crate) fn shown_here(payload: &[u8]) -> String {
+    shown(payload, std::io::stdout().is_terminal())
 }
 
 /// The payload as text. On a terminal nothing of it may move the cursor or change a colour: it is a stranger's.
