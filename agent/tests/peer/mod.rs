@@ -16,7 +16,9 @@ use creto_envelope::control::{
     KeyRecordRequest, LOGIN_EXPORTER_LABEL, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
     encode_key_record_response, login_statement,
 };
-use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::deliver::{
+    ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
+};
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
@@ -319,6 +321,22 @@ impl Link {
         }
         assert_eq!(sequences.len(), count, "{sequences:?}");
         sequences
+    }
+
+    /// Refusals until there are `count`; credit in between is let by.
+    pub(crate) async fn consumer_nacks(&mut self, count: usize) -> Vec<(u64, Nack)> {
+        let deliver = self.stream(StreamRole::Deliver).await;
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            let (frame_type, body) = timeout(PATIENCE, deliver.next()).await.expect("refusals come").unwrap();
+            match frame_type {
+                FrameType::ConsumerNack => messages.extend(ConsumerNack::parse(&body).unwrap().messages),
+                FrameType::Credit => {}
+                other => panic!("{other:?} on the deliver stream"),
+            }
+        }
+        assert_eq!(messages.len(), count, "{messages:?}");
+        messages
     }
 
     /// Pushes messages of a batch: (index in the batch, mailbox sequence, attempt). The header goes once per batch.

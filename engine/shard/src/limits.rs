@@ -3,8 +3,8 @@
 use creto_envelope::batch::BATCH_HEADER_BYTES;
 use creto_envelope::deliver::delivered_message_bytes;
 use creto_envelope::limits::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DELIVER_BODY_BYTES_MAX, ENVELOPE_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX,
-    PATH_NODES_MAX, SESSION_AGE_S_MAX,
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEAD_LETTER_CHANGES_MAX, DELIVER_BODY_BYTES_MAX, ENVELOPE_BYTES_MAX,
+    IN_FLIGHT_MESSAGES_MAX, PATH_NODES_MAX, SESSION_AGE_S_MAX,
 };
 
 /// Bytes of batches that a shard may have taken in and not yet answered. Above it, nothing more is read from submit
@@ -101,6 +101,8 @@ const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);
 // Only a message that cannot be told from a replay is refused for its age, so both windows agree.
 const _: () = assert!(SIGNED_AGE_MS_MAX == creto_store::limits::DEDUP_WINDOW_MS);
 const _: () = assert!((IN_FLIGHT_MESSAGES_MAX as usize) < creto_store::limits::DEDUP_SENDER_IDS_MAX);
+// What one frame asks about dead letters becomes one record.
+const _: () = assert!(DEAD_LETTER_CHANGES_MAX <= creto_store::limits::DEAD_RECORD_LETTERS_MAX);
 // One share, overdrawn by one message of the largest size, is one frame at most.
 const _: () = assert!(
     BATCH_HEADER_BYTES

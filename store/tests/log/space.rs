@@ -83,6 +83,13 @@ fn a_full_log_refuses_messages_takes_settles_and_comes_back() {
         messages: messages(9999, 1, 9000, NOW_MS),
     });
     assert_eq!(node.wal.check_append(&part), Err(AppendError::StorageFull));
+    // What its consumer rejects dies all the same, and lives again.
+    node.reject(&mut disk, &stored[0], NOW_MS);
+    node.commit(&mut disk, Vec::new());
+    assert_eq!(node.mailboxes.dead_messages(MAILBOX), 1);
+    assert!(node.revive(&stored[0]));
+    node.commit(&mut disk, Vec::new());
+    assert_eq!(node.mailboxes.dead_messages(MAILBOX), 0);
     for message in &stored {
         record(&mut node, message).unwrap();
         node.commit(&mut disk, Vec::new());
