@@ -13,6 +13,8 @@ use crate::exit::{self, Failure};
 use crate::terminal::Color;
 use crate::verb::proof::Fingerprint;
 
+pub(crate) mod mailbox;
+
 /// Name of the configuration file that is looked for in the working folder.
 const CONFIG_FILE: &str = "creto.toml";
 
@@ -57,6 +59,8 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     /// Create agents and look at them.
     Agent(AgentArgs),
+    /// Set what single mailboxes may hold, and look at it.
+    Mailbox(mailbox::MailboxArgs),
     /// Send a message; returns when it is durable.
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.

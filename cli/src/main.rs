@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Init(args) => verb::init::run(&cli.global, args),
         Verb::Serve(args) => verb::serve::run(&cli.global, args),
         Verb::Agent(args) => verb::agent::run(&cli.global, args),
+        Verb::Mailbox(args) => verb::mailbox::run(&cli.global, args),
         Verb::Send(args) => verb::send::run(&cli.global, args),
         Verb::Recv(args) => verb::recv::run(&cli.global, args),
         Verb::Bench(args) => verb::bench::run(&cli.global, args),

@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod init;
+pub(crate) mod mailbox;
 pub(crate) mod proof;
 pub(crate) mod recv;
 pub(crate) mod restore;

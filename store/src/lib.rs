@@ -71,7 +71,7 @@ pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
-    Admit, Delivery, LogExtent, Mailboxes, MailboxesConfig, ReadDone, ReadProblem, ReadProblemKind, Refusal,
+    Admit, Delivery, LogExtent, Mailboxes, MailboxesConfig, Quota, ReadDone, ReadProblem, ReadProblemKind, Refusal,
 };
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{

@@ -69,6 +69,15 @@ impl Default for MailboxesConfig {
     }
 }
 
+/// What one mailbox may hold, where that is not what the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quota {
+    /// Messages queued in it.
+    pub messages_max: Option<u64>,
+    /// Bytes queued in it.
+    pub bytes_max: Option<u64>,
+}
+
 /// A message may go into the log, or is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admit {
@@ -172,6 +181,23 @@ impl Mailboxes {
         envelope_bytes: usize,
         now_ms: u64,
     ) -> Result<Admit, Refusal> {
+        self.admit_within(Quota::default(), sender, message_id, mailbox, envelope_bytes, now_ms)
+    }
+
+    /// As [`admit`](Self::admit), for a mailbox with a quota of its own. A quota below what is queued drops nothing: it
+    /// refuses until enough was settled.
+    ///
+    /// # Errors
+    /// [`Refusal`], to be sent to the sender.
+    pub fn admit_within(
+        &mut self,
+        quota: Quota,
+        sender: SenderId,
+        message_id: MessageId,
+        mailbox: MailboxId,
+        envelope_bytes: usize,
+        now_ms: u64,
+    ) -> Result<Admit, Refusal> {
         match self.dedup.check(sender, message_id, now_ms) {
             Verdict::New => {}
             Verdict::Duplicate { durable } => return Ok(Admit::Duplicate { durable }),
@@ -192,7 +218,9 @@ impl Mailboxes {
             let queues = self.boxes.get(number).taken();
             (queues.messages + queues.reserved_messages, queues.bytes + queues.reserved_bytes)
         });
-        if messages + 1 > self.config.mailbox_messages_max || bytes + cost > self.config.mailbox_bytes_max {
+        let messages_max = quota.messages_max.unwrap_or(self.config.mailbox_messages_max);
+        let bytes_max = quota.bytes_max.unwrap_or(self.config.mailbox_bytes_max);
+        if messages + 1 > messages_max || bytes + cost > bytes_max {
             return Err(Refusal::MailboxFull);
         }
         let number = known.unwrap_or_else(|| self.open(mailbox));

@@ -21,7 +21,7 @@ use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
-use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
+use creto_service::{MailboxDefaults, Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
 use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
@@ -501,6 +501,12 @@ fn start_service(
 ) -> Result<ServiceHandle, NodeError> {
     let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
     options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
+    options.mailbox_defaults = MailboxDefaults {
+        retention_s: u32::try_from(config.mailbox.retention.as_secs()).unwrap_or(u32::MAX),
+        messages_max: config.mailbox.messages_max,
+        bytes_max: config.mailbox.bytes_max,
+        max_deliveries: 0,
+    };
     options.health = health;
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
     let service = Service::open(options)?.with_backups(host);
@@ -523,7 +529,11 @@ fn mailboxes_config(config: &Config) -> MailboxesConfig {
         mailbox_bytes_max: config.mailbox.bytes_max,
         shard_bytes_max: config.mailbox.shard_bytes_max,
         cache_bytes: usize::try_from(config.mailbox.cache_bytes).unwrap_or(usize::MAX),
-        dedup: DedupConfig { sender_ids_max: config.mailbox.dedup_window_messages as usize, ..DedupConfig::default() },
+        dedup: DedupConfig {
+            sender_ids_max: config.mailbox.dedup_window_messages as usize,
+            window_ms: u64::try_from(config.mailbox.dedup_window.as_millis()).unwrap_or(u64::MAX),
+            ..DedupConfig::default()
+        },
         ..MailboxesConfig::default()
     }
 }

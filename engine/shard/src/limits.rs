@@ -97,6 +97,8 @@ pub const SESSION_OPENER_EXTRA_MS: u64 = SESSION_AGE_S_MAX as u64 * 1_000 + 3_60
 /// Expired messages that a shard settles per tick.
 pub const EXPIRED_PER_TICK: usize = 4_096;
 
+// A session that began before a mailbox's retention rose is over before messages of it may be kept for longer.
+const _: () = assert!(creto_policy::mailbox::SESSION_SPAN_MS > SESSION_OPENER_EXTRA_MS);
 const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);
 // Only a message that cannot be told from a replay is refused for its age, so both windows agree.
 const _: () = assert!(SIGNED_AGE_MS_MAX == creto_store::limits::DEDUP_WINDOW_MS);

@@ -6,8 +6,10 @@
 use bytes::Bytes;
 use creto_envelope::limits::PARTITION_COUNT;
 use creto_envelope::{AgentId, MessageId, Priority, RejectCode};
+use creto_policy::MailboxLimits;
 
 use crate::event::{ConnectionId, ShardIndex};
+use crate::expiry::Bond;
 
 /// Where partitions live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +73,10 @@ pub(crate) struct PartMessage {
     pub(crate) message_id: MessageId,
     pub(crate) priority: Priority,
     pub(crate) ttl_s: u32,
-    /// It brings the key of a session, so later messages may need it.
-    pub(crate) opens_session: bool,
+    /// What it has to do with a session.
+    pub(crate) bond: Bond,
+    /// What the mailbox may hold.
+    pub(crate) limits: MailboxLimits,
     pub(crate) salt: [u8; 16],
     /// Nodes from the leaf to the root, 32 bytes each.
     pub(crate) path: Bytes,

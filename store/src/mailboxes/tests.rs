@@ -257,6 +257,29 @@ fn quotas_count_what_is_queued_and_what_is_on_its_way() {
 }
 
 #[test]
+fn a_quota_of_its_own_counts_instead_of_the_shards_and_drops_nothing() {
+    let mut shard = Shard::new(MailboxesConfig { mailbox_messages_max: 2, ..MailboxesConfig::default() });
+    let mut admit = |number, quota: Quota| {
+        let admitted = shard.mailboxes.admit_within(quota, SENDER, message_id(number), INBOX, 100, NOW_MS);
+        if let Ok(Admit::New(sequence)) = admitted {
+            let part = part(sequence, number, Priority::Normal, Bytes::from(vec![7; 100]));
+            shard.apply(Record::BatchPart(part));
+        }
+        (admitted.map(drop), shard.mailboxes.queued_messages(INBOX))
+    };
+    let messages = |count| Quota { messages_max: Some(count), bytes_max: None };
+    for number in 1..=4 {
+        assert_eq!(admit(number, messages(4)), (Ok(()), number));
+    }
+    assert_eq!(admit(5, messages(4)), (Err(Refusal::MailboxFull), 4));
+    assert_eq!(admit(5, messages(3)), (Err(Refusal::MailboxFull), 4));
+    assert_eq!(admit(5, Quota::default()), (Err(Refusal::MailboxFull), 4));
+    let bytes = |count| Quota { messages_max: Some(9), bytes_max: Some(count * cost_of(100)) };
+    assert_eq!(admit(5, bytes(4)), (Err(Refusal::MailboxFull), 4));
+    assert_eq!(admit(5, bytes(5)), (Ok(()), 5));
+}
+
+#[test]
 fn a_refused_message_leaves_nothing_behind() {
     let mut shard = Shard::new(MailboxesConfig { mailboxes_max: 1, ..MailboxesConfig::default() });
     let part = shard.admit(1, Priority::Normal).unwrap();

@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use creto_envelope::{AgentId, Priority, RejectCode};
+use creto_policy::MailboxLimits;
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
     self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageId,
-    ReadDone, ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+    Quota, ReadDone, ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
 };
 
 use self::hold::Hold;
@@ -212,7 +213,9 @@ impl Log {
             let mailbox = MailboxId(message.recipient.0);
             let sender = SenderId(part.sender.0);
             let message_id = MessageId(message.message_id.0);
-            let admitted = self.mailboxes.admit(sender, message_id, mailbox, message.envelope.len(), now.unix_ms);
+            let quota = quota(message.limits);
+            let bytes = message.envelope.len();
+            let admitted = self.mailboxes.admit_within(quota, sender, message_id, mailbox, bytes, now.unix_ms);
             match admitted {
                 Ok(Admit::New(sequence)) => {
                     stored.push(message.leaf_index);
@@ -221,7 +224,7 @@ impl Log {
                         sender,
                         message_id,
                         sequence,
-                        expiry_ms: self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.opens_session),
+                        expiry_ms: self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.bond, &message.limits),
                         leaf_index: message.leaf_index,
                         priority: priority(message.priority),
                         salt: message.salt,
@@ -471,6 +474,11 @@ fn refusal_code(refusal: Refusal) -> RejectCode {
         // ShardFull, TooManySenders, and whatever a later version refuses for want of room.
         _ => RejectCode::Overloaded,
     }
+}
+
+fn quota(limits: MailboxLimits) -> Quota {
+    let messages_max = (limits.messages_max > 0).then_some(u64::from(limits.messages_max));
+    Quota { messages_max, bytes_max: (limits.bytes_max > 0).then_some(limits.bytes_max) }
 }
 
 fn priority(priority: Priority) -> store::Priority {
