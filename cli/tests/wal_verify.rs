@@ -7,8 +7,8 @@ use std::process::Command;
 
 use bytes::Bytes;
 use creto_store::{
-    Action, BatchPart, FileSource, MailboxId, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
-    digest_file_name, recover, segment_file_name,
+    Action, BatchPart, FileSource, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record, SenderId, Wal,
+    WalConfig, digest_file_name, recover, segment_file_name,
 };
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -59,6 +59,7 @@ fn write_log(folder: &Path, shard_index: u32, messages: u8) {
             expiry_ms: 0,
             leaf_index: 0,
             priority: Priority::Normal,
+            flags: MessageFlags::NONE,
             salt: [0; 16],
             path: Bytes::new(),
             envelope: Bytes::from(vec![number; 1000]),

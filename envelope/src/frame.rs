@@ -43,6 +43,8 @@ pub enum FrameType {
     Deliver = 0x33,
     /// The application has them.
     ConsumerAck = 0x34,
+    /// What the node says about a message that its recipient's mailbox does not hold any more.
+    Notice = 0x36,
 }
 
 impl FrameType {
@@ -63,6 +65,7 @@ impl FrameType {
         Self::Credit,
         Self::Deliver,
         Self::ConsumerAck,
+        Self::Notice,
     ];
 
     /// The type with this number.

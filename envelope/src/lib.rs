@@ -16,6 +16,7 @@ pub mod frame;
 pub mod id;
 pub mod key_record;
 pub mod limits;
+pub mod notice;
 pub mod proof;
 mod reader;
 pub mod receipt;

@@ -9,7 +9,7 @@ use std::io;
 
 use bytes::Bytes;
 use creto_store::{
-    BatchPart, Epoch, FrameHeader, Lsn, MailboxId, MessageId, PartMessage, Priority, Record, SegmentFile,
+    BatchPart, Epoch, FrameHeader, Lsn, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record, SegmentFile,
     SegmentHeader, SegmentNumber, SegmentSource, SenderId, Settle, SettleCause, SourceError, Start,
 };
 
@@ -231,6 +231,7 @@ fn record(input: &mut Input<'_>) -> Record {
                 expiry_ms: 0,
                 leaf_index: 0,
                 priority: Priority::Normal,
+                flags: MessageFlags::NONE,
                 salt: [3; 16],
                 path: Bytes::from(vec![4; 32]),
                 envelope: Bytes::from(vec![5; input.below(4_200)]),

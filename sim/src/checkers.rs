@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use creto_envelope::RejectCode;
 use creto_envelope::deliver::DeliveredSpan;
 use creto_shard::Shard;
-use creto_store::{Mailboxes, Noted, Record, Recovered, RecoveryError, SettleCause};
+use creto_store::{Mailboxes, Noted, NotedMessage, Record, Recovered, RecoveryError, SenderId, SettleCause};
 
 use crate::model::{Checked, Model, Rule, broken};
 use crate::pool::{MessageNumber, Pool};
@@ -24,6 +24,8 @@ pub(crate) struct Replayed {
     /// Shard-wide sequence and message of every stored message.
     pub(crate) stored: Vec<(u64, MessageNumber)>,
     pub(crate) settled: Vec<(u64, SettleCause)>,
+    /// Shard-wide sequence of every notice.
+    pub(crate) notices: BTreeSet<u64>,
     /// Records in all.
     pub(crate) records: u64,
 }
@@ -43,8 +45,13 @@ impl Replayed {
                     self.stored.push((message.sequence, number));
                 }
             }
+            Record::Notice(part) => self.notices.extend(part.messages.iter().map(|notice| notice.sequence)),
             Record::Moved(part) => {
                 for message in &part.messages {
+                    if message.sender == SenderId::NODE {
+                        self.notices.insert(message.sequence);
+                        continue;
+                    }
                     let Some(number) = pool.message_of(&message.message_id.0) else {
                         return broken(Rule::Content, "recovery read a moved message that nobody sent");
                     };
@@ -70,6 +77,12 @@ impl Replayed {
         Ok(())
     }
 
+    /// The notices that are not settled.
+    pub(crate) fn queued_notices(&self) -> BTreeSet<u64> {
+        let is_queued = |sequence: &&u64| !self.settled.iter().any(|(settled, _)| settled == *sequence);
+        self.notices.iter().filter(is_queued).copied().collect()
+    }
+
     /// The messages that are stored and not settled.
     pub(crate) fn queued(&self) -> BTreeSet<MessageNumber> {
         let settled: BTreeSet<u64> = self.settled.iter().map(|(sequence, _)| *sequence).collect();
@@ -82,7 +95,11 @@ impl Replayed {
     pub(crate) fn note(&mut self, pool: &Pool, noted: &Noted) {
         self.records += 1;
         match noted {
+            Noted::Notice(messages) => self.notices.extend(messages.iter().map(|notice| notice.sequence)),
             Noted::Part(messages) | Noted::Moved(messages) => {
+                let (told, messages): (Vec<&NotedMessage>, Vec<&NotedMessage>) =
+                    messages.iter().partition(|m| m.sender == SenderId::NODE);
+                self.notices.extend(told.iter().map(|notice| notice.sequence));
                 let known = messages.iter().filter_map(|m| Some((m.sequence, pool.message_of(&m.message_id.0)?)));
                 self.stored.extend(known);
             }
@@ -216,6 +233,7 @@ impl Model {
     }
 
     fn holds_what_is_durable(&self, shard: usize, replayed: &Replayed) -> Checked {
+        self.holds_the_notices(shard, &replayed.notices, &replayed.queued_notices())?;
         let stored: BTreeSet<MessageNumber> = replayed.stored.iter().map(|(_, number)| *number).collect();
         let queued = replayed.queued();
         for (number, fate) in self.fates.iter().enumerate() {
@@ -239,7 +257,8 @@ impl Model {
 
     /// The mailboxes hold what the log holds.
     pub(crate) fn mailboxes_filled(&self, shard: usize, replayed: &Replayed, mailboxes: &Mailboxes) -> Checked {
-        let (expected, found) = (replayed.queued().len() as u64, mailboxes.messages());
+        let queued = replayed.queued().len() + replayed.queued_notices().len();
+        let (expected, found) = (queued as u64, mailboxes.messages());
         match expected == found {
             true => Ok(()),
             false => broken(
@@ -268,6 +287,7 @@ impl Model {
 
     /// A drained node has settled everything, on its disk and not in memory alone.
     pub(crate) fn everything_is_settled(&self) -> Checked {
+        self.every_notice_is_settled()?;
         match self.fates.iter().position(|fate| fate.stored.is_some() && fate.settled.is_none()) {
             None => Ok(()),
             Some(number) => {

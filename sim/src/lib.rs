@@ -19,6 +19,7 @@ mod lies;
 mod model;
 mod network;
 mod node;
+mod notices;
 mod planted;
 mod pool;
 mod profile;

@@ -8,6 +8,7 @@ use creto_envelope::limits::PARTITION_COUNT;
 use creto_store::{FrameHeader, Record, SettleCause, limits};
 
 use crate::clock::START_MS;
+use crate::notices::Notices;
 use crate::pool::{AGENTS, MESSAGES_PER_AGENT, MessageNumber, Pool};
 
 /// A rule that a run broke. `docs/simulation.md` states each in full.
@@ -25,6 +26,8 @@ pub enum Rule {
     SettledStaysSettled,
     /// Nothing is settled that was neither acknowledged by its consumer nor over its time.
     SettledForAReason,
+    /// A message that expired and asked for it is forgotten only when its sender was told, durably, or could not be.
+    ExpiredIsTold,
     /// First in, first out by sender, recipient and priority.
     Order,
     /// What is delivered is what was sent, proven by its signature.
@@ -90,6 +93,10 @@ pub struct Tally {
     pub repeated_deliveries: u64,
     /// Messages that were settled durably.
     pub settled: u64,
+    /// Messages that expired, durably.
+    pub expired: u64,
+    /// Notices that became durable.
+    pub notices: u64,
     /// Messages that the node refused for want of room, for a fence or for a shutdown.
     pub refusals: u64,
     /// Logs that were recovered.
@@ -131,7 +138,7 @@ pub struct Tally {
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 24] {
+    pub fn entries(&self) -> [(&'static str, u64); 26] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -139,6 +146,8 @@ impl Tally {
             ("first_deliveries", self.first_deliveries),
             ("repeated_deliveries", self.repeated_deliveries),
             ("settled", self.settled),
+            ("expired", self.expired),
+            ("notices", self.notices),
             ("refusals", self.refusals),
             ("recoveries", self.recoveries),
             ("recoveries_with_messages", self.recoveries_with_messages),
@@ -168,6 +177,8 @@ impl Tally {
         self.first_deliveries += other.first_deliveries;
         self.repeated_deliveries += other.repeated_deliveries;
         self.settled += other.settled;
+        self.expired += other.expired;
+        self.notices += other.notices;
         self.refusals += other.refusals;
         self.recoveries += other.recoveries;
         self.recoveries_with_messages += other.recoveries_with_messages;
@@ -194,6 +205,7 @@ impl Tally {
 pub(crate) struct Model {
     pub(crate) fates: Vec<Fate>,
     pub(crate) ledgers: Vec<Ledger>,
+    pub(crate) notices: Notices,
     /// The last message that each application saw first, by sender, recipient and priority: its place with its sender.
     pub(crate) last_order: BTreeMap<(usize, usize, u8), usize>,
     /// The same by recipient and priority: its mailbox sequence.
@@ -255,6 +267,7 @@ impl Model {
         Self {
             fates: vec![Fate::default(); AGENTS * MESSAGES_PER_AGENT],
             ledgers: vec![Ledger::default(); shard_count],
+            notices: Notices::default(),
             last_order: BTreeMap::new(),
             last_sequence: BTreeMap::new(),
             refused_for_room: false,
@@ -324,6 +337,9 @@ impl Model {
             }
             Record::Settle(settle) => {
                 for sequence in &settle.sequences {
+                    if self.settle_notice(shard, *sequence, settle.cause)? {
+                        continue;
+                    }
                     let Some(&number) = self.ledgers[shard].messages.get(sequence) else {
                         let text = format!("shard {shard} settled sequence {sequence}, which was never stored");
                         return broken(Rule::SettledForAReason, text);
@@ -332,11 +348,19 @@ impl Model {
                     if self.fates[number].settled.replace(settle.cause).is_none() {
                         self.fates[number].settled_lsn = lsn;
                         self.tally.settled += 1;
+                        if settle.cause == SettleCause::Expired {
+                            self.forgotten(pool, number);
+                        }
                     }
                 }
             }
+            Record::Notice(part) => self.notices_are_durable(pool, shard, part)?,
             Record::Moved(part) => {
                 for message in &part.messages {
+                    if self.is_notice(shard, message.sequence) {
+                        self.tally.moved += 1;
+                        continue;
+                    }
                     let number = pool.message_of(&message.message_id.0);
                     let stored = number.and_then(|number| self.fates[number].stored);
                     if !stored.is_some_and(|stored| stored.shard == shard && stored.sequence == message.sequence) {

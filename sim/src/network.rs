@@ -96,6 +96,8 @@ pub(crate) struct ClientSide {
     pub(crate) results: BTreeMap<u64, Vec<(u32, u16)>>,
     /// Deliveries that the application has and has not acknowledged.
     pub(crate) unacknowledged: Vec<(u64, MessageNumber)>,
+    /// The same of notices.
+    pub(crate) unacknowledged_notices: Vec<u64>,
     /// The batch header that the deliver stream showed last.
     pub(crate) header: Option<Bytes>,
     /// Messages that the node may still push, and bytes of them: the last one may overdraw.

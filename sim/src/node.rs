@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use creto_envelope::deliver::Deliver;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::notice::Notice;
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameHeader, FrameType, RejectCode};
 use creto_shard::limits::ConnectionLimits;
@@ -213,6 +214,12 @@ impl World<'_> {
     fn count_read_back(&mut self) {
         let counted = self.node.shards.iter().map(|shard| shard.counters().messages_read_back);
         self.model.tally.read_back += counted.sum::<u64>();
+        self.model.notices.refused_before += self.notices_refused();
+    }
+
+    /// Notices that the shards of this life said they could not give.
+    pub(crate) fn notices_refused(&self) -> u64 {
+        self.node.shards.iter().map(|shard| shard.log().notices_refused() + shard.counters().messages_unreadable).sum()
     }
 
     /// A shard is fenced: somebody looks at it and starts the node again.
@@ -410,6 +417,11 @@ impl World<'_> {
             match header.frame_type {
                 FrameType::SubmitAck => self.check_answer(link, &body)?,
                 FrameType::Deliver => self.check_push(link, &body)?,
+                FrameType::Notice => {
+                    let notice = Notice::parse(&body).expect("a shard sends proper frames");
+                    let agent = self.links[link].agent;
+                    self.model.notice_pushed(self.pool, agent, notice.mailbox_sequence, &notice.body)?;
+                }
                 _ => {}
             }
             let earliest_us = self.clock.now_us() + self.delay(self.profile.network_us);

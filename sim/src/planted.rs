@@ -67,6 +67,10 @@ impl PlantedBug {
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::ExpireEarly), "expire-early"),
         #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetBeforeNotice), "forget-before-notice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::NoNoticeFromDisk), "no-notice-from-disk"),
+        #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::AnswerDuplicateEarly), "answer-duplicate-early"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::LetOvertake), "let-overtake"),

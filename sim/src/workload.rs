@@ -5,6 +5,7 @@
 use creto_envelope::control::{LoginAccepted, Reject, StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, Subscribe};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::notice::{NOTICE_BODY_BYTES, Notice};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeView, FrameHeader, FrameType, RejectCode};
 use creto_shard::StreamId;
@@ -233,6 +234,15 @@ impl World<'_> {
             let sequences = waiting.iter().map(|(sequence, _)| *sequence).collect();
             self.send_to_node(link, DELIVER, |out| ConsumerAck { sequences }.encode(out));
         }
+        let notices = std::mem::take(&mut self.links[link].client_side.unacknowledged_notices);
+        if !notices.is_empty() {
+            self.note(|| format!("connection {link}: the agent acknowledges the notices {notices:?}"));
+            let agent = self.links[link].agent;
+            for &sequence in &notices {
+                self.model.notice_acknowledged(self.pool, agent, sequence);
+            }
+            self.send_to_node(link, DELIVER, |out| ConsumerAck { sequences: notices }.encode(out));
+        }
         let client = &self.links[link].client_side;
         let is_low = client.credit_messages < 8 || client.credit_bytes < 2_048;
         if is_low && (self.is_healing || self.random.one_in(2)) {
@@ -264,6 +274,7 @@ impl World<'_> {
             FrameType::Subscribed => Ok(()),
             FrameType::SubmitAck => self.answered(link, &body),
             FrameType::Deliver => self.delivered(link, &body),
+            FrameType::Notice => self.told(link, &body),
             FrameType::Reject => self.rejected(link, &body),
             other => broken(Rule::RefusedForAReason, format!("connection {link} was sent a {other:?}")),
         }
@@ -354,6 +365,19 @@ impl World<'_> {
                 self.model.delivered_first(self.pool, number, span.mailbox_sequence)?;
             }
         }
+        Ok(())
+    }
+
+    fn told(&mut self, link: LinkNumber, body: &[u8]) -> Checked {
+        let notice = Notice::parse(body).expect("a shard sends proper frames");
+        self.note(|| format!("connection {link}: the node says {notice:?}"));
+        let client = &mut self.links[link].client_side;
+        if client.credit_messages == 0 {
+            return broken(Rule::CreditIsKept, format!("connection {link}: {notice:?} came without credit"));
+        }
+        client.credit_messages -= 1;
+        client.credit_bytes = client.credit_bytes.saturating_sub(NOTICE_BODY_BYTES as u64);
+        client.unacknowledged_notices.push(notice.mailbox_sequence);
         Ok(())
     }
 

@@ -240,6 +240,7 @@ impl<'p> World<'p> {
                     let held = if disk.has_lied { Some(&bytes[..]) } else { disk.bytes(segment, offset, length) };
                     if let Some(bytes) = held {
                         self.model.became_durable(self.pool, shard, offset, bytes)?;
+                        self.model.untold_are_excused(self.notices_refused())?;
                     }
                 }
                 DiskEvent::Read(id, outcome) => {

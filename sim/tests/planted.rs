@@ -157,6 +157,16 @@ mod inside {
     }
 
     #[test]
+    fn forgetting_what_expired_before_its_sender_is_told_is_caught() {
+        check(Bug::ForgetBeforeNotice, &[Rule::ExpiredIsTold]);
+    }
+
+    #[test]
+    fn telling_nobody_of_what_expired_on_disk_is_caught() {
+        check(Bug::NoNoticeFromDisk, &[Rule::ExpiredIsTold]);
+    }
+
+    #[test]
     fn duplicates_that_are_answered_too_early_are_caught() {
         check(Bug::AnswerDuplicateEarly, &[Rule::AcknowledgedIsDurable]);
     }

@@ -53,6 +53,8 @@ pub(crate) enum Purpose {
     Deliver(MailboxId),
     /// It is written again at the log's head.
     Move,
+    /// Its time is over, and its sender is to be told.
+    Expire,
 }
 
 /// A message to read back.

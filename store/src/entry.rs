@@ -1,5 +1,6 @@
 //! What the index knows of a queued message: 52 bytes, of which none is payload.
 
+use crate::flags::MessageFlags;
 use crate::layout::{length_u32, length_usize, pad8};
 use crate::lsn::SegmentNumber;
 use crate::noted::{NotedMessage, Place};
@@ -39,6 +40,7 @@ const VACANT: u8 = 1;
 const HANDED_OUT: u8 = 2;
 const SETTLING: u8 = 4;
 const DAMAGED: u8 = 8;
+const WANTS_NOTICE: u8 = 16;
 
 /// No piece of the cache. Should a piece ever have this number, it does not hold the message, and that is looked at.
 pub(crate) const NO_PIECE: u32 = u32::MAX;
@@ -65,7 +67,7 @@ impl Entry {
             piece: NO_PIECE,
             shape,
             attempt: 0,
-            flags: 0,
+            flags: if message.flags.contains(MessageFlags::WANTS_NOTICE) { WANTS_NOTICE } else { 0 },
             share: u16::try_from(share_bytes.div_ceil(8)).unwrap_or(u16::MAX),
         };
         entry.put(&message.place, share_bytes);
@@ -152,6 +154,11 @@ impl Entry {
 
     pub(crate) fn set_damaged(&mut self) {
         self.set(DAMAGED, true);
+    }
+
+    /// Whether its sender asks to be told if it expires.
+    pub(crate) fn wants_notice(&self) -> bool {
+        self.flags & WANTS_NOTICE != 0
     }
 
     fn set(&mut self, flag: u8, is_set: bool) {

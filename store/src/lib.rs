@@ -25,7 +25,8 @@
 //! deliver:  mailboxes.next_for_delivery(..); for each mailboxes.next_read(): wal.read(..); mailboxes.end_turn()
 //!           when it is read: mailboxes.read_completed(..) names the mailbox that can go on
 //! consumer: mailboxes.settle(..) -> Record, wal.append(record)
-//! idle:     wal.confirm(); mailboxes.expire(now_ms, max); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
+//! idle:     wal.confirm(); mailboxes.expire(now_ms, max) -> Record, wal.append(record); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
+//! expired:  mailboxes.next_expired(): make a notice durable in its sender's mailbox, then mailboxes.settle_expired(..)
 //! space:    mailboxes.clean(..), a step a turn; mailboxes.next_moved() -> wal.append(Record::Moved)
 //! ```
 //!
@@ -39,6 +40,7 @@ mod dedup;
 mod digest;
 mod entry;
 mod file_source;
+mod flags;
 mod frame;
 mod hash;
 mod id;
@@ -67,11 +69,13 @@ pub use digest::{
     DIGEST_MAGIC, DIGEST_VERSION, Digest, DigestDamage, SegmentDigest, digest_file_name, parse_digest_file_name,
 };
 pub use file_source::FileSource;
+pub use flags::MessageFlags;
 pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
-    Admit, Delivery, LogExtent, Mailboxes, MailboxesConfig, Quota, ReadDone, ReadProblem, ReadProblemKind, Refusal,
+    Admit, Delivery, Expired, LogExtent, Mailboxes, MailboxesConfig, Quota, ReadDone, ReadProblem, ReadProblemKind,
+    Refusal,
 };
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{

@@ -28,6 +28,8 @@ pub const SETTLE_SEQUENCES_MAX: usize = 65_536;
 pub const BATCH_HEADER_BYTES_MAX: usize = 64 << 10;
 /// Hashes on the way from a leaf to the root: a tree of 2^32 leaves.
 pub const PATH_HASHES_MAX: usize = 32;
+/// What stands in place of an envelope in a `Notice` record.
+pub const NOTICE_BYTES: usize = 48;
 /// An envelope in a `BatchPart` record: more than the wire allows, so that the wire's limit is the one that speaks.
 pub const ENVELOPE_BYTES_MAX: usize = 2 << 20;
 /// Ids in one `Dedup` record; a carry-over of more is several records.
@@ -64,6 +66,9 @@ pub const MAILBOXES_MAX: usize = 1 << 20;
 pub const EXPIRY_SWEEP_SLOTS_MIN: usize = 4_096;
 /// Looks after which every message was come by.
 pub const EXPIRY_SWEEP_TICKS: usize = 100;
+
+/// Messages whose time is over and whose senders are being told. The others wait.
+pub const EXPIRING_MAX: usize = 8_192;
 
 /// Bytes of the log that are read back in one go, for one mailbox. One message may be longer.
 pub const READ_AHEAD_BYTES: usize = 512 << 10;

@@ -9,6 +9,7 @@
 
 mod clean;
 mod deliver;
+mod expire;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use thiserror::Error;
 use self::clean::Cleaning;
 pub use self::clean::LogExtent;
 pub use self::deliver::{ReadDone, ReadProblem, ReadProblemKind};
+pub use self::expire::Expired;
+use self::expire::Expiring;
 use crate::cache::Cache;
 use crate::cold::Cold;
 use crate::dedup::{DedupConfig, Verdict, Windows};
@@ -140,6 +143,7 @@ pub struct Mailboxes {
     /// Mailboxes whose last read failed: they read again after the next tick.
     pausing: Vec<MailboxId>,
     cleaning: Cleaning,
+    expiring: Expiring,
     /// In recovery: mailboxes with a message that was moved.
     unordered: Vec<u32>,
     dedup: Windows,
@@ -162,6 +166,7 @@ impl Mailboxes {
             cold: Cold::default(),
             pausing: Vec::new(),
             cleaning: Cleaning::default(),
+            expiring: Expiring::default(),
             unordered: Vec::new(),
             next_sequence: 1,
             queued_bytes: 0,
@@ -206,6 +211,22 @@ impl Mailboxes {
             Verdict::TooManyPending => return Err(Refusal::TooManyInFlight),
             Verdict::TooManySenders => return Err(Refusal::TooManySenders),
         }
+        let sequence = self.reserve(quota, mailbox, envelope_bytes)?;
+        self.dedup.insert_pending(sender, message_id);
+        Ok(Admit::New(sequence))
+    }
+
+    /// Decides about a notice of the node, whose size is `notice_bytes`, and reserves for it: put it into a record under the
+    /// sequence, and append that. Message ids have no part in it: a notice may be told twice.
+    ///
+    /// # Errors
+    /// [`Refusal::MailboxFull`] or [`Refusal::ShardFull`]: nobody is told.
+    pub fn admit_notice(&mut self, quota: Quota, mailbox: MailboxId, notice_bytes: usize) -> Result<u64, Refusal> {
+        self.reserve(quota, mailbox, notice_bytes)
+    }
+
+    /// Reserves room for what is new, and gives it its sequence.
+    fn reserve(&mut self, quota: Quota, mailbox: MailboxId, envelope_bytes: usize) -> Result<u64, Refusal> {
         let cost = cost_of(envelope_bytes);
         if self.queued_bytes + cost > self.config.shard_bytes_max {
             return Err(Refusal::ShardFull);
@@ -228,10 +249,9 @@ impl Mailboxes {
         queues.reserved_messages += 1;
         queues.reserved_bytes += cost;
         self.queued_bytes += cost;
-        self.dedup.insert_pending(sender, message_id);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        Ok(Admit::New(sequence))
+        Ok(sequence)
     }
 
     /// Takes back the admission of a part that was not appended. Nothing may have been admitted since its last message.
@@ -248,11 +268,13 @@ impl Mailboxes {
 
     /// Makes a durable record true, as soon as it is durable. Its payloads stay in memory for a while.
     pub fn apply(&mut self, durable: Durable) {
-        if let (Record::BatchPart(part), Noted::Part(messages)) = (durable.record, &durable.noted) {
-            let piece = self.cache.insert(part);
-            self.take_in(messages, piece);
-        } else {
-            self.note(durable.position, durable.noted);
+        let Durable { record, position, noted, .. } = durable;
+        match (record, noted) {
+            (Record::BatchPart(part), Noted::Part(messages)) | (Record::Notice(part), Noted::Notice(messages)) => {
+                let piece = self.cache.insert(part);
+                self.take_in(&messages, piece);
+            }
+            (_, noted) => self.note(position, noted),
         }
     }
 
@@ -260,7 +282,7 @@ impl Mailboxes {
     /// disk.
     pub fn note(&mut self, position: Position, noted: Noted) {
         match noted {
-            Noted::Part(messages) => self.take_in(&messages, NO_PIECE),
+            Noted::Part(messages) | Noted::Notice(messages) => self.take_in(&messages, NO_PIECE),
             Noted::Moved(messages) => self.note_moved(&messages),
             Noted::Settle(settle) => self.apply_settle(&settle),
             Noted::Dedup(dedup) => self.apply_dedup(&dedup, position.segment),
@@ -306,14 +328,18 @@ impl Mailboxes {
         }
     }
 
-    /// Records that settle up to `messages_max` messages whose time is over, to append. Also lets go of message ids that
-    /// are too old to be asked about. Call it at every tick: in a hundred calls it comes by every message.
+    /// Records that settle up to `messages_max` messages whose time is over, to append. Those whose senders ask to be told
+    /// are not among them: [`next_expired`](Self::next_expired) has these. Also lets go of message ids that are too old to be
+    /// asked about. Call it at every tick: in a hundred calls it comes by every message.
     pub fn expire(&mut self, now_ms: u64, messages_max: usize) -> Vec<Settle> {
         let now_ms = if is_planted(Bug::ExpireEarly) { now_ms + 2_000 } else { now_ms };
         self.dedup.expire(now_ms, messages_max);
         let slots_max = (self.index.entries.slots() / EXPIRY_SWEEP_TICKS).max(EXPIRY_SWEEP_SLOTS_MIN);
         let mut by_mailbox: BTreeMap<MailboxId, Vec<u64>> = BTreeMap::new();
         for slot in self.index.expired(now_ms, slots_max, messages_max) {
+            if self.is_to_be_told(slot) {
+                continue;
+            }
             let entry = self.index.entries.get(slot);
             let mailbox = self.boxes.get(entry.mailbox).taken().id;
             by_mailbox.entry(mailbox).or_default().push(entry.sequence());
@@ -390,7 +416,9 @@ impl Mailboxes {
             if !is_planted(Bug::ReuseSequence) {
                 self.next_sequence = self.next_sequence.max(message.sequence + 1);
             }
-            self.dedup.durable(message.sender, message.message_id, message.place.segment);
+            if message.sender != SenderId::NODE {
+                self.dedup.durable(message.sender, message.message_id, message.place.segment);
+            }
             let number = self.numbers.get(&message.mailbox).copied().unwrap_or_else(|| self.open(message.mailbox));
             // In recovery nothing was reserved.
             if !self.unreserve(number, cost) {

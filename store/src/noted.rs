@@ -3,6 +3,7 @@
 //! A live record and the same record read back by recovery are noted as the same: [`Record::noted`] is the only place that
 //! makes a [`Noted`], from the record and its [`Position`].
 
+use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::length_u32;
 use crate::lsn::{Position, SegmentNumber};
@@ -38,6 +39,8 @@ pub struct NotedMessage {
     pub expiry_ms: u64,
     /// Which queue it waits in.
     pub priority: Priority,
+    /// What else the node keeps of it.
+    pub flags: MessageFlags,
     /// Length of its envelope.
     pub envelope_bytes: u32,
     /// Where it is.
@@ -51,6 +54,8 @@ pub enum Noted {
     Part(Vec<NotedMessage>),
     /// Messages that came in earlier and were written again further on.
     Moved(Vec<NotedMessage>),
+    /// Notices of the node.
+    Notice(Vec<NotedMessage>),
     /// As in the record.
     Settle(Settle),
     /// As in the record.
@@ -65,6 +70,7 @@ impl Noted {
         match self {
             Self::Part(_) => "batch",
             Self::Moved(_) => "moved",
+            Self::Notice(_) => "notice",
             Self::Settle(_) => "settle",
             Self::Dedup(_) => "dedup",
             Self::Start(_) => "start",
@@ -74,7 +80,7 @@ impl Noted {
     /// The messages that the record brings.
     pub fn messages(&self) -> &[NotedMessage] {
         match self {
-            Self::Part(messages) | Self::Moved(messages) => messages,
+            Self::Part(messages) | Self::Moved(messages) | Self::Notice(messages) => messages,
             Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => &[],
         }
     }
@@ -82,7 +88,7 @@ impl Noted {
     /// Number of messages that the record brings.
     pub fn message_count(&self) -> usize {
         match self {
-            Self::Part(messages) | Self::Moved(messages) => messages.len(),
+            Self::Part(messages) | Self::Moved(messages) | Self::Notice(messages) => messages.len(),
             Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
         }
     }
@@ -100,6 +106,7 @@ impl Record {
             Self::Dedup(dedup) => Noted::Dedup(dedup.clone()),
             Self::Start(start) => Noted::Start(*start),
             Self::Moved(part) => Noted::Moved(part.noted(position)),
+            Self::Notice(part) => Noted::Notice(part.noted(position)),
         }
     }
 }
@@ -116,6 +123,7 @@ impl BatchPart {
             sequence: message.sequence,
             expiry_ms: message.expiry_ms,
             priority: message.priority,
+            flags: message.flags,
             envelope_bytes: length_u32(message.envelope.len()),
             place: Place {
                 segment: position.segment,

@@ -37,6 +37,10 @@ pub enum Bug {
     ForgetFloor,
     /// Messages expire two seconds before their time.
     ExpireEarly,
+    /// A message that expired is settled before the notice to its sender is durable.
+    ForgetBeforeNotice,
+    /// Of messages that expired after they left memory nobody is told.
+    NoNoticeFromDisk,
     /// A duplicate is answered at once, though its first copy is on its way.
     AnswerDuplicateEarly,
     /// What the log had no room for goes to the end of what waits.

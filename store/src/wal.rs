@@ -392,7 +392,7 @@ impl Wal {
     pub fn check_append(&self, record: &Record) -> Result<(), AppendError> {
         assert!(record.is_within_limits(), "what is written must be readable: keep to the limits of a record");
         let class = match record {
-            Record::BatchPart(_) => AppendClass::Message,
+            Record::BatchPart(_) | Record::Notice(_) => AppendClass::Message,
             Record::Settle(_) => AppendClass::Settle,
             Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => AppendClass::Internal,
         };

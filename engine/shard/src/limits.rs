@@ -94,9 +94,14 @@ pub const RETENTION_MS: u64 = 7 * 86_400_000;
 /// what was late on its way.
 pub const SESSION_OPENER_EXTRA_MS: u64 = SESSION_AGE_S_MAX as u64 * 1_000 + 3_600_000;
 
+/// Notices to senders in one record. A shard has no more than `EXPIRING_MAX` of the store on their way.
+pub const NOTICES_PER_RECORD_MAX: usize = 1_024;
+
 /// Expired messages that a shard settles per tick.
 pub const EXPIRED_PER_TICK: usize = 4_096;
 
+// What the log keeps of a notice is what a subscriber is sent.
+const _: () = assert!(creto_envelope::notice::NOTICE_BODY_BYTES == creto_store::limits::NOTICE_BYTES);
 // A session that began before a mailbox's retention rose is over before messages of it may be kept for longer.
 const _: () = assert!(creto_policy::mailbox::SESSION_SPAN_MS > SESSION_OPENER_EXTRA_MS);
 const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);

@@ -37,6 +37,12 @@ pub struct Counters {
     pub messages_moved: u64,
     /// Messages that consumers acknowledged, durably.
     pub messages_settled: u64,
+    /// Notices to senders that became durable in a mailbox of this shard.
+    pub notices_durable: u64,
+    /// Messages that expired, durably.
+    pub messages_expired: u64,
+    /// Of these, those whose senders asked to be told and could not be.
+    pub messages_untold: u64,
     /// Logins that held.
     pub logins: u64,
     /// Encryption keys that agents of this shard's connections replaced.
@@ -66,6 +72,8 @@ impl Counters {
         self.messages_durable += durable.messages;
         self.messages_settled += durable.settled;
         self.messages_moved += durable.moved;
+        self.notices_durable += durable.notices;
+        self.messages_expired += durable.expired;
     }
 
     pub(crate) fn read_back(&mut self, done: &ReadDone) {

@@ -46,6 +46,14 @@ impl Shard {
         }
     }
 
+    /// On the mailbox's shard: what expired is told to whoever owns its sender's mailbox, before it is settled.
+    pub(crate) fn tell_expired(&mut self, actions: &mut Vec<Action>) {
+        let from = self.index;
+        for (owner, expired) in self.log.next_to_tell(&self.placement) {
+            self.tell(owner, ShardMessage::Tell { from, expired }, actions);
+        }
+    }
+
     /// On the mailbox's shard: parts become records, records become one group commit.
     pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.log.admit(now);
@@ -60,8 +68,12 @@ impl Shard {
     pub(crate) fn egress(&mut self, now: Now, actions: &mut Vec<Action>) {
         let durable = self.log.take_durable();
         self.counters.durable(&durable);
+        self.counters.messages_untold = self.log.messages_untold();
         for (shard, outcome) in durable.outcomes {
             self.tell(shard, ShardMessage::Outcome(outcome), actions);
+        }
+        for (shard, told) in durable.told {
+            self.tell(shard, ShardMessage::Told { told }, actions);
         }
         for mailbox in durable.mailboxes {
             self.subscriptions.wake(mailbox);

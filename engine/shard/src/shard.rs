@@ -185,6 +185,7 @@ impl Shard {
             return;
         }
         self.ingress(now, actions);
+        self.tell_expired(actions);
         self.run_own_messages(actions);
         self.commit(now, actions);
         self.egress(now, actions);
@@ -251,6 +252,7 @@ impl Shard {
             || !self.to_self.is_empty()
             || self.subscriptions.has_work()
             || self.log.mailboxes().is_cleaning()
+            || self.log.wants_turn()
     }
 
     /// Sends to a shard, which may be this one.
@@ -288,6 +290,8 @@ impl Shard {
                     self.log.settle(mailbox, &sequences);
                 }
             }
+            ShardMessage::Tell { from, expired } => self.log.tell(from, expired, &self.snapshot),
+            ShardMessage::Told { told } => self.log.settle_told(&told),
             ShardMessage::Push { connection, frames } => self.send_deliver(connection, frames, actions),
         }
     }

@@ -10,6 +10,7 @@ use creto_envelope::control::{
 };
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::notice::Notice;
 use creto_envelope::proof::{ProofFormatError, ProofView};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeHeader, EnvelopeView, FrameType, RejectCode, SignedKeyRecord};
@@ -33,6 +34,10 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::Credit => Credit::parse(body)?.encode(&mut out),
         FrameType::Deliver => reencode_deliver(body, &mut out)?,
         FrameType::ConsumerAck => ConsumerAck::parse(body)?.encode(&mut out),
+        FrameType::Notice => {
+            let Notice { mailbox_sequence, attempt, body } = Notice::parse(body)?;
+            Notice::encode(&mut out, mailbox_sequence, attempt, &body.to_bytes());
+        }
         unknown => panic!("{unknown:?} has no oracle yet: add it here"),
     }
     Ok(out)

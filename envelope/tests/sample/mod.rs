@@ -6,6 +6,7 @@ use creto_envelope::control::{
 };
 use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::limits::{AEAD_TAG_BYTES, WRAPPED_KEY_BYTES};
+use creto_envelope::notice::{Notice, NoticeBody, NoticeCause};
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{
     AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, FrameType, InSession, KeyId, KeyRecord, MessageId,
@@ -165,5 +166,14 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::Deliver, deliver_frame(true, &[(0, 4), (5, 1)])),
         (FrameType::Deliver, deliver_frame(false, &[(3, 0)])),
         frame(FrameType::ConsumerAck, |out| ConsumerAck { sequences: vec![1_000, 1_001] }.encode(out)),
+        frame(FrameType::Notice, |out| {
+            let body = NoticeBody {
+                recipient: AgentId([2; 16]),
+                message_id: MessageId([3; 16]),
+                expired_at_ms: 1_700_000_000_009,
+                cause: NoticeCause::Retention,
+            };
+            Notice::encode(out, 1_002, 3, &body.to_bytes());
+        }),
     ]
 }

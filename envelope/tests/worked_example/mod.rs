@@ -23,6 +23,7 @@ use creto_envelope::control::{
 };
 use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
+use creto_envelope::notice::{Notice, NoticeBody, NoticeCause};
 use creto_envelope::proof::ProofParts;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{
@@ -429,6 +430,13 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         retry_after_ms: 0,
         context: planner.record.record.agent_id().0,
     };
+    // Of message 1, whose time to live is a minute.
+    let notice = NoticeBody {
+        recipient: mailbox,
+        message_id: MessageId::from_parts(MESSAGES[1].timestamp_ms, MESSAGES[1].id_random),
+        expired_at_ms: VALID_FROM_MS + 61_020,
+        cause: NoticeCause::TimeToLive,
+    };
     let mut response = Vec::new();
     encode_key_record_response(&mut response, &planner.record);
     let mut publish = Vec::new();
@@ -448,6 +456,7 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         ("subscribed", frame(|out| Subscribed { mailbox, queued_messages: 3 }.encode(out))),
         ("credit", frame(|out| Credit { messages: 256, bytes: 1024 * 1024 }.encode(out))),
         ("consumer_ack", frame(|out| ConsumerAck { sequences: vec![2, 3] }.encode(out))),
+        ("notice", frame(|out| Notice::encode(out, 4, 0, &notice.to_bytes()))),
     ])
 }
 

@@ -9,7 +9,7 @@ use std::{fs, io};
 
 use bytes::Bytes;
 use creto_fuzz::creto_store::{
-    BatchPart, Dedup, DedupSender, Epoch, FrameHeader, Lsn, MailboxId, MessageId, PartMessage, Priority, Record,
+    BatchPart, Dedup, DedupSender, Epoch, FrameHeader, Lsn, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record,
     SegmentHeader, SegmentNumber, SenderId, Settle, SettleCause, Start,
 };
 
@@ -115,6 +115,7 @@ fn log_seeds() -> Vec<Seed> {
         expiry_ms: 5,
         leaf_index: 6,
         priority: Priority::High,
+        flags: MessageFlags::NONE,
         salt: [7; 16],
         path: Bytes::from(vec![8; 64]),
         envelope: Bytes::from(vec![9; envelope_bytes]),

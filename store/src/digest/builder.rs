@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    Digest, DigestHeader, ENTRY_HEADER_BYTES, FORM_MESSAGES, FORM_RECORD, HEADER_BYTES, KIND_MOVED, KIND_PART,
-    MESSAGE_BYTES, MESSAGES_HEADER_BYTES,
+    Digest, DigestHeader, ENTRY_HEADER_BYTES, FORM_MESSAGES, FORM_RECORD, HEADER_BYTES, KIND_MOVED, KIND_NOTICE,
+    KIND_PART, MESSAGE_BYTES, MESSAGES_HEADER_BYTES,
 };
 use crate::frame::FrameHeader;
 use crate::layout::length_u32;
@@ -64,6 +64,7 @@ impl DigestBuilder {
         let (kind, messages) = match noted {
             Noted::Part(messages) => (KIND_PART, messages),
             Noted::Moved(messages) => (KIND_MOVED, messages),
+            Noted::Notice(messages) => (KIND_NOTICE, messages),
             Noted::Settle(_) | Noted::Dedup(_) | Noted::Start(_) => {
                 let bytes = record.encoded_bytes();
                 self.entry(position, [0, FORM_RECORD], bytes, 0, |out| {
@@ -160,5 +161,6 @@ fn encoded(message: &NotedMessage) -> [u8; MESSAGE_BYTES] {
     out[68..72].copy_from_slice(&message.place.message_bytes.to_le_bytes());
     out[72..76].copy_from_slice(&message.place.crc.to_le_bytes());
     out[76] = message.priority as u8;
+    out[77] = message.flags.bits();
     out
 }

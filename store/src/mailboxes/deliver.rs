@@ -57,7 +57,7 @@ pub enum ReadProblemKind {
 }
 
 /// A message that is in memory, with the header of its batch.
-type InMemory<'m> = (&'m PartMessage, &'m Bytes);
+pub(super) type InMemory<'m> = (&'m PartMessage, &'m Bytes);
 
 impl Mailboxes {
     /// The next messages for the subscriber of a mailbox, within its credit: highest priority first, then in order. With
@@ -128,6 +128,7 @@ impl Mailboxes {
         match job.purpose {
             Purpose::Deliver(mailbox) => self.read_for_delivery(mailbox, job_id, &job, &mut done),
             Purpose::Move => self.read_for_moving(job_id, &job, &mut done),
+            Purpose::Expire => self.read_for_expiry(job_id, &job, &mut done),
         }
         done
     }
@@ -148,6 +149,7 @@ impl Mailboxes {
     /// Mailboxes whose reads failed and may be tried again: ask for their deliveries. Call it at every tick.
     pub fn retry_reads(&mut self) -> Vec<MailboxId> {
         self.clean_again();
+        self.expire_again();
         let pausing = std::mem::take(&mut self.pausing);
         for &mailbox in &pausing {
             if let Some(queues) = self.mailbox_mut(mailbox) {
@@ -168,7 +170,7 @@ impl Mailboxes {
         self.cold.in_flight()
     }
 
-    fn in_memory(&self, slot: Slot) -> Option<InMemory<'_>> {
+    pub(super) fn in_memory(&self, slot: Slot) -> Option<InMemory<'_>> {
         let entry = self.index.entries.get(slot);
         let sequence = entry.sequence();
         self.cache.get(entry.piece, sequence).or_else(|| {

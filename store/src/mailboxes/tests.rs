@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::cold::ColdRead;
+use crate::flags::MessageFlags;
 use crate::lsn::{Lsn, RecordSequence};
 use crate::record::Priority;
 
@@ -118,6 +119,7 @@ fn part(sequence: u64, number: u64, priority: Priority, envelope: Bytes) -> Batc
         expiry_ms: 0,
         leaf_index: u32::try_from(number).unwrap(),
         priority,
+        flags: MessageFlags::NONE,
         salt: [0; 16],
         path: Bytes::new(),
         envelope,
@@ -353,4 +355,5 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
 }
 
 mod cold;
+mod expire;
 mod model;

@@ -14,7 +14,8 @@ proptest! {
         let noted = record.noted(position(before));
         prop_assert_eq!(noted.message_count(), record.message_count());
         let (part, messages) = match (&record, &noted) {
-            (Record::BatchPart(part), Noted::Part(messages)) | (Record::Moved(part), Noted::Moved(messages)) => (part, messages),
+            (Record::BatchPart(part), Noted::Part(messages)) | (Record::Moved(part), Noted::Moved(messages))
+            | (Record::Notice(part), Noted::Notice(messages)) => (part, messages),
             _ => return Ok(()),
         };
         for (message, noted) in part.messages.iter().zip(messages) {
@@ -30,8 +31,8 @@ proptest! {
                 (noted.mailbox, noted.sender, noted.message_id)
             );
             prop_assert_eq!(
-                (message.sequence, message.expiry_ms, message.priority),
-                (noted.sequence, noted.expiry_ms, noted.priority)
+                (message.sequence, message.expiry_ms, message.priority, message.flags),
+                (noted.sequence, noted.expiry_ms, noted.priority, noted.flags)
             );
         }
     }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::lsn::SegmentNumber;
 use crate::noted::{NotedMessage, Place};
@@ -15,6 +16,7 @@ fn entry(sequence: u64) -> Entry {
         sequence,
         expiry_ms: 0,
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         envelope_bytes: 0,
         place,
     };

@@ -40,7 +40,7 @@ impl Backup {
     pub(crate) fn check(mut self, random: &mut Random) -> Result<(), String> {
         let mut queued = BTreeMap::new();
         let recovered = recover(&mut self.copy, SHARD, |_, record| match record {
-            Record::BatchPart(part) | Record::Moved(part) => {
+            Record::BatchPart(part) | Record::Moved(part) | Record::Notice(part) => {
                 queued.extend(part.messages.into_iter().map(|message| (message.sequence, message)))
             }
             Record::Settle(settle) => settle.sequences.iter().for_each(|sequence| drop(queued.remove(sequence))),

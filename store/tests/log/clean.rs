@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use creto_store::{MailboxId, PartMessage, Priority, SegmentNumber, SenderId, SettleCause, WalConfig};
+use creto_store::{MailboxId, MessageFlags, PartMessage, Priority, SegmentNumber, SenderId, SettleCause, WalConfig};
 
 use crate::disk::{Crash, Disk, Random};
 use crate::node::{MAILBOX, NOW_MS, Node, message_id, messages};
@@ -154,6 +154,7 @@ fn any_message(random: &mut Random, number: u64) -> PartMessage {
         expiry_ms: 0,
         leaf_index: 0,
         priority: Priority::from_byte(random.below(4) as u8).unwrap(),
+        flags: MessageFlags::NONE,
         salt: [fill; 16],
         path: Bytes::from(vec![fill; 32 * random.below(4)]),
         envelope: Bytes::from(vec![fill; 200 + random.below(2_500)]),

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use creto_store::{DedupConfig, MailboxId, MailboxesConfig, MessageId, PartMessage, Priority, Record, SenderId};
+use creto_store::{
+    DedupConfig, MailboxId, MailboxesConfig, MessageFlags, MessageId, PartMessage, Priority, Record, SenderId,
+};
 
 use crate::backup::Backup;
 use crate::disk::{Crash, Disk, Random};
@@ -264,6 +266,7 @@ impl Run {
                     }
                 }
                 Record::Dedup(_) | Record::Start(_) => {}
+                Record::Notice(_) => return Err("nobody made a notice".into()),
             }
         }
         Ok(())
@@ -334,6 +337,7 @@ impl Run {
             expiry_ms: 0,
             leaf_index: 1,
             priority: Priority::from_byte(self.random.below(4) as u8).unwrap(),
+            flags: MessageFlags::NONE,
             salt: [fill; 16],
             path: Bytes::from(vec![fill; 64]),
             envelope: Bytes::from(vec![fill; envelope_bytes]),

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use creto_store::{
     Action, ActionId, Admit, BatchPart, Delivery, DigestUse, DiskError, Durable, LogExtent, MailboxId, Mailboxes,
-    MailboxesConfig, MessageId, Noted, PartMessage, Position, Priority, Record, RecordSequence, RecoveryError,
-    SegmentSource, SenderId, SettleCause, Wal, WalConfig, Write, recover, recover_noted,
+    MailboxesConfig, MessageFlags, MessageId, Noted, PartMessage, Position, Priority, Record, RecordSequence,
+    RecoveryError, SegmentSource, SenderId, SettleCause, Wal, WalConfig, Write, recover, recover_noted,
 };
 
 use crate::disk::{Crash, Disk, Random};
@@ -288,6 +288,7 @@ pub(crate) fn messages(first: u64, count: u64, envelope_bytes: usize, now_ms: u6
         expiry_ms: 0,
         leaf_index: u32::try_from(number).unwrap(),
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         salt: [number as u8; 16],
         path: Bytes::from(vec![number as u8; 64]),
         envelope: Bytes::from(vec![number as u8; envelope_bytes]),

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use creto_service::{Service, ServiceOptions};
 use creto_store::{
-    Action, BatchPart, FileSource, MailboxId, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
-    recover, segment_file_name,
+    Action, BatchPart, FileSource, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record, SenderId, Wal,
+    WalConfig, recover, segment_file_name,
 };
 
 use super::copy::sha256;
@@ -125,6 +125,7 @@ fn write_log(folder: &Path, shard_index: u32, messages: u8) {
             expiry_ms: 0,
             leaf_index: 0,
             priority: Priority::Normal,
+            flags: MessageFlags::NONE,
             salt: [0; 16],
             path: Bytes::new(),
             envelope: Bytes::from(vec![number; 5000]),

@@ -91,8 +91,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("node", "Who this node is, and where it keeps things."),
     ("topology", "Which cores do the work. One shard is one core: it owns its connections, mailboxes and log."),
     ("wal", "The log on disk. A message is acknowledged only when it is durable here."),
-    ("mailbox", "What one mailbox may hold, unless `creto mailbox set` says otherwise for it. Beyond it senders get `MailboxFull`; \
-         nothing acknowledged is dropped."),
+    (
+        "mailbox",
+        "What one mailbox may hold, unless `creto mailbox set` says otherwise for it. Beyond it senders get `MailboxFull`; \
+         nothing acknowledged is dropped.",
+    ),
     ("net", "What is accepted from the network."),
     ("control", "The door for the operator: agents and their keys."),
     ("keys", "What becomes of an encryption key that its agent has replaced."),

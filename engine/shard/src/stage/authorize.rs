@@ -160,6 +160,7 @@ fn part_message(message: &DecodedMessage, entry: &EntrySpan, path: Bytes, envelo
         priority: message.priority,
         ttl_s: message.ttl_s,
         bond: message.bond,
+        wants_notice: message.wants_notice,
         limits: message.limits,
         salt: entry.salt,
         path,

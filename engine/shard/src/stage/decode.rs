@@ -48,6 +48,8 @@ pub(crate) struct DecodedMessage {
     pub(crate) ttl_s: u32,
     /// What it has to do with a session.
     pub(crate) bond: Bond,
+    /// Its sender asks to be told if it expires.
+    pub(crate) wants_notice: bool,
     /// What its recipient's mailbox may hold: authorize, which looks the recipient up, says it.
     pub(crate) limits: MailboxLimits,
 }
@@ -82,6 +84,7 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                         (Suite::Session, None) => Bond::NeedsKey,
                         _ => Bond::None,
                     },
+                    wants_notice: envelope.wants_notice(),
                     limits: MailboxLimits::default(),
                 }),
                 Err(code) => refused.push((leaf_index, code)),

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use creto_envelope::control::Reject;
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, delivered_message_bytes};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
+use creto_envelope::notice::{NOTICE_BODY_BYTES, Notice};
 use creto_envelope::{AgentId, RejectCode};
 use creto_store::planted::{Bug, is_planted};
-use creto_store::{Delivery, MailboxId, Mailboxes};
+use creto_store::{Delivery, MailboxId, Mailboxes, SenderId};
 
 use crate::event::Now;
 use crate::limits::{DELIVER_BYTES_PER_TURN, DELIVER_MESSAGES_PER_TURN};
@@ -160,6 +161,10 @@ fn encode(subscription: &mut Subscription, deliveries: &[Delivery]) -> Push {
     let mut out = Vec::with_capacity(room + 4096);
     // One record has one header: comparing 3,448 bytes for each message would cost more than copying it.
     for run in deliveries.chunk_by(|a, b| a.record == b.record) {
+        if run[0].message.sender == SenderId::NODE {
+            encode_notices(&mut out, subscription, run);
+            continue;
+        }
         let header = &run[0].batch_header;
         let known = subscription.last_header.as_ref() == Some(header);
         let mut frame = DeliverEncoder::begin(&mut out, (!known).then_some(&header[..]));
@@ -182,4 +187,15 @@ fn encode(subscription: &mut Subscription, deliveries: &[Delivery]) -> Push {
         subscription.last_header = Some(header.clone());
     }
     Push { to: subscription.origin, frames: out.into(), message_count: deliveries.len() as u64 }
+}
+
+/// A Notice frame for each thing that the node itself says. They have no batch.
+fn encode_notices(out: &mut Vec<u8>, subscription: &mut Subscription, notices: &[Delivery]) {
+    const BYTES: u32 = NOTICE_BODY_BYTES as u32;
+    for Delivery { message, attempt, .. } in notices {
+        let body = message.envelope.as_ref().try_into().expect("a shard stores notices of this size");
+        Notice::encode(out, message.sequence, attempt.saturating_sub(1), body);
+        subscription.credit_messages -= 1;
+        subscription.credit_bytes = subscription.credit_bytes.saturating_sub(BYTES);
+    }
 }

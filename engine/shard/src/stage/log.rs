@@ -5,6 +5,7 @@
 //! answered as durable any more.
 
 pub(crate) mod hold;
+mod notice;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,16 +14,17 @@ use creto_envelope::{AgentId, Priority, RejectCode};
 use creto_policy::MailboxLimits;
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
-    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageId,
-    Quota, ReadDone, ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageFlags,
+    MessageId, Quota, ReadDone, ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
 };
 
 use self::hold::Hold;
+use self::notice::{Notices, Telling};
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
 use crate::room::Room;
-use crate::route::{BatchPart, PartOutcome};
+use crate::route::{BatchPart, PartMessage, PartOutcome, Told};
 
 /// The log of a shard with the mailboxes that it feeds.
 #[derive(Debug)]
@@ -39,6 +41,14 @@ pub struct Log {
     awaited: VecDeque<Awaited>,
     /// Outcomes that wait for nothing.
     refused: Vec<(ShardIndex, PartOutcome)>,
+    /// Notices of messages that expired, until they are durable, in the order of the log.
+    telling: VecDeque<Telling>,
+    /// Answers about notices that wait for nothing.
+    answered: Vec<(ShardIndex, Vec<Told>)>,
+    messages_untold: u64,
+    notices_refused: u64,
+    /// Something arrived that the end of this turn came too early for.
+    wants_turn: bool,
     /// Reads at the disk, and what they are for.
     reads: BTreeMap<ActionId, ReadId>,
     appended_at_tick: RecordSequence,
@@ -53,6 +63,7 @@ pub struct Log {
 enum Arrived {
     Part(BatchPart),
     Settle(Settle),
+    Notices(Notices),
 }
 
 #[derive(Debug)]
@@ -72,7 +83,11 @@ pub(crate) struct Durable {
     pub(crate) outcomes: Vec<(ShardIndex, PartOutcome)>,
     /// Mailboxes that have something new.
     pub(crate) mailboxes: BTreeSet<AgentId>,
+    /// About notices, for the shards that wait for them.
+    pub(crate) told: Vec<(ShardIndex, Vec<Told>)>,
     pub(crate) messages: u64,
+    pub(crate) notices: u64,
+    pub(crate) expired: u64,
     pub(crate) settled: u64,
     pub(crate) moved: u64,
 }
@@ -89,6 +104,11 @@ impl Log {
             held_settles: VecDeque::new(),
             awaited: VecDeque::new(),
             refused: Vec::new(),
+            telling: VecDeque::new(),
+            answered: Vec::new(),
+            messages_untold: 0,
+            notices_refused: 0,
+            wants_turn: false,
             reads: BTreeMap::new(),
             appended_at_tick: RecordSequence(0),
             is_fence_told: false,
@@ -145,9 +165,18 @@ impl Log {
         self.wal.confirm();
     }
 
+    /// Whether another turn without new events would do something.
+    pub(crate) fn wants_turn(&self) -> bool {
+        self.wants_turn
+    }
+
     /// Whether nothing waits for the disk.
     pub(crate) fn is_idle(&self) -> bool {
-        let nothing_waits = self.arrived.is_empty() && self.awaited.is_empty() && self.refused.is_empty();
+        let nothing_waits = self.arrived.is_empty()
+            && self.awaited.is_empty()
+            && self.refused.is_empty()
+            && self.telling.is_empty()
+            && self.answered.is_empty();
         self.wal.fenced().is_some() || (nothing_waits && self.wal.is_idle())
     }
 
@@ -171,11 +200,13 @@ impl Log {
     /// Moves what waits into the log, as far as there is room. Order is kept: nothing overtakes, but for settles that
     /// wait for space.
     pub(crate) fn admit(&mut self, now: Now) {
+        self.wants_turn = false;
         self.admit_held_settles();
         while let Some(arrived) = self.arrived.pop_front() {
             let blocked = match arrived {
                 Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
                 Arrived::Settle(settle) => self.admit_settle(settle).map(Arrived::Settle),
+                Arrived::Notices(notices) => self.admit_notices(now, notices).map(Arrived::Notices),
             };
             if let Some(blocked) = blocked {
                 match is_planted(Bug::LetOvertake) {
@@ -219,14 +250,16 @@ impl Log {
             match admitted {
                 Ok(Admit::New(sequence)) => {
                     stored.push(message.leaf_index);
+                    let expiry_ms = self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.bond, &message.limits);
                     messages.push(store::PartMessage {
                         mailbox,
                         sender,
                         message_id,
                         sequence,
-                        expiry_ms: self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.bond, &message.limits),
+                        expiry_ms,
                         leaf_index: message.leaf_index,
                         priority: priority(message.priority),
+                        flags: flags(&message, expiry_ms, now),
                         salt: message.salt,
                         path: message.path,
                         envelope: message.envelope,
@@ -408,9 +441,14 @@ impl Log {
             actions.push(Action::Fenced { cause: fenced.to_string() });
         }
         for arrived in std::mem::take(&mut self.arrived) {
-            if let Arrived::Part(part) = arrived {
-                self.refuse_part(part, RejectCode::ShardFenced);
+            match arrived {
+                Arrived::Part(part) => self.refuse_part(part, RejectCode::ShardFenced),
+                Arrived::Notices(notices) => self.answer_untold(notices.untold()),
+                Arrived::Settle(_) => {}
             }
+        }
+        for telling in std::mem::take(&mut self.telling) {
+            self.answer_untold(telling.unknown());
         }
         // Nobody knows whether these are on the disk: the sender keeps them and asks again, under the same ids.
         for Awaited { to, mut outcome, stored, .. } in std::mem::take(&mut self.awaited) {
@@ -436,7 +474,16 @@ impl Log {
                     durable.messages += part.messages.len() as u64;
                     durable.mailboxes.extend(part.messages.iter().map(|message| AgentId(message.mailbox.0)));
                 }
-                Record::Settle(settle) => durable.settled += settle.sequences.len() as u64,
+                Record::Settle(settle) => {
+                    durable.settled += settle.sequences.len() as u64;
+                    if settle.cause == SettleCause::Expired {
+                        durable.expired += settle.sequences.len() as u64;
+                    }
+                }
+                Record::Notice(part) => {
+                    durable.notices += part.messages.len() as u64;
+                    durable.mailboxes.extend(part.messages.iter().map(|message| AgentId(message.mailbox.0)));
+                }
                 Record::Moved(part) => durable.moved += part.messages.len() as u64,
                 Record::Dedup(_) | Record::Start(_) => {}
             }
@@ -446,6 +493,7 @@ impl Log {
             let Awaited { to, outcome, .. } = self.awaited.pop_front().expect("the front was just looked at");
             durable.outcomes.push((to, outcome));
         }
+        durable.told = self.take_told();
         durable
     }
 }
@@ -473,6 +521,18 @@ fn refusal_code(refusal: Refusal) -> RejectCode {
         Refusal::TooManyInFlight => RejectCode::TooManyInFlight,
         // ShardFull, TooManySenders, and whatever a later version refuses for want of room.
         _ => RejectCode::Overloaded,
+    }
+}
+
+/// What else is kept of a message. Only of one that asks for something: records without are of a version that is older.
+fn flags(message: &PartMessage, expiry_ms: u64, now: Now) -> MessageFlags {
+    if !message.wants_notice {
+        return MessageFlags::NONE;
+    }
+    let wanted_ms = now.unix_ms.saturating_add(u64::from(message.ttl_s) * 1_000);
+    match message.ttl_s > 0 && expiry_ms >= wanted_ms {
+        true => MessageFlags::WANTS_NOTICE,
+        false => MessageFlags::WANTS_NOTICE.with(MessageFlags::KEPT_FOR_RETENTION),
     }
 }
 
