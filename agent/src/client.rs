@@ -25,6 +25,7 @@ use crate::limits::{
     RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::receiver::link::DeliverLink;
+use crate::receiver::notices::Notices;
 use crate::receiver::open::Opener;
 use crate::receiver::{Delivery, Inbox, Incidents, Subscription, receipts};
 use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
@@ -445,6 +446,38 @@ impl Agent {
     #[must_use]
     pub fn incidents(&self) -> Incidents {
         self.shared.inbox.incidents()
+    }
+
+    /// What the node says about messages that this agent sent and that expired before they were acknowledged
+    /// ([`SendOptions::notice`]).
+    ///
+    /// Notices wait in the agent's own mailbox, so they come while it is subscribed ([`subscribe`](Self::subscribe),
+    /// [`receive`](Self::receive)), in this process or in another of the same agent, and take their place in the same
+    /// window: acknowledge them. Ask for them before subscribing. While nobody has asked, each is written to the log as a
+    /// warning, counted ([`Stats::notices_unheard`]) and acknowledged.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+    /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
+    /// # use std::time::Duration;
+    /// # use creto_agent::SendOptions;
+    /// # let agent = node.connect("planner").await?;
+    /// let mut notices = agent.notices()?;
+    /// let _mailbox = agent.subscribe()?;
+    /// # // Nobody acknowledges in this mailbox: it is its own.
+    /// # let slow_reader = agent.name().clone();
+    /// let soon = SendOptions { ttl: Some(Duration::from_secs(1)), ..SendOptions::default() };
+    /// let sent = agent.send_with(&slow_reader, "are you there?", soon).await?;
+    /// let notice = notices.next().await.expect("the agent is not closed");
+    /// assert_eq!(notice.message_id, sent.message_id);
+    /// notice.ack(); // the node may forget it
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReceiveError::AlreadySubscribed`] while there is one.
+    pub fn notices(&self) -> Result<Notices, ReceiveError> {
+        self.shared.inbox.notices()
     }
 
     /// What the agent did so far.

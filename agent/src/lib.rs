@@ -48,6 +48,10 @@
 //!   application there acknowledges: a message of its own, sealed and signed, that names the exact bytes
 //!   ([`Delivery::receipt`]). Until its node has the receipt, the message counts as not acknowledged.
 //!
+//! - **Told when it expires**: a message whose lifetime is over before it was acknowledged, or that its mailbox keeps no
+//!   longer, leads to a notice in the sender's own mailbox ([`Agent::notices`]), durable before the message is forgotten.
+//!   Only when the sender's mailbox is full does it go without. [`SendOptions::notice`] leaves it out.
+//!
 //! - **A session pays for many messages**: the first message to a recipient opens one (one key encapsulation, no extra
 //!   message, no round trip), and every message of it has a key of its own that is erased once it is used. A session
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
@@ -107,6 +111,7 @@ mod tls;
 mod worker;
 
 pub use client::{Agent, ConnectOptions};
+pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
     AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
 };
@@ -114,6 +119,7 @@ pub use error::{
     CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, RotateError, SendError, StateError,
 };
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
+pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
 pub use rotation::{KeyRotation, RotationSchedule};

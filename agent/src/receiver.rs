@@ -32,12 +32,14 @@ use crate::worker::on_disk;
 
 mod credit;
 pub(crate) mod link;
+pub(crate) mod notices;
 pub(crate) mod open;
 pub(crate) mod receipts;
 pub(crate) mod sessions;
 mod window;
 
 use credit::CreditLedger;
+use notices::NoticeQueue;
 use open::{Opened, Refused};
 use receipts::{DeliveryReceipt, Due};
 use sessions::{Bounds, IncomingSessions, SessionUse};
@@ -301,6 +303,8 @@ struct State {
     sender: Option<mpsc::Sender<Delivery>>,
     /// The queue, while there is no subscription.
     queue: Option<mpsc::Receiver<Delivery>>,
+    /// What the node says about messages that this agent sent.
+    notices: NoticeQueue,
     ended: Option<ReceiveError>,
 }
 
@@ -329,6 +333,7 @@ impl Inbox {
             streams: 0,
             sender: Some(sender),
             queue: Some(queue),
+            notices: NoticeQueue::new(window.messages as usize),
             ended: None,
         };
         Self {
@@ -369,8 +374,9 @@ impl Inbox {
         let mut state = self.state();
         state.ended.get_or_insert(reason);
         let sender = state.sender.take();
+        let notices = state.notices.sender.take();
         drop(state);
-        drop(sender);
+        drop((sender, notices));
         self.to_settle.notify_one();
     }
 

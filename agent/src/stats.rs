@@ -47,6 +47,10 @@ pub struct Stats {
     pub receipts_sent: u64,
     /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
     pub receipts_refused: u64,
+    /// Notices of the node that were handed to the application: messages of this agent that expired.
+    pub notices: u64,
+    /// Notices that came while nobody listened ([`Agent::notices`](crate::Agent::notices)): logged and acknowledged.
+    pub notices_unheard: u64,
     /// Transactions that settled acknowledged messages of sessions on disk: many messages each.
     pub state_commits: u64,
     /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
@@ -115,6 +119,8 @@ counters!(
     consumer_acknowledged,
     receipts_sent,
     receipts_refused,
+    notices,
+    notices_unheard,
     state_commits,
     incidents_dropped,
     reconnects,

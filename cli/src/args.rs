@@ -290,6 +290,9 @@ pub(crate) struct SendArgs {
     /// Ask for a signed receipt: it comes to FROM's mailbox when TO has acknowledged (`creto recv FROM`).
     #[arg(long)]
     pub(crate) receipt: bool,
+    /// Do not ask for a notice, which else comes to FROM's mailbox when the message expires unread (`creto recv FROM`).
+    #[arg(long)]
+    pub(crate) no_notice: bool,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object.

@@ -52,11 +52,10 @@ fn what_is_set_is_shown_kept_and_taken_back() {
         dir,
         &["mailbox", "set", "acme/planner", "--retention", "3d", "--messages", "10000", "--bytes", "1GiB", "--json"],
     );
-    assert_eq!((&set["retention_s"], &set["messages_max"], &set["bytes_max"]), (
-        &json!(259_200),
-        &json!(10_000),
-        &json!(1u64 << 30)
-    ));
+    assert_eq!(
+        (&set["retention_s"], &set["messages_max"], &set["bytes_max"]),
+        (&json!(259_200), &json!(10_000), &json!(1u64 << 30))
+    );
     assert_eq!((&set["max_deliveries"], &set["in_force"]["retention_s"]), (&Value::Null, &json!(259_200)));
     assert_eq!(json_of(dir, &["mailbox", "show", "acme/planner", "--json"]), set);
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
 use creto_envelope::limits::CONSUMER_ACK_SEQUENCES_MAX;
+use creto_envelope::notice::Notice;
 use creto_envelope::{FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
@@ -13,7 +14,7 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::Inbox;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
-use crate::directory::Directory;
+use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
 use crate::limits::OPEN_JOBS_MAX;
 use crate::stream::{self, StreamEnd};
@@ -64,7 +65,7 @@ impl DeliverLink {
         // All three only move bytes and wait; the work is with the cryptographic workers.
         let end = tokio::select! {
             end = self.write(send) => end,
-            end = self.read(receive, jobs) => end,
+            end = self.read(receive, jobs, stream) => end,
             end = self.present(opened, stream) => end,
         };
         if self.inbox.sender().is_none() { self.rest().await } else { end }
@@ -112,7 +113,12 @@ impl DeliverLink {
         }
     }
 
-    async fn read(&self, mut receive: RecvStream, jobs: mpsc::Sender<JoinHandle<OpenedFrame>>) -> StreamEnd {
+    async fn read(
+        &self,
+        mut receive: RecvStream,
+        jobs: mpsc::Sender<JoinHandle<OpenedFrame>>,
+        stream: u64,
+    ) -> StreamEnd {
         let mut header: Option<Arc<SignedHeader>> = None;
         // After Subscribe went out: whoever was subscribed before, in another process, is told so and lets go of them.
         let sessions = match self.inbox.sessions().await {
@@ -131,6 +137,15 @@ impl DeliverLink {
             };
             match frame.frame_type {
                 FrameType::Deliver => {}
+                FrameType::Notice => match Notice::parse(&frame.body) {
+                    Ok(notice) => {
+                        let recipient = self.directory.lookup(notice.body.recipient, CURRENT).await;
+                        let name = recipient.ok().map(|identity| identity.record.name.clone());
+                        self.inbox.noticed(&notice, name, stream);
+                        continue;
+                    }
+                    Err(code) => return StreamEnd::Broken(code),
+                },
                 FrameType::Subscribed => match Subscribed::parse(&frame.body) {
                     Ok(subscribed) => {
                         tracing::debug!(queued_messages = subscribed.queued_messages, "subscribed");

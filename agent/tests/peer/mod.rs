@@ -19,6 +19,7 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::notice::{Notice, NoticeBody};
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, BatchView, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -349,6 +350,13 @@ impl Link {
         }
         encoder.finish();
         change(&mut frame);
+        self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Pushes a notice.
+    pub(crate) async fn notice(&mut self, mailbox_sequence: u64, attempt: u8, body: &NoticeBody) {
+        let mut frame = Vec::new();
+        Notice::encode(&mut frame, mailbox_sequence, attempt, &body.to_bytes());
         self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
     }
 

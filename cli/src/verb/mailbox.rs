@@ -8,10 +8,8 @@ use creto_service::api::MailboxInfo;
 use creto_service::client::Client;
 use creto_service::mailboxes::MailboxChange;
 
-use crate::args::mailbox::{
-    MailboxArgs, MailboxListArgs, MailboxSetArgs, MailboxShowArgs, MailboxVerb, Setting,
-};
 use crate::args::Global;
+use crate::args::mailbox::{MailboxArgs, MailboxListArgs, MailboxSetArgs, MailboxShowArgs, MailboxVerb, Setting};
 use crate::client::{block_on, control_failure};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{Align, Columns, DIM, GOOD, STRONG, grouped, print_json, stdout};

@@ -65,7 +65,9 @@ impl Changed {
     pub(crate) fn is_new(&self) -> bool {
         matches!(
             self,
-            Self::Register(Registered::Created(_)) | Self::Rotate(Rotated::Replaced(_)) | Self::Mailbox(MailboxSet::Changed(_))
+            Self::Register(Registered::Created(_))
+                | Self::Rotate(Rotated::Replaced(_))
+                | Self::Mailbox(MailboxSet::Changed(_))
         )
     }
 }
@@ -219,9 +221,7 @@ fn insert(
     entry: &AgentEntry,
     versions: Vec<KeyVersion>,
 ) -> Result<AgentId, ServiceError> {
-    builder
-        .insert_versions(entry.state, versions)
-        .map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))
+    builder.insert_versions(entry.state, versions).map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))
 }
 
 /// Reads of the last committed state. They never wait for a writer.

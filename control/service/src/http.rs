@@ -192,11 +192,7 @@ async fn register(
 }
 
 /// The whole body, if it is declared as what it must be.
-fn body_of(
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-    declared: &'static str,
-) -> Result<Bytes, Refusal> {
+fn body_of(headers: &HeaderMap, body: Result<Bytes, BytesRejection>, declared: &'static str) -> Result<Bytes, Refusal> {
     let body = body.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => refuse(
             ErrorCode::BodyTooLarge,
@@ -291,7 +287,8 @@ async fn set_mailbox(
     let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service takes no settings any more");
     let (answer, answered) = oneshot::channel();
     let changes = api.changes.as_ref().ok_or_else(shutting_down)?;
-    let pending = Pending { change: Change::Mailbox(MailboxRequest { agent, change }), answer: Answer::Mailbox(answer) };
+    let pending =
+        Pending { change: Change::Mailbox(MailboxRequest { agent, change }), answer: Answer::Mailbox(answer) };
     changes.send(pending).await.map_err(|_| shutting_down())?;
     match answered.await.map_err(|_| storage_failed("the settings were not stored"))? {
         MailboxSet::Changed(row) | MailboxSet::Same(row) => {
