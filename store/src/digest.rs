@@ -165,6 +165,12 @@ impl SegmentDigest {
         u64::from(self.header.segment_end)
     }
 
+    /// Whether it says, in whichever version, what this one says.
+    pub(crate) fn says_what(&self, made: &Digest) -> bool {
+        let [header, pieces @ ..] = made.pieces() else { return false };
+        DigestHeader::parse(header).is_ok_and(|made| made == self.header) && is_same(&self.body, pieces)
+    }
+
     /// The segment's last frame.
     pub(crate) fn last_lsn(&self) -> Lsn {
         self.header.last_lsn
@@ -389,6 +395,18 @@ fn noted_of_record(kind: u8, body: &Bytes, position: Position) -> Result<Noted, 
         },
         _ => Err(DigestDamage::Value),
     }
+}
+
+fn is_same(bytes: &Bytes, pieces: &[Bytes]) -> bool {
+    let mut rest = &bytes[..];
+    let all_match = pieces.iter().all(|piece| match rest.split_at_checked(piece.len()) {
+        Some((front, behind)) => {
+            rest = behind;
+            front == piece
+        }
+        None => false,
+    });
+    all_match && rest.is_empty()
 }
 
 /// CRC32C of the header, with the CRC field read as zeros.

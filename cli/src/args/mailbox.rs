@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use creto_agent::AgentName;
 use creto_node::config::{parse_size, parse_span, size_text, span_text};
 use creto_service::mailboxes::{BYTES_MAX, MAX_DELIVERIES, MESSAGES_MAX, RETENTION_S};
@@ -49,7 +49,12 @@ pub(crate) struct MailboxShowArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "settings", required = true, multiple = true, args = ["retention", "messages", "bytes", "max_deliveries", "default"])]
+#[command(group(
+    ArgGroup::new("settings")
+        .required(true)
+        .multiple(true)
+        .args(["retention", "messages", "bytes", "max_deliveries", "default"])
+))]
 pub(crate) struct MailboxSetArgs {
     /// Whose mailbox.
     #[arg(value_name = "AGENT", value_parser = agent_name)]

@@ -106,6 +106,8 @@ fn a_digest_of_the_first_version_is_read() {
     bytes[12] = 1;
     let read = SegmentDigest::parse(&Bytes::from(resealed(bytes))).unwrap();
     assert_eq!(read.entries().collect::<Vec<_>>(), expected);
+    assert!(read.says_what(&digest));
+    assert!(!read.says_what(&built(&[]).0));
 }
 
 #[test]
