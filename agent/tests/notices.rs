@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "helper functions outside of a test count as code for the lint")]
 
-#[allow(dead_code, reason = "each test file takes what it needs")]
 mod peer;
 
 use creto_agent::{AgentId, ConnectOptions, Kind, MessageId, NoticeCause, ReceiveError, SendOptions};

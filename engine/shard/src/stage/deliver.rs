@@ -9,7 +9,7 @@ use bytes::Bytes;
 use creto_envelope::control::Reject;
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, delivered_message_bytes};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
-use creto_envelope::notice::{NOTICE_BODY_BYTES, Notice};
+use creto_envelope::notice::Notice;
 use creto_envelope::{AgentId, RejectCode};
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{Delivery, MailboxId, Mailboxes, SenderId};
@@ -191,11 +191,11 @@ fn encode(subscription: &mut Subscription, deliveries: &[Delivery]) -> Push {
 
 /// A Notice frame for each thing that the node itself says. They have no batch.
 fn encode_notices(out: &mut Vec<u8>, subscription: &mut Subscription, notices: &[Delivery]) {
-    const BYTES: u32 = NOTICE_BODY_BYTES as u32;
     for Delivery { message, attempt, .. } in notices {
         let body = message.envelope.as_ref().try_into().expect("a shard stores notices of this size");
+        let bytes = u32::try_from(message.envelope.len()).expect("a notice is small");
         Notice::encode(out, message.sequence, attempt.saturating_sub(1), body);
         subscription.credit_messages -= 1;
-        subscription.credit_bytes = subscription.credit_bytes.saturating_sub(BYTES);
+        subscription.credit_bytes = subscription.credit_bytes.saturating_sub(bytes);
     }
 }
