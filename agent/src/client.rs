@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use creto_envelope::control::RotationMode;
 use creto_envelope::deliver::Credit;
+use creto_envelope::letters::{DeadLetters, LetterChange};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX};
 use creto_envelope::{AgentId, AgentName, TreeDigest};
 use tokio::sync::{mpsc, watch};
@@ -18,13 +19,15 @@ use crate::clock::{self, Clock};
 use crate::connection::Dialer;
 use crate::directory::Directory;
 use crate::driver::Driver;
-use crate::error::{ConnectError, ReceiveError, RotateError, SendError, StateError};
+use crate::error::{ConnectError, DeadLetterError, ReceiveError, RotateError, SendError, StateError};
 use crate::keys::AgentKeys;
+use crate::letters::{DeadLetter, Letters};
 use crate::limits::{
     CLOSE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, KEY_GRACE, KEY_GRACE_RANGE,
     RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::receiver::link::DeliverLink;
+use crate::receiver::notices::Notices;
 use crate::receiver::open::Opener;
 use crate::receiver::{Delivery, Inbox, Incidents, Subscription, receipts};
 use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
@@ -131,6 +134,9 @@ struct Shared {
     keys: Arc<AgentKeys>,
     rotor: Arc<Rotor>,
     inbox: Arc<Inbox>,
+    letters: Arc<Letters>,
+    opener: Arc<Opener>,
+    directory: Arc<Directory>,
     counters: Arc<Counters>,
     submitter: Arc<Submitter>,
     closing: watch::Sender<bool>,
@@ -199,9 +205,11 @@ impl Agent {
             state: folder,
             tree_digest: options.tree_digest,
         };
+        let letters = Arc::new(Letters::new(options.keys.id()));
+        let opener = Arc::new(Opener::new(Arc::clone(&options.keys)).with_proofs(options.keep_proofs));
         let deliver = DeliverLink {
             inbox: Arc::clone(&inbox),
-            opener: Arc::new(Opener::new(Arc::clone(&options.keys)).with_proofs(options.keep_proofs)),
+            opener: Arc::clone(&opener),
             directory: Arc::clone(&directory),
             closing: closed.clone(),
         };
@@ -221,6 +229,7 @@ impl Agent {
             keys: Arc::clone(&options.keys),
             directory: Arc::clone(&directory),
             rotor: Arc::clone(&rotor),
+            letters: Arc::clone(&letters),
             deliver,
             sender: events.clone(),
             counters: Arc::clone(&counters),
@@ -232,6 +241,9 @@ impl Agent {
             keys: options.keys,
             rotor,
             inbox,
+            letters,
+            opener,
+            directory,
             counters,
             submitter,
             closing,
@@ -441,10 +453,102 @@ impl Agent {
         self.shared.rotor.rotate(RotationMode::Emergency).await
     }
 
+    /// A page of the dead letters of this agent's mailbox, by growing number: those behind `after` (0 for the first page), up to
+    /// `letters_max`, at most 256. [`DeadLetters::total`](crate::DeadLetters) says how many there are.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+    /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
+    /// # use creto_agent::AgentName;
+    /// # let agent = node.connect("planner").await?;
+    /// # agent.send(&AgentName::parse("acme/worker")?, "what is new?").await?;
+    /// let answer = agent.receive().await?;
+    /// answer.reject(7); // never again; 7 is what this application calls it
+    /// # while agent.dead_letters(0, 1).await?.total == 0 {
+    /// #     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    /// # }
+    /// let page = agent.dead_letters(0, 100).await?;
+    /// for listed in &page.letters {
+    ///     let letter = agent.dead_letter(listed.mailbox_sequence).await?;
+    ///     println!("{} from {}: reason {}", listed.mailbox_sequence, letter.from, listed.reason);
+    /// }
+    /// let numbers: Vec<u64> = page.letters.iter().map(|listed| listed.mailbox_sequence).collect();
+    /// agent.replay_dead_letters(&numbers).await?;
+    /// # assert_eq!(numbers.len(), 1);
+    /// # agent.receive().await?.ack();
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`DeadLetterError`].
+    pub async fn dead_letters(&self, after: u64, letters_max: u32) -> Result<DeadLetters, DeadLetterError> {
+        self.shared.letters.list(after, letters_max).await
+    }
+
+    /// A dead letter to look at, verified and opened like a delivery. It stays a dead letter.
+    ///
+    /// # Errors
+    /// [`DeadLetterError`].
+    pub async fn dead_letter(&self, mailbox_sequence: u64) -> Result<DeadLetter, DeadLetterError> {
+        let Shared { letters, inbox, opener, directory, .. } = &*self.shared;
+        letters.read(mailbox_sequence, inbox, opener, directory).await
+    }
+
+    /// Has dead letters delivered again, at their old places and with all their deliveries before them. Durable when this
+    /// returns. Says how many it were: numbers that are no dead letters are left out, also those that an attempt before a
+    /// lost connection has changed already.
+    ///
+    /// # Errors
+    /// [`DeadLetterError`]; some of them may be changed.
+    pub async fn replay_dead_letters(&self, mailbox_sequences: &[u64]) -> Result<u64, DeadLetterError> {
+        self.shared.letters.change(LetterChange::Replay, mailbox_sequences).await
+    }
+
+    /// Deletes dead letters, for good. Durable when this returns. Says how many it were, as
+    /// [`replay_dead_letters`](Self::replay_dead_letters).
+    ///
+    /// # Errors
+    /// [`DeadLetterError`]; some of them may be deleted.
+    pub async fn purge_dead_letters(&self, mailbox_sequences: &[u64]) -> Result<u64, DeadLetterError> {
+        self.shared.letters.change(LetterChange::Purge, mailbox_sequences).await
+    }
+
     /// Messages that came and could not be verified or opened, from now on.
     #[must_use]
     pub fn incidents(&self) -> Incidents {
         self.shared.inbox.incidents()
+    }
+
+    /// What the node says about messages that this agent sent and that expired before they were acknowledged
+    /// ([`SendOptions::notice`]).
+    ///
+    /// Notices wait in the agent's own mailbox, so they come while it is subscribed ([`subscribe`](Self::subscribe),
+    /// [`receive`](Self::receive)), in this process or in another of the same agent, and take their place in the same
+    /// window: acknowledge them. Ask for them before subscribing. While nobody has asked, each is written to the log as a
+    /// warning, counted ([`Stats::notices_unheard`]) and acknowledged.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
+    /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
+    /// # use std::time::Duration;
+    /// # use creto_agent::SendOptions;
+    /// # let agent = node.connect("planner").await?;
+    /// let mut notices = agent.notices()?;
+    /// let _mailbox = agent.subscribe()?;
+    /// # // Nobody acknowledges in this mailbox: it is its own.
+    /// # let slow_reader = agent.name().clone();
+    /// let soon = SendOptions { ttl: Some(Duration::from_secs(1)), ..SendOptions::default() };
+    /// let sent = agent.send_with(&slow_reader, "are you there?", soon).await?;
+    /// let notice = notices.next().await.expect("the agent is not closed");
+    /// assert_eq!(notice.message_id, sent.message_id);
+    /// notice.ack(); // the node may forget it
+    /// # Ok(()) }) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReceiveError::AlreadySubscribed`] while there is one.
+    pub fn notices(&self) -> Result<Notices, ReceiveError> {
+        self.shared.inbox.notices()
     }
 
     /// What the agent did so far.

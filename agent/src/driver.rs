@@ -17,6 +17,7 @@ use crate::connection::{Dialer, Session};
 use crate::directory::Directory;
 use crate::error::{ConnectError, ReceiveError};
 use crate::keys::AgentKeys;
+use crate::letters::Letters;
 use crate::limits::{
     CONNECTION_PROVEN, GOODBYE_TIMEOUT, LOGIN_REFUSALS_MAX, RECONNECT_ATTEMPT_TIMEOUT, RECONNECT_PAUSE_MAX,
     RECONNECT_PAUSE_MIN, WRITE_QUEUE_FRAMES,
@@ -33,6 +34,7 @@ pub(crate) struct Driver {
     pub(crate) keys: Arc<AgentKeys>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) rotor: Arc<Rotor>,
+    pub(crate) letters: Arc<Letters>,
     pub(crate) deliver: DeliverLink,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) counters: Arc<Counters>,
@@ -60,6 +62,7 @@ impl Driver {
         };
         self.directory.close();
         self.rotor.close();
+        self.letters.close();
         self.deliver.inbox.end(match &reason {
             ConnectError::Closed => ReceiveError::Closed,
             error => ReceiveError::Disconnected(error.clone()),
@@ -109,6 +112,7 @@ impl Driver {
         connection.close(VarInt::from_u32(code), b"closed by the agent");
         self.deliver.inbox.lost();
         self.rotor.lost();
+        self.letters.lost();
         self.tell(Event::Lost).await;
         outcome.map_err(|end| match (reason, end) {
             (_, StreamEnd::Broken(code)) => ConnectError::Protocol(code),
@@ -128,8 +132,13 @@ impl Driver {
         let mut streams = JoinSet::new();
         streams.spawn(write_submit(submit, to_write));
         streams.spawn(read_submit(acks, self.sender.clone()));
-        streams.spawn(write_control(ask, Arc::clone(&self.directory), Arc::clone(&self.rotor)));
-        streams.spawn(read_control(answers, Arc::clone(&self.directory), Arc::clone(&self.rotor)));
+        let control = Control {
+            directory: Arc::clone(&self.directory),
+            rotor: Arc::clone(&self.rotor),
+            letters: Arc::clone(&self.letters),
+        };
+        streams.spawn(write_control(ask, control.clone()));
+        streams.spawn(read_control(answers, control));
         let mut deliver = JoinSet::new();
         deliver.spawn(self.deliver.clone().run(connection.clone()));
 
@@ -167,7 +176,16 @@ impl Driver {
     }
 }
 
-async fn write_control(mut stream: SendStream, directory: Arc<Directory>, rotor: Arc<Rotor>) -> StreamEnd {
+/// Everybody who asks on the control stream.
+#[derive(Clone)]
+struct Control {
+    directory: Arc<Directory>,
+    rotor: Arc<Rotor>,
+    letters: Arc<Letters>,
+}
+
+async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
+    let Control { directory, rotor, letters } = control;
     loop {
         let frame = tokio::select! {
             question = directory.next_question() => {
@@ -176,6 +194,7 @@ async fn write_control(mut stream: SendStream, directory: Arc<Directory>, rotor:
                 frame
             }
             frame = rotor.next_frame() => frame,
+            frame = letters.next_frame() => frame,
         };
         if let Err(end) = stream::write(&mut stream, frame).await {
             return end;
@@ -183,7 +202,8 @@ async fn write_control(mut stream: SendStream, directory: Arc<Directory>, rotor:
     }
 }
 
-async fn read_control(mut stream: RecvStream, directory: Arc<Directory>, rotor: Arc<Rotor>) -> StreamEnd {
+async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
+    let Control { directory, rotor, letters } = control;
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -198,8 +218,13 @@ async fn read_control(mut stream: RecvStream, directory: Arc<Directory>, rotor: 
                 Ok(published) => rotor.published(published.version),
                 Err(code) => return StreamEnd::Broken(code),
             },
+            FrameType::DeadLetters | FrameType::DeadLetter | FrameType::DeadLetterChanged => {
+                if !letters.answered(frame) {
+                    return StreamEnd::Broken(RejectCode::FrameUnexpected);
+                }
+            }
             FrameType::Reject => match stream::refusal(&frame.body) {
-                Ok(refusal) if rotor.refused(&refusal) => {}
+                Ok(refusal) if rotor.refused(&refusal) || letters.refused(&refusal) => {}
                 // About an agent: a question that was asked, or one that nobody waits for any more.
                 Ok(refusal) if refusal.context != [0; 16] => directory.refused(&refusal),
                 Ok(refusal) => return StreamEnd::Broken(refusal.code.unwrap_or(RejectCode::FrameUnexpected)),

@@ -360,6 +360,52 @@ pub enum RotateError {
     Closed,
 }
 
+/// Why a question about dead letters has no answer, or not the one that was wanted.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum DeadLetterError {
+    /// The mailbox has no such dead letter.
+    #[error("mailbox message {mailbox_sequence}: {}", RejectCode::UnknownDeadLetter)]
+    Unknown {
+        /// The number that was asked for.
+        mailbox_sequence: u64,
+    },
+    /// It does not verify or open here.
+    #[error("dead letter {mailbox_sequence} cannot be opened: {code}")]
+    Unopened {
+        /// Which.
+        mailbox_sequence: u64,
+        /// Which check failed.
+        code: RejectCode,
+    },
+    /// This agent has acknowledged it, and its key is erased.
+    #[error(
+        "dead letter {mailbox_sequence} was acknowledged by this agent before it died, and its key is erased; purge it"
+    )]
+    Acknowledged {
+        /// Which.
+        mailbox_sequence: u64,
+    },
+    /// Its session is kept by another process, or cannot be read.
+    #[error("the session that opens the dead letter cannot be used: {0}")]
+    Sessions(ReceiveError),
+    /// The node refused.
+    #[error("the node refused: {0}")]
+    Refused(RejectCode),
+    /// The node refused with a code that this version does not know.
+    #[error("the node refused with code {0}, which this version does not know: update creto")]
+    RefusedWith(u16),
+    /// The node answered something else, or badly.
+    #[error("the node's answer about dead letters breaks the protocol: {0}")]
+    Protocol(RejectCode),
+    /// No answer in time.
+    #[error("the node did not answer in time; look again whether it has changed anything when it can be reached")]
+    TimedOut,
+    /// The agent was closed.
+    #[error("this agent was closed before the node answered; connect again")]
+    Closed,
+}
+
 /// Why no more deliveries come.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]

@@ -48,10 +48,24 @@
 //!   application there acknowledges: a message of its own, sealed and signed, that names the exact bytes
 //!   ([`Delivery::receipt`]). Until its node has the receipt, the message counts as not acknowledged.
 //!
+//! - **Told when it expires**: a message whose lifetime is over before it was acknowledged, or that its mailbox keeps no
+//!   longer, leads to a notice in the sender's own mailbox ([`Agent::notices`]), durable before the message is forgotten.
+//!   Only when the sender's mailbox is full does it go without. [`SendOptions::notice`] leaves it out.
+//!
 //! - **A session pays for many messages**: the first message to a recipient opens one (one key encapsulation, no extra
 //!   message, no round trip), and every message of it has a key of its own that is erased once it is used. A session
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
 //!   recipient's key.
+//!
+//! # Refusing, and dead letters
+//!
+//! A [`Delivery`] that cannot be worked on now is refused with [`Delivery::nack`] and comes again after a pause; one that never
+//! can is rejected with [`Delivery::reject`]. What is rejected, and what failed too often, is a **dead letter**: the node keeps
+//! it in the mailbox, counts it in its quota, and does not deliver it. [`Agent::dead_letters`] lists them,
+//! [`Agent::dead_letter`] opens one to look at, [`Agent::replay_dead_letters`] has them delivered again, and
+//! [`Agent::purge_dead_letters`] deletes them (the key of a purged message stays with its session until that is forgotten). Only
+//! the agent itself can. What a consumer had in hand first when it
+//! disappeared counts as a failed delivery, too; what it had besides does not.
 //!
 //! # The state directory
 //!
@@ -93,6 +107,7 @@ mod directory;
 mod driver;
 mod error;
 mod keys;
+mod letters;
 pub mod limits;
 pub mod proof;
 pub mod raw;
@@ -107,13 +122,18 @@ mod tls;
 mod worker;
 
 pub use client::{Agent, ConnectOptions};
+pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause};
+pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
     AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
 };
 pub use error::{
-    CertificateReadError, ConnectError, KeysError, LookupError, ReceiveError, RotateError, SendError, StateError,
+    CertificateReadError, ConnectError, DeadLetterError, KeysError, LookupError, ReceiveError, RotateError, SendError,
+    StateError,
 };
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
+pub use letters::DeadLetter;
+pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
 pub use rotation::{KeyRotation, RotationSchedule};

@@ -135,6 +135,8 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that lived this long sets the pause back to its minimum.
 pub const CONNECTION_PROVEN: Duration = Duration::from_secs(2);
+/// How long an answer about dead letters may take, reconnects included.
+pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(15);
 /// First pause before a message is sent again that the node refused for now; it doubles with every refusal.
 pub const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before such a message is sent again.

@@ -6,6 +6,10 @@
 //!   lost, and an acknowledgement would delete the only copy. It is counted, reported as an [`Incident`], takes no
 //!   credit, so it blocks nothing, and comes again on the next connection. [`Incident::discard`] acknowledges it, when
 //!   the application has decided so.
+//! - A message that the application refuses ([`Delivery::nack`], [`Delivery::reject`]) is not settled: its key is kept, and its
+//!   session is on disk before the node is told, so that it opens when it comes again, whoever reads the mailbox then. A
+//!   message that comes again is shown only when its session is on disk, too: it may be what the process before died of, and
+//!   if the node gives it up, what comes after it in the session must still open.
 //! - What the application has acknowledged of a session is written to disk before the node is told ([`Inbox::keep`]): all
 //!   that came while one transaction was under way goes with the next, so throughput does not wait for the disk.
 
@@ -16,9 +20,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use creto_envelope::deliver::{Credit, DeliveredSpan};
+use creto_envelope::deliver::{Credit, DeliveredSpan, Nack};
 use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
@@ -32,12 +37,14 @@ use crate::worker::on_disk;
 
 mod credit;
 pub(crate) mod link;
+pub(crate) mod notices;
 pub(crate) mod open;
 pub(crate) mod receipts;
 pub(crate) mod sessions;
 mod window;
 
 use credit::CreditLedger;
+use notices::NoticeQueue;
 use open::{Opened, Refused};
 use receipts::{DeliveryReceipt, Due};
 use sessions::{Bounds, IncomingSessions, SessionUse};
@@ -79,7 +86,27 @@ impl Delivery {
     /// The application has the message: the node may forget it. Returns at once; acknowledgements travel together.
     /// Acknowledge after the work is done: what was acknowledged does not come again.
     pub fn ack(&self) {
-        self.token.finish(true);
+        self.token.finish(Answer::Done);
+    }
+
+    /// The application cannot do the work now: the node delivers the message again after a pause, one second at first and
+    /// twice as long every time, and others meanwhile; the message gives up its place in the order. After too many failed
+    /// deliveries (a setting of the node, 20 unless it says otherwise) it goes to the dead letters. Returns at once.
+    pub fn nack(&self) {
+        self.nack_after(Duration::ZERO);
+    }
+
+    /// As [`nack`](Self::nack), and not before this time has passed; rounded up to milliseconds.
+    pub fn nack_after(&self, delay: Duration) {
+        let delay_ms = u32::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        self.token.finish(Answer::Nack(Nack::Later { delay_ms }));
+    }
+
+    /// The application never wants the message: it goes to the dead letters of this mailbox, where it is kept and not
+    /// delivered ([`Agent::dead_letters`](crate::Agent::dead_letters)). `reason` is the application's own number, 0 for none.
+    /// Returns at once; if the connection breaks before the node has heard it, the message comes again.
+    pub fn reject(&self, reason: u16) {
+        self.token.finish(Answer::Nack(Nack::Never { reason }));
     }
 
     /// What this message confirms, when it is a receipt for one that this agent sent with
@@ -115,7 +142,16 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// Finishes a delivery exactly once: acknowledged, or dropped.
+/// What the application says of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Done,
+    Nack(Nack),
+    /// Nothing.
+    Dropped,
+}
+
+/// Finishes a delivery exactly once: acknowledged, refused, or dropped.
 struct Token {
     inbox: Weak<Inbox>,
     from: AgentId,
@@ -128,24 +164,24 @@ struct Token {
 }
 
 impl Token {
-    fn finish(&self, acknowledged: bool) {
+    fn finish(&self, answer: Answer) {
         if !self.finished.swap(true, Ordering::AcqRel)
             && let Some(inbox) = self.inbox.upgrade()
         {
-            inbox.finished(self, acknowledged);
+            inbox.finished(self, answer);
         }
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.finish(false);
+        self.finish(Answer::Dropped);
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.finished.load(Ordering::Acquire) { "acknowledged" } else { "not acknowledged" })
+        f.write_str(if self.finished.load(Ordering::Acquire) { "finished" } else { "not finished" })
     }
 }
 
@@ -172,7 +208,14 @@ impl Incident {
     /// reasons only. False when the connection that it came on is gone; it will come again.
     #[must_use = "the message may come again"]
     pub fn discard(&self) -> bool {
-        self.inbox.upgrade().is_some_and(|inbox| inbox.discarded(self))
+        self.inbox.upgrade().is_some_and(|inbox| inbox.dismissed(self, None))
+    }
+
+    /// Sends the message to the dead letters of this mailbox, with the application's own reason (0 for none): it does not
+    /// come again, and it is kept. False when the connection that it came on is gone; it will come again.
+    #[must_use = "the message may come again"]
+    pub fn reject(&self, reason: u16) -> bool {
+        self.inbox.upgrade().is_some_and(|inbox| inbox.dismissed(self, Some(Nack::Never { reason })))
     }
 }
 
@@ -290,7 +333,9 @@ struct State {
     credit: CreditLedger,
     /// To acknowledge on the current stream. No longer than the window.
     acks: Vec<u64>,
-    /// Acknowledged by the application, to be settled on disk before the node is told. No longer than the window.
+    /// To refuse on the current stream. No longer than the window.
+    nacks: Vec<(u64, Nack)>,
+    /// Acknowledged or refused by the application, to be settled on disk before the node is told. No longer than the window.
     settling: Vec<Settling>,
     /// Some are on their way to the disk.
     committing: bool,
@@ -301,15 +346,30 @@ struct State {
     sender: Option<mpsc::Sender<Delivery>>,
     /// The queue, while there is no subscription.
     queue: Option<mpsc::Receiver<Delivery>>,
+    /// What the node says about messages that this agent sent.
+    notices: NoticeQueue,
     ended: Option<ReceiveError>,
 }
 
-/// A message of a session that is done with.
+/// A message of a session that is done with, or refused.
 #[derive(Clone, Copy)]
 struct Settling {
     session: SessionUse,
+    /// It is wanted again: its session is kept, and it is not settled.
+    nack: Option<Nack>,
     /// Where the node is to be told, if that stream is still there.
     place: Option<Place>,
+}
+
+impl State {
+    /// Has the node told about a message, if it came on the stream that there is now.
+    fn answer(&mut self, place: Option<Place>, nack: Option<Nack>) {
+        let Some(place) = place.filter(|place| place.stream == self.stream) else { return };
+        match nack {
+            None => self.acks.push(place.mailbox_sequence),
+            Some(nack) => self.nacks.push((place.mailbox_sequence, nack)),
+        }
+    }
 }
 
 /// The number of no stream.
@@ -323,12 +383,14 @@ impl Inbox {
             window: Window::new(DEDUP_IDS_PER_SENDER, DEDUP_IDS_MAX),
             credit: CreditLedger::new(window),
             acks: Vec::new(),
+            nacks: Vec::new(),
             settling: Vec::new(),
             committing: false,
             stream: NO_STREAM,
             streams: 0,
             sender: Some(sender),
             queue: Some(queue),
+            notices: NoticeQueue::new(window.messages as usize),
             ended: None,
         };
         Self {
@@ -369,8 +431,9 @@ impl Inbox {
         let mut state = self.state();
         state.ended.get_or_insert(reason);
         let sender = state.sender.take();
+        let notices = state.notices.sender.take();
         drop(state);
-        drop(sender);
+        drop((sender, notices));
         self.to_settle.notify_one();
     }
 
@@ -379,7 +442,7 @@ impl Inbox {
     }
 
     /// The sessions of senders: opened once. Another process that has them is given time to let go.
-    async fn sessions(&self) -> Result<Arc<IncomingSessions>, ReceiveError> {
+    pub(crate) async fn sessions(&self) -> Result<Arc<IncomingSessions>, ReceiveError> {
         let open = async || {
             let Some(folder) = &self.folder else { return Ok(self.keys.sessions_in_memory()) };
             let deadline = Instant::now() + STATE_WAIT;
@@ -394,6 +457,11 @@ impl Inbox {
             }
         };
         self.sessions.get_or_try_init(open).await.cloned()
+    }
+
+    /// No sessions, for messages that belong to none.
+    pub(crate) fn no_sessions(&self) -> Arc<IncomingSessions> {
+        Arc::new(IncomingSessions::new(Bounds::PRODUCTION))
     }
 
     /// Settles what the application acknowledges, until nothing more will come; then lets go of the sessions. What arrives
@@ -418,11 +486,13 @@ impl Inbox {
                 self.to_settle.notified().await;
                 continue;
             };
-            let uses: Vec<SessionUse> = batch.iter().map(|settling| settling.session).collect();
+            let (done, refused): (Vec<_>, Vec<_>) = batch.iter().partition(|settling| settling.nack.is_none());
+            let [done, refused] =
+                [done, refused].map(|of| of.into_iter().map(|s: Settling| s.session).collect::<Vec<_>>());
             let outcome = match self.folder {
-                None => sessions.settle(uses),
+                None => sessions.settle_and_keep(done, refused),
                 Some(_) => {
-                    let outcome = on_disk(move || sessions.settle(uses)).await;
+                    let outcome = on_disk(move || sessions.settle_and_keep(done, refused)).await;
                     rested = Instant::now() + SETTLE_REST;
                     self.counters.state_commits.add(1);
                     outcome
@@ -435,10 +505,9 @@ impl Inbox {
             state.committing = false;
             match outcome {
                 Ok(()) => {
-                    let stream = state.stream;
-                    let places = batch.iter().filter_map(|settling| settling.place);
-                    let here = places.filter(|place| place.stream == stream).map(|place| place.mailbox_sequence);
-                    state.acks.extend(here);
+                    for Settling { nack, place, .. } in batch {
+                        state.answer(place, nack);
+                    }
                 }
                 Err(error) => {
                     // Before anybody else looks: what is settled in memory only would look as good as on disk.
@@ -468,25 +537,33 @@ impl Inbox {
         state.credit.arrived(span.envelope.len());
         state.credit.finished(span.envelope.len());
         let place = Place { mailbox_sequence: span.mailbox_sequence, stream };
-        self.done(&mut state, Some(session), Some(place));
+        self.done(&mut state, Some(session), Some(place), None);
         drop(state);
         self.counters.duplicates_hidden.add(1);
         self.changed.notify_one();
     }
 
-    /// The application is done with a message: of a session it is settled first, any other is acknowledged right away.
-    fn done(&self, state: &mut State, session: Option<SessionUse>, place: Option<Place>) {
+    /// Writes the session of a message that came again to disk, if it is not there, before the message is shown.
+    async fn keep_session(&self, session: SessionUse) -> Result<(), ReceiveError> {
+        let sessions = self.sessions().await?;
+        if self.folder.is_none() {
+            return Ok(());
+        }
+        let kept = on_disk(move || sessions.settle_and_keep([], [session])).await;
+        kept.map_err(|error| ReceiveError::State(Arc::new(error)))
+    }
+
+    /// The application is done with a message, or refuses it: of a session that is on disk first, of any other the node is
+    /// told right away.
+    fn done(&self, state: &mut State, session: Option<SessionUse>, place: Option<Place>, nack: Option<Nack>) {
         match session {
             // Without a keeper nothing can be remembered, so nothing may be acknowledged.
             Some(_) if state.ended.is_some() => {}
             Some(session) => {
-                state.settling.push(Settling { session, place });
+                state.settling.push(Settling { session, nack, place });
                 self.to_settle.notify_one();
             }
-            None => {
-                let here = place.filter(|place| place.stream == state.stream);
-                state.acks.extend(here.map(|place| place.mailbox_sequence));
-            }
+            None => state.answer(place, nack),
         }
     }
 
@@ -496,6 +573,7 @@ impl Inbox {
         state.streams += 1;
         state.stream = state.streams;
         state.acks.clear();
+        state.nacks.clear();
         (state.stream, state.credit.opened())
     }
 
@@ -504,12 +582,13 @@ impl Inbox {
         let mut state = self.state();
         state.stream = NO_STREAM;
         state.acks.clear();
+        state.nacks.clear();
     }
 
-    /// Acknowledgements and credit that are to be sent now.
-    fn take_outgoing(&self) -> (Vec<u64>, Option<Credit>) {
+    /// Acknowledgements, refusals and credit that are to be sent now.
+    fn take_outgoing(&self) -> (Vec<u64>, Vec<(u64, Nack)>, Option<Credit>) {
         let mut state = self.state();
-        (std::mem::take(&mut state.acks), state.credit.take())
+        (std::mem::take(&mut state.acks), std::mem::take(&mut state.nacks), state.credit.take())
     }
 
     /// A message that holds: gives the delivery if the application is to see it.
@@ -525,7 +604,7 @@ impl Inbox {
             Arrival::Fresh => {}
             known => {
                 if known == Arrival::Settled {
-                    self.done(&mut state, opened.session, Some(place));
+                    self.done(&mut state, opened.session, Some(place), None);
                 }
                 state.credit.finished(envelope_bytes);
                 drop(state);
@@ -593,42 +672,54 @@ impl Inbox {
         let _ = self.incidents.send(incident);
     }
 
-    fn finished(&self, token: &Token, acknowledged: bool) {
+    fn finished(&self, token: &Token, answer: Answer) {
         // With a receipt to send, the node is told when that one is durable.
-        let is_confirmed_first = acknowledged && token.receipt.as_deref().is_some_and(|due| self.confirm(due));
+        let is_confirmed_first =
+            answer == Answer::Done && token.receipt.as_deref().is_some_and(|due| self.confirm(due));
         if !is_confirmed_first {
-            self.conclude(token.from, token.message_id, token.session, token.envelope_bytes, acknowledged);
+            self.conclude(token.from, token.message_id, token.session, token.envelope_bytes, answer);
         }
     }
 
-    /// The application is done with a message: acknowledged, or to come again.
+    /// The application is done with a message: acknowledged, refused, or to come again.
     fn conclude(
         &self,
         from: AgentId,
         message_id: MessageId,
         session: Option<SessionUse>,
         envelope_bytes: usize,
-        acknowledged: bool,
+        answer: Answer,
     ) {
         let mut state = self.state();
-        if acknowledged {
-            let place = state.window.acknowledged(from, message_id);
-            self.done(&mut state, session, place);
-            self.counters.consumer_acknowledged.add(1);
-        } else {
-            state.window.released(from, message_id);
+        match answer {
+            Answer::Done => {
+                let place = state.window.acknowledged(from, message_id);
+                self.done(&mut state, session, place, None);
+                self.counters.consumer_acknowledged.add(1);
+            }
+            // It is shown again when it comes again, which the node decides.
+            Answer::Nack(nack) => {
+                let place = state.window.released(from, message_id);
+                self.done(&mut state, session, place, Some(nack));
+                match nack {
+                    Nack::Later { .. } => self.counters.consumer_nacked.add(1),
+                    Nack::Never { .. } => self.counters.consumer_rejected.add(1),
+                }
+            }
+            Answer::Dropped => drop(state.window.released(from, message_id)),
         }
         state.credit.finished(envelope_bytes);
         drop(state);
         self.changed.notify_one();
     }
 
-    fn discarded(&self, incident: &Incident) -> bool {
+    /// A message that does not hold is acknowledged, or refused.
+    fn dismissed(&self, incident: &Incident, nack: Option<Nack>) -> bool {
         let mut state = self.state();
         let here = state.stream == incident.stream;
         // Discarding is the application's doing, one by one; still nothing grows without a bound.
-        if here && state.acks.len() < creto_envelope::limits::CREDIT_MESSAGES_MAX as usize {
-            state.acks.push(incident.mailbox_sequence);
+        if here && state.acks.len() + state.nacks.len() < creto_envelope::limits::CREDIT_MESSAGES_MAX as usize {
+            state.answer(Some(Place { mailbox_sequence: incident.mailbox_sequence, stream: incident.stream }), nack);
             drop(state);
             self.changed.notify_one();
             return true;

@@ -47,6 +47,10 @@ pub struct SendOptions {
     /// as a delivery of kind [`Kind::Receipt`]; see [`Delivery::receipt`](crate::Delivery::receipt). Costs the recipient
     /// a message.
     pub receipt: bool,
+    /// Whether the node is asked to say so when the message expires before its recipient acknowledged it: by
+    /// [`ttl`](Self::ttl), or because its mailbox keeps nothing for longer. It comes as a [`Notice`](crate::Notice), which
+    /// [`Agent::notices`](crate::Agent::notices) gives. On by default: what was acknowledged should not vanish silently.
+    pub notice: bool,
     /// How long the caller waits for the answer; `None` means until there is one. When it passes, the answer is
     /// [`SendError::TimedOut`], and the message may still be accepted.
     pub deadline: Option<Duration>,
@@ -60,6 +64,7 @@ impl Default for SendOptions {
             correlation_id: None,
             kind: Kind::Direct,
             receipt: false,
+            notice: true,
             deadline: None,
         }
     }

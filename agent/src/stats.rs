@@ -43,10 +43,18 @@ pub struct Stats {
     pub duplicates_hidden: u64,
     /// Messages that the application has acknowledged.
     pub consumer_acknowledged: u64,
+    /// Messages that the application wanted later.
+    pub consumer_nacked: u64,
+    /// Messages that the application refused for good.
+    pub consumer_rejected: u64,
     /// Receipts that senders asked for and that are durable at the node.
     pub receipts_sent: u64,
     /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
     pub receipts_refused: u64,
+    /// Notices of the node that were handed to the application: messages of this agent that expired.
+    pub notices: u64,
+    /// Notices that came while nobody listened ([`Agent::notices`](crate::Agent::notices)): logged and acknowledged.
+    pub notices_unheard: u64,
     /// Transactions that settled acknowledged messages of sessions on disk: many messages each.
     pub state_commits: u64,
     /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
@@ -113,8 +121,12 @@ counters!(
     delivered,
     duplicates_hidden,
     consumer_acknowledged,
+    consumer_nacked,
+    consumer_rejected,
     receipts_sent,
     receipts_refused,
+    notices,
+    notices_unheard,
     state_commits,
     incidents_dropped,
     reconnects,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_envelope::envelope::{EnvelopeHeader, FLAG_RECEIPT_WANTED};
+use creto_envelope::envelope::{EnvelopeHeader, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED};
 use creto_envelope::limits::IN_FLIGHT_MESSAGES_MAX;
 use creto_envelope::{AgentId, AgentName, KeyId, Kind, MessageId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -62,6 +62,9 @@ impl Submitter {
         // A receipt for a receipt would go on for ever: the node refuses to carry one that asks.
         if options.receipt && options.kind != Kind::Receipt {
             header.flags |= FLAG_RECEIPT_WANTED;
+        }
+        if options.notice && options.kind != Kind::Receipt {
+            header.flags |= FLAG_NOTICE_WANTED;
         }
         // Less than a second is still a limit; zero would mean the mailbox's own.
         header.ttl_s = options.ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1));

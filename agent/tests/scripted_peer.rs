@@ -10,7 +10,7 @@ use creto_agent::{
     Agent, ConnectError, LookupError, NodeCertificate, ReceiveError, RejectCode, SendError, SendOptions,
 };
 use creto_envelope::batch::BATCH_HEADER_BYTES;
-use creto_envelope::deliver::DELIVERED_MESSAGE_HEADER_BYTES;
+use creto_envelope::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, Nack};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::WHOLE_BATCH;
 use peer::{Batch, PATIENCE, Peer, eventually, keys, name, record};
@@ -328,6 +328,60 @@ async fn a_tampered_delivery_is_reported_and_neither_shown_nor_acknowledged() {
     let stats = agent.stats();
     assert_eq!((stats.rejected_total(), stats.verified, stats.delivered), (8, 1, 1));
     assert_eq!(stats.rejected.get(&RejectCode::BadSignature), Some(&2));
+}
+
+#[tokio::test]
+async fn what_the_application_refuses_is_told_once_where_it_came_and_shown_again_when_it_comes_again() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let (agent, mut link) = peer.connect(peer.options(&b)).await;
+    let mut mailbox = agent.subscribe().unwrap();
+    link.subscription().await;
+    let batch = Batch::make(&a, &b, &["later", "after a while", "never"]);
+    link.deliver(&batch, &[(0, 10, 0), (1, 11, 0), (2, 12, 0)]).await;
+    let [later, while_, never] =
+        [mailbox.next().await, mailbox.next().await, mailbox.next().await].map(|d| d.unwrap().unwrap());
+    later.nack();
+    while_.nack_after(Duration::from_micros(1_500_001));
+    never.reject(7);
+    let expect =
+        [(10, Nack::Later { delay_ms: 0 }), (11, Nack::Later { delay_ms: 1_501 }), (12, Nack::Never { reason: 7 })];
+    assert_eq!(link.consumer_nacks(3).await, expect);
+    // What was said is said, whatever becomes of the delivery.
+    later.ack();
+    drop((later, while_, never));
+    link.deliver(&batch, &[(0, 10, 1)]).await;
+    let again = mailbox.next().await.unwrap().unwrap();
+    assert_eq!((&again.payload[..], again.attempt), (&b"later"[..], 1));
+    // On another connection it means nothing: there it comes again by itself.
+    link.connection.close(0_u32.into(), b"");
+    let mut link = peer.accept().await;
+    link.subscription().await;
+    again.nack();
+    link.deliver(&batch, &[(0, 10, 2), (2, 12, 1)]).await;
+    let third = [mailbox.next().await, mailbox.next().await].map(|delivery| delivery.unwrap().unwrap());
+    assert_eq!(third.each_ref().map(|delivery| &delivery.payload[..]), [&b"later"[..], b"never"]);
+    third[0].ack();
+    third[1].reject(0);
+    assert_eq!(link.consumer_acks(1).await, [10]);
+    assert_eq!(link.consumer_nacks(1).await, [(12, Nack::Never { reason: 0 })]);
+    let stats = agent.stats();
+    assert_eq!((stats.consumer_acknowledged, stats.consumer_nacked, stats.consumer_rejected), (1, 3, 2));
+}
+
+#[tokio::test]
+async fn an_incident_can_be_sent_to_the_dead_letters() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let (agent, mut link) = peer.connect(peer.options(&b)).await;
+    let mut incidents = agent.incidents();
+    let _mailbox = agent.subscribe().unwrap();
+    link.subscription().await;
+    link.deliver_changed(&Batch::make(&a, &b, &["xx"]), &[(0, 8, 0)], |frame| frame[FRAME_HEADER_BYTES + 80] ^= 1)
+        .await;
+    let incident = timeout(PATIENCE, incidents.next()).await.unwrap().unwrap();
+    assert!(incident.reject(3));
+    assert_eq!(link.consumer_nacks(1).await, [(8, Nack::Never { reason: 3 })]);
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use creto_store::{
-    Action, Admit, BatchPart, Durable, MailboxId, Mailboxes, MailboxesConfig, MessageId, PartMessage, Position,
-    Priority, Record, RecordSequence, SegmentFile, SegmentNumber, SegmentSource, SenderId, SettleCause, SourceError,
-    Wal, WalConfig, limits, recover, recover_noted,
+    Action, Admit, BatchPart, Durable, MailboxId, Mailboxes, MailboxesConfig, MessageFlags, MessageId, PartMessage,
+    Position, Priority, Record, RecordSequence, SegmentFile, SegmentNumber, SegmentSource, SenderId, SettleCause,
+    SourceError, Wal, WalConfig, limits, recover, recover_noted,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -37,6 +37,7 @@ fn part(first: u64) -> BatchPart {
             expiry_ms: 0,
             leaf_index: 0,
             priority: Priority::Normal,
+            flags: MessageFlags::NONE,
             salt: [3; 16],
             path: paths.clone(),
             envelope: received.slice(BATCH_HEADER_BYTES..),

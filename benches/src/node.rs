@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -39,23 +39,10 @@ impl BenchNode {
     #[must_use]
     pub fn start(parent: &Path, shard_count: usize, lines: &str) -> Self {
         let folder = tempfile::tempdir_in(parent).unwrap();
-        let identity = NodeIdentity::self_signed(&[]).unwrap();
-        let data = folder.path().join("data");
-        fs::create_dir(&data).unwrap();
-        for (file, label, der) in [
-            ("node.crt", "CERTIFICATE", &identity.certificate[..]),
-            ("node.key", "PRIVATE KEY", &identity.key_pkcs8[..]),
-        ] {
-            let pem = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der));
-            fs::write(data.join(file), pem).unwrap();
-        }
         let shard_cpus: Vec<usize> = usable_cpus().into_iter().take(shard_count).collect();
-        let config = format!(
-            "node.listen = \"127.0.0.1:0\"\ntopology.cpus = {shard_cpus:?}\ntopology.shards = {}\n{lines}",
-            shard_cpus.len()
-        );
-        let path = folder.path().join("creto.toml");
-        fs::write(&path, config).unwrap();
+        let topology = format!("topology.cpus = {shard_cpus:?}\ntopology.shards = {}", shard_cpus.len());
+        let path = prepare(folder.path(), &format!("{topology}\n{lines}"));
+        let data = folder.path().join("data");
         let node = Node::start(&Config::load(&path, []).unwrap()).unwrap();
         let certificate = NodeCertificate::from_file(data.join("node.crt")).unwrap();
         Self { node, certificate, folder, shard_cpus }
@@ -138,6 +125,27 @@ impl BenchNode {
     pub fn stop(self) {
         self.node.stop().unwrap();
     }
+}
+
+/// Writes what a node needs before its first start into an empty folder: a key and a certificate, `data/node.crt`, and its
+/// configuration with these lines in it, whose path is returned.
+///
+/// # Panics
+/// When the folder cannot be written to.
+#[must_use]
+pub fn prepare(folder: &Path, lines: &str) -> PathBuf {
+    let identity = NodeIdentity::self_signed(&[]).unwrap();
+    let data = folder.join("data");
+    fs::create_dir(&data).unwrap();
+    for (file, label, der) in
+        [("node.crt", "CERTIFICATE", &identity.certificate[..]), ("node.key", "PRIVATE KEY", &identity.key_pkcs8[..])]
+    {
+        let pem = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der));
+        fs::write(data.join(file), pem).unwrap();
+    }
+    let path = folder.join("creto.toml");
+    fs::write(&path, format!("node.listen = \"127.0.0.1:0\"\n{lines}")).unwrap();
+    path
 }
 
 /// The record that agents are registered with.

@@ -1,5 +1,7 @@
 //! The command line: verbs, arguments and their help. What a verb does with them is in its own file.
 
+pub(crate) mod dlq;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +11,12 @@ use clap::{Args, Parser, Subcommand};
 use creto_agent::{AgentName, MessageId};
 use creto_node::config::Config;
 
+use self::dlq::DlqArgs;
 use crate::exit::{self, Failure};
 use crate::terminal::Color;
 use crate::verb::proof::Fingerprint;
+
+pub(crate) mod mailbox;
 
 /// Name of the configuration file that is looked for in the working folder.
 const CONFIG_FILE: &str = "creto.toml";
@@ -57,10 +62,14 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     /// Create agents and look at them.
     Agent(AgentArgs),
+    /// Set what single mailboxes may hold, and look at it.
+    Mailbox(mailbox::MailboxArgs),
     /// Send a message; returns when it is durable.
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.
     Recv(RecvArgs),
+    /// Look after dead letters: messages that their consumer rejected, or that failed too often.
+    Dlq(DlqArgs),
     /// Load a node in an open loop, and verify afterwards what it acknowledged.
     Bench(BenchArgs),
     /// See it work: a node, agents, a kill in the middle, and everything counted. Needs nothing set up.
@@ -286,6 +295,9 @@ pub(crate) struct SendArgs {
     /// Ask for a signed receipt: it comes to FROM's mailbox when TO has acknowledged (`creto recv FROM`).
     #[arg(long)]
     pub(crate) receipt: bool,
+    /// Do not ask for a notice, which else comes to FROM's mailbox when the message expires unread (`creto recv FROM`).
+    #[arg(long)]
+    pub(crate) no_notice: bool,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object.
@@ -321,6 +333,9 @@ pub(crate) struct RecvArgs {
     /// Keep a proof of who signed each message in this folder, as MESSAGE_ID.proof.
     #[arg(long, value_name = "DIR")]
     pub(crate) proofs: Option<PathBuf>,
+    /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.
+    #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "0")]
+    pub(crate) reject: Option<u16>,
     /// Milliseconds to wait for a message before stopping, unless --follow.
     #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
     pub(crate) wait: u64,

@@ -3,25 +3,31 @@
 //! `fixtures/README.md` says how a new one is made, which a change of any format needs.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use creto_store::{
-    Action, DiskError, FileSource, Record, Wal, WalConfig, digest_file_name, recover, segment_file_name, verify,
-};
+use creto_agent::AgentName;
+use creto_store::conformance::Folder;
+use creto_store::{FileSource, Record, Wal, WalConfig, recover, segment_file_name, verify};
 
 mod process;
 use process::{Node, command, name, ok, on_time, restored_home, run};
 
 const SHARDS: u16 = 2;
+/// When the logs of a fixture were written, by their own word.
+const WRITTEN_MS: u64 = 1_795_000_000_000;
 /// Set to the name of a new fixture to make it.
 const WRITE: &str = "CRETO_WRITE_FIXTURE";
 /// What this version writes, and what each fixture has.
 const FORMATS_FILE: &str = "formats.json";
 /// What each agent of a fixture finds in its mailbox, in order.
 const MESSAGES_FILE: &str = "messages.json";
+/// How many notices each agent of a fixture finds in its mailbox, and what is set for mailboxes; since the formats that
+/// know them.
+const NOTICES_FILE: &str = "notices.json";
+const MAILBOXES_FILE: &str = "mailboxes.json";
 /// A backup of its data folder.
 const BACKUP_FILE: &str = "backup.tar";
 
@@ -61,6 +67,11 @@ fn all() -> Vec<PathBuf> {
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> T {
     serde_json::from_slice(&fs::read(path).expect("a file of the fixture")).expect("JSON")
+}
+
+/// As [`json`]; empty for a fixture that is older than this.
+fn since(fixture: &Path, file: &str) -> BTreeMap<String, u64> {
+    if fixture.join(file).exists() { json(&fixture.join(file)) } else { BTreeMap::new() }
 }
 
 /// A copy in a temporary folder, with the modes that git does not keep.
@@ -105,8 +116,15 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             let node = Node::start(dir.path(), SHARDS);
             let messages: BTreeMap<String, Vec<String>> = json(&fixture.join(MESSAGES_FILE));
             assert!(messages.values().any(|texts| texts.len() > 3));
+            let told: BTreeMap<String, u64> = since(&fixture, NOTICES_FILE);
+            let set: BTreeMap<String, u64> = since(&fixture, MAILBOXES_FILE);
+            for agent in messages.keys() {
+                let shown = ok(dir.path(), SHARDS, &["mailbox", "show", agent, "--json"]).json();
+                assert_eq!(shown["messages_max"].as_u64(), set.get(agent).copied(), "{}: {agent}", fixture.display());
+            }
             for (agent, wanted) in messages {
                 let reader = node.connect(dir.path(), &agent).await;
+                let mut notices = reader.notices().expect("one of them");
                 let mut subscription = reader.subscribe().expect("one subscription");
                 let mut texts = Vec::new();
                 let wait = |texts: &Vec<_>| Duration::from_secs(if texts.len() < wanted.len() { 30 } else { 1 });
@@ -116,6 +134,11 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
                     delivery.ack();
                 }
                 assert_eq!(texts, wanted, "{}: {agent}", fixture.display());
+                for _ in 0..told.get(&agent).copied().unwrap_or(0) {
+                    let notice = notices.next().await.expect("a notice that is kept");
+                    assert_eq!(notice.to.as_ref().map(AgentName::as_str), Some("acme/other"));
+                    notice.ack();
+                }
                 // It goes on: what comes now is written in the formats of now.
                 reader.send(&name(&agent), b"now".to_vec()).await.expect("it is durable");
                 reader.close().await;
@@ -234,6 +257,13 @@ fn write_a_fixture_when_asked_to() {
         wanted.push(text);
     }
     send("acme/reader", &wanted[0], &["--priority", "high"]);
+    // A setting of a mailbox, and a message that expired, with its notice.
+    ok(home, SHARDS, &["mailbox", "set", "acme/reader", "--messages", "5000"]);
+    send("acme/other", "too late", &["--ttl", "1"]);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !ok(home, SHARDS, &["wal", "dump", "--json"]).stdout.contains("\"kind\":\"notice\"") {
+        assert!(std::time::Instant::now() < end, "the message expires");
+    }
     ok(home, SHARDS, &["backup", "backup", "--with-secrets"]);
     node.stop();
 
@@ -255,7 +285,9 @@ fn write_a_fixture_when_asked_to() {
     let write = |name: &str, value: &serde_json::Value| {
         fs::write(fixture.join(name), format!("{value:#}\n")).expect("a file");
     };
-    write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": [] }));
+    write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": [], "acme/sender": [] }));
+    write(NOTICES_FILE, &serde_json::json!({ "acme/sender": 1 }));
+    write(MAILBOXES_FILE, &serde_json::json!({ "acme/reader": 5_000 }));
     write(FORMATS_FILE, &serde_json::json!(written()));
     let again = tempfile::tempdir().expect("a folder");
     copy(&fixture, again.path());
@@ -268,6 +300,7 @@ fn write_a_fixture_when_asked_to() {
 /// after it was made.
 fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     fs::create_dir_all(to).expect("a folder");
+    let folder = Folder::new(to);
     let mut records = Vec::new();
     recover(&mut FileSource::new(from), shard, |_, record| records.push(record)).expect("a backup");
     let config = WalConfig {
@@ -278,21 +311,21 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     };
     let recovered = recover(&mut FileSource::new(to), shard, |_, _| {}).expect("a new log");
     // It tells a frame from an imitation in a hostile envelope; here nobody is hostile.
-    let mut wal = Wal::open(config, recovered, 0x6372_6574_6f00 + u64::from(shard), 1_795_000_000_000);
-    settle(&mut wal, to);
+    let mut wal = Wal::open(config, recovered, 0x6372_6574_6f00 + u64::from(shard), WRITTEN_MS);
+    folder.settle(&mut wal, WRITTEN_MS);
     for mut record in records {
         match &mut record {
             Record::Start(_) => continue,
-            Record::BatchPart(part) | Record::Moved(part) => {
+            Record::BatchPart(part) | Record::Moved(part) | Record::Notice(part) => {
                 part.messages.iter_mut().for_each(|message| message.expiry_ms = 0)
             }
             _ => {}
         }
         wal.append(record).expect("there is room");
-        settle(&mut wal, to);
+        folder.settle(&mut wal, WRITTEN_MS);
     }
     wal.confirm();
-    settle(&mut wal, to);
+    folder.settle(&mut wal, WRITTEN_MS);
     let report = verify(&mut FileSource::new(to), shard).expect("it was just written");
     assert!(report.problems.is_empty());
     let end = report.end.expect("a log that has begun");
@@ -301,32 +334,4 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     for unused in report.leftovers {
         fs::remove_file(to.join(segment_file_name(unused))).expect("a file that was prepared");
     }
-}
-
-/// Carries out what the log wants until it is idle.
-fn settle(wal: &mut Wal, folder: &Path) {
-    while let Some(action) = wal.next_action(1_795_000_000_000) {
-        let file = |segment| folder.join(segment_file_name(segment));
-        let outcome: Result<(), DiskError> = match &action {
-            Action::Write(write) => {
-                let mut bytes = vec![0; write.bytes()];
-                write.encode_into(&mut bytes);
-                let file = OpenOptions::new().write(true).open(file(write.segment())).expect("it was prepared");
-                file.write_all_at(&bytes, write.offset()).expect("the disk has room");
-                Ok(())
-            }
-            Action::Prepare { segment, bytes, .. } => {
-                File::create(file(*segment)).and_then(|file| file.set_len(*bytes)).expect("the disk has room");
-                Ok(())
-            }
-            Action::WriteDigest { segment, digest, .. } => {
-                fs::write(folder.join(digest_file_name(*segment)), digest.pieces().concat())
-                    .expect("the disk has room");
-                Ok(())
-            }
-            other => panic!("a new log has nothing to take away: {other:?}"),
-        };
-        wal.completed(action.id(), outcome).expect("nothing failed");
-    }
-    while wal.next_durable().is_some() {}
 }

@@ -6,50 +6,21 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
+use creto_store::conformance::Folder;
 use creto_store::{
-    Action, BatchPart, FileSource, MailboxId, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
-    digest_file_name, recover, segment_file_name,
+    BatchPart, FileSource, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
+    recover, segment_file_name,
 };
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
-/// Carries out what the log wants until it is idle.
-fn settle(wal: &mut Wal, folder: &Path) {
-    while let Some(action) = wal.next_action(NOW_MS) {
-        let file = |segment| folder.join(segment_file_name(segment));
-        match &action {
-            Action::Write(write) => {
-                let mut bytes = vec![0; write.bytes()];
-                write.encode_into(&mut bytes);
-                let file = OpenOptions::new().write(true).open(file(write.segment())).expect("it was prepared");
-                file.write_all_at(&bytes, write.offset()).expect("the disk has room");
-            }
-            Action::Prepare { segment, bytes, .. } => {
-                File::create(file(*segment)).and_then(|file| file.set_len(*bytes)).expect("the disk has room");
-            }
-            Action::WriteDigest { segment, digest, .. } => {
-                std::fs::write(folder.join(digest_file_name(*segment)), digest.pieces().concat()).expect("room");
-            }
-            Action::Delete { segment, .. } => {
-                let _ = std::fs::remove_file(file(*segment));
-            }
-            Action::Shorten { segment, bytes, .. } => {
-                let file = OpenOptions::new().write(true).open(file(*segment)).expect("it was prepared");
-                file.set_len(*bytes).expect("shorter always fits");
-            }
-            Action::Read { .. } => panic!("nobody asks this log for a message"),
-        }
-        wal.completed(action.id(), Ok(())).expect("nothing failed");
-    }
-    while wal.next_durable().is_some() {}
-}
-
 /// Writes the log of one shard with `messages` messages, one frame each.
 fn write_log(folder: &Path, shard_index: u32, messages: u8) {
     std::fs::create_dir_all(folder).expect("a temporary folder");
-    let recovered = recover(&mut FileSource::new(folder), shard_index, |_, _| {}).expect("a new log");
+    let folder = Folder::new(folder);
+    let recovered = recover(&mut FileSource::new(folder.path()), shard_index, |_, _| {}).expect("a new log");
     let mut wal = Wal::open(WalConfig::default(), recovered, 7, NOW_MS);
-    settle(&mut wal, folder);
+    folder.settle(&mut wal, NOW_MS);
     for number in 1..=messages {
         let message = PartMessage {
             mailbox: MailboxId([1; 16]),
@@ -59,16 +30,17 @@ fn write_log(folder: &Path, shard_index: u32, messages: u8) {
             expiry_ms: 0,
             leaf_index: 0,
             priority: Priority::Normal,
+            flags: MessageFlags::NONE,
             salt: [0; 16],
             path: Bytes::new(),
             envelope: Bytes::from(vec![number; 1000]),
         };
         let part = BatchPart { batch_header: Bytes::from_static(&[3; 64]), messages: vec![message] };
         wal.append(Record::BatchPart(part)).expect("there is room");
-        settle(&mut wal, folder);
+        folder.settle(&mut wal, NOW_MS);
     }
     wal.confirm();
-    settle(&mut wal, folder);
+    folder.settle(&mut wal, NOW_MS);
 }
 
 struct Run {

@@ -129,7 +129,7 @@ def parse_envelope(data):
     require(suite in (1, 2), 203)
     require(1 <= kind <= 7, 204)
     require(priority <= 3, 205)
-    require(flags in (0, 1) and (flags == 0 or kind != 5) and reserved0 == reserved1 == 0, 208)
+    require(flags <= 3 and (flags == 0 or kind != 5) and reserved0 == reserved1 == 0, 208)
     require(payload <= 1_048_592, 201)
     require((wrapped == 1120 or (suite == 2 and wrapped == 0)) and payload >= 16, 206)
     require(len(data) >= 160 + wrapped + payload, 200)

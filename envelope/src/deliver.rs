@@ -6,7 +6,9 @@ use crate::batch::{BATCH_HEADER_BYTES, BATCH_HEADER_BYTES_MAX, BatchHeaderView};
 use crate::envelope::ENVELOPE_HEADER_BYTES;
 use crate::frame::{FrameType, begin_frame, finish_frame};
 use crate::id::AgentId;
-use crate::limits::{BATCH_MESSAGES_MAX, CONSUMER_ACK_SEQUENCES_MAX, ENVELOPE_BYTES_MAX, PATH_NODES_MAX};
+use crate::limits::{
+    BATCH_MESSAGES_MAX, CONSUMER_ACK_SEQUENCES_MAX, CONSUMER_NACK_MESSAGES_MAX, ENVELOPE_BYTES_MAX, PATH_NODES_MAX,
+};
 use crate::reader::{Reader, padding};
 use crate::reject::RejectCode;
 
@@ -143,6 +145,82 @@ impl ConsumerAck {
     }
 }
 
+/// The application does not take these messages: it wants them later, or never.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConsumerNack {
+    /// The messages, by mailbox sequence, in any order.
+    pub messages: Vec<(u64, Nack)>,
+}
+
+/// When the application wants a message that it was given.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Nack {
+    /// Again, and not before this time has passed; the node may make it longer.
+    Later {
+        /// Milliseconds.
+        delay_ms: u32,
+    },
+    /// Never: it goes to the dead letters.
+    Never {
+        /// Whatever the application likes; 0 for none.
+        reason: u16,
+    },
+}
+
+/// Bytes of a message in a ConsumerNack frame.
+pub const NACK_BYTES: usize = 16;
+
+impl ConsumerNack {
+    /// Appends the frame.
+    ///
+    /// # Panics
+    /// Above [`CONSUMER_NACK_MESSAGES_MAX`] messages: the caller splits them over several frames.
+    #[allow(clippy::cast_possible_truncation, reason = "asserted to be below CONSUMER_NACK_MESSAGES_MAX")]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        assert!(self.messages.len() <= CONSUMER_NACK_MESSAGES_MAX, "refusals are split over frames");
+        let start = begin_frame(out, FrameType::ConsumerNack);
+        out.extend_from_slice(&(self.messages.len() as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        for (sequence, nack) in &self.messages {
+            let (kind, reason, delay_ms) = match *nack {
+                Nack::Later { delay_ms } => (0, 0, delay_ms),
+                Nack::Never { reason } => (1, reason, 0),
+            };
+            out.extend_from_slice(&sequence.to_le_bytes());
+            out.extend_from_slice(&[kind, 0]);
+            out.extend_from_slice(&u16::to_le_bytes(reason));
+            out.extend_from_slice(&u32::to_le_bytes(delay_ms));
+        }
+        finish_frame(out, start, FrameType::ConsumerNack);
+    }
+
+    /// Parses the body.
+    ///
+    /// # Errors
+    /// [`RejectCode::FrameLength`] or [`RejectCode::FrameReserved`].
+    pub fn parse(body: &[u8]) -> Result<Self, RejectCode> {
+        let mut reader = Reader::new(body, RejectCode::FrameLength);
+        let count = reader.u32()? as usize;
+        reader.zeros(4, RejectCode::FrameReserved)?;
+        if count > CONSUMER_NACK_MESSAGES_MAX || reader.remaining() != count * NACK_BYTES {
+            return Err(RejectCode::FrameLength);
+        }
+        let mut messages = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (sequence, kind) = (reader.u64()?, reader.u8()?);
+            reader.zeros(1, RejectCode::FrameReserved)?;
+            let nack = match (kind, reader.u16()?, reader.u32()?) {
+                (0, 0, delay_ms) => Nack::Later { delay_ms },
+                (1, reason, 0) => Nack::Never { reason },
+                _ => return Err(RejectCode::FrameReserved),
+            };
+            messages.push((sequence, nack));
+        }
+        reader.end()?;
+        Ok(Self { messages })
+    }
+}
+
 /// One message to push, as the node holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MessageToDeliver<'a> {
@@ -164,6 +242,7 @@ pub struct MessageToDeliver<'a> {
 #[derive(Debug)]
 pub struct DeliverEncoder<'o> {
     out: &'o mut Vec<u8>,
+    frame_type: FrameType,
     start: usize,
     message_count: u32,
 }
@@ -174,7 +253,19 @@ impl<'o> DeliverEncoder<'o> {
     /// # Panics
     /// When a given header has no length that a header can have.
     pub fn begin(out: &'o mut Vec<u8>, batch_header: Option<&[u8]>) -> Self {
-        let start = begin_frame(out, FrameType::Deliver);
+        Self::begin_as(FrameType::Deliver, out, batch_header)
+    }
+
+    /// Starts a DeadLetter frame, for one message.
+    ///
+    /// # Panics
+    /// As [`begin`](Self::begin).
+    pub fn begin_letter(out: &'o mut Vec<u8>, batch_header: &[u8]) -> Self {
+        Self::begin_as(FrameType::DeadLetter, out, Some(batch_header))
+    }
+
+    fn begin_as(frame_type: FrameType, out: &'o mut Vec<u8>, batch_header: Option<&[u8]>) -> Self {
+        let start = begin_frame(out, frame_type);
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&u32::from(batch_header.is_some()).to_le_bytes());
         if let Some(header) = batch_header {
@@ -182,7 +273,7 @@ impl<'o> DeliverEncoder<'o> {
             assert!(known, "a batch header has the size of its suite");
             out.extend_from_slice(header);
         }
-        Self { out, start, message_count: 0 }
+        Self { out, frame_type, start, message_count: 0 }
     }
 
     /// Bytes of the frame so far.
@@ -215,7 +306,7 @@ impl<'o> DeliverEncoder<'o> {
     pub fn finish(self) -> u32 {
         let count_at = self.start + crate::frame::FRAME_HEADER_BYTES;
         self.out[count_at..count_at + 4].copy_from_slice(&self.message_count.to_le_bytes());
-        finish_frame(self.out, self.start, FrameType::Deliver);
+        finish_frame(self.out, self.start, self.frame_type);
         self.message_count
     }
 }

@@ -20,6 +20,8 @@ pub const ENVELOPE_VERSION: u8 = 1;
 
 /// Bit of the header's flags: the sender asks for a receipt ([`crate::receipt`]) when the work is done.
 pub const FLAG_RECEIPT_WANTED: u8 = 1;
+/// Bit of the header's flags: the sender asks the node for a notice ([`crate::notice`]) should the message expire.
+pub const FLAG_NOTICE_WANTED: u8 = 2;
 
 /// How the payload's key reaches the recipient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -124,7 +126,7 @@ pub struct EnvelopeHeader {
     pub kind: u8,
     /// [`Priority`].
     pub priority: u8,
-    /// [`FLAG_RECEIPT_WANTED`], or zero; every other bit is zero.
+    /// [`FLAG_RECEIPT_WANTED`] and [`FLAG_NOTICE_WANTED`]; every other bit is zero.
     pub flags: u8,
     /// Zero.
     pub reserved0: u8,
@@ -320,7 +322,7 @@ impl<'a> EnvelopeView<'a> {
         let suite = Suite::from_u8(header.suite).ok_or(RejectCode::EnvelopeSuite)?;
         Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
         Priority::from_u8(header.priority).ok_or(RejectCode::EnvelopePriority)?;
-        let flags_hold = header.flags & !FLAG_RECEIPT_WANTED == 0
+        let flags_hold = header.flags & !(FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED) == 0
             // A receipt for a receipt would go on for ever.
             && (header.flags == 0 || header.kind != Kind::Receipt as u8);
         if !flags_hold || header.reserved0 != 0 || header.reserved1 != 0 {
@@ -408,6 +410,12 @@ impl<'a> EnvelopeView<'a> {
     #[must_use]
     pub fn wants_receipt(&self) -> bool {
         self.header.flags & FLAG_RECEIPT_WANTED != 0
+    }
+
+    /// Whether the sender asks the node for a notice should the message expire ([`crate::notice`]).
+    #[must_use]
+    pub fn wants_notice(&self) -> bool {
+        self.header.flags & FLAG_NOTICE_WANTED != 0
     }
 
     /// The message's kind.

@@ -43,6 +43,22 @@ pub enum FrameType {
     Deliver = 0x33,
     /// The application has them.
     ConsumerAck = 0x34,
+    /// The application wants them later, or never.
+    ConsumerNack = 0x35,
+    /// What the node says about a message that its recipient's mailbox does not hold any more.
+    Notice = 0x36,
+    /// Asks for a page of dead letters.
+    DeadLetterList = 0x40,
+    /// Answers with it.
+    DeadLetters = 0x41,
+    /// Asks for one dead letter, to look at.
+    DeadLetterRead = 0x42,
+    /// Answers with it.
+    DeadLetter = 0x43,
+    /// Has dead letters delivered again, or deletes them.
+    DeadLetterChange = 0x44,
+    /// It is done.
+    DeadLetterChanged = 0x45,
 }
 
 impl FrameType {
@@ -63,6 +79,14 @@ impl FrameType {
         Self::Credit,
         Self::Deliver,
         Self::ConsumerAck,
+        Self::ConsumerNack,
+        Self::Notice,
+        Self::DeadLetterList,
+        Self::DeadLetters,
+        Self::DeadLetterRead,
+        Self::DeadLetter,
+        Self::DeadLetterChange,
+        Self::DeadLetterChanged,
     ];
 
     /// The type with this number.
@@ -75,7 +99,12 @@ impl FrameType {
     #[must_use]
     pub const fn body_bytes_max(self) -> usize {
         match self {
-            Self::SignedBatch | Self::SubmitAck | Self::Deliver | Self::ConsumerAck => FRAME_BODY_BYTES_MAX,
+            Self::SignedBatch
+            | Self::SubmitAck
+            | Self::Deliver
+            | Self::ConsumerAck
+            | Self::ConsumerNack
+            | Self::DeadLetter => FRAME_BODY_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,
         }
     }

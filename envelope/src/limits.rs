@@ -4,9 +4,10 @@
 //! cannot silently break a second one.
 
 use crate::batch::{BATCH_HEADER_BYTES_MAX, ED25519_SIGNATURE_BYTES, ENTRY_HEADER_BYTES, ML_DSA_65_SIGNATURE_BYTES};
-use crate::deliver::DELIVERED_MESSAGE_HEADER_BYTES;
+use crate::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, NACK_BYTES};
 use crate::envelope::ENVELOPE_HEADER_BYTES;
 use crate::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES};
+use crate::letters::DEAD_LETTER_ENTRY_BYTES;
 use crate::proof::PROOF_HEADER_BYTES;
 
 /// Largest plaintext of one message, in bytes (1 MiB).
@@ -40,6 +41,12 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 16 * 1024;
 pub const DELIVER_BODY_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX;
 /// Most sequences in one ConsumerAck frame.
 pub const CONSUMER_ACK_SEQUENCES_MAX: usize = 4_096;
+/// Most messages in one ConsumerNack frame.
+pub const CONSUMER_NACK_MESSAGES_MAX: usize = 4_096;
+/// Most dead letters in one DeadLetters frame.
+pub const DEAD_LETTERS_LISTED_MAX: usize = 256;
+/// Most dead letters that one DeadLetterChange frame names.
+pub const DEAD_LETTER_CHANGES_MAX: usize = 512;
 /// Most results that one SubmitAck frame lists.
 pub const SUBMIT_RESULTS_MAX: usize = 4_096;
 
@@ -87,3 +94,7 @@ const _: () = assert!(1 << PATH_NODES_MAX >= BATCH_MESSAGES_MAX);
 // Acks and results fit into a frame.
 const _: () = assert!(8 + CONSUMER_ACK_SEQUENCES_MAX * 8 <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(16 + SUBMIT_RESULTS_MAX * 16 <= FRAME_BODY_BYTES_MAX);
+const _: () = assert!(8 + CONSUMER_NACK_MESSAGES_MAX * NACK_BYTES <= FRAME_BODY_BYTES_MAX);
+// What is said about dead letters fits a frame of the control stream.
+const _: () = assert!(16 + DEAD_LETTERS_LISTED_MAX * DEAD_LETTER_ENTRY_BYTES <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(24 + DEAD_LETTER_CHANGES_MAX * 8 <= CONTROL_BODY_BYTES_MAX);

@@ -167,6 +167,8 @@ reject_codes! {
     CreditExceeded = 408, "more credit was granted than the limit; grant what was consumed";
     /// An acknowledgement names a message that was not delivered here.
     UnknownDelivery = 409, "the acknowledgement names a message that was not delivered on this stream";
+    /// The mailbox has no such dead letter.
+    UnknownDeadLetter = 410, "the mailbox has no such dead letter that can be read; list them first";
 
     /// The node is too busy right now.
     Overloaded = 500, "the node is busy; retry after the stated time";

@@ -11,7 +11,9 @@ use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
     StreamRole,
 };
-use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::deliver::{
+    ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
+};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, FrameHeader, FrameType, RejectCode};
@@ -136,7 +138,9 @@ fn every_frame_header_is_refused_or_says_what_it_is() {
 #[test]
 fn the_numbers_of_the_frame_types_are_those_of_the_page() {
     let numbers: Vec<_> = FrameType::ALL.iter().map(|&frame_type| frame_type as u8).collect();
-    assert_eq!(numbers, [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x30, 0x31, 0x32, 0x33, 0x34]);
+    let control = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16];
+    let letters = [0x40, 0x41, 0x42, 0x43, 0x44, 0x45];
+    assert_eq!(numbers, [&control[..], &[0x20, 0x21, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36], &letters].concat());
 }
 
 #[test]
@@ -162,6 +166,31 @@ fn a_key_record_is_published_in_one_of_two_modes() {
         body[0] = mode;
         let parsed = KeyRecordPublish::parse(&body).map(|publish| publish.mode as u8);
         assert_eq!(parsed, if mode < 2 { Ok(mode) } else { Err(RejectCode::FrameReserved) });
+    }
+}
+
+#[test]
+fn a_dead_letter_is_one_message_with_its_header() {
+    let parse =
+        |frame: &[u8]| creto_envelope::letters::parse_dead_letter(&aligned(&frame[FRAME_HEADER_BYTES..])).map(drop);
+    assert_eq!(parse(&sample::dead_letter_frame()), Ok(()));
+    assert_eq!(parse(&sample::deliver_frame(true, &[(0, 1), (0, 1)])), Err(RejectCode::FrameLength));
+    assert_eq!(parse(&sample::deliver_frame(true, &[])), Err(RejectCode::FrameLength));
+    assert_eq!(parse(&sample::deliver_frame(false, &[(0, 1)])), Err(RejectCode::FrameLength));
+}
+
+#[test]
+fn a_nacked_message_is_wanted_later_or_never_and_says_nothing_else() {
+    let message = |kind: u8, reserved: u8, reason: u16, delay_ms: u32| {
+        let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, kind, reserved];
+        body.extend_from_slice(&reason.to_le_bytes());
+        body.extend_from_slice(&delay_ms.to_le_bytes());
+        ConsumerNack::parse(&body).map(|nack| nack.messages[0])
+    };
+    assert_eq!(message(0, 0, 0, 5), Ok((9, Nack::Later { delay_ms: 5 })));
+    assert_eq!(message(1, 0, 5, 0), Ok((9, Nack::Never { reason: 5 })));
+    for wrong in [message(2, 0, 0, 0), message(0, 1, 0, 0), message(0, 0, 1, 0), message(1, 0, 0, 1)] {
+        assert_eq!(wrong, Err(RejectCode::FrameReserved));
     }
 }
 

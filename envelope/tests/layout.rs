@@ -5,7 +5,7 @@
 mod sample;
 
 use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequence};
-use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, FLAG_RECEIPT_WANTED, nonce};
+use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED, nonce};
 use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
 use creto_envelope::{
     AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, Kind, MessageId, RejectCode, Suite,
@@ -113,13 +113,29 @@ fn a_receipt_may_be_asked_for_by_everything_but_a_receipt() {
 }
 
 #[test]
+fn a_notice_may_be_asked_for_by_everything_but_a_receipt() {
+    for kind in 1..=7 {
+        for others in [0, FLAG_RECEIPT_WANTED] {
+            let mut bytes = envelope(100);
+            (bytes[2], bytes[4]) = (kind, FLAG_NOTICE_WANTED | others);
+            let bytes = aligned(&bytes);
+            let asks = EnvelopeView::parse(&bytes).map(|view| (view.wants_notice(), view.wants_receipt()));
+            let expected = Ok((true, others != 0));
+            let expect = if kind == Kind::Receipt as u8 { Err(RejectCode::EnvelopeReserved) } else { expected };
+            assert_eq!(asks, expect, "kind {kind}");
+        }
+    }
+    assert!(!EnvelopeView::parse(&aligned(&envelope(100))).unwrap().wants_notice());
+}
+
+#[test]
 fn every_broken_rule_has_its_own_code() {
     check_rejected(|bytes| bytes[0] = 2, RejectCode::EnvelopeVersion);
     check_rejected(|bytes| bytes[1] = 0, RejectCode::EnvelopeSuite);
     check_rejected(|bytes| bytes[1] = 3, RejectCode::EnvelopeSuite);
     check_rejected(|bytes| bytes[2] = 0, RejectCode::EnvelopeKind);
     check_rejected(|bytes| bytes[3] = 4, RejectCode::EnvelopePriority);
-    for flags in 2..=255 {
+    for flags in 4..=255 {
         check_rejected(move |bytes| bytes[4] = flags, RejectCode::EnvelopeReserved);
     }
     check_rejected(|bytes| bytes[156] = 1, RejectCode::EnvelopeReserved);

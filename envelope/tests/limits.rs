@@ -56,6 +56,7 @@ fn the_limits_are_those_of_the_pages() {
     assert_eq!(CONTROL_BODY_BYTES_MAX, 16_384);
     assert_eq!(CONSUMER_ACK_SEQUENCES_MAX, 4_096);
     assert_eq!(SUBMIT_RESULTS_MAX, 4_096);
+    assert_eq!((CONSUMER_NACK_MESSAGES_MAX, DEAD_LETTERS_LISTED_MAX, DEAD_LETTER_CHANGES_MAX), (4_096, 256, 512));
     assert_eq!(IN_FLIGHT_MESSAGES_MAX, 16_384);
     assert_eq!(CREDIT_MESSAGES_MAX, 65_536);
     assert_eq!(CREDIT_BYTES_MAX, 4_194_304);
@@ -67,7 +68,7 @@ fn the_limits_are_those_of_the_pages() {
 fn a_frame_body_is_as_large_as_its_type_allows_and_no_larger() {
     for &frame_type in FrameType::ALL {
         let body_bytes_max = match frame_type as u8 {
-            0x20 | 0x21 | 0x33 | 0x34 => 2_097_160u32,
+            0x20 | 0x21 | 0x33..=0x35 | 0x43 => 2_097_160u32,
             _ => 16_384,
         };
         let header = |body_bytes: u32| {

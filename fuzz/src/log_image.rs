@@ -9,8 +9,9 @@ use std::io;
 
 use bytes::Bytes;
 use creto_store::{
-    BatchPart, Epoch, FrameHeader, Lsn, MailboxId, MessageId, PartMessage, Priority, Record, SegmentFile,
-    SegmentHeader, SegmentNumber, SegmentSource, SenderId, Settle, SettleCause, SourceError, Start,
+    BatchPart, Dead, DeadLetter, DeathCause, Epoch, FrameHeader, Lsn, MailboxId, MessageFlags, MessageId, PartMessage, Priority,
+    Record, SegmentFile, SegmentHeader, SegmentNumber, SegmentSource, SenderId, Settle, SettleCause, SourceError,
+    Start,
 };
 
 /// The shard whose log is read.
@@ -214,12 +215,23 @@ fn encode(record: &Record, out: &mut Vec<u8>) {
 }
 
 fn record(input: &mut Input<'_>) -> Record {
-    match input.u8() % 3 {
+    match input.u8() % 4 {
         0 => Record::Start(Start { epoch: Epoch(1), started_ms: 1, recovered_through: Lsn(0) }),
         1 => Record::Settle(Settle {
             mailbox: MailboxId([input.u8(); 16]),
             cause: SettleCause::Acknowledged,
             sequences: vec![input.u8().into()],
+        }),
+        2 => Record::Dead(Dead {
+            mailbox: MailboxId([input.u8(); 16]),
+            is_again: input.u8() & 1 == 1,
+            letters: vec![DeadLetter {
+                sequence: input.u8().into(),
+                died_ms: 1,
+                reason: 2,
+                cause: DeathCause::Deliveries,
+                deliveries: 3,
+            }],
         }),
         _ => Record::BatchPart(BatchPart {
             batch_header: Bytes::from(vec![1; input.below(40)]),
@@ -231,6 +243,7 @@ fn record(input: &mut Input<'_>) -> Record {
                 expiry_ms: 0,
                 leaf_index: 0,
                 priority: Priority::Normal,
+                flags: MessageFlags::NONE,
                 salt: [3; 16],
                 path: Bytes::from(vec![4; 32]),
                 envelope: Bytes::from(vec![5; input.below(4_200)]),

@@ -40,6 +40,7 @@ impl World<'_> {
             Fault::ConnectionDrop => self.drop_connection(),
             Fault::Takeover => self.take_over(),
             Fault::Resend => self.resend(),
+            Fault::Backup => self.begin_backup()?,
             Fault::DiskFull => {
                 let shard = self.random.index(self.profile.shard_count);
                 let is_full = !self.disks[shard].is_full;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use creto_envelope::RejectCode;
 use creto_envelope::deliver::DeliveredSpan;
 use creto_shard::Shard;
-use creto_store::{Mailboxes, Noted, Record, Recovered, RecoveryError, SettleCause};
+use creto_store::{Mailboxes, Noted, NotedMessage, Record, Recovered, RecoveryError, SenderId, SettleCause};
 
 use crate::model::{Checked, Model, Rule, broken};
 use crate::pool::{MessageNumber, Pool};
@@ -24,6 +24,10 @@ pub(crate) struct Replayed {
     /// Shard-wide sequence and message of every stored message.
     pub(crate) stored: Vec<(u64, MessageNumber)>,
     pub(crate) settled: Vec<(u64, SettleCause)>,
+    /// Sequences that are dead by what was read last of them.
+    pub(crate) dead: BTreeSet<u64>,
+    /// Shard-wide sequence of every notice.
+    pub(crate) notices: BTreeSet<u64>,
     /// Records in all.
     pub(crate) records: u64,
 }
@@ -43,8 +47,13 @@ impl Replayed {
                     self.stored.push((message.sequence, number));
                 }
             }
+            Record::Notice(part) => self.notices.extend(part.messages.iter().map(|notice| notice.sequence)),
             Record::Moved(part) => {
                 for message in &part.messages {
+                    if message.sender == SenderId::NODE {
+                        self.notices.insert(message.sequence);
+                        continue;
+                    }
                     let Some(number) = pool.message_of(&message.message_id.0) else {
                         return broken(Rule::Content, "recovery read a moved message that nobody sent");
                     };
@@ -65,9 +74,23 @@ impl Replayed {
                 }
             }
             Record::Settle(settle) => self.settled.extend(settle.sequences.iter().map(|&s| (s, settle.cause))),
+            Record::Dead(dead) => self.dead.extend(dead.letters.iter().map(|letter| letter.sequence)),
+            Record::Revive(revive) => self.live_again(&revive.sequences),
             Record::Dedup(_) | Record::Start(_) => {}
         }
         Ok(())
+    }
+
+    fn live_again(&mut self, sequences: &[u64]) {
+        for sequence in sequences {
+            self.dead.remove(sequence);
+        }
+    }
+
+    /// The notices that are not settled.
+    pub(crate) fn queued_notices(&self) -> BTreeSet<u64> {
+        let is_queued = |sequence: &&u64| !self.settled.iter().any(|(settled, _)| settled == *sequence);
+        self.notices.iter().filter(is_queued).copied().collect()
     }
 
     /// The messages that are stored and not settled.
@@ -82,11 +105,17 @@ impl Replayed {
     pub(crate) fn note(&mut self, pool: &Pool, noted: &Noted) {
         self.records += 1;
         match noted {
+            Noted::Notice(messages) => self.notices.extend(messages.iter().map(|notice| notice.sequence)),
             Noted::Part(messages) | Noted::Moved(messages) => {
+                let (told, messages): (Vec<&NotedMessage>, Vec<&NotedMessage>) =
+                    messages.iter().partition(|m| m.sender == SenderId::NODE);
+                self.notices.extend(told.iter().map(|notice| notice.sequence));
                 let known = messages.iter().filter_map(|m| Some((m.sequence, pool.message_of(&m.message_id.0)?)));
                 self.stored.extend(known);
             }
             Noted::Settle(settle) => self.settled.extend(settle.sequences.iter().map(|&s| (s, settle.cause))),
+            Noted::Dead(dead) => self.dead.extend(dead.letters.iter().map(|letter| letter.sequence)),
+            Noted::Revive(revive) => self.live_again(&revive.sequences),
             Noted::Dedup(_) | Noted::Start(_) => {}
         }
     }
@@ -135,7 +164,14 @@ impl Model {
     }
 
     /// The node pushes a message to a consumer.
-    pub(crate) fn pushed(&self, pool: &Pool, span: &DeliveredSpan, envelope: &[u8], mailbox: usize) -> Checked {
+    pub(crate) fn pushed(
+        &self,
+        pool: &Pool,
+        span: &DeliveredSpan,
+        envelope: &[u8],
+        mailbox: usize,
+        now_us: u64,
+    ) -> Checked {
         let Some(number) = envelope.get(64..80).and_then(|id| pool.message_of(id.try_into().ok()?)) else {
             return broken(Rule::Content, "a message was pushed that nobody sent");
         };
@@ -156,7 +192,7 @@ impl Model {
         if fate.settled.is_some_and(|cause| cause != SettleCause::Expired) {
             return broken(Rule::SettledStaysSettled, format!("message {number} was pushed: {fate:?}"));
         }
-        Ok(())
+        self.not_dead(number, now_us)
     }
 
     /// The deduplication of the SDK has let a message through to the application.
@@ -165,8 +201,11 @@ impl Model {
         assert!(!self.fates[number].delivered, "the SDK's deduplication lets nothing through twice");
         self.fates[number].delivered = true;
         self.tally.first_deliveries += 1;
-        // One that expires is skipped when its time is over, and comes after all when the clock was set back since.
-        if message.expires {
+        // One that expires is skipped when its time is over, and comes after all when the clock was set back since. One that was
+        // a dead letter comes when its owner wants it, or after all when the node stopped before it was one.
+        // So is one that could not be read back, and comes after the next start.
+        let fate = &self.fates[number];
+        if message.expires || fate.was_dead || fate.was_passed || fate.passed_over {
             return Ok(());
         }
         let priority = message.priority as u8;
@@ -196,6 +235,7 @@ impl Model {
         self.tally.recoveries += 1;
         self.tally.recoveries_with_messages += u64::from(!replayed.stored.is_empty());
         self.holds_what_is_durable(shard, replayed)?;
+        self.dead_are_recovered(shard, replayed)?;
         for &(sequence, cause) in &replayed.settled {
             let known = replayed.stored.iter().find(|(stored, _)| *stored == sequence);
             if let Some(&(_, number)) = known {
@@ -216,6 +256,7 @@ impl Model {
     }
 
     fn holds_what_is_durable(&self, shard: usize, replayed: &Replayed) -> Checked {
+        self.holds_the_notices(shard, &replayed.notices, &replayed.queued_notices())?;
         let stored: BTreeSet<MessageNumber> = replayed.stored.iter().map(|(_, number)| *number).collect();
         let queued = replayed.queued();
         for (number, fate) in self.fates.iter().enumerate() {
@@ -239,7 +280,8 @@ impl Model {
 
     /// The mailboxes hold what the log holds.
     pub(crate) fn mailboxes_filled(&self, shard: usize, replayed: &Replayed, mailboxes: &Mailboxes) -> Checked {
-        let (expected, found) = (replayed.queued().len() as u64, mailboxes.messages());
+        let queued = replayed.queued().len() + replayed.queued_notices().len();
+        let (expected, found) = (queued as u64, mailboxes.messages());
         match expected == found {
             true => Ok(()),
             false => broken(
@@ -268,6 +310,7 @@ impl Model {
 
     /// A drained node has settled everything, on its disk and not in memory alone.
     pub(crate) fn everything_is_settled(&self) -> Checked {
+        self.every_notice_is_settled()?;
         match self.fates.iter().position(|fate| fate.stored.is_some() && fate.settled.is_none()) {
             None => Ok(()),
             Some(number) => {
@@ -280,7 +323,8 @@ impl Model {
     /// After everything has come to rest: nothing acknowledged is missing.
     pub(crate) fn nothing_is_missing(&self) -> Checked {
         for (number, fate) in self.fates.iter().enumerate() {
-            if fate.acknowledged && !fate.delivered && fate.settled != Some(SettleCause::Expired) {
+            let needs_no_delivery = matches!(fate.settled, Some(SettleCause::Expired | SettleCause::Purged));
+            if fate.acknowledged && !fate.delivered && !needs_no_delivery {
                 let text = format!("message {number} was acknowledged and never delivered: {fate:?}");
                 return broken(Rule::NothingAcknowledgedIsLost, text);
             }

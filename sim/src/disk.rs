@@ -31,6 +31,8 @@ pub(crate) struct DiskHabits {
     pub(crate) failed_sync_one_in: u64,
     pub(crate) no_space_one_in: u64,
     pub(crate) failed_read_one_in: u64,
+    /// A bit of what is read is another one than on the disk.
+    pub(crate) flipped_read_one_in: u64,
     /// A file cannot be made, deleted or shortened, for another reason than want of space.
     pub(crate) failed_file_one_in: u64,
     /// The drive writes to a wrong place, writes nothing, or does not sync, and reports success.
@@ -76,6 +78,8 @@ pub(crate) struct Disk {
     pub(crate) is_full: bool,
     /// The drive has reported something that is not so.
     pub(crate) has_lied: bool,
+    /// It was read with a bit changed since the node was started.
+    pub(crate) has_flipped_a_read: bool,
     /// Writes of dead processes that have not landed.
     late: Vec<(usize, usize, Vec<u8>)>,
 }
@@ -150,6 +154,11 @@ impl Disk {
         self.next_op += 1;
         self.ops.insert(op, Op { action, bytes, inode, phase: Phase::Issued, doom, is_lie: false });
         (op, run.delay(habits.write_us, habits))
+    }
+
+    /// Writes that were taken and not reported yet.
+    pub(crate) fn writes_under_way(&self) -> usize {
+        self.ops.values().filter(|op| matches!(op.action, Action::Write(_))).count()
     }
 
     /// Goes one step on with an action. Each action has two: it happens, and it is durable.
@@ -236,8 +245,15 @@ impl Disk {
                     return vec![DiskEvent::Read(id, Err(DiskError::Io("read: input/output error".into())))];
                 }
                 // The file may be gone, or be another segment by now: nobody wants then what was asked for.
-                let content = self.bytes(*segment, *offset, *bytes).map(Bytes::copy_from_slice);
-                let outcome = content.ok_or_else(|| DiskError::Io(format!("segment {segment} is not there")));
+                let mut content = self.bytes(*segment, *offset, *bytes).map(<[u8]>::to_vec);
+                if let Some(content) =
+                    content.as_mut().filter(|_| run.happens(habits.flipped_read_one_in, Fault::FlippedRead))
+                {
+                    content[run.random.index(*bytes)] ^= 1 << run.random.below(8);
+                    self.has_flipped_a_read = true;
+                }
+                let outcome =
+                    content.map(Bytes::from).ok_or_else(|| DiskError::Io(format!("segment {segment} is not there")));
                 return vec![DiskEvent::Read(id, outcome)];
             }
         }
@@ -299,8 +315,11 @@ impl Disk {
     }
 
     fn prepare(&mut self, segment: SegmentNumber, bytes: usize, recycle: Option<SegmentNumber>) {
-        let change = match recycle.filter(|recycle| self.names.contains_key(recycle)) {
-            Some(recycle) => NameChange::Rename(recycle, segment),
+        let change = match recycle {
+            Some(recycle) => {
+                assert!(self.names.contains_key(&recycle), "segment {recycle} is to be recycled, and is not there");
+                NameChange::Rename(recycle, segment)
+            }
             None => {
                 self.inodes.push(Inode { seen: vec![0; bytes], is_length_unsynced: true, ..Inode::default() });
                 NameChange::Link(segment, self.inodes.len() - 1)
@@ -331,6 +350,7 @@ impl Disk {
 
     /// The machine stops between two steps.
     pub(crate) fn crash(&mut self, how: Crash, run: &mut Chance<'_>) {
+        self.has_flipped_a_read = false;
         let ops = std::mem::take(&mut self.ops);
         for op in ops.into_values() {
             if let (Action::WriteDigest { segment, .. }, Crash::Power) = (&op.action, how) {
@@ -387,6 +407,11 @@ impl Disk {
     pub(crate) fn bytes(&self, segment: SegmentNumber, offset: u64, length: usize) -> Option<&[u8]> {
         let start = in_memory(offset);
         self.inodes[*self.names.get(&segment)?].seen.get(start..start + length)
+    }
+
+    /// A segment as a process sees it.
+    pub(crate) fn file(&self, segment: SegmentNumber) -> Option<&[u8]> {
+        Some(&self.inodes[*self.names.get(&segment)?].seen)
     }
 
     /// One sector that is durable changes for good where it lies; what it was comes back, to be restored.

@@ -64,11 +64,15 @@ pub enum Fault {
     DiskFull,
     /// An agent comes back with an old state and sends everything again.
     Resend,
+    /// A log is held and copied while it goes on.
+    Backup,
+    /// A message is read back with one bit changed; the disk has it as it was.
+    FlippedRead,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Kill,
         Self::PowerLoss,
         Self::InterruptedStart,
@@ -99,6 +103,8 @@ impl Fault {
         Self::FailedFile,
         Self::DiskFull,
         Self::Resend,
+        Self::Backup,
+        Self::FlippedRead,
     ];
 
     /// Its name in reports.
@@ -135,6 +141,8 @@ impl Fault {
             Self::FailedFile => "failed-file",
             Self::DiskFull => "disk-full",
             Self::Resend => "resend",
+            Self::Backup => "backup",
+            Self::FlippedRead => "flipped-read",
         }
     }
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agents;
+mod backup;
 mod chaos;
 mod checkers;
 mod clock;
@@ -15,10 +16,12 @@ mod digests;
 mod disk;
 mod fault;
 mod history;
+mod letters;
 mod lies;
 mod model;
 mod network;
 mod node;
+mod notices;
 mod planted;
 mod pool;
 mod profile;

@@ -8,6 +8,7 @@ use creto_envelope::limits::PARTITION_COUNT;
 use creto_store::{FrameHeader, Record, SettleCause, limits};
 
 use crate::clock::START_MS;
+use crate::notices::Notices;
 use crate::pool::{AGENTS, MESSAGES_PER_AGENT, MessageNumber, Pool};
 
 /// A rule that a run broke. `docs/simulation.md` states each in full.
@@ -23,8 +24,16 @@ pub enum Rule {
     StoredOnce,
     /// What is settled durably is not delivered again.
     SettledStaysSettled,
-    /// Nothing is settled that was neither acknowledged by its consumer nor over its time.
+    /// Nothing is settled that was neither acknowledged by its consumer, nor over its time, nor a dead letter that its owner
+    /// deleted.
     SettledForAReason,
+    /// A dead letter is not delivered, whatever happens, until its owner wants it again.
+    DeadStaysDead,
+    /// Nothing dies that its consumer did not reject and that was not delivered often enough, and nothing lives again that
+    /// nobody asked for.
+    DeadForAReason,
+    /// A message that expired and asked for it is forgotten only when its sender was told, durably, or could not be.
+    ExpiredIsTold,
     /// First in, first out by sender, recipient and priority.
     Order,
     /// What is delivered is what was sent, proven by its signature.
@@ -45,6 +54,8 @@ pub enum Rule {
     ComesToRest,
     /// A node at rest holds nothing.
     RestsEmpty,
+    /// A copy of a log that is held is the log as it was when the hold began.
+    BackupIsThatMoment,
     /// A log takes no more space than half as much again as what it holds, and two segments.
     SpaceIsBounded,
     /// The same seed gives the same run.
@@ -90,6 +101,10 @@ pub struct Tally {
     pub repeated_deliveries: u64,
     /// Messages that were settled durably.
     pub settled: u64,
+    /// Messages that expired, durably.
+    pub expired: u64,
+    /// Notices that became durable.
+    pub notices: u64,
     /// Messages that the node refused for want of room, for a fence or for a shutdown.
     pub refusals: u64,
     /// Logs that were recovered.
@@ -100,6 +115,18 @@ pub struct Tally {
     pub read_back: u64,
     /// Messages that were written again so that their segment could go.
     pub moved: u64,
+    /// Messages that consumers wanted later.
+    pub nacked: u64,
+    /// Messages that died.
+    pub died: u64,
+    /// Deaths that were written again because their messages were moved.
+    pub died_again: u64,
+    /// Dead letters that were to be delivered again.
+    pub revived: u64,
+    /// Dead letters that were deleted.
+    pub purged: u64,
+    /// Dead letters that were looked at.
+    pub letters_read: u64,
     /// Logs whose space was held against what they hold.
     pub bounded_logs: u64,
     /// Segments that trimming let go.
@@ -118,6 +145,8 @@ pub struct Tally {
     pub refused_for_the_clock: u64,
     /// Actions of disks.
     pub disk_actions: u64,
+    /// Writes of full groups that left although as many as usual were on their way.
+    pub groups_ahead: u64,
     /// Reads of recoveries at starts.
     pub recovery_reads: u64,
     /// Logs that were refused after their drive had lied.
@@ -126,12 +155,16 @@ pub struct Tally {
     pub lies_cut: u64,
     /// Logs that were refused after their only copy had rotted.
     pub rot_refused: u64,
+    /// Backups that were finished and held against the moment at which they were begun.
+    pub backups: u64,
+    /// Messages that were read with a bit changed and not handed out.
+    pub flips_noticed: u64,
 }
 
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 24] {
+    pub fn entries(&self) -> [(&'static str, u64); 35] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -139,11 +172,19 @@ impl Tally {
             ("first_deliveries", self.first_deliveries),
             ("repeated_deliveries", self.repeated_deliveries),
             ("settled", self.settled),
+            ("expired", self.expired),
+            ("notices", self.notices),
             ("refusals", self.refusals),
             ("recoveries", self.recoveries),
             ("recoveries_with_messages", self.recoveries_with_messages),
             ("read_back", self.read_back),
             ("moved", self.moved),
+            ("nacked", self.nacked),
+            ("died", self.died),
+            ("died_again", self.died_again),
+            ("revived", self.revived),
+            ("purged", self.purged),
+            ("letters_read", self.letters_read),
             ("bounded_logs", self.bounded_logs),
             ("trimmed_segments", self.trimmed_segments),
             ("audits", self.audits),
@@ -153,10 +194,13 @@ impl Tally {
             ("ordered_pairs", self.ordered_pairs),
             ("refused_for_the_clock", self.refused_for_the_clock),
             ("disk_actions", self.disk_actions),
+            ("groups_ahead", self.groups_ahead),
             ("recovery_reads", self.recovery_reads),
             ("lies_refused", self.lies_refused),
             ("lies_cut", self.lies_cut),
             ("rot_refused", self.rot_refused),
+            ("backups", self.backups),
+            ("flips_noticed", self.flips_noticed),
         ]
     }
 
@@ -168,11 +212,19 @@ impl Tally {
         self.first_deliveries += other.first_deliveries;
         self.repeated_deliveries += other.repeated_deliveries;
         self.settled += other.settled;
+        self.expired += other.expired;
+        self.notices += other.notices;
         self.refusals += other.refusals;
         self.recoveries += other.recoveries;
         self.recoveries_with_messages += other.recoveries_with_messages;
         self.read_back += other.read_back;
         self.moved += other.moved;
+        self.nacked += other.nacked;
+        self.died += other.died;
+        self.died_again += other.died_again;
+        self.revived += other.revived;
+        self.purged += other.purged;
+        self.letters_read += other.letters_read;
         self.bounded_logs += other.bounded_logs;
         self.trimmed_segments += other.trimmed_segments;
         self.audits += other.audits;
@@ -182,10 +234,13 @@ impl Tally {
         self.ordered_pairs += other.ordered_pairs;
         self.refused_for_the_clock += other.refused_for_the_clock;
         self.disk_actions += other.disk_actions;
+        self.groups_ahead += other.groups_ahead;
         self.recovery_reads += other.recovery_reads;
         self.lies_refused += other.lies_refused;
         self.lies_cut += other.lies_cut;
         self.rot_refused += other.rot_refused;
+        self.backups += other.backups;
+        self.flips_noticed += other.flips_noticed;
     }
 }
 
@@ -194,6 +249,7 @@ impl Tally {
 pub(crate) struct Model {
     pub(crate) fates: Vec<Fate>,
     pub(crate) ledgers: Vec<Ledger>,
+    pub(crate) notices: Notices,
     /// The last message that each application saw first, by sender, recipient and priority: its place with its sender.
     pub(crate) last_order: BTreeMap<(usize, usize, u8), usize>,
     /// The same by recipient and priority: its mailbox sequence.
@@ -202,6 +258,8 @@ pub(crate) struct Model {
     pub(crate) refused_for_room: bool,
     /// The latest that the node's wall clock ever showed.
     pub(crate) latest_unix_ms: u64,
+    /// Failed deliveries after which a message dies; 0 for never.
+    pub(crate) deliveries_max: u8,
     /// The earliest.
     pub(crate) earliest_unix_ms: u64,
     pub(crate) tally: Tally,
@@ -218,12 +276,26 @@ pub(crate) struct Fate {
     pub(crate) stored: Option<Stored>,
     /// An application has it.
     pub(crate) delivered: bool,
+    /// It could not be read back once, and its mailbox went on without it until the node was started again.
+    pub(crate) passed_over: bool,
     /// Its consumer acknowledged it, and may say so to any node from then on.
     pub(crate) consumer_acknowledged: bool,
     /// A durable record settles it.
     pub(crate) settled: Option<SettleCause>,
     /// The frame of that record; 0 as long as there is none.
     pub(crate) settled_lsn: u64,
+    /// Its consumer rejected it, and the node may know.
+    pub(crate) consumer_rejected: bool,
+    /// A durable record says that it is dead, and none behind it that it is not.
+    pub(crate) is_dead: bool,
+    pub(crate) was_dead: bool,
+    /// The node stopped when a record that would have ended or buried it was on its way: others may have passed it.
+    pub(crate) was_passed: bool,
+    /// When it died.
+    pub(crate) dead_us: u64,
+    /// Its owner wants it again, or gone, and the node may know.
+    pub(crate) replay_asked: bool,
+    pub(crate) purge_asked: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -251,21 +323,30 @@ pub(crate) struct Ledger {
 }
 
 impl Model {
-    pub(crate) fn new(shard_count: usize) -> Self {
+    pub(crate) fn new(shard_count: usize, deliveries_max: u8) -> Self {
         Self {
             fates: vec![Fate::default(); AGENTS * MESSAGES_PER_AGENT],
             ledgers: vec![Ledger::default(); shard_count],
+            notices: Notices::default(),
             last_order: BTreeMap::new(),
             last_sequence: BTreeMap::new(),
             refused_for_room: false,
             latest_unix_ms: 0,
+            deliveries_max,
             earliest_unix_ms: u64::MAX,
             tally: Tally::default(),
         }
     }
 
     /// Bytes of a segment became durable: reads the frames in them and makes what follows the log's end count.
-    pub(crate) fn became_durable(&mut self, pool: &Pool, shard: usize, offset: u64, bytes: &[u8]) -> Checked {
+    pub(crate) fn became_durable(
+        &mut self,
+        pool: &Pool,
+        shard: usize,
+        offset: u64,
+        bytes: &[u8],
+        now_us: u64,
+    ) -> Checked {
         let header_bytes = if offset == 0 { limits::SEGMENT_HEADER_BYTES } else { 0 };
         let mut rest = &bytes[header_bytes..];
         while !rest.is_empty() {
@@ -292,7 +373,11 @@ impl Model {
         while let Some(records) = self.ledgers[shard].next_in_order() {
             let lsn = self.ledgers[shard].durable_through;
             for record in records {
-                self.record_is_durable(pool, shard, lsn, &record)?;
+                match &record {
+                    Record::Dead(dead) => self.dead_is_durable(shard, now_us, dead)?,
+                    Record::Revive(revive) => self.revive_is_durable(shard, revive)?,
+                    record => self.record_is_durable(pool, shard, lsn, record)?,
+                }
             }
         }
         Ok(())
@@ -324,6 +409,9 @@ impl Model {
             }
             Record::Settle(settle) => {
                 for sequence in &settle.sequences {
+                    if self.settle_notice(shard, *sequence, settle.cause)? {
+                        continue;
+                    }
                     let Some(&number) = self.ledgers[shard].messages.get(sequence) else {
                         let text = format!("shard {shard} settled sequence {sequence}, which was never stored");
                         return broken(Rule::SettledForAReason, text);
@@ -332,11 +420,20 @@ impl Model {
                     if self.fates[number].settled.replace(settle.cause).is_none() {
                         self.fates[number].settled_lsn = lsn;
                         self.tally.settled += 1;
+                        self.tally.purged += u64::from(settle.cause == SettleCause::Purged);
+                        if settle.cause == SettleCause::Expired {
+                            self.forgotten(pool, number);
+                        }
                     }
                 }
             }
+            Record::Notice(part) => self.notices_are_durable(pool, shard, part)?,
             Record::Moved(part) => {
                 for message in &part.messages {
+                    if self.is_notice(shard, message.sequence) {
+                        self.tally.moved += 1;
+                        continue;
+                    }
                     let number = pool.message_of(&message.message_id.0);
                     let stored = number.and_then(|number| self.fates[number].stored);
                     if !stored.is_some_and(|stored| stored.shard == shard && stored.sequence == message.sequence) {
@@ -354,7 +451,7 @@ impl Model {
                     self.tally.moved += 1;
                 }
             }
-            Record::Dedup(_) | Record::Start(_) => {}
+            Record::Dedup(_) | Record::Start(_) | Record::Dead(_) | Record::Revive(_) => {}
         }
         Ok(())
     }
@@ -374,6 +471,7 @@ impl Model {
                 expiry_ms != 0 && expiry_ms <= self.latest_unix_ms
             }
             SettleCause::GivenUp => false,
+            SettleCause::Purged => fate.was_dead && fate.purge_asked,
         };
         match has_reason {
             true => Ok(()),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use creto_envelope::FrameType;
 use creto_shard::StreamId;
 
+use crate::letters::Question;
 use crate::pool::{MessageNumber, Window};
 
 /// Streams of every connection, by role.
@@ -96,6 +97,10 @@ pub(crate) struct ClientSide {
     pub(crate) results: BTreeMap<u64, Vec<(u32, u16)>>,
     /// Deliveries that the application has and has not acknowledged.
     pub(crate) unacknowledged: Vec<(u64, MessageNumber)>,
+    /// What it asked about its dead letters and was not answered.
+    pub(crate) question: Option<Question>,
+    /// The same of notices.
+    pub(crate) unacknowledged_notices: Vec<u64>,
     /// The batch header that the deliver stream showed last.
     pub(crate) header: Option<Bytes>,
     /// Messages that the node may still push, and bytes of them: the last one may overdraw.

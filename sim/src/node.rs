@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use creto_envelope::deliver::Deliver;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::notice::Notice;
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameHeader, FrameType, RejectCode};
 use creto_shard::limits::ConnectionLimits;
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     /// Clients are let in: every shard's log has started, or the shards themselves hold back what comes before.
     pub(crate) is_serving: bool,
     pub(crate) is_draining: bool,
+    /// Every shard has drained; their logs come to their ends.
+    is_sealing: bool,
     pub(crate) shards: Vec<Shard>,
     /// Messages between shards, by from * count + to.
     rings: Vec<Ring>,
@@ -59,6 +62,7 @@ impl Node {
             is_up: false,
             is_serving: false,
             is_draining: false,
+            is_sealing: false,
             shards: Vec::new(),
             rings: (0..shard_count * shard_count).map(|_| Ring::default()).collect(),
             jobs: BTreeMap::new(),
@@ -133,6 +137,7 @@ impl World<'_> {
             self.model.recovered(shard, &replayed)?;
             if self.planted != Some(PlantedBug::LostSettle) {
                 self.model.mailboxes_filled(shard, &replayed, &mailboxes)?;
+                self.model.dead_filled(shard, self.pool, &replayed, &mailboxes)?;
             }
             let wal = Wal::open(self.profile.wal.clone(), recovered, nonce, now.unix_ms);
             let index = ShardIndex(u16::try_from(shard).expect("a handful of shards"));
@@ -200,6 +205,9 @@ impl World<'_> {
             self.with_disk(shard, |disk, _, chance| disk.crash(how, chance));
         }
         self.count_read_back();
+        for (shard, state) in self.node.shards.iter().enumerate() {
+            self.model.stops(shard, state.log().mailboxes());
+        }
         self.node = Node { life: self.node.life + 1, ..Node::off(self.profile.shard_count) };
         for link in 0..self.links.len() {
             if std::mem::take(&mut self.links[link].node_side.is_open) {
@@ -213,6 +221,12 @@ impl World<'_> {
     fn count_read_back(&mut self) {
         let counted = self.node.shards.iter().map(|shard| shard.counters().messages_read_back);
         self.model.tally.read_back += counted.sum::<u64>();
+        self.model.notices.refused_before += self.notices_refused();
+    }
+
+    /// Notices that the shards of this life said they could not give.
+    pub(crate) fn notices_refused(&self) -> u64 {
+        self.node.shards.iter().map(|shard| shard.log().notices_refused() + shard.counters().messages_unreadable).sum()
     }
 
     /// A shard is fenced: somebody looks at it and starts the node again.
@@ -250,14 +264,19 @@ impl World<'_> {
             self.note(|| "the node serves".to_owned());
             self.node.is_serving = true;
         }
-        if self.node.is_draining && self.node.shards.iter().all(Shard::is_drained) {
-            self.drained()?;
+        if self.node.is_draining && !self.node.is_sealing && self.node.shards.iter().all(Shard::is_drained) {
+            self.note(|| "the node has drained".to_owned());
+            self.node.is_sealing = true;
+            (0..self.profile.shard_count).try_for_each(|shard| self.shard_event(shard, Event::Seal))?;
+        }
+        if self.node.is_sealing && self.node.shards.iter().all(Shard::is_sealed) {
+            self.sealed()?;
         }
         Ok(())
     }
 
-    fn drained(&mut self) -> Checked {
-        self.note(|| "the node has drained".to_owned());
+    fn sealed(&mut self) -> Checked {
+        self.note(|| "the logs are sealed".to_owned());
         let life = self.node.life;
         if self.is_finishing {
             // Nobody is connected any more, and nothing is left.
@@ -339,6 +358,16 @@ impl World<'_> {
                             self.is_over = true;
                             return Ok(());
                         }
+                        // Or what came over a bad cable: it is not served, and an operator starts the node again.
+                        if self.disks[shard].has_flipped_a_read {
+                            self.model.tally.flips_noticed += 1;
+                            if let Some(&number) = self.model.ledgers[shard].messages.get(&problem.sequence) {
+                                self.model.fates[number].passed_over = true;
+                            }
+                            let delay_us = self.random.between(1_000, 60_000);
+                            self.clock.after(delay_us, Step::Operator { life });
+                            continue;
+                        }
                         return broken(Rule::Content, format!("shard {shard}: {problem}"));
                     }
                 }
@@ -367,6 +396,8 @@ impl World<'_> {
         };
         self.model.tally.trimmed_segments += u64::from(trims);
         self.model.tally.disk_actions += 1;
+        let goes_ahead = self.disks[shard].writes_under_way() >= self.profile.wal.writes_in_flight_max;
+        self.model.tally.groups_ahead += u64::from(goes_ahead && matches!(action, DiskAction::Write(_)));
         let is_struck = self.strike.is_some_and(|strike| strike.at == self.model.tally.disk_actions);
         let doom = match (&action, self.strike.map(|strike| strike.kind)) {
             (DiskAction::Write(_), Some(StrikeKind::FailedWrite)) => Some(Fault::FailedWrite),
@@ -410,7 +441,12 @@ impl World<'_> {
             match header.frame_type {
                 FrameType::SubmitAck => self.check_answer(link, &body)?,
                 FrameType::Deliver => self.check_push(link, &body)?,
-                _ => {}
+                FrameType::Notice => {
+                    let notice = Notice::parse(&body).expect("a shard sends proper frames");
+                    let agent = self.links[link].agent;
+                    self.model.notice_pushed(self.pool, agent, notice.mailbox_sequence, &notice.body)?;
+                }
+                other => self.check_letters(link, other, &body)?,
             }
             let earliest_us = self.clock.now_us() + self.delay(self.profile.network_us);
             let packet = Packet { frame_type: header.frame_type, body };
@@ -482,7 +518,8 @@ impl World<'_> {
         let deliver = Deliver::parse(body).expect("a shard sends proper frames");
         let agent = self.links[link].agent;
         for span in &deliver.messages {
-            self.model.pushed(self.pool, span, &body[span.envelope.clone()], agent)?;
+            let now_us = self.clock.now_us();
+            self.model.pushed(self.pool, span, &body[span.envelope.clone()], agent, now_us)?;
         }
         Ok(())
     }

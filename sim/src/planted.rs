@@ -67,6 +67,10 @@ impl PlantedBug {
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::ExpireEarly), "expire-early"),
         #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetBeforeNotice), "forget-before-notice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::NoNoticeFromDisk), "no-notice-from-disk"),
+        #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::AnswerDuplicateEarly), "answer-duplicate-early"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::LetOvertake), "let-overtake"),
@@ -76,6 +80,30 @@ impl PlantedBug {
         (Self::Product(Bug::AnswerWhenFenced), "answer-when-fenced"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::CountCreditTwice), "count-credit-twice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetDeadWhenMoved), "forget-dead-when-moved"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ReviveOnRestart), "revive-on-restart"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::PauseForEver), "pause-for-ever"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ReviveInMemoryOnly), "revive-in-memory-only"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::CountMovedTwice), "count-moved-twice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::KeepOldOffset), "keep-old-offset"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::MoveWhileSettling), "move-while-settling"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::LeaveMovedOutOfDigest), "leave-moved-out-of-digest"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::TakeAnyDigest), "take-any-digest"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::LeaveOutLastFrame), "leave-out-last-frame"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::BelieveWhatIsRead), "believe-what-is-read"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ReuseHeld), "reuse-held"),
     ];
 
     /// Every one.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
 use creto_envelope::control::Login;
 use creto_envelope::deliver::DeliveredSpan;
+use creto_envelope::envelope::FLAG_NOTICE_WANTED;
 use creto_envelope::{BatchHeaderView, EnvelopeHeader, MessageId, Priority};
 use creto_policy::Snapshot;
 use rkyv::util::AlignedVec;
@@ -51,6 +52,8 @@ pub(crate) struct PoolMessage {
     pub(crate) priority: Priority,
     /// It loses its meaning after a second.
     pub(crate) expires: bool,
+    /// Its sender asks to be told if it does.
+    pub(crate) wants_notice: bool,
     pub(crate) envelope: Vec<u8>,
 }
 
@@ -190,8 +193,10 @@ fn message(agents: &[SimAgent], sender: usize, order: usize) -> PoolMessage {
     header.priority = priority as u8;
     let expires = number % 11 == 10;
     header.ttl_s = u32::from(expires);
+    let wants_notice = !number.is_multiple_of(5);
+    header.flags = if wants_notice { FLAG_NOTICE_WANTED } else { 0 };
     let envelope = from.seal_under(to, &header, &plaintext);
-    PoolMessage { sender, recipient, order, priority, expires, envelope }
+    PoolMessage { sender, recipient, order, priority, expires, wants_notice, envelope }
 }
 
 fn exporter(number: u8) -> [u8; 32] {

@@ -5,6 +5,7 @@
 use creto_envelope::control::{LoginAccepted, Reject, StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, Subscribe};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::notice::{NOTICE_BODY_BYTES, Notice};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeView, FrameHeader, FrameType, RejectCode};
 use creto_shard::StreamId;
@@ -100,6 +101,7 @@ impl World<'_> {
         for link in self.agents[agent].open.clone() {
             if self.links[link].client_side.is_logged_in {
                 self.acknowledge_and_grant(link);
+                self.look_after_letters(link);
             }
         }
         if self.agents[agent].not_before_us > self.clock.now_us() {
@@ -153,7 +155,7 @@ impl World<'_> {
     }
 
     /// Sends a frame that an encoder writes.
-    fn send_to_node(&mut self, link: LinkNumber, stream: StreamId, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn send_to_node(&mut self, link: LinkNumber, stream: StreamId, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut frame = Vec::new();
         encode(&mut frame);
         let header = frame.first_chunk::<FRAME_HEADER_BYTES>().expect("an encoder writes a whole frame");
@@ -225,6 +227,7 @@ impl World<'_> {
             });
         }
         self.links[link].client_side.unacknowledged = kept;
+        let waiting = self.refuse_some(link, waiting);
         if !waiting.is_empty() {
             self.note(|| format!("connection {link}: the consumer acknowledges {waiting:?}"));
             for (_, number) in &waiting {
@@ -232,6 +235,15 @@ impl World<'_> {
             }
             let sequences = waiting.iter().map(|(sequence, _)| *sequence).collect();
             self.send_to_node(link, DELIVER, |out| ConsumerAck { sequences }.encode(out));
+        }
+        let notices = std::mem::take(&mut self.links[link].client_side.unacknowledged_notices);
+        if !notices.is_empty() {
+            self.note(|| format!("connection {link}: the agent acknowledges the notices {notices:?}"));
+            let agent = self.links[link].agent;
+            for &sequence in &notices {
+                self.model.notice_acknowledged(self.pool, agent, sequence);
+            }
+            self.send_to_node(link, DELIVER, |out| ConsumerAck { sequences: notices }.encode(out));
         }
         let client = &self.links[link].client_side;
         let is_low = client.credit_messages < 8 || client.credit_bytes < 2_048;
@@ -264,7 +276,11 @@ impl World<'_> {
             FrameType::Subscribed => Ok(()),
             FrameType::SubmitAck => self.answered(link, &body),
             FrameType::Deliver => self.delivered(link, &body),
-            FrameType::Reject => self.rejected(link, &body),
+            FrameType::DeadLetters | FrameType::DeadLetter | FrameType::DeadLetterChanged => {
+                self.letters_answered(link, frame_type, &body)
+            }
+            FrameType::Notice => self.told(link, &body),
+            FrameType::Reject => self.rejected(link, stream, &body),
             other => broken(Rule::RefusedForAReason, format!("connection {link} was sent a {other:?}")),
         }
     }
@@ -357,10 +373,25 @@ impl World<'_> {
         Ok(())
     }
 
-    fn rejected(&mut self, link: LinkNumber, body: &[u8]) -> Checked {
+    fn told(&mut self, link: LinkNumber, body: &[u8]) -> Checked {
+        let notice = Notice::parse(body).expect("a shard sends proper frames");
+        self.note(|| format!("connection {link}: the node says {notice:?}"));
+        let client = &mut self.links[link].client_side;
+        if client.credit_messages == 0 {
+            return broken(Rule::CreditIsKept, format!("connection {link}: {notice:?} came without credit"));
+        }
+        client.credit_messages -= 1;
+        client.credit_bytes = client.credit_bytes.saturating_sub(NOTICE_BODY_BYTES as u64);
+        client.unacknowledged_notices.push(notice.mailbox_sequence);
+        Ok(())
+    }
+
+    fn rejected(&mut self, link: LinkNumber, stream: usize, body: &[u8]) -> Checked {
         let reject = Reject::parse(body).expect("a shard sends proper frames");
         let agent = self.links[link].agent;
+        let is_question = stream == lane_of(CONTROL) && self.links[link].client_side.question.is_some();
         match RejectCode::from_u16(reject.code) {
+            code if is_question && code != Some(RejectCode::ShuttingDown) => return self.letters_refused(link, code),
             Some(RejectCode::SubscriptionReplaced) if self.agents[agent].current != Some(link) => {}
             // The newest subscription wins, and two connections may have been under way at once.
             Some(RejectCode::SubscriptionReplaced) => {}

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use creto_shard::Event;
 use creto_store::MailboxId;
 
+use crate::backup::Backup;
 use crate::clock::Clock;
 use crate::disk::{Chance, Crash, Disk, DiskEvent, OpNumber};
 use crate::fault::{Fault, FaultCounts};
@@ -55,6 +56,8 @@ pub(crate) enum Step {
     Agent { agent: usize },
     /// A shard is told to drain.
     Drain { life: u32, shard: usize },
+    /// A backup goes on with the next file.
+    Copy { life: u32 },
     /// A fault is injected.
     Chaos,
 }
@@ -78,6 +81,7 @@ impl Step {
             Self::Drain { life, shard } => (13, u64::from(life), shard),
             Self::Chaos => (14, 0, 0),
             Self::Verdict { shard, job, .. } => (15, job, shard),
+            Self::Copy { life } => (16, u64::from(life), 0),
         };
         kind << 56 | a << 28 | b as u64
     }
@@ -89,6 +93,8 @@ pub(crate) struct World<'p> {
     pub(crate) planted: Option<PlantedBug>,
     pub(crate) profile: Profile,
     pub(crate) random: Random,
+    /// Decides about refused messages and dead letters.
+    pub(crate) letters_random: Random,
     pub(crate) clock: Clock<Step>,
     pub(crate) faults: FaultCounts,
     pub(crate) disks: Vec<Disk>,
@@ -96,6 +102,8 @@ pub(crate) struct World<'p> {
     pub(crate) links: Vec<Link>,
     pub(crate) agents: [Agent; AGENTS],
     pub(crate) model: Model,
+    /// A backup under way.
+    pub(crate) backup: Option<Backup>,
     pub(crate) is_healing: bool,
     /// A drive has lost what it had called durable: there is nothing to go on with.
     pub(crate) is_over: bool,
@@ -109,7 +117,8 @@ pub(crate) struct World<'p> {
 impl<'p> World<'p> {
     pub(crate) fn new(pool: &'p Pool, seed: u64, options: &Options, is_traced: bool) -> Self {
         let mut random = Random::new(seed);
-        let profile = Profile::draw(&mut random, options.shard_count);
+        let mut letters_random = Random::new(mix(!seed));
+        let profile = Profile::draw(&mut random, &mut letters_random, options.shard_count);
         Self {
             pool,
             planted: options.planted,
@@ -121,13 +130,15 @@ impl<'p> World<'p> {
             node: Node::off(profile.shard_count),
             links: Vec::new(),
             agents: std::array::from_fn(Agent::new),
-            model: Model::new(profile.shard_count),
+            model: Model::new(profile.shard_count, profile.mailboxes.redelivery.deliveries_max),
+            backup: None,
             is_healing: false,
             is_finishing: false,
             digest: seed,
             trace: is_traced.then(VecDeque::new),
             profile,
             random,
+            letters_random,
         }
     }
 
@@ -202,6 +213,7 @@ impl<'p> World<'p> {
                 self.shard_event(shard, Event::Drain)
             }
             Step::Operator { life } if is_current(life) => self.operator_restarts(),
+            Step::Copy { life } if is_current(life) => self.copy_one(),
             Step::Boot { life } if life == self.node.life && !self.node.is_up => self.boot(),
             // Of an earlier start of the node.
             Step::Turn { .. }
@@ -211,6 +223,7 @@ impl<'p> World<'p> {
             | Step::Verdict { .. }
             | Step::Drain { .. }
             | Step::Operator { .. }
+            | Step::Copy { .. }
             | Step::Boot { .. } => Ok(()),
             Step::NodeConnect { link } => self.node_connects(link),
             Step::NodeFrame { link, stream } => self.node_frame(link, stream),
@@ -239,7 +252,9 @@ impl<'p> World<'p> {
                     // What the drive says counts; that it holds what was written is checked as long as it has not lied.
                     let held = if disk.has_lied { Some(&bytes[..]) } else { disk.bytes(segment, offset, length) };
                     if let Some(bytes) = held {
-                        self.model.became_durable(self.pool, shard, offset, bytes)?;
+                        let now_us = self.clock.now_us();
+                        self.model.became_durable(self.pool, shard, offset, bytes, now_us)?;
+                        self.model.untold_are_excused(self.notices_refused())?;
                     }
                 }
                 DiskEvent::Read(id, outcome) => {

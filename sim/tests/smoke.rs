@@ -64,8 +64,15 @@ fn a_fault_at_every_step_of_a_short_run_breaks_no_rule() {
     let options = Options { steps: 150, ..Options::default() };
     for kind in StrikeKind::ALL {
         let mut summary = Summary::default();
-        for seed in 0..3 {
-            for outcome in run_every_step(&POOL, seed, &options, kind) {
+        // Some short runs have no place for it: a node that is never started again reads nothing in recovery.
+        let mut struck = 0;
+        for seed in 0..20 {
+            if struck == 3 {
+                break;
+            }
+            let outcomes = run_every_step(&POOL, seed, &options, kind);
+            struck += u64::from(outcomes.len() > 1);
+            for outcome in outcomes {
                 if let Some((violation, trace)) = &outcome.violation {
                     panic!("seed {seed}, {:?}: {violation}\n{}", outcome.strike, trace.join("\n"));
                 }
@@ -73,6 +80,6 @@ fn a_fault_at_every_step_of_a_short_run_breaks_no_rule() {
             }
         }
         println!("{kind:?}: {} runs, {:?}", summary.runs, summary.faults);
-        assert!(summary.runs > 2 * summary.seeds, "every step is struck once");
+        assert!(struck == 3 && summary.runs > 2 * summary.seeds, "every step is struck once");
     }
 }

@@ -92,16 +92,46 @@ struct Window {
     table: HashTable<u32>,
 }
 
-/// The arrival of ids whose own records were trimmed: before all others.
-const CARRIED_OVER: u64 = 0;
-
+/// A shard remembers millions of ids: 24 bytes each, and 6 to 11 in its window's table.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     id: MessageId,
-    /// Counts over the whole shard.
-    arrival: u64,
+    arrival: Step,
+    segment: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 24);
+
+/// Ids that a new window has room for.
+const FIRST_IDS: usize = 4;
+
+/// When an id arrived. Counts ids of the whole shard, in steps of a 64th of those that it remembers.
+type Step = u32;
+
+/// The arrival of ids whose own records were trimmed: before all others.
+const CARRIED_OVER: Step = 0;
+const STEPS: u64 = 64;
+
+/// In place of a segment: the id is not durable yet.
+const PENDING: u32 = u32::MAX;
+
+impl Entry {
+    fn new(id: MessageId, arrival: Step, segment: Option<SegmentNumber>) -> Self {
+        let mut entry = Self { id, arrival, segment: PENDING };
+        if let Some(segment) = segment {
+            entry.set_segment(segment);
+        }
+        entry
+    }
+
     /// Where the id is durable.
-    segment: Option<SegmentNumber>,
+    fn segment(&self) -> Option<SegmentNumber> {
+        (self.segment != PENDING).then_some(SegmentNumber(u64::from(self.segment)))
+    }
+
+    fn set_segment(&mut self, segment: SegmentNumber) {
+        self.segment = u32::try_from(segment.0).expect("2^32 segments are more than any disk has held");
+    }
 }
 
 impl Windows {
@@ -114,7 +144,7 @@ impl Windows {
             windows: Vec::new(),
             free: Vec::new(),
             hand: 0,
-            next_arrival: CARRIED_OVER + 1,
+            next_arrival: 0,
             ids: 0,
             ids_by_segment: BTreeMap::new(),
             floor_ms: 0,
@@ -125,7 +155,7 @@ impl Windows {
     pub(crate) fn check(&self, sender: SenderId, id: MessageId, now_ms: u64) -> Verdict {
         let window = self.slots.get(&sender).and_then(|&slot| self.windows[slot].as_ref());
         if let Some(entry) = window.and_then(|window| window.get(&self.key, id)) {
-            return Verdict::Duplicate { durable: entry.segment.is_some() };
+            return Verdict::Duplicate { durable: entry.segment().is_some() };
         }
         let time_ms = id.time_ms();
         if time_ms > now_ms.saturating_add(self.config.ahead_ms) {
@@ -145,7 +175,7 @@ impl Windows {
             return Verdict::TooOld;
         }
         let is_full = window.ids.len() >= self.config.sender_ids_max;
-        if is_full && window.ids.front().is_some_and(|front| front.segment.is_none()) {
+        if is_full && window.ids.front().is_some_and(|front| front.segment().is_none()) {
             return Verdict::TooManyPending;
         }
         Verdict::New
@@ -161,7 +191,7 @@ impl Windows {
         let slot = *self.slots.get(&sender).expect("the sender was admitted");
         let window = self.windows[slot].as_mut().expect("a named slot is taken");
         let last = window.ids.back().expect("its id is in the window");
-        assert!(last.id == id && last.segment.is_none(), "messages are withdrawn in the reverse order of admission");
+        assert!(last.id == id && last.segment().is_none(), "messages are withdrawn in the reverse order of admission");
         window.pop_back(&self.key);
         self.ids -= 1;
     }
@@ -171,8 +201,8 @@ impl Windows {
         let key = self.key;
         let window = self.slots.get(&sender).copied().and_then(|slot| self.windows[slot].as_mut());
         match window.and_then(|window| window.get_mut(&key, id)) {
-            Some(entry) if entry.segment.is_none() => {
-                entry.segment = Some(segment);
+            Some(entry) if entry.segment().is_none() => {
+                entry.set_segment(segment);
                 *self.ids_by_segment.entry(segment).or_default() += 1;
             }
             Some(_) => {}
@@ -197,10 +227,10 @@ impl Windows {
         let mut unknown = Vec::new();
         for &id in &carried.ids {
             match window.get_mut(&key, id) {
-                None => unknown.push(Entry { id, arrival: CARRIED_OVER, segment: Some(segment) }),
+                None => unknown.push(Entry::new(id, CARRIED_OVER, Some(segment))),
                 Some(entry) => {
-                    if let Some(old) = entry.segment.filter(|&old| old < segment) {
-                        entry.segment = Some(segment);
+                    if let Some(old) = entry.segment().filter(|&old| old < segment) {
+                        entry.set_segment(segment);
                         forget_in(&mut self.ids_by_segment, old);
                         *self.ids_by_segment.entry(segment).or_default() += 1;
                     }
@@ -213,7 +243,7 @@ impl Windows {
         let mut older = Vec::new();
         while window.ids.front().is_some_and(|front| front.arrival == CARRIED_OVER) {
             let entry = window.pop_front(&key);
-            forget_in(&mut self.ids_by_segment, entry.segment.expect("what is carried over is durable"));
+            forget_in(&mut self.ids_by_segment, entry.segment().expect("what is carried over is durable"));
             self.ids -= 1;
             older.push(entry);
         }
@@ -223,7 +253,7 @@ impl Windows {
         for entry in older.into_iter().rev() {
             if window.ids.len() < self.config.sender_ids_max {
                 window.push_front(&key, entry);
-                *self.ids_by_segment.entry(entry.segment.expect("it is durable")).or_default() += 1;
+                *self.ids_by_segment.entry(entry.segment().expect("it is durable")).or_default() += 1;
                 self.ids += 1;
             } else {
                 window.floor_ms = window.floor_ms.max(entry.id.time_ms());
@@ -277,7 +307,7 @@ impl Windows {
         let room = record_bytes_max - RECORD_HEADER_BYTES - 16 - 32 * records[0].senders.len();
         let (mut room_left, mut ids_left) = (room, DEDUP_RECORD_IDS_MAX);
         for window in windows {
-            let is_old = |entry: &&Entry| entry.segment.is_some_and(|segment| segment < log_start);
+            let is_old = |entry: &&Entry| entry.segment().is_some_and(|segment| segment < log_start);
             let mut ids: Vec<MessageId> = window.ids.iter().filter(is_old).map(|entry| entry.id).collect();
             if ids.is_empty() && window.floor_ms == 0 {
                 continue;
@@ -305,7 +335,7 @@ impl Windows {
 
     fn insert(&mut self, sender: SenderId, id: MessageId, segment: Option<SegmentNumber>) {
         let slot = self.slot_of(sender);
-        let arrival = self.next_arrival;
+        let arrival = self.step(self.next_arrival);
         self.next_arrival += 1;
         while self.windows[slot].as_ref().is_some_and(|window| window.ids.len() >= self.config.sender_ids_max) {
             if !self.evict_front(slot) {
@@ -314,7 +344,7 @@ impl Windows {
         }
         let key = self.key;
         let window = self.windows[slot].as_mut().expect("a named slot is taken");
-        window.push_back(&key, Entry { id, arrival, segment });
+        window.push_back(&key, Entry::new(id, arrival, segment));
         self.ids += 1;
         if let Some(segment) = segment {
             *self.ids_by_segment.entry(segment).or_default() += 1;
@@ -327,7 +357,7 @@ impl Windows {
         if self.ids <= self.config.shard_ids_max {
             return;
         }
-        let oldest_arrival = self.next_arrival.saturating_sub(self.config.shard_ids_max as u64);
+        let oldest_arrival = self.step(self.next_arrival.saturating_sub(self.config.shard_ids_max as u64));
         for _ in 0..2 {
             let slot = self.turn_hand();
             for _ in 0..4 {
@@ -339,11 +369,17 @@ impl Windows {
         }
     }
 
+    /// The step of an arrival. Ids of one step count as equally old.
+    fn step(&self, arrival: u64) -> Step {
+        let step = arrival / (self.config.shard_ids_max as u64 / STEPS).max(1);
+        Step::try_from(step + 1).expect("2^48 ids are more than any node has seen")
+    }
+
     /// Lets the oldest id of a window go and raises the floor over it. Pending ids stay: `false`.
     fn evict_front(&mut self, slot: usize) -> bool {
         let key = self.key;
         let Some(window) = self.windows[slot].as_mut() else { return false };
-        let Some(segment) = window.ids.front().and_then(|front| front.segment) else { return false };
+        let Some(segment) = window.ids.front().and_then(Entry::segment) else { return false };
         let evicted = window.pop_front(&key);
         window.floor_ms = window.floor_ms.max(evicted.id.time_ms());
         forget_in(&mut self.ids_by_segment, segment);
@@ -389,12 +425,14 @@ impl Window {
 
     fn push_back(&mut self, key: &HashKey, entry: Entry) {
         let length = u32::try_from(self.ids.len()).expect("bounded by sender_ids_max");
+        self.make_room();
         self.ids.push_back(entry);
         self.note(key, entry.id, self.first_number.wrapping_add(length));
     }
 
     fn push_front(&mut self, key: &HashKey, entry: Entry) {
         self.first_number = self.first_number.wrapping_sub(1);
+        self.make_room();
         self.ids.push_front(entry);
         self.note(key, entry.id, self.first_number);
     }
@@ -404,6 +442,7 @@ impl Window {
         self.unnote(key, entry.id, self.first_number);
         self.ids.pop_front();
         self.first_number = self.first_number.wrapping_add(1);
+        self.give_room_back(key);
         entry
     }
 
@@ -412,6 +451,23 @@ impl Window {
         let before = u32::try_from(self.ids.len() - 1).expect("bounded by sender_ids_max");
         self.unnote(key, entry.id, self.first_number.wrapping_add(before));
         self.ids.pop_back();
+    }
+
+    /// Grows by an eighth. Doubling would leave half of the memory of millions of ids empty.
+    fn make_room(&mut self) {
+        if self.ids.len() == self.ids.capacity() {
+            self.ids.reserve_exact((self.ids.len() / 8).max(FIRST_IDS));
+        }
+    }
+
+    /// A window that was full once and holds little now keeps no memory for what it held: the shard's bound counts ids, and
+    /// ten thousand senders could each have had a full window in turn.
+    fn give_room_back(&mut self, key: &HashKey) {
+        if self.ids.capacity() > 16 * FIRST_IDS && self.ids.len() < self.ids.capacity() / 4 {
+            self.ids.shrink_to(self.ids.len() * 2);
+            let (ids, first_number) = (&self.ids, self.first_number);
+            self.table.shrink_to(ids.len() * 2, |&number| key.hash_id(&ids[place(number, first_number)].id.0));
+        }
     }
 
     fn number_of(&self, key: &HashKey, id: MessageId) -> Option<u32> {

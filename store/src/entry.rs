@@ -1,6 +1,8 @@
 //! What the index knows of a queued message: 52 bytes, of which none is payload.
 
+use crate::flags::MessageFlags;
 use crate::layout::{length_u32, length_usize, pad8};
+use crate::limits::NOTICE_BYTES;
 use crate::lsn::SegmentNumber;
 use crate::noted::{NotedMessage, Place};
 use crate::record::{PartMessage, Priority};
@@ -39,6 +41,10 @@ const VACANT: u8 = 1;
 const HANDED_OUT: u8 = 2;
 const SETTLING: u8 = 4;
 const DAMAGED: u8 = 8;
+const DELAYED: u8 = 16;
+const DEAD: u8 = 32;
+const FAILED: u8 = 64;
+const WANTS_NOTICE: u8 = 128;
 
 /// No piece of the cache. Should a piece ever have this number, it does not hold the message, and that is looked at.
 pub(crate) const NO_PIECE: u32 = u32::MAX;
@@ -65,7 +71,7 @@ impl Entry {
             piece: NO_PIECE,
             shape,
             attempt: 0,
-            flags: 0,
+            flags: if message.flags.contains(MessageFlags::WANTS_NOTICE) { WANTS_NOTICE } else { 0 },
             share: u16::try_from(share_bytes.div_ceil(8)).unwrap_or(u16::MAX),
         };
         entry.put(&message.place, share_bytes);
@@ -112,6 +118,11 @@ impl Entry {
         length_usize(self.message_bytes()) - PartMessage::encoded_bytes_of(path_bytes, 0) - padding
     }
 
+    /// Whether it is a notice of the node: no envelope is as short as one.
+    pub(crate) fn is_notice(&self) -> bool {
+        self.envelope_bytes() == NOTICE_BYTES
+    }
+
     /// Bytes of the log that it keeps: itself, and its share of its record's and batch's headers.
     pub(crate) fn log_bytes(&self) -> u64 {
         u64::from(self.message_bytes()) + 8 * u64::from(self.share)
@@ -120,6 +131,11 @@ impl Entry {
     pub(crate) fn priority(&self) -> Priority {
         let priority = u8::try_from(self.shape >> 2 & 3).expect("two bits");
         Priority::from_byte(priority).expect("there are four priorities")
+    }
+
+    /// When its time is over, in milliseconds since 1970, rounded up to a second; 0 = never.
+    pub(crate) fn expiry_ms(&self) -> u64 {
+        u64::from(self.expiry_s) * 1_000
     }
 
     /// Whether its time is certainly over. For up to a second after its expiry this says no.
@@ -152,6 +168,38 @@ impl Entry {
 
     pub(crate) fn set_damaged(&mut self) {
         self.set(DAMAGED, true);
+    }
+
+    /// Whether it waits until a pause is over, in no list.
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.flags & DELAYED != 0
+    }
+
+    pub(crate) fn set_delayed(&mut self, is_delayed: bool) {
+        self.set(DELAYED, is_delayed);
+    }
+
+    /// Whether it is a dead letter, in no list.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.flags & DEAD != 0
+    }
+
+    pub(crate) fn set_dead(&mut self, is_dead: bool) {
+        self.set(DEAD, is_dead);
+    }
+
+    /// Whether deliveries of it failed, which are counted elsewhere.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.flags & FAILED != 0
+    }
+
+    pub(crate) fn set_failed(&mut self, has_failed: bool) {
+        self.set(FAILED, has_failed);
+    }
+
+    /// Whether its sender asks to be told if it expires.
+    pub(crate) fn wants_notice(&self) -> bool {
+        self.flags & WANTS_NOTICE != 0
     }
 
     fn set(&mut self, flag: u8, is_set: bool) {

@@ -177,12 +177,17 @@ impl FrameHeader {
     /// # Panics
     /// When `frame` is not exactly [`total_bytes`](Self::total_bytes) long.
     pub fn seal(&self, frame: &mut [u8]) -> u32 {
+        self.seal_with(frame, |crc, body| crc32c::crc32c_append(crc, body))
+    }
+
+    /// Writes a frame whose body `fill` writes: that is given the CRC of what stands before the body, and returns the CRC of
+    /// everything up to its end.
+    pub(crate) fn seal_with(&self, frame: &mut [u8], fill: impl FnOnce(u32, &mut [u8]) -> u32) -> u32 {
         assert_eq!(frame.len(), self.total_bytes(), "a frame is sealed in exactly its own bytes");
         assert!(self.durable_upto < self.lsn, "a frame cannot be known durable before it is written");
         assert!(self.log_start <= self.segment, "the log starts no later than where it is written");
-        let body_end = FRAME_HEADER_BYTES + length_usize(self.body_bytes);
-        frame[body_end..].fill(0);
-        let mut writer = Writer::new(&mut *frame);
+        let (header, body) = frame.split_at_mut(FRAME_HEADER_BYTES);
+        let mut writer = Writer::new(header);
         writer.put(&FRAME_MAGIC);
         writer.u32(0);
         writer.u16(FRAME_VERSION);
@@ -199,8 +204,10 @@ impl FrameHeader {
         writer.u32(self.offset_blocks);
         writer.u32(self.shard_index);
         writer.zeros_to(FRAME_HEADER_BYTES);
-        let crc = frame_crc(&frame[..body_end]);
-        frame[8..12].copy_from_slice(&crc.to_le_bytes());
+        let (body, padding) = body.split_at_mut(length_usize(self.body_bytes));
+        let crc = fill(crc32c::crc32c(header), body);
+        padding.fill(0);
+        header[8..12].copy_from_slice(&crc.to_le_bytes());
         crc
     }
 }

@@ -41,6 +41,11 @@ id! {
     MessageId
 }
 
+impl SenderId {
+    /// The node itself, of its notices: no agent has this id.
+    pub const NODE: Self = Self([0; 16]);
+}
+
 impl MessageId {
     /// The id's time: its first 48 bits, big-endian, in milliseconds since 1970 (RFC 9562 section 5.7).
     pub fn time_ms(&self) -> u64 {

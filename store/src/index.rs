@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::entry::Entry;
 use crate::lsn::SegmentNumber;
 use crate::noted::Place;
+use crate::planted::{Bug, is_planted};
 use crate::sequences::Sequences;
 use crate::slab::{Slab, Slot};
 
@@ -25,6 +26,14 @@ pub(crate) struct Live {
     pub(crate) messages: u64,
     /// Of these, those that cannot be read back.
     pub(crate) damaged: u64,
+    /// Dead letters whose records are in it, or their messages when these records were made.
+    pub(crate) marks: u64,
+}
+
+impl Live {
+    fn is_empty(self) -> bool {
+        self.messages == 0 && self.marks == 0
+    }
 }
 
 impl Index {
@@ -49,11 +58,17 @@ impl Index {
     /// A message is elsewhere in the log now.
     pub(crate) fn relocate(&mut self, slot: Slot, place: &Place, share_bytes: u32) {
         let before = self.entries.get(slot).clone();
+        let old = before.place();
+        let kept = Place { segment: place.segment, ..old };
+        let place = if is_planted(Bug::KeepOldOffset) { &kept } else { place };
         self.leave_segment(&before);
         let entry = self.entries.get_mut(slot);
         entry.put(place, share_bytes);
         self.live_bytes += entry.log_bytes();
-        self.segments.entry(place.segment).or_default().messages += 1;
+        let live = self.segments.entry(place.segment).or_default();
+        live.messages += 1;
+        // It may have been found damaged while its copy was on its way: whoever leaves takes its count along.
+        live.damaged += u64::from(entry.is_damaged());
     }
 
     /// A message cannot be read back where it is.
@@ -66,17 +81,31 @@ impl Index {
         }
     }
 
+    /// A record in this segment says of a message that it is dead, or speaks of a message that was here.
+    pub(crate) fn mark(&mut self, segment: SegmentNumber) {
+        self.segments.entry(segment).or_default().marks += 1;
+    }
+
+    /// That is not needed any more.
+    pub(crate) fn unmark(&mut self, segment: SegmentNumber) {
+        let live = self.segments.get_mut(&segment).expect("every dead letter is counted in the segment of its record");
+        live.marks -= 1;
+        if live.is_empty() {
+            self.segments.remove(&segment);
+        }
+    }
+
     /// The slot of a sequence that is queued.
     pub(crate) fn find(&self, sequence: u64) -> Option<Slot> {
         self.sequences.find(sequence, |slot| self.entries.get(slot).sequence())
     }
 
-    /// The oldest segment that holds a queued message.
+    /// The oldest segment that holds a queued message, or the record by which one is dead.
     pub(crate) fn oldest_live_segment(&self) -> Option<SegmentNumber> {
         self.segments.keys().next().copied()
     }
 
-    /// The segments that hold queued messages, oldest first.
+    /// The segments that hold either, oldest first.
     pub(crate) fn live_segments(&self) -> impl Iterator<Item = (SegmentNumber, Live)> {
         self.segments.iter().map(|(&segment, &live)| (segment, live))
     }
@@ -107,7 +136,7 @@ impl Index {
         let live = self.segments.get_mut(&segment).expect("every queued message is counted in its segment");
         live.messages -= 1;
         live.damaged -= u64::from(entry.is_damaged());
-        if live.messages == 0 {
+        if live.is_empty() {
             self.segments.remove(&segment);
         }
     }

@@ -70,15 +70,21 @@ impl<'a> Reader<'a> {
 pub(crate) struct Writer<'a> {
     out: &'a mut [u8],
     at: usize,
+    mark: usize,
 }
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(out: &'a mut [u8]) -> Self {
-        Self { out, at: 0 }
+        Self { out, at: 0, mark: 0 }
     }
 
     pub(crate) fn at(&self) -> usize {
         self.at
+    }
+
+    /// What was written since this was asked the last time.
+    pub(crate) fn since_mark(&mut self) -> &[u8] {
+        &self.out[std::mem::replace(&mut self.mark, self.at)..self.at]
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) {

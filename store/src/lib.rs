@@ -2,7 +2,8 @@
 //!
 //! Two halves that meet in the [`Record`]:
 //! - **The log** ([`Wal`], [`recover`], [`verify()`]) makes records durable in frames that are written and synced together,
-//!   and reads them back after a stop of any kind. `docs/wal-format.md` gives every byte and argues every crash.
+//!   and reads them back after a stop of any kind. `docs/wal-format.md` gives every byte and argues every crash. What a
+//!   shard asks of any log is [`RecordLog`]; [`MemoryLog`] is one without a disk.
 //! - **The mailboxes** ([`Mailboxes`]) decide what is admitted, hold what is queued, and hand it out in order. They change
 //!   only by durable records, so that a restart, which replays the log, leads to the same state.
 //!
@@ -24,8 +25,13 @@
 //!
 //! deliver:  mailboxes.next_for_delivery(..); for each mailboxes.next_read(): wal.read(..); mailboxes.end_turn()
 //!           when it is read: mailboxes.read_completed(..) names the mailbox that can go on
-//! consumer: mailboxes.settle(..) -> Record, wal.append(record)
-//! idle:     wal.confirm(); mailboxes.expire(now_ms, max); mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
+//! consumer: mailboxes.settle(..) -> Record, wal.append(record); mailboxes.nack(..), mailboxes.reject(..);
+//!           for each mailboxes.next_death(): wal.append(Record::Dead)
+//! tick:     mailboxes.pass(now_us); for each of mailboxes.take_ready(): deliver
+//! idle:     wal.confirm(); mailboxes.expire(now_ms, max) -> Record, wal.append(record);
+//!           mailboxes.trim_point(..) -> carry_over(..) -> wal.trim(..)
+//! expired:  mailboxes.next_expired(): make a notice durable in its sender's mailbox, then mailboxes.settle_expired(..)
+//! the end:  wal.seal(); go on with turns until wal.end() is there, or the log is fenced
 //! space:    mailboxes.clean(..), a step a turn; mailboxes.next_moved() -> wal.append(Record::Moved)
 //! ```
 //!
@@ -34,20 +40,26 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod checksum;
 mod cold;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod dedup;
 mod digest;
 mod entry;
 mod file_source;
+mod flags;
 mod frame;
 mod hash;
 mod id;
 mod index;
 mod layout;
 pub mod limits;
+mod log;
 mod lsn;
 mod mailbox;
 mod mailboxes;
+mod memory_log;
 mod noted;
 #[doc(hidden)]
 pub mod planted;
@@ -67,16 +79,20 @@ pub use digest::{
     DIGEST_MAGIC, DIGEST_VERSION, Digest, DigestDamage, SegmentDigest, digest_file_name, parse_digest_file_name,
 };
 pub use file_source::FileSource;
+pub use flags::MessageFlags;
 pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
 pub use id::{MailboxId, MessageId, SenderId};
+pub use log::{RecordLog, SealedEnd};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
-    Admit, Delivery, LogExtent, Mailboxes, MailboxesConfig, ReadDone, ReadProblem, ReadProblemKind, Refusal,
+    Admit, Delivery, Expired, LetterFound, LetterRead, ListedLetter, LogExtent, Mailboxes, MailboxesConfig, Quota,
+    ReadDone, ReadProblem, ReadProblemKind, RedeliveryConfig, Refusal,
 };
+pub use memory_log::MemoryLog;
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
-    BatchPart, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record, RecordError, Settle, SettleCause,
-    Start,
+    BatchPart, Dead, DeadLetter, DeathCause, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record,
+    RecordError, Revive, Settle, SettleCause, Start,
 };
 pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, recover, recover_noted};
 pub use segment::{

@@ -24,10 +24,14 @@ pub const RECORD_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
 pub const PART_MESSAGES_MAX: usize = 65_536;
 /// Sequences in one `Settle` record.
 pub const SETTLE_SEQUENCES_MAX: usize = 65_536;
+/// Dead letters in one `Dead` record, and sequences in one `Revive` record: in the smallest frames that anybody uses.
+pub const DEAD_RECORD_LETTERS_MAX: usize = 512;
 /// Opaque batch header bytes in one `BatchPart` record.
 pub const BATCH_HEADER_BYTES_MAX: usize = 64 << 10;
 /// Hashes on the way from a leaf to the root: a tree of 2^32 leaves.
 pub const PATH_HASHES_MAX: usize = 32;
+/// What stands in place of an envelope in a `Notice` record.
+pub const NOTICE_BYTES: usize = 48;
 /// An envelope in a `BatchPart` record: more than the wire allows, so that the wire's limit is the one that speaks.
 pub const ENVELOPE_BYTES_MAX: usize = 2 << 20;
 /// Ids in one `Dedup` record; a carry-over of more is several records.
@@ -41,8 +45,14 @@ pub const WAL_BYTES_MAX: u64 = 16 << 30;
 pub const PENDING_RECORDS_MAX: usize = 65_536;
 /// Bytes waiting for the next group commit.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
-/// Writes on their way to the disk.
+/// Writes on their way to the disk, full groups left out of account.
 pub const WRITES_IN_FLIGHT_MAX: usize = 1;
+/// Records that make a group commit full, in bytes: from here on the time of a write is that of its bytes, so nothing is
+/// gained by waiting for more.
+pub const FULL_GROUP_BYTES: usize = 1 << 20;
+/// Full groups that may be on their way beside the usual writes. A sync waits at the device for the write behind it: while one
+/// group is synced and the next one written, a third must have arrived there, and the fourth be encoded.
+pub const FULL_GROUPS_AHEAD: usize = 3;
 /// Trimmed segments kept for reuse instead of deleted.
 pub const RECYCLED_SEGMENTS_MAX: usize = 2;
 
@@ -65,6 +75,9 @@ pub const EXPIRY_SWEEP_SLOTS_MIN: usize = 4_096;
 /// Looks after which every message was come by.
 pub const EXPIRY_SWEEP_TICKS: usize = 100;
 
+/// Messages whose time is over and whose senders are being told. The others wait.
+pub const EXPIRING_MAX: usize = 8_192;
+
 /// Bytes of the log that are read back in one go, for one mailbox. One message may be longer.
 pub const READ_AHEAD_BYTES: usize = 512 << 10;
 /// Pieces of the log that are read back in one go. Messages that are further apart wait for the next.
@@ -80,6 +93,19 @@ pub const READ_BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
 /// Times that a failed read is tried, once a tick, before the mailbox goes on with its next message.
 pub const READ_TRIES_MAX: u8 = 10;
 
+/// Pause before the first redelivery of a message that its consumer asked to have later, in microseconds; it doubles.
+pub const REDELIVERY_BASE_US: u64 = 1_000_000;
+/// The longest such pause, unless the consumer asks for a longer one.
+pub const REDELIVERY_MAX_US: u64 = 300_000_000;
+/// Failed deliveries after which a message goes to the dead letters.
+pub const DELIVERIES_MAX: u8 = 20;
+/// Consumers that disappear one after the other with messages in hand and nothing settled, after which the next one gets
+/// one message at a time.
+pub const DISAPPEARED_MAX: u8 = 2;
+/// How long such a consumer may sit on a message before it gets one more, in microseconds: it may be one that settles
+/// several together.
+pub const PROBE_HOLD_US: u64 = 30_000_000;
+
 /// Bytes that a log may take, in halves of what is queued: beyond it, and [`SPACE_SEGMENTS`], it is cleaned.
 pub const SPACE_FACTOR_HALVES: u64 = 3;
 /// Segments that a log may take besides: the one that is written to, and the next.
@@ -93,7 +119,7 @@ pub const CLEANING_PASSES_MAX: u32 = 3;
 
 /// Most recent message ids remembered per sender.
 pub const DEDUP_SENDER_IDS_MAX: usize = 65_536;
-/// Message ids remembered per shard, all senders together (about 40 bytes each).
+/// Message ids remembered per shard, all senders together (about 36 bytes each).
 pub const DEDUP_SHARD_IDS_MAX: usize = 4 << 20;
 /// Senders remembered per shard.
 pub const DEDUP_SENDERS_MAX: usize = 1 << 20;

@@ -1,8 +1,9 @@
-//! One mailbox: four queues, first in first out each, and what its subscriber holds.
+//! One mailbox: four queues, first in first out each, what its subscriber holds, and how that one fares.
 
 use crate::cold::JobId;
 use crate::entry::Entry;
 use crate::id::MailboxId;
+use crate::limits::DISAPPEARED_MAX;
 use crate::queue::List;
 use crate::record::Priority;
 use crate::slab::{Slab, Slot};
@@ -19,6 +20,8 @@ pub(crate) struct Mailbox {
     /// Queued and durable, handed out or not.
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    /// Of these, dead letters. They are in none of the lists, and neither is what waits until a pause is over.
+    pub(crate) dead_messages: u64,
     /// Admitted and not durable yet.
     pub(crate) reserved_messages: u64,
     pub(crate) reserved_bytes: u64,
@@ -32,6 +35,14 @@ pub(crate) struct Mailbox {
     pub(crate) pauses: bool,
     /// In recovery: a message that was moved stands behind younger ones.
     pub(crate) is_unordered: bool,
+    /// Subscribers that disappeared one after the other with messages in hand, and nothing settled in between.
+    pub(crate) disappeared: u8,
+    /// Because of that it hands out nothing until its timer is due.
+    pub(crate) is_pausing: bool,
+    /// How many messages its subscriber may have in hand while it is given one at a time.
+    pub(crate) probe_messages: usize,
+    /// When its timer is due, by the monotonic clock in microseconds; 0 for none.
+    pub(crate) timer_us: u64,
 }
 
 /// From the first to be handed out to the last.
@@ -46,6 +57,7 @@ impl Mailbox {
             handed_out_messages: 0,
             messages: 0,
             bytes: 0,
+            dead_messages: 0,
             reserved_messages: 0,
             reserved_bytes: 0,
             read: None,
@@ -53,6 +65,34 @@ impl Mailbox {
             failed_reads: 0,
             pauses: false,
             is_unordered: false,
+            disappeared: 0,
+            is_pausing: false,
+            probe_messages: 1,
+            timer_us: 0,
+        }
+    }
+
+    /// Whether its subscriber is given one message at a time: so many before it disappeared that the next message to be
+    /// handed out may be what they died of, and only that one is to be blamed.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.disappeared >= DISAPPEARED_MAX
+    }
+
+    /// What the subscriber has in hand, in the order in which it was handed out.
+    pub(crate) fn in_hand<'e>(&self, entries: &'e Slab<Entry>, now_ms: u64) -> impl Iterator<Item = Slot> + use<'e> {
+        self.handed_out.iter(entries).filter(move |&slot| {
+            let entry = entries.get(slot);
+            let is_passed_over = entry.is_settling() || entry.is_damaged() || entry.is_over(now_ms);
+            entry.attempt > 0 && !is_passed_over
+        })
+    }
+
+    /// How many more messages its subscriber may have.
+    pub(crate) fn messages_allowed(&self, entries: &Slab<Entry>, now_ms: u64) -> usize {
+        match (self.is_pausing, self.is_probing()) {
+            (true, _) => 0,
+            (false, true) => self.probe_messages.saturating_sub(self.in_hand(entries, now_ms).count()),
+            (false, false) => usize::MAX,
         }
     }
 
@@ -91,7 +131,11 @@ impl Mailbox {
     /// Takes a message out, wherever it is.
     pub(crate) fn remove(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
         let entry = entries.get(slot);
-        if entry.is_handed_out() {
+        if entry.is_dead() {
+            self.dead_messages -= 1;
+        } else if entry.is_delayed() {
+            // In no list.
+        } else if entry.is_handed_out() {
             self.handed_out.remove(entries, slot);
             self.handed_out_messages -= 1;
         } else {
@@ -105,23 +149,28 @@ impl Mailbox {
             let entry = entries.get(*slot);
             !entry.is_settling() && !entry.is_damaged()
         };
-        let back = self.handed_out.iter(entries).filter(is_back);
-        let mut back: Vec<(u64, Slot)> = back.map(|slot| (entries.get(slot).sequence(), slot)).collect();
-        // The youngest first: each finds its place at the front, before what is there already.
-        back.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, slot) in back {
-            self.put_back(entries, slot);
+        let back: Vec<Slot> = self.handed_out.iter(entries).filter(is_back).collect();
+        for &slot in &back {
+            self.let_go(entries, slot);
         }
+        self.wait_again(entries, back);
     }
 
-    /// One message that was handed out waits again, in its old order.
-    pub(crate) fn put_back(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
+    /// A message that was handed out is in no list any more.
+    pub(crate) fn let_go(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
         self.handed_out.remove(entries, slot);
         self.handed_out_messages -= 1;
-        let entry = entries.get_mut(slot);
-        entry.set_handed_out(false);
-        let priority = entry.priority();
-        self.waiting[priority as usize].insert_in_order(entries, slot);
+        entries.get_mut(slot).set_handed_out(false);
+    }
+
+    /// Messages that are in no list wait, in their old order.
+    pub(crate) fn wait_again(&mut self, entries: &mut Slab<Entry>, mut slots: Vec<Slot>) {
+        slots.sort_unstable_by_key(|&slot| entries.get(slot).sequence());
+        for priority in DOWNWARDS {
+            let of_priority: Vec<Slot> =
+                slots.iter().copied().filter(|&slot| entries.get(slot).priority() == priority).collect();
+            self.waiting[priority as usize].merge(entries, of_priority);
+        }
     }
 
     /// Puts its queues in order.

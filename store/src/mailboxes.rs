@@ -8,7 +8,10 @@
 //! well, and the others are read back when a subscriber has credit for them (`deliver.rs`).
 
 mod clean;
+mod dead;
 mod deliver;
+mod expire;
+mod redeliver;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +21,13 @@ use thiserror::Error;
 
 use self::clean::Cleaning;
 pub use self::clean::LogExtent;
+use self::dead::DeadLetters;
+pub use self::dead::{LetterFound, LetterRead, ListedLetter};
 pub use self::deliver::{ReadDone, ReadProblem, ReadProblemKind};
+pub use self::expire::Expired;
+use self::expire::Expiring;
+use self::redeliver::Redelivery;
+pub use self::redeliver::RedeliveryConfig;
 use crate::cache::Cache;
 use crate::cold::Cold;
 use crate::dedup::{DedupConfig, Verdict, Windows};
@@ -54,6 +63,8 @@ pub struct MailboxesConfig {
     pub mailboxes_max: usize,
     /// Deduplication.
     pub dedup: DedupConfig,
+    /// When messages are delivered again, and how often.
+    pub redelivery: RedeliveryConfig,
 }
 
 impl Default for MailboxesConfig {
@@ -65,8 +76,18 @@ impl Default for MailboxesConfig {
             cache_bytes: CACHE_BYTES,
             mailboxes_max: MAILBOXES_MAX,
             dedup: DedupConfig::default(),
+            redelivery: RedeliveryConfig::default(),
         }
     }
+}
+
+/// What one mailbox may hold, where that is not what the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quota {
+    /// Messages queued in it.
+    pub messages_max: Option<u64>,
+    /// Bytes queued in it.
+    pub bytes_max: Option<u64>,
 }
 
 /// A message may go into the log, or is there already.
@@ -131,6 +152,9 @@ pub struct Mailboxes {
     /// Mailboxes whose last read failed: they read again after the next tick.
     pausing: Vec<MailboxId>,
     cleaning: Cleaning,
+    redelivery: Redelivery,
+    dead: DeadLetters,
+    expiring: Expiring,
     /// In recovery: mailboxes with a message that was moved.
     unordered: Vec<u32>,
     dedup: Windows,
@@ -153,6 +177,9 @@ impl Mailboxes {
             cold: Cold::default(),
             pausing: Vec::new(),
             cleaning: Cleaning::default(),
+            redelivery: Redelivery::default(),
+            dead: DeadLetters::default(),
+            expiring: Expiring::default(),
             unordered: Vec::new(),
             next_sequence: 1,
             queued_bytes: 0,
@@ -172,6 +199,23 @@ impl Mailboxes {
         envelope_bytes: usize,
         now_ms: u64,
     ) -> Result<Admit, Refusal> {
+        self.admit_within(Quota::default(), sender, message_id, mailbox, envelope_bytes, now_ms)
+    }
+
+    /// As [`admit`](Self::admit), for a mailbox with a quota of its own. A quota below what is queued drops nothing: it
+    /// refuses until enough was settled.
+    ///
+    /// # Errors
+    /// [`Refusal`], to be sent to the sender.
+    pub fn admit_within(
+        &mut self,
+        quota: Quota,
+        sender: SenderId,
+        message_id: MessageId,
+        mailbox: MailboxId,
+        envelope_bytes: usize,
+        now_ms: u64,
+    ) -> Result<Admit, Refusal> {
         match self.dedup.check(sender, message_id, now_ms) {
             Verdict::New => {}
             Verdict::Duplicate { durable } => return Ok(Admit::Duplicate { durable }),
@@ -180,6 +224,22 @@ impl Mailboxes {
             Verdict::TooManyPending => return Err(Refusal::TooManyInFlight),
             Verdict::TooManySenders => return Err(Refusal::TooManySenders),
         }
+        let sequence = self.reserve(quota, mailbox, envelope_bytes)?;
+        self.dedup.insert_pending(sender, message_id);
+        Ok(Admit::New(sequence))
+    }
+
+    /// Decides about a notice of the node, whose size is `notice_bytes`, and reserves for it: put it into a record under the
+    /// sequence, and append that. Message ids have no part in it: a notice may be told twice.
+    ///
+    /// # Errors
+    /// [`Refusal::MailboxFull`] or [`Refusal::ShardFull`]: nobody is told.
+    pub fn admit_notice(&mut self, quota: Quota, mailbox: MailboxId, notice_bytes: usize) -> Result<u64, Refusal> {
+        self.reserve(quota, mailbox, notice_bytes)
+    }
+
+    /// Reserves room for what is new, and gives it its sequence.
+    fn reserve(&mut self, quota: Quota, mailbox: MailboxId, envelope_bytes: usize) -> Result<u64, Refusal> {
         let cost = cost_of(envelope_bytes);
         if self.queued_bytes + cost > self.config.shard_bytes_max {
             return Err(Refusal::ShardFull);
@@ -192,7 +252,9 @@ impl Mailboxes {
             let queues = self.boxes.get(number).taken();
             (queues.messages + queues.reserved_messages, queues.bytes + queues.reserved_bytes)
         });
-        if messages + 1 > self.config.mailbox_messages_max || bytes + cost > self.config.mailbox_bytes_max {
+        let messages_max = quota.messages_max.unwrap_or(self.config.mailbox_messages_max);
+        let bytes_max = quota.bytes_max.unwrap_or(self.config.mailbox_bytes_max);
+        if messages + 1 > messages_max || bytes + cost > bytes_max {
             return Err(Refusal::MailboxFull);
         }
         let number = known.unwrap_or_else(|| self.open(mailbox));
@@ -200,10 +262,9 @@ impl Mailboxes {
         queues.reserved_messages += 1;
         queues.reserved_bytes += cost;
         self.queued_bytes += cost;
-        self.dedup.insert_pending(sender, message_id);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        Ok(Admit::New(sequence))
+        Ok(sequence)
     }
 
     /// Takes back the admission of a part that was not appended. Nothing may have been admitted since its last message.
@@ -220,23 +281,34 @@ impl Mailboxes {
 
     /// Makes a durable record true, as soon as it is durable. Its payloads stay in memory for a while.
     pub fn apply(&mut self, durable: Durable) {
-        if let (Record::BatchPart(part), Noted::Part(messages)) = (durable.record, &durable.noted) {
-            let piece = self.cache.insert(part);
-            self.take_in(messages, piece);
-        } else {
-            self.note(durable.position, durable.noted);
+        let Durable { record, position, noted, .. } = durable;
+        match (record, noted) {
+            (Record::BatchPart(part), Noted::Part(messages)) | (Record::Notice(part), Noted::Notice(messages)) => {
+                let piece = self.cache.insert(part);
+                self.take_in(&messages, piece);
+            }
+            (_, noted) => self.take(position, noted, false),
         }
     }
 
     /// Takes a record that recovery read: for every record, in order, then [`recovered`](Self::recovered). Payloads stay on
     /// disk.
     pub fn note(&mut self, position: Position, noted: Noted) {
+        if is_planted(Bug::ReviveOnRestart) && matches!(noted, Noted::Dead(_)) {
+            return;
+        }
+        self.take(position, noted, true);
+    }
+
+    fn take(&mut self, position: Position, noted: Noted, is_recovery: bool) {
         match noted {
-            Noted::Part(messages) => self.take_in(&messages, NO_PIECE),
+            Noted::Part(messages) | Noted::Notice(messages) => self.take_in(&messages, NO_PIECE),
             Noted::Moved(messages) => self.note_moved(&messages),
             Noted::Settle(settle) => self.apply_settle(&settle),
             Noted::Dedup(dedup) => self.apply_dedup(&dedup, position.segment),
             Noted::Start(_) => {}
+            Noted::Dead(dead) => self.apply_dead(&dead, position.segment),
+            Noted::Revive(revive) => self.apply_revive(&revive, is_recovery),
         }
     }
 
@@ -259,13 +331,20 @@ impl Mailboxes {
         let mut settled = Vec::new();
         for &sequence in sequences.iter().take(SETTLE_SEQUENCES_MAX) {
             let Some(slot) = self.find(number, sequence) else { continue };
-            let entry = self.index.entries.get_mut(slot);
-            if !entry.is_settling() {
-                entry.set_settling(true);
+            let is_settling = self.index.entries.get(slot).is_settling();
+            // Its consumer was thought dead, and has done its work: as long as the log does not say otherwise, that counts.
+            if !is_settling || (cause == SettleCause::Acknowledged && self.need_not_die(sequence)) {
+                self.index.entries.get_mut(slot).set_settling(true);
                 settled.push(sequence);
             }
         }
-        (!settled.is_empty()).then_some(Settle { mailbox, cause, sequences: settled })
+        if settled.is_empty() {
+            return None;
+        }
+        if cause == SettleCause::Acknowledged {
+            self.consumer_is_well(number);
+        }
+        Some(Settle { mailbox, cause, sequences: settled })
     }
 
     /// A record of [`settle`](Self::settle) or [`expire`](Self::expire) was not appended: its messages stay.
@@ -278,27 +357,24 @@ impl Mailboxes {
         }
     }
 
-    /// Records that settle up to `messages_max` messages whose time is over, to append. Also lets go of message ids that
-    /// are too old to be asked about. Call it at every tick: in a hundred calls it comes by every message.
+    /// Records that settle up to `messages_max` messages whose time is over, to append. Those whose senders ask to be told
+    /// are not among them: [`next_expired`](Self::next_expired) has these. Also lets go of message ids that are too old to be
+    /// asked about. Call it at every tick: in a hundred calls it comes by every message.
     pub fn expire(&mut self, now_ms: u64, messages_max: usize) -> Vec<Settle> {
         let now_ms = if is_planted(Bug::ExpireEarly) { now_ms + 2_000 } else { now_ms };
         self.dedup.expire(now_ms, messages_max);
         let slots_max = (self.index.entries.slots() / EXPIRY_SWEEP_TICKS).max(EXPIRY_SWEEP_SLOTS_MIN);
         let mut by_mailbox: BTreeMap<MailboxId, Vec<u64>> = BTreeMap::new();
         for slot in self.index.expired(now_ms, slots_max, messages_max) {
+            if self.is_to_be_told(slot) {
+                continue;
+            }
             let entry = self.index.entries.get(slot);
             let mailbox = self.boxes.get(entry.mailbox).taken().id;
             by_mailbox.entry(mailbox).or_default().push(entry.sequence());
         }
         let settle = |(mailbox, sequences): (_, Vec<u64>)| self.settle(mailbox, &sequences, SettleCause::Expired);
         by_mailbox.into_iter().filter_map(settle).collect()
-    }
-
-    /// The subscriber of a mailbox is gone: what it was given and has not settled goes back to the front, in order.
-    pub fn reset(&mut self, mailbox: MailboxId) {
-        if let Some(&number) = self.numbers.get(&mailbox) {
-            self.boxes.get_mut(number).taken_mut().take_back(&mut self.index.entries);
-        }
     }
 
     /// The segment at which the log may begin now, if it is worth it: nothing queued lies before it, and it frees eight
@@ -324,7 +400,7 @@ impl Mailboxes {
         records.into_iter().map(Record::Dedup).collect()
     }
 
-    /// Messages queued in a mailbox, handed out or not.
+    /// Messages queued in a mailbox, handed out or not, dead letters included.
     pub fn queued_messages(&self, mailbox: MailboxId) -> u64 {
         self.mailbox(mailbox).map_or(0, |queues| queues.messages)
     }
@@ -332,6 +408,12 @@ impl Mailboxes {
     /// Messages of a mailbox that are handed out and not settled.
     pub fn handed_out_messages(&self, mailbox: MailboxId) -> usize {
         self.mailbox(mailbox).map_or(0, |queues| queues.handed_out_messages)
+    }
+
+    /// Whether a record that ends a message, buries it or gives it life was made and is not durable yet: it is not handed out
+    /// meanwhile, and others pass it.
+    pub fn is_passed_over(&self, sequence: u64) -> bool {
+        self.index.find(sequence).is_some_and(|slot| self.index.entries.get(slot).is_settling())
     }
 
     /// Messages queued on the shard.
@@ -362,7 +444,9 @@ impl Mailboxes {
             if !is_planted(Bug::ReuseSequence) {
                 self.next_sequence = self.next_sequence.max(message.sequence + 1);
             }
-            self.dedup.durable(message.sender, message.message_id, message.place.segment);
+            if message.sender != SenderId::NODE {
+                self.dedup.durable(message.sender, message.message_id, message.place.segment);
+            }
             let number = self.numbers.get(&message.mailbox).copied().unwrap_or_else(|| self.open(message.mailbox));
             // In recovery nothing was reserved.
             if !self.unreserve(number, cost) {
@@ -384,7 +468,15 @@ impl Mailboxes {
         let share_bytes = share_bytes(messages);
         for message in messages {
             if let Some(slot) = self.index.find(message.sequence) {
+                let from = self.index.entries.get(slot).segment();
                 self.index.relocate(slot, &message.place, share_bytes);
+                self.dead_is_moved(slot, from);
+                if is_planted(Bug::CountMovedTwice) {
+                    let (cost, number) =
+                        (cost_of(length_usize(message.envelope_bytes)), self.numbers[&message.mailbox]);
+                    self.boxes.get_mut(number).taken_mut().bytes += cost;
+                    self.queued_bytes += cost;
+                }
                 continue;
             }
             let cost = cost_of(length_usize(message.envelope_bytes));
@@ -407,12 +499,17 @@ impl Mailboxes {
         let Some(&number) = self.numbers.get(&settle.mailbox) else { return };
         for &sequence in &settle.sequences {
             let Some(slot) = self.find(number, sequence) else { continue };
+            self.forget_failures(slot);
             let queues = self.boxes.get_mut(number).taken_mut();
             queues.remove(&mut self.index.entries, slot);
             let entry = self.index.remove(slot);
+            if entry.is_dead() {
+                self.bury(number, sequence);
+            }
             self.cache.leave(entry.piece, sequence);
             self.cleaning.settled(entry.log_bytes());
             let cost = cost_of(entry.envelope_bytes());
+            let queues = self.boxes.get_mut(number).taken_mut();
             queues.messages -= 1;
             queues.bytes -= cost;
             self.queued_bytes -= cost;
@@ -458,8 +555,9 @@ impl Mailboxes {
     }
 
     fn forget_if_empty(&mut self, number: u32) {
-        let queues = self.boxes.get(number).taken();
-        if queues.is_empty() {
+        if self.boxes.get(number).taken().is_empty() {
+            self.clear_timer(number);
+            let queues = self.boxes.get(number).taken();
             self.numbers.remove(&queues.id);
             self.boxes.remove(number);
         }

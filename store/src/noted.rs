@@ -1,12 +1,14 @@
 //! What is kept of a record once it is durable: all but the payloads, and where these are.
 //!
 //! A live record and the same record read back by recovery are noted as the same: [`Record::noted`] is the only place that
-//! makes a [`Noted`], from the record and its [`Position`].
+//! makes a [`Noted`], from the record and its [`Position`]. The log, which summed every message when it encoded it, does not
+//! sum it again.
 
+use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::length_u32;
 use crate::lsn::{Position, SegmentNumber};
-use crate::record::{BatchPart, Dedup, Priority, Record, Settle, Start};
+use crate::record::{BatchPart, Dead, Dedup, Priority, Record, Revive, Settle, Start};
 
 /// Where a message is in the log, and what its bytes there must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct NotedMessage {
     pub expiry_ms: u64,
     /// Which queue it waits in.
     pub priority: Priority,
+    /// What else the node keeps of it.
+    pub flags: MessageFlags,
     /// Length of its envelope.
     pub envelope_bytes: u32,
     /// Where it is.
@@ -51,12 +55,18 @@ pub enum Noted {
     Part(Vec<NotedMessage>),
     /// Messages that came in earlier and were written again further on.
     Moved(Vec<NotedMessage>),
+    /// Notices of the node.
+    Notice(Vec<NotedMessage>),
     /// As in the record.
     Settle(Settle),
     /// As in the record.
     Dedup(Dedup),
     /// As in the record.
     Start(Start),
+    /// As in the record.
+    Dead(Dead),
+    /// As in the record.
+    Revive(Revive),
 }
 
 impl Noted {
@@ -65,25 +75,28 @@ impl Noted {
         match self {
             Self::Part(_) => "batch",
             Self::Moved(_) => "moved",
+            Self::Notice(_) => "notice",
             Self::Settle(_) => "settle",
             Self::Dedup(_) => "dedup",
             Self::Start(_) => "start",
+            Self::Dead(_) => "dead",
+            Self::Revive(_) => "revive",
         }
     }
 
     /// The messages that the record brings.
     pub fn messages(&self) -> &[NotedMessage] {
         match self {
-            Self::Part(messages) | Self::Moved(messages) => messages,
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => &[],
+            Self::Part(messages) | Self::Moved(messages) | Self::Notice(messages) => messages,
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => &[],
         }
     }
 
     /// Number of messages that the record brings.
     pub fn message_count(&self) -> usize {
         match self {
-            Self::Part(messages) | Self::Moved(messages) => messages.len(),
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
+            Self::Part(messages) | Self::Moved(messages) | Self::Notice(messages) => messages.len(),
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => 0,
         }
     }
 }
@@ -94,20 +107,35 @@ impl Record {
     /// # Panics
     /// When the record does not fit into a segment from `position` on: then it is not durable there.
     pub fn noted(&self, position: Position) -> Noted {
+        let part = match self {
+            Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => part,
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => {
+                return self.noted_as_summed(position, &mut [].into_iter());
+            }
+        };
+        let header_crc = crc32c::crc32c(&part.batch_header);
+        self.noted_as_summed(position, &mut part.messages.iter().map(|message| message.crc_append(header_crc)))
+    }
+
+    /// The same; `sums` has the checksum of each message, as [`Record::encode_and_sum`] left them, and those of the records
+    /// that follow.
+    pub(crate) fn noted_as_summed(&self, position: Position, sums: &mut impl Iterator<Item = u32>) -> Noted {
         match self {
-            Self::BatchPart(part) => Noted::Part(part.noted(position)),
+            Self::BatchPart(part) => Noted::Part(part.noted(position, sums)),
             Self::Settle(settle) => Noted::Settle(settle.clone()),
             Self::Dedup(dedup) => Noted::Dedup(dedup.clone()),
             Self::Start(start) => Noted::Start(*start),
-            Self::Moved(part) => Noted::Moved(part.noted(position)),
+            Self::Moved(part) => Noted::Moved(part.noted(position, sums)),
+            Self::Dead(dead) => Noted::Dead(dead.clone()),
+            Self::Revive(revive) => Noted::Revive(revive.clone()),
+            Self::Notice(part) => Noted::Notice(part.noted(position, sums)),
         }
     }
 }
 
 impl BatchPart {
-    /// The messages of a part whose record is durable at `position`.
-    pub(crate) fn noted(&self, position: Position) -> Vec<NotedMessage> {
-        let header_crc = crc32c::crc32c(&self.batch_header);
+    /// The messages of a part whose record is durable at `position`, with these checksums.
+    fn noted(&self, position: Position, sums: &mut impl Iterator<Item = u32>) -> Vec<NotedMessage> {
         let messages = self.messages.iter().zip(self.message_spans());
         let noted = messages.map(|(message, (offset, bytes))| NotedMessage {
             mailbox: message.mailbox,
@@ -116,13 +144,14 @@ impl BatchPart {
             sequence: message.sequence,
             expiry_ms: message.expiry_ms,
             priority: message.priority,
+            flags: message.flags,
             envelope_bytes: length_u32(message.envelope.len()),
             place: Place {
                 segment: position.segment,
                 record_offset: position.offset,
                 message_offset: position.offset.checked_add(offset).expect("a record ends inside its segment"),
                 message_bytes: bytes,
-                crc: message.crc_append(header_crc),
+                crc: sums.next().expect("every message was summed"),
             },
         });
         noted.collect()

@@ -37,6 +37,10 @@ pub enum Bug {
     ForgetFloor,
     /// Messages expire two seconds before their time.
     ExpireEarly,
+    /// A message that expired is settled before the notice to its sender is durable.
+    ForgetBeforeNotice,
+    /// Of messages that expired after they left memory nobody is told.
+    NoNoticeFromDisk,
     /// A duplicate is answered at once, though its first copy is on its way.
     AnswerDuplicateEarly,
     /// What the log had no room for goes to the end of what waits.
@@ -47,6 +51,30 @@ pub enum Bug {
     AnswerWhenFenced,
     /// Credit of a subscriber counts twice.
     CountCreditTwice,
+    /// A dead letter that is moved is not said to be dead again.
+    ForgetDeadWhenMoved,
+    /// A restart takes dead letters for messages that wait.
+    ReviveOnRestart,
+    /// The pause before a message is delivered again never ends.
+    PauseForEver,
+    /// Dead letters that are to live again do so in memory only.
+    ReviveInMemoryOnly,
+    /// A message that was moved counts twice against the quotas.
+    CountMovedTwice,
+    /// Of the place of a message that was moved, the segment is the new one and the byte in it the old one.
+    KeepOldOffset,
+    /// A message is moved although the record that settles it is on its way.
+    MoveWhileSettling,
+    /// What was moved is not in the digest of its segment.
+    LeaveMovedOutOfDigest,
+    /// A digest is taken that is of another segment, or of an earlier life of this one.
+    TakeAnyDigest,
+    /// The last frame of a digest is left out.
+    LeaveOutLastFrame,
+    /// What is read back is not held against its checksum.
+    BelieveWhatIsRead,
+    /// Files that are held for a copy are deleted and reused as others are.
+    ReuseHeld,
 }
 
 /// Whether this bug is planted in the thread that asks.

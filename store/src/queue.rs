@@ -26,14 +26,18 @@ impl List {
         self.insert_after(entries, self.last, slot);
     }
 
-    /// Puts an entry before the first one with a larger sequence, looked for from the front.
-    pub(crate) fn insert_in_order(&mut self, entries: &mut Slab<Entry>, slot: Slot) {
-        let sequence = entries.get(slot).sequence();
+    /// Puts entries, which are in the order of their sequences, each before the first one with a larger sequence. Goes over
+    /// the list once, from the front to where the last one belongs.
+    pub(crate) fn merge(&mut self, entries: &mut Slab<Entry>, slots: impl IntoIterator<Item = Slot>) {
         let (mut before, mut next) = (NO_SLOT, self.first);
-        while next != NO_SLOT && entries.get(next).sequence() < sequence {
-            (before, next) = (next, entries.get(next).next);
+        for slot in slots {
+            let sequence = entries.get(slot).sequence();
+            while next != NO_SLOT && entries.get(next).sequence() < sequence {
+                (before, next) = (next, entries.get(next).next);
+            }
+            self.insert_after(entries, before, slot);
+            before = slot;
         }
-        self.insert_after(entries, before, slot);
     }
 
     /// Takes an entry out that is in this list.

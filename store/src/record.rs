@@ -1,16 +1,23 @@
-//! What a frame carries: messages that came in, messages that are done with, ids to remember, starts.
+//! What a frame carries: messages that came in, messages that are done with, dead letters, ids to remember, starts.
 //!
 //! A record knows its bytes only as slices of what came in: they are copied once, into the frame that goes to the disk.
 //! Parsing is total: any bytes give a record or a [`RecordError`], and the record encodes to the very same bytes.
 
+mod dead;
+
 use bytes::Bytes;
 use thiserror::Error;
 
+pub(crate) use self::dead::LETTER_BYTES;
+pub use self::dead::{Dead, DeadLetter, DeathCause, Revive};
+
+use crate::checksum;
+use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::{Reader, Writer, length_u32, length_usize, pad8};
 use crate::limits::{
-    BATCH_HEADER_BYTES_MAX, DEDUP_RECORD_IDS_MAX, DEDUP_RECORD_SENDERS_MAX, ENVELOPE_BYTES_MAX, PART_MESSAGES_MAX,
-    PATH_HASHES_MAX, RECORD_HEADER_BYTES, SETTLE_SEQUENCES_MAX,
+    BATCH_HEADER_BYTES_MAX, DEAD_RECORD_LETTERS_MAX, DEDUP_RECORD_IDS_MAX, DEDUP_RECORD_SENDERS_MAX,
+    ENVELOPE_BYTES_MAX, NOTICE_BYTES, PART_MESSAGES_MAX, PATH_HASHES_MAX, RECORD_HEADER_BYTES, SETTLE_SEQUENCES_MAX,
 };
 use crate::lsn::{Epoch, Lsn};
 
@@ -28,6 +35,13 @@ pub enum Record {
     /// Messages that came in earlier, written again so that the segment that held them can go. As a part: same bytes, but
     /// for the kind.
     Moved(BatchPart),
+    /// Messages that are kept and not delivered any more.
+    Dead(Dead),
+    /// Messages that were dead and are to be delivered again.
+    Revive(Revive),
+    /// What the node tells senders about messages that expired, in their own mailboxes. As a part without a batch header: a
+    /// notice stands in place of each envelope, its sender is [`SenderId::NODE`], its message id that of the message.
+    Notice(BatchPart),
 }
 
 /// Messages of one signed batch whose recipients this shard owns.
@@ -59,6 +73,8 @@ pub struct PartMessage {
     pub leaf_index: u32,
     /// Which queue it waits in.
     pub priority: Priority,
+    /// What else the node keeps of it.
+    pub flags: MessageFlags,
     /// The leaf's salt.
     pub salt: [u8; 16],
     /// The hashes from the leaf to the root, 32 bytes each.
@@ -118,6 +134,8 @@ pub enum SettleCause {
     Expired = 1,
     /// They were given up after too many deliveries.
     GivenUp = 2,
+    /// Dead letters that their owner deleted.
+    Purged = 3,
 }
 
 /// What deduplication still needs of segments that go. It stands before everything else the log holds about these senders.
@@ -160,8 +178,8 @@ pub enum RecordError {
     /// the record is of kind {0}, which this version does not know: read it with the version that wrote it
     #[error("the record is of kind {0}, which this version does not know: read it with the version that wrote it")]
     Kind(u8),
-    /// the record is of version {0}, this program reads version 1: read it with the version that wrote it
-    #[error("the record is of version {0}, this program reads version 1: read it with the version that wrote it")]
+    /// the record is of version {0}, which this version does not know: read it with the version that wrote it
+    #[error("the record is of version {0}, which this version does not know: read it with the version that wrote it")]
     Version(u8),
     /// a field that must be zero is not
     #[error("a field that must be zero is not")]
@@ -177,8 +195,10 @@ pub enum RecordError {
     Length,
 }
 
-/// The version byte of every record.
-pub const RECORD_VERSION: u8 = 1;
+/// The highest version of a record: that of one with messages of which any has [`MessageFlags`], which no version before
+/// knows. All others are of version 1.
+pub const RECORD_VERSION: u8 = 2;
+const VERSION_WITHOUT_FLAGS: u8 = 1;
 /// Bytes of a message in a `BatchPart` before its path.
 const MESSAGE_FIXED_BYTES: usize = 96;
 
@@ -187,10 +207,12 @@ impl Record {
     pub fn encoded_bytes(&self) -> usize {
         RECORD_HEADER_BYTES
             + match self {
-                Self::BatchPart(part) | Self::Moved(part) => part.body_bytes(),
+                Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => part.body_bytes(),
                 Self::Settle(settle) => 24 + 8 * settle.sequences.len(),
                 Self::Dedup(dedup) => 16 + dedup.senders.iter().map(|sender| 32 + 16 * sender.ids.len()).sum::<usize>(),
                 Self::Start(_) => 24,
+                Self::Dead(dead) => dead.body_bytes(),
+                Self::Revive(revive) => revive.body_bytes(),
             }
     }
 
@@ -199,15 +221,27 @@ impl Record {
     /// # Panics
     /// When `out` has another size, or a count is above its limit: both are the caller's mistake.
     pub fn encode_into(&self, out: &mut [u8]) {
+        self.encode(out, &mut Unsummed);
+    }
+
+    /// The same, and sums each part as soon as it is written. Returns the CRC32C of whatever gave `crc`, followed by the
+    /// record; adds to `messages` the CRC32C of batch header and encoded message, of each message.
+    pub(crate) fn encode_and_sum(&self, out: &mut [u8], crc: u32, messages: &mut Vec<u32>) -> u32 {
+        let mut sums = Summing { crc, header_crc: 0, messages };
+        self.encode(out, &mut sums);
+        sums.crc
+    }
+
+    fn encode(&self, out: &mut [u8], sums: &mut impl Sum) {
         assert_eq!(out.len(), self.encoded_bytes(), "a record is encoded into exactly its own bytes");
         let body_bytes = length_u32(out.len() - RECORD_HEADER_BYTES);
         let mut writer = Writer::new(out);
         writer.u8(self.kind());
-        writer.u8(RECORD_VERSION);
+        writer.u8(self.version());
         writer.u16(0);
         writer.u32(body_bytes);
         match self {
-            Self::BatchPart(part) | Self::Moved(part) => part.encode(&mut writer),
+            Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => part.encode(&mut writer, sums),
             Self::Settle(settle) => settle.encode(&mut writer),
             Self::Dedup(dedup) => dedup.encode(&mut writer),
             Self::Start(start) => {
@@ -215,7 +249,10 @@ impl Record {
                 writer.u64(start.started_ms);
                 writer.u64(start.recovered_through.0);
             }
+            Self::Dead(dead) => dead.encode(&mut writer),
+            Self::Revive(revive) => revive.encode(&mut writer),
         }
+        sums.rest(&mut writer);
         assert_eq!(writer.at(), body_bytes as usize + RECORD_HEADER_BYTES, "a record's size is the sum of its fields");
     }
 
@@ -227,7 +264,8 @@ impl Record {
         let mut header = Reader::new(bytes);
         let fields = (|| Some((header.u8()?, header.u8()?, header.u16()?, header.u32()?)))();
         let (kind, version, reserved, body_bytes) = fields.ok_or(RecordError::Truncated)?;
-        if version != RECORD_VERSION {
+        let is_known = version == VERSION_WITHOUT_FLAGS || (version == RECORD_VERSION && matches!(kind, 1 | 5));
+        if !is_known {
             return Err(RecordError::Version(version));
         }
         if reserved != 0 {
@@ -241,10 +279,21 @@ impl Record {
             3 => Self::Dedup(Dedup::parse(&mut reader)?),
             4 => Self::Start(Start::parse(&mut reader).ok_or(RecordError::Truncated)?),
             5 => Self::Moved(BatchPart::parse(&mut reader)?),
+            6 => Self::Dead(Dead::parse(&mut reader)?),
+            7 => Self::Revive(Revive::parse(&mut reader)?),
+            8 => Self::Notice(BatchPart::parse(&mut reader)?),
             other => return Err(RecordError::Kind(other)),
         };
         if reader.left() != 0 {
             return Err(RecordError::Length);
+        }
+        if record.version() != version {
+            return Err(RecordError::NotZero);
+        }
+        if let Self::Notice(part) = &record
+            && !part.is_of_the_node()
+        {
+            return Err(RecordError::Value);
         }
         Ok((record, RECORD_HEADER_BYTES + body.len()))
     }
@@ -256,6 +305,7 @@ impl Record {
         match self {
             Self::BatchPart(part) => Self::BatchPart(part.detached()),
             Self::Moved(part) => Self::Moved(part.detached()),
+            Self::Notice(part) => Self::Notice(part.detached()),
             other => other.clone(),
         }
     }
@@ -263,15 +313,15 @@ impl Record {
     /// Number of messages that the record brings.
     pub fn message_count(&self) -> usize {
         match self {
-            Self::BatchPart(part) | Self::Moved(part) => part.messages.len(),
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) => 0,
+            Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => part.messages.len(),
+            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => 0,
         }
     }
 
     /// Whether every count and length is within its limit, so that what is written can be read again.
     pub(crate) fn is_within_limits(&self) -> bool {
         match self {
-            Self::BatchPart(part) | Self::Moved(part) => {
+            Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => {
                 part.batch_header.len() <= BATCH_HEADER_BYTES_MAX
                     && part.messages.len() <= PART_MESSAGES_MAX
                     && part.messages.iter().all(|message| {
@@ -286,6 +336,8 @@ impl Record {
                     && dedup.senders.iter().map(|sender| sender.ids.len()).sum::<usize>() <= DEDUP_RECORD_IDS_MAX
             }
             Self::Start(_) => true,
+            Self::Dead(dead) => dead.letters.len() <= DEAD_RECORD_LETTERS_MAX,
+            Self::Revive(revive) => revive.sequences.len() <= DEAD_RECORD_LETTERS_MAX,
         }
     }
 
@@ -296,6 +348,20 @@ impl Record {
             Self::Dedup(_) => 3,
             Self::Start(_) => 4,
             Self::Moved(_) => 5,
+            Self::Dead(_) => 6,
+            Self::Revive(_) => 7,
+            Self::Notice(_) => 8,
+        }
+    }
+
+    fn version(&self) -> u8 {
+        match self {
+            Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part)
+                if part.messages.iter().any(|message| message.flags != MessageFlags::NONE) =>
+            {
+                RECORD_VERSION
+            }
+            _ => VERSION_WITHOUT_FLAGS,
         }
     }
 }
@@ -305,6 +371,13 @@ impl BatchPart {
     /// while a part is being put together. `message_bytes` is the sum of [`PartMessage::encoded_bytes`].
     pub fn encoded_bytes_of(batch_header_bytes: usize, message_bytes: usize) -> usize {
         RECORD_HEADER_BYTES + 8 + pad8(batch_header_bytes) + message_bytes
+    }
+
+    /// Whether it holds what the node says, and nothing else.
+    fn is_of_the_node(&self) -> bool {
+        let is_notice =
+            |message: &PartMessage| message.sender == SenderId::NODE && message.envelope.len() == NOTICE_BYTES;
+        self.batch_header.is_empty() && self.messages.iter().all(is_notice)
     }
 
     fn detached(&self) -> Self {
@@ -317,13 +390,17 @@ impl BatchPart {
         Self::encoded_bytes_of(self.batch_header.len(), message_bytes) - RECORD_HEADER_BYTES
     }
 
-    fn encode(&self, writer: &mut Writer<'_>) {
+    fn encode(&self, writer: &mut Writer<'_>, sums: &mut impl Sum) {
         writer.u32(length_u32(self.messages.len()));
         writer.u32(length_u32(self.batch_header.len()));
+        sums.rest(writer);
         writer.put(&self.batch_header);
+        sums.batch_header(writer);
         writer.padding();
+        sums.rest(writer);
         for message in &self.messages {
             message.encode(writer);
+            sums.message(writer);
         }
     }
 
@@ -393,7 +470,7 @@ impl PartMessage {
         writer.u32(self.leaf_index);
         writer.u8(self.priority as u8);
         writer.u8(path_length);
-        writer.u16(0);
+        writer.u16(u16::from(self.flags.bits()));
         writer.u32(length_u32(self.envelope.len()));
         writer.u32(0);
         writer.put(&self.salt);
@@ -409,11 +486,9 @@ impl PartMessage {
             let lengths = (reader.u32()?, reader.u32()?);
             Some((ids, numbers, bytes, lengths, reader.array()?))
         })();
-        let (ids, numbers, (priority, path_length, reserved), (envelope_bytes, reserved_too), salt) =
+        let (ids, numbers, (priority, path_length, flags), (envelope_bytes, reserved), salt) =
             fixed.ok_or(RecordError::Truncated)?;
-        if reserved != 0 || reserved_too != 0 {
-            return Err(RecordError::NotZero);
-        }
+        let flags = MessageFlags::from_bits(flags).filter(|_| reserved == 0).ok_or(RecordError::NotZero)?;
         let priority = Priority::from_byte(priority).ok_or(RecordError::Value)?;
         let envelope_bytes = length_usize(envelope_bytes);
         if usize::from(path_length) > PATH_HASHES_MAX || envelope_bytes > ENVELOPE_BYTES_MAX {
@@ -430,6 +505,7 @@ impl PartMessage {
             expiry_ms: numbers.1,
             leaf_index: numbers.2,
             priority,
+            flags,
             salt,
             path,
             envelope,
@@ -439,6 +515,50 @@ impl PartMessage {
     /// Bytes of path and envelope: what is held in memory for the message.
     pub(crate) fn held_bytes(&self) -> usize {
         self.path.len() + self.envelope.len()
+    }
+}
+
+/// What is told of the parts of a record while it is encoded, right behind the writing: what was written is in the cache.
+trait Sum {
+    /// A batch header was written.
+    fn batch_header(&mut self, writer: &mut Writer<'_>);
+    /// A message was written.
+    fn message(&mut self, writer: &mut Writer<'_>);
+    /// Something else was written.
+    fn rest(&mut self, writer: &mut Writer<'_>);
+}
+
+struct Unsummed;
+
+impl Sum for Unsummed {
+    fn batch_header(&mut self, _: &mut Writer<'_>) {}
+    fn message(&mut self, _: &mut Writer<'_>) {}
+    fn rest(&mut self, _: &mut Writer<'_>) {}
+}
+
+/// One look at each byte for two checksums of it: that of everything up to it, and that of its message.
+struct Summing<'m> {
+    crc: u32,
+    header_crc: u32,
+    messages: &'m mut Vec<u32>,
+}
+
+impl Sum for Summing<'_> {
+    fn batch_header(&mut self, writer: &mut Writer<'_>) {
+        let bytes = writer.since_mark();
+        self.header_crc = crc32c::crc32c(bytes);
+        self.crc = checksum::appended(self.crc, 0, self.header_crc, bytes.len());
+    }
+
+    fn message(&mut self, writer: &mut Writer<'_>) {
+        let bytes = writer.since_mark();
+        let crc = crc32c::crc32c_append(self.header_crc, bytes);
+        self.crc = checksum::appended(self.crc, self.header_crc, crc, bytes.len());
+        self.messages.push(crc);
+    }
+
+    fn rest(&mut self, writer: &mut Writer<'_>) {
+        self.crc = crc32c::crc32c_append(self.crc, writer.since_mark());
     }
 }
 
@@ -480,6 +600,7 @@ impl Settle {
             0 => SettleCause::Acknowledged,
             1 => SettleCause::Expired,
             2 => SettleCause::GivenUp,
+            3 => SettleCause::Purged,
             _ => return Err(RecordError::Value),
         };
         let count = length_usize(count);

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use crate::digest::{DigestBuilder, DigestDamage, SegmentDigest};
 use crate::frame::{FrameDamage, FrameHeader};
 use crate::lsn::{Epoch, Lsn, Position, SegmentNumber};
@@ -216,21 +214,10 @@ fn state_of_digest<S: SegmentSource>(
 ) -> DigestState {
     let number = survey.chain[place].0.number;
     let Ok(bytes) = source.read_digest(number) else { return DigestState::Refused(DigestDamage::Unreadable) };
-    match (SegmentDigest::parse(&bytes).and_then(|digest| survey.check_digest(place, &digest)), builder.finish()) {
+    let digest = SegmentDigest::parse(&bytes).and_then(|digest| survey.check_digest(place, &digest).map(|()| digest));
+    match (digest, builder.finish()) {
         (Err(damage), _) => DigestState::Refused(damage),
-        (Ok(()), Some(made)) if is_same(&bytes, made.pieces()) => DigestState::Sound,
-        (Ok(()), _) => DigestState::Wrong,
+        (Ok(digest), Some(made)) if digest.says_what(&made) => DigestState::Sound,
+        (Ok(_), _) => DigestState::Wrong,
     }
-}
-
-fn is_same(bytes: &Bytes, pieces: &[Bytes]) -> bool {
-    let mut rest = &bytes[..];
-    let all_match = pieces.iter().all(|piece| match rest.split_at_checked(piece.len()) {
-        Some((front, behind)) => {
-            rest = behind;
-            front == piece
-        }
-        None => false,
-    });
-    all_match && rest.is_empty()
 }

@@ -6,13 +6,16 @@
 //!                           next_durable(): the same records, in order, now safe to act on <---+
 //! ```
 //!
-//! A group commit takes whatever arrived while the last one was on its way: there is no timer. Nothing is handed out by
+//! A group commit takes whatever arrived while the last one was on its way: there is no timer. What fills one does not wait
+//! for it: its encoding, and what is to be done for the one before it, are then done while the disk writes. Nothing is handed out by
 //! [`Wal::next_durable`] before its write **and** its sync were reported, and only in the order of the log. Any failed
 //! write fences the log for ever: after a failed sync nobody knows what the disk holds, and asking again does not tell.
 
 mod digests;
 mod frames;
 mod hold;
+mod interface;
+mod seal;
 mod space;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,8 +32,8 @@ use crate::digest::{Digest, DigestBuilder};
 use crate::frame::FrameHeader;
 use crate::layout::length_u32;
 use crate::limits::{
-    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, PENDING_BYTES_MAX, PENDING_RECORDS_MAX, RECYCLED_SEGMENTS_MAX,
-    SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, WAL_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FULL_GROUP_BYTES, PENDING_BYTES_MAX, PENDING_RECORDS_MAX,
+    RECYCLED_SEGMENTS_MAX, SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, WAL_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 use crate::noted::Noted;
@@ -51,8 +54,10 @@ pub struct WalConfig {
     pub pending_records_max: usize,
     /// Bytes waiting for the next group commit.
     pub pending_bytes_max: usize,
-    /// Writes on their way to the disk.
+    /// Writes on their way to the disk. Full ones may be beside them, [`FULL_GROUPS_AHEAD`](crate::limits::FULL_GROUPS_AHEAD).
     pub writes_in_flight_max: usize,
+    /// Bytes of records that make a group commit full: it takes no further one, and does not wait for those on their way.
+    pub full_group_bytes: usize,
     /// Trimmed segments kept for reuse.
     pub recycled_segments_max: usize,
 }
@@ -66,6 +71,7 @@ impl Default for WalConfig {
             pending_records_max: PENDING_RECORDS_MAX,
             pending_bytes_max: PENDING_BYTES_MAX,
             writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
+            full_group_bytes: FULL_GROUP_BYTES,
             recycled_segments_max: RECYCLED_SEGMENTS_MAX,
         }
     }
@@ -143,7 +149,7 @@ impl Action {
 
 /// Names an [`Action`] until it is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ActionId(u64);
+pub struct ActionId(pub(crate) u64);
 
 /// How an action failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -173,6 +179,9 @@ pub enum AppendError {
         /// What fits.
         bytes_max: usize,
     },
+    /// the log is sealed: nothing is appended to it any more, send it again to whoever opens it next
+    #[error("the log is sealed: nothing is appended to it any more, send it again to whoever opens it next")]
+    Sealed,
     /// The log is fenced.
     #[error(transparent)]
     Fenced(#[from] Fenced),
@@ -209,6 +218,7 @@ pub struct Wal {
     epoch: Epoch,
     epoch_nonce: u64,
     fenced: Option<Fenced>,
+    is_sealed: bool,
     next_action_id: u64,
 
     // What happens once, before the first frame of this epoch. Strictly one after the other.
@@ -222,6 +232,8 @@ pub struct Wal {
     in_flight: VecDeque<InFlight>,
     durable_records: VecDeque<Durable>,
     durable_sequence: RecordSequence,
+    /// Where the last durable record is.
+    durable_position: Option<Position>,
     /// Reads that nobody was told of.
     reads: VecDeque<Action>,
 
@@ -328,6 +340,7 @@ impl Wal {
             epoch: recovered.epoch.next(),
             epoch_nonce,
             fenced: None,
+            is_sealed: false,
             next_action_id: 0,
             startup,
             startup_running: None,
@@ -337,6 +350,7 @@ impl Wal {
             in_flight: VecDeque::new(),
             durable_records: VecDeque::new(),
             durable_sequence: RecordSequence(0),
+            durable_position: None,
             reads: VecDeque::new(),
             next_lsn: recovered.end_lsn.next(),
             previous_crc: recovered.end_crc,
@@ -391,12 +405,7 @@ impl Wal {
     /// As [`append`](Self::append).
     pub fn check_append(&self, record: &Record) -> Result<(), AppendError> {
         assert!(record.is_within_limits(), "what is written must be readable: keep to the limits of a record");
-        let class = match record {
-            Record::BatchPart(_) => AppendClass::Message,
-            Record::Settle(_) => AppendClass::Settle,
-            Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => AppendClass::Internal,
-        };
-        self.check_room(class, record.encoded_bytes())
+        self.check_room(AppendClass::of(record), record.encoded_bytes())
     }
 
     /// Whether a record of this class and size would be taken now.
@@ -406,6 +415,9 @@ impl Wal {
     pub fn check_room(&self, class: AppendClass, bytes: usize) -> Result<(), AppendError> {
         if let Some(fenced) = &self.fenced {
             return Err(fenced.clone().into());
+        }
+        if self.is_sealed {
+            return Err(AppendError::Sealed);
         }
         let bytes_max = self.record_bytes_max();
         if bytes > bytes_max {
@@ -443,6 +455,10 @@ impl Wal {
         }
         if let Some(read) = self.reads.pop_front() {
             return Some(read);
+        }
+        if self.is_sealed && self.is_written() {
+            // Whoever opens the log next finds files that nobody is changing.
+            return None;
         }
         self.next_housekeeping()
     }
@@ -584,20 +600,19 @@ impl Wal {
             }
             let mut sequence = write.first_sequence;
             // The driver has usually dropped its share by now; then the records move and nothing is copied.
-            let records = match Arc::try_unwrap(write.frame) {
-                Ok(frame) => frame.records,
-                Err(shared) => shared.records.clone(),
-            };
+            let (records, sums) = Frame::into_records(write.frame);
+            let mut sums = sums.into_iter();
             let mut offset = header.body_offset();
             for (index, record) in (0..).zip(records) {
                 let position = Position { segment: header.segment, lsn: header.lsn, index, offset };
                 offset += length_u32(record.encoded_bytes());
-                let noted = record.noted(position);
+                let noted = record.noted_as_summed(position, &mut sums);
                 self.record_is_durable(position, &record, &noted);
                 if !is_planted(Bug::DeliverBeforeDurable) {
                     self.durable_records.push_back(Durable { sequence, position, noted, record });
                 }
                 self.durable_sequence = sequence;
+                self.durable_position = Some(position);
                 sequence = sequence.next();
             }
             if let Some(digesting) = &mut self.digesting {
@@ -607,7 +622,8 @@ impl Wal {
     }
 
     fn wants_confirmation(&self) -> bool {
-        self.confirm && self.last_record_lsn == self.durable_lsn
+        let is_wanted = self.confirm || (self.is_sealed && !self.is_confirmed());
+        is_wanted && self.last_record_lsn == self.durable_lsn
     }
 
     fn fence(&mut self, action: String, error: DiskError) -> Fenced {
@@ -633,8 +649,20 @@ pub enum AppendClass {
     Internal,
 }
 
+impl AppendClass {
+    /// What a record counts as.
+    pub fn of(record: &Record) -> Self {
+        match record {
+            Record::BatchPart(_) | Record::Notice(_) => Self::Message,
+            Record::Dead(dead) if dead.is_again => Self::Internal,
+            Record::Settle(_) | Record::Dead(_) | Record::Revive(_) => Self::Settle,
+            Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => Self::Internal,
+        }
+    }
+}
+
 impl WalConfig {
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let block = BLOCK_BYTES as u64;
         assert!(self.segment_bytes.is_multiple_of(block) && self.frame_bytes_max.is_multiple_of(BLOCK_BYTES));
         assert!((BLOCK_BYTES..=FRAME_BYTES_MAX).contains(&self.frame_bytes_max), "frame_bytes_max is out of range");
@@ -643,6 +671,7 @@ impl WalConfig {
         assert!(self.segment_bytes <= SEGMENT_BYTES_MAX, "segment_bytes is out of range");
         assert!(self.wal_bytes_max / self.segment_bytes >= 5, "wal_bytes_max must hold at least five segments");
         assert!(self.writes_in_flight_max > 0 && self.pending_records_max > 0);
+        assert!(self.full_group_bytes > 0, "a group commit has something in it");
         assert!(self.pending_bytes_max >= FrameHeader::frame_bytes(0), "pending_bytes_max must hold a record");
     }
 }

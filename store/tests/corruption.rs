@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use creto_store::{
-    Action, BatchPart, DigestState, FileSource, MailboxId, MessageId, Noted, NotedMessage, PartMessage, Priority,
-    Record, RecoveryError, SegmentNumber, SenderId, Settle, SettleCause, Wal, WalConfig, digest_file_name, recover,
-    recover_noted, segment_file_name, verify,
+    Action, BatchPart, DigestState, FileSource, MailboxId, MessageFlags, MessageId, Noted, NotedMessage, PartMessage,
+    Priority, Record, RecoveryError, SegmentNumber, SenderId, Settle, SettleCause, Wal, WalConfig, digest_file_name,
+    recover, recover_noted, segment_file_name, verify,
 };
 
 const SHARD: u32 = 3;
@@ -402,6 +402,7 @@ fn read(segment: &[u8], noted: &NotedMessage) -> Option<PartMessage> {
         expiry_ms: u64::from_le_bytes(message[56..64].try_into().unwrap()),
         leaf_index: u32::from_le_bytes(message[64..68].try_into().unwrap()),
         priority: Priority::from_byte(message[68]).unwrap(),
+        flags: MessageFlags::NONE,
         salt: message[80..96].try_into().unwrap(),
         path: Bytes::copy_from_slice(&message[96..path_end]),
         envelope: Bytes::copy_from_slice(&message[path_end..envelope_end]),
@@ -418,6 +419,7 @@ fn message(sequence: u64, envelope_bytes: u64, random: &mut Random) -> PartMessa
         expiry_ms: 0,
         leaf_index: sequence as u32,
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         salt: std::array::from_fn(|_| fill()),
         path: (0..64).map(|_| fill()).collect(),
         envelope: (0..envelope_bytes).map(|_| fill()).collect(),

@@ -11,8 +11,8 @@
 use std::time::Instant;
 
 use creto_store::{
-    DedupConfig, Lsn, MailboxId, Mailboxes, MailboxesConfig, MessageId, Noted, NotedMessage, Place, Position, Priority,
-    SegmentNumber, SenderId, SettleCause,
+    DedupConfig, Lsn, MailboxId, Mailboxes, MailboxesConfig, MessageFlags, MessageId, Noted, NotedMessage, Place,
+    Position, Priority, SegmentNumber, SenderId, SettleCause,
 };
 
 const RECORD_MESSAGES: u64 = 100;
@@ -36,6 +36,7 @@ fn record(first: u64) -> (Position, Noted) {
             sequence,
             expiry_ms: 1_800_000_000_000 + sequence,
             priority: Priority::from_byte((sequence % 4) as u8).unwrap(),
+            flags: MessageFlags::NONE,
             envelope_bytes: 1_024,
             place: Place {
                 segment,

@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use creto_store::{
-    Action, BatchPart, FileSource, MailboxId, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
-    digest_file_name, recover, recover_noted, segment_file_name, verify,
+    Action, BatchPart, FileSource, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record, SenderId, Wal,
+    WalConfig, digest_file_name, recover, recover_noted, segment_file_name, verify,
 };
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -178,6 +178,7 @@ fn message(number: u64) -> PartMessage {
         expiry_ms: NOW_MS + 604_800_000,
         leaf_index: (number % 256) as u32,
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         salt: id(number),
         path: Bytes::from(vec![5; 256]),
         envelope: Bytes::from(vec![number as u8; 1024]),

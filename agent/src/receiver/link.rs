@@ -1,11 +1,13 @@
 //! The deliver stream of one connection: subscribe, read, open, present in order, acknowledge.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
-use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
-use creto_envelope::limits::CONSUMER_ACK_SEQUENCES_MAX;
+use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
+use creto_envelope::limits::{CONSUMER_ACK_SEQUENCES_MAX, CONSUMER_NACK_MESSAGES_MAX};
+use creto_envelope::notice::Notice;
 use creto_envelope::{FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
@@ -13,9 +15,10 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::Inbox;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
-use crate::directory::Directory;
+use super::sessions::SessionKey;
+use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
-use crate::limits::OPEN_JOBS_MAX;
+use crate::limits::{ALL_SESSIONS_MAX, OPEN_JOBS_MAX};
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
 
@@ -64,7 +67,7 @@ impl DeliverLink {
         // All three only move bytes and wait; the work is with the cryptographic workers.
         let end = tokio::select! {
             end = self.write(send) => end,
-            end = self.read(receive, jobs) => end,
+            end = self.read(receive, jobs, stream) => end,
             end = self.present(opened, stream) => end,
         };
         if self.inbox.sender().is_none() { self.rest().await } else { end }
@@ -89,10 +92,13 @@ impl DeliverLink {
             }
             // The application's turn is not over when its first acknowledgement wakes this: let it finish.
             yield_now().await;
-            let (acks, credit) = self.inbox.take_outgoing();
+            let (acks, nacks, credit) = self.inbox.take_outgoing();
             let mut frames = Vec::new();
             for sequences in acks.chunks(CONSUMER_ACK_SEQUENCES_MAX) {
                 ConsumerAck { sequences: sequences.to_vec() }.encode(&mut frames);
+            }
+            for messages in nacks.chunks(CONSUMER_NACK_MESSAGES_MAX) {
+                ConsumerNack { messages: messages.to_vec() }.encode(&mut frames);
             }
             credit.into_iter().for_each(|credit| encode_credit(&mut frames, credit));
             if !frames.is_empty()
@@ -112,7 +118,12 @@ impl DeliverLink {
         }
     }
 
-    async fn read(&self, mut receive: RecvStream, jobs: mpsc::Sender<JoinHandle<OpenedFrame>>) -> StreamEnd {
+    async fn read(
+        &self,
+        mut receive: RecvStream,
+        jobs: mpsc::Sender<JoinHandle<OpenedFrame>>,
+        stream: u64,
+    ) -> StreamEnd {
         let mut header: Option<Arc<SignedHeader>> = None;
         // After Subscribe went out: whoever was subscribed before, in another process, is told so and lets go of them.
         let sessions = match self.inbox.sessions().await {
@@ -131,6 +142,15 @@ impl DeliverLink {
             };
             match frame.frame_type {
                 FrameType::Deliver => {}
+                FrameType::Notice => match Notice::parse(&frame.body) {
+                    Ok(notice) => {
+                        let recipient = self.directory.lookup(notice.body.recipient, CURRENT).await;
+                        let name = recipient.ok().map(|identity| identity.record.name.clone());
+                        self.inbox.noticed(&notice, name, stream);
+                        continue;
+                    }
+                    Err(code) => return StreamEnd::Broken(code),
+                },
                 FrameType::Subscribed => match Subscribed::parse(&frame.body) {
                     Ok(subscribed) => {
                         tracing::debug!(queued_messages = subscribed.queued_messages, "subscribed");
@@ -189,6 +209,8 @@ impl DeliverLink {
 
     /// Hands verdicts to the application in the order in which the messages came.
     async fn present(&self, mut opened: mpsc::Receiver<JoinHandle<OpenedFrame>>, stream: u64) -> StreamEnd {
+        // Sessions that are on disk, as far as that was asked on this stream.
+        let mut kept: HashSet<SessionKey> = HashSet::new();
         while let Some(job) = opened.recv().await {
             let OpenedFrame { header, body, messages, verdicts } = job.await.expect("opening a message does not panic");
             for (span, mut verdict) in messages.into_iter().zip(verdicts) {
@@ -200,6 +222,19 @@ impl DeliverLink {
                 match verdict {
                     Ok(Arrived::Settled(session)) => self.inbox.settled_before(session, &span, stream),
                     Ok(Arrived::Message(message)) => {
+                        if span.attempt > 0
+                            && let Some(session) = message.session.filter(|session| !kept.contains(&session.key))
+                        {
+                            if let Err(error) = self.inbox.keep_session(session).await {
+                                tracing::error!(%error, "what comes again cannot be remembered, so it is not shown");
+                                self.inbox.end(error);
+                                return StreamEnd::Ended;
+                            }
+                            if kept.len() >= ALL_SESSIONS_MAX {
+                                kept.clear();
+                            }
+                            kept.insert(session.key);
+                        }
                         let Some(delivery) = self.inbox.present(message, &span, stream) else { continue };
                         let Some(queue) = self.inbox.sender() else { return StreamEnd::Ended };
                         if queue.send(delivery).await.is_err() {

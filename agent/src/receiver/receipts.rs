@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::sessions::SessionUse;
-use super::{Delivery, Inbox};
+use super::{Answer, Delivery, Inbox};
 use crate::clock;
 use crate::error::SendError;
 use crate::sender::SendOptions;
@@ -81,7 +81,8 @@ impl Inbox {
                 true
             }
         };
-        self.conclude(due.to_id, due.message_id, due.session, due.envelope_bytes, acknowledged);
+        let answer = if acknowledged { Answer::Done } else { Answer::Dropped };
+        self.conclude(due.to_id, due.message_id, due.session, due.envelope_bytes, answer);
         self.receipts_due.send_modify(|due| *due -= 1);
     }
 

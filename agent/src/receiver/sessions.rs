@@ -4,7 +4,8 @@
 //! or moves one. A message's key lives until the message is settled, not until it is opened: what the application has
 //! not acknowledged comes again after a crash and must open again. What it has acknowledged is settled here, then
 //! written to disk, and only then acknowledged to the node; so a message that comes again under a settled counter is a
-//! duplicate, also after a restart.
+//! duplicate, also after a restart. What the application refuses is kept the same way: the session is on disk, with the
+//! message's key in it, before the node hears of it.
 //!
 //! Bounded twice, per sender and in all: how many sessions there are, and how many message keys they keep. Whoever is
 //! above its own bound loses the sessions that it left idle longest; above a bound over all, whoever has most does. So
@@ -141,9 +142,23 @@ impl IncomingSessions {
     /// # Errors
     /// [`StateError`]: none of them may be acknowledged.
     pub(crate) fn settle(&self, uses: impl IntoIterator<Item = SessionUse>) -> Result<(), StateError> {
+        self.settle_and_keep(uses, [])
+    }
+
+    /// As [`settle`](Self::settle); and when this returns, the sessions of `kept` are on disk, so that these messages open
+    /// again after a restart. Whichever state of a session is there, it opens what is not settled.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle); the node must hear of none of them.
+    pub(crate) fn settle_and_keep(
+        &self,
+        settled: impl IntoIterator<Item = SessionUse>,
+        kept: impl IntoIterator<Item = SessionUse>,
+    ) -> Result<(), StateError> {
         let disk = self.disk.lock().expect(UNPOISONED);
-        let mut changed: HashSet<SessionKey> = HashSet::new();
-        for SessionUse { key, counter } in uses {
+        let is_new = |key: &SessionKey| self.table().sessions.get(key).is_some_and(|entry| !entry.on_disk);
+        let mut changed: HashSet<SessionKey> = kept.into_iter().map(|kept| kept.key).filter(is_new).collect();
+        for SessionUse { key, counter } in settled {
             // A session that went for want of room: nothing is left to remember the message by.
             let Some(held) = self.table().get(key) else { continue };
             let mut chain = held.lock().expect(UNPOISONED);

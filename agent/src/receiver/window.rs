@@ -97,13 +97,14 @@ impl Window {
         Some(place)
     }
 
-    /// The application dropped a message without acknowledging it: when it comes again, it is shown again.
-    pub(crate) fn released(&mut self, from: AgentId, id: MessageId) {
-        let Some(sender) = self.senders.get_mut(&from) else { return };
-        if matches!(sender.messages.get(&id), Some(State::Held(_))) {
-            sender.messages.remove(&id);
-            self.drop_if_empty(from);
-        }
+    /// The application refused a message, or dropped it without a word: when it comes again, it is shown again. Gives the place
+    /// where to say so.
+    pub(crate) fn released(&mut self, from: AgentId, id: MessageId) -> Option<Place> {
+        let sender = self.senders.get_mut(&from)?;
+        let State::Held(place) = *sender.messages.get(&id)? else { return None };
+        sender.messages.remove(&id);
+        self.drop_if_empty(from);
+        Some(place)
     }
 
     /// Forgets settled ids of the sender that was silent longest, one by one.

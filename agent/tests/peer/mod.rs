@@ -16,9 +16,12 @@ use creto_envelope::control::{
     KeyRecordRequest, LOGIN_EXPORTER_LABEL, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
     encode_key_record_response, login_statement,
 };
-use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::deliver::{
+    ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
+};
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::notice::{Notice, NoticeBody};
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, BatchView, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -321,6 +324,22 @@ impl Link {
         sequences
     }
 
+    /// Refusals until there are `count`; credit in between is let by.
+    pub(crate) async fn consumer_nacks(&mut self, count: usize) -> Vec<(u64, Nack)> {
+        let deliver = self.stream(StreamRole::Deliver).await;
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            let (frame_type, body) = timeout(PATIENCE, deliver.next()).await.expect("refusals come").unwrap();
+            match frame_type {
+                FrameType::ConsumerNack => messages.extend(ConsumerNack::parse(&body).unwrap().messages),
+                FrameType::Credit => {}
+                other => panic!("{other:?} on the deliver stream"),
+            }
+        }
+        assert_eq!(messages.len(), count, "{messages:?}");
+        messages
+    }
+
     /// Pushes messages of a batch: (index in the batch, mailbox sequence, attempt). The header goes once per batch.
     pub(crate) async fn deliver(&mut self, batch: &Batch, messages: &[(usize, u64, u8)]) {
         self.deliver_changed(batch, messages, |_| {}).await;
@@ -349,6 +368,13 @@ impl Link {
         }
         encoder.finish();
         change(&mut frame);
+        self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Pushes a notice.
+    pub(crate) async fn notice(&mut self, mailbox_sequence: u64, attempt: u8, body: &NoticeBody) {
+        let mut frame = Vec::new();
+        Notice::encode(&mut frame, mailbox_sequence, attempt, &body.to_bytes());
         self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
     }
 

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use creto_io::Durability;
+use creto_io::limits::BLOCK_BYTES;
+use creto_io::{AlignedBuffer, Durability};
 use hdrhistogram::Histogram;
 
-const BLOCK_BYTES: usize = 4_096;
 const FILE_BYTES: u64 = 128 << 20;
 const FILL_BYTES: usize = 1 << 20;
 
@@ -35,7 +35,7 @@ impl Device {
             OpenOptions::new().create(true).truncate(false).write(true).custom_flags(libc::O_DIRECT | flags).open(&path)
         };
         let file = open(0)?;
-        let zeros = Aligned::new(FILL_BYTES);
+        let zeros = AlignedBuffer::new(FILL_BYTES);
         for offset in (0..FILE_BYTES).step_by(FILL_BYTES) {
             file.write_all_at(zeros.bytes(FILL_BYTES), offset)?;
         }
@@ -60,7 +60,7 @@ impl Device {
         let block_bytes = block_bytes.next_multiple_of(BLOCK_BYTES);
         let (next, began) = (AtomicU64::new(0), Instant::now());
         let one = || -> io::Result<(u64, Histogram<u64>)> {
-            let block = Aligned::new(block_bytes);
+            let block = AlignedBuffer::new(block_bytes);
             let mut durable =
                 Histogram::new_with_max(60_000_000, 3).expect("a minute in microseconds is a valid range");
             let mut bytes = 0;
@@ -98,23 +98,5 @@ impl Device {
             }
         }
         Ok(done.expect("at least one write is in flight"))
-    }
-}
-
-/// Memory that starts at a block boundary, as O_DIRECT demands.
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let bytes = vec![0x5a; len + BLOCK_BYTES];
-        let start = bytes.as_ptr().align_offset(BLOCK_BYTES);
-        Self { bytes, start }
-    }
-
-    fn bytes(&self, len: usize) -> &[u8] {
-        &self.bytes[self.start..self.start + len]
     }
 }

@@ -7,7 +7,8 @@ use std::sync::mpsc::Sender;
 use bytes::Bytes;
 use creto_io::{ActionId, DiskError, EncodeWrite, IoAction, IoEvent, Machine, Now};
 use creto_store::{
-    Action, BatchPart, MailboxId, MessageId, PartMessage, Priority, Record, RecordSequence, SenderId, Wal, Write,
+    Action, BatchPart, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record, RecordSequence, SenderId,
+    Wal, Write,
 };
 use hdrhistogram::Histogram;
 
@@ -123,6 +124,7 @@ impl StoreMachine {
                 expiry_ms: 0,
                 leaf_index: u32::try_from(index).expect("a record has few messages"),
                 priority: Priority::Normal,
+                flags: MessageFlags::NONE,
                 salt: [3; 16],
                 path: self.template.slice(..PATH_NODES * 32),
                 envelope: self.template.slice(..ENVELOPE_BYTES),

@@ -11,7 +11,7 @@ use creto_envelope::{AgentId, AgentName, MessageId, SignedKeyRecord, TreeDigest,
 use creto_node::config::Config;
 use creto_service::ServiceError;
 use creto_service::client::{Client, ClientError};
-use creto_store::{FileSource, PartMessage, Record, recover};
+use creto_store::{FileSource, PartMessage, Record, SenderId, recover};
 use serde_json::{Value, json};
 
 use super::wal::shard_folders;
@@ -124,7 +124,8 @@ fn find(folder: &Path, id: MessageId, from: Option<AgentId>) -> Result<(Vec<u8>,
     for (shard_index, folder) in shard_folders(folder)? {
         let outcome = recover(&mut FileSource::new(&folder), shard_index, |_, record| {
             let (Record::BatchPart(part) | Record::Moved(part)) = record else { return };
-            for message in part.messages {
+            // A notice of the node has the id of the message that it is about.
+            for message in part.messages.into_iter().filter(|message| message.sender != SenderId::NODE) {
                 if message.message_id.0 == id.0 && from.is_none_or(|from| from.0 == message.sender.0) {
                     found.push((part.batch_header.to_vec(), message));
                 }

@@ -1,4 +1,4 @@
-//! `creto recv`: prints what an agent is sent, and acknowledges each message once it is printed.
+//! `creto recv`: prints what an agent is sent, and acknowledges each message once it is printed, or rejects it.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use creto_agent::{Agent, Delivery, Incident, ReceiveError};
-use serde_json::json;
+use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiveError};
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Global, RecvArgs};
@@ -20,6 +20,8 @@ use crate::verb::proof::keep;
 /// Why the command goes on or ends.
 enum Next {
     Message(Box<Delivery>),
+    /// The node says that a message of this agent expired.
+    Notice(Notice),
     /// Something came that is not to be trusted.
     Refused(Incident),
     /// Nothing came in time, or Ctrl-C.
@@ -44,6 +46,8 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
 }
 
 async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
+    // Asked for first: what comes while nobody listens is only logged.
+    let mut notices = agent.notices().map_err(|error| receive_failure(&error))?;
     let mut mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
     let mut incidents = agent.incidents();
     let no_signals = |error| {
@@ -62,6 +66,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                 // A message that is there is printed even when the signal came first: it is ours already.
                 biased;
                 delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(|delivery| Next::Message(Box::new(delivery))),
+                Some(notice) = notices.next() => Ok(Next::Notice(notice)),
                 incident = incidents.next() => Ok(incident.map_or(Next::End, Next::Refused)),
                 _ = interrupt.recv() => Ok(Next::End),
                 _ = terminate.recv() => Ok(Next::End),
@@ -80,8 +85,15 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                     .transpose()?;
                 print(&delivery, args.json, kept.as_deref())?;
                 // Only now: a message that could not be printed comes again.
-                delivery.ack();
+                match args.reject {
+                    Some(reason) => delivery.reject(reason),
+                    None => delivery.ack(),
+                }
                 left -= 1;
+            }
+            Next::Notice(notice) => {
+                print_notice(&notice, args.json)?;
+                notice.ack();
             }
             Next::Refused(incident) => {
                 let _ = writeln!(anstream::stderr().lock(), "{CAUTION}refused{CAUTION:#}  {incident}");
@@ -118,10 +130,7 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
         if let Some(proof) = proof {
             line["proof"] = proof.display().to_string().into();
         }
-        match std::str::from_utf8(&delivery.payload) {
-            Ok(text) => line["text"] = text.into(),
-            Err(_) => line["base64"] = STANDARD.encode(&delivery.payload).into(),
-        }
+        payload_as_json(&mut line, &delivery.payload);
         writeln!(exact, "{line}")?;
     } else {
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
@@ -130,10 +139,47 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
                 let (id, at) = (receipt.message_id.to_uuid_string(), time(receipt.acknowledged_at_ms));
                 writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, acknowledged {at}")?;
             }
-            None => writeln!(exact, "{}", shown(&delivery.payload, std::io::stdout().is_terminal()))?,
+            None => writeln!(exact, "{}", shown_here(&delivery.payload))?,
         }
     }
     exact.flush()
+}
+
+/// Adds a payload, as text where it is some.
+pub(crate) fn payload_as_json(value: &mut Value, payload: &[u8]) {
+    match std::str::from_utf8(payload) {
+        Ok(text) => value["text"] = text.into(),
+        Err(_) => value["base64"] = STANDARD.encode(payload).into(),
+    }
+}
+
+/// The payload as standard output may show it.
+pub(crate) fn shown_here(payload: &[u8]) -> String {
+    shown(payload, std::io::stdout().is_terminal())
+}
+
+fn print_notice(notice: &Notice, as_json: bool) -> std::io::Result<()> {
+    let (word, why) = match notice.cause {
+        NoticeCause::Retention => ("retention", "its mailbox kept it no longer"),
+        _ => ("time_to_live", "its time to live was over"),
+    };
+    let id = notice.message_id.to_uuid_string();
+    let to = notice.to.as_ref().map_or_else(|| notice.to_id.to_string(), |name| name.as_str().to_owned());
+    if as_json {
+        let line = json!({
+            "notice": "expired",
+            "message_id": id,
+            "to": notice.to.as_ref().map(|name| name.as_str()),
+            "to_id": notice.to_id.to_string(),
+            "cause": word,
+            "expired_at_ms": notice.expired_at_ms,
+            "attempt": notice.attempt,
+        });
+        writeln!(std::io::stdout().lock(), "{line}")
+    } else {
+        let at = time(notice.expired_at_ms);
+        writeln!(stdout(), "{DIM}{at}{DIM:#}  {CAUTION}expired{CAUTION:#}  {id} to {STRONG}{to}{STRONG:#}: {why}")
+    }
 }
 
 /// The payload as text. On a terminal nothing of it may move the cursor or change a colour: it is a stranger's.

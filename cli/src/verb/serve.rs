@@ -110,12 +110,14 @@ fn ready(node: &Node, args: &ServeArgs) -> std::io::Result<()> {
 fn stopped(summary: &Summary, took: Duration, args: &ServeArgs) -> std::io::Result<()> {
     let durable: u64 = summary.shards.iter().map(|shard| shard.messages_durable).sum();
     let settled: u64 = summary.shards.iter().map(|shard| shard.messages_settled).sum();
+    let dead: u64 = summary.shards.iter().map(|shard| shard.messages_dead).sum();
     if args.json {
         return print_line(&json!({
             "event": "stopped",
             "drained": summary.drained,
             "messages_durable": durable,
             "messages_settled": settled,
+            "messages_dead": dead,
             "stalls": summary.stalls,
             "took_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         }));

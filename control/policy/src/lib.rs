@@ -14,9 +14,11 @@ mod decide;
 #[cfg(test)]
 mod fixture;
 mod id_map;
+pub mod mailbox;
 mod principal;
 mod snapshot;
 
 pub use decide::{Action, Decision, DecisionStats, DecisionTable, decide};
+pub use mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
 pub use principal::{KeyVersion, OrganizationId, Principal, Replacement};
 pub use snapshot::{KEY_GRACE_MS, Policy, PrincipalError, Snapshot, SnapshotBuilder};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState, KeyId, RejectCode, SignedKeyRecord};
 
+use crate::mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
+
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +26,16 @@ pub struct Principal {
     valid_from_ms: u64,
     valid_until_ms: u64,
     current_key: KeyId,
+    mailbox: Mailbox,
     /// Never empty, versions strictly ascending: `SnapshotBuilder::insert` holds this.
     records: Arc<[VersionedRecord]>,
+}
+
+/// What is set for an agent's mailbox.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Mailbox {
+    pub(crate) settings: MailboxSettings,
+    pub(crate) lower: LowerRetention,
 }
 
 /// One version of an agent's key record, and what became of its encryption key.
@@ -79,6 +89,18 @@ impl Principal {
     #[must_use]
     pub fn state(&self) -> AgentState {
         self.state
+    }
+
+    /// What is set for its mailbox.
+    #[must_use]
+    pub fn mailbox_settings(&self) -> &MailboxSettings {
+        &self.mailbox.settings
+    }
+
+    /// What its mailbox may hold at `now_ms`.
+    #[must_use]
+    pub fn mailbox_limits(&self, now_ms: u64) -> MailboxLimits {
+        MailboxLimits::new(&self.mailbox.settings, self.mailbox.lower, now_ms)
     }
 
     /// The newest key record.
@@ -183,12 +205,21 @@ impl Principal {
         assert!(records.is_sorted_by(|a, b| a.version < b.version), "key record versions strictly ascend");
         let newest = records.last().expect("a principal has at least one key record");
         let (valid_from_ms, valid_until_ms) = (newest.record.record.valid_from_ms, newest.record.record.valid_until_ms);
-        Self { agent, organization, state, valid_from_ms, valid_until_ms, current_key: newest.key, records }
+        let mailbox = Mailbox::default();
+        Self { agent, organization, state, valid_from_ms, valid_until_ms, current_key: newest.key, mailbox, records }
     }
 
     /// Its versions, oldest first.
     pub(crate) fn versions(&self) -> impl DoubleEndedIterator<Item = KeyVersion> + ExactSizeIterator {
         self.records.iter().map(|known| KeyVersion { record: Arc::clone(&known.record), replaced: known.replaced })
+    }
+
+    pub(crate) fn mailbox(&self) -> Mailbox {
+        self.mailbox
+    }
+
+    pub(crate) fn set_mailbox(&mut self, mailbox: Mailbox) {
+        self.mailbox = mailbox;
     }
 
     pub(crate) fn set_state(&mut self, state: AgentState) {

@@ -7,7 +7,8 @@ use creto_envelope::{AgentId, AgentState, SignedKeyRecord, TrustDomain};
 use thiserror::Error;
 
 use crate::id_map::AgentMap;
-use crate::principal::{KeyVersion, OrganizationId, Principal, Replacement, mix};
+use crate::mailbox::{LowerRetention, MailboxSettings};
+use crate::principal::{KeyVersion, Mailbox, OrganizationId, Principal, Replacement, mix};
 
 #[cfg(test)]
 mod tests;
@@ -141,7 +142,8 @@ impl SnapshotBuilder {
         self.insert_versions(state, records.into_iter().map(KeyVersion::from).collect())
     }
 
-    /// Adds an agent with all versions of its key record, oldest first, or replaces the one with the same id.
+    /// Adds an agent with all versions of its key record, oldest first, or replaces the one with the same id, whose mailbox
+    /// stays as it is set.
     ///
     /// The signatures on the records are taken as verified.
     ///
@@ -164,7 +166,10 @@ impl SnapshotBuilder {
         let next =
             u32::try_from(self.organizations.len()).expect("fewer than four billion organizations fit in memory");
         let organization = *self.organizations.entry(organization).or_insert(OrganizationId(next));
-        let principal = Principal::new(agent, organization, state, versions, self.key_grace_ms);
+        let mut principal = Principal::new(agent, organization, state, versions, self.key_grace_ms);
+        if let Some(known) = self.agents.get(&agent) {
+            principal.set_mailbox(known.mailbox());
+        }
         self.agents.insert(agent, principal);
         Ok(agent)
     }
@@ -189,6 +194,12 @@ impl SnapshotBuilder {
         }
         versions.push(record.into());
         self.insert_versions(state, versions)
+    }
+
+    /// Sets what an agent's mailbox may hold. Returns whether the agent is known.
+    pub fn set_mailbox(&mut self, agent: &AgentId, settings: MailboxSettings, lower: LowerRetention) -> bool {
+        let mailbox = Mailbox { settings, lower };
+        self.agents.get_mut(agent).map(|principal| principal.set_mailbox(mailbox)).is_some()
     }
 
     /// Changes whether an agent may act. Returns whether the agent is known.

@@ -7,6 +7,9 @@
 //! | `GET /v1/agents/{organization}/{agent}` | 200 with [`AgentInfo`]; 404 |
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
+//! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
+//! | `GET /v1/mailboxes/{organization}/{agent}` | 200 with [`MailboxInfo`]; 404 |
+//! | `PATCH /v1/mailboxes/{organization}/{agent}`, `application/json`: a [`MailboxChange`](crate::mailboxes::MailboxChange) | 200 with [`MailboxInfo`]; 404, 422 |
 //! | `GET /v1/status` | 200 with [`Status`] |
 //! | `GET /v1/ready` | 200 when every shard serves, 503 otherwise, with [`Readiness`](crate::health::Readiness) |
 //! | `POST /v1/backups` | 201 with [`BackupBegun`]; 409, 503 |
@@ -19,6 +22,8 @@ use std::path::PathBuf;
 
 use creto_envelope::AgentState;
 use serde::{Deserialize, Serialize};
+
+use crate::mailboxes::MailboxDefaults;
 
 macro_rules! error_codes {
     ($( $(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $next:literal; )+) => {
@@ -75,14 +80,18 @@ error_codes! {
     AgentUnknown = "agent_unknown", 404, "check the name with `creto agent list`, or create it with `creto agent create`";
     /// No key record with this version belongs to this agent.
     RecordUnknown = "record_unknown", 404, "check agent id and version; `creto agent show` prints both";
+    /// The body is not a change of a mailbox's settings.
+    SettingsMalformed = "settings_malformed", 422, "send a JSON object with retention_s, messages_max, bytes_max or max_deliveries; null takes one back";
+    /// A setting is outside its range.
+    SettingRange = "setting_range", 422, "choose a value inside the range, or null for the node's default";
     /// The text is not an agent name.
     NameInvalid = "name_invalid", 400, "write organization/agent, such as acme/planner";
     /// A parameter of the query cannot be read.
     QueryInvalid = "query_invalid", 400, "use organization, after and limit as the API documents them";
     /// The body has another content type.
-    ContentType = "content_type", 415, "send Content-Type: application/octet-stream";
+    ContentType = "content_type", 415, "send Content-Type: application/octet-stream for key records, application/json for settings";
     /// The body is too large.
-    BodyTooLarge = "body_too_large", 413, "send one SignedKeyRecord and nothing else";
+    BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings, and nothing else";
     /// The body ended too early.
     BodyIncomplete = "body_incomplete", 400, "send the whole body";
     /// The request took too long.
@@ -90,7 +99,7 @@ error_codes! {
     /// There is no such path.
     PathUnknown = "path_unknown", 404, "use a path that the API documents, such as /v1/status";
     /// The path exists, the method does not.
-    Method = "method", 405, "use GET, or POST for /v1/agents";
+    Method = "method", 405, "use GET, POST for /v1/agents, PATCH for a mailbox";
     /// The directory has reached its limit.
     DirectoryFull = "directory_full", 507, "start a second node for further agents";
     /// The directory's file could not be read or written.
@@ -204,6 +213,35 @@ impl KeyState {
 pub struct AgentPage {
     /// In the order of their names.
     pub agents: Vec<AgentInfo>,
+    /// Pass this as `after` to get the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<String>,
+}
+
+/// What is set for a mailbox, and what is in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MailboxInfo {
+    /// `organization/agent`.
+    pub name: String,
+    /// The agent id, 32 hexadecimal digits.
+    pub id: String,
+    /// How long what nobody acknowledges is kept, in seconds; `null`: the node's default.
+    pub retention_s: Option<u32>,
+    /// Most messages queued; `null`: the node's default.
+    pub messages_max: Option<u32>,
+    /// Most bytes queued; `null`: the node's default.
+    pub bytes_max: Option<u64>,
+    /// After so many deliveries a message is given up; `null`: the node's default.
+    pub max_deliveries: Option<u8>,
+    /// What holds for it.
+    pub in_force: MailboxDefaults,
+}
+
+/// One page of the list of mailboxes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MailboxPage {
+    /// In the order of their names.
+    pub mailboxes: Vec<MailboxInfo>,
     /// Pass this as `after` to get the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_after: Option<String>,

@@ -23,9 +23,12 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, Status};
+use crate::api::{
+    AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, MailboxInfo, MailboxPage, Status,
+};
 use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
+use crate::mailboxes::MailboxChange;
 
 /// Why a call failed, and what to do next.
 #[derive(Debug, Error)]
@@ -184,18 +187,43 @@ impl Client {
         after: Option<&str>,
         limit: Option<usize>,
     ) -> Result<AgentPage, ClientError> {
-        let mut path = "/v1/agents".to_owned();
-        let limit = limit.map(|limit| limit.to_string());
-        let parameters = [("organization", organization), ("after", after), ("limit", limit.as_deref())];
-        for (name, value) in parameters {
-            if let Some(value) = value {
-                path.push(if path.contains('?') { '&' } else { '?' });
-                path.push_str(name);
-                path.push('=');
-                push_escaped(&mut path, value);
+        self.get(&page_path("/v1/agents", organization, after, limit)).await
+    }
+
+    /// What is set for all mailboxes, of one organization or of every one, by name.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn mailboxes(&self, organization: Option<&str>) -> Result<Vec<MailboxInfo>, ClientError> {
+        let mut mailboxes = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let path = page_path("/v1/mailboxes", organization, after.as_deref(), None);
+            let page: MailboxPage = self.get(&path).await?;
+            mailboxes.extend(page.mailboxes);
+            match page.next_after {
+                Some(next) if after.as_deref() < Some(next.as_str()) => after = Some(next),
+                Some(_) => return Err(ClientError::Answer("the list of mailboxes does not advance".to_owned())),
+                None => return Ok(mailboxes),
             }
         }
-        self.get(&path).await
+    }
+
+    /// What is set for the mailbox of the agent with this name.
+    ///
+    /// # Errors
+    /// As [`Client::agent`].
+    pub async fn mailbox(&self, name: &AgentName) -> Result<MailboxInfo, ClientError> {
+        self.get(&format!("/v1/mailboxes/{name}")).await
+    }
+
+    /// Sets what a mailbox may hold, from now on; says what is set then. It is durable, and the shards have it.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `agent_unknown` or `setting_range`, or why there was no answer.
+    pub async fn set_mailbox(&self, name: &AgentName, change: &MailboxChange) -> Result<MailboxInfo, ClientError> {
+        let body = serde_json::to_vec(change).expect("numbers and names become JSON");
+        self.call(Method::PATCH, &format!("/v1/mailboxes/{name}"), body.into()).await.map(|(_, body)| body)
     }
 
     /// How the service is.
@@ -280,8 +308,13 @@ impl Client {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut request = Request::builder().method(method.clone()).uri(path).header(header::HOST, "creto");
-        if method == Method::POST {
-            request = request.header(header::CONTENT_TYPE, "application/octet-stream");
+        let content_type = match method {
+            Method::POST => Some("application/octet-stream"),
+            Method::PATCH => Some("application/json"),
+            _ => None,
+        };
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
         }
         let request = request.body(Full::new(body)).map_err(|error| ClientError::Answer(error.to_string()))?;
         let answer = async {
@@ -312,6 +345,21 @@ impl Client {
             _ => ClientError::Connect { path, source },
         }
     }
+}
+
+/// The path of a page of a list.
+fn page_path(list: &str, organization: Option<&str>, after: Option<&str>, limit: Option<usize>) -> String {
+    let mut path = list.to_owned();
+    let limit = limit.map(|limit| limit.to_string());
+    for (name, value) in [("organization", organization), ("after", after), ("limit", limit.as_deref())] {
+        if let Some(value) = value {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str(name);
+            path.push('=');
+            push_escaped(&mut path, value);
+        }
+    }
+    path
 }
 
 /// An answer that is not a success.

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, SignedKeyRecord, TrustDomain};
 use creto_policy::{KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
-use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
 use crate::error::ServiceError;
 use crate::limits::{PAGE_AGENTS_MAX, VERSIONS_HELD_MAX};
+use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
 use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, META, NAMES, Storage};
 
+pub(crate) use mailbox::MailboxSet;
 pub(crate) use rotate::Rotated;
 
 mod keys;
+mod mailbox;
 mod rotate;
 #[cfg(test)]
 mod tests;
@@ -27,6 +30,7 @@ pub(crate) struct Directory {
     builder: SnapshotBuilder,
     epoch: u64,
     agents_max: u64,
+    retention: DefaultRetention,
 }
 
 /// What became of one registration.
@@ -45,6 +49,7 @@ pub(crate) enum Registered {
 pub(crate) enum Change {
     Register(Registration),
     Rotate(Rotation),
+    Mailbox(MailboxRequest),
 }
 
 /// What became of it.
@@ -52,12 +57,18 @@ pub(crate) enum Change {
 pub(crate) enum Changed {
     Register(Registered),
     Rotate(Rotated),
+    Mailbox(MailboxSet),
 }
 
 impl Changed {
     /// Whether the next snapshot differs for it.
     pub(crate) fn is_new(&self) -> bool {
-        matches!(self, Self::Register(Registered::Created(_)) | Self::Rotate(Rotated::Replaced(_)))
+        matches!(
+            self,
+            Self::Register(Registered::Created(_))
+                | Self::Rotate(Rotated::Replaced(_))
+                | Self::Mailbox(MailboxSet::Changed(_))
+        )
     }
 }
 
@@ -65,16 +76,28 @@ impl Changed {
 enum Pending {
     Agent(AgentEntry, SignedKeyRecord),
     Key(SignedKeyRecord, RotationMode),
+    Mailbox(AgentId, MailboxRow),
 }
 
 impl Directory {
     /// Loads everything. The policy is the default one: the same organization may talk. A replaced key is accepted for
-    /// `key_grace_ms`.
-    pub(crate) fn load(storage: Arc<Storage>, agents_max: u64, key_grace_ms: u64) -> Result<Self, ServiceError> {
+    /// `key_grace_ms`; a mailbox for which nothing else is set keeps messages for `retention_s`.
+    pub(crate) fn load(
+        storage: Arc<Storage>,
+        agents_max: u64,
+        key_grace_ms: u64,
+        retention_s: u32,
+        now_ms: u64,
+    ) -> Result<Self, ServiceError> {
+        let retention = storage.adopt_retention(retention_s, now_ms)?;
         let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
         builder.set_key_grace_ms(key_grace_ms);
-        let epoch = storage.load(|entry, versions| insert(&storage, &mut builder, &entry, versions))?;
-        Ok(Self { storage, builder, epoch, agents_max })
+        let epoch = storage.load(|entry, versions, mailbox| {
+            let agent = insert(&storage, &mut builder, &entry, versions)?;
+            builder.set_mailbox(&agent, mailbox.settings, mailbox.lower_with(retention.lower, now_ms));
+            Ok(())
+        })?;
+        Ok(Self { storage, builder, epoch, agents_max, retention })
     }
 
     /// The directory as the shards see it.
@@ -106,6 +129,13 @@ impl Directory {
                     }
                     Changed::Rotate(answer)
                 }
+                Change::Mailbox(request) => {
+                    let answer = self.set_mailbox_one(&transaction, &request, now_ms)?;
+                    if let MailboxSet::Changed(row) = answer {
+                        pending.push(Pending::Mailbox(request.agent, row));
+                    }
+                    Changed::Mailbox(answer)
+                }
             });
         }
         if pending.is_empty() {
@@ -127,6 +157,11 @@ impl Directory {
                     let replacement = Replacement { at_ms: now_ms, mode };
                     let replaced = self.builder.replace_key(Arc::new(signed), replacement, VERSIONS_HELD_MAX);
                     replaced.map_err(|error| self.storage.damaged(format!("{name}: {error}")))?;
+                }
+                Pending::Mailbox(agent, row) => {
+                    let lower = row.lower_with(self.retention.lower, now_ms);
+                    let is_known = self.builder.set_mailbox(&agent, row.settings, lower);
+                    assert!(is_known, "the agent was found in the same transaction");
                 }
             }
         }
@@ -185,11 +220,8 @@ fn insert(
     builder: &mut SnapshotBuilder,
     entry: &AgentEntry,
     versions: Vec<KeyVersion>,
-) -> Result<(), ServiceError> {
-    builder
-        .insert_versions(entry.state, versions)
-        .map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))?;
-    Ok(())
+) -> Result<AgentId, ServiceError> {
+    builder.insert_versions(entry.state, versions).map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))
 }
 
 /// Reads of the last committed state. They never wait for a writer.
@@ -251,13 +283,27 @@ impl Reader {
         after: Option<&str>,
         limit: usize,
     ) -> Result<AgentPage, ServiceError> {
-        let limit = limit.clamp(1, PAGE_AGENTS_MAX);
         let transaction = self.storage.begin_read()?;
+        let (agents, next_after) =
+            self.named(&transaction, organization, after, limit, |_, entry| Ok(self.info(&entry)))?;
+        Ok(AgentPage { agents, next_after })
+    }
+
+    /// What `show` makes of the agents by name, at most `limit` of them, and the name after which there are more.
+    fn named<T>(
+        &self,
+        transaction: &ReadTransaction,
+        organization: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+        mut show: impl FnMut(AgentId, AgentEntry) -> Result<T, ServiceError>,
+    ) -> Result<(Vec<T>, Option<String>), ServiceError> {
+        let limit = limit.clamp(1, PAGE_AGENTS_MAX);
         let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
         let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
         let prefix = organization.map(|organization| format!("{organization}/")).unwrap_or_default();
         let start = after.unwrap_or_default().max(prefix.as_str());
-        let mut page = AgentPage { agents: Vec::new(), next_after: None };
+        let (mut shown, mut last) = (Vec::new(), None);
         for row in names.range(start..).map_err(ServiceError::database)? {
             let (name, id) = row.map_err(ServiceError::database)?;
             if after == Some(name.value()) {
@@ -266,16 +312,16 @@ impl Reader {
             if !name.value().starts_with(&prefix) {
                 break;
             }
-            if page.agents.len() == limit {
-                page.next_after = page.agents.last().map(|last| last.name.clone());
-                break;
+            if shown.len() == limit {
+                return Ok((shown, last));
             }
             let row = agents.get(id.value()).map_err(ServiceError::database)?;
             let entry = row.and_then(|row| AgentEntry::parse(row.value()));
             let entry = entry.ok_or_else(|| self.storage.damaged(format!("name {}", name.value())))?;
-            page.agents.push(self.info(&entry));
+            last = Some(entry.name.to_string());
+            shown.push(show(AgentId(*id.value()), entry)?);
         }
-        Ok(page)
+        Ok((shown, None))
     }
 
     /// Epoch and number of agents.

@@ -19,15 +19,18 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, ErrorCode, Status};
+use crate::api::{
+    AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, ErrorCode, MailboxInfo, MailboxPage, Status,
+};
 use crate::backup::{self, Backups, NotHeld};
-use crate::directory::{Change, Reader, Registered};
+use crate::directory::{Change, MailboxSet, Reader, Registered};
 use crate::error::ServiceError;
 use crate::health::{Health, Readiness};
 use crate::limits::{
     BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, PAGE_AGENTS_MAX, REQUEST_TIMEOUT,
     SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
 };
+use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
 use crate::registration::Registration;
 use crate::service::wall_clock_ms;
 use crate::writer::{Answer, Pending};
@@ -37,6 +40,7 @@ use crate::writer::{Answer, Pending};
 pub(crate) struct Api {
     pub(crate) reader: Reader,
     pub(crate) key_grace_ms: u64,
+    pub(crate) mailbox_defaults: MailboxDefaults,
     /// Set while the writer runs.
     pub(crate) changes: Option<mpsc::Sender<Pending>>,
     pub(crate) backups: Option<Arc<Backups>>,
@@ -143,6 +147,8 @@ fn router(api: Api) -> Router {
         .route("/v1/agents/{organization}/{agent}", get(agent))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
+        .route("/v1/mailboxes", get(mailboxes))
+        .route("/v1/mailboxes/{organization}/{agent}", get(mailbox).patch(set_mailbox))
         .route("/v1/backups", post(begin_backup))
         .route("/v1/backups/{id}", post(renew_backup).delete(end_backup))
         .fallback(async |request: Request| {
@@ -169,17 +175,7 @@ async fn register(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
-    let body = body.map_err(|rejection| match rejection {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => refuse(
-            ErrorCode::BodyTooLarge,
-            format!("the body is larger than {SIGNED_KEY_RECORD_BYTES_MAX} bytes, the most a key record can have"),
-        ),
-        other => refuse(ErrorCode::BodyIncomplete, format!("the body could not be read: {}", other.body_text())),
-    })?;
-    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
-    if content_type != Some(b"application/octet-stream") {
-        return Err(refuse(ErrorCode::ContentType, "the body is not declared as application/octet-stream"));
-    }
+    let body = body_of(&headers, body, "application/octet-stream")?;
     let registration = Registration::check(&body, api.reader.trust_domain(), wall_clock_ms())
         .map_err(|error| refuse(error.code(), error.to_string()))?;
     let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service takes no registrations any more");
@@ -193,6 +189,22 @@ async fn register(
         Registered::Known(entry) => Ok((StatusCode::OK, Json(api.reader.info(&entry)))),
         Registered::Refused(code, message) => Err(refuse(code, message)),
     }
+}
+
+/// The whole body, if it is declared as what it must be.
+fn body_of(headers: &HeaderMap, body: Result<Bytes, BytesRejection>, declared: &'static str) -> Result<Bytes, Refusal> {
+    let body = body.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => refuse(
+            ErrorCode::BodyTooLarge,
+            format!("the body is larger than {SIGNED_KEY_RECORD_BYTES_MAX} bytes, the most a key record can have"),
+        ),
+        other => refuse(ErrorCode::BodyIncomplete, format!("the body could not be read: {}", other.body_text())),
+    })?;
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    if content_type != Some(declared.as_bytes()) {
+        return Err(refuse(ErrorCode::ContentType, format!("the body is not declared as {declared}")));
+    }
+    Ok(body)
 }
 
 #[derive(Deserialize)]
@@ -217,10 +229,9 @@ async fn agent(
     State(api): State<Api>,
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentInfo>, Refusal> {
-    let name = AgentName::parse(&format!("{organization}/{agent}"))
-        .map_err(|error| refuse(ErrorCode::NameInvalid, error.to_string()))?;
+    let name = agent_name(&organization, &agent)?;
     let found = api.reader.agent(&name).map_err(log_failure)?;
-    found.map(Json).ok_or_else(|| refuse(ErrorCode::AgentUnknown, format!("no agent is registered as {name}")))
+    found.map(Json).ok_or_else(|| unknown_agent(&name))
 }
 
 async fn key_record(
@@ -237,10 +248,64 @@ async fn keys(
     State(api): State<Api>,
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentKeys>, Refusal> {
-    let name = AgentName::parse(&format!("{organization}/{agent}"))
-        .map_err(|error| refuse(ErrorCode::NameInvalid, error.to_string()))?;
+    let name = agent_name(&organization, &agent)?;
     let found = api.reader.keys(&name, api.key_grace_ms, wall_clock_ms()).map_err(log_failure)?;
-    found.map(Json).ok_or_else(|| refuse(ErrorCode::AgentUnknown, format!("no agent is registered as {name}")))
+    found.map(Json).ok_or_else(|| unknown_agent(&name))
+}
+
+async fn mailboxes(
+    State(api): State<Api>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<MailboxPage>, Refusal> {
+    let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
+    let limit = query.limit.unwrap_or(PAGE_AGENTS_MAX);
+    let (organization, after) = (query.organization.as_deref(), query.after.as_deref());
+    let page = api.reader.mailboxes(organization, after, limit, &api.mailbox_defaults).map_err(log_failure)?;
+    Ok(Json(page))
+}
+
+async fn mailbox(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+) -> Result<Json<MailboxInfo>, Refusal> {
+    let name = agent_name(&organization, &agent)?;
+    let found = api.reader.mailbox(&name, &api.mailbox_defaults).map_err(log_failure)?;
+    found.map(Json).ok_or_else(|| unknown_agent(&name))
+}
+
+async fn set_mailbox(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<MailboxInfo>, Refusal> {
+    let name = agent_name(&organization, &agent)?;
+    let body = body_of(&headers, body, "application/json")?;
+    let change: MailboxChange = serde_json::from_slice(&body)
+        .map_err(|error| refuse(ErrorCode::SettingsMalformed, format!("the settings cannot be read: {error}")))?;
+    let agent = AgentId::derive(api.reader.trust_domain(), &name);
+    let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service takes no settings any more");
+    let (answer, answered) = oneshot::channel();
+    let changes = api.changes.as_ref().ok_or_else(shutting_down)?;
+    let pending =
+        Pending { change: Change::Mailbox(MailboxRequest { agent, change }), answer: Answer::Mailbox(answer) };
+    changes.send(pending).await.map_err(|_| shutting_down())?;
+    match answered.await.map_err(|_| storage_failed("the settings were not stored"))? {
+        MailboxSet::Changed(row) | MailboxSet::Same(row) => {
+            Ok(Json(api.reader.mailbox_info(&name, &row, &api.mailbox_defaults)))
+        }
+        MailboxSet::Unknown => Err(unknown_agent(&name)),
+        MailboxSet::OutOfRange(error) => Err(refuse(ErrorCode::SettingRange, error.to_string())),
+    }
+}
+
+fn agent_name(organization: &str, agent: &str) -> Result<AgentName, Refusal> {
+    AgentName::parse(&format!("{organization}/{agent}"))
+        .map_err(|error| refuse(ErrorCode::NameInvalid, error.to_string()))
+}
+
+fn unknown_agent(name: &AgentName) -> Refusal {
+    refuse(ErrorCode::AgentUnknown, format!("no agent is registered as {name}"))
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {

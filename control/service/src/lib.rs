@@ -22,6 +22,7 @@
 //! - [`Service::open`], [`Service::spawn`], [`ServiceHandle`]: start and stop.
 //! - [`registration`]: what a key record must fulfil; a pure function.
 //! - [`rotation`]: how agents replace their encryption keys, through the shard that has their connection.
+//! - [`mailboxes`]: what is set for single mailboxes.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`health`]: whether the node serves, shard by shard.
@@ -40,6 +41,7 @@ mod fixture;
 pub mod health;
 mod http;
 pub mod limits;
+pub mod mailboxes;
 pub mod offline;
 pub mod registration;
 pub mod rotation;
@@ -49,4 +51,5 @@ pub mod storage;
 mod writer;
 
 pub use error::ServiceError;
+pub use mailboxes::MailboxDefaults;
 pub use service::{Service, ServiceHandle, ServiceOptions, SnapshotSink};

@@ -16,6 +16,7 @@ use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::Api;
 use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX};
+use crate::mailboxes::MailboxDefaults;
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
@@ -51,6 +52,8 @@ pub struct ServiceOptions {
     pub agents_max: u64,
     /// How long messages are accepted that are sealed to an encryption key that was replaced, in milliseconds.
     pub key_grace_ms: u64,
+    /// What holds for mailboxes for which nothing else is set.
+    pub mailbox_defaults: MailboxDefaults,
     /// Where the node's shards say how they are.
     pub health: Health,
 }
@@ -65,6 +68,7 @@ impl ServiceOptions {
             trust_domain,
             agents_max: AGENTS_MAX,
             key_grace_ms: KEY_GRACE_MS,
+            mailbox_defaults: MailboxDefaults::default(),
             health: Health::default(),
         }
     }
@@ -85,7 +89,13 @@ impl Service {
     /// [`ServiceError`]: the file is in use, of another trust domain, damaged, or the disk refuses.
     pub fn open(options: ServiceOptions) -> Result<Self, ServiceError> {
         let storage = Arc::new(Storage::open(&options.directory_path, &options.trust_domain)?);
-        let directory = Directory::load(Arc::clone(&storage), options.agents_max, options.key_grace_ms)?;
+        let directory = Directory::load(
+            Arc::clone(&storage),
+            options.agents_max,
+            options.key_grace_ms,
+            options.mailbox_defaults.retention_s,
+            wall_clock_ms(),
+        )?;
         Ok(Self { options, storage, directory, backups: None })
     }
 
@@ -127,6 +137,7 @@ impl Service {
         let api = Api {
             reader: Reader::new(storage, options.trust_domain),
             key_grace_ms: options.key_grace_ms,
+            mailbox_defaults: options.mailbox_defaults,
             changes: None,
             backups,
             started_at_ms: wall_clock_ms(),

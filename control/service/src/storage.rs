@@ -2,13 +2,15 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text |
+//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text, `retention` 16 bytes, see `mailboxes.rs` |
 //! | `agents` | agent id 16 | [`AgentEntry`] |
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
 //! | `replacements` | agent id 16, version u32 | when and how that version was replaced: u8 format=1, u8 mode (0 planned, 1 emergency), 6 zeros, u64 LE Unix milliseconds |
 //!
-//! All five change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! | `mailboxes` | agent id 16 | what is set for that agent's mailbox: 32 bytes, see `mailboxes.rs` |
+//!
+//! All six change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
 //! choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
@@ -26,14 +28,16 @@ use redb::{
 
 use crate::error::ServiceError;
 use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
+use crate::mailboxes::{DefaultRetention, MailboxRow};
 
 #[cfg(test)]
 pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;
 
-/// The format that this code writes. Format 1, which knew no replacements, is read and becomes this one.
-pub const FORMAT: u64 = 2;
+/// The format that this code writes. Format 1, which knew no replacements, and format 2, which knew no settings of mailboxes,
+/// are read and become this one.
+pub const FORMAT: u64 = 3;
 /// The oldest format that this code reads.
 const FORMAT_OLDEST: u64 = 1;
 
@@ -44,9 +48,12 @@ pub(crate) const KEY_RECORDS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = Tab
 
 pub(crate) const REPLACEMENTS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = TableDefinition::new("replacements");
 
+pub(crate) const MAILBOXES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("mailboxes");
+
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
 const META_TRUST_DOMAIN: &str = "trust_domain";
+const META_RETENTION: &str = "retention";
 
 /// What the directory keeps of an agent beside its key records, little-endian:
 ///
@@ -209,6 +216,7 @@ impl Storage {
             transaction.open_table(NAMES).map_err(ServiceError::database)?;
             transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
             transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
+            transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -217,7 +225,8 @@ impl Storage {
                 put(META_TRUST_DOMAIN, trust_domain.as_str().as_bytes())?;
             } else {
                 self.check_meta(&meta, trust_domain)?;
-                // An older version would take every replaced key for a good one: it must not open this file any more.
+                // An older version would take every replaced key for a good one, and forget what mailboxes may hold: it must
+                // not open this file any more.
                 meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..]).map_err(ServiceError::database)?;
             }
         }
@@ -260,10 +269,27 @@ impl Storage {
         Ok(epoch)
     }
 
+    /// Keeps what the configuration says about retention, and says what of an earlier one still counts.
+    pub(crate) fn adopt_retention(&self, retention_s: u32, now_ms: u64) -> Result<DefaultRetention, ServiceError> {
+        let transaction = self.begin_write()?;
+        let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
+        let row = meta.get(META_RETENTION).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
+        let damaged = || self.damaged(format!("meta {META_RETENTION}"));
+        let before = row.map(|row| DefaultRetention::parse(&row).ok_or_else(damaged)).transpose()?;
+        let retention = DefaultRetention::configured(before, retention_s, now_ms);
+        if before == Some(retention) {
+            return Ok(retention);
+        }
+        meta.insert(META_RETENTION, &retention.to_bytes()[..]).map_err(ServiceError::database)?;
+        drop(meta);
+        transaction.commit().map_err(ServiceError::database)?;
+        Ok(retention)
+    }
+
     /// Every agent with the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the snapshot at start.
     pub(crate) fn load(
         &self,
-        mut each: impl FnMut(AgentEntry, Vec<KeyVersion>) -> Result<(), ServiceError>,
+        mut each: impl FnMut(AgentEntry, Vec<KeyVersion>, MailboxRow) -> Result<(), ServiceError>,
     ) -> Result<u64, ServiceError> {
         let transaction = self.begin_read()?;
         let meta = transaction.open_table(META).map_err(ServiceError::database)?;
@@ -271,6 +297,7 @@ impl Storage {
         let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
         let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
         let replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
+        let mailboxes = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
         for row in agents.iter().map_err(ServiceError::database)? {
             let (id, entry) = row.map_err(ServiceError::database)?;
             let id = AgentId(*id.value());
@@ -301,7 +328,9 @@ impl Storage {
             if !whole {
                 return Err(damaged());
             }
-            each(entry, versions)?;
+            let row = mailboxes.get(&id.0).map_err(ServiceError::database)?;
+            let mailbox = row.map_or(Some(MailboxRow::default()), |row| MailboxRow::parse(row.value()));
+            each(entry, versions, mailbox.ok_or_else(damaged)?)?;
         }
         self.epoch(&meta)
     }
@@ -334,7 +363,7 @@ impl Storage {
                     drop(into);
                 )+};
             }
-            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS);
+            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES);
             to.commit().map_err(ServiceError::database)?;
         }
         // A table that is added and not named above would be missing in every backup.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use creto_envelope::{RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::directory::{Change, Changed, Directory, Registered, Rotated};
+use crate::directory::{Change, Changed, Directory, MailboxSet, Registered, Rotated};
 use crate::limits::COMMIT_CHANGES_MAX;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{SnapshotSink, wall_clock_ms};
@@ -20,6 +20,8 @@ pub(crate) struct Pending {
 pub(crate) enum Answer {
     /// A request of the API. No answer, because the sender was dropped, means that storage failed.
     Registration(oneshot::Sender<Registered>),
+    /// The same, of a mailbox.
+    Mailbox(oneshot::Sender<MailboxSet>),
     /// An agent, through its shard.
     Key(Reply),
 }
@@ -96,6 +98,9 @@ fn tell(result: Changed, answer: Answer) {
     match (result, answer) {
         (Changed::Register(result), Answer::Registration(answer)) => {
             // A peer that went away loses the answer only; it may ask again and is told that it is known.
+            let _gone = answer.send(result);
+        }
+        (Changed::Mailbox(result), Answer::Mailbox(answer)) => {
             let _gone = answer.send(result);
         }
         (Changed::Rotate(result), Answer::Key(reply)) => reply.send(match result {

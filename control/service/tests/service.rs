@@ -15,6 +15,7 @@ use creto_policy::{Action, Decision, Snapshot, decide};
 use creto_service::api::ErrorCode;
 use creto_service::client::{Client, ClientError};
 use creto_service::limits::{CONNECTIONS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
+use creto_service::mailboxes::MailboxChange;
 use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -360,4 +361,44 @@ async fn a_killed_node_has_everyone_whom_it_told_that_they_are_registered() {
     assert!(lost.is_empty(), "were told that they are registered, and are gone: {lost:?}");
     assert!(told.len() > 100, "vacuous: only {} calls were answered", told.len());
     println!("{} told, {} found after 5 kills", told.len(), found.len());
+}
+
+#[tokio::test]
+async fn settings_of_a_mailbox_are_published_before_they_are_answered_and_bad_ones_have_their_own_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path());
+    let client = node.client();
+    let name = AgentName::parse("acme/a").unwrap();
+    let change = |retention_s| MailboxChange { retention_s: Some(Some(retention_s)), ..MailboxChange::default() };
+    assert_eq!(refused(client.set_mailbox(&name, &change(7_200)).await), code(ErrorCode::AgentUnknown));
+    client.register(&signed("acme/a", 1)).await.unwrap();
+    let set = client.set_mailbox(&name, &change(7_200)).await.unwrap();
+    assert_eq!((set.retention_s, set.in_force.retention_s, set.in_force.messages_max), (Some(7_200), 7_200, 100_000));
+    let snapshot = node.newest();
+    let principal = snapshot.principal(&record("acme/a", 1).agent_id()).unwrap();
+    assert_eq!(principal.mailbox_settings().retention_s, Some(7_200));
+    assert_eq!(client.mailbox(&name).await.unwrap(), set);
+    assert_eq!(client.mailboxes(Some("acme")).await.unwrap(), [set]);
+    assert_eq!(client.mailboxes(Some("other")).await.unwrap(), []);
+
+    assert_eq!(refused(client.set_mailbox(&name, &change(60)).await), code(ErrorCode::SettingRange));
+    let patch = |content_type: &str, body: &str| {
+        let length = body.len();
+        let head = format!("PATCH /v1/mailboxes/acme/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n");
+        node.raw(format!("{head}Content-Type: {content_type}\r\n\r\n{body}").as_bytes())
+    };
+    for (content_type, body, code) in [
+        ("text/plain", "{}", "content_type"),
+        ("application/json", "{", "settings_malformed"),
+        ("application/json", r#"{"retention":"3d"}"#, "settings_malformed"),
+        ("application/json", r#"{"max_deliveries":1000}"#, "settings_malformed"),
+        ("application/json", r#"{"bytes_max":1}"#, "setting_range"),
+    ] {
+        let answer = patch(content_type, body);
+        assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{body}: {answer}");
+    }
+    assert!(patch("application/json", "{}").starts_with("HTTP/1.1 200 "));
+    assert_eq!(node.published.lock().unwrap().len(), 3, "what changes nothing is not published");
+    let node = node.restart();
+    assert_eq!(node.client().mailbox(&name).await.unwrap().retention_s, Some(7_200));
 }

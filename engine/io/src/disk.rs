@@ -286,21 +286,22 @@ impl Disk {
     /// changes metadata, and the fdatasync after it must commit the file system's journal as well. Group commits go first
     /// ([`Pace`]).
     async fn fill_with_zeros(&self, file: &DmaFile, bytes: u64) -> Result<(), DiskError> {
-        let mut zeros: DmaBuffer = file.alloc_dma_buffer(ZERO_FILL_BYTES);
-        zeros.as_bytes_mut().fill(0);
-        let zeros = Rc::new(zeros);
+        let zeros = |bytes: usize| {
+            let mut zeros: DmaBuffer = file.alloc_dma_buffer(bytes);
+            zeros.as_bytes_mut().fill(0);
+            Rc::new(zeros)
+        };
+        let mut piece = zeros(ZERO_FILL_BYTES);
         let mut offset = 0;
         let begun_at = self.0.pace.bytes_written();
         while offset < bytes {
-            self.0.pace.filler_may_go(begun_at, offset).await;
-            let left = usize::try_from(bytes - offset).unwrap_or(usize::MAX);
-            let written = if left < ZERO_FILL_BYTES {
-                let mut last = file.alloc_dma_buffer(left.next_multiple_of(BLOCK_BYTES));
-                last.as_bytes_mut().fill(0);
-                file.write_at(last, offset).await?
-            } else {
-                file.write_rc_at(Rc::clone(&zeros), offset).await?
-            };
+            let may_go = self.0.pace.filler_may_go(begun_at, offset).await;
+            let left = usize::try_from(bytes - offset).unwrap_or(usize::MAX).next_multiple_of(BLOCK_BYTES);
+            let wanted = may_go.min(left);
+            if piece.len() != wanted {
+                piece = zeros(wanted);
+            }
+            let written = file.write_rc_at(Rc::clone(&piece), offset).await?;
             if written == 0 {
                 return Err(DiskError::NoSpace);
             }

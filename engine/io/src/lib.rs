@@ -18,6 +18,7 @@
 //! - Sockets are waited for through glommio (`peek_from`) and read and written through `quinn-udp` ([`socket`]).
 //! - Nothing is borrowed from a `RefCell` across an `.await`.
 
+mod aligned;
 mod clock;
 mod disk;
 mod driver;
@@ -33,6 +34,7 @@ pub mod socket;
 mod stats;
 pub mod watchdog;
 
+pub use aligned::AlignedBuffer;
 pub use clock::{Clock, Now};
 pub use disk::{DiskConfig, Durability};
 pub use driver::{DriverConfig, drive};

@@ -47,6 +47,10 @@ pub const DISK_OPERATIONS_MAX: usize = 64;
 /// behind one.
 pub const ZERO_FILL_BYTES: usize = 256 << 10;
 
+/// The same once the zeros are so far behind the log. A shard that writes full groups comes back to its zeros once a
+/// millisecond, so they must be more at a time, or the log waits for its next segment.
+pub const ZERO_FILL_BYTES_BEHIND: usize = 1 << 20;
+
 /// Zeros written into a segment that is being made for each byte of the log, as long as group commits are under way. It is
 /// begun when half a segment is left, so with four it is ready when a quarter is.
 pub const ZERO_FILL_PER_BYTE: u64 = 4;
@@ -59,4 +63,5 @@ pub const STALL: Duration = Duration::from_millis(100);
 
 const _: () = assert!(PARK_MAX.as_millis() * 2 <= STALL.as_millis());
 const _: () = assert!(RECEIVE_BYTES_PER_TURN >= RECEIVE_BATCH * RECEIVE_BUFFER_BYTES);
-const _: () = assert!(ZERO_FILL_BYTES.is_multiple_of(BLOCK_BYTES));
+const _: () =
+    assert!(ZERO_FILL_BYTES.is_multiple_of(BLOCK_BYTES) && ZERO_FILL_BYTES_BEHIND.is_multiple_of(ZERO_FILL_BYTES));

@@ -36,7 +36,9 @@ use creto_envelope::{TreeDigest, limits};
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
 pub use show::{Origin, Shown};
-pub use value::{Cpus, Crypto, LogFormat, LogLevel, Shards, WalSync, WritesInFlight, parse_size, size_text, span_text};
+pub use value::{
+    Cpus, Crypto, LogFormat, LogLevel, Shards, WalSync, WritesInFlight, parse_size, parse_span, size_text, span_text,
+};
 pub(crate) use value::{cpu_list_from_text, cpu_list_text};
 
 /// What every environment variable that sets a key begins with: `CRETO__SECTION__KEY`.
@@ -133,8 +135,16 @@ pub struct MailboxSection {
     pub cache_bytes: u64,
     /// Message ids remembered per sender to hide duplicates.
     pub dedup_window_messages: u32,
+    /// Age up to which a message id is accepted and remembered.
+    pub dedup_window: Duration,
     /// How long what nobody acknowledges is kept.
     pub retention: Duration,
+    /// Pause before a message is delivered again that its consumer refused, in milliseconds; it doubles.
+    pub redelivery_base_ms: u32,
+    /// The longest such pause, in milliseconds.
+    pub redelivery_max_ms: u32,
+    /// Failed deliveries after which a message goes to the dead letters; 0 = never.
+    pub max_deliveries: u32,
 }
 
 /// `[net]`
@@ -324,7 +334,11 @@ impl Default for MailboxSection {
             shard_bytes_max: creto_store::limits::SHARD_BYTES_MAX,
             cache_bytes: creto_store::limits::CACHE_BYTES as u64,
             dedup_window_messages: 65_536,
+            dedup_window: Duration::from_millis(creto_store::limits::DEDUP_WINDOW_MS),
             retention: Duration::from_millis(creto_shard::limits::RETENTION_MS),
+            redelivery_base_ms: 1_000,
+            redelivery_max_ms: 300_000,
+            max_deliveries: u32::from(creto_store::limits::DELIVERIES_MAX),
         }
     }
 }

@@ -46,21 +46,35 @@ pub(crate) enum NodeItem {
     },
     /// From the main thread: take nothing new.
     Drain,
+    /// From the main thread, when every shard has drained: write nothing more.
+    Seal,
     /// From the main thread: close everything and end.
     Stop,
 }
 
 /// What a shard tells the main thread.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ShardReport {
     /// Its log is open and proven; it serves.
     Started,
     /// It has answered everything and written everything.
     Drained,
+    /// Its log has an end, or was fenced before.
+    Sealed,
     /// Its log stopped.
     Fenced(String),
     /// Its loop ended, whether it was asked to or not.
     Ended,
+}
+
+/// What a shard does towards its end, and has not reported yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stopping {
+    NotAsked,
+    Drains,
+    Seals,
+    /// What it was asked last.
+    Reported,
 }
 
 /// A log write on its way to the disk.
@@ -102,8 +116,7 @@ pub(crate) struct ShardMachine {
     next_tick_us: u64,
     is_reading: bool,
     is_started: bool,
-    is_draining: bool,
-    is_drained: bool,
+    stopping: Stopping,
     report: Sender<(u16, ShardReport)>,
     /// The crypto workers, if there are any.
     workers: Option<JobSender>,
@@ -149,8 +162,7 @@ impl ShardMachine {
             next_tick_us: 0,
             is_reading: true,
             is_started: false,
-            is_draining: false,
-            is_drained: false,
+            stopping: Stopping::NotAsked,
             report,
             room,
             shard_index,
@@ -219,9 +231,13 @@ impl ShardMachine {
                 let _ = answer.try_send((self.shard_index, held));
             }
             (Source::Control, NodeItem::Drain) => {
-                self.is_draining = true;
+                self.stopping = Stopping::Drains;
                 self.todo.push_back(IoAction::StopAccepting);
                 self.apply(now, Event::Drain);
+            }
+            (Source::Control, NodeItem::Seal) => {
+                self.stopping = Stopping::Seals;
+                self.apply(now, Event::Seal);
             }
             (Source::Control, NodeItem::Stop) => {
                 let code = u32::from(RejectCode::ShuttingDown.as_u16());
@@ -318,9 +334,13 @@ impl ShardMachine {
             self.room.tell(&self.shard.room());
             self.tell(ShardReport::Started);
         }
-        if self.is_draining && !self.is_drained && self.shard.is_drained() {
-            self.is_drained = true;
+        if self.stopping == Stopping::Drains && self.shard.is_drained() {
+            self.stopping = Stopping::Reported;
             self.tell(ShardReport::Drained);
+        }
+        if self.stopping == Stopping::Seals && self.shard.is_sealed() {
+            self.stopping = Stopping::Reported;
+            self.tell(ShardReport::Sealed);
         }
     }
 }

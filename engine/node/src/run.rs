@@ -21,13 +21,13 @@ use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
-use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
+use creto_service::{MailboxDefaults, Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
 use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
 use creto_store::{
-    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, Wal, WalConfig, digest_file_name,
-    segment_file_name,
+    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, RedeliveryConfig, Wal, WalConfig,
+    digest_file_name, segment_file_name,
 };
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use rustls_pki_types::pem::PemObject;
@@ -309,7 +309,7 @@ impl Node {
         while started < self.control.len() {
             match self.reports.recv() {
                 Ok((_, ShardReport::Started)) => started += 1,
-                Ok((_, ShardReport::Drained)) => {}
+                Ok((_, ShardReport::Drained | ShardReport::Sealed)) => {}
                 Ok((shard_index, ShardReport::Fenced(cause))) => return Err(NodeError::Fenced { shard_index, cause }),
                 Ok((shard_index, ShardReport::Ended)) => return Err(self.shard_error(Some(shard_index))),
                 Err(_) => return Err(self.shard_error(None)),
@@ -333,7 +333,7 @@ impl Node {
                     }
                     // Its agents cannot be served by the others: their mailboxes are in its log.
                     Ok((shard_index, ShardReport::Ended)) => return Err(self.shard_error(Some(shard_index))),
-                    Ok((_, ShardReport::Started | ShardReport::Drained)) => {}
+                    Ok((_, ShardReport::Started | ShardReport::Drained | ShardReport::Sealed)) => {}
                     Err(_) => return Err(self.shard_error(None)),
                 },
             }
@@ -345,8 +345,11 @@ impl Node {
     /// # Errors
     /// When a shard had failed.
     pub fn stop(mut self) -> Result<Summary, NodeError> {
-        tell_all(&self.control, || NodeItem::Drain);
-        let drained = self.wait_until_drained();
+        let until = Instant::now() + DRAIN;
+        let mut gone = vec![false; self.control.len()];
+        let drained = self.all_shards(|| NodeItem::Drain, &ShardReport::Drained, &mut gone, until);
+        // When all have drained, no shard has anything for another one's log any more.
+        let drained = drained && self.all_shards(|| NodeItem::Seal, &ShardReport::Sealed, &mut gone, until);
         let Self { control, threads, workers, service, watchdog, _data_dir, .. } = self;
         // Before the shards: nobody is told that an agent is registered when no shard can learn of it any more.
         service.shutdown()?;
@@ -360,15 +363,18 @@ impl Node {
         Ok(summary)
     }
 
-    fn wait_until_drained(&mut self) -> bool {
-        let until = Instant::now() + DRAIN;
-        let mut drained = vec![false; self.control.len()];
-        while drained.contains(&false) {
+    /// Tells every shard, and waits until each has reported what is wanted, or has `gone`: it failed.
+    fn all_shards(&mut self, item: fn() -> NodeItem, wanted: &ShardReport, gone: &mut [bool], until: Instant) -> bool {
+        tell_all(&self.control, item);
+        let mut done = gone.to_vec();
+        while done.contains(&false) {
             match self.reports.recv_deadline(until) {
-                Ok((shard_index, ShardReport::Drained | ShardReport::Fenced(_) | ShardReport::Ended)) => {
-                    drained[usize::from(shard_index)] = true;
+                Ok((shard_index, report)) if report == *wanted => done[usize::from(shard_index)] = true,
+                Ok((shard_index, ShardReport::Fenced(_) | ShardReport::Ended)) => {
+                    done[usize::from(shard_index)] = true;
+                    gone[usize::from(shard_index)] = true;
                 }
-                Ok((_, ShardReport::Started)) => {}
+                Ok((_, ShardReport::Started | ShardReport::Drained | ShardReport::Sealed)) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
             }
         }
@@ -501,6 +507,12 @@ fn start_service(
 ) -> Result<ServiceHandle, NodeError> {
     let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
     options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
+    options.mailbox_defaults = MailboxDefaults {
+        retention_s: u32::try_from(config.mailbox.retention.as_secs()).unwrap_or(u32::MAX),
+        messages_max: config.mailbox.messages_max,
+        bytes_max: config.mailbox.bytes_max,
+        max_deliveries: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
+    };
     options.health = health;
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
     let service = Service::open(options)?.with_backups(host);
@@ -523,7 +535,16 @@ fn mailboxes_config(config: &Config) -> MailboxesConfig {
         mailbox_bytes_max: config.mailbox.bytes_max,
         shard_bytes_max: config.mailbox.shard_bytes_max,
         cache_bytes: usize::try_from(config.mailbox.cache_bytes).unwrap_or(usize::MAX),
-        dedup: DedupConfig { sender_ids_max: config.mailbox.dedup_window_messages as usize, ..DedupConfig::default() },
+        dedup: DedupConfig {
+            sender_ids_max: config.mailbox.dedup_window_messages as usize,
+            window_ms: u64::try_from(config.mailbox.dedup_window.as_millis()).unwrap_or(u64::MAX),
+            ..DedupConfig::default()
+        },
+        redelivery: RedeliveryConfig {
+            base_us: u64::from(config.mailbox.redelivery_base_ms) * 1_000,
+            max_us: u64::from(config.mailbox.redelivery_max_ms) * 1_000,
+            deliveries_max: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
+        },
         ..MailboxesConfig::default()
     }
 }

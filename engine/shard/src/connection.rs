@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) subscribed: bool,
     /// The control stream that waits for control's answer about a key record.
     pub(crate) publishing: Option<StreamId>,
+    /// The control stream that waits for an answer about dead letters.
+    pub(crate) asking: Option<StreamId>,
     pub(crate) submit: SubmitLedger,
     streams: BTreeMap<StreamId, StreamRole>,
 }
@@ -42,6 +44,7 @@ impl Connection {
             bad_signatures: 0,
             subscribed: false,
             publishing: None,
+            asking: None,
             submit: SubmitLedger::default(),
             streams: BTreeMap::new(),
         }

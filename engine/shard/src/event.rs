@@ -116,6 +116,9 @@ pub enum Event {
     Tick,
     /// The node shuts down: take nothing new, answer what is under way.
     Drain,
+    /// Every shard of the node has drained: from now on nothing is written to the log, whoever asks. What is in it becomes
+    /// durable, and its end is stated.
+    Seal,
 }
 
 /// Why control refused a key record.

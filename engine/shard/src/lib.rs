@@ -25,4 +25,5 @@ pub use route::{Placement, ShardMessage};
 pub use shard::Shard;
 pub use stage::log::Log;
 pub use stage::log::hold::{HoldAnswer, HoldEnd, HoldId, HoldRequest};
+pub use stage::log::letters::LetterQuestion;
 pub use stage::verify::{Scratch, VerifyJob, VerifyOutcome};

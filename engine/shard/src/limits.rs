@@ -3,8 +3,8 @@
 use creto_envelope::batch::BATCH_HEADER_BYTES;
 use creto_envelope::deliver::delivered_message_bytes;
 use creto_envelope::limits::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DELIVER_BODY_BYTES_MAX, ENVELOPE_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX,
-    PATH_NODES_MAX, SESSION_AGE_S_MAX,
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEAD_LETTER_CHANGES_MAX, DELIVER_BODY_BYTES_MAX, ENVELOPE_BYTES_MAX,
+    IN_FLIGHT_MESSAGES_MAX, PATH_NODES_MAX, SESSION_AGE_S_MAX,
 };
 
 /// Bytes of batches that a shard may have taken in and not yet answered. Above it, nothing more is read from submit
@@ -94,13 +94,22 @@ pub const RETENTION_MS: u64 = 7 * 86_400_000;
 /// what was late on its way.
 pub const SESSION_OPENER_EXTRA_MS: u64 = SESSION_AGE_S_MAX as u64 * 1_000 + 3_600_000;
 
+/// Notices to senders in one record. A shard has no more than `EXPIRING_MAX` of the store on their way.
+pub const NOTICES_PER_RECORD_MAX: usize = 1_024;
+
 /// Expired messages that a shard settles per tick.
 pub const EXPIRED_PER_TICK: usize = 4_096;
 
+// What the log keeps of a notice is what a subscriber is sent.
+const _: () = assert!(creto_envelope::notice::NOTICE_BODY_BYTES == creto_store::limits::NOTICE_BYTES);
+// A session that began before a mailbox's retention rose is over before messages of it may be kept for longer.
+const _: () = assert!(creto_policy::mailbox::SESSION_SPAN_MS > SESSION_OPENER_EXTRA_MS);
 const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);
 // Only a message that cannot be told from a replay is refused for its age, so both windows agree.
 const _: () = assert!(SIGNED_AGE_MS_MAX == creto_store::limits::DEDUP_WINDOW_MS);
 const _: () = assert!((IN_FLIGHT_MESSAGES_MAX as usize) < creto_store::limits::DEDUP_SENDER_IDS_MAX);
+// What one frame asks about dead letters becomes one record.
+const _: () = assert!(DEAD_LETTER_CHANGES_MAX <= creto_store::limits::DEAD_RECORD_LETTERS_MAX);
 // One share, overdrawn by one message of the largest size, is one frame at most.
 const _: () = assert!(
     BATCH_HEADER_BYTES

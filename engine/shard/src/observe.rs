@@ -35,8 +35,20 @@ pub struct Counters {
     pub messages_unreadable: u64,
     /// Messages that were written again, so that the segments that held them could go.
     pub messages_moved: u64,
+    /// Messages that consumers asked to have again, later.
+    pub messages_nacked: u64,
+    /// Messages that became dead letters, durably.
+    pub messages_dead: u64,
+    /// Dead letters that their owners had delivered again, durably.
+    pub messages_revived: u64,
     /// Messages that consumers acknowledged, durably.
     pub messages_settled: u64,
+    /// Notices to senders that became durable in a mailbox of this shard.
+    pub notices_durable: u64,
+    /// Messages that expired, durably.
+    pub messages_expired: u64,
+    /// Of these, those whose senders asked to be told and could not be.
+    pub messages_untold: u64,
     /// Logins that held.
     pub logins: u64,
     /// Encryption keys that agents of this shard's connections replaced.
@@ -66,6 +78,10 @@ impl Counters {
         self.messages_durable += durable.messages;
         self.messages_settled += durable.settled;
         self.messages_moved += durable.moved;
+        self.messages_dead += durable.dead;
+        self.messages_revived += durable.revived;
+        self.notices_durable += durable.notices;
+        self.messages_expired += durable.expired;
     }
 
     pub(crate) fn read_back(&mut self, done: &ReadDone) {

@@ -7,6 +7,9 @@
 //! The path waits in one place, for the disk. A shard with crypto workers waits in a second one: verify ([`crate::workers`]).
 //! A message that left memory before it was read waits once more, to be read back.
 
+use creto_envelope::AgentId;
+use creto_store::RecordLog;
+
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
 use crate::shard::Shard;
@@ -15,7 +18,7 @@ use crate::stage::decode::decode;
 use crate::stage::deliver::{Push, deliver};
 use crate::stage::receive::receive;
 
-impl Shard {
+impl<L: RecordLog> Shard<L> {
     /// On the connection's shard: carries what arrived in this turn from frames to parts for the mailboxes' shards.
     pub(crate) fn ingress(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.submit_frames.is_empty() && self.workers.is_none() {
@@ -46,13 +49,17 @@ impl Shard {
         }
     }
 
+    /// On the mailbox's shard: what expired is told to whoever owns its sender's mailbox, before it is settled.
+    pub(crate) fn tell_expired(&mut self, actions: &mut Vec<Action>) {
+        let from = self.index;
+        for (owner, expired) in self.log.next_to_tell(&self.placement) {
+            self.tell(owner, ShardMessage::Tell { from, expired }, actions);
+        }
+    }
+
     /// On the mailbox's shard: parts become records, records become one group commit.
     pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.log.admit(now);
-        if self.draining {
-            // Again for every record that comes late: the last frame of a shutdown must be stated durable, too.
-            self.log.confirm();
-        }
         self.log.commit(now, actions);
     }
 
@@ -60,11 +67,22 @@ impl Shard {
     pub(crate) fn egress(&mut self, now: Now, actions: &mut Vec<Action>) {
         let durable = self.log.take_durable();
         self.counters.durable(&durable);
+        self.counters.messages_untold = self.log.messages_untold();
         for (shard, outcome) in durable.outcomes {
             self.tell(shard, ShardMessage::Outcome(outcome), actions);
         }
+        for (shard, told) in durable.told {
+            self.tell(shard, ShardMessage::Told { told }, actions);
+        }
         for mailbox in durable.mailboxes {
             self.subscriptions.wake(mailbox);
+        }
+        for mailbox in self.log.mailboxes_mut().take_ready() {
+            self.subscriptions.wake(AgentId(mailbox.0));
+        }
+        for (origin, answer) in self.log.take_letter_answers() {
+            let message = ShardMessage::LetterAnswer { connection: origin.connection, answer };
+            self.tell(origin.shard, message, actions);
         }
         let pushes = deliver(now, &mut self.subscriptions, self.log.mailboxes_mut());
         self.push(pushes, actions);

@@ -1,5 +1,5 @@
 //! Everything a connection asks besides submitting messages: stream roles, login, key records, its own next key, its
-//! mailbox.
+//! mailbox, its dead letters.
 //!
 //! None of it is on the path. Each answer is a frame on the stream that asked; what is malformed is answered with a
 //! Reject, and a connection that keeps sending such is closed.
@@ -9,16 +9,19 @@ use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
     encode_key_record_response, login_statement,
 };
-use creto_envelope::deliver::{ConsumerAck, Credit, Subscribe};
+use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Subscribe};
+use creto_envelope::letters::{DeadLetterChange, DeadLetterList, DeadLetterRead};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
 use creto_envelope::{AgentId, FrameType, RejectCode};
 use creto_policy::{Action as PolicyAction, Decision};
+use creto_store::RecordLog;
 
 use crate::connection::LoggedIn;
 use crate::event::{Action, ConnectionId, KeyRefused, Now, StreamId};
 use crate::limits::{LOGIN_FAILURES_MAX, PROTOCOL_ERRORS_MAX};
 use crate::route::{Origin, ShardMessage};
 use crate::shard::Shard;
+use crate::stage::log::letters::{LetterAnswer, LetterQuestion};
 use crate::stage::receive::SubmitFrame;
 use crate::stage::verify::valid_key_record;
 
@@ -42,7 +45,7 @@ fn about(agent: &AgentId) -> impl Fn(RejectCode) -> Refusal + use<> {
     move |code| Refusal { code, context }
 }
 
-impl Shard {
+impl<L: RecordLog> Shard<L> {
     /// Takes one frame of a connection. Batches are only put aside: the path takes all of a turn at once.
     pub(crate) fn take_frame(
         &mut self,
@@ -63,12 +66,17 @@ impl Shard {
             (Some(StreamRole::Control), FrameType::KeyRecordPublish) => {
                 self.publish_key_record(connection, stream, &body, actions)
             }
+            (
+                Some(StreamRole::Control),
+                FrameType::DeadLetterList | FrameType::DeadLetterRead | FrameType::DeadLetterChange,
+            ) => self.ask_letters(connection, stream, frame_type, &body, actions),
             (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {
                 self.submit_frames.push(SubmitFrame { connection, body });
             }),
             (Some(StreamRole::Deliver), FrameType::Subscribe) => self.subscribe(now, connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::Credit) => self.credit(connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::ConsumerAck) => self.consumer_ack(connection, &body, actions),
+            (Some(StreamRole::Deliver), FrameType::ConsumerNack) => self.consumer_nack(connection, &body, actions),
             _ => Err(RejectCode::FrameUnexpected.into()),
         };
         if let Err(Refusal { code, context }) = outcome {
@@ -92,7 +100,7 @@ impl Shard {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match code {
             RejectCode::LoginBadSignature | RejectCode::LoginUnknownAgent => state.login_failures += 1,
-            RejectCode::UnknownAgent | RejectCode::PolicyDenied => {}
+            RejectCode::UnknownAgent | RejectCode::PolicyDenied | RejectCode::UnknownDeadLetter => {}
             // The node's own state is nobody's fault.
             code if code.is_retryable() => {}
             _ => state.protocol_errors += 1,
@@ -243,12 +251,9 @@ impl Shard {
     }
 
     fn subscribe(&mut self, now: Now, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
-        let login = self.logged_in(connection)?;
+        self.logged_in(connection)?;
         let mailbox = Subscribe::parse(body)?.mailbox;
-        // The one place that decides who reads a mailbox: its owner, proven by the login.
-        if mailbox != login.agent {
-            return Err(about(&mailbox)(RejectCode::NotMailboxOwner));
-        }
+        self.own_mailbox(connection, &mailbox)?;
         let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
         if state.subscribed {
             return Err(RejectCode::FrameUnexpected.into());
@@ -258,6 +263,15 @@ impl Shard {
         let message = ShardMessage::Subscribe { mailbox, origin, since_us: now.monotonic_us };
         self.tell(self.placement.owner(&mailbox), message, actions);
         Ok(())
+    }
+
+    /// The one place that decides who reads a mailbox and what is in it: its owner, proven by the login.
+    fn own_mailbox(&self, connection: ConnectionId, mailbox: &AgentId) -> Outcome {
+        if self.logged_in(connection)?.agent == *mailbox {
+            Ok(())
+        } else {
+            Err(about(mailbox)(RejectCode::NotMailboxOwner))
+        }
     }
 
     fn subscribed(&self, connection: ConnectionId) -> Result<AgentId, Refusal> {
@@ -286,4 +300,74 @@ impl Shard {
         self.tell(self.placement.owner(&mailbox), message, actions);
         Ok(())
     }
+
+    fn consumer_nack(&mut self, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
+        let mailbox = self.subscribed(connection)?;
+        let messages = ConsumerNack::parse(body)?.messages;
+        let origin = Origin { shard: self.index, connection };
+        let message = ShardMessage::ConsumerNack { mailbox, origin, messages };
+        self.tell(self.placement.owner(&mailbox), message, actions);
+        Ok(())
+    }
+
+    /// Asks the mailbox's shard about dead letters. The answer comes later, and no second question before it.
+    fn ask_letters(
+        &mut self,
+        connection: ConnectionId,
+        stream: StreamId,
+        frame_type: FrameType,
+        body: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Outcome {
+        self.logged_in(connection)?;
+        let (mailbox, question) = letter_question(frame_type, body)?;
+        self.own_mailbox(connection, &mailbox)?;
+        let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
+        if state.asking.is_some() {
+            return Err(RejectCode::FrameUnexpected.into());
+        }
+        if self.draining {
+            return Err(RejectCode::ShuttingDown.into());
+        }
+        state.asking = Some(stream);
+        let origin = Origin { shard: self.index, connection };
+        let message = ShardMessage::LetterQuestion { mailbox, origin, question };
+        self.tell(self.placement.owner(&mailbox), message, actions);
+        Ok(())
+    }
+
+    /// The mailbox's shard has answered: tells whoever asked, if they are still there.
+    pub(crate) fn letters_answered(
+        &mut self,
+        connection: ConnectionId,
+        answer: LetterAnswer,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        let stream = state.asking.take().expect("a question is answered once");
+        match answer {
+            Ok(frames) => actions.push(Action::Send { connection, stream, frames }),
+            Err(code) => {
+                // About nobody, so that it is not taken for the answer to a publish, which may be open beside it.
+                self.refuse(connection, stream, Reject::new(code), code, actions);
+            }
+        }
+    }
+}
+
+fn letter_question(frame_type: FrameType, body: &[u8]) -> Result<(AgentId, LetterQuestion), RejectCode> {
+    Ok(match frame_type {
+        FrameType::DeadLetterList => {
+            let DeadLetterList { mailbox, after, letters_max } = DeadLetterList::parse(body)?;
+            (mailbox, LetterQuestion::List { after, letters_max: letters_max as usize })
+        }
+        FrameType::DeadLetterRead => {
+            let DeadLetterRead { mailbox, mailbox_sequence } = DeadLetterRead::parse(body)?;
+            (mailbox, LetterQuestion::Read { sequence: mailbox_sequence })
+        }
+        _ => {
+            let DeadLetterChange { mailbox, change, sequences } = DeadLetterChange::parse(body)?;
+            (mailbox, LetterQuestion::Change { change, sequences })
+        }
+    })
 }

@@ -4,10 +4,15 @@
 //! between the two is a [`ShardMessage`]; shards share no memory.
 
 use bytes::Bytes;
+use creto_envelope::deliver::Nack;
 use creto_envelope::limits::PARTITION_COUNT;
+use creto_envelope::notice::NoticeBody;
 use creto_envelope::{AgentId, MessageId, Priority, RejectCode};
+use creto_policy::MailboxLimits;
 
 use crate::event::{ConnectionId, ShardIndex};
+use crate::expiry::Bond;
+use crate::stage::log::letters::LetterQuestion;
 
 /// Where partitions live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +76,12 @@ pub(crate) struct PartMessage {
     pub(crate) message_id: MessageId,
     pub(crate) priority: Priority,
     pub(crate) ttl_s: u32,
-    /// It brings the key of a session, so later messages may need it.
-    pub(crate) opens_session: bool,
+    /// What it has to do with a session.
+    pub(crate) bond: Bond,
+    /// Its sender asks to be told if it expires.
+    pub(crate) wants_notice: bool,
+    /// What the mailbox may hold.
+    pub(crate) limits: MailboxLimits,
     pub(crate) salt: [u8; 16],
     /// Nodes from the leaf to the root, 32 bytes each.
     pub(crate) path: Bytes,
@@ -90,6 +99,30 @@ pub struct PartOutcome {
     pub(crate) refused: Vec<(u32, RejectCode)>,
     /// How long the log asks the sender to send nothing new, in milliseconds.
     pub(crate) pause_ms: u32,
+}
+
+/// A message of some shard's mailbox that expired, for the shard of its sender's mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiredMessage {
+    /// Who is to be told.
+    pub(crate) sender: AgentId,
+    /// Whose mailbox it is in.
+    pub(crate) mailbox: AgentId,
+    /// Its sequence there.
+    pub(crate) sequence: u64,
+    /// What its sender is told.
+    pub(crate) notice: NoticeBody,
+}
+
+/// What became of the notice of an [`ExpiredMessage`]: it may be settled now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whose mailbox it is in.
+    pub(crate) mailbox: AgentId,
+    /// Its sequence there.
+    pub(crate) sequence: u64,
+    /// The notice is durable; else there was no room for it, or nobody to tell.
+    pub(crate) is_durable: bool,
 }
 
 /// What one shard says to another.
@@ -134,6 +167,43 @@ pub enum ShardMessage {
         origin: Origin,
         /// Their mailbox sequences.
         sequences: Vec<u64>,
+    },
+    /// The application does not take these messages.
+    ConsumerNack {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Their mailbox sequences, and when it wants them.
+        messages: Vec<(u64, Nack)>,
+    },
+    /// The mailbox's owner asks about its dead letters; answered once.
+    LetterQuestion {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection, which has no other question open.
+        origin: Origin,
+        /// What it asks.
+        question: LetterQuestion,
+    },
+    /// The answer.
+    LetterAnswer {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// Whole frames, or why there are none.
+        answer: Result<Bytes, RejectCode>,
+    },
+    /// Tell the senders of these messages, whose mailboxes you own, that they expired.
+    Tell {
+        /// Who waits for the answer.
+        from: ShardIndex,
+        /// The messages: a bounded number of a shard is on its way.
+        expired: Vec<ExpiredMessage>,
+    },
+    /// They were told, durably, or cannot be.
+    Told {
+        /// Of each message.
+        told: Vec<Told>,
     },
     /// Frames for a connection's deliver stream.
     Push {

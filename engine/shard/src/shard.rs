@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::control::{Reject, StreamRole};
+use creto_envelope::deliver::Nack;
 use creto_envelope::{AgentId, RejectCode, TreeDigest};
 use creto_policy::{DecisionTable, Snapshot};
+use creto_store::{RecordLog, Wal};
 
 use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
@@ -31,7 +33,7 @@ use crate::workers::WorkerQueue;
 
 /// One shard.
 #[derive(Debug)]
-pub struct Shard {
+pub struct Shard<L = Wal> {
     pub(crate) index: ShardIndex,
     pub(crate) placement: Placement,
     pub(crate) limits: ConnectionLimits,
@@ -44,7 +46,7 @@ pub struct Shard {
     /// What crypto workers verify, if there are any.
     pub(crate) workers: Option<WorkerQueue>,
     pub(crate) decisions: DecisionTable,
-    pub(crate) log: Log,
+    pub(crate) log: Log<L>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) counters: Counters,
     /// Batches that arrived in this turn.
@@ -61,10 +63,10 @@ pub struct Shard {
     pub(crate) draining: bool,
 }
 
-impl Shard {
+impl<L: RecordLog> Shard<L> {
     /// A shard around its recovered log. It allows nothing until the first [`Event::Snapshot`].
     #[must_use]
-    pub fn new(index: ShardIndex, placement: Placement, limits: ConnectionLimits, log: Log) -> Self {
+    pub fn new(index: ShardIndex, placement: Placement, limits: ConnectionLimits, log: Log<L>) -> Self {
         Self::with_decision_entries(index, placement, limits, log, DECISION_TABLE_ENTRIES)
     }
 
@@ -74,7 +76,7 @@ impl Shard {
         index: ShardIndex,
         placement: Placement,
         limits: ConnectionLimits,
-        log: Log,
+        log: Log<L>,
         decision_entries: usize,
     ) -> Self {
         assert!(index.0 < placement.shard_count(), "a shard is one of the placement's");
@@ -133,7 +135,7 @@ impl Shard {
             }
             Event::StreamClosed { .. } => {}
             Event::Disconnected { connection } => self.forget(connection, actions),
-            Event::FromShard { from: _, message } => self.take_message(message, actions),
+            Event::FromShard { from: _, message } => self.take_message(now, message, actions),
             Event::Snapshot(snapshot) => self.replace_snapshot(now, snapshot, actions),
             Event::KeyRecordPublished { connection, answer } => {
                 self.key_record_published(connection, answer, actions);
@@ -142,6 +144,9 @@ impl Shard {
             Event::DiskRead { id, outcome } => {
                 let done = self.log.disk_read(id, outcome);
                 self.counters.read_back(&done);
+                if let Some((read, found)) = &done.letter {
+                    self.log.letter_is_read(*read, found.as_deref());
+                }
                 if let Some(mailbox) = done.ready {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
@@ -159,10 +164,8 @@ impl Shard {
                 }
                 self.close_without_login(now, actions);
             }
-            Event::Drain => {
-                self.draining = true;
-                self.log.confirm();
-            }
+            Event::Drain => self.draining = true,
+            Event::Seal => self.log.seal(),
         }
     }
 
@@ -185,10 +188,11 @@ impl Shard {
             return;
         }
         self.ingress(now, actions);
-        self.run_own_messages(actions);
+        self.tell_expired(actions);
+        self.run_own_messages(now, actions);
         self.commit(now, actions);
         self.egress(now, actions);
-        self.run_own_messages(actions);
+        self.run_own_messages(now, actions);
         self.answer(actions);
         self.dispatch(actions);
         self.steer_reading(actions);
@@ -206,14 +210,24 @@ impl Shard {
         self.log.is_started()
     }
 
-    /// Whether everything that was taken in is answered and on disk; asked while draining.
+    /// Whether everything that was taken in is answered and on disk; asked while draining. Other shards may still have
+    /// something for it: seal it when all have drained.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.draining
             && !self.has_unfinished()
             && self.log.is_idle()
-            && self.log.is_confirmed()
-            && self.connections.values().all(|state| state.submit.is_idle() && state.publishing.is_none())
+            && self
+                .connections
+                .values()
+                .all(|state| state.submit.is_idle() && state.publishing.is_none() && state.asking.is_none())
+    }
+
+    /// Whether the log has come to its end ([`Event::Seal`]), or was fenced before: whoever opens it next finds all of it,
+    /// and nothing is under way to it.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.log.is_at_end()
     }
 
     /// How much room the log has for messages, or that it is fenced.
@@ -242,7 +256,7 @@ impl Shard {
 
     /// The log and the mailboxes, to look at.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &Log<L> {
         &self.log
     }
 
@@ -251,6 +265,7 @@ impl Shard {
             || !self.to_self.is_empty()
             || self.subscriptions.has_work()
             || self.log.mailboxes().is_cleaning()
+            || self.log.wants_turn()
     }
 
     /// Sends to a shard, which may be this one.
@@ -262,22 +277,25 @@ impl Shard {
         }
     }
 
-    pub(crate) fn run_own_messages(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn run_own_messages(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(message) = self.to_self.pop_front() {
-            self.take_message(message, actions);
+            self.take_message(now, message, actions);
         }
     }
 
-    fn take_message(&mut self, message: ShardMessage, actions: &mut Vec<Action>) {
+    fn take_message(&mut self, now: Now, message: ShardMessage, actions: &mut Vec<Action>) {
         match message {
             ShardMessage::Submit(part) => self.log.submit(part),
             ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
             ShardMessage::Subscribe { mailbox, origin, since_us } => {
-                let pushes = self.subscriptions.subscribe(mailbox, origin, since_us, self.log.mailboxes_mut());
+                let most = self.deliveries_max(&mailbox);
+                let mailboxes = self.log.mailboxes_mut();
+                let pushes = self.subscriptions.subscribe(mailbox, origin, since_us, most, now, mailboxes);
                 self.push(pushes, actions);
             }
             ShardMessage::Unsubscribe { mailbox, origin } => {
-                self.subscriptions.unsubscribe(mailbox, origin, self.log.mailboxes_mut());
+                let most = self.deliveries_max(&mailbox);
+                self.subscriptions.unsubscribe(mailbox, origin, most, now, self.log.mailboxes_mut());
             }
             ShardMessage::Credit { mailbox, origin, messages, bytes } => {
                 self.subscriptions.credit(mailbox, origin, messages, bytes);
@@ -288,8 +306,28 @@ impl Shard {
                     self.log.settle(mailbox, &sequences);
                 }
             }
+            ShardMessage::ConsumerNack { mailbox, origin, messages } => {
+                // As an acknowledgement; what is lost with a replaced subscriber comes again at once.
+                if self.subscriptions.is_current(mailbox, origin) {
+                    self.counters.messages_nacked +=
+                        messages.iter().filter(|(_, nack)| matches!(nack, Nack::Later { .. })).count() as u64;
+                    let most = self.deliveries_max(&mailbox);
+                    self.log.nack(now, mailbox, &messages, most);
+                }
+            }
+            ShardMessage::LetterQuestion { mailbox, origin, question } => {
+                self.log.ask_letters(mailbox, origin, question);
+            }
+            ShardMessage::LetterAnswer { connection, answer } => self.letters_answered(connection, answer, actions),
+            ShardMessage::Tell { from, expired } => self.log.tell(from, expired, &self.snapshot),
+            ShardMessage::Told { told } => self.log.settle_told(&told),
             ShardMessage::Push { connection, frames } => self.send_deliver(connection, frames, actions),
         }
+    }
+
+    /// After how many failed deliveries a message of this mailbox is a dead letter, if that was set for it.
+    fn deliveries_max(&self, mailbox: &AgentId) -> Option<u8> {
+        self.snapshot.principal(mailbox)?.mailbox_settings().max_deliveries
     }
 
     fn take_outcome(&mut self, outcome: PartOutcome) {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use creto_policy::Snapshot;
+use creto_store::RecordLog;
 
 use crate::event::{Action, ConnectionId, Now};
 use crate::limits::BAD_SIGNATURES_MAX;
@@ -41,7 +42,7 @@ enum State {
     Done(VerifyOutcome),
 }
 
-impl Shard {
+impl<L: RecordLog> Shard<L> {
     /// Verifies here, or gives to the workers; what goes on then are batches of earlier turns.
     pub(crate) fn verified(&mut self, now: Now, decoded: Decoded) -> Verified {
         let Some(queue) = &mut self.workers else {

@@ -8,8 +8,14 @@ use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen,
     encode_key_record_response,
 };
-use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::deliver::{
+    ConsumerAck, ConsumerNack, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed,
+};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::letters::{
+    DeadLetterChange, DeadLetterChanged, DeadLetterList, DeadLetterRead, DeadLetters, parse_dead_letter,
+};
+use creto_envelope::notice::Notice;
 use creto_envelope::proof::{ProofFormatError, ProofView};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeHeader, EnvelopeView, FrameType, RejectCode, SignedKeyRecord};
@@ -31,8 +37,24 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::Subscribe => Subscribe::parse(body)?.encode(&mut out),
         FrameType::Subscribed => Subscribed::parse(body)?.encode(&mut out),
         FrameType::Credit => Credit::parse(body)?.encode(&mut out),
-        FrameType::Deliver => reencode_deliver(body, &mut out)?,
+        FrameType::Deliver => reencode_deliver(&Deliver::parse(body)?, body, &mut out),
         FrameType::ConsumerAck => ConsumerAck::parse(body)?.encode(&mut out),
+        FrameType::ConsumerNack => ConsumerNack::parse(body)?.encode(&mut out),
+        FrameType::Notice => {
+            let Notice { mailbox_sequence, attempt, body } = Notice::parse(body)?;
+            Notice::encode(&mut out, mailbox_sequence, attempt, &body.to_bytes());
+        }
+        FrameType::DeadLetterList => DeadLetterList::parse(body)?.encode(&mut out),
+        FrameType::DeadLetters => DeadLetters::parse(body)?.encode(&mut out),
+        FrameType::DeadLetterRead => DeadLetterRead::parse(body)?.encode(&mut out),
+        FrameType::DeadLetter => {
+            let letter = parse_dead_letter(body)?;
+            reencode_deliver(&letter, body, &mut out);
+            // The same body under its own number.
+            out[4] = frame_type as u8;
+        }
+        FrameType::DeadLetterChange => DeadLetterChange::parse(body)?.encode(&mut out),
+        FrameType::DeadLetterChanged => DeadLetterChanged::parse(body)?.encode(&mut out),
         unknown => panic!("{unknown:?} has no oracle yet: add it here"),
     }
     Ok(out)
@@ -102,9 +124,8 @@ fn reencode_signed_batch(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCod
     Ok(())
 }
 
-fn reencode_deliver(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCode> {
-    let deliver = Deliver::parse(body)?;
-    let header = deliver.batch_header.map(|header| owned_header(&header).to_bytes());
+fn reencode_deliver(deliver: &Deliver<'_>, body: &[u8], out: &mut Vec<u8>) {
+    let header = deliver.batch_header.as_ref().map(|header| owned_header(header).to_bytes());
     let mut encoder = DeliverEncoder::begin(out, header.as_ref().map(|header| &header[..]));
     for message in &deliver.messages {
         let envelope = &body[message.envelope.clone()];
@@ -119,5 +140,4 @@ fn reencode_deliver(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCode> {
         });
     }
     assert_eq!(encoder.finish() as usize, deliver.messages.len());
-    Ok(())
 }

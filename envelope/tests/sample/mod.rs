@@ -4,8 +4,15 @@ use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
     StreamRole,
 };
-use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::deliver::{
+    ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
+};
+use creto_envelope::letters::{
+    DeadLetterChange, DeadLetterChanged, DeadLetterEntry, DeadLetterList, DeadLetterRead, DeadLetters, DeathCause,
+    LetterChange,
+};
 use creto_envelope::limits::{AEAD_TAG_BYTES, WRAPPED_KEY_BYTES};
+use creto_envelope::notice::{Notice, NoticeBody, NoticeCause};
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{
     AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, FrameType, InSession, KeyId, KeyRecord, MessageId,
@@ -103,6 +110,44 @@ pub(crate) fn deliver_frame(with_header: bool, messages: &[(usize, usize)]) -> V
     out
 }
 
+/// A whole DeadLetter frame.
+pub(crate) fn dead_letter_frame() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut encoder = DeliverEncoder::begin_letter(&mut out, &batch_header(9).to_bytes());
+    encoder.push(&MessageToDeliver {
+        mailbox_sequence: 1_000,
+        leaf_index: 3,
+        attempt: 20,
+        salt: &[8; 16],
+        path: &[[6; 32]; 2],
+        envelope: &envelope(5),
+    });
+    encoder.finish();
+    out
+}
+
+/// A list of two dead letters.
+pub(crate) fn dead_letters() -> DeadLetters {
+    let letter = DeadLetterEntry {
+        mailbox_sequence: 1_000,
+        died_ms: 1_700_000_000_004,
+        expiry_ms: 1_700_600_000_000,
+        envelope_bytes: 1_296,
+        reason: 7,
+        cause: DeathCause::Rejected,
+        deliveries: 1,
+    };
+    let other = DeadLetterEntry {
+        mailbox_sequence: 1_001,
+        expiry_ms: 0,
+        reason: 0,
+        cause: DeathCause::Deliveries,
+        deliveries: 20,
+        ..letter
+    };
+    DeadLetters { total: 12, letters: vec![letter, other] }
+}
+
 /// A whole SignedBatch frame with envelopes of these plaintext lengths.
 pub(crate) fn signed_batch_frame(plaintext_lengths: &[usize]) -> Vec<u8> {
     let envelopes: Vec<_> = plaintext_lengths.iter().map(|&length| envelope(length)).collect();
@@ -165,5 +210,31 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::Deliver, deliver_frame(true, &[(0, 4), (5, 1)])),
         (FrameType::Deliver, deliver_frame(false, &[(3, 0)])),
         frame(FrameType::ConsumerAck, |out| ConsumerAck { sequences: vec![1_000, 1_001] }.encode(out)),
+        frame(FrameType::ConsumerNack, |out| {
+            let messages = vec![(1_000, Nack::Later { delay_ms: 250 }), (1_001, Nack::Never { reason: 7 })];
+            ConsumerNack { messages }.encode(out);
+        }),
+        frame(FrameType::Notice, |out| {
+            let body = NoticeBody {
+                recipient: AgentId([2; 16]),
+                message_id: MessageId([3; 16]),
+                expired_at_ms: 1_700_000_000_009,
+                cause: NoticeCause::Retention,
+            };
+            Notice::encode(out, 1_002, 3, &body.to_bytes());
+        }),
+        frame(FrameType::DeadLetterList, |out| {
+            DeadLetterList { mailbox: AgentId([2; 16]), after: 1_000, letters_max: 100 }.encode(out);
+        }),
+        frame(FrameType::DeadLetters, |out| dead_letters().encode(out)),
+        frame(FrameType::DeadLetterRead, |out| {
+            DeadLetterRead { mailbox: AgentId([2; 16]), mailbox_sequence: 1_000 }.encode(out);
+        }),
+        (FrameType::DeadLetter, dead_letter_frame()),
+        frame(FrameType::DeadLetterChange, |out| {
+            let change = LetterChange::Replay;
+            DeadLetterChange { mailbox: AgentId([2; 16]), change, sequences: vec![1_000, 1_001] }.encode(out);
+        }),
+        frame(FrameType::DeadLetterChanged, |out| DeadLetterChanged { count: 2 }.encode(out)),
     ]
 }

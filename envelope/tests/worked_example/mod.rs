@@ -21,8 +21,15 @@ use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
     StreamRole, encode_key_record_response, login_statement,
 };
-use creto_envelope::deliver::{ConsumerAck, Credit, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed};
+use creto_envelope::deliver::{
+    ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
+};
+use creto_envelope::letters::{
+    DeadLetterChange, DeadLetterChanged, DeadLetterEntry, DeadLetterList, DeadLetterRead, DeadLetters, DeathCause,
+    LetterChange,
+};
 use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
+use creto_envelope::notice::{Notice, NoticeBody, NoticeCause};
 use creto_envelope::proof::ProofParts;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{
@@ -429,6 +436,24 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         retry_after_ms: 0,
         context: planner.record.record.agent_id().0,
     };
+    let nacked = vec![(2, Nack::Later { delay_ms: 500 }), (3, Nack::Never { reason: 7 })];
+    let letter = DeadLetterEntry {
+        mailbox_sequence: 3,
+        died_ms: accepted.node_time_ms,
+        expiry_ms: 0,
+        envelope_bytes: 1_296,
+        reason: 7,
+        cause: DeathCause::Rejected,
+        deliveries: 1,
+    };
+    let change = DeadLetterChange { mailbox, change: LetterChange::Replay, sequences: vec![3] };
+    // Of message 1, whose time to live is a minute.
+    let notice = NoticeBody {
+        recipient: mailbox,
+        message_id: MessageId::from_parts(MESSAGES[1].timestamp_ms, MESSAGES[1].id_random),
+        expired_at_ms: VALID_FROM_MS + 61_020,
+        cause: NoticeCause::TimeToLive,
+    };
     let mut response = Vec::new();
     encode_key_record_response(&mut response, &planner.record);
     let mut publish = Vec::new();
@@ -448,6 +473,13 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         ("subscribed", frame(|out| Subscribed { mailbox, queued_messages: 3 }.encode(out))),
         ("credit", frame(|out| Credit { messages: 256, bytes: 1024 * 1024 }.encode(out))),
         ("consumer_ack", frame(|out| ConsumerAck { sequences: vec![2, 3] }.encode(out))),
+        ("consumer_nack", frame(|out| ConsumerNack { messages: nacked }.encode(out))),
+        ("notice", frame(|out| Notice::encode(out, 4, 0, &notice.to_bytes()))),
+        ("dead_letter_list", frame(|out| DeadLetterList { mailbox, after: 0, letters_max: 100 }.encode(out))),
+        ("dead_letters", frame(|out| DeadLetters { total: 1, letters: vec![letter] }.encode(out))),
+        ("dead_letter_read", frame(|out| DeadLetterRead { mailbox, mailbox_sequence: 3 }.encode(out))),
+        ("dead_letter_change", frame(|out| change.encode(out))),
+        ("dead_letter_changed", frame(|out| DeadLetterChanged { count: 1 }.encode(out))),
     ])
 }
 

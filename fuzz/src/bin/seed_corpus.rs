@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use bytes::Bytes;
 use creto_fuzz::creto_store::{
-    BatchPart, Dedup, DedupSender, Epoch, FrameHeader, Lsn, MailboxId, MessageId, PartMessage, Priority, Record,
-    SegmentHeader, SegmentNumber, SenderId, Settle, SettleCause, Start,
+    BatchPart, Dead, DeadLetter, DeathCause, Dedup, DedupSender, Epoch, FrameHeader, Lsn, MailboxId, MessageFlags, MessageId,
+    PartMessage, Priority, Record, Revive, SegmentHeader, SegmentNumber, SenderId, Settle, SettleCause, Start,
 };
 
 fn main() -> io::Result<()> {
@@ -115,11 +115,13 @@ fn log_seeds() -> Vec<Seed> {
         expiry_ms: 5,
         leaf_index: 6,
         priority: Priority::High,
+        flags: MessageFlags::NONE,
         salt: [7; 16],
         path: Bytes::from(vec![8; 64]),
         envelope: Bytes::from(vec![9; envelope_bytes]),
     };
     let sender = DedupSender { sender: SenderId([1; 16]), floor_ms: 2, ids: vec![MessageId([3; 16]); 2] };
+    let letter = DeadLetter { sequence: 5, died_ms: 6, reason: 7, cause: DeathCause::Rejected, deliveries: 8 };
     let records = [
         Record::BatchPart(BatchPart {
             batch_header: Bytes::from(vec![1; 13]),
@@ -128,6 +130,8 @@ fn log_seeds() -> Vec<Seed> {
         Record::Settle(Settle { mailbox: MailboxId([1; 16]), cause: SettleCause::Expired, sequences: vec![1, 2, 3] }),
         Record::Dedup(Dedup { next_sequence: 9, senders: vec![sender] }),
         Record::Start(Start { epoch: Epoch(2), started_ms: 3, recovered_through: Lsn(4) }),
+        Record::Dead(Dead { mailbox: MailboxId([1; 16]), is_again: true, letters: vec![letter; 2] }),
+        Record::Revive(Revive { mailbox: MailboxId([1; 16]), sequences: vec![1, 2, 3] }),
     ];
     let mut seeds = Vec::new();
     let mut body = Vec::new();

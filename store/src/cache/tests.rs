@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::record::Priority;
 
@@ -15,6 +16,7 @@ fn part(sequences: &[u64], envelope: &Bytes) -> BatchPart {
         expiry_ms: 0,
         leaf_index: 0,
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         salt: [0; 16],
         path: Bytes::new(),
         envelope: envelope.clone(),

@@ -235,3 +235,75 @@ fn a_clock_that_is_set_back_makes_no_id_new_again() {
     assert_eq!(after.check(A, id(NOW_MS, 1), NOW_MS), Verdict::TooOld);
     assert_eq!(after.check(A, id(NOW_MS + 1, 2), NOW_MS + 1), Verdict::New);
 }
+
+/// A life that admits an id every minute for three hours, each minute in a segment of its own, and trims the older half.
+/// The next life has windows of another size and time. Whatever these are: nothing that was admitted is new again.
+#[test]
+fn windows_that_are_set_otherwise_at_a_restart_take_nothing_twice() {
+    const MINUTE_MS: u64 = 60_000;
+    const MINUTES: u64 = 180;
+    let times = [10, 60, 24 * 60].map(|minutes| minutes * MINUTE_MS);
+    let sizes = [20, 100, DEDUP_SENDER_IDS_MAX];
+    let configs = times.iter().flat_map(|&window_ms| {
+        sizes.map(|sender_ids_max| DedupConfig { window_ms, sender_ids_max, ..DedupConfig::default() })
+    });
+    let configs: Vec<_> = configs.collect();
+    let (mut duplicates, mut refused, mut new) = (0, 0, 0);
+    for before in &configs {
+        for after in &configs {
+            let mut first = windows(before.clone());
+            for minute in 0..MINUTES {
+                let (now_ms, segment) = (NOW_MS + minute * MINUTE_MS, SegmentNumber(minute + 1));
+                assert_eq!(first.check(A, id(now_ms, minute), now_ms), Verdict::New);
+                first.insert_pending(A, id(now_ms, minute));
+                first.durable(A, id(now_ms, minute), segment);
+                first.expire(now_ms, 10);
+            }
+            let log_start = SegmentNumber(MINUTES / 2);
+            let carried = first.carry_over(log_start, 1, 1 << 20);
+            let mut second = windows(after.clone());
+            for minute in log_start.0 - 1..MINUTES {
+                second.durable(A, id(NOW_MS + minute * MINUTE_MS, minute), SegmentNumber(minute + 1));
+            }
+            for sender in carried.iter().flat_map(|dedup| &dedup.senders) {
+                second.carried_over(sender, SegmentNumber(MINUTES + 1));
+            }
+            let now_ms = NOW_MS + MINUTES * MINUTE_MS;
+            for minute in 0..MINUTES {
+                match second.check(A, id(NOW_MS + minute * MINUTE_MS, minute), now_ms) {
+                    Verdict::Duplicate { .. } => duplicates += 1,
+                    Verdict::TooOld => refused += 1,
+                    verdict => panic!("minute {minute}, {before:?}, then {after:?}: {verdict:?}"),
+                }
+            }
+            // What is set now is what counts for ids that never came.
+            let unknown = id(now_ms - before.window_ms.max(after.window_ms) / 2, MINUTES);
+            new += u32::from(second.check(A, unknown, now_ms) == Verdict::New);
+            assert_eq!(second.check(A, id(now_ms - after.window_ms - 1, MINUTES), now_ms), Verdict::TooOld);
+            assert_eq!(second.check(A, id(now_ms, MINUTES), now_ms), Verdict::New);
+        }
+    }
+    assert!(duplicates > 1_000 && refused > 1_000 && new > 0, "vacuous: {duplicates}, {refused}, {new}");
+}
+
+#[test]
+fn a_window_takes_an_eighth_more_than_its_ids_and_gives_the_rest_back() {
+    let mut windows = windows(DedupConfig::default());
+    let spare = |windows: &Windows| {
+        let window = windows.windows[0].as_ref().unwrap();
+        (window.ids.capacity() - window.ids.len(), window.table.capacity() - window.ids.len())
+    };
+    for number in 0..DEDUP_SENDER_IDS_MAX as u64 {
+        windows.durable(A, id(NOW_MS + number, number), FIRST);
+        assert!(spare(&windows).0 <= windows.ids / 8 + FIRST_IDS, "{number}");
+    }
+    // All but a hundred are forgotten for their age.
+    windows.expire(NOW_MS + DEDUP_SENDER_IDS_MAX as u64 - 100 + DEDUP_WINDOW_MS, 1);
+    assert_eq!(windows.ids, 100);
+    let (places, of_table) = spare(&windows);
+    assert!(places <= 400 && of_table <= 800, "room for {places} and {of_table} more");
+    for number in 0..DEDUP_SENDER_IDS_MAX as u64 {
+        let known = windows.check(A, id(NOW_MS + number, number), NOW_MS) == Verdict::Duplicate { durable: true };
+        assert_eq!(known, number >= DEDUP_SENDER_IDS_MAX as u64 - 100, "{number}");
+    }
+}

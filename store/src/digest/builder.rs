@@ -3,14 +3,15 @@
 use bytes::Bytes;
 
 use super::{
-    Digest, DigestHeader, ENTRY_HEADER_BYTES, FORM_MESSAGES, FORM_RECORD, HEADER_BYTES, KIND_MOVED, KIND_PART,
-    MESSAGE_BYTES, MESSAGES_HEADER_BYTES,
+    Digest, DigestHeader, ENTRY_HEADER_BYTES, FORM_MESSAGES, FORM_RECORD, HEADER_BYTES, KIND_MOVED, KIND_NOTICE,
+    KIND_PART, MESSAGE_BYTES, MESSAGES_HEADER_BYTES,
 };
 use crate::frame::FrameHeader;
 use crate::layout::length_u32;
 use crate::limits::DIGEST_BYTES_MAX;
 use crate::lsn::{Lsn, Position, SegmentNumber};
 use crate::noted::{Noted, NotedMessage};
+use crate::planted::{Bug, is_planted};
 use crate::record::Record;
 use crate::segment::SegmentHeader;
 
@@ -59,12 +60,16 @@ impl DigestBuilder {
 
     /// The next record of the segment.
     pub(crate) fn record(&mut self, position: Position, record: &Record, noted: &Noted) {
+        if is_planted(Bug::LeaveMovedOutOfDigest) && matches!(noted, Noted::Moved(_)) {
+            return;
+        }
         self.header.record_count += 1;
         self.header.message_count += noted.message_count() as u64;
         let (kind, messages) = match noted {
             Noted::Part(messages) => (KIND_PART, messages),
             Noted::Moved(messages) => (KIND_MOVED, messages),
-            Noted::Settle(_) | Noted::Dedup(_) | Noted::Start(_) => {
+            Noted::Notice(messages) => (KIND_NOTICE, messages),
+            Noted::Settle(_) | Noted::Dedup(_) | Noted::Start(_) | Noted::Dead(_) | Noted::Revive(_) => {
                 let bytes = record.encoded_bytes();
                 self.entry(position, [0, FORM_RECORD], bytes, 0, |out| {
                     let start = out.len();
@@ -160,5 +165,6 @@ fn encoded(message: &NotedMessage) -> [u8; MESSAGE_BYTES] {
     out[68..72].copy_from_slice(&message.place.message_bytes.to_le_bytes());
     out[72..76].copy_from_slice(&message.place.crc.to_le_bytes());
     out[76] = message.priority as u8;
+    out[77] = message.flags.bits();
     out
 }

@@ -95,8 +95,19 @@ fn a_digest_of_another_segment_epoch_or_shard_is_refused() {
 #[test]
 fn a_later_version_is_refused_by_name() {
     let mut bytes = built(&sample()).0.pieces().concat();
-    bytes[12] = 2;
-    assert_eq!(SegmentDigest::parse(&Bytes::from(resealed(bytes))).unwrap_err(), DigestDamage::Version(2));
+    bytes[12] = 3;
+    assert_eq!(SegmentDigest::parse(&Bytes::from(resealed(bytes))).unwrap_err(), DigestDamage::Version(3));
+}
+
+#[test]
+fn a_digest_of_the_first_version_is_read() {
+    let (digest, expected) = built(&sample());
+    let mut bytes = digest.pieces().concat();
+    bytes[12] = 1;
+    let read = SegmentDigest::parse(&Bytes::from(resealed(bytes))).unwrap();
+    assert_eq!(read.entries().collect::<Vec<_>>(), expected);
+    assert!(read.says_what(&digest));
+    assert!(!read.says_what(&built(&[]).0));
 }
 
 #[test]

@@ -29,12 +29,14 @@ proptest! {
             sequence,
             expiry_ms,
             priority: Priority::from_byte(priority).unwrap(),
+            flags: if priority == 1 { MessageFlags::WANTS_NOTICE } else { MessageFlags::NONE },
             envelope_bytes: length_u32(envelope_bytes),
             place,
         };
         let mut entry = Entry::new(&message, 77, share_bytes);
         prop_assert_eq!((entry.sequence(), entry.place()), (sequence, place));
         prop_assert_eq!((entry.envelope_bytes(), entry.priority()), (envelope_bytes, message.priority));
+        prop_assert_eq!(entry.wants_notice(), priority == 1);
         prop_assert_eq!(entry.log_bytes(), u64::from(place.message_bytes) + u64::from(share_bytes.next_multiple_of(8)));
         // Never before its time; within a second after it.
         if expiry_ms == 0 {

@@ -22,6 +22,7 @@ use crate::limits::{
     SPACE_SEGMENTS,
 };
 use crate::lsn::SegmentNumber;
+use crate::planted::{Bug, is_planted};
 use crate::record::{BatchPart, PartMessage};
 use crate::slab::Slot;
 
@@ -133,14 +134,14 @@ impl Mailboxes {
         matches!(self.cleaning.phase, Phase::Looks { .. })
     }
 
-    /// What the log holds that is needed: queued messages, and what deduplication carries over.
+    /// What the log holds that is needed: queued messages, what says that some are dead, and what deduplication carries over.
     fn needed_bytes(&self) -> u64 {
-        self.index.live_bytes() + self.dedup.carried_bytes(SegmentNumber(u64::MAX))
+        self.index.live_bytes() + self.dead.bytes() + self.dedup.carried_bytes(SegmentNumber(u64::MAX))
     }
 
     fn is_movable(&self, message: &PartMessage) -> bool {
         let entry = self.index.find(message.sequence).map(|slot| self.index.entries.get(slot));
-        entry.is_some_and(|entry| !entry.is_settling())
+        entry.is_some_and(|entry| !entry.is_settling() || is_planted(Bug::MoveWhileSettling))
     }
 
     fn begin_cleaning(&mut self, log: &LogExtent) {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::{Delivery, Mailboxes};
+use super::{Delivery, LetterRead, Mailboxes};
 use crate::cold::{ColdRead, Job, JobId, Mismatch, Plan, Purpose, ReadId, Wanted};
 use crate::id::MailboxId;
 use crate::limits::READ_TRIES_MAX;
@@ -21,6 +21,8 @@ pub struct ReadDone {
     pub messages: u64,
     /// What could not be read, to tell an operator.
     pub problems: Vec<ReadProblem>,
+    /// A dead letter that was read to be looked at; `None` when it cannot be, or is none any more.
+    pub letter: Option<(LetterRead, Option<Box<Delivery>>)>,
 }
 
 /// A message that cannot be read back.
@@ -57,13 +59,14 @@ pub enum ReadProblemKind {
 }
 
 /// A message that is in memory, with the header of its batch.
-type InMemory<'m> = (&'m PartMessage, &'m Bytes);
+pub(super) type InMemory<'m> = (&'m PartMessage, &'m Bytes);
 
 impl Mailboxes {
     /// The next messages for the subscriber of a mailbox, within its credit: highest priority first, then in order. With
     /// any byte of credit left, one message may overdraw it.
     /// They count as handed out until they are settled or the mailbox is [`reset`](Self::reset).
-    /// What expired is left out; [`expire`](Self::expire) settles it.
+    /// What expired is left out; [`expire`](Self::expire) settles it. After subscribers that disappeared without settling
+    /// anything there is less, or nothing for a while; [`take_ready`](Self::take_ready) says when there is more.
     ///
     /// Stops where a message is not in memory. It is then asked for, with what follows it
     /// ([`next_read`](Self::next_read)); when it is there, [`read_completed`](Self::read_completed) or
@@ -77,7 +80,10 @@ impl Mailboxes {
     ) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
         let Some(&number) = self.numbers.get(&mailbox) else { return deliveries };
-        let (mut messages_left, mut bytes_left) = (credit_messages, credit_bytes);
+        let queues = self.boxes.get(number).taken();
+        let is_probing = queues.is_probing();
+        let allowed = u32::try_from(queues.messages_allowed(&self.index.entries, now_ms)).unwrap_or(u32::MAX);
+        let (mut messages_left, mut bytes_left) = (credit_messages.min(allowed), credit_bytes);
         while messages_left > 0 && bytes_left > 0 {
             let Some(slot) = self.boxes.get(number).taken().front() else { break };
             let entry = self.index.entries.get(slot);
@@ -109,6 +115,9 @@ impl Mailboxes {
             // What is over or being settled waits with what is handed out for the record that ends it.
             self.boxes.get_mut(number).taken_mut().hand_out(&mut self.index.entries, slot);
         }
+        if is_probing && !deliveries.is_empty() {
+            self.probe_begins(number);
+        }
         deliveries
     }
 
@@ -128,6 +137,8 @@ impl Mailboxes {
         match job.purpose {
             Purpose::Deliver(mailbox) => self.read_for_delivery(mailbox, job_id, &job, &mut done),
             Purpose::Move => self.read_for_moving(job_id, &job, &mut done),
+            Purpose::Look(read) => self.letter_is_read(read, &job, &mut done),
+            Purpose::Expire => self.read_for_expiry(job_id, &job, &mut done),
         }
         done
     }
@@ -148,6 +159,7 @@ impl Mailboxes {
     /// Mailboxes whose reads failed and may be tried again: ask for their deliveries. Call it at every tick.
     pub fn retry_reads(&mut self) -> Vec<MailboxId> {
         self.clean_again();
+        self.expire_again();
         let pausing = std::mem::take(&mut self.pausing);
         for &mailbox in &pausing {
             if let Some(queues) = self.mailbox_mut(mailbox) {
@@ -168,7 +180,7 @@ impl Mailboxes {
         self.cold.in_flight()
     }
 
-    fn in_memory(&self, slot: Slot) -> Option<InMemory<'_>> {
+    pub(super) fn in_memory(&self, slot: Slot) -> Option<InMemory<'_>> {
         let entry = self.index.entries.get(slot);
         let sequence = entry.sequence();
         self.cache.get(entry.piece, sequence).or_else(|| {
@@ -265,7 +277,7 @@ impl Mailboxes {
         done.problems.push(self.problem(slot, kind));
         self.index.set_damaged(slot);
         let entry = self.index.entries.get(slot);
-        if !entry.is_handed_out() {
+        if !entry.is_handed_out() && !entry.is_delayed() && !entry.is_dead() {
             let number = entry.mailbox;
             self.boxes.get_mut(number).taken_mut().hand_out(&mut self.index.entries, slot);
         }

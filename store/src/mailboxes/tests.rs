@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::cold::ColdRead;
+use crate::flags::MessageFlags;
 use crate::lsn::{Lsn, RecordSequence};
-use crate::record::Priority;
+use crate::record::{DeadLetter, DeathCause, Priority};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const INBOX: MailboxId = MailboxId([9; 16]);
@@ -95,6 +96,28 @@ impl Shard {
         deliveries.iter().map(|delivery| (delivery.message.leaf_index, delivery.attempt)).collect()
     }
 
+    /// Makes what is to die dead; returns the letters.
+    fn die(&mut self) -> Vec<DeadLetter> {
+        let mut letters = Vec::new();
+        while let Some(dead) = self.mailboxes.next_death() {
+            letters.extend_from_slice(&dead.letters);
+            self.apply(Record::Dead(dead));
+        }
+        letters
+    }
+
+    fn revive(&mut self, sequences: &[u64]) -> Vec<u64> {
+        let Some(revive) = self.mailboxes.revive(INBOX, sequences) else { return Vec::new() };
+        self.apply(Record::Revive(revive.clone()));
+        revive.sequences
+    }
+
+    /// The sequences of all dead letters.
+    fn dead(&self) -> Vec<u64> {
+        let listed = self.mailboxes.dead_letters(INBOX, 0, 1_000);
+        listed.into_iter().map(|listed| listed.letter.sequence).collect()
+    }
+
     fn settle(&mut self, sequences: &[u64]) -> Option<Vec<u64>> {
         let settle = self.mailboxes.settle(INBOX, sequences, SettleCause::Acknowledged)?;
         self.apply(Record::Settle(settle.clone()));
@@ -118,6 +141,7 @@ fn part(sequence: u64, number: u64, priority: Priority, envelope: Bytes) -> Batc
         expiry_ms: 0,
         leaf_index: u32::try_from(number).unwrap(),
         priority,
+        flags: MessageFlags::NONE,
         salt: [0; 16],
         path: Bytes::new(),
         envelope,
@@ -177,7 +201,7 @@ fn what_a_lost_subscriber_held_comes_back_in_front_in_order() {
     }
     assert_eq!(shard.deliver(4), [(3, 1), (1, 1), (2, 1), (4, 1)]);
     assert_eq!(shard.settle(&[1]), Some(vec![1]));
-    shard.mailboxes.reset(INBOX);
+    shard.mailboxes.reset(INBOX, None, 0, NOW_MS);
     assert_eq!(shard.deliver(10), [(3, 2), (2, 2), (4, 2), (5, 1), (6, 1)]);
 }
 
@@ -205,12 +229,13 @@ fn a_message_being_settled_is_not_delivered_again() {
     }
     shard.deliver(2);
     let settle = shard.mailboxes.settle(INBOX, &[1], SettleCause::Acknowledged).unwrap();
-    shard.mailboxes.reset(INBOX);
+    shard.mailboxes.reset(INBOX, None, 0, NOW_MS);
     assert_eq!(shard.deliver(10), [(2, 2)]);
     // Its record did not make it into the log: the message is there for the next subscriber.
     shard.mailboxes.settle_refused(&settle);
-    shard.mailboxes.reset(INBOX);
-    assert_eq!(shard.deliver(10), [(1, 2), (2, 3)]);
+    shard.mailboxes.reset(INBOX, None, 0, NOW_MS);
+    shard.mailboxes.pass(u64::MAX);
+    assert_eq!(shard.deliver(10), [(1, 2)], "one at a time, after two that disappeared");
 }
 
 #[test]
@@ -254,6 +279,29 @@ fn quotas_count_what_is_queued_and_what_is_on_its_way() {
     shard.settle(&[1]).unwrap();
     assert_eq!((shard.mailboxes.queued_bytes(), shard.mailboxes.messages()), (0, 0));
     shard.queue(2, Priority::Normal);
+}
+
+#[test]
+fn a_quota_of_its_own_counts_instead_of_the_shards_and_drops_nothing() {
+    let mut shard = Shard::new(MailboxesConfig { mailbox_messages_max: 2, ..MailboxesConfig::default() });
+    let mut admit = |number, quota: Quota| {
+        let admitted = shard.mailboxes.admit_within(quota, SENDER, message_id(number), INBOX, 100, NOW_MS);
+        if let Ok(Admit::New(sequence)) = admitted {
+            let part = part(sequence, number, Priority::Normal, Bytes::from(vec![7; 100]));
+            shard.apply(Record::BatchPart(part));
+        }
+        (admitted.map(drop), shard.mailboxes.queued_messages(INBOX))
+    };
+    let messages = |count| Quota { messages_max: Some(count), bytes_max: None };
+    for number in 1..=4 {
+        assert_eq!(admit(number, messages(4)), (Ok(()), number));
+    }
+    assert_eq!(admit(5, messages(4)), (Err(Refusal::MailboxFull), 4));
+    assert_eq!(admit(5, messages(3)), (Err(Refusal::MailboxFull), 4));
+    assert_eq!(admit(5, Quota::default()), (Err(Refusal::MailboxFull), 4));
+    let bytes = |count| Quota { messages_max: Some(9), bytes_max: Some(count * cost_of(100)) };
+    assert_eq!(admit(5, bytes(4)), (Err(Refusal::MailboxFull), 4));
+    assert_eq!(admit(5, bytes(5)), (Ok(()), 5));
 }
 
 #[test]
@@ -330,4 +378,7 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
 }
 
 mod cold;
+mod dead;
+mod expire;
 mod model;
+mod redeliver;

@@ -14,7 +14,8 @@ proptest! {
         let noted = record.noted(position(before));
         prop_assert_eq!(noted.message_count(), record.message_count());
         let (part, messages) = match (&record, &noted) {
-            (Record::BatchPart(part), Noted::Part(messages)) | (Record::Moved(part), Noted::Moved(messages)) => (part, messages),
+            (Record::BatchPart(part), Noted::Part(messages)) | (Record::Moved(part), Noted::Moved(messages))
+            | (Record::Notice(part), Noted::Notice(messages)) => (part, messages),
             _ => return Ok(()),
         };
         for (message, noted) in part.messages.iter().zip(messages) {
@@ -30,10 +31,23 @@ proptest! {
                 (noted.mailbox, noted.sender, noted.message_id)
             );
             prop_assert_eq!(
-                (message.sequence, message.expiry_ms, message.priority),
-                (noted.sequence, noted.expiry_ms, noted.priority)
+                (message.sequence, message.expiry_ms, message.priority, message.flags),
+                (noted.sequence, noted.expiry_ms, noted.priority, noted.flags)
             );
         }
+    }
+
+    #[test]
+    fn what_was_summed_while_it_was_encoded_is_what_its_bytes_sum_to(record in any_record(), before: u32) {
+        let (mut bytes, mut again) = (vec![0xee; record.encoded_bytes()], vec![0xee; record.encoded_bytes()]);
+        record.encode_into(&mut bytes);
+        let mut sums = Vec::new();
+        let crc = record.encode_and_sum(&mut again, before, &mut sums);
+        prop_assert_eq!(crc, crc32c::crc32c_append(before, &bytes));
+        prop_assert_eq!(bytes, again);
+        let mut sums = sums.into_iter();
+        prop_assert_eq!(record.noted_as_summed(position(7), &mut sums), record.noted(position(7)));
+        prop_assert_eq!(sums.next(), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::lsn::SegmentNumber;
 use crate::noted::{NotedMessage, Place};
@@ -15,6 +16,7 @@ fn entry(sequence: u64) -> Entry {
         sequence,
         expiry_ms: 0,
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         envelope_bytes: 0,
         place,
     };
@@ -23,7 +25,7 @@ fn entry(sequence: u64) -> Entry {
 
 proptest! {
     #[test]
-    fn a_list_does_what_a_vector_does(ops in proptest::collection::vec((0_u8..4, any::<u16>()), 1..300)) {
+    fn a_list_does_what_a_vector_does(ops in proptest::collection::vec((0_u8..5, any::<u16>()), 1..300)) {
         let (mut entries, mut list, mut model) = (Slab::default(), List::default(), Vec::<(u64, Slot)>::new());
         for (op, number) in ops {
             let sequence = u64::from(number);
@@ -35,7 +37,7 @@ proptest! {
                 }
                 1 => {
                     let slot = entries.insert(entry(sequence));
-                    list.insert_in_order(&mut entries, slot);
+                    list.merge(&mut entries, [slot]);
                     let at = model.iter().position(|(other, _)| *other >= sequence).unwrap_or(model.len());
                     model.insert(at, (sequence, slot));
                 }
@@ -43,6 +45,18 @@ proptest! {
                     let (_, slot) = model.remove(usize::from(number) % model.len());
                     list.remove(&mut entries, slot);
                     entries.remove(slot);
+                }
+                3 => {
+                    // Several at once, into a list that is in order.
+                    list.sort(&mut entries);
+                    model = list.iter(&entries).map(|slot| (entries.get(slot).sequence(), slot)).collect();
+                    let more: Vec<(u64, Slot)> =
+                        (0..4).map(|step| sequence + 100 * step).map(|own| (own, entries.insert(entry(own)))).collect();
+                    list.merge(&mut entries, more.iter().map(|pair| pair.1));
+                    for pair in more {
+                        let at = model.iter().position(|(other, _)| *other >= pair.0).unwrap_or(model.len());
+                        model.insert(at, pair);
+                    }
                 }
                 _ => {
                     list.sort(&mut entries);

@@ -7,6 +7,7 @@ use crate::digest::{Digest, DigestBuilder, DigestDamage, SegmentDigest};
 use crate::limits::DIGEST_BYTES_MAX;
 use crate::lsn::{Position, SegmentNumber};
 use crate::noted::Noted;
+use crate::planted::{Bug, is_planted};
 use crate::segment::SegmentDamage;
 use crate::source::SegmentSource;
 
@@ -29,7 +30,9 @@ pub fn recover_noted<S: SegmentSource>(
         match survey.digest(source, place, &listed) {
             Ok(Some(digest)) => {
                 found.used += 1;
-                digest.entries().for_each(|(position, noted)| on_noted(position, noted));
+                let left_out = is_planted(Bug::LeaveOutLastFrame).then(|| digest.last_lsn());
+                let entries = digest.entries().filter(|(position, _)| Some(position.lsn) != left_out);
+                entries.for_each(|(position, noted)| on_noted(position, noted));
                 continue;
             }
             Ok(None) => {}

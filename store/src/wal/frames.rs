@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{ActionId, Active, Durable, InFlight, Wal};
 use crate::frame::{FrameHeader, offset_blocks};
 use crate::layout::length_u32;
-use crate::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{FRAME_HEADER_BYTES, FULL_GROUPS_AHEAD, SEGMENT_HEADER_BYTES};
 use crate::lsn::{Position, RecordSequence, SegmentNumber};
 use crate::planted::{Bug, is_planted};
 use crate::record::Record;
@@ -38,7 +38,16 @@ pub(super) struct Frame {
     /// Complete but for the CRC.
     pub(super) header: FrameHeader,
     pub(super) records: Vec<Record>,
-    crc: OnceLock<u32>,
+    sums: OnceLock<Sums>,
+}
+
+/// What encoding a frame found out about its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sums {
+    /// The frame's own.
+    crc: u32,
+    /// Those of its messages, in their order: what [`Place::crc`](crate::Place::crc) will be.
+    messages: Vec<u32>,
 }
 
 impl Write {
@@ -50,6 +59,11 @@ impl Write {
             }
         };
         Self { id, segment, offset, bytes, content }
+    }
+
+    /// Bytes that are there already.
+    pub(crate) fn of_bytes(id: ActionId, segment: SegmentNumber, offset: u64, bytes: Bytes) -> Self {
+        Self::new(id, segment, offset, Content::Copy(bytes))
     }
 
     /// What to report the outcome under.
@@ -88,7 +102,16 @@ impl Write {
 impl Frame {
     /// The CRC, once the frame was encoded.
     pub(super) fn crc(&self) -> Option<u32> {
-        self.crc.get().copied()
+        self.sums.get().map(|sums| sums.crc)
+    }
+
+    /// The records, and the checksums of their messages, of a frame that was encoded.
+    pub(super) fn into_records(frame: Arc<Self>) -> (Vec<Record>, Vec<u32>) {
+        let (records, sums) = match Arc::try_unwrap(frame) {
+            Ok(frame) => (frame.records, frame.sums.into_inner()),
+            Err(shared) => (shared.records.clone(), shared.sums.get().cloned()),
+        };
+        (records, sums.expect("a frame that is durable was encoded").messages)
     }
 
     fn encode_into(&self, mut out: &mut [u8]) {
@@ -97,22 +120,26 @@ impl Frame {
             header.encode_into(block);
             out = rest;
         }
-        let mut at = FRAME_HEADER_BYTES;
-        for record in &self.records {
-            let end = at + record.encoded_bytes();
-            record.encode_into(&mut out[at..end]);
-            at = end;
-        }
-        let crc = self.header.seal(out);
+        let mut messages = Vec::with_capacity(self.records.iter().map(Record::message_count).sum());
+        let crc = self.header.seal_with(out, |mut crc, body| {
+            let mut at = 0;
+            for record in &self.records {
+                let end = at + record.encoded_bytes();
+                crc = record.encode_and_sum(&mut body[at..end], crc, &mut messages);
+                at = end;
+            }
+            crc
+        });
+        let sums = Sums { crc, messages };
         // Encoding twice is allowed, and gives the same bytes.
-        assert_eq!(*self.crc.get_or_init(|| crc), crc, "a frame's bytes never change");
+        assert_eq!(*self.sums.get_or_init(|| sums.clone()), sums, "a frame's bytes never change");
     }
 }
 
 impl Wal {
     /// Builds the next frame if there is something to write, a free slot, and a place.
     pub(super) fn next_write(&mut self, now_ms: u64) -> Option<Write> {
-        if self.in_flight.len() >= self.config.writes_in_flight_max {
+        if !self.may_write() {
             return None;
         }
         let first_bytes = self.pending.front().map(|pending| pending.bytes);
@@ -153,10 +180,18 @@ impl Wal {
         if is_planted(Bug::DeliverBeforeDurable) {
             self.hand_out_early(&header, &records, first_sequence);
         }
-        let frame = Arc::new(Frame { segment_header, header, records, crc: OnceLock::new() });
+        let frame = Arc::new(Frame { segment_header, header, records, sums: OnceLock::new() });
         let id = self.action_id();
         self.in_flight.push_back(InFlight { id, frame: frame.clone(), first_sequence, is_durable: false });
         Some(Write::new(id, active.number, active.offset, Content::Frame(frame)))
+    }
+
+    /// Whether another write may be on its way: more than usual if it is full. Waiting would bring it no company, and the disk
+    /// would rest until it is encoded.
+    fn may_write(&self) -> bool {
+        let is_full = self.pending_bytes >= self.config.full_group_bytes;
+        let ahead = if is_full { FULL_GROUPS_AHEAD } else { 0 };
+        self.in_flight.len() < self.config.writes_in_flight_max + ahead
     }
 
     /// Where a frame of at least `bytes` goes: the active segment, or the prepared one once all before it is durable.
@@ -175,7 +210,9 @@ impl Wal {
     fn take_pending(&mut self, room: usize) -> (Vec<Record>, usize) {
         let mut records = Vec::new();
         let mut body_bytes = 0;
-        while let Some(pending) = self.pending.pop_front_if(|pending| body_bytes + pending.bytes <= room) {
+        while body_bytes < self.config.full_group_bytes
+            && let Some(pending) = self.pending.pop_front_if(|pending| body_bytes + pending.bytes <= room)
+        {
             body_bytes += pending.bytes;
             records.push(pending.record);
         }

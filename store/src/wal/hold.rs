@@ -6,6 +6,7 @@
 
 use super::Wal;
 use crate::lsn::{Epoch, Lsn, SegmentNumber};
+use crate::planted::{Bug, is_planted};
 
 /// A log up to a frame that is durable. Recovery of these files alone finds exactly that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct HeldLog {
 }
 
 impl HeldLog {
-    fn holds(&self, segment: SegmentNumber) -> bool {
+    pub(crate) fn holds(&self, segment: SegmentNumber) -> bool {
         (self.first_segment..=self.last_segment).contains(&segment)
     }
 }
@@ -69,6 +70,6 @@ impl Wal {
     }
 
     pub(super) fn is_held(&self, segment: SegmentNumber) -> bool {
-        self.held.is_some_and(|held| held.holds(segment))
+        self.held.is_some_and(|held| held.holds(segment)) && !is_planted(Bug::ReuseHeld)
     }
 }

@@ -1,6 +1,6 @@
 //! Space: which segments exist, which may go, and who may still write.
 
-use super::{Action, AppendClass, DiskError, Fenced, Housekeeping, Wal};
+use super::{Action, AppendClass, AppendError, DiskError, Fenced, Housekeeping, Wal};
 use crate::frame::FrameHeader;
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::lsn::{RecordSequence, SegmentNumber};
@@ -71,13 +71,16 @@ impl Wal {
     /// durable, then a frame states the new start, and when that frame is durable the older files go.
     ///
     /// # Errors
-    /// [`Fenced`].
+    /// [`AppendError::Fenced`] and [`AppendError::Sealed`]; nothing was begun.
     ///
     /// # Panics
     /// When a trim is under way, or `log_start` lies outside the log: both are the caller's mistake.
-    pub fn trim(&mut self, log_start: SegmentNumber, carry_over: Vec<Record>) -> Result<(), Fenced> {
+    pub fn trim(&mut self, log_start: SegmentNumber, carry_over: Vec<Record>) -> Result<(), AppendError> {
         if let Some(fenced) = &self.fenced {
-            return Err(fenced.clone());
+            return Err(fenced.clone().into());
+        }
+        if self.is_sealed {
+            return Err(AppendError::Sealed);
         }
         assert!(!self.is_trimming(), "one trim at a time");
         assert!(log_start > self.log_start && log_start <= self.active_segment(), "only a prefix of the log can go");
@@ -87,7 +90,7 @@ impl Wal {
         }
         self.trim = Some(Trim { log_start, after: self.appended, is_stated: false });
         if is_planted(Bug::TrimBeforeCarryOver) {
-            self.let_segments_go(log_start);
+            self.let_segments_go(log_start, self.durable_log_start);
         }
         Ok(())
     }
@@ -128,21 +131,29 @@ impl Wal {
 
     /// A frame became durable: if it states a new start, what lies before may go.
     pub(super) fn frame_is_durable(&mut self, header: &FrameHeader) {
-        self.durable_log_start = header.log_start;
+        let before = std::mem::replace(&mut self.durable_log_start, header.log_start);
         let Some(trim) = self.trim.filter(|trim| trim.log_start <= header.log_start) else { return };
         self.trim = None;
-        self.let_segments_go(trim.log_start);
+        self.let_segments_go(trim.log_start, before);
     }
 
-    /// Segments below this one are not needed any more: for another use, or to be deleted.
-    fn let_segments_go(&mut self, log_start: SegmentNumber) {
+    /// Segments below this one are not needed any more: for another use, or to be deleted. Those below `before` were let go
+    /// earlier.
+    fn let_segments_go(&mut self, log_start: SegmentNumber, before: SegmentNumber) {
         let trimmed: Vec<_> = self.segments.range(..log_start).map(|(&number, &bytes)| (number, bytes)).collect();
+        // It counts until its file is gone, and is not to be had for another use any more.
+        let being_deleted = match self.housekeeping {
+            Some((_, Housekeeping::Delete(segment))) => Some(segment),
+            _ => None,
+        };
         for (number, bytes) in trimmed {
-            if self.removable.contains(&number) || self.recyclable.contains(&number) {
+            if self.removable.contains(&number) || self.recyclable.contains(&number) || being_deleted == Some(number) {
                 continue;
             }
-            // Only files of this start: a write of an earlier process may still be on its way to an older one.
-            let is_reusable = bytes == self.config.segment_bytes && number >= self.first_segment;
+            // Only files of this start: a write of an earlier process may still be on its way to an older one. And none whose
+            // deletion failed: nobody knows whether it is there.
+            let is_of_this_start = number >= self.first_segment && number >= before;
+            let is_reusable = bytes == self.config.segment_bytes && is_of_this_start;
             if is_reusable && self.recyclable.len() < self.config.recycled_segments_max {
                 self.recyclable.push_back(number);
             } else {

@@ -40,11 +40,12 @@ impl Backup {
     pub(crate) fn check(mut self, random: &mut Random) -> Result<(), String> {
         let mut queued = BTreeMap::new();
         let recovered = recover(&mut self.copy, SHARD, |_, record| match record {
-            Record::BatchPart(part) | Record::Moved(part) => {
+            Record::BatchPart(part) | Record::Moved(part) | Record::Notice(part) => {
                 queued.extend(part.messages.into_iter().map(|message| (message.sequence, message)))
             }
             Record::Settle(settle) => settle.sequences.iter().for_each(|sequence| drop(queued.remove(sequence))),
-            Record::Dedup(_) | Record::Start(_) => {}
+            // A dead letter is kept like any other.
+            Record::Dedup(_) | Record::Start(_) | Record::Dead(_) | Record::Revive(_) => {}
         });
         let recovered = recovered.map_err(|error| format!("a backup cannot be read: {error}"))?;
         if recovered.end_lsn() != self.held.end_lsn {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use creto_store::{MailboxId, PartMessage, Priority, SegmentNumber, SenderId, SettleCause, WalConfig};
+use creto_store::{MailboxId, MessageFlags, PartMessage, Priority, SegmentNumber, SenderId, SettleCause, WalConfig};
 
 use crate::disk::{Crash, Disk, Random};
 use crate::node::{MAILBOX, NOW_MS, Node, message_id, messages};
@@ -16,6 +16,7 @@ fn config() -> WalConfig {
         pending_records_max: 1_000,
         pending_bytes_max: 1 << 20,
         writes_in_flight_max: 2,
+        full_group_bytes: 128 << 10,
         recycled_segments_max: 1,
     }
 }
@@ -69,6 +70,71 @@ fn a_message_that_nobody_reads_does_not_hold_the_log() {
     node.crash(&mut disk, Crash::Power, &mut Random(4));
     let node = Node::ready(&mut disk, config());
     assert_eq!(node.mailboxes.messages(), 0);
+}
+
+#[test]
+fn a_dead_letter_does_not_hold_the_log_and_stays_dead_wherever_it_is_moved() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, config());
+    let stored = node.commit(&mut disk, messages(1, 3, 900, NOW_MS));
+    node.reject(&mut disk, &stored[0], NOW_MS);
+    node.reject(&mut disk, &stored[1], NOW_MS);
+    node.settle(&stored[2]).unwrap();
+    node.commit(&mut disk, Vec::new());
+    let mut number = 10;
+    for round in 0..120 {
+        let stored = node.commit(&mut disk, messages(number, 20, 1_000, NOW_MS));
+        number += 20;
+        for message in &stored {
+            node.settle(message).unwrap();
+        }
+        node.commit(&mut disk, Vec::new());
+        clean(&mut node, &mut disk);
+        let (bytes, most) = (node.wal.space().bytes, node.mailboxes.space_bytes_max(1 << 20));
+        assert!(bytes <= most, "{bytes} bytes, {most} at most");
+        if round % 40 == 39 {
+            node.crash(&mut disk, Crash::Power, &mut Random(round));
+            node = Node::ready(&mut disk, config());
+            assert!(node.deliveries(&mut disk, MAILBOX, NOW_MS).is_empty());
+        }
+    }
+    assert!(node.wal.log_start() > SegmentNumber(2), "what first said that they are dead is long gone");
+    let listed = node.mailboxes.dead_letters(MAILBOX, 0, 9);
+    let reasons: Vec<_> = listed.iter().map(|listed| (listed.letter.sequence, listed.letter.reason)).collect();
+    assert_eq!(reasons, [(stored[0].sequence, 7), (stored[1].sequence, 7)]);
+    assert_eq!(node.letter(&mut disk, MAILBOX, stored[0].sequence).as_ref(), Some(&stored[0]));
+    // One lives again, for good; the other one is purged.
+    assert!(node.revive(&stored[1]));
+    let purge = node.mailboxes.purge(MAILBOX, &[stored[0].sequence]).unwrap();
+    node.wal.append(creto_store::Record::Settle(purge)).unwrap();
+    node.commit(&mut disk, Vec::new());
+    node.crash(&mut disk, Crash::Power, &mut Random(9));
+    let mut node = Node::ready(&mut disk, config());
+    let left: Vec<_> = node.deliveries(&mut disk, MAILBOX, NOW_MS).into_iter().map(|d| d.message).collect();
+    assert_eq!(left, stored[1..2]);
+    assert!(node.mailboxes.dead_letters(MAILBOX, 0, 9).is_empty());
+}
+
+/// One message, and nothing else on the shard that would be settled.
+#[test]
+fn rejecting_and_replaying_one_message_over_and_over_does_not_fill_the_log() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, config());
+    let stored = node.commit(&mut disk, messages(1, 1, 900, NOW_MS)).remove(0);
+    for round in 0..3_000 {
+        node.reject(&mut disk, &stored, NOW_MS);
+        node.commit(&mut disk, Vec::new());
+        assert!(node.revive(&stored));
+        node.commit(&mut disk, Vec::new());
+        if round % 50 == 49 {
+            clean(&mut node, &mut disk);
+            let (bytes, most) = (node.wal.space().bytes, node.mailboxes.space_bytes_max(1 << 20));
+            assert!(bytes <= most, "round {round}: {bytes} bytes, {most} at most");
+        }
+    }
+    assert!(node.wal.log_start() > SegmentNumber(10), "the log went on past all of it");
+    let left: Vec<_> = node.deliveries(&mut disk, MAILBOX, NOW_MS).into_iter().map(|d| d.message).collect();
+    assert_eq!(left, [stored]);
 }
 
 #[test]
@@ -154,6 +220,7 @@ fn any_message(random: &mut Random, number: u64) -> PartMessage {
         expiry_ms: 0,
         leaf_index: 0,
         priority: Priority::from_byte(random.below(4) as u8).unwrap(),
+        flags: MessageFlags::NONE,
         salt: [fill; 16],
         path: Bytes::from(vec![fill; 32 * random.below(4)]),
         envelope: Bytes::from(vec![fill; 200 + random.below(2_500)]),

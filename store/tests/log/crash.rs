@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use creto_store::{DedupConfig, MailboxId, MailboxesConfig, MessageId, PartMessage, Priority, Record, SenderId};
+use creto_store::{
+    DedupConfig, MailboxId, MailboxesConfig, MessageFlags, MessageId, PartMessage, Priority, Record, SenderId,
+};
 
 use crate::backup::Backup;
 use crate::disk::{Crash, Disk, Random};
@@ -24,6 +26,8 @@ fn nothing_acknowledged_is_lost_and_order_is_kept() {
         seen.acknowledged > 1000 && seen.recovered > 1000 && seen.trims > 10 && seen.moved > 100,
         "vacuous: {seen:?}"
     );
+    assert!(seen.deaths > 100 && seen.deaths_again > 20 && seen.revived > 20, "vacuous: {seen:?}");
+    assert!(seen.groups_ahead > 1000, "vacuous: {seen:?}");
     assert!(seen.backups > 100 && seen.backups_held_back > 20, "vacuous: {seen:?}");
     assert!(seen.digests_used > 100 && seen.digests_refused > 20, "vacuous: {seen:?}");
 }
@@ -52,6 +56,12 @@ struct Seen {
     moved: u64,
     digests_used: usize,
     digests_refused: usize,
+    /// Messages that died, whose death was written again, and that live again.
+    deaths: u64,
+    deaths_again: u64,
+    revived: u64,
+    /// Steps at which full groups were on their way beside as many writes as usual.
+    groups_ahead: u64,
     backups: u64,
     /// Those that kept files from being reused.
     backups_held_back: u64,
@@ -65,6 +75,10 @@ impl Seen {
         self.moved += other.moved;
         self.digests_used += other.digests_used;
         self.digests_refused += other.digests_refused;
+        self.deaths += other.deaths;
+        self.deaths_again += other.deaths_again;
+        self.revived += other.revived;
+        self.groups_ahead += other.groups_ahead;
         self.backups += other.backups;
         self.backups_held_back += other.backups_held_back;
     }
@@ -81,6 +95,7 @@ struct Run {
     /// Of its own, so that backups change nothing else about a seed.
     backup_random: Random,
     backup: Option<Backup>,
+    death_random: Random,
     seen: Seen,
 }
 
@@ -93,6 +108,17 @@ struct Promises {
     acknowledged: BTreeMap<u64, PartMessage>,
     /// Acknowledged, and a settle was asked for: may be there or not, until the settle is durable.
     settling: BTreeMap<u64, PartMessage>,
+    /// Those of all these that are dead letters, or are about to become or to have been ones.
+    dead: BTreeMap<u64, Death>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Death {
+    /// Its record is not known durable.
+    Begun,
+    Durable,
+    /// A record that takes it back is not known durable.
+    TakenBack,
 }
 
 impl Run {
@@ -109,6 +135,7 @@ impl Run {
             promises: Promises::default(),
             backup_random: Random(!seed),
             backup: None,
+            death_random: Random(seed.rotate_left(7)),
             seen: Seen::default(),
         }
     }
@@ -126,6 +153,7 @@ impl Run {
             node.acknowledges_before_sync = self.acknowledges_before_sync;
             for _ in 0..self.random.below(400) {
                 self.step(&mut node)?;
+                self.die_or_live(&mut node);
                 self.back_up(&mut node)?;
             }
             // A hold does not outlive its process, and what was copied so far is no backup.
@@ -166,7 +194,34 @@ impl Run {
                 _ => node.settle_down(&mut self.disk, &mut self.random, self.now_ms),
             },
         }
+        let under_way = node.issued.len() + node.written.len();
+        self.seen.groups_ahead += u64::from(under_way > self.writes_in_flight_max);
         self.take_durable(node)
+    }
+
+    /// Now and then a message dies, or lives again.
+    fn die_or_live(&mut self, node: &mut Node) {
+        if !node.wal.is_started() || !self.death_random.one_in(10) {
+            return;
+        }
+        let Promises { acknowledged, dead, .. } = &mut self.promises;
+        if self.death_random.one_in(3) {
+            let mut durable = dead
+                .iter_mut()
+                .filter(|(sequence, death)| **death == Death::Durable && acknowledged.contains_key(sequence));
+            if let Some((sequence, death)) = durable.next_back()
+                && node.revive(&acknowledged[sequence])
+            {
+                *death = Death::TakenBack;
+            }
+            return;
+        }
+        let mut alive = acknowledged.values().filter(|message| !dead.contains_key(&message.sequence));
+        let skip = self.death_random.below(8);
+        if let Some(message) = alive.nth(skip) {
+            node.reject(&mut self.disk, message, self.now_ms);
+            dead.insert(message.sequence, Death::Begun);
+        }
     }
 
     /// Now and then begins a backup, and goes on with the one that was begun.
@@ -250,6 +305,7 @@ impl Run {
                 }
                 Record::Settle(settle) => {
                     for sequence in settle.sequences {
+                        self.promises.dead.remove(&sequence);
                         self.promises.settling.remove(&sequence).ok_or("settled what nobody asked for")?;
                     }
                 }
@@ -263,7 +319,31 @@ impl Run {
                         }
                     }
                 }
+                Record::Dead(dead) => {
+                    for letter in dead.letters {
+                        let before = self.promises.dead.insert(letter.sequence, Death::Durable);
+                        match (before, dead.is_again) {
+                            (Some(Death::Begun), false) => self.seen.deaths += 1,
+                            (Some(Death::Durable), true) => self.seen.deaths_again += 1,
+                            // Written again, then taken back; this was appended first.
+                            (Some(Death::TakenBack), true) => {
+                                self.promises.dead.insert(letter.sequence, Death::TakenBack);
+                            }
+                            before => return Err(format!("message {} died: {before:?}", letter.sequence)),
+                        }
+                    }
+                }
+                Record::Revive(revive) => {
+                    for sequence in revive.sequences {
+                        let before = self.promises.dead.remove(&sequence);
+                        if before != Some(Death::TakenBack) {
+                            return Err(format!("message {sequence} lives again: {before:?}"));
+                        }
+                        self.seen.revived += 1;
+                    }
+                }
                 Record::Dedup(_) | Record::Start(_) => {}
+                Record::Notice(_) => return Err("nobody made a notice".into()),
             }
         }
         Ok(())
@@ -283,8 +363,24 @@ impl Run {
             if !deliveries.is_sorted_by_key(order) {
                 return Err("recovered messages are out of order".into());
             }
+            for delivery in &deliveries {
+                match self.promises.dead.get(&delivery.message.sequence) {
+                    Some(Death::Durable) => {
+                        return Err(format!("dead message {} is delivered", delivery.message.message_id));
+                    }
+                    // Its death was not known durable, or that it lives again was.
+                    _ => drop(self.promises.dead.remove(&delivery.message.sequence)),
+                }
+            }
             queued.extend(deliveries.into_iter().map(|delivery| (delivery.message.sequence, delivery.message)));
-            node.mailboxes.reset(mailbox_id(mailbox));
+            for listed in node.mailboxes.dead_letters(mailbox_id(mailbox), 0, usize::MAX) {
+                let sequence = listed.letter.sequence;
+                let death = self.promises.dead.get_mut(&sequence);
+                *death.ok_or(format!("message {sequence} is dead, and nothing killed it"))? = Death::Durable;
+                let message = node.letter(&mut self.disk, mailbox_id(mailbox), sequence);
+                queued.insert(sequence, message.ok_or(format!("dead letter {sequence} cannot be read"))?);
+            }
+            node.mailboxes.reset(mailbox_id(mailbox), None, 0, self.now_ms);
         }
         self.seen.recovered += queued.len() as u64;
         for message in self.promises.acknowledged.values() {
@@ -313,6 +409,7 @@ impl Run {
                 None => may_follow = false,
             }
         }
+        self.promises.dead.retain(|sequence, _| self.promises.acknowledged.contains_key(sequence));
         match queued.values().next() {
             Some(message) => Err(format!("message {} came from nowhere", message.message_id)),
             None => Ok(()),
@@ -334,6 +431,7 @@ impl Run {
             expiry_ms: 0,
             leaf_index: 1,
             priority: Priority::from_byte(self.random.below(4) as u8).unwrap(),
+            flags: MessageFlags::NONE,
             salt: [fill; 16],
             path: Bytes::from(vec![fill; 64]),
             envelope: Bytes::from(vec![fill; envelope_bytes]),

@@ -62,6 +62,7 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn prepare(&mut self, segment: SegmentNumber, bytes: u64, recycle: Option<SegmentNumber>) {
         if let Some(recycle) = recycle {
+            assert!(self.names.contains_key(&recycle), "segment {recycle} is to be recycled, and is not there");
             self.digests.remove(&recycle);
         }
         let inode = match recycle.and_then(|recycle| self.names.remove(&recycle)) {

@@ -6,8 +6,8 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use creto_store::{
-    BatchPart, MailboxId, MailboxesConfig, MessageId, PartMessage, Priority, Record, SegmentNumber, SenderId, Settle,
-    SettleCause, verify,
+    BatchPart, MailboxId, MailboxesConfig, MessageFlags, MessageId, PartMessage, Priority, Record, SegmentNumber,
+    SenderId, Settle, SettleCause, verify,
 };
 
 use crate::disk::{Disk, Random};
@@ -61,6 +61,7 @@ fn example() -> Vec<u8> {
         expiry_ms: NOW_MS + 60_000,
         leaf_index: 0,
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         salt: *b"salt-of-16-bytes",
         path: Bytes::from_static(b"one hash of the path, 32 bytes.."),
         envelope: Bytes::from_static(b"sealed envelope"),

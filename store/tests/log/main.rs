@@ -7,6 +7,7 @@
 
 mod backup;
 mod clean;
+mod conformance;
 mod crash;
 mod damage;
 mod digest;

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use creto_store::{
-    Action, ActionId, Admit, BatchPart, Delivery, DigestUse, DiskError, Durable, LogExtent, MailboxId, Mailboxes,
-    MailboxesConfig, MessageId, Noted, PartMessage, Position, Priority, Record, RecordSequence, RecoveryError,
-    SegmentSource, SenderId, SettleCause, Wal, WalConfig, Write, recover, recover_noted,
+    Action, ActionId, Admit, BatchPart, Delivery, DigestUse, DiskError, Durable, LetterFound, LogExtent, MailboxId,
+    Mailboxes, MailboxesConfig, MessageFlags, MessageId, Noted, PartMessage, Position, Priority, Record,
+    RecordSequence, RecoveryError, SegmentSource, SenderId, SettleCause, Wal, WalConfig, Write, recover, recover_noted,
 };
 
 use crate::disk::{Crash, Disk, Random};
@@ -23,6 +23,7 @@ pub(crate) fn small_config(writes_in_flight_max: usize) -> WalConfig {
         pending_records_max: 64,
         pending_bytes_max: 64 << 10,
         writes_in_flight_max,
+        full_group_bytes: 6 << 10,
         recycled_segments_max: 1,
     }
 }
@@ -210,6 +211,54 @@ impl Node {
         }
     }
 
+    /// Appends the records by which messages die, as far as there is room.
+    pub(crate) fn append_deaths(&mut self) {
+        while let Some(dead) = self.mailboxes.next_death() {
+            let record = Record::Dead(dead);
+            if self.wal.check_append(&record).is_err() {
+                let Record::Dead(dead) = record else { unreachable!() };
+                return self.mailboxes.death_refused(dead);
+            }
+            self.wal.append(record).unwrap();
+        }
+    }
+
+    /// Hands out everything in a mailbox and rejects one of the messages.
+    pub(crate) fn reject(&mut self, disk: &mut Disk, message: &PartMessage, now_ms: u64) {
+        self.deliveries(disk, message.mailbox, now_ms);
+        self.mailboxes.reject(message.mailbox, &[(message.sequence, 7)], now_ms);
+        self.append_deaths();
+    }
+
+    /// Has a dead letter delivered again.
+    pub(crate) fn revive(&mut self, message: &PartMessage) -> bool {
+        let Some(revive) = self.mailboxes.revive(message.mailbox, &[message.sequence]) else { return false };
+        let is_appended = self.wal.append(Record::Revive(revive.clone())).is_ok();
+        if !is_appended {
+            self.mailboxes.revive_refused(&revive);
+        }
+        is_appended
+    }
+
+    /// A dead letter as its owner sees it.
+    pub(crate) fn letter(&mut self, disk: &mut Disk, mailbox: MailboxId, sequence: u64) -> Option<PartMessage> {
+        match self.mailboxes.dead_letter(mailbox, sequence)? {
+            LetterFound::Here(delivery) => return Some(delivery.message),
+            LetterFound::Busy => panic!("nothing else is read"),
+            LetterFound::Later(_) => {}
+        }
+        let mut found = None;
+        while let Some(read) = self.mailboxes.next_read() {
+            let mut bytes = vec![0; read.bytes];
+            let outcome = disk.read(read.segment, read.offset, &mut bytes);
+            let outcome = outcome.map(|()| bytes.into()).map_err(|error| DiskError::Io(error.to_string()));
+            let done = self.mailboxes.read_completed(read.id, outcome);
+            assert!(done.problems.is_empty(), "{}", done.problems[0]);
+            found = done.letter.and_then(|(_, delivery)| delivery).map(|delivery| delivery.message).or(found);
+        }
+        found
+    }
+
     /// Everything that a mailbox can hand out, with what must be read for it.
     pub(crate) fn deliveries(&mut self, disk: &mut Disk, mailbox: MailboxId, now_ms: u64) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
@@ -248,6 +297,7 @@ impl Node {
             moved += record.message_count();
             self.wal.append(record).unwrap();
         }
+        self.append_deaths();
         let bytes = self.wal.space().bytes - self.wal.spare_bytes();
         let active = self.wal.active_segment();
         let segment_bytes = self.wal.segment_bytes();
@@ -288,6 +338,7 @@ pub(crate) fn messages(first: u64, count: u64, envelope_bytes: usize, now_ms: u6
         expiry_ms: 0,
         leaf_index: u32::try_from(number).unwrap(),
         priority: Priority::Normal,
+        flags: MessageFlags::NONE,
         salt: [number as u8; 16],
         path: Bytes::from(vec![number as u8; 64]),
         envelope: Bytes::from(vec![number as u8; envelope_bytes]),

@@ -44,8 +44,8 @@ fn a_record_is_noted_alike_when_it_becomes_durable_and_when_it_is_recovered() {
             live.retain(|(position, _)| position.segment >= log_start);
             assert_eq!(found, live, "seed {seed}, life {life}");
             for message in found.iter().flat_map(|(_, noted)| match noted {
-                Noted::Part(messages) | Noted::Moved(messages) => &messages[..],
-                Noted::Settle(_) | Noted::Dedup(_) | Noted::Start(_) => &[],
+                Noted::Part(messages) | Noted::Moved(messages) | Noted::Notice(messages) => &messages[..],
+                _ => &[],
             }) {
                 let (from, bytes) = (message.place.message_offset as usize, message.place.message_bytes as usize);
                 let bytes = &disk.bytes_mut(message.place.segment)[from..from + bytes];

@@ -1,8 +1,9 @@
 //! What the log does besides writing: acknowledge a prefix, fence, fill up, give space back, forget nothing it needs.
 
+use creto_store::limits::FULL_GROUPS_AHEAD;
 use creto_store::{
-    Admit, AppendError, DiskError, Lsn, MailboxesConfig, Record, RecordSequence, Refusal, SegmentNumber, SettleCause,
-    recover,
+    Action, ActionId, Admit, AppendError, DiskError, Lsn, MailboxesConfig, Record, RecordSequence, Refusal,
+    SegmentNumber, SettleCause, recover,
 };
 
 use crate::disk::{Crash, Disk, Random};
@@ -39,6 +40,54 @@ fn a_group_commit_takes_what_arrived_while_the_last_one_was_on_its_way() {
     node.settle_down(&mut disk, &mut Random(1), NOW_MS);
     let lsns: Vec<_> = node.take_durable().iter().map(|durable| durable.position.lsn.0).collect();
     assert_eq!(lsns, [2, 3, 3, 3, 3]);
+}
+
+#[test]
+fn a_full_group_does_not_wait_for_the_one_on_its_way_and_others_do() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    // Writes on their way after everything was asked for.
+    let mut submit = |number: u64, count: u64, disk: &mut Disk| {
+        node.submit(messages(number, count, 900, NOW_MS), NOW_MS);
+        while node.next_action(disk, NOW_MS) {
+            crate::node::encoded(node.issued.last().unwrap());
+        }
+        node.issued.len()
+    };
+    assert_eq!(submit(1, 1, &mut disk), 1);
+    assert_eq!(submit(2, 1, &mut disk), 1, "a group that is not full waits");
+    assert_eq!(submit(3, 5, &mut disk), 2, "a full one leaves");
+    let most = 1 + FULL_GROUPS_AHEAD;
+    assert_eq!((0..9).map(|n| submit(8 + 5 * n, 5, &mut disk)).max(), Some(most), "but no more than that");
+    let second = node.issued[1].id();
+    node.wal.completed(second, Ok(())).unwrap();
+    assert!(node.take_durable().is_empty(), "what is before it is not durable yet");
+    let first = node.issued.remove(0).id();
+    node.wal.completed(first, Ok(())).unwrap();
+    let lsns: Vec<_> = node.take_durable().iter().map(|durable| durable.position.lsn.0).collect();
+    assert_eq!(lsns, [2, 3, 3], "and now it is, and no more than it");
+}
+
+#[test]
+fn a_group_takes_records_until_it_is_full() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    let full_group_bytes = node.config.full_group_bytes;
+    for number in 1..24 {
+        node.submit(messages(number, 1, 900, NOW_MS), NOW_MS);
+    }
+    node.settle_down(&mut disk, &mut Random(1), NOW_MS);
+    let mut groups = std::collections::BTreeMap::<_, Vec<usize>>::new();
+    for durable in node.take_durable() {
+        groups.entry(durable.position.lsn).or_default().push(durable.record.encoded_bytes());
+    }
+    assert_eq!(groups.values().map(Vec::len).sum::<usize>(), 23);
+    // The first to reach it is the last that is taken.
+    let is_full = |group: &[usize]| group.iter().sum::<usize>() >= full_group_bytes;
+    let groups: Vec<_> = groups.into_values().collect();
+    let (last, others) = groups.split_last().unwrap();
+    assert!(others.iter().all(|group| is_full(group) && !is_full(&group[1..])), "{groups:?}");
+    assert!(others.len() > 2 && !is_full(last), "{groups:?}");
 }
 
 #[test]
@@ -83,6 +132,13 @@ fn a_full_log_refuses_messages_takes_settles_and_comes_back() {
         messages: messages(9999, 1, 9000, NOW_MS),
     });
     assert_eq!(node.wal.check_append(&part), Err(AppendError::StorageFull));
+    // What its consumer rejects dies all the same, and lives again.
+    node.reject(&mut disk, &stored[0], NOW_MS);
+    node.commit(&mut disk, Vec::new());
+    assert_eq!(node.mailboxes.dead_messages(MAILBOX), 1);
+    assert!(node.revive(&stored[0]));
+    node.commit(&mut disk, Vec::new());
+    assert_eq!(node.mailboxes.dead_messages(MAILBOX), 0);
     for message in &stored {
         record(&mut node, message).unwrap();
         node.commit(&mut disk, Vec::new());
@@ -274,4 +330,123 @@ fn a_log_that_one_message_holds_back_comes_back_when_that_message_is_settled() {
     let mut node = Node::ready(&mut disk, config);
     let there = here || node.settle(&stored[0]).is_some();
     assert!(there, "the one message that holds all space back can never be settled");
+}
+
+#[test]
+fn a_file_that_is_being_deleted_is_not_kept_for_reuse() {
+    let mut disk = Disk::default();
+    let mut config = small_config(1);
+    config.recycled_segments_max = 2;
+    let mut node = Node::ready(&mut disk, config);
+    let mut deleting = Vec::new();
+    let mut recycled = Vec::new();
+    // Does all that is asked for, but for what deletes a file: that takes its time.
+    let mut work = |node: &mut Node, disk: &mut Disk, deleting: &mut Vec<(ActionId, SegmentNumber)>| {
+        while let Some(action) = node.wal.next_action(NOW_MS) {
+            match &action {
+                Action::Write(write) => {
+                    disk.write(write.segment(), write.offset(), &crate::node::encoded(write));
+                    disk.sync(write.segment());
+                }
+                Action::Prepare { segment, bytes, recycle, .. } => {
+                    recycled.extend(*recycle);
+                    disk.prepare(*segment, *bytes, *recycle);
+                }
+                Action::Delete { id, segment } => {
+                    deleting.push((*id, *segment));
+                    continue;
+                }
+                _ => {}
+            }
+            node.wal.completed(action.id(), Ok(())).unwrap();
+        }
+        node.take_durable();
+        recycled.clone()
+    };
+    let mut number = 0;
+    let mut fill = |node: &mut Node, frames: u64| {
+        for _ in 0..frames {
+            number += 1;
+            node.submit(messages(number, 1, 6000, NOW_MS), NOW_MS);
+        }
+    };
+    // Seven frames of 8 KiB to a segment: the fourth is begun, and the next one is made.
+    for _ in 0..27 {
+        fill(&mut node, 1);
+        work(&mut node, &mut disk, &mut deleting);
+    }
+    assert_eq!(node.wal.active_segment(), SegmentNumber(4));
+    node.wal.trim(SegmentNumber(4), Vec::new()).unwrap();
+    work(&mut node, &mut disk, &mut deleting);
+    let [(id, being_deleted)] = deleting[..] else { panic!("{deleting:?}") };
+    // While it is being deleted, room is made among those kept for reuse, and the log is trimmed again.
+    node.wal.drop_spare();
+    while node.wal.active_segment() == SegmentNumber(4) {
+        fill(&mut node, 1);
+        work(&mut node, &mut disk, &mut deleting);
+    }
+    node.wal.trim(SegmentNumber(5), Vec::new()).unwrap();
+    work(&mut node, &mut disk, &mut deleting);
+    disk.delete(being_deleted);
+    node.wal.completed(id, Ok(())).unwrap();
+    let mut reused = Vec::new();
+    for _ in 0..40 {
+        fill(&mut node, 1);
+        reused = work(&mut node, &mut disk, &mut deleting);
+        for (id, segment) in deleting.drain(..).filter(|(pending, _)| *pending != id) {
+            disk.delete(segment);
+            node.wal.completed(id, Ok(())).unwrap();
+        }
+    }
+    assert!(reused.len() > 1 && !reused.contains(&being_deleted), "{reused:?} and not {being_deleted:?}");
+}
+
+#[test]
+fn a_file_whose_deletion_failed_is_not_kept_for_reuse() {
+    let mut disk = Disk::default();
+    let mut node = Node::ready(&mut disk, small_config(1));
+    let mut number = 0;
+    let mut fails = true;
+    let mut reused = Vec::new();
+    let mut fill = |node: &mut Node, disk: &mut Disk, frames: usize| {
+        for _ in 0..frames {
+            number += 1;
+            node.submit(messages(number, 1, 6000, NOW_MS), NOW_MS);
+            while let Some(action) = node.wal.next_action(NOW_MS) {
+                let mut outcome = Ok(());
+                match &action {
+                    Action::Write(write) => {
+                        disk.write(write.segment(), write.offset(), &crate::node::encoded(write));
+                        disk.sync(write.segment());
+                    }
+                    Action::Prepare { segment, bytes, recycle, .. } => {
+                        reused.extend(*recycle);
+                        disk.prepare(*segment, *bytes, *recycle);
+                    }
+                    // It is gone, and the folder cannot be synced.
+                    Action::Delete { segment, .. } => {
+                        disk.delete(*segment);
+                        if std::mem::take(&mut fails) {
+                            assert_eq!(*segment, SegmentNumber(2));
+                            outcome = Err(DiskError::Io("input/output error".into()));
+                        }
+                    }
+                    _ => {}
+                }
+                node.wal.completed(action.id(), outcome).unwrap();
+            }
+            node.take_durable();
+        }
+        reused.clone()
+    };
+    // Seven frames of 8 KiB to a segment.
+    fill(&mut node, &mut disk, 27);
+    // Of the first two, one is kept for reuse and given back, the other cannot be deleted.
+    node.wal.trim(SegmentNumber(3), Vec::new()).unwrap();
+    fill(&mut node, &mut disk, 1);
+    node.wal.drop_spare();
+    fill(&mut node, &mut disk, 1);
+    node.wal.trim(SegmentNumber(4), Vec::new()).unwrap();
+    let reused = fill(&mut node, &mut disk, 30);
+    assert!(!reused.is_empty() && !reused.contains(&SegmentNumber(2)), "{reused:?}");
 }

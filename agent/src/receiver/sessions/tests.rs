@@ -255,6 +255,35 @@ fn a_session_that_goes_for_want_of_room_goes_from_the_disk_too() {
 }
 
 #[test]
+fn what_is_refused_is_kept_on_disk_and_opens_in_another_process_with_all_that_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = Sender::new(1);
+    let (opener, settled, follower) = (sender.seal(true), sender.seal(false), sender.seal(false));
+    {
+        let sessions = on_disk(folder.path());
+        sender.open(&sessions, &opener).unwrap();
+        sessions.settle_and_keep([], [opener.at]).unwrap();
+        let before = std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap();
+        sessions.settle_and_keep([], [opener.at]).unwrap();
+        let after = std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap();
+        assert_eq!(after, before, "any state of it that is on disk will do");
+    }
+    {
+        let sessions = on_disk(folder.path());
+        for message in [&follower, &settled, &opener] {
+            assert_eq!(sender.open(&sessions, message), payload(message, false));
+        }
+        // Together with what is done: of both the one transaction says what they need.
+        sessions.settle_and_keep([settled.at], [opener.at]).unwrap();
+    }
+    let sessions = on_disk(folder.path());
+    assert_eq!(sender.open(&sessions, &settled), Ok(Opened::Settled));
+    for message in [&opener, &follower] {
+        assert_eq!(sender.open(&sessions, message), payload(message, false));
+    }
+}
+
+#[test]
 fn what_is_settled_again_is_not_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut sender, sessions) = (Sender::new(1), on_disk(folder.path()));

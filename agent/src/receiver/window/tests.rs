@@ -34,6 +34,20 @@ fn a_message_that_is_held_over_a_reconnect_is_hidden_and_acknowledged_where_it_c
 }
 
 #[test]
+fn a_message_that_is_refused_is_shown_once_for_each_time_that_it_comes_and_refused_where_it_came_last() {
+    let mut window = Window::new(8, 64);
+    for attempt in 0..3 {
+        assert_eq!(window.arrived(agent(1), message(1), place(5, attempt)), Arrival::Fresh);
+        assert_eq!(window.arrived(agent(1), message(1), place(5, attempt + 10)), Arrival::Held, "a reconnect");
+        assert_eq!(window.released(agent(1), message(1)), Some(place(5, attempt + 10)));
+        assert_eq!(window.released(agent(1), message(1)), None, "once is enough");
+    }
+    window.arrived(agent(1), message(1), place(5, 9));
+    window.acknowledged(agent(1), message(1));
+    assert_eq!(window.released(agent(1), message(1)), None, "what is acknowledged is not refused");
+}
+
+#[test]
 fn a_message_that_was_dropped_is_shown_again() {
     let mut window = Window::new(8, 64);
     window.arrived(agent(1), message(1), place(5, 1));

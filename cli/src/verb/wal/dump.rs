@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use creto_envelope::{AgentId, AgentName, MessageId, TrustDomain};
 use creto_store::{
-    FileSource, LogEntry, Noted, NotedMessage, Position, RecoveryError, SegmentFile, SegmentNumber, SegmentSource,
-    SourceError, walk,
+    DeadLetter, FileSource, LogEntry, Noted, NotedMessage, Position, RecoveryError, SegmentFile, SegmentNumber,
+    SegmentSource, SourceError, walk,
 };
 use serde_json::{Value, json};
 
@@ -71,6 +71,8 @@ impl Wanted {
         match noted {
             _ if self.is_everything() => true,
             Noted::Settle(settle) => self.message.is_none() && self.mailbox == Some(settle.mailbox.0),
+            Noted::Dead(dead) => self.message.is_none() && self.mailbox == Some(dead.mailbox.0),
+            Noted::Revive(revive) => self.message.is_none() && self.mailbox == Some(revive.mailbox.0),
             other => other.messages().iter().any(|message| self.has_message(message)),
         }
     }
@@ -167,6 +169,24 @@ impl Page<'_> {
                 value["started_ms"] = start.started_ms.into();
                 value["recovered_lsn"] = start.recovered_through.0.into();
                 format!("epoch {}, recovered to frame {}", start.epoch, start.recovered_through)
+            }
+            Noted::Dead(dead) => {
+                value["mailbox"] = dead.mailbox.to_string().into();
+                value["again"] = dead.is_again.into();
+                let letter = |letter: &DeadLetter| {
+                    json!({
+                        "sequence": letter.sequence, "died_ms": letter.died_ms, "reason": letter.reason,
+                        "cause": format!("{:?}", letter.cause), "deliveries": letter.deliveries,
+                    })
+                };
+                value["letters"] = dead.letters.iter().map(letter).collect();
+                let again = if dead.is_again { " again" } else { "" };
+                format!("{} messages are dead{again}, mailbox {}", dead.letters.len(), dead.mailbox)
+            }
+            Noted::Revive(revive) => {
+                value["mailbox"] = revive.mailbox.to_string().into();
+                value["sequences"] = revive.sequences.clone().into();
+                format!("{} messages live again, mailbox {}", revive.sequences.len(), revive.mailbox)
             }
             other => {
                 value["messages"] = other.message_count().into();

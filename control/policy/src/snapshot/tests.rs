@@ -1,7 +1,10 @@
+use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState};
 
 use crate::fixture::{agent, record};
-use crate::{Policy, PrincipalError, Snapshot, SnapshotBuilder};
+use crate::{
+    LowerRetention, MailboxLimits, MailboxSettings, Policy, PrincipalError, Replacement, Snapshot, SnapshotBuilder,
+};
 
 #[test]
 fn the_empty_snapshot_has_epoch_zero_and_knows_nobody() {
@@ -23,6 +26,23 @@ fn a_snapshot_does_not_change_with_its_builder() {
     assert_eq!(after.principal(&id).unwrap().state(), AgentState::Revoked);
     assert_eq!(after.agent_count(), 2);
     assert!(builder.remove(&id) && !builder.remove(&id) && !builder.set_state(&id, AgentState::Active));
+}
+
+#[test]
+fn what_is_set_for_a_mailbox_is_in_the_next_snapshot_and_stays_when_a_key_is_replaced() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let id = builder.insert(AgentState::Active, vec![record("acme/a", 1, 0..10)]).unwrap();
+    let before = builder.build(1);
+    let settings = MailboxSettings { messages_max: Some(7), ..MailboxSettings::default() };
+    let lower = LowerRetention { retention_s: 60, until_ms: 100 };
+    assert!(builder.set_mailbox(&id, settings, lower) && !builder.set_mailbox(&AgentId::ZERO, settings, lower));
+    let replacement = Replacement { at_ms: 5, mode: RotationMode::Planned };
+    builder.replace_key(record("acme/a", 2, 0..10), replacement, 2).unwrap();
+    let after = builder.build(2);
+    assert_eq!(before.principal(&id).unwrap().mailbox_limits(0), MailboxLimits::default());
+    let limits = MailboxLimits { messages_max: 7, session_retention_s: 60, ..MailboxLimits::default() };
+    assert_eq!(after.principal(&id).unwrap().mailbox_limits(99), limits);
+    assert_eq!(after.principal(&id).unwrap().mailbox_settings(), &settings);
 }
 
 #[test]

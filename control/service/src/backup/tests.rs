@@ -50,7 +50,7 @@ fn backups(folder: &Path) -> (Arc<Host>, Arc<Backups>) {
 fn register(storage: &Arc<Storage>, name: &str) {
     let signed = crate::fixture::signed(name, 1);
     let registration = Registration::of(signed, &TrustDomain::default(), 2_000).unwrap();
-    let mut directory = crate::directory::Directory::load(Arc::clone(storage), 10, 1_000).unwrap();
+    let mut directory = crate::directory::Directory::load(Arc::clone(storage), 10, 1_000, 3_600, 2_000).unwrap();
     directory.change(vec![crate::directory::Change::Register(registration)], 2_000).unwrap();
 }
 

@@ -10,14 +10,16 @@ use crate::fixture::{record, sign, signed};
 use crate::registration::Registration;
 use crate::storage::{AGENTS, AgentEntry, Storage, faulty};
 
+mod mailbox;
 mod rotate;
 
 const NOW_MS: u64 = 5_000;
 pub(super) const GRACE_MS: u64 = 3_600_000;
+pub(super) const RETENTION_S: u32 = 7 * 86_400;
 
 fn open(path: &Path, agents_max: u64) -> (Directory, Reader) {
     let storage = Arc::new(Storage::open(path, &TrustDomain::default()).unwrap());
-    let directory = Directory::load(Arc::clone(&storage), agents_max, GRACE_MS).unwrap();
+    let directory = Directory::load(Arc::clone(&storage), agents_max, GRACE_MS, RETENTION_S, NOW_MS).unwrap();
     (directory, Reader::new(storage, TrustDomain::default()))
 }
 
@@ -30,7 +32,7 @@ fn register(directory: &mut Directory, records: &[SignedKeyRecord]) -> Vec<Regis
     let changed = directory.change(changes, NOW_MS).unwrap();
     let registered = changed.into_iter().map(|changed| match changed {
         Changed::Register(registered) => registered,
-        Changed::Rotate(rotated) => panic!("nobody replaces a key here: {rotated:?}"),
+        other => panic!("agents are registered here, nothing else: {other:?}"),
     });
     registered.collect()
 }
@@ -127,7 +129,7 @@ fn what_was_committed_is_in_a_copy_of_the_file_taken_at_that_moment() {
 #[test]
 fn after_a_failed_commit_nobody_is_registered_and_the_epoch_stands() {
     let (storage, is_broken) = faulty::storage();
-    let mut directory = Directory::load(Arc::new(storage), 10, GRACE_MS).unwrap();
+    let mut directory = Directory::load(Arc::new(storage), 10, GRACE_MS, RETENTION_S, NOW_MS).unwrap();
     register(&mut directory, &[signed("acme/a", 1)]);
     is_broken.store(true, Ordering::Relaxed);
     for _ in 0..2 {
@@ -167,7 +169,7 @@ fn an_agent_that_contradicts_its_records_is_found_at_start() {
     let transaction = directory.storage.begin_write().unwrap();
     transaction.open_table(AGENTS).unwrap().insert(&signed.record.agent_id().0, &entry.to_bytes()[..]).unwrap();
     transaction.commit().unwrap();
-    let reloaded = Directory::load(Arc::clone(&directory.storage), 10, GRACE_MS);
+    let reloaded = Directory::load(Arc::clone(&directory.storage), 10, GRACE_MS, RETENTION_S, NOW_MS);
     assert!(matches!(reloaded.err(), Some(ServiceError::Damaged(_))));
 }
 

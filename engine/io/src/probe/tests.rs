@@ -27,7 +27,7 @@ fn a_disk_that_gains_from_more_writes_in_flight_gets_them_and_no_more() {
     };
     assert_eq!(depths(1.8e8, 3.2e8), Choice { durability: Fdatasync, writes_in_flight: 4 });
     assert_eq!(depths(1.8e8, 2.0e8), Choice { durability: Fdatasync, writes_in_flight: 2 });
-    assert_eq!(depths(1.1e8, 3.2e8), Choice { durability: Fdatasync, writes_in_flight: 1 });
+    assert_eq!(depths(1.4e8, 3.2e8), Choice { durability: Fdatasync, writes_in_flight: 1 });
 }
 
 #[test]

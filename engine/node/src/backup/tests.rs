@@ -5,9 +5,10 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use creto_service::{Service, ServiceOptions};
+use creto_store::conformance::Folder;
 use creto_store::{
-    Action, BatchPart, FileSource, MailboxId, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
-    recover, segment_file_name,
+    BatchPart, FileSource, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Record, SenderId, Wal, WalConfig,
+    recover,
 };
 
 use super::copy::sha256;
@@ -86,7 +87,8 @@ impl Home {
 
 /// A log of several small segments, one message to a frame.
 fn write_log(folder: &Path, shard_index: u32, messages: u8) {
-    let recovered = recover(&mut FileSource::new(folder), shard_index, |_, _| {}).unwrap();
+    let folder = Folder::new(folder);
+    let recovered = recover(&mut FileSource::new(folder.path()), shard_index, |_, _| {}).unwrap();
     let config = WalConfig {
         segment_bytes: 64 << 10,
         frame_bytes_max: 16 << 10,
@@ -94,28 +96,7 @@ fn write_log(folder: &Path, shard_index: u32, messages: u8) {
         ..WalConfig::default()
     };
     let mut wal = Wal::open(config, recovered, 7, NOW_MS);
-    let settle = |wal: &mut Wal| {
-        while let Some(action) = wal.next_action(NOW_MS) {
-            let file = |segment| folder.join(segment_file_name(segment));
-            match &action {
-                Action::Write(write) => {
-                    let mut bytes = vec![0; write.bytes()];
-                    write.encode_into(&mut bytes);
-                    let file = OpenOptions::new().write(true).open(file(write.segment())).unwrap();
-                    file.write_all_at(&bytes, write.offset()).unwrap();
-                }
-                Action::Prepare { segment, bytes, .. } => {
-                    File::create(file(*segment)).unwrap().set_len(*bytes).unwrap()
-                }
-                // Digests only make a start faster.
-                Action::WriteDigest { .. } => {}
-                other => panic!("a new log has nothing to take away: {other:?}"),
-            }
-            wal.completed(action.id(), Ok(())).unwrap();
-        }
-        while wal.next_durable().is_some() {}
-    };
-    settle(&mut wal);
+    folder.settle(&mut wal, NOW_MS);
     for number in 1..=messages {
         let message = PartMessage {
             mailbox: MailboxId([1; 16]),
@@ -125,13 +106,14 @@ fn write_log(folder: &Path, shard_index: u32, messages: u8) {
             expiry_ms: 0,
             leaf_index: 0,
             priority: Priority::Normal,
+            flags: MessageFlags::NONE,
             salt: [0; 16],
             path: Bytes::new(),
             envelope: Bytes::from(vec![number; 5000]),
         };
         let part = BatchPart { batch_header: Bytes::from_static(&[3; 64]), messages: vec![message] };
         wal.append(Record::BatchPart(part)).unwrap();
-        settle(&mut wal);
+        folder.settle(&mut wal, NOW_MS);
     }
 }
 

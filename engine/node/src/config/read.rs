@@ -229,6 +229,16 @@ fn check_together(config: &Config, places: &Places, problems: &mut Vec<Problem>)
             "one mailbox cannot hold more than its shard".to_owned(),
         );
     }
+    if mailbox.redelivery_max_ms < mailbox.redelivery_base_ms {
+        wrong(
+            &["mailbox.redelivery_base_ms", "mailbox.redelivery_max_ms"],
+            format!(
+                "mailbox.redelivery_base_ms: {} is more than mailbox.redelivery_max_ms, {}",
+                mailbox.redelivery_base_ms, mailbox.redelivery_max_ms
+            ),
+            "the first pause cannot be longer than the longest".to_owned(),
+        );
+    }
     let socket = config.control_socket();
     if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
         wrong(

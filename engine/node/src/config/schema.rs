@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use creto_envelope::{TreeDigest, limits};
+use creto_policy::mailbox;
 
 use super::value::{self, Written};
 use super::{
@@ -90,7 +91,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("node", "Who this node is, and where it keeps things."),
     ("topology", "Which cores do the work. One shard is one core: it owns its connections, mailboxes and log."),
     ("wal", "The log on disk. A message is acknowledged only when it is durable here."),
-    ("mailbox", "What one mailbox may hold. Beyond it senders get `MailboxFull`; nothing acknowledged is dropped."),
+    (
+        "mailbox",
+        "What one mailbox may hold, unless `creto mailbox set` says otherwise for it. Beyond it senders get `MailboxFull`; \
+         nothing acknowledged is dropped.",
+    ),
     ("net", "What is accepted from the network."),
     ("control", "The door for the operator: agents and their keys."),
     ("keys", "What becomes of an encryption key that its agent has replaced."),
@@ -110,8 +115,10 @@ const _: () = assert!(SEGMENT_BYTES_MIN >= creto_store::limits::WRITE_BYTES_MAX 
 const _: () = assert!(DEDUP_MESSAGES_MAX as usize <= creto_store::limits::DEDUP_SHARD_IDS_MAX);
 const _: () = assert!((WRITES_IN_FLIGHT_MAX as usize) < creto_io::limits::DISK_OPERATIONS_MAX);
 
-const RETENTION_MIN: Duration = Duration::from_secs(3_600);
-const RETENTION_MAX: Duration = Duration::from_secs(30 * 86_400);
+const RETENTION_MIN: Duration = Duration::from_secs(*mailbox::RETENTION_S.start() as u64);
+const RETENTION_MAX: Duration = Duration::from_secs(*mailbox::RETENTION_S.end() as u64);
+const DEDUP_WINDOW_MIN: Duration = Duration::from_secs(600);
+const DEDUP_WINDOW_MAX: Duration = Duration::from_secs(86_400);
 const KEY_GRACE_MIN: Duration = Duration::from_secs(3_600);
 const KEY_GRACE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
@@ -160,8 +167,8 @@ pub(super) const KEYS: &[Key] = &[
         InFlight,
         "Group commits of one shard on their way to the device at once. \"auto\" measures the device once."
     ),
-    key!(mailbox.messages_max, Count(1..=10_000_000), "Most messages queued in one mailbox."),
-    key!(mailbox.bytes_max, Size(2 * MIB..=TIB), "Most bytes queued in one mailbox."),
+    key!(mailbox.messages_max, Count(mailbox::MESSAGES_MAX), "Most messages queued in one mailbox."),
+    key!(mailbox.bytes_max, Size(mailbox::BYTES_MAX), "Most bytes queued in one mailbox."),
     key!(
         mailbox.shard_bytes_max,
         Size(64 * MIB..=4 * TIB),
@@ -178,10 +185,31 @@ pub(super) const KEYS: &[Key] = &[
         "Message ids remembered per sender, so that a message sent again is stored once."
     ),
     key!(
+        mailbox.dedup_window,
+        Span(DEDUP_WINDOW_MIN..=DEDUP_WINDOW_MAX),
+        "Age up to which a message id is accepted, and remembered: one that is older is refused, for nobody could tell \
+         whether it came before."
+    ),
+    key!(
         mailbox.retention,
         Span(RETENTION_MIN..=RETENTION_MAX),
         "How long a message is kept that nobody acknowledges, if its sender says no less. Longer by 25 hours for one that \
          brings the key of a session."
+    ),
+    key!(
+        mailbox.redelivery_base_ms,
+        Count(100..=3_600_000),
+        "Milliseconds before a message is delivered again that its consumer refused; twice as many every time."
+    ),
+    key!(
+        mailbox.redelivery_max_ms,
+        Count(100..=86_400_000),
+        "Most milliseconds of that, unless the consumer asks for more."
+    ),
+    key!(
+        mailbox.max_deliveries,
+        Count(0..=255),
+        "Failed deliveries after which a message goes to the dead letters of its mailbox; 0 for never."
     ),
     key!(net.connections_max, Count(1..=1_000_000), "Most connections that one shard keeps open."),
     key!(

@@ -520,7 +520,11 @@ fn any_config() -> impl Strategy<Value = Config> {
             shard_bytes_max: mailbox.1.max(64 << 20),
             cache_bytes: mailbox.1 / 2,
             dedup_window_messages: mailbox.2,
+            dedup_window: Duration::from_secs(u64::from(grace_s) / 31 + 600),
             retention: Duration::from_secs(u64::from(grace_s) / 3 + 3_600),
+            redelivery_base_ms: grace_s,
+            redelivery_max_ms: 2 * grace_s,
+            max_deliveries: mailbox.0 % 256,
         };
         config.net = NetSection {
             connections_max: net.0,

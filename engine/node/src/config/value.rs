@@ -392,6 +392,12 @@ pub fn parse_size(text: &str) -> Option<u64> {
     size_from_text(text).and_then(|bytes| u64::try_from(bytes).ok())
 }
 
+/// A time of whole seconds as the configuration takes it: `7d`, `36h`, `90m`, `3600s`.
+#[must_use]
+pub fn parse_span(text: &str) -> Option<Duration> {
+    span_from_text(text)
+}
+
 fn size_from_text(text: &str) -> Option<i128> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let number: i128 = text[..digits].replace('_', "").parse().ok()?;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use creto_envelope::{AgentId, EntrySpan, RejectCode};
-use creto_policy::{Action, Decision, DecisionTable, Snapshot};
+use creto_policy::{Action, Decision, DecisionTable, MailboxLimits, Snapshot};
 
 use super::Refusals;
 use super::decode::DecodedMessage;
@@ -45,37 +45,40 @@ pub(crate) fn authorize(
         let sender = login.agent;
         // Most batches go to few recipients: what was just said about one is said again without looking it up.
         let mut last = None;
-        messages.retain(|message| {
+        messages.retain_mut(|message| {
             let asked = (message.recipient, message.key_id);
-            let refused = match last {
+            let answer = match last {
                 Some((known, answer)) if known == asked => answer,
-                _ => refusal(message, &sender, now, snapshot, decisions),
+                _ => allowed(message, &sender, now, snapshot, decisions),
             };
-            last = Some((asked, refused));
-            if let Some(code) = refused {
-                refusals.message(connection, sequence, message.leaf_index, code);
+            last = Some((asked, answer));
+            match answer {
+                Ok(limits) => message.limits = limits,
+                Err(code) => refusals.message(connection, sequence, message.leaf_index, code),
             }
-            refused.is_none()
+            answer.is_ok()
         });
         authorized.push(AuthorizedBatch { connection, sequence, sender, header, batch, entries, paths, messages });
     }
     Authorized { batches: authorized }
 }
 
-fn refusal(
+/// What the recipient's mailbox may hold, if the message may go there.
+fn allowed(
     message: &DecodedMessage,
     sender: &AgentId,
     now: Now,
     snapshot: &Snapshot,
     decisions: &mut DecisionTable,
-) -> Option<RejectCode> {
+) -> Result<MailboxLimits, RejectCode> {
     match decisions.decide(snapshot, now.unix_ms, sender, Action::SendMessage, &message.recipient) {
-        Decision::Deny(code) => Some(code),
+        Decision::Deny(code) => Err(code),
         Decision::Allow => {
             // By the time of this turn: a kept decision may be older than the end of a grace period.
             let recipient = snapshot.principal(&message.recipient);
-            let accepts = recipient.is_some_and(|p| p.accepts_key(&message.key_id, now.unix_ms));
-            (!accepts).then_some(RejectCode::UnknownRecipientKey)
+            let accepts = recipient.filter(|recipient| recipient.accepts_key(&message.key_id, now.unix_ms));
+            let limits = accepts.map(|recipient| recipient.mailbox_limits(now.unix_ms));
+            limits.ok_or(RejectCode::UnknownRecipientKey)
         }
     }
 }
@@ -156,7 +159,9 @@ fn part_message(message: &DecodedMessage, entry: &EntrySpan, path: Bytes, envelo
         message_id: message.message_id,
         priority: message.priority,
         ttl_s: message.ttl_s,
-        opens_session: message.opens_session,
+        bond: message.bond,
+        wants_notice: message.wants_notice,
+        limits: message.limits,
         salt: entry.salt,
         path,
         envelope,

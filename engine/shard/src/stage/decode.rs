@@ -6,11 +6,13 @@
 
 use bytes::Bytes;
 use creto_envelope::{AgentId, BatchView, EntrySpan, EnvelopeView, KeyId, MessageId, Priority, RejectCode, Suite};
+use creto_policy::MailboxLimits;
 
 use super::Refusals;
 use super::receive::Received;
 use crate::connection::LoggedIn;
 use crate::event::ConnectionId;
+use crate::expiry::Bond;
 
 /// Batches whose envelopes are as the format says.
 #[derive(Debug)]
@@ -44,8 +46,12 @@ pub(crate) struct DecodedMessage {
     pub(crate) key_id: KeyId,
     pub(crate) priority: Priority,
     pub(crate) ttl_s: u32,
-    /// It brings the key of a session.
-    pub(crate) opens_session: bool,
+    /// What it has to do with a session.
+    pub(crate) bond: Bond,
+    /// Its sender asks to be told if it expires.
+    pub(crate) wants_notice: bool,
+    /// What its recipient's mailbox may hold: authorize, which looks the recipient up, says it.
+    pub(crate) limits: MailboxLimits,
 }
 
 pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
@@ -73,7 +79,13 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                     key_id: envelope.key_id(),
                     priority: envelope.priority(),
                     ttl_s: envelope.header().ttl_s.to_native(),
-                    opens_session: envelope.suite() == Suite::Session && envelope.wrapped_key().is_some(),
+                    bond: match (envelope.suite(), envelope.wrapped_key()) {
+                        (Suite::Session, Some(_)) => Bond::BringsKey,
+                        (Suite::Session, None) => Bond::NeedsKey,
+                        _ => Bond::None,
+                    },
+                    wants_notice: envelope.wants_notice(),
+                    limits: MailboxLimits::default(),
                 }),
                 Err(code) => refused.push((leaf_index, code)),
             }

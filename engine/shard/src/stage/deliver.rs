@@ -1,7 +1,7 @@
 //! Deliver: what is durable goes to the connection that reads the mailbox, as far as its credit allows.
 //!
 //! Promises that only what the mailbox holds as durable is pushed, in its order, once per subscription until it is
-//! acknowledged, and never more than the subscriber has room for. A mailbox has one subscriber: the newest.
+//! acknowledged or refused, and never more than the subscriber has room for. A mailbox has one subscriber: the newest.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,9 +9,10 @@ use bytes::Bytes;
 use creto_envelope::control::Reject;
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, delivered_message_bytes};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
+use creto_envelope::notice::Notice;
 use creto_envelope::{AgentId, RejectCode};
 use creto_store::planted::{Bug, is_planted};
-use creto_store::{Delivery, MailboxId, Mailboxes};
+use creto_store::{Delivery, MailboxId, Mailboxes, SenderId};
 
 use crate::event::Now;
 use crate::limits::{DELIVER_BYTES_PER_TURN, DELIVER_MESSAGES_PER_TURN};
@@ -53,6 +54,8 @@ impl Subscriptions {
         mailbox: AgentId,
         origin: Origin,
         since_us: u64,
+        deliveries_max: Option<u8>,
+        now: Now,
         mailboxes: &mut Mailboxes,
     ) -> Vec<Push> {
         let before = self.by_mailbox.get(&mailbox);
@@ -72,20 +75,28 @@ impl Subscriptions {
             Subscription { origin, since_us, credit_messages: 0, credit_bytes: 0, last_header: None, is_ready };
         self.by_mailbox.insert(mailbox, subscription);
         // What the last subscriber did not acknowledge comes again, in its old order.
-        mailboxes.reset(MailboxId(mailbox.0));
+        let id = MailboxId(mailbox.0);
+        mailboxes.reset(id, deliveries_max, now.monotonic_us, now.unix_ms);
         let mut out = Vec::new();
-        let queued_messages = mailboxes.queued_messages(MailboxId(mailbox.0));
+        let queued_messages = mailboxes.queued_messages(id) - mailboxes.dead_messages(id);
         Subscribed { mailbox, queued_messages }.encode(&mut out);
         pushes.push(Push { to: origin, frames: out.into(), message_count: 0 });
         pushes
     }
 
     /// Forgets a subscriber, unless another one has taken over.
-    pub(crate) fn unsubscribe(&mut self, mailbox: AgentId, origin: Origin, mailboxes: &mut Mailboxes) {
+    pub(crate) fn unsubscribe(
+        &mut self,
+        mailbox: AgentId,
+        origin: Origin,
+        deliveries_max: Option<u8>,
+        now: Now,
+        mailboxes: &mut Mailboxes,
+    ) {
         if self.is_current(mailbox, origin) {
             self.by_mailbox.remove(&mailbox);
             self.ready.retain(|ready| *ready != mailbox);
-            mailboxes.reset(MailboxId(mailbox.0));
+            mailboxes.reset(MailboxId(mailbox.0), deliveries_max, now.monotonic_us, now.unix_ms);
         }
     }
 
@@ -160,6 +171,10 @@ fn encode(subscription: &mut Subscription, deliveries: &[Delivery]) -> Push {
     let mut out = Vec::with_capacity(room + 4096);
     // One record has one header: comparing 3,448 bytes for each message would cost more than copying it.
     for run in deliveries.chunk_by(|a, b| a.record == b.record) {
+        if run[0].message.sender == SenderId::NODE {
+            encode_notices(&mut out, subscription, run);
+            continue;
+        }
         let header = &run[0].batch_header;
         let known = subscription.last_header.as_ref() == Some(header);
         let mut frame = DeliverEncoder::begin(&mut out, (!known).then_some(&header[..]));
@@ -182,4 +197,15 @@ fn encode(subscription: &mut Subscription, deliveries: &[Delivery]) -> Push {
         subscription.last_header = Some(header.clone());
     }
     Push { to: subscription.origin, frames: out.into(), message_count: deliveries.len() as u64 }
+}
+
+/// A Notice frame for each thing that the node itself says. They have no batch.
+fn encode_notices(out: &mut Vec<u8>, subscription: &mut Subscription, notices: &[Delivery]) {
+    for Delivery { message, attempt, .. } in notices {
+        let body = message.envelope.as_ref().try_into().expect("a shard stores notices of this size");
+        let bytes = u32::try_from(message.envelope.len()).expect("a notice is small");
+        Notice::encode(out, message.sequence, attempt.saturating_sub(1), body);
+        subscription.credit_messages -= 1;
+        subscription.credit_bytes = subscription.credit_bytes.saturating_sub(bytes);
+    }
 }

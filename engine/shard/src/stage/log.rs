@@ -5,28 +5,34 @@
 //! answered as durable any more.
 
 pub(crate) mod hold;
+pub(crate) mod letters;
+mod notice;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use creto_envelope::deliver::Nack;
 use creto_envelope::{AgentId, Priority, RejectCode};
+use creto_policy::MailboxLimits;
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
-    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageId,
-    ReadDone, ReadId, Record, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+    self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageFlags,
+    MessageId, Quota, ReadDone, ReadId, Record, RecordLog, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
 };
 
 use self::hold::Hold;
+use self::letters::Letters;
+use self::notice::{Notices, Telling};
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
 use crate::room::Room;
-use crate::route::{BatchPart, PartOutcome};
+use crate::route::{BatchPart, PartMessage, PartOutcome, Told};
 
 /// The log of a shard with the mailboxes that it feeds.
 #[derive(Debug)]
-pub struct Log {
-    wal: Wal,
+pub struct Log<L = Wal> {
+    wal: L,
     mailboxes: Mailboxes,
     retention: Retention,
     /// What waits for room in the log, in order of arrival.
@@ -38,6 +44,14 @@ pub struct Log {
     awaited: VecDeque<Awaited>,
     /// Outcomes that wait for nothing.
     refused: Vec<(ShardIndex, PartOutcome)>,
+    /// Notices of messages that expired, until they are durable, in the order of the log.
+    telling: VecDeque<Telling>,
+    /// Answers about notices that wait for nothing.
+    answered: Vec<(ShardIndex, Vec<Told>)>,
+    messages_untold: u64,
+    notices_refused: u64,
+    /// Something arrived that the end of this turn came too early for.
+    wants_turn: bool,
     /// Reads at the disk, and what they are for.
     reads: BTreeMap<ActionId, ReadId>,
     appended_at_tick: RecordSequence,
@@ -46,12 +60,14 @@ pub struct Log {
     refused_bytes: Option<usize>,
     /// A backup that copies the log.
     hold: Option<Hold>,
+    letters: Letters,
 }
 
 #[derive(Debug)]
 enum Arrived {
     Part(BatchPart),
     Settle(Settle),
+    Notices(Notices),
 }
 
 #[derive(Debug)]
@@ -71,15 +87,22 @@ pub(crate) struct Durable {
     pub(crate) outcomes: Vec<(ShardIndex, PartOutcome)>,
     /// Mailboxes that have something new.
     pub(crate) mailboxes: BTreeSet<AgentId>,
+    /// About notices, for the shards that wait for them.
+    pub(crate) told: Vec<(ShardIndex, Vec<Told>)>,
     pub(crate) messages: u64,
+    pub(crate) notices: u64,
+    pub(crate) expired: u64,
     pub(crate) settled: u64,
     pub(crate) moved: u64,
+    /// Messages that became dead letters, and that are none any more because their owner wants them again.
+    pub(crate) dead: u64,
+    pub(crate) revived: u64,
 }
 
-impl Log {
+impl<L: RecordLog> Log<L> {
     /// Joins a log and the mailboxes that its recovery filled.
     #[must_use]
-    pub fn new(wal: Wal, mailboxes: Mailboxes) -> Self {
+    pub fn new(wal: L, mailboxes: Mailboxes) -> Self {
         Self {
             wal,
             mailboxes,
@@ -88,11 +111,17 @@ impl Log {
             held_settles: VecDeque::new(),
             awaited: VecDeque::new(),
             refused: Vec::new(),
+            telling: VecDeque::new(),
+            answered: Vec::new(),
+            messages_untold: 0,
+            notices_refused: 0,
+            wants_turn: false,
             reads: BTreeMap::new(),
             appended_at_tick: RecordSequence(0),
             is_fence_told: false,
             refused_bytes: None,
             hold: None,
+            letters: Letters::default(),
         }
     }
 
@@ -102,9 +131,9 @@ impl Log {
         Self { retention, ..self }
     }
 
-    /// The write-ahead log.
+    /// The log that everything is written to before it counts.
     #[must_use]
-    pub fn wal(&self) -> &Wal {
+    pub fn wal(&self) -> &L {
         &self.wal
     }
 
@@ -139,20 +168,35 @@ impl Log {
         self.wal.is_started()
     }
 
-    /// Has the log state that its last frame is durable, once nothing else is to be written.
-    pub(crate) fn confirm(&mut self) {
-        self.wal.confirm();
+    /// Whether another turn without new events would do something.
+    pub(crate) fn wants_turn(&self) -> bool {
+        self.wants_turn
     }
 
     /// Whether nothing waits for the disk.
     pub(crate) fn is_idle(&self) -> bool {
-        let nothing_waits = self.arrived.is_empty() && self.awaited.is_empty() && self.refused.is_empty();
-        self.wal.fenced().is_some() || (nothing_waits && self.wal.is_idle())
+        let nothing_waits = self.arrived.is_empty()
+            && self.awaited.is_empty()
+            && self.refused.is_empty()
+            && self.letters.is_idle()
+            && self.telling.is_empty()
+            && self.answered.is_empty();
+        self.wal.fenced().is_some() || (nothing_waits && self.wal.durable() == self.wal.appended())
     }
 
-    /// Whether damage to any frame of the log would be found, whichever it is: nothing more to wait for at a shutdown.
-    pub(crate) fn is_confirmed(&self) -> bool {
-        self.wal.fenced().is_some() || self.wal.is_confirmed()
+    /// Takes nothing into the log any more, whoever asks. What is in it becomes durable.
+    pub(crate) fn seal(&mut self) {
+        self.wal.seal();
+    }
+
+    /// Whether the log is sealed and all of it is durable, or is fenced: there is nothing more to wait for.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.wal.fenced().is_some() || self.wal.end().is_some()
+    }
+
+    /// Whether nothing will change in the log any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.wal.is_sealed() || self.wal.fenced().is_some()
     }
 
     /// Takes a part; it becomes a record as soon as the log has room.
@@ -167,14 +211,31 @@ impl Log {
         }
     }
 
+    /// Takes refusals of a consumer; what it was not given is ignored.
+    pub(crate) fn nack(&mut self, now: Now, mailbox: AgentId, messages: &[(u64, Nack)], deliveries_max: Option<u8>) {
+        let (mut later, mut never) = (Vec::new(), Vec::new());
+        for &(sequence, nack) in messages {
+            match nack {
+                Nack::Later { delay_ms } => later.push((sequence, delay_ms)),
+                Nack::Never { reason } => never.push((sequence, reason)),
+            }
+        }
+        self.mailboxes.nack(MailboxId(mailbox.0), &later, deliveries_max, now.monotonic_us, now.unix_ms);
+        self.mailboxes.reject(MailboxId(mailbox.0), &never, now.unix_ms);
+    }
+
     /// Moves what waits into the log, as far as there is room. Order is kept: nothing overtakes, but for settles that
     /// wait for space.
     pub(crate) fn admit(&mut self, now: Now) {
+        self.wants_turn = false;
         self.admit_held_settles();
+        self.admit_deaths();
+        self.admit_letters();
         while let Some(arrived) = self.arrived.pop_front() {
             let blocked = match arrived {
                 Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
                 Arrived::Settle(settle) => self.admit_settle(settle).map(Arrived::Settle),
+                Arrived::Notices(notices) => self.admit_notices(now, notices).map(Arrived::Notices),
             };
             if let Some(blocked) = blocked {
                 match is_planted(Bug::LetOvertake) {
@@ -212,18 +273,22 @@ impl Log {
             let mailbox = MailboxId(message.recipient.0);
             let sender = SenderId(part.sender.0);
             let message_id = MessageId(message.message_id.0);
-            let admitted = self.mailboxes.admit(sender, message_id, mailbox, message.envelope.len(), now.unix_ms);
+            let quota = quota(message.limits);
+            let bytes = message.envelope.len();
+            let admitted = self.mailboxes.admit_within(quota, sender, message_id, mailbox, bytes, now.unix_ms);
             match admitted {
                 Ok(Admit::New(sequence)) => {
                     stored.push(message.leaf_index);
+                    let expiry_ms = self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.bond, &message.limits);
                     messages.push(store::PartMessage {
                         mailbox,
                         sender,
                         message_id,
                         sequence,
-                        expiry_ms: self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.opens_session),
+                        expiry_ms,
                         leaf_index: message.leaf_index,
                         priority: priority(message.priority),
+                        flags: flags(&message, expiry_ms, now),
                         salt: message.salt,
                         path: message.path,
                         envelope: message.envelope,
@@ -276,14 +341,7 @@ impl Log {
         let record = Record::Settle(settle);
         match self.wal.check_append(&record) {
             Ok(()) if is_planted(Bug::SettleInMemoryOnly) => {
-                let position = store::Position {
-                    segment: self.wal.active_segment(),
-                    lsn: self.wal.durable_lsn(),
-                    index: 0,
-                    offset: 0,
-                };
-                let (sequence, noted) = (self.wal.durable(), record.noted(position));
-                self.mailboxes.apply(store::Durable { sequence, position, noted, record });
+                self.apply_without_record(record);
                 None
             }
             Ok(()) => {
@@ -295,9 +353,30 @@ impl Log {
                 self.held_settles.push_back(settle_of(record));
                 None
             }
-            // A fenced log settles nothing: the messages are delivered again after the restart.
-            Err(AppendError::Fenced(_)) => None,
+            // Nothing is settled any more: the messages are delivered again after the restart.
+            Err(AppendError::Fenced(_) | AppendError::Sealed) => None,
             Err(error @ AppendError::RecordTooLarge { .. }) => panic!("a settle record fits every frame: {error}"),
+        }
+    }
+
+    /// Only bugs that are planted do this.
+    fn apply_without_record(&mut self, record: Record) {
+        let (segment, lsn) = (self.wal.extent().active, store::Lsn(0));
+        let position = store::Position { segment, lsn, index: 0, offset: 0 };
+        let (sequence, noted) = (self.wal.durable(), record.noted(position));
+        self.mailboxes.apply(store::Durable { sequence, position, noted, record });
+    }
+
+    /// What is to die waits in the mailboxes until the log has room for it.
+    fn admit_deaths(&mut self) {
+        while let Some(dead) = self.mailboxes.next_death() {
+            let record = Record::Dead(dead);
+            if self.wal.check_append(&record).is_err() {
+                let Record::Dead(dead) = record else { unreachable!("just made") };
+                self.mailboxes.death_refused(dead);
+                break;
+            }
+            self.wal.append(record).expect("room was just checked");
         }
     }
 
@@ -315,25 +394,23 @@ impl Log {
     /// Gives back log space that nothing needs any more. What is still needed of it is carried over first.
     fn trim(&mut self) {
         self.end_costly_hold();
-        if self.wal.is_trimming() || self.wal.fenced().is_some() {
+        if self.wal.is_trimming() || self.is_closed() {
             return;
         }
         // Beyond its bound a log is trimmed for less than else.
-        let LogExtent { bytes, segment_bytes, is_short, .. } = self.extent();
+        let LogExtent { bytes, active, segment_bytes, is_short } = self.wal.extent();
         let is_short = is_short || bytes > self.mailboxes.space_bytes_max(segment_bytes);
-        let (start, active) = (self.wal.log_start(), self.wal.active_segment());
-        let point = self.mailboxes.trim_point(start, active, self.wal.segment_bytes(), is_short);
+        let point = self.mailboxes.trim_point(self.wal.log_start(), active, segment_bytes, is_short);
         if let Some(point) = point {
             let carried = self.mailboxes.carry_over(point, self.wal.record_bytes_max());
-            // Fenced between the question above and here is not possible; a fenced log needs no space.
-            let _ = self.wal.trim(point, carried);
+            self.wal.trim(point, carried).expect("neither fenced nor sealed since it was asked above");
         }
     }
 
     /// Keeps the log's space in proportion to what is queued: a step of cleaning, and what it has ready.
     fn clean(&mut self) {
         // A log that is being copied keeps its files whatever is moved.
-        if self.wal.fenced().is_some() || self.wal.held().is_some() {
+        if self.is_closed() || self.wal.held().is_some() {
             return;
         }
         while let Some(part) = self.mailboxes.next_moved() {
@@ -345,29 +422,16 @@ impl Log {
             }
             self.wal.append(record).expect("room was just checked");
         }
-        let extent = self.extent();
-        self.mailboxes.clean(&extent);
-    }
-
-    fn extent(&self) -> LogExtent {
-        let space = self.wal.space();
-        LogExtent {
-            bytes: space.bytes - self.wal.spare_bytes(),
-            active: self.wal.active_segment(),
-            segment_bytes: self.wal.segment_bytes(),
-            is_short: space.message_bytes_left < space.bytes_max / 4,
-        }
+        self.mailboxes.clean(&self.wal.extent());
     }
 
     /// What has no event of its own: expiry, a last confirmation when the log rests, space asked for again.
     pub(crate) fn tick(&mut self, now: Now) {
         let expired = self.mailboxes.expire(now.unix_ms, EXPIRED_PER_TICK);
         self.arrived.extend(expired.into_iter().map(Arrived::Settle));
-        self.wal.retry_space();
+        self.mailboxes.pass(now.monotonic_us);
         self.end_late_hold(now);
-        if self.wal.space().bytes > self.mailboxes.space_bytes_max(self.wal.segment_bytes()) {
-            self.wal.drop_spare();
-        }
+        self.wal.tick(self.mailboxes.space_bytes_max(self.wal.extent().segment_bytes));
         let is_resting = std::mem::replace(&mut self.appended_at_tick, self.wal.appended()) == self.wal.appended();
         if is_resting {
             self.wal.confirm();
@@ -405,9 +469,15 @@ impl Log {
             actions.push(Action::Fenced { cause: fenced.to_string() });
         }
         for arrived in std::mem::take(&mut self.arrived) {
-            if let Arrived::Part(part) = arrived {
-                self.refuse_part(part, RejectCode::ShardFenced);
+            match arrived {
+                Arrived::Part(part) => self.refuse_part(part, RejectCode::ShardFenced),
+                Arrived::Notices(notices) => self.answer_untold(notices.untold()),
+                Arrived::Settle(_) => {}
             }
+        }
+        self.letters_are_fenced();
+        for telling in std::mem::take(&mut self.telling) {
+            self.answer_untold(telling.unknown());
         }
         // Nobody knows whether these are on the disk: the sender keeps them and asks again, under the same ids.
         for Awaited { to, mut outcome, stored, .. } in std::mem::take(&mut self.awaited) {
@@ -433,9 +503,20 @@ impl Log {
                     durable.messages += part.messages.len() as u64;
                     durable.mailboxes.extend(part.messages.iter().map(|message| AgentId(message.mailbox.0)));
                 }
-                Record::Settle(settle) => durable.settled += settle.sequences.len() as u64,
+                Record::Settle(settle) => {
+                    durable.settled += settle.sequences.len() as u64;
+                    if settle.cause == SettleCause::Expired {
+                        durable.expired += settle.sequences.len() as u64;
+                    }
+                }
+                Record::Notice(part) => {
+                    durable.notices += part.messages.len() as u64;
+                    durable.mailboxes.extend(part.messages.iter().map(|message| AgentId(message.mailbox.0)));
+                }
                 Record::Moved(part) => durable.moved += part.messages.len() as u64,
-                Record::Dedup(_) | Record::Start(_) => {}
+                Record::Dead(dead) if !dead.is_again => durable.dead += dead.letters.len() as u64,
+                Record::Revive(revive) => durable.revived += revive.sequences.len() as u64,
+                Record::Dedup(_) | Record::Start(_) | Record::Dead(_) => {}
             }
             self.mailboxes.apply(record);
         }
@@ -443,6 +524,8 @@ impl Log {
             let Awaited { to, outcome, .. } = self.awaited.pop_front().expect("the front was just looked at");
             durable.outcomes.push((to, outcome));
         }
+        self.letters_are_durable();
+        durable.told = self.take_told();
         durable
     }
 }
@@ -459,6 +542,7 @@ fn reject_code(error: &AppendError) -> RejectCode {
         AppendError::Full => RejectCode::Overloaded,
         AppendError::StorageFull => RejectCode::StorageFull,
         AppendError::RecordTooLarge { .. } => RejectCode::EnvelopeOversized,
+        AppendError::Sealed => RejectCode::ShuttingDown,
         AppendError::Fenced(_) => RejectCode::ShardFenced,
     }
 }
@@ -471,6 +555,23 @@ fn refusal_code(refusal: Refusal) -> RejectCode {
         // ShardFull, TooManySenders, and whatever a later version refuses for want of room.
         _ => RejectCode::Overloaded,
     }
+}
+
+/// What else is kept of a message. Only of one that asks for something: records without are of a version that is older.
+fn flags(message: &PartMessage, expiry_ms: u64, now: Now) -> MessageFlags {
+    if !message.wants_notice {
+        return MessageFlags::NONE;
+    }
+    let wanted_ms = now.unix_ms.saturating_add(u64::from(message.ttl_s) * 1_000);
+    match message.ttl_s > 0 && expiry_ms >= wanted_ms {
+        true => MessageFlags::WANTS_NOTICE,
+        false => MessageFlags::WANTS_NOTICE.with(MessageFlags::KEPT_FOR_RETENTION),
+    }
+}
+
+fn quota(limits: MailboxLimits) -> Quota {
+    let messages_max = (limits.messages_max > 0).then_some(u64::from(limits.messages_max));
+    Quota { messages_max, bytes_max: (limits.bytes_max > 0).then_some(limits.bytes_max) }
 }
 
 fn priority(priority: Priority) -> store::Priority {

@@ -105,8 +105,9 @@ fn a_flipped_bit_anywhere_in_a_message_is_never_served_and_stops_no_other() {
     let mut shard = Shard::new(without_cache());
     let header = Bytes::from(vec![5; 200]);
     let part = admit_part(&mut shard, 1..4, &header, 100);
-    let noted = part.noted(Position { segment: SegmentNumber(1), lsn: Lsn(1), index: 0, offset: 4192 });
-    shard.apply(Record::BatchPart(part));
+    let record = Record::BatchPart(part);
+    let noted = record.noted(Position { segment: SegmentNumber(1), lsn: Lsn(1), index: 0, offset: 4192 });
+    shard.apply(record);
     shard.mailboxes.end_turn();
     let intact = shard.segments[&SegmentNumber(1)].clone();
     let (mut of_header, mut of_message) = (0, 0);
@@ -115,7 +116,7 @@ fn a_flipped_bit_anywhere_in_a_message_is_never_served_and_stops_no_other() {
         let mut again = Shard::new(without_cache());
         again.segments = shard.segments.clone();
         let position = Position { segment: SegmentNumber(1), lsn: Lsn(1), index: 0, offset: 4192 };
-        again.mailboxes.note(position, Noted::Part(noted.clone()));
+        again.mailboxes.note(position, noted.clone());
         let mut delivered = Vec::new();
         let mut problems = Vec::new();
         for _ in 0..3 {
@@ -130,7 +131,7 @@ fn a_flipped_bit_anywhere_in_a_message_is_never_served_and_stops_no_other() {
         // The record's own header and count say nothing about a message.
         if spot < 4192 + 12 {
             assert_eq!(delivered, [1, 2, 3]);
-        } else if let Some(hit) = noted.iter().find(hit) {
+        } else if let Some(hit) = noted.messages().iter().find(hit) {
             let others: Vec<_> = [1, 2, 3].into_iter().filter(|sequence| *sequence != hit.sequence).collect();
             assert_eq!(delivered, others, "byte {offset}");
             assert_eq!((problems.len(), problems[0].sequence), (1, hit.sequence));
@@ -141,7 +142,7 @@ fn a_flipped_bit_anywhere_in_a_message_is_never_served_and_stops_no_other() {
             of_header += 1;
         }
         assert_eq!(again.mailboxes.messages(), 3, "nothing is deleted");
-        again.mailboxes.reset(INBOX);
+        again.mailboxes.reset(INBOX, None, 0, NOW_MS);
         assert!(problems.iter().all(|p| p.to_string().contains("creto wal verify")));
         shard.segments.insert(SegmentNumber(1), intact.clone());
     }
@@ -158,7 +159,7 @@ fn a_damaged_message_can_still_expire() {
     shard.segments.get_mut(&SegmentNumber(1)).unwrap()[4192 + 60] ^= 1;
     assert!(shard.mailboxes.next_for_delivery(INBOX, 10, u64::MAX, NOW_MS).is_empty());
     assert_eq!(shard.read().len(), 1);
-    shard.mailboxes.reset(INBOX);
+    shard.mailboxes.reset(INBOX, None, 0, NOW_MS);
     assert!(shard.mailboxes.next_for_delivery(INBOX, 10, u64::MAX, NOW_MS).is_empty());
     assert!(shard.mailboxes.next_read().is_none(), "it is known");
     for settle in shard.mailboxes.expire(NOW_MS + 5_000, 10) {

@@ -208,7 +208,7 @@ fn an_agent_cannot_fill_the_disk_with_keys_and_has_room_for_an_emergency() {
 #[test]
 fn after_a_failed_commit_the_old_key_is_still_the_current_one() {
     let (storage, is_broken) = faulty::storage();
-    let mut directory = Directory::load(Arc::new(storage), 10, GRACE_MS).unwrap();
+    let mut directory = Directory::load(Arc::new(storage), 10, GRACE_MS, RETENTION_S, NOW_MS).unwrap();
     let first = signed("acme/a", 1);
     register(&mut directory, std::slice::from_ref(&first));
     is_broken.store(true, Ordering::Relaxed);

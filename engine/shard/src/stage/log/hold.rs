@@ -3,7 +3,7 @@
 //! It ends when the backup says so, when it was not heard of for [`HOLD_LEASE_US`], after [`HOLD_US_MAX`] in any case, and
 //! when what it keeps is all that stands between the senders and a full log. Serving comes before backing up.
 
-use creto_store::HeldLog;
+use creto_store::{HeldLog, RecordLog};
 
 use super::Log;
 use crate::event::Now;
@@ -56,7 +56,7 @@ pub(super) struct Hold {
     ended: Option<HoldEnd>,
 }
 
-impl Log {
+impl<L: RecordLog> Log<L> {
     /// Answers a backup.
     pub(crate) fn hold(&mut self, now: Now, id: HoldId, request: HoldRequest) -> HoldAnswer {
         self.end_late_hold(now);
@@ -91,7 +91,7 @@ impl Log {
 
     /// Ends a hold that keeps space which the log is about to want.
     pub(super) fn end_costly_hold(&mut self) {
-        let is_wanted = self.wal.space().message_bytes_left < self.wal.segment_bytes();
+        let is_wanted = self.wal.space().message_bytes_left < self.wal.extent().segment_bytes;
         if self.hold.is_some() && is_wanted && self.wal.held_back_bytes() > 0 {
             self.end_hold(HoldEnd::SpaceNeeded);
         }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use creto_store::{
-    Admit, MailboxId, Mailboxes, MailboxesConfig, MessageId, PartMessage, Priority, Record, SegmentFile, SegmentNumber,
-    SegmentSource, SenderId, SettleCause, SourceError, Wal, WalConfig,
+    Admit, MailboxId, Mailboxes, MailboxesConfig, MessageFlags, MessageId, PartMessage, Priority, Record, SegmentFile,
+    SegmentNumber, SegmentSource, SenderId, SettleCause, SourceError, Wal, WalConfig,
 };
 
 use super::{HoldAnswer, HoldEnd, HoldId, HoldRequest};
@@ -89,6 +89,7 @@ impl Fixture {
             expiry_ms: 0,
             leaf_index: 0,
             priority: Priority::Normal,
+            flags: MessageFlags::NONE,
             salt: [0; 16],
             path: Bytes::new(),
             envelope: Bytes::from(vec![0; 8 << 10]),
