@@ -64,7 +64,9 @@ impl World<'_> {
         let shard = backup.shard;
         let is_last = backup.next == backup.held.last_segment;
         let bytes = self.file(shard, &backup.held, backup.next);
-        let request = if is_last { HoldRequest::End } else { HoldRequest::Renew };
+        // A drive that has lied since may have overwritten what is held: what the copy is worth then, its reader says.
+        let has_lied = self.disks[shard].has_lied;
+        let request = if is_last || has_lied { HoldRequest::End } else { HoldRequest::Renew };
         match self.hold(shard, backup.id, request) {
             HoldAnswer::Held(held) if held == backup.held => {}
             HoldAnswer::Over(why) => {
@@ -72,6 +74,10 @@ impl World<'_> {
                 return Ok(());
             }
             answer => return broken(Rule::BackupIsThatMoment, format!("shard {shard} holds another log: {answer:?}")),
+        }
+        if has_lied {
+            self.note(|| format!("the backup of shard {shard} is given up: its drive lies"));
+            return Ok(());
         }
         let Some(bytes) = bytes else {
             let text = format!("shard {shard}: segment {} is held, and is not there any more", backup.next);

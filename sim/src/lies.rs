@@ -41,6 +41,9 @@ impl Model {
         let mut survey = Survey { durable_upto: 0, is_damaged: false };
         // A segment may have been begun without a frame of it ever being durable: its header is a part of the log all the same.
         let last = frames.iter().map(|frame| frame.segment).max().unwrap_or_default();
+        // And only the segment after the last one is ever prepared: a file proves that the header of the one before it was durable.
+        let begun = image.files.keys().max().map_or(0, |prepared| prepared.0.saturating_sub(1));
+        let last = last.max(SegmentNumber(begun));
         survey.is_damaged = (log_start.0..=last.0).map(SegmentNumber).any(|number| {
             let header = image.files.get(&number).map(|file| SegmentHeader::parse(file));
             !header.is_some_and(|header| header.is_ok_and(|header| header.number == number))
