@@ -22,7 +22,7 @@ use crate::limits::{
 };
 use crate::observe::Counters;
 use crate::room::Room;
-use crate::route::{PartOutcome, Placement, ShardMessage};
+use crate::route::{ExpiredMessage, PartOutcome, Placement, ShardMessage};
 use crate::stage::Refusals;
 use crate::stage::deliver::Subscriptions;
 use crate::stage::log::Log;
@@ -38,6 +38,8 @@ pub struct Shard<L = Wal> {
     pub(crate) placement: Placement,
     pub(crate) limits: ConnectionLimits,
     pub(crate) snapshot: Arc<Snapshot>,
+    /// What is to be told to senders, from before control said who there is. No more than all shards have on their way.
+    early_tells: Vec<(ShardIndex, Vec<ExpiredMessage>)>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     /// Connections in the order in which they must have logged in, with the monotonic time for it. Those that did, and
     /// those that are gone, are dropped when their time comes.
@@ -85,6 +87,7 @@ impl<L: RecordLog> Shard<L> {
             placement,
             limits: limits.within_protocol(),
             snapshot: Arc::new(Snapshot::empty()),
+            early_tells: Vec::new(),
             connections: BTreeMap::new(),
             login_deadlines: VecDeque::new(),
             verifier: Verifier::default(),
@@ -319,6 +322,10 @@ impl<L: RecordLog> Shard<L> {
                 self.log.ask_letters(mailbox, origin, question);
             }
             ShardMessage::LetterAnswer { connection, answer } => self.letters_answered(connection, answer, actions),
+            // Control has not said yet who exists: nobody may conclude from that that they do not.
+            ShardMessage::Tell { from, expired } if self.snapshot.policy().is_none() => {
+                self.early_tells.push((from, expired));
+            }
             ShardMessage::Tell { from, expired } => self.log.tell(from, expired, &self.snapshot),
             ShardMessage::Told { told } => self.log.settle_told(&told),
             ShardMessage::Push { connection, frames } => self.send_deliver(connection, frames, actions),
@@ -460,6 +467,11 @@ impl<L: RecordLog> Shard<L> {
             .collect();
         for (connection, code) in refused {
             self.close(connection, code, actions);
+        }
+        if self.snapshot.policy().is_some() {
+            for (from, expired) in std::mem::take(&mut self.early_tells) {
+                self.log.tell(from, expired, &self.snapshot);
+            }
         }
     }
 }

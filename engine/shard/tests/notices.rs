@@ -10,7 +10,7 @@ use creto_envelope::deliver::{ConsumerAck, Credit, Subscribe};
 use creto_envelope::envelope::FLAG_NOTICE_WANTED;
 use creto_envelope::notice::{NOTICE_BODY_BYTES, Notice, NoticeBody, NoticeCause};
 use creto_envelope::{AgentState, EnvelopeHeader, FrameType};
-use creto_policy::{LowerRetention, MailboxSettings, Policy, SnapshotBuilder};
+use creto_policy::{LowerRetention, MailboxSettings, Policy, Snapshot, SnapshotBuilder};
 use creto_shard::limits::RETENTION_MS;
 use creto_shard::{Event, Now, Placement};
 use creto_sim::agents::SimAgent;
@@ -86,6 +86,26 @@ fn notices(node: &mut Node, client: &Client) -> Vec<Notice> {
 
 fn queued(node: &Node, agent: &SimAgent) -> u64 {
     node.shards[World::owner(agent)].log().mailboxes().messages()
+}
+
+/// A node that starts finds what expired while it was down, perhaps before it has read who its agents are.
+#[test]
+fn nobody_is_taken_for_unknown_before_control_has_said_who_there_is() {
+    for silent in [&[0][..], &[1], &[0, 1]] {
+        let world = World::new();
+        let mut node = world.node(false);
+        let sender = node.connect_as(0, &world.planner);
+        world.send(&mut node, &sender, 1, 1, 5, FLAG_NOTICE_WANTED);
+        for &shard in silent {
+            node.event(shard, Event::Snapshot(Arc::new(Snapshot::empty())));
+        }
+        tick_at(&mut node, NOW.unix_ms + 6 * SECOND_MS);
+        let knows = !silent.contains(&World::owner(&world.planner));
+        let (kept, told) = if knows { (0, 1) } else { (1, 0) };
+        assert_eq!((queued(&node, &world.executor), queued(&node, &world.planner)), (kept, told), "{silent:?}");
+        world.publish(&mut node, AgentState::Active, MailboxSettings::default());
+        assert_eq!((queued(&node, &world.executor), queued(&node, &world.planner)), (0, 1), "{silent:?}");
+    }
 }
 
 #[test]
