@@ -103,6 +103,40 @@ async fn where_nobody_listens_notices_are_acknowledged_and_take_no_room() {
     agent.close().await;
 }
 
+/// Above all while an agent closes: what comes then was never shown to anybody.
+#[tokio::test]
+async fn what_comes_when_the_application_has_stopped_listening_is_not_acknowledged_and_takes_no_room() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let options = ConnectOptions { window_messages: 4, ..peer.options(&a) };
+    let (agent, mut link) = peer.connect(options).await;
+    let notices = agent.notices().unwrap();
+    let mut mailbox = agent.subscribe().unwrap();
+    assert_eq!(link.subscription().await.messages, 4);
+    for number in 1..=2 {
+        link.notice(u64::from(number), 0, &body(b.id(), number, NoticeCause::TimeToLive)).await;
+    }
+    eventually("both wait for the application", || agent.stats().notices == 2).await;
+    drop(notices);
+    for number in 3..=4 {
+        link.notice(u64::from(number), 0, &body(b.id(), number, NoticeCause::TimeToLive)).await;
+    }
+    link.deliver(&Batch::make(&b, &a, &["hello"]), &[(0, 10, 0)]).await;
+    mailbox.next().await.unwrap().unwrap().ack();
+    assert_eq!(link.consumer_acks(1).await, [10], "nothing else");
+    link.cut();
+    let mut link = peer.accept().await;
+    assert_eq!(link.subscription().await.messages, 4, "nothing takes room");
+    let mut notices = agent.notices().unwrap();
+    for number in 1..=4 {
+        link.notice(u64::from(number), 1, &body(b.id(), number, NoticeCause::TimeToLive)).await;
+        notices.next().await.unwrap().ack();
+        assert_eq!(link.consumer_acks(1).await, [u64::from(number)]);
+    }
+    assert_eq!(agent.stats().notices_unheard, 0);
+    agent.close().await;
+}
+
 #[tokio::test]
 async fn what_the_application_has_not_acknowledged_bounds_what_comes() {
     let (a, b) = (keys("acme/a"), keys("acme/b"));

@@ -70,7 +70,8 @@ impl fmt::Debug for Notice {
     }
 }
 
-/// Notices as they come. Dropped, it leaves what it has not handed out to the next one.
+/// Notices as they come. Once it is dropped, what it has not handed out comes again on the next connection, and so does what
+/// comes then, unless somebody asks for notices again.
 #[derive(Debug)]
 pub struct Notices {
     inbox: Arc<Inbox>,
@@ -87,7 +88,17 @@ impl Notices {
 
 impl Drop for Notices {
     fn drop(&mut self) {
-        self.inbox.state().notices.queue = self.queue.take();
+        let mut left = Vec::new();
+        let mut state = self.inbox.state();
+        if let Some(mut queue) = self.queue.take() {
+            while let Ok(notice) = queue.try_recv() {
+                left.push(notice);
+            }
+            state.notices.queue = Some(queue);
+        }
+        // These take the lock, to give back their credit.
+        drop(state);
+        drop(left);
     }
 }
 
@@ -98,13 +109,15 @@ pub(super) struct NoticeQueue {
     pub(super) sender: Option<mpsc::Sender<Notice>>,
     /// While nobody listens.
     queue: Option<mpsc::Receiver<Notice>>,
+    /// Whether somebody ever did.
+    was_asked: bool,
 }
 
 impl NoticeQueue {
     /// Credit bounds the queue; the channel's own bound holds a node that pushes without credit.
     pub(super) fn new(window_messages: usize) -> Self {
         let (sender, queue) = mpsc::channel(window_messages);
-        Self { sender: Some(sender), queue: Some(queue) }
+        Self { sender: Some(sender), queue: Some(queue), was_asked: false }
     }
 }
 
@@ -117,11 +130,14 @@ fn sayer(cause: NoticeCause) -> AgentId {
 
 impl Inbox {
     pub(crate) fn notices(self: &Arc<Self>) -> Result<Notices, ReceiveError> {
-        let queue = self.state().notices.queue.take().ok_or(ReceiveError::AlreadySubscribed)?;
+        let mut state = self.state();
+        let queue = state.notices.queue.take().ok_or(ReceiveError::AlreadySubscribed)?;
+        state.notices.was_asked = true;
+        drop(state);
         Ok(Notices { inbox: Arc::clone(self), queue: Some(queue) })
     }
 
-    /// A notice came. Where nobody listens it is written to the log, and acknowledged.
+    /// A notice came. Where nobody ever asked for any it is written to the log, and acknowledged.
     pub(super) fn noticed(
         self: &Arc<Self>,
         notice: &creto_envelope::notice::Notice,
@@ -134,7 +150,7 @@ impl Inbox {
         let mut state = self.state();
         state.credit.arrived(NOTICE_BODY_BYTES);
         match state.window.arrived(from, message_id, place) {
-            Arrival::Fresh if state.notices.queue.is_some() => {
+            Arrival::Fresh if !state.notices.was_asked => {
                 // Acknowledged and said in the log, so that a program that knows nothing of notices fills no mailbox.
                 let place = state.window.acknowledged(from, message_id);
                 self.done(&mut state, None, place, None);
@@ -144,9 +160,13 @@ impl Inbox {
                 tracing::warn!(%to, %message_id, ?cause, expired_at_ms, "a message expired before it was acknowledged");
                 self.counters.notices_unheard.add(1);
             }
-            Arrival::Fresh => {
-                let sender = state.notices.sender.clone();
+            Arrival::Fresh if state.notices.queue.is_some() => {
+                // Whoever wanted them is gone, perhaps because all of it ends: the node keeps it.
+                state.window.released(from, message_id);
+                state.credit.finished(NOTICE_BODY_BYTES);
                 drop(state);
+            }
+            Arrival::Fresh => {
                 self.counters.notices.add(1);
                 let notice = Notice {
                     to,
@@ -160,7 +180,10 @@ impl Inbox {
                 };
                 // A queue that is full or gone drops it, so that it comes again. Only a node that pushes more than it has
                 // credit for fills one.
-                let _ = sender.map(|sender| sender.try_send(notice));
+                let refused = state.notices.sender.as_ref().map(|sender| sender.try_send(notice));
+                // It takes the lock, to give back its credit.
+                drop(state);
+                drop(refused);
                 return;
             }
             known => {
