@@ -331,10 +331,9 @@ impl Mailboxes {
         let mut settled = Vec::new();
         for &sequence in sequences.iter().take(SETTLE_SEQUENCES_MAX) {
             let Some(slot) = self.find(number, sequence) else { continue };
-            let is_settling = self.index.entries.get(slot).is_settling();
-            // Its consumer was thought dead, and has done its work: as long as the log does not say otherwise, that counts.
-            if !is_settling || (cause == SettleCause::Acknowledged && self.need_not_die(sequence)) {
-                self.index.entries.get_mut(slot).set_settling(true);
+            let entry = self.index.entries.get_mut(slot);
+            if !entry.is_settling() {
+                entry.set_settling(true);
                 settled.push(sequence);
             }
         }

@@ -106,19 +106,6 @@ impl Mailboxes {
         self.will_die(mailbox, dying);
     }
 
-    /// Whether a message that is to die because deliveries failed, and of whose death the log does not know yet, may be
-    /// acknowledged after all; then it does not die.
-    pub(super) fn need_not_die(&mut self, sequence: u64) -> bool {
-        let is_it = |letter: &DeadLetter| letter.sequence == sequence && letter.cause == DeathCause::Deliveries;
-        let Some(at) = self.dead.dying.iter().position(|dead| dead.letters.iter().any(is_it)) else { return false };
-        let dead = &mut self.dead.dying[at];
-        dead.letters.retain(|letter| !is_it(letter));
-        if dead.letters.is_empty() {
-            self.dead.dying.remove(at);
-        }
-        true
-    }
-
     /// A record by which messages die, to append: call until `None`. If it is not appended, give it back to
     /// [`death_refused`](Self::death_refused); the messages are not delivered meanwhile.
     pub fn next_death(&mut self) -> Option<Dead> {

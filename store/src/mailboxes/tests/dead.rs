@@ -218,18 +218,6 @@ fn more_than_one_record_holds_die_in_several() {
 }
 
 #[test]
-fn what_failed_too_often_is_acknowledged_after_all_as_long_as_the_log_does_not_know_better() {
-    let mut shard = shard(3);
-    shard.deliver(1_000);
-    shard.mailboxes.nack(INBOX, &[(1, 0), (2, 0)], Some(1), 0, NOW_MS);
-    let settle = shard.mailboxes.settle(INBOX, &[1], SettleCause::Acknowledged).unwrap();
-    assert_eq!(settle.sequences, [1]);
-    assert_eq!(shard.die().iter().map(|letter| letter.sequence).collect::<Vec<_>>(), [2], "the other one dies");
-    shard.apply(Record::Settle(settle));
-    assert_eq!((shard.dead(), shard.mailboxes.queued_messages(INBOX)), (vec![2], 2));
-}
-
-#[test]
 fn a_mailbox_may_have_its_own_number_of_deliveries() {
     let mut shard = shard(3);
     shard.deliver(1_000);
