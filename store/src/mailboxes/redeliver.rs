@@ -11,8 +11,7 @@
 //! **Which delivery failed.** A consumer that asks for a message again says so itself. Of what a consumer had in hand when it
 //! disappeared, the message that it had first is blamed, and no other: what was handed out ahead, and never looked at, gains
 //! nothing by it. Where consumers disappear one after the other and nothing is settled, the next one gets one message at a
-//! time, after a pause: then the one that it had first is the one that it died of, or, where it was given more because it
-//! held the others for long, the one that it had last.
+//! time, after a pause: then the one that it had first is the one that it died of.
 //!
 //! All of this is in memory only. After a restart a message has all its deliveries before it again.
 
@@ -114,19 +113,16 @@ impl Mailboxes {
     }
 
     /// The subscriber of a mailbox is gone: what it was given and has not settled goes back to the front, in order. The
-    /// message that it had in hand first counts one more failed delivery (the last, of one that was given them one at a time), and may go to the dead letters for it
+    /// message that it had in hand first counts one more failed delivery, and may go to the dead letters for it
     /// ([`next_death`](Self::next_death)); `deliveries_max` as in [`nack`](Self::nack).
     pub fn reset(&mut self, mailbox: MailboxId, deliveries_max: Option<u8>, now_us: u64, now_ms: u64) {
         let Some(&number) = self.numbers.get(&mailbox) else { return };
         let most = deliveries_max.unwrap_or(self.config.redelivery.deliveries_max);
         let queues = self.boxes.get_mut(number).taken_mut();
-        let blamed = {
-            let mut in_hand = queues.in_hand(&self.index.entries, now_ms);
-            if queues.is_probing() { in_hand.last() } else { in_hand.next() }
-        };
-        queues.probe_messages = 1;
-        if let Some(slot) = blamed {
+        let first = queues.in_hand(&self.index.entries, now_ms).next();
+        if let Some(slot) = first {
             queues.disappeared = queues.disappeared.saturating_add(1);
+            queues.probe_messages = 1;
             if queues.is_probing() {
                 let times = queues.disappeared - (DISAPPEARED_MAX - 1);
                 queues.is_pausing = true;

@@ -157,13 +157,11 @@ impl Model {
     }
 
     fn reset(&mut self, mailbox: u8) {
-        let in_hand = self.in_hand(mailbox);
-        let now_us = self.now_us;
-        let consumers = &mut self.consumers[usize::from(mailbox)];
-        consumers.probe_messages = 1;
-        let blamed = if consumers.disappeared >= 2 { in_hand.last() } else { in_hand.first() };
-        if let Some(&blamed) = blamed {
+        if let Some(&blamed) = self.in_hand(mailbox).first() {
+            let now_us = self.now_us;
+            let consumers = &mut self.consumers[usize::from(mailbox)];
             consumers.disappeared += 1;
+            consumers.probe_messages = 1;
             if consumers.disappeared >= 2 {
                 consumers.is_pausing = true;
                 consumers.timer_us = Some(now_us + (1_000 << (consumers.disappeared - 2).min(8)).min(4_000));
