@@ -363,7 +363,8 @@ proptest! {
                         let priority = Priority::from_byte(priority).unwrap();
                         let mut message = super::part(sequence, number, priority, envelope).messages.remove(0);
                         message.mailbox = inbox(mailbox);
-                        message.expiry_ms = if expires { model.now_ms + 2_000 } else { 0 };
+                        // At whole seconds, as the index has it: in the second before, one that is passed over still counts as in hand.
+                        message.expiry_ms = if expires { (model.now_ms + 2_000).div_ceil(1_000) * 1_000 } else { 0 };
                         let known = Known {
                             mailbox, message: message.clone(), attempts: 0, failed: 0, at: Where::Waiting, is_settling: false,
                         };
