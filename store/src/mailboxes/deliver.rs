@@ -87,8 +87,10 @@ impl Mailboxes {
         while messages_left > 0 && bytes_left > 0 {
             let Some(slot) = self.boxes.get(number).taken().front() else { break };
             let entry = self.index.entries.get(slot);
+            // What is passed over is not in hand, whoever had it before.
+            let mut attempt = 0;
             if !entry.is_over(now_ms) && !entry.is_settling() && !entry.is_damaged() {
-                let (record, attempt) = (entry.place(), entry.attempt.saturating_add(1));
+                let (record, next_attempt) = (entry.place(), entry.attempt.saturating_add(1));
                 let Some((message, batch_header)) = self.in_memory(slot) else {
                     self.read_ahead(number, messages_left, bytes_left, now_ms);
                     break;
@@ -101,6 +103,7 @@ impl Mailboxes {
                     if bytes > bytes_left && !deliveries.is_empty() {
                         break;
                     }
+                    attempt = next_attempt;
                     deliveries.push(Delivery {
                         message: message.clone(),
                         batch_header: batch_header.clone(),
@@ -109,9 +112,9 @@ impl Mailboxes {
                     });
                     bytes_left = bytes_left.saturating_sub(bytes);
                     messages_left -= 1;
-                    self.index.entries.get_mut(slot).attempt = attempt;
                 }
             }
+            self.index.entries.get_mut(slot).attempt = attempt;
             // What is over or being settled waits with what is handed out for the record that ends it.
             self.boxes.get_mut(number).taken_mut().hand_out(&mut self.index.entries, slot);
         }

@@ -119,10 +119,12 @@ impl Mailboxes {
         let Some(&number) = self.numbers.get(&mailbox) else { return };
         let most = deliveries_max.unwrap_or(self.config.redelivery.deliveries_max);
         let queues = self.boxes.get_mut(number).taken_mut();
-        let first = queues.in_hand(&self.index.entries, now_ms).next();
-        if let Some(slot) = first {
+        queues.probe_messages = 1;
+        let in_hand = || queues.in_hand(&self.index.entries, now_ms);
+        // A notice is the node's own word, read before the consumer sees anything of it: nobody dies of one.
+        let blamed = in_hand().find(|&slot| !self.index.entries.get(slot).is_notice());
+        if in_hand().next().is_some() {
             queues.disappeared = queues.disappeared.saturating_add(1);
-            queues.probe_messages = 1;
             if queues.is_probing() {
                 let times = queues.disappeared - (DISAPPEARED_MAX - 1);
                 queues.is_pausing = true;
@@ -130,7 +132,9 @@ impl Mailboxes {
                 self.set_timer(number, due_us);
             }
             let mut dying = Vec::new();
-            self.delivery_failed(slot, most, now_ms, &mut dying);
+            if let Some(slot) = blamed {
+                self.delivery_failed(slot, most, now_ms, &mut dying);
+            }
             self.will_die(mailbox, dying);
         }
         self.boxes.get_mut(number).taken_mut().take_back(&mut self.index.entries);

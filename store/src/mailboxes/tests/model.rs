@@ -114,6 +114,8 @@ impl Model {
             if !is_over && !known.is_settling {
                 known.attempts += 1;
                 delivered.push((known.message.clone(), known.attempts));
+            } else {
+                known.attempts = 0;
             }
         }
         if is_probing && !delivered.is_empty() {
@@ -157,11 +159,11 @@ impl Model {
     }
 
     fn reset(&mut self, mailbox: u8) {
+        self.consumers[usize::from(mailbox)].probe_messages = 1;
         if let Some(&blamed) = self.in_hand(mailbox).first() {
             let now_us = self.now_us;
             let consumers = &mut self.consumers[usize::from(mailbox)];
             consumers.disappeared += 1;
-            consumers.probe_messages = 1;
             if consumers.disappeared >= 2 {
                 consumers.is_pausing = true;
                 consumers.timer_us = Some(now_us + (1_000 << (consumers.disappeared - 2).min(8)).min(4_000));
@@ -363,8 +365,7 @@ proptest! {
                         let priority = Priority::from_byte(priority).unwrap();
                         let mut message = super::part(sequence, number, priority, envelope).messages.remove(0);
                         message.mailbox = inbox(mailbox);
-                        // At whole seconds, as the index has it: in the second before, one that is passed over still counts as in hand.
-                        message.expiry_ms = if expires { (model.now_ms + 2_000).div_ceil(1_000) * 1_000 } else { 0 };
+                        message.expiry_ms = if expires { model.now_ms + 2_000 } else { 0 };
                         let known = Known {
                             mailbox, message: message.clone(), attempts: 0, failed: 0, at: Where::Waiting, is_settling: false,
                         };

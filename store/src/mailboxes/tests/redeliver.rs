@@ -1,7 +1,7 @@
 //! What is delivered again, and when.
 
 use super::*;
-use crate::limits::{PROBE_HOLD_US, REDELIVERY_BASE_US, REDELIVERY_MAX_US};
+use crate::limits::{NOTICE_BYTES, PROBE_HOLD_US, REDELIVERY_BASE_US, REDELIVERY_MAX_US};
 
 fn shard(messages: u64) -> Shard {
     let mut shard = Shard::new(MailboxesConfig::default());
@@ -215,4 +215,53 @@ fn a_consumer_that_leaves_with_nothing_in_hand_is_not_missed() {
         shard.pass(u64::MAX / 2);
     }
     assert_eq!(shard.deliver(2).len(), 2);
+}
+
+#[test]
+fn what_is_passed_over_is_not_in_hand_whoever_had_it_before() {
+    let mut shard = Shard::new(MailboxesConfig { cache_bytes: 0, ..MailboxesConfig::default() });
+    for number in 1..=2 {
+        let mut part = shard.admit(number, Priority::Normal).unwrap();
+        // The index rounds it up to a second: until then only the message itself says that it is over.
+        part.messages[0].expiry_ms = if number == 1 { NOW_MS + 1 } else { 0 };
+        shard.apply(Record::BatchPart(part));
+    }
+    assert_eq!(shard.consumer_dies(0), [1, 2]);
+    assert_eq!(shard.consumer_dies(0), [1, 2]);
+    shard.pass(REDELIVERY_BASE_US);
+    let deliveries = shard.deliveries(9, u64::MAX, NOW_MS + 1);
+    let numbers: Vec<u32> = deliveries.iter().map(|delivery| delivery.message.leaf_index).collect();
+    assert_eq!(numbers, [2], "the one that it is given, though the first was read, and passed over, before");
+}
+
+#[test]
+fn the_next_consumer_is_given_one_message_whatever_the_last_one_was_given() {
+    let mut shard = shard(5);
+    shard.consumer_dies(0);
+    shard.consumer_dies(0);
+    let mut now_us = REDELIVERY_BASE_US;
+    shard.pass(now_us);
+    for number in 1..=2 {
+        assert_eq!(shard.deliver(9), [(number, 3)]);
+        now_us += PROBE_HOLD_US;
+        shard.pass(now_us);
+    }
+    // It leaves in peace: both will be delivered again later.
+    shard.mailboxes.nack(INBOX, &[(1, 0), (2, 0)], None, now_us, NOW_MS);
+    shard.mailboxes.reset(INBOX, None, now_us, NOW_MS);
+    assert_eq!(shard.deliver(9), [(3, 3)]);
+    assert_eq!(shard.deliver(9), []);
+}
+
+#[test]
+fn a_notice_is_never_blamed_and_the_message_behind_it_is() {
+    let mut shard = shard(0);
+    let admitted = shard.mailboxes.admit(SENDER, message_id(1), INBOX, NOTICE_BYTES, NOW_MS);
+    let Ok(Admit::New(sequence)) = admitted else { panic!("{admitted:?}") };
+    let notice = part(sequence, 1, Priority::Normal, Bytes::from(vec![7; NOTICE_BYTES]));
+    shard.apply(Record::BatchPart(notice));
+    shard.queue(2, Priority::Normal);
+    shard.deliver(9);
+    shard.mailboxes.reset(INBOX, Some(1), 0, NOW_MS);
+    assert_eq!(shard.die().iter().map(|letter| letter.sequence).collect::<Vec<_>>(), [2]);
 }
