@@ -1,4 +1,4 @@
-//! Memory for plain system calls on files that are opened with O_DIRECT: for measuring a device without a shard.
+//! Memory for plain system calls on files that are opened with O_DIRECT.
 
 use crate::limits::BLOCK_BYTES;
 
@@ -25,5 +25,13 @@ impl AlignedBuffer {
     #[must_use]
     pub fn bytes(&self, len: usize) -> &[u8] {
         &self.bytes[self.start..self.start + len]
+    }
+
+    /// Its first `len` bytes, to be written to.
+    ///
+    /// # Panics
+    /// When it has fewer.
+    pub(crate) fn bytes_mut(&mut self, len: usize) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + len]
     }
 }

@@ -26,10 +26,12 @@ use crate::machine::{ActionId, EncodeWrite};
 use crate::park::Signal;
 use crate::planted::{self, PlantedBug};
 
+mod digest_file;
 mod pace;
 mod segment_file;
 
-/// A digest on its way to its name. One is written at a time, so what a stop leaves behind is replaced by the next.
+/// A digest on its way to its name, or the file of one that is not needed any more and that the next is written over. One is
+/// written at a time, and what a stop leaves behind is written over by the next.
 const UNFINISHED_DIGEST: &str = ".digest.new";
 
 /// How a write is made durable.
@@ -172,7 +174,10 @@ impl Disk {
             disk.0.files.borrow_mut().remove(&segment);
             let (digest, path) = (disk.digest_path(segment), disk.path(segment));
             // The digest goes first: none is ever left without its segment.
-            let removed = disk.in_folder(move || remove_if_there(&digest).and_then(|()| remove_if_there(&path)));
+            let removed = disk.in_folder(move || {
+                if_there(std::fs::remove_file(digest))?;
+                if_there(std::fs::remove_file(path))
+            });
             Outcome::Done(removed.await)
         });
     }
@@ -180,11 +185,9 @@ impl Disk {
     pub(crate) fn write_digest(&self, id: ActionId, segment: u64, pieces: Vec<Bytes>) {
         let disk = self.clone();
         self.start(id, async move {
-            let (path, unfinished) = (disk.digest_path(segment), disk.0.config.folder.join(UNFINISHED_DIGEST));
+            let (path, unfinished) = (disk.digest_path(segment), disk.unfinished_digest_path());
             let written = disk.in_folder(move || {
-                let mut file = File::create(&unfinished)?;
-                pieces.iter().try_for_each(|piece| file.write_all(piece))?;
-                file.sync_all()?;
+                digest_file::write(&unfinished, &pieces)?;
                 std::fs::rename(unfinished, path)
             });
             Outcome::Done(written.await)
@@ -311,10 +314,15 @@ impl Disk {
     }
 
     async fn recycle(&self, old: u64, new: u64) -> Result<(), DiskError> {
-        let (digest, from, to) = (self.digest_path(old), self.path(old), self.path(new));
+        let (digest, unfinished) = (self.digest_path(old), self.unfinished_digest_path());
+        let (from, to) = (self.path(old), self.path(new));
         let file = self.0.files.borrow_mut().remove(&old);
         self.0.files.borrow_mut().remove(&new);
-        self.in_folder(move || remove_if_there(&digest).and_then(|()| std::fs::rename(from, to))).await?;
+        self.in_folder(move || {
+            if_there(std::fs::rename(digest, unfinished))?;
+            std::fs::rename(from, to)
+        })
+        .await?;
         if let Some(file) = file {
             self.0.files.borrow_mut().insert(new, file);
         }
@@ -352,6 +360,10 @@ impl Disk {
         self.0.config.folder.join((self.0.config.digest_name)(segment))
     }
 
+    fn unfinished_digest_path(&self) -> PathBuf {
+        self.0.config.folder.join(UNFINISHED_DIGEST)
+    }
+
     fn flags(&self) -> i32 {
         match self.0.config.durability {
             Durability::Dsync if planted::bug().is_none() => libc::O_DSYNC,
@@ -360,8 +372,9 @@ impl Disk {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
+/// What is done to a file succeeds where there is none.
+fn if_there(done: io::Result<()>) -> io::Result<()> {
+    match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -55,6 +55,9 @@ pub const ZERO_FILL_BYTES_BEHIND: usize = 1 << 20;
 /// begun when half a segment is left, so with four it is ready when a quarter is.
 pub const ZERO_FILL_PER_BYTE: u64 = 4;
 
+/// Bytes of one write of a digest. A group commit may have to wait behind one.
+pub const DIGEST_WRITE_BYTES: usize = 64 << 10;
+
 /// Longest time that a halted shard goes on sending what is queued, in microseconds.
 pub const HALT_US_MAX: u64 = 1_000_000;
 
@@ -62,6 +65,7 @@ pub const HALT_US_MAX: u64 = 1_000_000;
 pub const STALL: Duration = Duration::from_millis(100);
 
 const _: () = assert!(PARK_MAX.as_millis() * 2 <= STALL.as_millis());
+const _: () = assert!(DIGEST_WRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(RECEIVE_BYTES_PER_TURN >= RECEIVE_BATCH * RECEIVE_BUFFER_BYTES);
 const _: () =
     assert!(ZERO_FILL_BYTES.is_multiple_of(BLOCK_BYTES) && ZERO_FILL_BYTES_BEHIND.is_multiple_of(ZERO_FILL_BYTES));

@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -131,6 +132,7 @@ fn a_segment_is_made_written_read_recycled_and_deleted() {
     assert_eq!(std::fs::read(rig.digest_path(7)).unwrap(), b"what is noted");
     assert_eq!(std::fs::read_dir(rig.path(7).parent().unwrap()).unwrap().count(), 2, "nothing unfinished is left");
 
+    let digest_file = std::fs::metadata(rig.digest_path(7)).unwrap().ino();
     assert_eq!(rig.carry_out(IoAction::Prepare { id: 4, segment: 8, bytes, recycle: Some(7) }), Ok(None));
     assert!(!rig.path(7).exists() && !rig.digest_path(7).exists());
     assert_eq!(std::fs::read(rig.path(8)).unwrap(), on_disk, "a recycled file keeps its bytes");
@@ -139,8 +141,12 @@ fn a_segment_is_made_written_read_recycled_and_deleted() {
 
     assert_eq!(rig.carry_out(IoAction::Shorten { id: 6, segment: 8, bytes: 4_096 }), Ok(None));
     assert_eq!(std::fs::metadata(rig.path(8)).unwrap().len(), 4_096);
+    // The file of the old digest is used again, and nothing of it is left.
     let pieces = vec![Bytes::from_static(b"noted")];
     assert_eq!(rig.carry_out(IoAction::WriteDigest { id: 10, segment: 8, pieces }), Ok(None));
+    assert_eq!(std::fs::read(rig.digest_path(8)).unwrap(), b"noted");
+    assert_eq!(std::fs::metadata(rig.digest_path(8)).unwrap().ino(), digest_file);
+    assert_eq!(std::fs::read_dir(rig.path(8).parent().unwrap()).unwrap().count(), 2);
     assert_eq!(rig.carry_out(IoAction::Delete { id: 7, segment: 8 }), Ok(None));
     assert!(!rig.path(8).exists() && !rig.digest_path(8).exists());
     assert_eq!(rig.carry_out(IoAction::Delete { id: 8, segment: 8 }), Ok(None), "gone counts as deleted");

@@ -1,8 +1,11 @@
 use super::*;
 
-fn rows(figures: &[(Durability, usize, u64, f64)]) -> Vec<ProbeResult> {
+use Durability::{Dsync, Fdatasync};
+
+/// The same median for every size.
+fn rows(figures: &[(Durability, usize, u64)]) -> Vec<ProbeResult> {
     let of_size = |block_bytes| {
-        figures.iter().map(move |&(durability, in_flight, p50_us, bytes_per_s)| ProbeResult {
+        figures.iter().map(move |&(durability, in_flight, p50_us)| ProbeResult {
             block_bytes,
             durability,
             in_flight,
@@ -10,30 +13,38 @@ fn rows(figures: &[(Durability, usize, u64, f64)]) -> Vec<ProbeResult> {
             p50_us,
             p99_us: p50_us * 2,
             max_us: p50_us * 3,
-            bytes_per_s,
+            bytes_per_s: 1e8,
         })
     };
     PROBE_BLOCK_BYTES.into_iter().flat_map(of_size).collect()
 }
 
-use Durability::{Dsync, Fdatasync};
-
 #[test]
 fn a_disk_that_gains_from_more_writes_in_flight_gets_them_and_no_more() {
-    let depths = |two: f64, four: f64| {
-        let of =
-            [(Fdatasync, 1, 300, 1e8), (Fdatasync, 2, 350, two), (Fdatasync, 4, 500, four), (Dsync, 1, 3_000, 1e7)];
-        choose(&rows(&of))
+    let depth = |two, four| {
+        let of = [(Fdatasync, 1, 300), (Fdatasync, 2, two), (Fdatasync, 4, four), (Dsync, 1, 3_000)];
+        let choice = choose(&rows(&of));
+        assert_eq!(choice.durability, Fdatasync);
+        choice.writes_in_flight
     };
-    assert_eq!(depths(1.8e8, 3.2e8), Choice { durability: Fdatasync, writes_in_flight: 4 });
-    assert_eq!(depths(1.8e8, 2.0e8), Choice { durability: Fdatasync, writes_in_flight: 2 });
-    assert_eq!(depths(1.4e8, 3.2e8), Choice { durability: Fdatasync, writes_in_flight: 1 });
+    // Of 350 us each with one in flight, an acknowledgement takes up to 700.
+    assert_eq!([depth(310, 320), depth(310, 500), depth(450, 600), depth(450, 320)], [4, 2, 1, 4]);
 }
 
 #[test]
-fn o_dsync_is_chosen_only_where_it_is_clearly_better() {
-    let of = |dsync_us| choose(&rows(&[(Fdatasync, 1, 300, 1e8), (Dsync, 1, dsync_us, 1e8)])).durability;
-    assert_eq!([of(100), of(290), of(3_000)], [Dsync, Fdatasync, Fdatasync]);
+fn the_way_is_chosen_by_which_a_message_is_acknowledged_soonest() {
+    let of = |dsync_us| choose(&rows(&[(Fdatasync, 1, 300), (Dsync, 1, dsync_us)])).durability;
+    assert_eq!([of(100), of(340), of(360), of(3_000)], [Dsync, Dsync, Fdatasync, Fdatasync]);
+    // A drive that takes several at once, and a sync each with them.
+    let of = [
+        (Fdatasync, 1, 83),
+        (Dsync, 1, 96),
+        (Fdatasync, 2, 160),
+        (Dsync, 2, 114),
+        (Fdatasync, 4, 190),
+        (Dsync, 4, 155),
+    ];
+    assert_eq!(choose(&rows(&of)), Choice { durability: Dsync, writes_in_flight: 2 });
 }
 
 #[test]
