@@ -85,8 +85,8 @@ pub use id::{MailboxId, MessageId, SenderId};
 pub use log::{RecordLog, SealedEnd};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
-    Admit, Delivery, Expired, LetterFound, LetterRead, ListedLetter, LogExtent, Mailboxes, MailboxesConfig, Quota,
-    ReadDone, ReadProblem, ReadProblemKind, RedeliveryConfig, Refusal,
+    Admit, Delivery, Expired, LetterFound, LetterRead, LetterUnread, ListedLetter, LogExtent, Mailboxes,
+    MailboxesConfig, Quota, ReadDone, ReadProblem, ReadProblemKind, RedeliveryConfig, Refusal,
 };
 pub use memory_log::MemoryLog;
 pub use noted::{Noted, NotedMessage, Place};

@@ -22,7 +22,7 @@ use thiserror::Error;
 use self::clean::Cleaning;
 pub use self::clean::LogExtent;
 use self::dead::DeadLetters;
-pub use self::dead::{LetterFound, LetterRead, ListedLetter};
+pub use self::dead::{LetterFound, LetterRead, LetterUnread, ListedLetter};
 pub use self::deliver::{ReadDone, ReadProblem, ReadProblemKind};
 pub use self::expire::Expired;
 use self::expire::Expiring;

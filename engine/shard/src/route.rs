@@ -114,15 +114,25 @@ pub struct ExpiredMessage {
     pub(crate) notice: NoticeBody,
 }
 
-/// What became of the notice of an [`ExpiredMessage`]: it may be settled now.
+/// What became of the notice of an [`ExpiredMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
     /// Whose mailbox it is in.
     pub(crate) mailbox: AgentId,
     /// Its sequence there.
     pub(crate) sequence: u64,
-    /// The notice is durable; else there was no room for it, or nobody to tell.
-    pub(crate) is_durable: bool,
+    pub(crate) outcome: Telling,
+}
+
+/// How it went to tell a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// The notice is durable: the message may be settled.
+    Durable,
+    /// There is no room for it, or nobody to tell: the message is settled without.
+    Refused,
+    /// The log takes nothing any more, and whoever opens it next may: the message waits.
+    NotNow,
 }
 
 /// What one shard says to another.

@@ -148,7 +148,7 @@ impl<L: RecordLog> Shard<L> {
                 let done = self.log.disk_read(id, outcome);
                 self.counters.read_back(&done);
                 if let Some((read, found)) = &done.letter {
-                    self.log.letter_is_read(*read, found.as_deref());
+                    self.log.letter_is_read(*read, found);
                 }
                 if let Some(mailbox) = done.ready {
                     self.subscriptions.wake(AgentId(mailbox.0));

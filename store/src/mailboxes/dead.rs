@@ -34,6 +34,15 @@ pub struct ListedLetter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LetterRead(u64);
 
+/// Why a dead letter was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterUnread {
+    /// It is none any more, or is damaged.
+    Gone,
+    /// The disk did not give it: it may, later.
+    NotNow,
+}
+
 /// A dead letter to look at.
 #[derive(Debug)]
 pub enum LetterFound {
@@ -362,7 +371,7 @@ impl Mailboxes {
     pub(super) fn letter_is_read(&mut self, read: LetterRead, job: &Job, done: &mut ReadDone) {
         let wanted = &job.wanted[0];
         let Some(slot) = self.still_queued(wanted.slot, wanted.sequence) else {
-            done.letter = Some((read, None));
+            done.letter = Some((read, Err(LetterUnread::Gone)));
             return;
         };
         let entry = self.index.entries.get(slot);
@@ -375,13 +384,13 @@ impl Mailboxes {
         let payload = match &job.failed {
             Some(error) => {
                 done.problems.push(self.problem(slot, ReadProblemKind::TriedAgain(error.clone())));
-                None
+                Err(LetterUnread::NotNow)
             }
             None => match job.payload(wanted) {
-                Ok(payload) => Some(payload),
+                Ok(payload) => Ok(payload),
                 Err(_) => {
                     self.is_damaged(slot, ReadProblemKind::Damaged, done);
-                    None
+                    Err(LetterUnread::Gone)
                 }
             },
         };

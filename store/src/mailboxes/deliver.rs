@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::{Delivery, LetterRead, Mailboxes};
+use super::{Delivery, LetterRead, LetterUnread, Mailboxes};
 use crate::cold::{ColdRead, Job, JobId, Mismatch, Plan, Purpose, ReadId, Wanted};
 use crate::id::MailboxId;
 use crate::limits::READ_TRIES_MAX;
@@ -21,8 +21,8 @@ pub struct ReadDone {
     pub messages: u64,
     /// What could not be read, to tell an operator.
     pub problems: Vec<ReadProblem>,
-    /// A dead letter that was read to be looked at; `None` when it cannot be, or is none any more.
-    pub letter: Option<(LetterRead, Option<Box<Delivery>>)>,
+    /// What became of reading a dead letter to be looked at.
+    pub letter: Option<(LetterRead, Result<Box<Delivery>, LetterUnread>)>,
 }
 
 /// A message that cannot be read back.

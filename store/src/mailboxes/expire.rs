@@ -46,6 +46,8 @@ pub(crate) struct Expiring {
     job: Option<JobId>,
     /// Looked at, to be told.
     ready: Vec<Expired>,
+    /// Looked at, and nobody could be told now: found again after the next tick.
+    later: Vec<(Slot, u64)>,
     /// To be settled without anyone being told.
     unreadable: Vec<(MailboxId, u64)>,
     /// All that were found and are not settled: at most [`EXPIRING_MAX`].
@@ -106,6 +108,16 @@ impl Mailboxes {
         (!sequences.is_empty()).then_some(Settle { mailbox, cause: SettleCause::Expired, sequences })
     }
 
+    /// The senders of messages of [`next_expired`](Self::next_expired) cannot be told now: it gives them out again after the
+    /// next tick.
+    pub fn tell_later(&mut self, mailbox: MailboxId, sequences: &[u64]) {
+        let Some(&number) = self.numbers.get(&mailbox) else { return };
+        for &sequence in sequences {
+            let slot = self.find(number, sequence).filter(|&slot| self.index.entries.get(slot).is_settling());
+            self.expiring.later.extend(slot.map(|slot| (slot, sequence)));
+        }
+    }
+
     /// Messages whose time is over and that wait for their senders to be told.
     pub fn expiring_messages(&self) -> usize {
         self.expiring.under_way
@@ -114,6 +126,7 @@ impl Mailboxes {
     /// A tick has passed: what failed is tried again.
     pub(super) fn expire_again(&mut self) {
         self.expiring.pauses = false;
+        self.expiring.found.extend(self.expiring.later.drain(..));
     }
 
     fn read_expired(&mut self) {

@@ -254,7 +254,7 @@ impl Node {
             let outcome = outcome.map(|()| bytes.into()).map_err(|error| DiskError::Io(error.to_string()));
             let done = self.mailboxes.read_completed(read.id, outcome);
             assert!(done.problems.is_empty(), "{}", done.problems[0]);
-            found = done.letter.and_then(|(_, delivery)| delivery).map(|delivery| delivery.message).or(found);
+            found = done.letter.and_then(|(_, read)| read.ok()).map(|delivery| delivery.message).or(found);
         }
         found
     }

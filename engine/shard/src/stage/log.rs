@@ -22,12 +22,12 @@ use creto_store::{
 
 use self::hold::Hold;
 use self::letters::Letters;
-use self::notice::{Notices, Telling};
+use self::notice::{Appended, Notices};
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
 use crate::room::Room;
-use crate::route::{BatchPart, PartMessage, PartOutcome, Told};
+use crate::route::{BatchPart, PartMessage, PartOutcome, Telling, Told};
 
 /// The log of a shard with the mailboxes that it feeds.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Log<L = Wal> {
     /// Outcomes that wait for nothing.
     refused: Vec<(ShardIndex, PartOutcome)>,
     /// Notices of messages that expired, until they are durable, in the order of the log.
-    telling: VecDeque<Telling>,
+    telling: VecDeque<Appended>,
     /// Answers about notices that wait for nothing.
     answered: Vec<(ShardIndex, Vec<Told>)>,
     messages_untold: u64,
@@ -471,13 +471,13 @@ impl<L: RecordLog> Log<L> {
         for arrived in std::mem::take(&mut self.arrived) {
             match arrived {
                 Arrived::Part(part) => self.refuse_part(part, RejectCode::ShardFenced),
-                Arrived::Notices(notices) => self.answer_untold(notices.untold()),
+                Arrived::Notices(notices) => self.answered.push(notices.untold(Telling::NotNow)),
                 Arrived::Settle(_) => {}
             }
         }
         self.letters_are_fenced();
         for telling in std::mem::take(&mut self.telling) {
-            self.answer_untold(telling.unknown());
+            self.answered.push(telling.unknown());
         }
         // Nobody knows whether these are on the disk: the sender keeps them and asks again, under the same ids.
         for Awaited { to, mut outcome, stored, .. } in std::mem::take(&mut self.awaited) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::limits::DEAD_RECORD_LETTERS_MAX;
 use crate::record::Dead;
+use crate::wal::DiskError;
 
 fn shard(messages: u64) -> Shard {
     let mut shard = Shard::new(MailboxesConfig::default());
@@ -29,7 +30,7 @@ impl Shard {
             let done = self.mailboxes.read_completed(id, Ok(self.bytes(segment, offset, bytes)));
             if let Some((read, found)) = done.letter {
                 assert_eq!(read, wanted);
-                return found.map(|found| *found);
+                return found.ok().map(|found| *found);
             }
         }
         panic!("a read brings the letter, or says that it cannot")
@@ -225,4 +226,20 @@ fn a_mailbox_may_have_its_own_number_of_deliveries() {
     shard.mailboxes.nack(INBOX, &[(2, 0)], Some(1), 0, NOW_MS);
     shard.mailboxes.reset(INBOX, Some(1), 0, NOW_MS);
     assert_eq!(shard.die().iter().map(|letter| letter.sequence).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn a_letter_that_the_disk_does_not_give_may_be_asked_for_again() {
+    let mut shard = Shard::new(MailboxesConfig { cache_bytes: 0, ..MailboxesConfig::default() });
+    shard.queue(1, Priority::Normal);
+    shard.reject(&[1], 0);
+    shard.die();
+    shard.mailboxes.end_turn();
+    let found = shard.mailboxes.dead_letter(INBOX, 1);
+    assert!(matches!(found, Some(LetterFound::Later(_))), "{found:?}");
+    let read = shard.mailboxes.next_read().unwrap();
+    let done = shard.mailboxes.read_completed(read.id, Err(DiskError::Io("busy".to_owned())));
+    assert_eq!(done.letter.map(|(_, read)| read), Some(Err(LetterUnread::NotNow)));
+    assert_eq!(done.problems.len(), 1, "the operator is told");
+    assert!(shard.look(1).is_some());
 }

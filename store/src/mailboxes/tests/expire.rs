@@ -241,3 +241,24 @@ fn a_notice_fails_any_number_of_times_and_is_never_a_dead_letter() {
     assert_eq!(shard.deliver(10).len(), 1);
     assert_eq!(shard.settle(&[sequence]), Some(vec![sequence]));
 }
+
+#[test]
+fn who_cannot_be_told_now_is_told_after_the_next_tick() {
+    for config in [MailboxesConfig::default(), without_cache()] {
+        let mut shard = Shard::new(config);
+        for number in 1..=3 {
+            queue(&mut shard, number, MessageFlags::WANTS_NOTICE);
+        }
+        assert_eq!((expire(&mut shard), to_be_told(&mut shard)), (vec![], vec![1, 2, 3]));
+        shard.mailboxes.tell_later(INBOX, &[1, 3, 9]);
+        let settle = shard.mailboxes.settle_expired(INBOX, &[2]).unwrap();
+        shard.apply(Record::Settle(settle));
+        assert_eq!((to_be_told(&mut shard), shard.mailboxes.expiring_messages()), (vec![], 2));
+        shard.mailboxes.retry_reads();
+        shard.mailboxes.end_turn();
+        assert_eq!(to_be_told(&mut shard), [1, 3]);
+        let settle = shard.mailboxes.settle_expired(INBOX, &[1, 3]).unwrap();
+        shard.apply(Record::Settle(settle));
+        assert_eq!((shard.mailboxes.messages(), shard.mailboxes.expiring_messages()), (0, 0));
+    }
+}

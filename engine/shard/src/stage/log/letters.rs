@@ -9,8 +9,8 @@ use creto_envelope::letters::{DeadLetterChanged, DeadLetterEntry, DeadLetters, D
 use creto_envelope::{AgentId, RejectCode};
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
-    self as store, AppendError, Delivery, LetterFound, LetterRead, MailboxId, Record, RecordLog, RecordSequence,
-    Revive, Settle,
+    self as store, AppendError, Delivery, LetterFound, LetterRead, LetterUnread, MailboxId, Record, RecordLog,
+    RecordSequence, Revive, Settle,
 };
 
 use super::{Log, reject_code};
@@ -98,10 +98,14 @@ impl<L: RecordLog> Log<L> {
     }
 
     /// A dead letter was read, or cannot be.
-    pub(crate) fn letter_is_read(&mut self, read: LetterRead, found: Option<&Delivery>) {
+    pub(crate) fn letter_is_read(&mut self, read: LetterRead, found: &Result<Box<Delivery>, LetterUnread>) {
         // It is answered already when the log was fenced meanwhile.
         let Some(origin) = self.letters.reads.remove(&read) else { return };
-        let answer = found.map(letter_frame).ok_or(RejectCode::UnknownDeadLetter);
+        let answer = match found {
+            Ok(delivery) => Ok(letter_frame(delivery)),
+            Err(LetterUnread::Gone) => Err(RejectCode::UnknownDeadLetter),
+            Err(LetterUnread::NotNow) => Err(RejectCode::Overloaded),
+        };
         self.letters.answers.push((origin, answer));
     }
 

@@ -5,10 +5,11 @@
 //! -----------------------------------------------    ------------------------------------------------
 //! found, looked at                -- Tell ------->   admitted, a Notice record, durable, delivered
 //! settled: Expired                <-- Told -------   when it is durable, or when there is nobody or no room
+//! told again after a tick         <-- Told -------   when the log is fenced or sealed
 //! ```
 //!
 //! Promises that a message whose sender could be told is settled only when the notice is durable. A crash between the two
-//! leads to a second notice, never to none.
+//! leads to a second notice, never to none. Behind a fence the sender is told after the restart.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ use super::{Arrived, Log, quota};
 use crate::event::{Now, ShardIndex};
 use crate::expiry::Bond;
 use crate::limits::NOTICES_PER_RECORD_MAX;
-use crate::route::{ExpiredMessage, Placement, Told};
+use crate::route::{ExpiredMessage, Placement, Telling, Told};
 
 /// Notices that wait for room in the log.
 #[derive(Debug)]
@@ -39,23 +40,23 @@ pub(super) struct Notices {
 
 /// Notices that are appended.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct Appended {
     after: RecordSequence,
     to: ShardIndex,
     told: Vec<Told>,
 }
 
 impl Notices {
-    /// Nobody is told any of it.
-    pub(super) fn untold(&self) -> (ShardIndex, Vec<Told>) {
-        (self.from, self.expired.iter().map(|(expired, _)| told(expired, false)).collect())
+    /// None of it is told.
+    pub(super) fn untold(&self, outcome: Telling) -> (ShardIndex, Vec<Told>) {
+        (self.from, self.expired.iter().map(|(expired, _)| told(expired, outcome)).collect())
     }
 }
 
-impl Telling {
+impl Appended {
     /// Whether it is known, after a failure, that these are durable: it is not.
     pub(super) fn unknown(mut self) -> (ShardIndex, Vec<Told>) {
-        self.told.iter_mut().for_each(|told| told.is_durable = false);
+        self.told.iter_mut().for_each(|told| told.outcome = Telling::NotNow);
         (self.to, self.told)
     }
 }
@@ -64,14 +65,14 @@ impl<L: RecordLog> Log<L> {
     /// Messages that expired, by the shard that is to tell their senders.
     pub(crate) fn next_to_tell(&mut self, placement: &Placement) -> BTreeMap<ShardIndex, Vec<ExpiredMessage>> {
         let mut by_shard: BTreeMap<ShardIndex, Vec<ExpiredMessage>> = BTreeMap::new();
-        // A fenced log settles nothing: senders are told after the restart.
-        if self.wal.fenced().is_some() {
+        // It settles nothing any more: senders are told after the restart.
+        if self.is_closed() {
             return by_shard;
         }
         for expired in self.mailboxes.next_expired() {
             let expired = message(&expired);
             if is_planted(Bug::ForgetBeforeNotice) {
-                self.settle_told(&[told(&expired, true)]);
+                self.settle_told(&[told(&expired, Telling::Durable)]);
             }
             by_shard.entry(placement.owner(&expired.sender)).or_default().push(expired);
         }
@@ -106,8 +107,13 @@ impl<L: RecordLog> Log<L> {
         match self.wal.check_room(AppendClass::Message, store::BatchPart::encoded_bytes_of(0, bytes)) {
             Ok(()) => {}
             Err(AppendError::Full) => return Some(notices),
+            Err(AppendError::Fenced(_) | AppendError::Sealed) => {
+                self.answered.push(notices.untold(Telling::NotNow));
+                return None;
+            }
             Err(_) => {
-                self.answer_untold(notices.untold());
+                self.notices_refused += notices.expired.len() as u64;
+                self.answered.push(notices.untold(Telling::Refused));
                 return None;
             }
         }
@@ -132,7 +138,7 @@ impl<L: RecordLog> Log<L> {
                 envelope: Bytes::copy_from_slice(&expired.notice.to_bytes()),
             }));
             self.notices_refused += u64::from(sequence.is_none());
-            answers.push(told(&expired, sequence.is_some()));
+            answers.push(told(&expired, if sequence.is_some() { Telling::Durable } else { Telling::Refused }));
         }
         if messages.is_empty() {
             self.answered.push((from, answers));
@@ -140,20 +146,14 @@ impl<L: RecordLog> Log<L> {
         }
         let record = Record::Notice(store::BatchPart { batch_header: Bytes::new(), messages });
         let after = self.wal.append(record).expect("room was checked for more than this");
-        self.telling.push_back(Telling { after, to: from, told: answers });
+        self.telling.push_back(Appended { after, to: from, told: answers });
         None
-    }
-
-    /// Answers that nobody is told any of this.
-    pub(super) fn answer_untold(&mut self, (to, told): (ShardIndex, Vec<Told>)) {
-        self.notices_refused += told.len() as u64;
-        self.answered.push((to, told));
     }
 
     /// What is answered now about notices, and to whom.
     pub(super) fn take_told(&mut self) -> Vec<(ShardIndex, Vec<Told>)> {
         let mut answers = std::mem::take(&mut self.answered);
-        while let Some(Telling { to, told, .. }) =
+        while let Some(Appended { to, told, .. }) =
             self.telling.pop_front_if(|telling| telling.after <= self.wal.durable())
         {
             answers.push((to, told));
@@ -161,16 +161,21 @@ impl<L: RecordLog> Log<L> {
         answers
     }
 
-    /// Takes the answer: what expired may go.
+    /// Takes the answer: what expired may go, or waits.
     pub(crate) fn settle_told(&mut self, told: &[Told]) {
-        let mut by_mailbox: BTreeMap<AgentId, Vec<u64>> = BTreeMap::new();
+        let mut by_mailbox: BTreeMap<(AgentId, bool), Vec<u64>> = BTreeMap::new();
         for told in told {
-            self.messages_untold += u64::from(!told.is_durable);
-            by_mailbox.entry(told.mailbox).or_default().push(told.sequence);
+            self.messages_untold += u64::from(told.outcome == Telling::Refused);
+            let may_go = told.outcome != Telling::NotNow;
+            by_mailbox.entry((told.mailbox, may_go)).or_default().push(told.sequence);
         }
-        for (mailbox, sequences) in by_mailbox {
-            let settle = self.mailboxes.settle_expired(MailboxId(mailbox.0), &sequences);
-            self.arrived.extend(settle.map(Arrived::Settle));
+        for ((mailbox, may_go), sequences) in by_mailbox {
+            let mailbox = MailboxId(mailbox.0);
+            if may_go {
+                self.arrived.extend(self.mailboxes.settle_expired(mailbox, &sequences).map(Arrived::Settle));
+            } else {
+                self.mailboxes.tell_later(mailbox, &sequences);
+            }
         }
         self.wants_turn = true;
     }
@@ -201,6 +206,6 @@ fn message(expired: &Expired) -> ExpiredMessage {
     ExpiredMessage { sender: AgentId(expired.sender.0), mailbox, sequence: expired.sequence, notice }
 }
 
-fn told(expired: &ExpiredMessage, is_durable: bool) -> Told {
-    Told { mailbox: expired.mailbox, sequence: expired.sequence, is_durable }
+fn told(expired: &ExpiredMessage, outcome: Telling) -> Told {
+    Told { mailbox: expired.mailbox, sequence: expired.sequence, outcome }
 }
