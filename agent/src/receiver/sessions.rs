@@ -92,7 +92,7 @@ impl IncomingSessions {
         let (disk, sessions) = Incoming::open(folder, me)?;
         let mut table = Table::new(bounds);
         for read in sessions {
-            table.adopt((read.sender, read.session), read.chain);
+            table.adopt((read.sender, read.session), read.used, read.chain);
         }
         Ok(Self { table: Mutex::new(table), failures: Mutex::default(), disk: Mutex::new(Some(disk)) })
     }
@@ -156,15 +156,19 @@ impl IncomingSessions {
         kept: impl IntoIterator<Item = SessionUse>,
     ) -> Result<(), StateError> {
         let disk = self.disk.lock().expect(UNPOISONED);
-        let is_new = |key: &SessionKey| self.table().sessions.get(key).is_some_and(|entry| !entry.on_disk);
-        let mut changed: HashSet<SessionKey> = kept.into_iter().map(|kept| kept.key).filter(is_new).collect();
+        let is_behind = |key: &SessionKey| self.table().sessions.get(key).is_some_and(|entry| entry.is_behind);
+        let mut changed: HashSet<SessionKey> = kept.into_iter().map(|kept| kept.key).filter(is_behind).collect();
         for SessionUse { key, counter } in settled {
             // A session that went for want of room: nothing is left to remember the message by.
             let Some(held) = self.table().get(key) else { continue };
             let mut chain = held.lock().expect(UNPOISONED);
-            if !chain.chain.is_settled(counter) {
+            let is_new = !chain.chain.is_settled(counter);
+            if is_new {
                 chain.settle(counter);
                 self.keep_count(key, &held, &mut chain);
+            }
+            // Settled before, and it may be that only the memory knows.
+            if is_new || is_behind(&key) {
                 changed.insert(key);
             }
         }
@@ -175,7 +179,10 @@ impl IncomingSessions {
             Write { sender: key.0, session: key.1, used, chain }
         };
         let writes: Vec<Write> = writes.into_iter().map(write).collect();
-        disk.commit(&writes, &removed)
+        disk.commit(&writes, &removed).inspect_err(|_| {
+            let written = writes.iter().map(|write| (write.sender, write.session));
+            self.table().take_back(written, removed);
+        })
     }
 
     /// Lets go of the file: another process may have it now. What is settled from now on is not remembered, and must not
@@ -319,7 +326,10 @@ struct Table {
 struct Entry {
     held: Arc<Mutex<Held>>,
     used: u64,
+    /// Some state of it may be there, and goes from there when it goes.
     on_disk: bool,
+    /// Something of it that was asked for is not there: it is new, or a transaction failed.
+    is_behind: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -391,10 +401,13 @@ impl Table {
         Some(held)
     }
 
-    fn adopt(&mut self, key: SessionKey, chain: ReceiveChain) {
+    /// A session from the disk, which come in the order of their use. What is used from now on was used later than all of
+    /// them, also to whoever reads the disk next.
+    fn adopt(&mut self, key: SessionKey, used: u64, chain: ReceiveChain) {
+        self.uses = self.uses.max(used.saturating_sub(1));
         self.insert(key, Held::new(chain));
         if let Some(entry) = self.sessions.get_mut(&key) {
-            entry.on_disk = true;
+            (entry.on_disk, entry.is_behind) = (true, false);
         }
     }
 
@@ -406,7 +419,8 @@ impl Table {
         self.uses += 1;
         let places = held.places;
         held.counted = places;
-        self.sessions.insert(key, Entry { held: Arc::new(Mutex::new(held)), used: self.uses, on_disk: false });
+        let entry = Entry { held: Arc::new(Mutex::new(held)), used: self.uses, on_disk: false, is_behind: true };
+        self.sessions.insert(key, entry);
         self.senders.entry(key.0).or_default().insert(self.uses, Listed { session: key.1, places });
         self.counts.change(key.0, 0, 1);
         self.keys.change(key.0, 0, places);
@@ -466,10 +480,21 @@ impl Table {
         let mut writes = Vec::with_capacity(changed.len());
         for key in changed {
             let Some(entry) = self.sessions.get_mut(&key) else { continue };
-            entry.on_disk = true;
+            (entry.on_disk, entry.is_behind) = (true, false);
             writes.push((key, entry.used, Arc::clone(&entry.held)));
         }
         (writes, std::mem::take(&mut self.removed))
+    }
+
+    /// The transaction that was to write and remove these failed: the next one that is asked for it does. `on_disk` stays,
+    /// because how far it came is not known.
+    fn take_back(&mut self, written: impl Iterator<Item = SessionKey>, removed: Vec<SessionKey>) {
+        for key in written {
+            if let Some(entry) = self.sessions.get_mut(&key) {
+                entry.is_behind = true;
+            }
+        }
+        self.removed.extend(removed);
     }
 }
 

@@ -39,7 +39,12 @@ pub(crate) struct Read {
 
 /// The open file.
 #[derive(Debug)]
-pub(crate) struct Incoming(StateFile);
+pub(crate) struct Incoming {
+    file: StateFile,
+    /// No transaction succeeds.
+    #[cfg(test)]
+    pub(crate) fails: bool,
+}
 
 impl Incoming {
     /// Opens the file and reads every session, in the order of their use.
@@ -60,7 +65,12 @@ impl Incoming {
             Ok(read)
         })?;
         read.sort_unstable_by_key(|session| session.used);
-        Ok((Self(file), read))
+        let incoming = Self {
+            file,
+            #[cfg(test)]
+            fails: false,
+        };
+        Ok((incoming, read))
     }
 
     /// Writes and removes sessions, durably, in one transaction.
@@ -68,7 +78,11 @@ impl Incoming {
     /// # Errors
     /// [`StateError`]: nothing that depends on this may be acknowledged.
     pub(crate) fn commit(&self, writes: &[Write], removed: &[(AgentId, SessionId)]) -> Result<(), StateError> {
-        let Self(file) = self;
+        let file = &self.file;
+        #[cfg(test)]
+        if self.fails {
+            return Err(file.damaged("the test says so"));
+        }
         file.write(|transaction| {
             let mut table = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
             for (sender, session) in removed {

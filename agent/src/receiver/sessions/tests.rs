@@ -283,6 +283,82 @@ fn what_is_refused_is_kept_on_disk_and_opens_in_another_process_with_all_that_fo
     }
 }
 
+/// The second process numbers its uses above those of the first: in the third one, what the second used is the later.
+#[test]
+fn what_was_used_last_is_known_over_two_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |sessions: &IncomingSessions| {
+        let mut sender = Sender::new(1);
+        let messages = [true, true].map(|carries| sender.seal(carries)).to_vec();
+        sender.open(sessions, &messages[0]).unwrap();
+        sessions.settle([messages[0].at]).unwrap();
+        (sender, messages)
+    };
+    let processes: Vec<_> = {
+        let sessions = on_disk(folder.path());
+        let processes: Vec<_> = (0..4).map(|_| open(&sessions)).collect();
+        // Each is used often.
+        for _ in 0..9 {
+            for (sender, messages) in &processes {
+                sender.open(&sessions, &messages[1]).unwrap();
+            }
+        }
+        sessions.settle(processes.iter().map(|(_, messages)| messages[1].at)).unwrap();
+        processes
+    };
+    let late = {
+        let sessions = on_disk(folder.path());
+        // In the place of the first one, which was idle longest.
+        let late = open(&sessions);
+        assert!(!is_known(&sessions, &processes[0]));
+        late
+    };
+    let sessions = on_disk(folder.path());
+    open(&sessions);
+    let known = [&processes[1], &processes[2], &processes[3], &late].map(|process| is_known(&sessions, process));
+    assert_eq!(known, [false, true, true, true], "the one that was idle longest goes, not the one that was used last");
+}
+
+#[test]
+fn what_failed_to_be_written_is_written_when_it_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut sender, mut other) = (Sender::new(1), Sender::new(1));
+    let (settled, kept) = (sender.seal(true), other.seal(true));
+    let follower = other.seal(false);
+    {
+        let sessions = on_disk(folder.path());
+        sender.open(&sessions, &settled).unwrap();
+        other.open(&sessions, &kept).unwrap();
+        let fails = |fails| sessions.disk.lock().unwrap().as_mut().unwrap().fails = fails;
+        fails(true);
+        for _ in 0..2 {
+            sessions.settle_and_keep([settled.at], [kept.at]).expect_err("none of it is on the disk");
+        }
+        fails(false);
+        sessions.settle_and_keep([settled.at], [kept.at]).unwrap();
+    }
+    let sessions = on_disk(folder.path());
+    assert_eq!(sender.open(&sessions, &settled), Ok(Opened::Settled));
+    assert_eq!(other.open(&sessions, &follower), payload(&follower, false));
+}
+
+#[test]
+fn what_failed_to_be_removed_is_removed_with_the_next_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let sessions = on_disk(folder.path());
+        for n in 0..6 {
+            let mut sender = Sender::new(1);
+            let opener = sender.seal(true);
+            sender.open(&sessions, &opener).unwrap();
+            sessions.disk.lock().unwrap().as_mut().unwrap().fails = n == 4;
+            assert_eq!(sessions.settle([opener.at]).is_err(), n == 4);
+        }
+    }
+    let (_, left) = Incoming::open(folder.path(), ME).unwrap();
+    assert_eq!(left.len(), 3, "the fifth was never written, and the first two are gone");
+}
+
 #[test]
 fn what_is_settled_again_is_not_written_again() {
     let folder = tempfile::tempdir().unwrap();
