@@ -133,6 +133,35 @@ fn a_rejected_message_opens_in_another_process_and_so_does_what_follows_in_its_s
 }
 
 #[test]
+fn a_process_that_looks_at_a_dead_letter_keeps_no_consumer_from_starting() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start_with(CONFIG);
+        let (planner, first) = (sender(&home, &node).await, worker(&home, &node).await);
+        planner.send(&name("acme/worker"), "opens the session").await.unwrap();
+        let opener = receive(&first, 1).await.remove(0);
+        planner.send(&name("acme/worker"), "needs it").await.unwrap();
+        opener.reject(7);
+        let numbers = dead(&first, 1).await;
+        first.close().await;
+
+        let looks = again(&home, &node).await;
+        assert_eq!(&looks.dead_letter(numbers[0]).await.unwrap().payload[..], b"opens the session");
+        let consumer = again(&home, &node).await;
+        let follower = receive(&consumer, 1).await.remove(0);
+        assert_eq!(&follower.payload[..], b"needs it");
+        follower.ack();
+        consumer.close().await;
+        // Once the other one is gone it may look again, and become a consumer itself.
+        assert_eq!(looks.dead_letter(numbers[0]).await.unwrap().from.as_str(), "acme/planner");
+        assert_eq!(looks.replay_dead_letters(&numbers).await.unwrap(), 1);
+        receive(&looks, 1).await[0].ack();
+        looks.close().await;
+        planner.close().await;
+    });
+}
+
+#[test]
 fn consumers_that_die_of_a_message_lose_it_to_the_dead_letters_and_open_what_comes_after_it() {
     on_time(async {
         let home = Home::new();

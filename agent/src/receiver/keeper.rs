@@ -16,20 +16,27 @@ use crate::worker::on_disk;
 impl Inbox {
     /// The sessions of senders: opened once. Another process that has them is given time to let go.
     pub(crate) async fn sessions(&self) -> Result<Arc<IncomingSessions>, ReceiveError> {
-        let open = async || {
-            let Some(folder) = &self.folder else { return Ok(self.keys.sessions_in_memory()) };
-            let deadline = Instant::now() + STATE_WAIT;
-            loop {
-                let (folder, me) = (folder.clone(), self.me);
-                let opened = on_disk(move || IncomingSessions::open(&folder, me, Bounds::PRODUCTION));
-                match opened.await {
-                    Err(StateError::InUse { .. }) if Instant::now() < deadline => sleep(STATE_PAUSE).await,
-                    Err(error) => return Err(ReceiveError::State(Arc::new(error))),
-                    Ok(sessions) => return Ok(Arc::new(sessions)),
-                }
+        self.sessions.get_or_try_init(|| self.open_sessions()).await.cloned()
+    }
+
+    /// The sessions of senders, for one look: where nobody subscribed in this process they are the file's for as long as this
+    /// is held, because they belong to the process that is subscribed. Dropping it may write: do so where that is welcome.
+    pub(crate) async fn sessions_to_look(&self) -> Result<Arc<IncomingSessions>, ReceiveError> {
+        if *self.wanted.borrow() { self.sessions().await } else { self.open_sessions().await }
+    }
+
+    async fn open_sessions(&self) -> Result<Arc<IncomingSessions>, ReceiveError> {
+        let Some(folder) = &self.folder else { return Ok(self.keys.sessions_in_memory()) };
+        let deadline = Instant::now() + STATE_WAIT;
+        loop {
+            let (folder, me) = (folder.clone(), self.me);
+            let opened = on_disk(move || IncomingSessions::open(&folder, me, Bounds::PRODUCTION));
+            match opened.await {
+                Err(StateError::InUse { .. }) if Instant::now() < deadline => sleep(STATE_PAUSE).await,
+                Err(error) => return Err(ReceiveError::State(Arc::new(error))),
+                Ok(sessions) => return Ok(Arc::new(sessions)),
             }
-        };
-        self.sessions.get_or_try_init(open).await.cloned()
+        }
     }
 
     /// No sessions, for messages that belong to none.
