@@ -97,6 +97,8 @@ pub const KEY_RECORDS_CACHED: usize = 4_096;
 pub const KEY_RECORD_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Key records that may be asked for at a time.
 pub const KEY_RECORD_LOOKUPS_MAX: usize = 256;
+/// Key records that are asked for at a time to name whom notices are about: few, so that others find a place.
+pub const NOTICE_LOOKUPS_MAX: usize = 16;
 /// How long an answer about a key record may take.
 pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -156,4 +158,5 @@ const _: () = assert!(SESSION_MESSAGES <= FAR_COUNTER);
 const _: () = assert!(ALL_KEYS_KEPT_MAX >= SENDER_KEYS_KEPT_MAX);
 // Far from what a sender takes whose messages come: three sessions of all that the application may hold.
 const _: () = assert!(SENDER_KEYS_KEPT_MAX as u64 >= 64 * SESSION_MESSAGES.next_power_of_two());
+const _: () = assert!(NOTICE_LOOKUPS_MAX < KEY_RECORD_LOOKUPS_MAX);
 const _: () = assert!(DEDUP_IDS_MAX >= DEDUP_IDS_PER_SENDER);

@@ -315,6 +315,8 @@ pub(crate) struct Inbox {
     /// Wakes [`keep`](Self::keep): something is to be settled, or nothing ever will be again.
     to_settle: Notify,
     counters: Arc<Counters>,
+    /// Most deliveries and notices that the application may hold.
+    window_messages: usize,
     state: Mutex<State>,
     /// Wakes the deliver stream's writer: something is to be acknowledged or given back.
     changed: Notify,
@@ -399,6 +401,7 @@ impl Inbox {
             sessions: OnceCell::new(),
             to_settle: Notify::new(),
             counters,
+            window_messages: window.messages as usize,
             state: Mutex::new(state),
             changed: Notify::new(),
             wanted: watch::Sender::new(false),
