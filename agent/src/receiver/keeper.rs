@@ -67,8 +67,9 @@ impl Inbox {
                 continue;
             };
             let (done, refused): (Vec<_>, Vec<_>) = batch.iter().partition(|settling| settling.nack.is_none());
-            let [done, refused] =
-                [done, refused].map(|of| of.into_iter().map(|s: Settling| s.session).collect::<Vec<_>>());
+            let done: Vec<SessionUse> = done.into_iter().map(|settling: Settling| settling.session).collect();
+            let number = |settling: &Settling| settling.place.map_or(0, |place| place.mailbox_sequence);
+            let refused: Vec<_> = refused.iter().map(|settling| (settling.session, number(settling))).collect();
             let outcome = match self.folder {
                 None => sessions.settle_and_keep(done, refused),
                 Some(_) => {
@@ -129,8 +130,17 @@ impl Inbox {
         if self.folder.is_none() {
             return Ok(());
         }
-        let kept = on_disk(move || sessions.settle_and_keep([], [session])).await;
+        let kept = on_disk(move || sessions.keep_session(session.key)).await;
         kept.map_err(|error| ReceiveError::State(Arc::new(error)))
+    }
+
+    /// Dead letters were deleted: their keys go, where this process has them.
+    pub(crate) async fn purged(&self, mailbox_sequences: &[u64]) {
+        let Some(sessions) = self.sessions.get().cloned() else { return };
+        let numbers = mailbox_sequences.to_vec();
+        if let Err(error) = on_disk(move || sessions.purge_refused(&numbers)).await {
+            tracing::warn!(%error, "keys of dead letters that were deleted are still on the disk");
+        }
     }
 
     /// The application is done with a message, or refuses it: of a session that is on disk first, of any other the node is
