@@ -510,7 +510,12 @@ impl Agent {
     /// # Errors
     /// [`DeadLetterError`]; some of them may be deleted.
     pub async fn purge_dead_letters(&self, mailbox_sequences: &[u64]) -> Result<u64, DeadLetterError> {
-        self.shared.letters.change(LetterChange::Purge, mailbox_sequences).await
+        let count = self.shared.letters.change(LetterChange::Purge, mailbox_sequences).await?;
+        // One that is no dead letter may be on its way, and its key is needed.
+        if count == mailbox_sequences.len() as u64 {
+            self.shared.inbox.purged(mailbox_sequences).await;
+        }
+        Ok(count)
     }
 
     /// Messages that came and could not be verified or opened, from now on.

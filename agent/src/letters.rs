@@ -22,7 +22,7 @@ use crate::receiver::Inbox;
 use crate::receiver::open::{Arrived, Opener, SignedHeader};
 use crate::stats::UNPOISONED;
 use crate::stream::{Frame, Refusal};
-use crate::worker::offload;
+use crate::worker::{offload, on_disk};
 
 /// A dead letter that was looked at: verified and opened like a delivery. It stays where it is.
 #[derive(Clone)]
@@ -151,14 +151,17 @@ impl Letters {
         let identity = directory.lookup(batch.sender(), batch.key_record_version()).await;
         let envelope = EnvelopeView::parse(&body[message.envelope.clone()]);
         let is_of_session = envelope.is_ok_and(|envelope| envelope.suite() == Suite::Session);
-        // The sessions belong to the process that is subscribed: they are asked for only where they are needed.
+        // The sessions belong to the process that is subscribed: they are asked for only where they are needed, and only for
+        // as long.
         let sessions = match is_of_session {
-            true => inbox.sessions().await.map_err(DeadLetterError::Sessions)?,
+            true => inbox.sessions_to_look().await.map_err(DeadLetterError::Sessions)?,
             false => inbox.no_sessions(),
         };
         let (opener, header) = (Arc::clone(opener), SignedHeader::new(body.clone(), identity));
         let attempt = message.attempt;
-        let mut opened = offload(move || opener.open(&sessions, &header, &body, &[message])).await;
+        let looked_in = Arc::clone(&sessions);
+        let mut opened = offload(move || opener.open(&looked_in, &header, &body, &[message])).await;
+        on_disk(move || drop(sessions)).await;
         let opened = match opened.pop().expect("one message, one verdict") {
             Ok(Arrived::Message(opened)) => opened,
             Ok(Arrived::Settled(_)) => return Err(DeadLetterError::Acknowledged { mailbox_sequence }),

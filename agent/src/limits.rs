@@ -70,6 +70,16 @@ pub const ALL_SESSIONS_MAX: usize = 65_536;
 pub const SENDER_KEYS_KEPT_MAX: usize = 262_144;
 /// The same over all senders: 64 MiB. Above it, whoever has most loses what it left idle longest.
 pub const ALL_KEYS_KEPT_MAX: usize = 2_097_152;
+/// Messages of one sender that the application refused and whose keys are kept beside their sessions, at 150 bytes: what may
+/// lie in the mailbox as dead letters. Above it the oldest go, and open only while their sessions are remembered.
+pub const SENDER_REFUSED_KEYS_MAX: usize = 65_536;
+/// The same over all senders, 20 MB; above it the oldest of whoever has most go.
+pub const ALL_REFUSED_KEYS_MAX: usize = 131_072;
+/// How long such a key is kept: longer than any mailbox keeps a message, which is 30 days and for one that brings the key of a
+/// session 25 hours more.
+pub const REFUSED_KEY_AGE_MAX: Duration = Duration::from_secs(32 * 86_400);
+/// How often it is looked whether some are older.
+pub const REFUSED_KEYS_LOOKED_THROUGH: Duration = Duration::from_secs(3_600);
 /// Messages of one sender that were to open a session and did not open, on one connection, before it is taken for hostile.
 /// Messages above [`FAR_COUNTER`] that would open another session are refused then, but for one in [`FAR_TRIED_ONE_IN`].
 pub const FAR_FAILURES_MAX: u32 = 8;
@@ -97,6 +107,8 @@ pub const KEY_RECORDS_CACHED: usize = 4_096;
 pub const KEY_RECORD_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Key records that may be asked for at a time.
 pub const KEY_RECORD_LOOKUPS_MAX: usize = 256;
+/// Key records that are asked for at a time to name whom notices are about: few, so that others find a place.
+pub const NOTICE_LOOKUPS_MAX: usize = 16;
 /// How long an answer about a key record may take.
 pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -153,7 +165,9 @@ const _: () = assert!(DEDUP_IDS_PER_SENDER >= 4 * WINDOW_MESSAGES as usize);
 const _: () = assert!(SESSION_MESSAGES <= creto_crypto_accel::session::SESSION_MESSAGES_MAX);
 const _: () = assert!(ALL_SESSIONS_MAX >= SENDER_SESSIONS_MAX);
 const _: () = assert!(SESSION_MESSAGES <= FAR_COUNTER);
+const _: () = assert!(ALL_REFUSED_KEYS_MAX >= SENDER_REFUSED_KEYS_MAX);
 const _: () = assert!(ALL_KEYS_KEPT_MAX >= SENDER_KEYS_KEPT_MAX);
 // Far from what a sender takes whose messages come: three sessions of all that the application may hold.
 const _: () = assert!(SENDER_KEYS_KEPT_MAX as u64 >= 64 * SESSION_MESSAGES.next_power_of_two());
+const _: () = assert!(NOTICE_LOOKUPS_MAX < KEY_RECORD_LOOKUPS_MAX);
 const _: () = assert!(DEDUP_IDS_MAX >= DEDUP_IDS_PER_SENDER);

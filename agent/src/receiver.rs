@@ -27,15 +27,14 @@ use creto_envelope::deliver::{Credit, DeliveredSpan, Nack};
 use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::error::{ReceiveError, StateError};
+use crate::error::ReceiveError;
 use crate::keys::AgentKeys;
-use crate::limits::{DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, SETTLE_REST, STATE_PAUSE, STATE_WAIT};
+use crate::limits::{DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX};
 use crate::stats::{Counters, UNPOISONED};
-use crate::worker::on_disk;
 
 mod credit;
+mod keeper;
 pub(crate) mod link;
 pub(crate) mod notices;
 pub(crate) mod open;
@@ -47,7 +46,7 @@ use credit::CreditLedger;
 use notices::NoticeQueue;
 use open::{Opened, Refused};
 use receipts::{DeliveryReceipt, Due};
-use sessions::{Bounds, IncomingSessions, SessionUse};
+use sessions::{IncomingSessions, SessionUse};
 use window::{Arrival, Place, Window};
 
 /// A message for the application.
@@ -316,6 +315,8 @@ pub(crate) struct Inbox {
     /// Wakes [`keep`](Self::keep): something is to be settled, or nothing ever will be again.
     to_settle: Notify,
     counters: Arc<Counters>,
+    /// Most deliveries and notices that the application may hold.
+    window_messages: usize,
     state: Mutex<State>,
     /// Wakes the deliver stream's writer: something is to be acknowledged or given back.
     changed: Notify,
@@ -400,6 +401,7 @@ impl Inbox {
             sessions: OnceCell::new(),
             to_settle: Notify::new(),
             counters,
+            window_messages: window.messages as usize,
             state: Mutex::new(state),
             changed: Notify::new(),
             wanted: watch::Sender::new(false),
@@ -439,132 +441,6 @@ impl Inbox {
 
     pub(crate) fn end_reason(&self) -> ReceiveError {
         self.state().ended.clone().unwrap_or(ReceiveError::Closed)
-    }
-
-    /// The sessions of senders: opened once. Another process that has them is given time to let go.
-    pub(crate) async fn sessions(&self) -> Result<Arc<IncomingSessions>, ReceiveError> {
-        let open = async || {
-            let Some(folder) = &self.folder else { return Ok(self.keys.sessions_in_memory()) };
-            let deadline = Instant::now() + STATE_WAIT;
-            loop {
-                let (folder, me) = (folder.clone(), self.me);
-                let opened = on_disk(move || IncomingSessions::open(&folder, me, Bounds::PRODUCTION));
-                match opened.await {
-                    Err(StateError::InUse { .. }) if Instant::now() < deadline => sleep(STATE_PAUSE).await,
-                    Err(error) => return Err(ReceiveError::State(Arc::new(error))),
-                    Ok(sessions) => return Ok(Arc::new(sessions)),
-                }
-            }
-        };
-        self.sessions.get_or_try_init(open).await.cloned()
-    }
-
-    /// No sessions, for messages that belong to none.
-    pub(crate) fn no_sessions(&self) -> Arc<IncomingSessions> {
-        Arc::new(IncomingSessions::new(Bounds::PRODUCTION))
-    }
-
-    /// Settles what the application acknowledges, until nothing more will come; then lets go of the sessions. What arrives
-    /// while a transaction is under way, and in a short rest after it, goes with the next: the disk is the node's too.
-    pub(crate) async fn keep(self: Arc<Self>) {
-        let mut rested = Instant::now();
-        loop {
-            if self.is_settling() {
-                // The first one after a rest does not wait.
-                sleep_until(rested).await;
-            }
-            let batch = {
-                let mut state = self.state();
-                let batch = std::mem::take(&mut state.settling);
-                if batch.is_empty() && state.ended.is_some() {
-                    break;
-                }
-                state.committing = !batch.is_empty();
-                batch
-            };
-            let Some(sessions) = self.sessions.get().cloned().filter(|_| !batch.is_empty()) else {
-                self.to_settle.notified().await;
-                continue;
-            };
-            let (done, refused): (Vec<_>, Vec<_>) = batch.iter().partition(|settling| settling.nack.is_none());
-            let [done, refused] =
-                [done, refused].map(|of| of.into_iter().map(|s: Settling| s.session).collect::<Vec<_>>());
-            let outcome = match self.folder {
-                None => sessions.settle_and_keep(done, refused),
-                Some(_) => {
-                    let outcome = on_disk(move || sessions.settle_and_keep(done, refused)).await;
-                    rested = Instant::now() + SETTLE_REST;
-                    self.counters.state_commits.add(1);
-                    outcome
-                }
-            };
-            if let Err(error) = &outcome {
-                tracing::error!(%error, "what was received cannot be remembered, so it is not acknowledged");
-            }
-            let mut state = self.state();
-            state.committing = false;
-            match outcome {
-                Ok(()) => {
-                    for Settling { nack, place, .. } in batch {
-                        state.answer(place, nack);
-                    }
-                }
-                Err(error) => {
-                    // Before anybody else looks: what is settled in memory only would look as good as on disk.
-                    let reason = ReceiveError::State(Arc::new(error));
-                    state.ended.get_or_insert_with(|| reason.clone());
-                    state.settling.clear();
-                    drop(state);
-                    self.end(reason);
-                }
-            }
-            self.changed.notify_one();
-        }
-        if let Some(sessions) = self.sessions.get().cloned() {
-            on_disk(move || sessions.release()).await;
-        }
-    }
-
-    /// Whether acknowledgements wait for the disk.
-    fn is_settling(&self) -> bool {
-        let state = self.state();
-        state.committing || !state.settling.is_empty()
-    }
-
-    /// A message that was settled before came again.
-    fn settled_before(&self, session: SessionUse, span: &DeliveredSpan, stream: u64) {
-        let mut state = self.state();
-        state.credit.arrived(span.envelope.len());
-        state.credit.finished(span.envelope.len());
-        let place = Place { mailbox_sequence: span.mailbox_sequence, stream };
-        self.done(&mut state, Some(session), Some(place), None);
-        drop(state);
-        self.counters.duplicates_hidden.add(1);
-        self.changed.notify_one();
-    }
-
-    /// Writes the session of a message that came again to disk, if it is not there, before the message is shown.
-    async fn keep_session(&self, session: SessionUse) -> Result<(), ReceiveError> {
-        let sessions = self.sessions().await?;
-        if self.folder.is_none() {
-            return Ok(());
-        }
-        let kept = on_disk(move || sessions.settle_and_keep([], [session])).await;
-        kept.map_err(|error| ReceiveError::State(Arc::new(error)))
-    }
-
-    /// The application is done with a message, or refuses it: of a session that is on disk first, of any other the node is
-    /// told right away.
-    fn done(&self, state: &mut State, session: Option<SessionUse>, place: Option<Place>, nack: Option<Nack>) {
-        match session {
-            // Without a keeper nothing can be remembered, so nothing may be acknowledged.
-            Some(_) if state.ended.is_some() => {}
-            Some(session) => {
-                state.settling.push(Settling { session, nack, place });
-                self.to_settle.notify_one();
-            }
-            None => state.answer(place, nack),
-        }
     }
 
     /// A deliver stream is opened: its number, and the credit to begin with.

@@ -5,6 +5,7 @@
 //! | both | `meta` | text | `format` u64 LE, `agent` agent id 16, in `outgoing.redb` `place` 24 |
 //! | `outgoing.redb` | `sessions` | recipient 16 | [`outgoing`] |
 //! | `incoming.redb` | `sessions` | sender 16, session id 16 | [`incoming`] |
+//! | `incoming.redb` | `refused` | sender 16, session id 16, counter u64 LE | [`incoming`] |
 //!
 //! **Outgoing sessions are taken from the disk before they are used, and put back when the agent closes.** What is on
 //! disk is in nobody's use, so no counter is ever used twice, whoever else has the same keys and whenever a process

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, DeadLetterError, DeathCause, Delivery};
 use creto_node::Node;
 use home::{Home, on_time};
+use redb::{ReadableDatabase, ReadableTableMetadata};
 
 /// Short pauses, and three deliveries.
 const CONFIG: &str = "topology.shards = 2\nmailbox.redelivery_base_ms = 100\nmailbox.redelivery_max_ms = 400\n\
@@ -128,6 +129,68 @@ fn a_rejected_message_opens_in_another_process_and_so_does_what_follows_in_its_s
         replayed.ack();
         assert_eq!(second.stats().rejected_total(), 0);
         second.close().await;
+        planner.close().await;
+    });
+}
+
+#[test]
+fn a_process_that_looks_at_a_dead_letter_keeps_no_consumer_from_starting() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start_with(CONFIG);
+        let (planner, first) = (sender(&home, &node).await, worker(&home, &node).await);
+        planner.send(&name("acme/worker"), "opens the session").await.unwrap();
+        let opener = receive(&first, 1).await.remove(0);
+        planner.send(&name("acme/worker"), "needs it").await.unwrap();
+        opener.reject(7);
+        let numbers = dead(&first, 1).await;
+        first.close().await;
+
+        let looks = again(&home, &node).await;
+        assert_eq!(&looks.dead_letter(numbers[0]).await.unwrap().payload[..], b"opens the session");
+        let consumer = again(&home, &node).await;
+        let follower = receive(&consumer, 1).await.remove(0);
+        assert_eq!(&follower.payload[..], b"needs it");
+        follower.ack();
+        consumer.close().await;
+        // Once the other one is gone it may look again, and become a consumer itself.
+        assert_eq!(looks.dead_letter(numbers[0]).await.unwrap().from.as_str(), "acme/planner");
+        assert_eq!(looks.replay_dead_letters(&numbers).await.unwrap(), 1);
+        receive(&looks, 1).await[0].ack();
+        looks.close().await;
+        planner.close().await;
+    });
+}
+
+/// Keys of refused messages that are on a closed process's disk.
+fn refused_keys(home: &Home) -> u64 {
+    // A copy: the database writes when it opens.
+    let (file, copy) = (home.path().join("worker.keys.sessions/incoming.redb"), home.path().join("copy"));
+    std::fs::copy(file, &copy).unwrap();
+    let read = redb::Database::open(copy).unwrap().begin_read().unwrap();
+    read.open_table(redb::TableDefinition::<&[u8; 40], &[u8]>::new("refused")).unwrap().len().unwrap()
+}
+
+#[test]
+fn the_key_of_a_dead_letter_goes_with_it() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start_with(CONFIG);
+        let (planner, first) = (sender(&home, &node).await, worker(&home, &node).await);
+        for text in ["read after all", "deleted", "stays"] {
+            planner.send(&name("acme/worker"), text).await.unwrap();
+        }
+        receive(&first, 3).await.into_iter().for_each(|delivery| delivery.reject(1));
+        let numbers = dead(&first, 3).await;
+        first.close().await;
+        assert_eq!(refused_keys(&home), 3);
+
+        let second = again(&home, &node).await;
+        assert_eq!(second.replay_dead_letters(&numbers[..1]).await.unwrap(), 1);
+        receive(&second, 1).await[0].ack();
+        assert_eq!(second.purge_dead_letters(&numbers[1..2]).await.unwrap(), 1);
+        second.close().await;
+        assert_eq!(refused_keys(&home), 1);
         planner.close().await;
     });
 }

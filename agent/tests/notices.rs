@@ -52,6 +52,35 @@ async fn a_notice_is_shown_once_and_acknowledged_when_the_application_has_it() {
     assert!(notices.next().await.is_none());
 }
 
+/// Whom a notice is about is asked beside the stream, which goes on meanwhile.
+#[tokio::test]
+async fn a_notice_about_somebody_whom_nobody_knows_yet_holds_neither_deliveries_nor_acknowledgements() {
+    let (a, b, slow) = (keys("acme/a"), keys("acme/b"), keys("acme/slow"));
+    let peer = Peer::start(&[&a, &b, &slow]);
+    peer.withhold(&[slow.id()]);
+    let (agent, mut link) = peer.connect(peer.options(&a)).await;
+    let (mut notices, mut mailbox) = (agent.notices().unwrap(), agent.subscribe().unwrap());
+    link.subscription().await;
+    link.notice(1, 0, &body(slow.id(), 1, NoticeCause::TimeToLive)).await;
+    // More of them than are asked about at a time.
+    for number in 2..100 {
+        link.notice(number.into(), 0, &body(b.id(), number, NoticeCause::TimeToLive)).await;
+    }
+    let batch = Batch::make(&b, &a, &["first", "second"]);
+    for index in 0..2 {
+        link.deliver(&batch, &[(index, 100 + index as u64, 0)]).await;
+        mailbox.next().await.unwrap().unwrap().ack();
+        assert_eq!(link.consumer_acks(1).await, [100 + index as u64]);
+    }
+    assert_eq!(agent.stats().notices, 0, "they keep their order");
+    peer.withhold(&[]);
+    for number in 1..100 {
+        let notice = notices.next().await.unwrap();
+        assert_eq!(notice.message_id, body(b.id(), number, NoticeCause::TimeToLive).message_id);
+        assert_eq!(notice.to, Some(name(if number == 1 { "acme/slow" } else { "acme/b" })));
+    }
+}
+
 #[tokio::test]
 async fn what_was_not_acknowledged_is_shown_again_on_the_next_connection() {
     let (a, b) = (keys("acme/a"), keys("acme/b"));

@@ -93,7 +93,8 @@ fn what_cannot_be_set_says_its_range_and_changes_nothing() {
         (&["--retention", "soon"], "expected a time with its unit such as 3d or 12h"),
         (&["--messages", "0"], "0 is out of range: from 1 to 10000000"),
         (&["--bytes", "1MiB"], "1 MiB is out of range: from 2 MiB to 1 TiB"),
-        (&["--max-deliveries", "300"], "300 is out of range: from 1 to 255"),
+        (&["--max-deliveries", "300"], "300 is out of range: from 2 to 255"),
+        (&["--max-deliveries", "1"], "1 is out of range: from 2 to 255"),
         (&["--default", "everything"], "[possible values: retention, messages, bytes, max-deliveries]"),
         (&[], "required"),
     ] {

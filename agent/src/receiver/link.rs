@@ -1,6 +1,6 @@
 //! The deliver stream of one connection: subscribe, read, open, present in order, acknowledge.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,17 +8,18 @@ use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
 use creto_envelope::limits::{CONSUMER_ACK_SEQUENCES_MAX, CONSUMER_NACK_MESSAGES_MAX};
 use creto_envelope::notice::Notice;
-use creto_envelope::{FrameType, RejectCode};
+use creto_envelope::{AgentName, FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, yield_now};
+use tokio::time::Instant;
 
 use super::Inbox;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
 use super::sessions::SessionKey;
 use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
-use crate::limits::{ALL_SESSIONS_MAX, OPEN_JOBS_MAX};
+use crate::limits::{ALL_SESSIONS_MAX, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX};
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
 
@@ -64,10 +65,13 @@ impl DeliverLink {
             return end;
         }
         let (jobs, opened) = mpsc::channel(OPEN_JOBS_MAX);
-        // All three only move bytes and wait; the work is with the cryptographic workers.
+        // As many as the node has credit for: reading never waits for a name.
+        let (notices, unnamed) = mpsc::channel(self.inbox.window_messages);
+        // All of them only move bytes and wait; the work is with the cryptographic workers.
         let end = tokio::select! {
             end = self.write(send) => end,
-            end = self.read(receive, jobs, stream) => end,
+            end = self.read(receive, jobs, notices) => end,
+            end = self.name(unnamed, stream) => end,
             end = self.present(opened, stream) => end,
         };
         if self.inbox.sender().is_none() { self.rest().await } else { end }
@@ -122,7 +126,7 @@ impl DeliverLink {
         &self,
         mut receive: RecvStream,
         jobs: mpsc::Sender<JoinHandle<OpenedFrame>>,
-        stream: u64,
+        notices: mpsc::Sender<(Notice, Instant)>,
     ) -> StreamEnd {
         let mut header: Option<Arc<SignedHeader>> = None;
         // After Subscribe went out: whoever was subscribed before, in another process, is told so and lets go of them.
@@ -143,12 +147,10 @@ impl DeliverLink {
             match frame.frame_type {
                 FrameType::Deliver => {}
                 FrameType::Notice => match Notice::parse(&frame.body) {
-                    Ok(notice) => {
-                        let recipient = self.directory.lookup(notice.body.recipient, CURRENT).await;
-                        let name = recipient.ok().map(|identity| identity.record.name.clone());
-                        self.inbox.noticed(&notice, name, stream);
-                        continue;
-                    }
+                    Ok(notice) => match notices.send((notice, Instant::now())).await {
+                        Ok(()) => continue,
+                        Err(_) => return StreamEnd::Ended,
+                    },
                     Err(code) => return StreamEnd::Broken(code),
                 },
                 FrameType::Subscribed => match Subscribed::parse(&frame.body) {
@@ -182,6 +184,33 @@ impl DeliverLink {
             }));
             if jobs.send(job).await.is_err() {
                 return StreamEnd::Ended;
+            }
+        }
+    }
+
+    /// Hands notices over in the order in which they came, each with the name of whom it is about. Names are asked for beside
+    /// the stream, a few at a time; when that takes too long, what has waited goes without.
+    async fn name(&self, mut unnamed: mpsc::Receiver<(Notice, Instant)>, stream: u64) -> StreamEnd {
+        let mut asked: VecDeque<(Notice, JoinHandle<Option<AgentName>>)> = VecDeque::new();
+        loop {
+            tokio::select! {
+                Some((notice, came)) = unnamed.recv(), if asked.len() < NOTICE_LOOKUPS_MAX => {
+                    let directory = Arc::clone(&self.directory);
+                    let name = tokio::spawn(async move {
+                        let recipient = notice.body.recipient;
+                        let identity = match came.elapsed() < KEY_RECORD_TIMEOUT {
+                            true => directory.lookup(recipient, CURRENT).await.ok(),
+                            false => directory.known(recipient, CURRENT),
+                        };
+                        identity.map(|identity| identity.record.name.clone())
+                    });
+                    asked.push_back((notice, name));
+                }
+                name = async { (&mut asked[0].1).await }, if !asked.is_empty() => {
+                    let (notice, _) = asked.pop_front().expect("its name has come");
+                    self.inbox.noticed(&notice, name.expect("a look-up does not panic"), stream);
+                }
+                else => return StreamEnd::Ended,
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::directory::{Identity, lookup_code};
 use crate::error::LookupError;
 use crate::keys::AgentKeys;
 use crate::limits::ROOTS_CACHED;
-use crate::receiver::sessions::{self, IncomingSessions, SessionUse};
+use crate::receiver::sessions::{self, IncomingSessions, Sealed, SessionUse};
 use crate::stats::UNPOISONED;
 
 #[cfg(test)]
@@ -242,9 +242,8 @@ impl Opener {
             }
         });
         let nonce = nonce(session.counter);
-        let open =
-            |chain: &mut ReceiveChain| chain.open(session.counter, &nonce, envelope.header_bytes(), envelope.payload());
-        sessions.open_message(session, accept, open)
+        let sealed = Sealed { nonce, aad: envelope.header_bytes(), payload: envelope.payload() };
+        sessions.open_message(session, accept, &sealed)
     }
 
     /// The verdict on the header's signatures: made once per header, remembered over connections.

@@ -4,8 +4,8 @@
 //! or moves one. A message's key lives until the message is settled, not until it is opened: what the application has
 //! not acknowledged comes again after a crash and must open again. What it has acknowledged is settled here, then
 //! written to disk, and only then acknowledged to the node; so a message that comes again under a settled counter is a
-//! duplicate, also after a restart. What the application refuses is kept the same way: the session is on disk, with the
-//! message's key in it, before the node hears of it.
+//! duplicate, also after a restart. What the application refuses is kept the same way: the session is on disk, and the
+//! message's key beside it ([`refused`]), before the node hears of it.
 //!
 //! Bounded twice, per sender and in all: how many sessions there are, and how many message keys they keep. Whoever is
 //! above its own bound loses the sessions that it left idle longest; above a bound over all, whoever has most does. So
@@ -18,25 +18,40 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use creto_crypto_accel::keys::NONCE_BYTES;
 use creto_crypto_accel::session::{ReceiveChain, SESSION_MESSAGES_MAX, SessionError, SessionId};
 use creto_envelope::{AgentId, RejectCode};
 
+use crate::clock;
 use crate::error::StateError;
 use crate::limits::{
-    ALL_KEYS_KEPT_MAX, ALL_SESSIONS_MAX, FAR_COUNTER, FAR_FAILURES_MAX, FAR_TRIED_ONE_IN, SENDER_KEYS_KEPT_MAX,
-    SENDER_SESSIONS_MAX,
+    ALL_KEYS_KEPT_MAX, ALL_REFUSED_KEYS_MAX, ALL_SESSIONS_MAX, FAR_COUNTER, FAR_FAILURES_MAX, FAR_TRIED_ONE_IN,
+    SENDER_KEYS_KEPT_MAX, SENDER_REFUSED_KEYS_MAX, SENDER_SESSIONS_MAX,
 };
 use crate::state::incoming::{Incoming, Write};
 use crate::stats::UNPOISONED;
+
+pub(crate) mod refused;
+
+use refused::RefusedKeys;
 
 /// Names a session to its recipient: nobody can go on with another's.
 pub(crate) type SessionKey = (AgentId, SessionId);
 
 /// A message of a session that was opened, or came again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SessionUse {
     pub(crate) key: SessionKey,
     pub(crate) counter: u64,
+}
+
+/// A message as it is opened.
+#[derive(Clone, Copy)]
+pub(crate) struct Sealed<'m> {
+    pub(crate) nonce: [u8; NONCE_BYTES],
+    /// The envelope's header.
+    pub(crate) aad: &'m [u8],
+    pub(crate) payload: &'m [u8],
 }
 
 /// What came of a message.
@@ -58,6 +73,8 @@ pub(crate) struct Bounds {
     pub(crate) all_sessions: usize,
     pub(crate) sender_keys: usize,
     pub(crate) all_keys: usize,
+    pub(crate) sender_refused: usize,
+    pub(crate) all_refused: usize,
 }
 
 impl Bounds {
@@ -66,6 +83,8 @@ impl Bounds {
         all_sessions: ALL_SESSIONS_MAX,
         sender_keys: SENDER_KEYS_KEPT_MAX,
         all_keys: ALL_KEYS_KEPT_MAX,
+        sender_refused: SENDER_REFUSED_KEYS_MAX,
+        all_refused: ALL_REFUSED_KEYS_MAX,
     };
 }
 
@@ -73,6 +92,8 @@ impl Bounds {
 #[derive(Debug)]
 pub(crate) struct IncomingSessions {
     table: Mutex<Table>,
+    /// Whoever holds this asks for nothing else.
+    refused: Mutex<RefusedKeys>,
     failures: Mutex<Failures>,
     /// None in memory, and after [`release`](Self::release).
     disk: Mutex<Option<Incoming>>,
@@ -81,7 +102,7 @@ pub(crate) struct IncomingSessions {
 impl IncomingSessions {
     /// In memory only.
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { table: Mutex::new(Table::new(bounds)), failures: Mutex::default(), disk: Mutex::new(None) }
+        Self::with(Table::new(bounds), RefusedKeys::new(bounds.sender_refused, bounds.all_refused), None)
     }
 
     /// Those of the folder, which no other process may have then.
@@ -89,12 +110,26 @@ impl IncomingSessions {
     /// # Errors
     /// [`StateError`].
     pub(crate) fn open(folder: &Path, me: AgentId, bounds: Bounds) -> Result<Self, StateError> {
-        let (disk, sessions) = Incoming::open(folder, me)?;
+        let (disk, stored) = Incoming::open(folder, me)?;
         let mut table = Table::new(bounds);
-        for read in sessions {
-            table.adopt((read.sender, read.session), read.chain);
+        for read in stored.sessions {
+            table.adopt((read.sender, read.session), read.used, read.chain);
         }
-        Ok(Self { table: Mutex::new(table), failures: Mutex::default(), disk: Mutex::new(Some(disk)) })
+        let mut refused = RefusedKeys::new(bounds.sender_refused, bounds.all_refused);
+        for (at, read) in stored.refused {
+            refused.adopt(at, read);
+        }
+        refused.expire(clock::now_ms());
+        Ok(Self::with(table, refused, Some(disk)))
+    }
+
+    fn with(table: Table, refused: RefusedKeys, disk: Option<Incoming>) -> Self {
+        Self {
+            table: Mutex::new(table),
+            refused: Mutex::new(refused),
+            failures: Mutex::default(),
+            disk: Mutex::new(disk),
+        }
     }
 
     /// A stream of deliveries begins: what failed on the one before comes again, and has its chances again.
@@ -102,8 +137,8 @@ impl IncomingSessions {
         *self.failures.lock().expect(UNPOISONED) = Failures::default();
     }
 
-    /// Opens a message with `open`. A session that is not known is made by `accept`, from the wrapped key that the
-    /// message carries; `None` when it carries none.
+    /// Opens a message. A session that is not known is made by `accept`, from the wrapped key that the message carries;
+    /// `None` when it carries none.
     ///
     /// # Errors
     /// The code under which the message is refused. Nothing was changed then.
@@ -111,21 +146,40 @@ impl IncomingSessions {
         &self,
         at: SessionUse,
         accept: Option<impl FnOnce() -> Result<ReceiveChain, RejectCode>>,
-        open: impl Fn(&mut ReceiveChain) -> Result<Vec<u8>, SessionError>,
+        sealed: &Sealed<'_>,
     ) -> Result<Opened, RejectCode> {
+        let refused = self.refused().get(at);
+        if refused.as_ref().is_some_and(|refused| refused.key.is_none()) {
+            return Ok(Opened::Settled);
+        }
         let known = self.table().get(at.key);
         if let Some(held) = known {
             let mut chain = held.lock().expect(UNPOISONED);
-            let payload = chain.open(at.counter, open);
+            let payload = chain.open(at.counter, sealed);
             self.keep_count(at.key, &held, &mut chain);
             return opened(payload, false);
         }
-        let accept = accept.ok_or(RejectCode::UnknownSession)?;
+        let accepted = match accept {
+            Some(accept) => self.accept(at, accept, sealed),
+            None => Err(RejectCode::UnknownSession),
+        };
+        match (accepted, refused) {
+            (Err(_), Some(refused)) => refused.open(sealed).map(|payload| Opened::Payload { payload, accepted: false }),
+            (accepted, _) => accepted,
+        }
+    }
+
+    fn accept(
+        &self,
+        at: SessionUse,
+        accept: impl FnOnce() -> Result<ReceiveChain, RejectCode>,
+        sealed: &Sealed<'_>,
+    ) -> Result<Opened, RejectCode> {
         if !self.failures.lock().expect(UNPOISONED).may_try(at) {
             return Err(RejectCode::EnvelopeSeal);
         }
         let mut chain = Held::new(accept()?);
-        let payload = chain.open(at.counter, open);
+        let payload = chain.open(at.counter, sealed);
         if payload.is_err() {
             self.failures.lock().expect(UNPOISONED).count(at);
             return opened(payload, false);
@@ -145,37 +199,93 @@ impl IncomingSessions {
         self.settle_and_keep(uses, [])
     }
 
-    /// As [`settle`](Self::settle); and when this returns, the sessions of `kept` are on disk, so that these messages open
-    /// again after a restart. Whichever state of a session is there, it opens what is not settled.
+    /// As [`settle`](Self::settle); and when this returns, the sessions and the keys of `refused`, which stand with their
+    /// numbers in the mailbox, are on disk, so that these messages open again after a restart and when their sessions are
+    /// gone. Whichever state of a session is there, it opens what is not settled.
     ///
     /// # Errors
     /// As [`settle`](Self::settle); the node must hear of none of them.
     pub(crate) fn settle_and_keep(
         &self,
         settled: impl IntoIterator<Item = SessionUse>,
-        kept: impl IntoIterator<Item = SessionUse>,
+        refused: impl IntoIterator<Item = (SessionUse, u64)>,
+    ) -> Result<(), StateError> {
+        let now_ms = clock::now_ms();
+        let mut kept = Vec::new();
+        for (at, mailbox_sequence) in refused {
+            // One whose session is gone has its key with the refused ones, or nowhere.
+            let Some(held) = self.table().get(at.key) else { continue };
+            if let Some(key) = held.lock().expect(UNPOISONED).chain.kept_key(at.counter) {
+                self.refused().keep(at, key, mailbox_sequence, now_ms);
+            }
+            kept.push(at.key);
+        }
+        self.refused().expire(now_ms);
+        self.write(settled, kept)
+    }
+
+    /// When this returns, the session is on disk, if it is known.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn keep_session(&self, key: SessionKey) -> Result<(), StateError> {
+        self.write([], [key])
+    }
+
+    /// The dead letters with these numbers were deleted: nothing needs their keys any more, here or in their sessions.
+    ///
+    /// # Errors
+    /// [`StateError`]: they are gone from memory, and from the disk with the next transactions that succeed.
+    pub(crate) fn purge_refused(&self, mailbox_sequences: &[u64]) -> Result<(), StateError> {
+        let purged = self.refused().purge(&mailbox_sequences.iter().copied().collect());
+        self.write(purged, [])
+    }
+
+    /// Settles messages, and writes what that changes, the sessions of `kept` that are not on disk, and what changed of the
+    /// refused ones.
+    fn write(
+        &self,
+        settled: impl IntoIterator<Item = SessionUse>,
+        kept: impl IntoIterator<Item = SessionKey>,
     ) -> Result<(), StateError> {
         let disk = self.disk.lock().expect(UNPOISONED);
-        let is_new = |key: &SessionKey| self.table().sessions.get(key).is_some_and(|entry| !entry.on_disk);
-        let mut changed: HashSet<SessionKey> = kept.into_iter().map(|kept| kept.key).filter(is_new).collect();
+        let is_behind = |key: &SessionKey| self.table().sessions.get(key).is_some_and(|entry| entry.is_behind);
+        let mut changed: HashSet<SessionKey> = kept.into_iter().filter(is_behind).collect();
         for SessionUse { key, counter } in settled {
-            // A session that went for want of room: nothing is left to remember the message by.
-            let Some(held) = self.table().get(key) else { continue };
+            let at = SessionUse { key, counter };
+            let Some(held) = self.table().get(key) else {
+                // It went for want of room. Of a message that was refused before, the place of its key remembers it.
+                self.refused().settle(at);
+                continue;
+            };
+            self.refused().remove(at);
             let mut chain = held.lock().expect(UNPOISONED);
-            if !chain.chain.is_settled(counter) {
+            let is_new = !chain.chain.is_settled(counter);
+            if is_new {
                 chain.settle(counter);
                 self.keep_count(key, &held, &mut chain);
+            }
+            // Settled before, and it may be that only the memory knows.
+            if is_new || is_behind(&key) {
                 changed.insert(key);
             }
         }
-        let (true, Some(disk)) = (!changed.is_empty(), disk.as_ref()) else { return Ok(()) };
+        let refused = self.refused().take_changes();
+        let is_changed = !changed.is_empty() || !refused.is_empty();
+        let (true, Some(disk)) = (is_changed, disk.as_ref()) else { return Ok(()) };
         let (writes, removed) = self.table().take_changes(changed);
         let write = |(key, used, held): (SessionKey, u64, Arc<Mutex<Held>>)| {
             let chain = held.lock().expect(UNPOISONED).chain.to_bytes();
             Write { sender: key.0, session: key.1, used, chain }
         };
         let writes: Vec<Write> = writes.into_iter().map(write).collect();
-        disk.commit(&writes, &removed)
+        let outcome = disk.commit(&writes, &removed, &refused);
+        if outcome.is_err() {
+            let written = writes.iter().map(|write| (write.sender, write.session));
+            self.table().take_back(written, removed);
+            self.refused().take_back(refused);
+        }
+        outcome
     }
 
     /// Lets go of the file: another process may have it now. What is settled from now on is not remembered, and must not
@@ -190,6 +300,10 @@ impl IncomingSessions {
             chain.counted = chain.places;
             self.table().count(key, held, chain.places);
         }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, RefusedKeys> {
+        self.refused.lock().expect(UNPOISONED)
     }
 
     /// Whoever holds this may not ask for a chain.
@@ -265,12 +379,8 @@ impl Held {
         held
     }
 
-    fn open(
-        &mut self,
-        counter: u64,
-        open: impl Fn(&mut ReceiveChain) -> Result<Vec<u8>, SessionError>,
-    ) -> Result<Vec<u8>, SessionError> {
-        let payload = open(&mut self.chain)?;
+    fn open(&mut self, counter: u64, sealed: &Sealed<'_>) -> Result<Vec<u8>, SessionError> {
+        let payload = self.chain.open(counter, &sealed.nonce, sealed.aad, sealed.payload)?;
         self.reach(counter);
         Ok(payload)
     }
@@ -319,7 +429,10 @@ struct Table {
 struct Entry {
     held: Arc<Mutex<Held>>,
     used: u64,
+    /// Some state of it may be there, and goes from there when it goes.
     on_disk: bool,
+    /// Something of it that was asked for is not there: it is new, or a transaction failed.
+    is_behind: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -363,7 +476,7 @@ impl Shares {
 
 impl Table {
     fn new(bounds: Bounds) -> Self {
-        let Bounds { sender_sessions, all_sessions, sender_keys, all_keys } = bounds;
+        let Bounds { sender_sessions, all_sessions, sender_keys, all_keys, .. } = bounds;
         assert!(0 < sender_sessions && sender_sessions <= all_sessions, "the session in use must have a place");
         assert!(sender_keys as u64 >= SESSION_MESSAGES_MAX && sender_keys <= all_keys, "so must its keys");
         Self {
@@ -391,10 +504,13 @@ impl Table {
         Some(held)
     }
 
-    fn adopt(&mut self, key: SessionKey, chain: ReceiveChain) {
+    /// A session from the disk, which come in the order of their use. What is used from now on was used later than all of
+    /// them, also to whoever reads the disk next.
+    fn adopt(&mut self, key: SessionKey, used: u64, chain: ReceiveChain) {
+        self.uses = self.uses.max(used.saturating_sub(1));
         self.insert(key, Held::new(chain));
         if let Some(entry) = self.sessions.get_mut(&key) {
-            entry.on_disk = true;
+            (entry.on_disk, entry.is_behind) = (true, false);
         }
     }
 
@@ -406,7 +522,8 @@ impl Table {
         self.uses += 1;
         let places = held.places;
         held.counted = places;
-        self.sessions.insert(key, Entry { held: Arc::new(Mutex::new(held)), used: self.uses, on_disk: false });
+        let entry = Entry { held: Arc::new(Mutex::new(held)), used: self.uses, on_disk: false, is_behind: true };
+        self.sessions.insert(key, entry);
         self.senders.entry(key.0).or_default().insert(self.uses, Listed { session: key.1, places });
         self.counts.change(key.0, 0, 1);
         self.keys.change(key.0, 0, places);
@@ -466,10 +583,21 @@ impl Table {
         let mut writes = Vec::with_capacity(changed.len());
         for key in changed {
             let Some(entry) = self.sessions.get_mut(&key) else { continue };
-            entry.on_disk = true;
+            (entry.on_disk, entry.is_behind) = (true, false);
             writes.push((key, entry.used, Arc::clone(&entry.held)));
         }
         (writes, std::mem::take(&mut self.removed))
+    }
+
+    /// The transaction that was to write and remove these failed: the next one that is asked for it does. `on_disk` stays,
+    /// because how far it came is not known.
+    fn take_back(&mut self, written: impl Iterator<Item = SessionKey>, removed: Vec<SessionKey>) {
+        for key in written {
+            if let Some(entry) = self.sessions.get_mut(&key) {
+                entry.is_behind = true;
+            }
+        }
+        self.removed.extend(removed);
     }
 }
 

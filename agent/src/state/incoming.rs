@@ -1,25 +1,37 @@
 //! Sessions of a recipient: written by whoever is subscribed, before it acknowledges what they say is settled.
 //!
-//! A value, little-endian:
+//! A session, little-endian:
 //!
 //! ```text
 //! 0 u8 format=1 | 1 [7] 0 | 8 u64 used: higher was used later | 16 chain, as creto-crypto-accel stores it | check 8
 //! ```
+//!
+//! A refused message:
+//!
+//! ```text
+//! 0 u8 format=1 | 1 u8 settled: 1 when it was acknowledged after all | 2 [6] 0 | 8 u64 order: higher was refused later
+//! 16 u64 refused at, Unix ms | 24 u64 number in the mailbox, 0 if unknown | 32 [32] its key, zero when settled | check 8
+//! ```
 
 use std::path::Path;
+use std::sync::Arc;
 
 use creto_crypto_accel::session::{ReceiveChain, SessionId};
 use creto_envelope::AgentId;
-use redb::{ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
 use super::{StateFile, with_check};
 use crate::error::StateError;
+use crate::receiver::sessions::SessionUse;
+use crate::receiver::sessions::refused::Refused;
 
 const FILE: &str = "incoming.redb";
 const SESSIONS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("sessions");
+const REFUSED: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("refused");
 const VALUE_FORMAT: u8 = 1;
 const FIXED_BYTES: usize = 16;
+const REFUSED_BYTES: usize = 64;
 
 /// A session to write: whose, when it was used, and its chain as stored.
 pub(crate) struct Write {
@@ -37,18 +49,31 @@ pub(crate) struct Read {
     pub(crate) chain: ReceiveChain,
 }
 
+/// What the file holds.
+pub(crate) struct Stored {
+    /// In the order of their use.
+    pub(crate) sessions: Vec<Read>,
+    /// In the order in which they were refused.
+    pub(crate) refused: Vec<(SessionUse, Refused)>,
+}
+
 /// The open file.
 #[derive(Debug)]
-pub(crate) struct Incoming(StateFile);
+pub(crate) struct Incoming {
+    file: StateFile,
+    /// No transaction succeeds.
+    #[cfg(test)]
+    pub(crate) fails: bool,
+}
 
 impl Incoming {
-    /// Opens the file and reads every session, in the order of their use.
+    /// Opens the file and reads all of it.
     ///
     /// # Errors
     /// [`StateError`]; [`StateError::InUse`] while another process is subscribed.
-    pub(crate) fn open(folder: &Path, agent: AgentId) -> Result<(Self, Vec<Read>), StateError> {
+    pub(crate) fn open(folder: &Path, agent: AgentId) -> Result<(Self, Stored), StateError> {
         let file = StateFile::open(folder, FILE, agent)?;
-        let mut read = file.write(|transaction| {
+        let mut stored = file.write(|transaction| {
             let table = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
             let mut read = Vec::new();
             for row in table.iter().map_err(|error| file.database_error(error))? {
@@ -57,18 +82,33 @@ impl Incoming {
                 let session = parse(key.value(), content);
                 read.push(session.map_err(|reason| file.damaged(format!("a session cannot be read: {reason}")))?);
             }
-            Ok(read)
+            Ok(Stored { sessions: read, refused: read_refused(&file, transaction)? })
         })?;
-        read.sort_unstable_by_key(|session| session.used);
-        Ok((Self(file), read))
+        stored.sessions.sort_unstable_by_key(|session| session.used);
+        stored.refused.sort_unstable_by_key(|(_, refused)| refused.order);
+        let incoming = Self {
+            file,
+            #[cfg(test)]
+            fails: false,
+        };
+        Ok((incoming, stored))
     }
 
-    /// Writes and removes sessions, durably, in one transaction.
+    /// Writes and removes sessions, and refused messages (those without anything are removed), durably, in one transaction.
     ///
     /// # Errors
     /// [`StateError`]: nothing that depends on this may be acknowledged.
-    pub(crate) fn commit(&self, writes: &[Write], removed: &[(AgentId, SessionId)]) -> Result<(), StateError> {
-        let Self(file) = self;
+    pub(crate) fn commit(
+        &self,
+        writes: &[Write],
+        removed: &[(AgentId, SessionId)],
+        refused: &[(SessionUse, Option<Refused>)],
+    ) -> Result<(), StateError> {
+        let file = &self.file;
+        #[cfg(test)]
+        if self.fails {
+            return Err(file.damaged("the test says so"));
+        }
         file.write(|transaction| {
             let mut table = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
             for (sender, session) in removed {
@@ -83,9 +123,64 @@ impl Incoming {
                 let value = with_check(&key, content);
                 table.insert(&key, value.as_slice()).map_err(|error| file.database_error(error))?;
             }
+            let mut table = transaction.open_table(REFUSED).map_err(|error| file.database_error(error))?;
+            for (at, refused) in refused {
+                let key = refused_key(*at);
+                match refused.as_ref().map(|refused| with_check(&key, refused_content(refused))) {
+                    Some(value) => table.insert(&key, value.as_slice()).map_err(|error| file.database_error(error))?,
+                    None => table.remove(&key).map_err(|error| file.database_error(error))?,
+                };
+            }
             Ok(())
         })
     }
+}
+
+fn read_refused(file: &StateFile, transaction: &WriteTransaction) -> Result<Vec<(SessionUse, Refused)>, StateError> {
+    let table = transaction.open_table(REFUSED).map_err(|error| file.database_error(error))?;
+    let mut read = Vec::new();
+    for row in table.iter().map_err(|error| file.database_error(error))? {
+        let (key, value) = row.map_err(|error| file.database_error(error))?;
+        let content = file.checked(key.value(), value.value())?;
+        let refused = parse_refused(key.value(), content);
+        read.push(refused.ok_or_else(|| file.damaged("a refused message cannot be read"))?);
+    }
+    Ok(read)
+}
+
+fn refused_key(at: SessionUse) -> [u8; 40] {
+    let mut out = [0; 40];
+    out[..32].copy_from_slice(&key(at.key.0, &at.key.1));
+    out[32..].copy_from_slice(&at.counter.to_le_bytes());
+    out
+}
+
+fn refused_content(refused: &Refused) -> Zeroizing<Vec<u8>> {
+    let Refused { key, order, refused_at_ms, mailbox_sequence } = refused;
+    let mut content = Zeroizing::new(Vec::with_capacity(REFUSED_BYTES));
+    content.extend_from_slice(&[VALUE_FORMAT, u8::from(key.is_none()), 0, 0, 0, 0, 0, 0]);
+    [order, refused_at_ms, mailbox_sequence].iter().for_each(|number| content.extend_from_slice(&number.to_le_bytes()));
+    match key {
+        Some(key) => content.extend_from_slice(&key[..]),
+        None => content.extend_from_slice(&[0; 32]),
+    }
+    content
+}
+
+fn parse_refused(key: &[u8; 40], content: &[u8]) -> Option<(SessionUse, Refused)> {
+    let content: &[u8; REFUSED_BYTES] = content.try_into().ok()?;
+    let number = |at: usize| Some(u64::from_le_bytes(*content.get(at..)?.first_chunk()?));
+    let is_settled = match content[..8] {
+        [VALUE_FORMAT, settled @ (0 | 1), 0, 0, 0, 0, 0, 0] => settled == 1,
+        _ => return None,
+    };
+    let at = SessionUse {
+        key: (AgentId(*key.first_chunk()?), *key[16..].first_chunk()?),
+        counter: u64::from_le_bytes(*key.last_chunk()?),
+    };
+    let message_key = (!is_settled).then(|| Arc::new(Zeroizing::new(*content.last_chunk().expect("64 bytes hold 32"))));
+    let (order, refused_at_ms, mailbox_sequence) = (number(8)?, number(16)?, number(24)?);
+    Some((at, Refused { key: message_key, order, refused_at_ms, mailbox_sequence }))
 }
 
 fn key(sender: AgentId, session: &SessionId) -> [u8; 32] {

@@ -1,4 +1,5 @@
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::sync::Arc;
 
 use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
 use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
@@ -7,6 +8,8 @@ use creto_envelope::KeyId;
 use super::incoming::{Incoming, Write};
 use super::outgoing::{StoredSession, put, take};
 use super::*;
+use crate::receiver::sessions::SessionUse;
+use crate::receiver::sessions::refused::Refused;
 
 const ME: AgentId = AgentId([7; 16]);
 const PEER: AgentId = AgentId([8; 16]);
@@ -97,19 +100,42 @@ fn an_incoming_session_comes_back_with_what_was_settled_and_in_the_order_of_use(
     receive.settle(counter);
     let write = |session: u8, used| Write { sender: PEER, session: [session; 16], used, chain: receive.to_bytes() };
     {
-        let (file, sessions) = Incoming::open(folder.path(), ME).unwrap();
-        assert!(sessions.is_empty());
-        file.commit(&[write(1, 30), write(2, 10), write(3, 20)], &[]).unwrap();
-        file.commit(&[], &[(PEER, [3; 16])]).unwrap();
+        let (file, stored) = Incoming::open(folder.path(), ME).unwrap();
+        assert!(stored.sessions.is_empty() && stored.refused.is_empty());
+        file.commit(&[write(1, 30), write(2, 10), write(3, 20)], &[], &[]).unwrap();
+        file.commit(&[], &[(PEER, [3; 16])], &[]).unwrap();
         assert!(matches!(Incoming::open(folder.path(), ME), Err(StateError::InUse { .. })));
     }
-    let (_, sessions) = Incoming::open(folder.path(), ME).unwrap();
+    let sessions = Incoming::open(folder.path(), ME).unwrap().1.sessions;
     assert_eq!(
         sessions.iter().map(|session| (session.session[0], session.used)).collect::<Vec<_>>(),
         [(2, 10), (1, 30)]
     );
     assert!(sessions[0].chain.is_settled(counter) && !sessions[0].chain.is_settled(counter + 1));
     assert_eq!(mode(&folder.path().join("incoming.redb")), 0o600);
+}
+
+#[test]
+fn a_refused_message_comes_back_with_its_key_until_it_is_settled_or_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |counter| SessionUse { key: (PEER, [5; 16]), counter };
+    let refused = |number: u8, has_key: bool| Refused {
+        key: has_key.then(|| Arc::new(Zeroizing::new([number; 32]))),
+        order: 100 - u64::from(number),
+        refused_at_ms: 1_760_000_000_000,
+        mailbox_sequence: number.into(),
+    };
+    {
+        let (file, _) = Incoming::open(folder.path(), ME).unwrap();
+        let written: Vec<_> = (1..=3).map(|number: u8| (at(number.into()), Some(refused(number, true)))).collect();
+        file.commit(&[], &[], &written).unwrap();
+        file.commit(&[], &[], &[(at(1), None), (at(2), Some(refused(2, false)))]).unwrap();
+    }
+    let (_, stored) = Incoming::open(folder.path(), ME).unwrap();
+    let [(first, with_key), (second, without)] = &stored.refused[..] else { panic!("two are left") };
+    assert_eq!((*first, *second), (at(3), at(2)), "in the order in which they were refused");
+    assert_eq!((with_key.key.as_ref().map(|key| ***key), without.key.is_none()), (Some([3; 32]), true));
+    assert_eq!((with_key.order, with_key.refused_at_ms, with_key.mailbox_sequence), (97, 1_760_000_000_000, 3));
 }
 
 #[test]

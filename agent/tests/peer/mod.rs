@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a script that cannot go on fails its test")]
 #![allow(dead_code, reason = "each test uses what it needs of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, BatchView, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord};
 use quinn::{RecvStream, SendStream, VarInt};
 use rkyv::util::AlignedVec;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 /// No test waits longer for anything that should come.
@@ -49,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) certificate: NodeCertificate,
     records: Arc<Mutex<BTreeMap<AgentId, SignedKeyRecord>>>,
+    /// About whom no question is answered yet.
+    withheld: watch::Sender<BTreeSet<AgentId>>,
     pub(crate) accepted: LoginAccepted,
 }
 
@@ -73,6 +76,7 @@ impl Peer {
             certificate: NodeCertificate::from_der(made.cert.der().to_vec()),
             endpoint,
             records: Arc::new(Mutex::new(records)),
+            withheld: watch::Sender::default(),
             accepted: LoginAccepted {
                 node_time_ms: 0,
                 shard_index: 0,
@@ -87,6 +91,11 @@ impl Peer {
     /// What the directory says about `agent` from now on.
     pub(crate) fn set_record(&self, agent: AgentId, record: SignedKeyRecord) {
         self.records.lock().unwrap().insert(agent, record);
+    }
+
+    /// About these agents no question is answered from now on, and those about all others are.
+    pub(crate) fn withhold(&self, agents: &[AgentId]) {
+        self.withheld.send_replace(agents.iter().copied().collect());
     }
 
     pub(crate) fn options(&self, keys: &Arc<AgentKeys>) -> ConnectOptions {
@@ -116,7 +125,7 @@ impl Peer {
         let mut frame = Vec::new();
         self.accepted.encode(&mut frame);
         control.send.write_all(&frame).await.unwrap();
-        tokio::spawn(answer_questions(control, Arc::clone(&self.records)));
+        tokio::spawn(answer_questions(control, Arc::clone(&self.records), self.withheld.subscribe()));
         Link { connection, submit: None, deliver: None, owner: login.agent, header_sent: None }
     }
 
@@ -141,8 +150,21 @@ impl Peer {
     }
 }
 
-async fn answer_questions(mut control: Stream, records: Arc<Mutex<BTreeMap<AgentId, SignedKeyRecord>>>) {
-    while let Some((frame_type, body)) = control.next().await {
+async fn answer_questions(
+    control: Stream,
+    records: Arc<Mutex<BTreeMap<AgentId, SignedKeyRecord>>>,
+    withheld: watch::Receiver<BTreeSet<AgentId>>,
+) {
+    let (answers, mut frames) = mpsc::unbounded_channel::<Vec<u8>>();
+    let Stream { mut send, mut receive } = control;
+    tokio::spawn(async move {
+        while let Some(frame) = frames.recv().await {
+            if send.write_all(&frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some((frame_type, body)) = next_frame(&mut receive).await {
         assert_eq!(frame_type, FrameType::KeyRecordRequest);
         let question = KeyRecordRequest::parse(&body).unwrap();
         let record = records.lock().unwrap().get(&question.agent).cloned();
@@ -151,9 +173,16 @@ async fn answer_questions(mut control: Stream, records: Arc<Mutex<BTreeMap<Agent
             Some(record) => encode_key_record_response(&mut frame, &record),
             None => Reject { context: question.agent.0, ..Reject::new(RejectCode::UnknownAgent) }.encode(&mut frame),
         }
-        if control.send.write_all(&frame).await.is_err() {
-            return;
+        if !withheld.borrow().contains(&question.agent) {
+            let _ = answers.send(frame);
+            continue;
         }
+        let (answers, mut withheld) = (answers.clone(), withheld.clone());
+        tokio::spawn(async move {
+            if withheld.wait_for(|withheld| !withheld.contains(&question.agent)).await.is_ok() {
+                let _ = answers.send(frame);
+            }
+        });
     }
 }
 
@@ -172,14 +201,18 @@ impl Stream {
     }
 
     async fn next(&mut self) -> Option<(FrameType, AlignedVec<8>)> {
-        let mut header = [0; FRAME_HEADER_BYTES];
-        self.receive.read_exact(&mut header).await.ok()?;
-        let header = FrameHeader::parse(&header).unwrap();
-        let mut body = AlignedVec::<8>::new();
-        body.resize(header.body_bytes as usize, 0);
-        self.receive.read_exact(&mut body).await.ok()?;
-        Some((header.frame_type, body))
+        next_frame(&mut self.receive).await
     }
+}
+
+async fn next_frame(receive: &mut RecvStream) -> Option<(FrameType, AlignedVec<8>)> {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    receive.read_exact(&mut header).await.ok()?;
+    let header = FrameHeader::parse(&header).unwrap();
+    let mut body = AlignedVec::<8>::new();
+    body.resize(header.body_bytes as usize, 0);
+    receive.read_exact(&mut body).await.ok()?;
+    Some((header.frame_type, body))
 }
 
 /// A batch as it was submitted.

@@ -68,7 +68,7 @@ pub(crate) struct MailboxSetArgs {
     /// Most bytes queued, 2MiB to 1TiB, such as 1GiB.
     #[arg(long, value_name = "BYTES", value_parser = bytes_max)]
     pub(crate) bytes: Option<u64>,
-    /// Deliveries after which a message is given up, 1 to 255.
+    /// Deliveries after which a message is given up, 2 to 255.
     #[arg(long, value_name = "COUNT", value_parser = max_deliveries)]
     pub(crate) max_deliveries: Option<u8>,
     /// Take back these settings, or all of them: the node's configuration holds again.

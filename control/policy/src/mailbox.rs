@@ -14,8 +14,10 @@ pub const RETENTION_S: RangeInclusive<u32> = 3_600..=30 * 86_400;
 pub const MESSAGES_MAX: RangeInclusive<u32> = 1..=10_000_000;
 /// How many bytes a mailbox may hold: the largest message fits.
 pub const BYTES_MAX: RangeInclusive<u64> = 2 << 20..=1 << 40;
-/// After how many deliveries a message may be given up.
-pub const MAX_DELIVERIES: RangeInclusive<u8> = 1..=u8::MAX;
+/// After how many failed deliveries a message may be given up. One is too few: a recipient writes the session that a message
+/// opens to its disk when that message comes again, so one that dies of the first delivery would take along the key of what
+/// comes after it.
+pub const MAX_DELIVERIES: RangeInclusive<u8> = 2..=u8::MAX;
 
 /// How long after a change of retention a message may come whose session began before it, in milliseconds: the longest
 /// life of a session, an hour for what was late on its way, and one for the change on its way to the shards.

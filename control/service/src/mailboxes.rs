@@ -137,13 +137,16 @@ impl MailboxRow {
         let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
         let set = |value: u32| (value > 0).then_some(value);
         let settings = MailboxSettings {
-            max_deliveries: (bytes[1] > 0).then_some(bytes[1]),
+            // 1 could be set once: the least that there is now is nearest to it.
+            max_deliveries: (bytes[1] > 0).then_some(bytes[1].max(*MAX_DELIVERIES.start())),
             messages_max: set(u32_at(4)?),
             bytes_max: Some(u64::from_le_bytes(*bytes[8..].first_chunk()?)).filter(|&bytes_max| bytes_max > 0),
             retention_s: set(u32_at(16)?),
         };
         let row = Self { settings, lower: parse_lower(bytes.last_chunk()?) };
-        (settings.check().is_ok() && row.to_bytes() == *bytes).then_some(row)
+        let mut written = row.to_bytes();
+        written[1] = bytes[1];
+        (settings.check().is_ok() && written == *bytes).then_some(row)
     }
 }
 

@@ -393,6 +393,7 @@ async fn settings_of_a_mailbox_are_published_before_they_are_answered_and_bad_on
         ("application/json", r#"{"retention":"3d"}"#, "settings_malformed"),
         ("application/json", r#"{"max_deliveries":1000}"#, "settings_malformed"),
         ("application/json", r#"{"bytes_max":1}"#, "setting_range"),
+        ("application/json", r#"{"max_deliveries":1}"#, "setting_range"),
     ] {
         let answer = patch(content_type, body);
         assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{body}: {answer}");

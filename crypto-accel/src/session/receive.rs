@@ -139,6 +139,13 @@ impl ReceiveChain {
         Ok(MessageKey::from_bytes(self.backend, Zeroizing::new(*key)))
     }
 
+    /// The bytes of the key of message `counter`, if it is held: some message up to this one was opened, and this one is not
+    /// settled. For whoever keeps the key of one message longer than the session; [`MessageKey::from_bytes`] takes it.
+    pub fn kept_key(&self, counter: u64) -> Option<&[u8; KEY_BYTES]> {
+        self.check(counter).ok()?;
+        self.kept.get(counter)
+    }
+
     /// Marks message `counter` as done for good and erases its key. One that never came counts as done, too: the chain
     /// steps over it. Beyond the end nothing happens.
     pub fn settle(&mut self, counter: u64) {

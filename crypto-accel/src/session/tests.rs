@@ -307,6 +307,21 @@ fn a_chain_goes_forward_only_and_not_beyond_the_end() {
 }
 
 #[test]
+fn the_key_of_a_message_is_given_while_it_is_held_and_opens_it() {
+    let (mut send, mut receive) = local();
+    let messages: Vec<_> = (0..3).map(|_| send_next(&mut send)).collect();
+    assert_eq!(receive.kept_key(0), None, "the chain has not come to it");
+    open(&mut receive, 1, &messages[1].1).unwrap();
+    for counter in 0..2 {
+        let key = MessageKey::from_bytes(Backend::AwsLc, Zeroizing::new(*receive.kept_key(counter).unwrap()));
+        let sealed = &messages[usize::try_from(counter).unwrap()].1;
+        assert_eq!(key.open(&nonce(counter), &HEADER, sealed).unwrap(), counter.to_le_bytes());
+    }
+    receive.settle(1);
+    assert_eq!([1, 2, SESSION_MESSAGES_MAX].map(|counter| receive.kept_key(counter)), [None; 3]);
+}
+
+#[test]
 fn a_message_that_never_came_can_be_settled() {
     let (mut send, mut receive) = local();
     let messages: Vec<_> = (0..4).map(|_| send_next(&mut send)).collect();

@@ -1,5 +1,5 @@
 use creto_crypto_accel::keys::XWING_CIPHERTEXT_BYTES;
-use creto_crypto_accel::seal::{OpenError, RecipientKey, RecipientSecret};
+use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
 use creto_crypto_accel::session::{Peers, SESSION_MESSAGES_MAX, SendChain};
 
 use super::*;
@@ -44,9 +44,7 @@ impl Sender {
             chain.map_err(|_| RejectCode::EnvelopeSeal)
         };
         let accept = message.carries.then_some(accept);
-        sessions.open_message(message.at, accept, |chain| {
-            chain.open(message.at.counter, &NONCE, b"header", &message.sealed)
-        })
+        sessions.open_message(message.at, accept, &Sealed { nonce: NONCE, aad: b"header", payload: &message.sealed })
     }
 }
 
@@ -54,7 +52,14 @@ fn payload(message: &Message, accepted: bool) -> Result<Opened, RejectCode> {
     Ok(Opened::Payload { payload: message.at.counter.to_le_bytes().to_vec(), accepted })
 }
 
-const BOUNDS: Bounds = Bounds { sender_sessions: 4, all_sessions: 8, sender_keys: 8_192, all_keys: 12_288 };
+const BOUNDS: Bounds = Bounds {
+    sender_sessions: 4,
+    all_sessions: 8,
+    sender_keys: 8_192,
+    all_keys: 12_288,
+    sender_refused: 8,
+    all_refused: 8,
+};
 
 fn in_memory() -> IncomingSessions {
     IncomingSessions::new(BOUNDS)
@@ -192,7 +197,8 @@ fn flood(sessions: &IncomingSessions, hostile: &Sender, count: u8, counter: u64)
                 .unwrap())
         };
         let at = SessionUse { key: (AgentId(hostile.peers.sender), [n; 16]), counter };
-        let refused = sessions.open_message(at, Some(accept), |_| Err(SessionError::Open(OpenError::NotAuthentic)));
+        let refused =
+            sessions.open_message(at, Some(accept), &Sealed { nonce: NONCE, aad: b"header", payload: &[0; 24] });
         assert_eq!(refused, Err(RejectCode::EnvelopeSeal));
     }
     tried.get()
@@ -262,9 +268,9 @@ fn what_is_refused_is_kept_on_disk_and_opens_in_another_process_with_all_that_fo
     {
         let sessions = on_disk(folder.path());
         sender.open(&sessions, &opener).unwrap();
-        sessions.settle_and_keep([], [opener.at]).unwrap();
+        sessions.settle_and_keep([], [(opener.at, 1)]).unwrap();
         let before = std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap();
-        sessions.settle_and_keep([], [opener.at]).unwrap();
+        sessions.settle_and_keep([], [(opener.at, 1)]).unwrap();
         let after = std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap();
         assert_eq!(after, before, "any state of it that is on disk will do");
     }
@@ -274,13 +280,89 @@ fn what_is_refused_is_kept_on_disk_and_opens_in_another_process_with_all_that_fo
             assert_eq!(sender.open(&sessions, message), payload(message, false));
         }
         // Together with what is done: of both the one transaction says what they need.
-        sessions.settle_and_keep([settled.at], [opener.at]).unwrap();
+        sessions.settle_and_keep([settled.at], [(opener.at, 1)]).unwrap();
     }
     let sessions = on_disk(folder.path());
     assert_eq!(sender.open(&sessions, &settled), Ok(Opened::Settled));
     for message in [&opener, &follower] {
         assert_eq!(sender.open(&sessions, message), payload(message, false));
     }
+}
+
+/// The second process numbers its uses above those of the first: in the third one, what the second used is the later.
+#[test]
+fn what_was_used_last_is_known_over_two_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |sessions: &IncomingSessions| {
+        let mut sender = Sender::new(1);
+        let messages = [true, true].map(|carries| sender.seal(carries)).to_vec();
+        sender.open(sessions, &messages[0]).unwrap();
+        sessions.settle([messages[0].at]).unwrap();
+        (sender, messages)
+    };
+    let processes: Vec<_> = {
+        let sessions = on_disk(folder.path());
+        let processes: Vec<_> = (0..4).map(|_| open(&sessions)).collect();
+        // Each is used often.
+        for _ in 0..9 {
+            for (sender, messages) in &processes {
+                sender.open(&sessions, &messages[1]).unwrap();
+            }
+        }
+        sessions.settle(processes.iter().map(|(_, messages)| messages[1].at)).unwrap();
+        processes
+    };
+    let late = {
+        let sessions = on_disk(folder.path());
+        // In the place of the first one, which was idle longest.
+        let late = open(&sessions);
+        assert!(!is_known(&sessions, &processes[0]));
+        late
+    };
+    let sessions = on_disk(folder.path());
+    open(&sessions);
+    let known = [&processes[1], &processes[2], &processes[3], &late].map(|process| is_known(&sessions, process));
+    assert_eq!(known, [false, true, true, true], "the one that was idle longest goes, not the one that was used last");
+}
+
+#[test]
+fn what_failed_to_be_written_is_written_when_it_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut sender, mut other) = (Sender::new(1), Sender::new(1));
+    let (settled, kept) = (sender.seal(true), other.seal(true));
+    let follower = other.seal(false);
+    {
+        let sessions = on_disk(folder.path());
+        sender.open(&sessions, &settled).unwrap();
+        other.open(&sessions, &kept).unwrap();
+        let fails = |fails| sessions.disk.lock().unwrap().as_mut().unwrap().fails = fails;
+        fails(true);
+        for _ in 0..2 {
+            sessions.settle_and_keep([settled.at], [(kept.at, 2)]).expect_err("none of it is on the disk");
+        }
+        fails(false);
+        sessions.settle_and_keep([settled.at], [(kept.at, 2)]).unwrap();
+    }
+    let sessions = on_disk(folder.path());
+    assert_eq!(sender.open(&sessions, &settled), Ok(Opened::Settled));
+    assert_eq!(other.open(&sessions, &follower), payload(&follower, false));
+}
+
+#[test]
+fn what_failed_to_be_removed_is_removed_with_the_next_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let sessions = on_disk(folder.path());
+        for n in 0..6 {
+            let mut sender = Sender::new(1);
+            let opener = sender.seal(true);
+            sender.open(&sessions, &opener).unwrap();
+            sessions.disk.lock().unwrap().as_mut().unwrap().fails = n == 4;
+            assert_eq!(sessions.settle([opener.at]).is_err(), n == 4);
+        }
+    }
+    let (_, left) = Incoming::open(folder.path(), ME).unwrap();
+    assert_eq!(left.sessions.len(), 3, "the fifth was never written, and the first two are gone");
 }
 
 #[test]
@@ -293,6 +375,85 @@ fn what_is_settled_again_is_not_written_again() {
     let before = std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap();
     sessions.settle([message.at, message.at]).unwrap();
     assert_eq!(std::fs::metadata(folder.path().join("incoming.redb")).unwrap().modified().unwrap(), before);
+}
+
+/// A refused message of a session that went for want of room since, with the one that opened the session.
+fn refused_and_crowded_out(sessions: &IncomingSessions) -> (Sender, Message, Message) {
+    let mut sender = Sender::new(1);
+    let (opener, refused) = (sender.seal(true), sender.seal(false));
+    for message in [&opener, &refused] {
+        sender.open(sessions, message).unwrap();
+    }
+    sessions.settle_and_keep([opener.at], [(refused.at, 7)]).unwrap();
+    for _ in 0..4 {
+        let (_, messages) = skipping(sessions, 1, 0);
+        sessions.settle([messages[0].at]).unwrap();
+    }
+    (sender, opener, refused)
+}
+
+#[test]
+fn a_refused_message_opens_however_many_sessions_come_after_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, opener, refused) = {
+        let sessions = on_disk(folder.path());
+        let (sender, opener, refused) = refused_and_crowded_out(&sessions);
+        assert_eq!(sender.open(&sessions, &refused), payload(&refused, false));
+        (sender, opener, refused)
+    };
+    {
+        let sessions = on_disk(folder.path());
+        assert_eq!(sender.open(&sessions, &refused), payload(&refused, false), "in another process");
+        let unopened = Message { carries: false, ..opener.clone() };
+        assert_eq!(sender.open(&sessions, &unopened), Err(RejectCode::UnknownSession), "its session is gone");
+        // Delivered again, and acknowledged.
+        sessions.settle([refused.at]).unwrap();
+        assert_eq!(sender.open(&sessions, &refused), Ok(Opened::Settled));
+    }
+    assert_eq!(sender.open(&on_disk(folder.path()), &refused), Ok(Opened::Settled), "also in the next one");
+}
+
+#[test]
+fn the_key_of_a_refused_message_goes_when_it_is_acknowledged_after_all_or_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = Sender::new(1);
+    let (opener, refused) = (sender.seal(true), sender.seal(false));
+    let kept = |folder: &Path| Incoming::open(folder, ME).unwrap().1.refused.len();
+    {
+        let sessions = on_disk(folder.path());
+        sender.open(&sessions, &opener).unwrap();
+        sender.open(&sessions, &refused).unwrap();
+        sessions.settle_and_keep([], [(opener.at, 1), (refused.at, 2)]).unwrap();
+        sessions.settle([opener.at]).unwrap();
+    }
+    assert_eq!(kept(folder.path()), 1);
+    {
+        let sessions = on_disk(folder.path());
+        let fails = |fails| sessions.disk.lock().unwrap().as_mut().unwrap().fails = fails;
+        fails(true);
+        sessions.purge_refused(&[2, 3]).unwrap_err();
+        fails(false);
+        sessions.settle([]).unwrap();
+        assert_eq!(sender.open(&sessions, &refused), Ok(Opened::Settled), "its session has no key of it either");
+    }
+    assert_eq!(kept(folder.path()), 0);
+}
+
+#[test]
+fn a_refused_message_that_opened_its_session_opens_also_when_the_encryption_key_was_erased() {
+    let sessions = in_memory();
+    let mut sender = Sender::new(1);
+    let opener = sender.seal(true);
+    sender.open(&sessions, &opener).unwrap();
+    sessions.settle_and_keep([], [(opener.at, 1)]).unwrap();
+    for _ in 0..4 {
+        skipping(&sessions, 1, 0);
+    }
+    let erased = Some(|| Err(RejectCode::UnknownRecipientKey));
+    let sealed = Sealed { nonce: NONCE, aad: b"header", payload: &opener.sealed };
+    assert_eq!(sessions.open_message(opener.at, erased, &sealed), payload(&opener, false));
+    let tampered = Sealed { aad: b"another", ..sealed };
+    assert_eq!(sessions.open_message(opener.at, erased, &tampered), Err(RejectCode::EnvelopeSeal));
 }
 
 /// The life of three messages at their recipient, step by step, in an order where acknowledgements overtake each other.

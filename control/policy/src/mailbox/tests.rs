@@ -13,14 +13,15 @@ fn a_value_outside_its_range_is_named_with_the_range() {
         bytes_max: Some(bytes_max),
         max_deliveries: Some(max_deliveries),
     };
-    assert_eq!(all(3_600, 1, 2 << 20, 1).check(), Ok(()));
+    assert_eq!(all(3_600, 1, 2 << 20, 2).check(), Ok(()));
     assert_eq!(all(30 * DAY_S, 10_000_000, 1 << 40, 255).check(), Ok(()));
     for (settings, text) in [
-        (all(3_599, 1, 2 << 20, 1), "retention_s: 3599 is out of range: from 3600 to 2592000"),
-        (all(30 * DAY_S + 1, 1, 2 << 20, 1), "retention_s: 2592001 is out of range: from 3600 to 2592000"),
-        (all(3_600, 0, 2 << 20, 1), "messages_max: 0 is out of range: from 1 to 10000000"),
-        (all(3_600, 1, (2 << 20) - 1, 1), "bytes_max: 2097151 is out of range: from 2097152 to 1099511627776"),
-        (all(3_600, 1, 2 << 20, 0), "max_deliveries: 0 is out of range: from 1 to 255"),
+        (all(3_599, 1, 2 << 20, 2), "retention_s: 3599 is out of range: from 3600 to 2592000"),
+        (all(30 * DAY_S + 1, 1, 2 << 20, 2), "retention_s: 2592001 is out of range: from 3600 to 2592000"),
+        (all(3_600, 0, 2 << 20, 2), "messages_max: 0 is out of range: from 1 to 10000000"),
+        (all(3_600, 1, (2 << 20) - 1, 2), "bytes_max: 2097151 is out of range: from 2097152 to 1099511627776"),
+        (all(3_600, 1, 2 << 20, 0), "max_deliveries: 0 is out of range: from 2 to 255"),
+        (all(3_600, 1, 2 << 20, 1), "max_deliveries: 1 is out of range: from 2 to 255"),
     ] {
         assert_eq!(settings.check().unwrap_err().to_string(), text);
     }

@@ -36,6 +36,17 @@ fn a_row_comes_back_from_its_bytes_and_from_no_others() {
     }
 }
 
+/// It could be set once.
+#[test]
+fn a_row_that_gives_messages_up_after_one_delivery_reads_as_two() {
+    let with = |max_deliveries| {
+        let settings = MailboxSettings { max_deliveries: Some(max_deliveries), ..row().settings };
+        MailboxRow { settings, ..row() }
+    };
+    assert_eq!(MailboxRow::parse(&with(1).to_bytes()), Some(with(2)));
+    assert_eq!(MailboxRow::parse(&with(2).to_bytes()), Some(with(2)));
+}
+
 #[test]
 fn what_is_left_out_of_a_change_stays_and_null_takes_back() {
     let read = |text| serde_json::from_str::<MailboxChange>(text);

@@ -239,6 +239,14 @@ fn check_together(config: &Config, places: &Places, problems: &mut Vec<Problem>)
             "the first pause cannot be longer than the longest".to_owned(),
         );
     }
+    if mailbox.max_deliveries == 1 {
+        wrong(
+            &["mailbox.max_deliveries"],
+            "mailbox.max_deliveries: 1 is too few".to_owned(),
+            "the least is 2, or 0 for never: one crash of a consumer would lose it the session that the message opens"
+                .to_owned(),
+        );
+    }
     let socket = config.control_socket();
     if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
         wrong(

@@ -209,7 +209,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(
         mailbox.max_deliveries,
         Count(0..=255),
-        "Failed deliveries after which a message goes to the dead letters of its mailbox; 0 for never."
+        "Failed deliveries after which a message goes to the dead letters of its mailbox: at least 2, or 0 for never."
     ),
     key!(net.connections_max, Count(1..=1_000_000), "Most connections that one shard keeps open."),
     key!(

@@ -282,6 +282,15 @@ creto.toml:2:17: wal.segment_bytes: 8388609 B is not a multiple of 4 KiB
         "CRETO__NET__IN_FLIGHT_MESSAGES_MAX: net.in_flight_messages_max: 1000 is less than one batch of 1024 messages: \
          a full batch could never be sent",
     );
+    check_error(
+        "mailbox.max_deliveries = 1\n",
+        &[],
+        r#"
+creto.toml:1:26: mailbox.max_deliveries: 1 is too few
+  |
+1 | mailbox.max_deliveries = 1
+  |                          ^ the least is 2, or 0 for never: one crash of a consumer would lose it the session that the message opens"#,
+    );
 }
 
 #[test]
@@ -524,7 +533,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             retention: Duration::from_secs(u64::from(grace_s) / 3 + 3_600),
             redelivery_base_ms: grace_s,
             redelivery_max_ms: 2 * grace_s,
-            max_deliveries: mailbox.0 % 256,
+            max_deliveries: Some(mailbox.0 % 256).filter(|most| *most != 1).unwrap_or(2),
         };
         config.net = NetSection {
             connections_max: net.0,
