@@ -28,6 +28,8 @@ const MESSAGES_FILE: &str = "messages.json";
 /// know them.
 const NOTICES_FILE: &str = "notices.json";
 const MAILBOXES_FILE: &str = "mailboxes.json";
+/// The texts of each agent's dead letters, which were sent after what waits for it.
+const LETTERS_FILE: &str = "letters.json";
 /// A backup of its data folder.
 const BACKUP_FILE: &str = "backup.tar";
 
@@ -70,7 +72,7 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path) -> T {
 }
 
 /// As [`json`]; empty for a fixture that is older than this.
-fn since(fixture: &Path, file: &str) -> BTreeMap<String, u64> {
+fn since<T: serde::de::DeserializeOwned>(fixture: &Path, file: &str) -> BTreeMap<String, T> {
     if fixture.join(file).exists() { json(&fixture.join(file)) } else { BTreeMap::new() }
 }
 
@@ -122,7 +124,22 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
                 let shown = ok(dir.path(), SHARDS, &["mailbox", "show", agent, "--json"]).json();
                 assert_eq!(shown["messages_max"].as_u64(), set.get(agent).copied(), "{}: {agent}", fixture.display());
             }
-            for (agent, wanted) in messages {
+            let letters: BTreeMap<String, Vec<String>> = since(&fixture, LETTERS_FILE);
+            let address = node.address.to_string();
+            for (agent, mut wanted) in messages {
+                let dead = letters.get(&agent).cloned().unwrap_or_default();
+                let dlq = |args: &[&str]| {
+                    ok(dir.path(), SHARDS, &[&["dlq"], args, &["--node", &address, "--json"]].concat()).json()
+                };
+                let listed = dlq(&["list", &agent]);
+                assert_eq!(
+                    listed["letters"].as_array().map(Vec::len),
+                    Some(dead.len()),
+                    "{}: {agent}",
+                    fixture.display()
+                );
+                assert_eq!(dlq(&["replay", &agent, "--all"])["replayed"], dead.len());
+                wanted.extend(dead);
                 let reader = node.connect(dir.path(), &agent).await;
                 let mut notices = reader.notices().expect("one of them");
                 let mut subscription = reader.subscribe().expect("one subscription");
@@ -257,6 +274,15 @@ fn write_a_fixture_when_asked_to() {
         wanted.push(text);
     }
     send("acme/reader", &wanted[0], &["--priority", "high"]);
+    // Four messages that were refused: one was deleted, one has been given another chance, and two are dead letters.
+    for number in 1..=4 {
+        send("acme/other", &format!("refused {number}"), &[]);
+    }
+    ok(home, SHARDS, &["recv", "acme/other", "--count", "4", "--reject", "7", "--node", &address]);
+    let listed = ok(home, SHARDS, &["dlq", "list", "acme/other", "--node", &address, "--json"]).json();
+    let id = |index: usize| listed["letters"][index]["mailbox_sequence"].to_string();
+    ok(home, SHARDS, &["dlq", "purge", "acme/other", &id(0), "--node", &address]);
+    ok(home, SHARDS, &["dlq", "replay", "acme/other", &id(1), "--node", &address]);
     // A setting of a mailbox, and a message that expired, with its notice.
     ok(home, SHARDS, &["mailbox", "set", "acme/reader", "--messages", "5000"]);
     send("acme/other", "too late", &["--ttl", "1"]);
@@ -277,6 +303,15 @@ fn write_a_fixture_when_asked_to() {
         let file = format!("agents/acme/{agent}.keys");
         fs::copy(home.join(&file), fixture.join(&file)).expect("a copy");
     }
+    // What opens the messages of a session whose first one was read. Never the outgoing ones: no two may have the same.
+    let sessions = "agents/acme/other.keys.sessions";
+    fs::create_dir(fixture.join(sessions)).expect("a folder");
+    for entry in fs::read_dir(home.join(sessions)).expect("the sessions of a reader") {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
+        if ["incoming.redb", "incoming.redb.sha256"].iter().any(|wanted| name == *wanted) {
+            fs::copy(path, fixture.join(sessions).join(name)).expect("a copy");
+        }
+    }
     for shard in 0..SHARDS {
         let folder = format!("wal/shard-{shard:04}");
         rewrite_log(&home.join("backup").join(&folder), &data.join(&folder), u32::from(shard));
@@ -285,7 +320,8 @@ fn write_a_fixture_when_asked_to() {
     let write = |name: &str, value: &serde_json::Value| {
         fs::write(fixture.join(name), format!("{value:#}\n")).expect("a file");
     };
-    write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": [], "acme/sender": [] }));
+    write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": ["refused 2"], "acme/sender": [] }));
+    write(LETTERS_FILE, &serde_json::json!({ "acme/other": ["refused 3", "refused 4"] }));
     write(NOTICES_FILE, &serde_json::json!({ "acme/sender": 1 }));
     write(MAILBOXES_FILE, &serde_json::json!({ "acme/reader": 5_000 }));
     write(FORMATS_FILE, &serde_json::json!(written()));
