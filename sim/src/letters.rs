@@ -277,6 +277,13 @@ impl Model {
         }
     }
 
+    /// A message comes to the application for the first time, on a connection that another one has replaced since it was
+    /// pushed there: where it was blamed for that once too often, it is about to die, and others have passed it.
+    pub(crate) fn comes(&mut self, number: MessageNumber, mailboxes: &Mailboxes) {
+        let fate = &mut self.fates[number];
+        fate.was_passed |= fate.stored.is_some_and(|stored| mailboxes.is_passed_over(stored.sequence));
+    }
+
     /// A shard stops: what was about to end or to die may wait again, behind what has passed it.
     pub(crate) fn stops(&mut self, shard: usize, mailboxes: &Mailboxes) {
         for fate in self.fates.iter_mut().filter(|fate| !fate.delivered && fate.settled.is_none()) {

@@ -289,7 +289,8 @@ pub(crate) struct Fate {
     /// A durable record says that it is dead, and none behind it that it is not.
     pub(crate) is_dead: bool,
     pub(crate) was_dead: bool,
-    /// The node stopped when a record that would have ended or buried it was on its way: others may have passed it.
+    /// A record that would have ended or buried it was on its way when the node stopped, or when it came over a connection that
+    /// had been replaced: others may have passed it.
     pub(crate) was_passed: bool,
     /// When it died.
     pub(crate) dead_us: u64,

@@ -367,6 +367,10 @@ impl World<'_> {
             if self.model.fates[number].delivered {
                 self.model.tally.repeated_deliveries += 1;
             } else {
+                let shard = self.model.fates[number].stored.and_then(|stored| self.node.shards.get(stored.shard));
+                if let Some(shard) = shard {
+                    self.model.comes(number, shard.log().mailboxes());
+                }
                 self.model.delivered_first(self.pool, number, span.mailbox_sequence)?;
             }
         }
