@@ -78,16 +78,17 @@ impl Mailbox {
         self.disappeared >= DISAPPEARED_MAX
     }
 
-    /// What the subscriber has in hand, in the order in which it was handed out.
+    /// What the subscriber has in hand, in the order in which it was handed out, but for notices: these are the node's own
+    /// word, read before a consumer sees anything of them, and nobody dies of one.
     pub(crate) fn in_hand<'e>(&self, entries: &'e Slab<Entry>, now_ms: u64) -> impl Iterator<Item = Slot> + use<'e> {
         self.handed_out.iter(entries).filter(move |&slot| {
             let entry = entries.get(slot);
             let is_passed_over = entry.is_settling() || entry.is_damaged() || entry.is_over(now_ms);
-            entry.attempt > 0 && !is_passed_over
+            entry.attempt > 0 && !is_passed_over && !entry.is_notice()
         })
     }
 
-    /// How many more messages its subscriber may have.
+    /// How many more messages its subscriber may have, notices aside.
     pub(crate) fn messages_allowed(&self, entries: &Slab<Entry>, now_ms: u64) -> usize {
         match (self.is_pausing, self.is_probing()) {
             (true, _) => 0,

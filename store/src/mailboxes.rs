@@ -329,18 +329,20 @@ impl Mailboxes {
     pub fn settle(&mut self, mailbox: MailboxId, sequences: &[u64], cause: SettleCause) -> Option<Settle> {
         let &number = self.numbers.get(&mailbox)?;
         let mut settled = Vec::new();
+        let mut is_work_done = false;
         for &sequence in sequences.iter().take(SETTLE_SEQUENCES_MAX) {
             let Some(slot) = self.find(number, sequence) else { continue };
             let entry = self.index.entries.get_mut(slot);
             if !entry.is_settling() {
                 entry.set_settling(true);
+                is_work_done |= !entry.is_notice();
                 settled.push(sequence);
             }
         }
         if settled.is_empty() {
             return None;
         }
-        if cause == SettleCause::Acknowledged {
+        if cause == SettleCause::Acknowledged && is_work_done {
             self.consumer_is_well(number);
         }
         Some(Settle { mailbox, cause, sequences: settled })
@@ -499,6 +501,7 @@ impl Mailboxes {
         for &sequence in &settle.sequences {
             let Some(slot) = self.find(number, sequence) else { continue };
             self.forget_failures(slot);
+            self.forget_untellable(sequence);
             let queues = self.boxes.get_mut(number).taken_mut();
             queues.remove(&mut self.index.entries, slot);
             let entry = self.index.remove(slot);

@@ -205,9 +205,14 @@ impl MemoryLog {
 
     /// Bytes that messages can take beyond what is there and pending: two segments are for what settling and trimming write.
     fn message_room(&self) -> u64 {
+        self.room_before(2)
+    }
+
+    /// Bytes left before the last `segments` begin.
+    fn room_before(&self, segments: u64) -> u64 {
         let active = self.config.segment_bytes - self.active.1;
         let room = active + self.bytes_max() - self.allocated_bytes();
-        room.saturating_sub(2 * self.config.segment_bytes + self.pending_bytes as u64)
+        room.saturating_sub(segments * self.config.segment_bytes + self.pending_bytes as u64)
     }
 
     fn action_id(&mut self) -> ActionId {
@@ -244,9 +249,13 @@ impl RecordLog for MemoryLog {
             return Err(AppendError::Full);
         }
         // What settling and trimming write is bounded by what is stored.
-        let needs_room = class == AppendClass::Message;
+        let room = match class {
+            AppendClass::Message => self.message_room(),
+            AppendClass::Replay => self.room_before(1),
+            AppendClass::Settle | AppendClass::Internal => u64::MAX,
+        };
         // What is pending may need a group of its own, and a segment's end that is too short for it is lost.
-        if needs_room && self.message_room() < (bytes + 2 * self.config.frame_bytes_max) as u64 {
+        if room < (bytes + 2 * self.config.frame_bytes_max) as u64 {
             return Err(AppendError::StorageFull);
         }
         Ok(())

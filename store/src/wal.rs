@@ -643,6 +643,9 @@ impl Wal {
 pub enum AppendClass {
     /// Messages: refused first.
     Message,
+    /// Dead letters to be delivered again: still taken when messages are not, and yet bounded. They free nothing, and a letter
+    /// that is refused again may be replayed again, without end.
+    Replay,
     /// Settles: they are how space comes back.
     Settle,
     /// What the log needs itself to give space back.
@@ -654,8 +657,9 @@ impl AppendClass {
     pub fn of(record: &Record) -> Self {
         match record {
             Record::BatchPart(_) | Record::Notice(_) => Self::Message,
+            Record::Revive(_) => Self::Replay,
             Record::Dead(dead) if dead.is_again => Self::Internal,
-            Record::Settle(_) | Record::Dead(_) | Record::Revive(_) => Self::Settle,
+            Record::Settle(_) | Record::Dead(_) => Self::Settle,
             Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => Self::Internal,
         }
     }

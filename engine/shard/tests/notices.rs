@@ -212,8 +212,10 @@ fn behind_a_fence_of_the_senders_shard_a_message_waits_for_the_restart() {
         tick_at(&mut node, NOW.unix_ms + seconds * SECOND_MS);
     }
     assert_eq!((node.fenced, queued(&node, &world.executor)), (1, 2));
-    let counters = node.shards[World::owner(&world.executor)].counters();
-    assert_eq!((counters.messages_expired, counters.messages_untold), (0, 0));
+    let shard = &node.shards[World::owner(&world.executor)];
+    assert_eq!((shard.counters().messages_expired, shard.counters().messages_untold), (0, 0));
+    // It waits like any other message: nobody else has to wait for it, and it can be moved.
+    assert_eq!(shard.log().mailboxes().expiring_messages(), 0);
 }
 
 #[test]

@@ -78,21 +78,25 @@ impl Mailboxes {
         credit_bytes: u64,
         now_ms: u64,
     ) -> Vec<Delivery> {
-        let mut deliveries = Vec::new();
+        let (mut deliveries, mut has_message) = (Vec::new(), false);
         let Some(&number) = self.numbers.get(&mailbox) else { return deliveries };
         let queues = self.boxes.get(number).taken();
-        let is_probing = queues.is_probing();
-        let allowed = u32::try_from(queues.messages_allowed(&self.index.entries, now_ms)).unwrap_or(u32::MAX);
-        let (mut messages_left, mut bytes_left) = (credit_messages.min(allowed), credit_bytes);
-        while messages_left > 0 && bytes_left > 0 {
+        let (is_probing, is_pausing) = (queues.is_probing(), queues.is_pausing);
+        let mut allowed = u32::try_from(queues.messages_allowed(&self.index.entries, now_ms)).unwrap_or(u32::MAX);
+        let (mut messages_left, mut bytes_left) = (credit_messages, credit_bytes);
+        while messages_left > 0 && bytes_left > 0 && !is_pausing {
             let Some(slot) = self.boxes.get(number).taken().front() else { break };
             let entry = self.index.entries.get(slot);
+            let is_notice = entry.is_notice();
+            if allowed == 0 && !is_notice {
+                break;
+            }
             // What is passed over is not in hand, whoever had it before.
             let mut attempt = 0;
             if !entry.is_over(now_ms) && !entry.is_settling() && !entry.is_damaged() {
                 let (record, next_attempt) = (entry.place(), entry.attempt.saturating_add(1));
                 let Some((message, batch_header)) = self.in_memory(slot) else {
-                    self.read_ahead(number, messages_left, bytes_left, now_ms);
+                    self.read_ahead(number, messages_left.min(allowed.max(1)), bytes_left, now_ms);
                     break;
                 };
                 // The index rounds the time up to seconds.
@@ -112,13 +116,15 @@ impl Mailboxes {
                     });
                     bytes_left = bytes_left.saturating_sub(bytes);
                     messages_left -= 1;
+                    allowed -= u32::from(!is_notice);
+                    has_message |= !is_notice;
                 }
             }
             self.index.entries.get_mut(slot).attempt = attempt;
             // What is over or being settled waits with what is handed out for the record that ends it.
             self.boxes.get_mut(number).taken_mut().hand_out(&mut self.index.entries, slot);
         }
-        if is_probing && !deliveries.is_empty() {
+        if is_probing && has_message {
             self.probe_begins(number);
         }
         deliveries

@@ -8,7 +8,7 @@
 //! about it comes too late. The index knows neither sender nor message id, so the message itself is looked at, in memory or
 //! read back as cleaning does. A message that cannot be read goes without a notice: a notice never holds what is over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Mailboxes;
 use super::deliver::{ReadDone, ReadProblemKind};
@@ -46,8 +46,8 @@ pub(crate) struct Expiring {
     job: Option<JobId>,
     /// Looked at, to be told.
     ready: Vec<Expired>,
-    /// Looked at, and nobody could be told now: found again after the next tick.
-    later: Vec<(Slot, u64)>,
+    /// Sequences of those whose senders cannot be told in this life of the node: the next one finds them again.
+    untellable: BTreeSet<u64>,
     /// To be settled without anyone being told.
     unreadable: Vec<(MailboxId, u64)>,
     /// All that were found and are not settled: at most [`EXPIRING_MAX`].
@@ -62,13 +62,20 @@ impl Mailboxes {
     /// found again later.
     pub(super) fn is_to_be_told(&mut self, slot: Slot) -> bool {
         let entry = self.index.entries.get_mut(slot);
-        if !entry.wants_notice() || entry.is_damaged() {
+        if !entry.wants_notice() {
             return false;
         }
-        if self.expiring.under_way < EXPIRING_MAX {
-            entry.set_settling(true);
-            self.expiring.under_way += 1;
-            self.expiring.found.push_back((slot, entry.sequence()));
+        let sequence = entry.sequence();
+        if self.expiring.under_way == EXPIRING_MAX || self.expiring.untellable.contains(&sequence) {
+            return true;
+        }
+        self.expiring.under_way += 1;
+        entry.set_settling(true);
+        if entry.is_damaged() {
+            let mailbox = self.mailbox_of(slot);
+            self.expiring.unreadable.push((mailbox, sequence));
+        } else {
+            self.expiring.found.push_back((slot, sequence));
         }
         true
     }
@@ -108,13 +115,25 @@ impl Mailboxes {
         (!sequences.is_empty()).then_some(Settle { mailbox, cause: SettleCause::Expired, sequences })
     }
 
-    /// The senders of messages of [`next_expired`](Self::next_expired) cannot be told now: it gives them out again after the
-    /// next tick.
-    pub fn tell_later(&mut self, mailbox: MailboxId, sequences: &[u64]) {
+    /// The senders of messages of [`next_expired`](Self::next_expired) cannot be told before the node starts again: the messages
+    /// wait for that, as any others, and are not given out again. Like those they can be moved, and hold nothing.
+    pub fn tell_after_restart(&mut self, mailbox: MailboxId, sequences: &[u64]) {
         let Some(&number) = self.numbers.get(&mailbox) else { return };
         for &sequence in sequences {
-            let slot = self.find(number, sequence).filter(|&slot| self.index.entries.get(slot).is_settling());
-            self.expiring.later.extend(slot.map(|slot| (slot, sequence)));
+            let Some(slot) = self.find(number, sequence) else { continue };
+            let entry = self.index.entries.get_mut(slot);
+            if entry.is_settling() {
+                entry.set_settling(false);
+                self.expiring.under_way -= 1;
+                self.expiring.untellable.insert(sequence);
+            }
+        }
+    }
+
+    /// A message leaves.
+    pub(super) fn forget_untellable(&mut self, sequence: u64) {
+        if !self.expiring.untellable.is_empty() {
+            self.expiring.untellable.remove(&sequence);
         }
     }
 
@@ -126,7 +145,6 @@ impl Mailboxes {
     /// A tick has passed: what failed is tried again.
     pub(super) fn expire_again(&mut self) {
         self.expiring.pauses = false;
-        self.expiring.found.extend(self.expiring.later.drain(..));
     }
 
     fn read_expired(&mut self) {

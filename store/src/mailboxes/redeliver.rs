@@ -113,17 +113,15 @@ impl Mailboxes {
     }
 
     /// The subscriber of a mailbox is gone: what it was given and has not settled goes back to the front, in order. The
-    /// message that it had in hand first counts one more failed delivery, and may go to the dead letters for it
+    /// message that it had in hand first, notices aside, counts one more failed delivery, and may go to the dead letters for it
     /// ([`next_death`](Self::next_death)); `deliveries_max` as in [`nack`](Self::nack).
     pub fn reset(&mut self, mailbox: MailboxId, deliveries_max: Option<u8>, now_us: u64, now_ms: u64) {
         let Some(&number) = self.numbers.get(&mailbox) else { return };
         let most = deliveries_max.unwrap_or(self.config.redelivery.deliveries_max);
         let queues = self.boxes.get_mut(number).taken_mut();
         queues.probe_messages = 1;
-        let in_hand = || queues.in_hand(&self.index.entries, now_ms);
-        // A notice is the node's own word, read before the consumer sees anything of it: nobody dies of one.
-        let blamed = in_hand().find(|&slot| !self.index.entries.get(slot).is_notice());
-        if in_hand().next().is_some() {
+        let first = queues.in_hand(&self.index.entries, now_ms).next();
+        if let Some(slot) = first {
             queues.disappeared = queues.disappeared.saturating_add(1);
             if queues.is_probing() {
                 let times = queues.disappeared - (DISAPPEARED_MAX - 1);
@@ -132,9 +130,7 @@ impl Mailboxes {
                 self.set_timer(number, due_us);
             }
             let mut dying = Vec::new();
-            if let Some(slot) = blamed {
-                self.delivery_failed(slot, most, now_ms, &mut dying);
-            }
+            self.delivery_failed(slot, most, now_ms, &mut dying);
             self.will_die(mailbox, dying);
         }
         self.boxes.get_mut(number).taken_mut().take_back(&mut self.index.entries);

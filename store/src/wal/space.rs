@@ -236,17 +236,18 @@ impl Wal {
         let frame_bytes = self.config.frame_bytes_max as u64;
         let pending = self.pending_bytes as u64 + bytes as u64 + 2 * frame_bytes;
         // `wal_bytes_max` bounds messages. Settling is how space comes back: if it could be refused, one message that waits
-        // long would hold a full log for ever. What it writes is bounded by what is stored; only the disk can refuse it.
+        // long would hold a full log for ever. What it writes is bounded by what is stored, and how often a letter dies again by
+        // how often it is replayed; only the disk can refuse it.
         let is_bounded_by_what_is_stored = matches!(class, AppendClass::Settle | AppendClass::Internal);
         (is_bounded_by_what_is_stored && !self.short_of_space)
             || self.room_bytes() >= pending + self.reserved_bytes(class)
     }
 
-    /// One segment is kept for settling, and one more for what trimming itself has to write.
+    /// One segment is kept for settling and replays, and one more for what trimming itself has to write.
     fn reserved_bytes(&self, class: AppendClass) -> u64 {
         match class {
             AppendClass::Message => 2 * self.usable_bytes(),
-            AppendClass::Settle => self.usable_bytes(),
+            AppendClass::Replay | AppendClass::Settle => self.usable_bytes(),
             AppendClass::Internal => 0,
         }
     }

@@ -150,6 +150,44 @@ fn a_full_log_refuses_messages_takes_settles_and_comes_back() {
     assert_eq!(node.commit(&mut disk, messages(5000, 1, 9000, NOW_MS)).len(), 1);
 }
 
+/// Nothing comes back meanwhile: every message is still wanted.
+#[test]
+fn whoever_refuses_and_replays_a_message_over_and_over_gets_no_further_than_the_log_may_grow() {
+    let mut disk = Disk::default();
+    let mut config = small_config(1);
+    config.wal_bytes_max = 6 * config.segment_bytes;
+    let mut node = Node::ready(&mut disk, config.clone());
+    let mut stored = Vec::new();
+    loop {
+        let submitted = node.commit(&mut disk, messages(1 + stored.len() as u64, 1, 9000, NOW_MS));
+        if submitted.is_empty() {
+            break;
+        }
+        stored.extend(submitted);
+    }
+    let mut replays = 0;
+    loop {
+        node.reject(&mut disk, &stored[0], NOW_MS);
+        node.commit(&mut disk, Vec::new());
+        assert_eq!(node.mailboxes.dead_messages(MAILBOX), 1);
+        if !node.revive(&stored[0]) {
+            break;
+        }
+        node.commit(&mut disk, Vec::new());
+        replays += 1;
+        assert!(replays < 1_000, "a replay is refused in the end");
+    }
+    assert!(replays > 0 && disk.names().len() as u64 <= 6, "{replays} replays, {:?}", disk.names());
+    for message in &stored {
+        let settle = node.mailboxes.settle(MAILBOX, &[message.sequence], SettleCause::Acknowledged).unwrap();
+        node.wal.append(Record::Settle(settle)).unwrap();
+        node.commit(&mut disk, Vec::new());
+    }
+    node.trim();
+    node.commit(&mut disk, Vec::new());
+    assert_eq!(node.commit(&mut disk, messages(5000, 1, 9000, NOW_MS)).len(), 1);
+}
+
 #[test]
 fn a_disk_without_space_refuses_messages_and_is_asked_again() {
     let mut disk = Disk::default();

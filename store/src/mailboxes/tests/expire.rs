@@ -243,22 +243,48 @@ fn a_notice_fails_any_number_of_times_and_is_never_a_dead_letter() {
 }
 
 #[test]
-fn who_cannot_be_told_now_is_told_after_the_next_tick() {
+fn who_cannot_be_told_before_the_next_start_holds_nobody_back() {
     for config in [MailboxesConfig::default(), without_cache()] {
         let mut shard = Shard::new(config);
-        for number in 1..=3 {
+        let stuck = EXPIRING_MAX as u64;
+        for number in 1..=stuck + 2 {
             queue(&mut shard, number, MessageFlags::WANTS_NOTICE);
         }
-        assert_eq!((expire(&mut shard), to_be_told(&mut shard)), (vec![], vec![1, 2, 3]));
-        shard.mailboxes.tell_later(INBOX, &[1, 3, 9]);
-        let settle = shard.mailboxes.settle_expired(INBOX, &[2]).unwrap();
-        shard.apply(Record::Settle(settle));
-        assert_eq!((to_be_told(&mut shard), shard.mailboxes.expiring_messages()), (vec![], 2));
-        shard.mailboxes.retry_reads();
-        shard.mailboxes.end_turn();
-        assert_eq!(to_be_told(&mut shard), [1, 3]);
-        let settle = shard.mailboxes.settle_expired(INBOX, &[1, 3]).unwrap();
-        shard.apply(Record::Settle(settle));
-        assert_eq!((shard.mailboxes.messages(), shard.mailboxes.expiring_messages()), (0, 0));
+        // Looking through all of them takes several ticks.
+        let told = |shard: &mut Shard| {
+            let ticks = (0..9).map(|_| {
+                assert_eq!(expire(shard), []);
+                to_be_told(shard)
+            });
+            ticks.collect::<Vec<_>>().concat()
+        };
+        let first = told(&mut shard);
+        assert!(first == (1..=stuck).collect::<Vec<_>>(), "no more at a time: {} of them", first.len());
+        shard.mailboxes.tell_after_restart(INBOX, &first);
+        shard.mailboxes.tell_after_restart(INBOX, &[1, stuck + 9]);
+        assert_eq!(shard.mailboxes.expiring_messages(), 0);
+        let others = told(&mut shard);
+        assert!(
+            others == [stuck + 1, stuck + 2],
+            "the others have their turn, those no more: {} of them",
+            others.len()
+        );
+        assert_eq!(told(&mut shard).len(), 0);
+        assert!(!shard.mailboxes.is_passed_over(1), "it may be moved, or acknowledged after all");
+        assert_eq!(shard.settle(&[1]), Some(vec![1]));
+        assert_eq!(shard.deliveries(9, u64::MAX, OVER_MS).len(), 0);
     }
+}
+
+#[test]
+fn what_was_found_damaged_goes_untold_and_that_is_said() {
+    let mut shard = Shard::new(without_cache());
+    queue(&mut shard, 1, MessageFlags::WANTS_NOTICE);
+    shard.mailboxes.next_for_delivery(INBOX, 1, u64::MAX, NOW_MS);
+    let read = shard.mailboxes.next_read().unwrap();
+    let done = shard.mailboxes.read_completed(read.id, Ok(Bytes::from(vec![0; read.bytes])));
+    assert_eq!(done.problems.len(), 1);
+    assert_eq!((expire(&mut shard), to_be_told(&mut shard)), (vec![], vec![]));
+    let untold: Vec<Vec<u64>> = shard.mailboxes.next_unreadable().into_iter().map(|settle| settle.sequences).collect();
+    assert_eq!((untold, shard.mailboxes.expiring_messages()), (vec![vec![1]], 0));
 }

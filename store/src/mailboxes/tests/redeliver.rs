@@ -253,15 +253,54 @@ fn the_next_consumer_is_given_one_message_whatever_the_last_one_was_given() {
     assert_eq!(shard.deliver(9), []);
 }
 
+impl Shard {
+    fn queue_notice(&mut self, number: u64) -> u64 {
+        let admitted = self.mailboxes.admit(SENDER, message_id(number), INBOX, NOTICE_BYTES, NOW_MS);
+        let Ok(Admit::New(sequence)) = admitted else { panic!("{admitted:?}") };
+        let notice = part(sequence, number, Priority::Normal, Bytes::from(vec![7; NOTICE_BYTES]));
+        self.apply(Record::BatchPart(notice));
+        sequence
+    }
+}
+
 #[test]
 fn a_notice_is_never_blamed_and_the_message_behind_it_is() {
     let mut shard = shard(0);
-    let admitted = shard.mailboxes.admit(SENDER, message_id(1), INBOX, NOTICE_BYTES, NOW_MS);
-    let Ok(Admit::New(sequence)) = admitted else { panic!("{admitted:?}") };
-    let notice = part(sequence, 1, Priority::Normal, Bytes::from(vec![7; NOTICE_BYTES]));
-    shard.apply(Record::BatchPart(notice));
+    shard.queue_notice(1);
     shard.queue(2, Priority::Normal);
     shard.deliver(9);
     shard.mailboxes.reset(INBOX, Some(1), 0, NOW_MS);
     assert_eq!(shard.die().iter().map(|letter| letter.sequence).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn notices_that_nobody_acknowledges_slow_nobody_down() {
+    let mut shard = shard(0);
+    for number in 1..=3 {
+        shard.queue_notice(number);
+    }
+    for _ in 0..9 {
+        assert_eq!(shard.consumer_dies(0), [1, 2, 3], "nothing that a consumer could die of");
+    }
+    shard.queue(4, Priority::Normal);
+    assert_eq!(shard.consumer_dies(0), [1, 2, 3, 4]);
+    assert_eq!(shard.consumer_dies(0), [1, 2, 3, 4]);
+    shard.queue(5, Priority::Normal);
+    assert_eq!(shard.deliver(9), [], "not before the pause is over");
+    shard.pass(REDELIVERY_BASE_US);
+    let got: Vec<u32> = shard.deliver(9).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(got, [1, 2, 3, 4], "all of them, and one message");
+}
+
+#[test]
+fn an_acknowledged_notice_says_nothing_of_a_consumer() {
+    let mut shard = shard(2);
+    let notice = shard.queue_notice(3);
+    shard.consumer_dies(0);
+    shard.consumer_dies(0);
+    shard.settle(&[notice]).unwrap();
+    shard.pass(REDELIVERY_BASE_US);
+    assert_eq!(shard.deliver(9).len(), 1, "still one at a time");
+    shard.settle(&[1]).unwrap();
+    assert_eq!(shard.deliver(9).len(), 1);
 }

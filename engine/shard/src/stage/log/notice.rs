@@ -5,7 +5,7 @@
 //! -----------------------------------------------    ------------------------------------------------
 //! found, looked at                -- Tell ------->   admitted, a Notice record, durable, delivered
 //! settled: Expired                <-- Told -------   when it is durable, or when there is nobody or no room
-//! told again after a tick         <-- Told -------   when the log is fenced or sealed
+//! waits for the next start        <-- Told -------   when the log is fenced or sealed
 //! ```
 //!
 //! Promises that a message whose sender could be told is settled only when the notice is durable. A crash between the two
@@ -174,7 +174,7 @@ impl<L: RecordLog> Log<L> {
             if may_go {
                 self.arrived.extend(self.mailboxes.settle_expired(mailbox, &sequences).map(Arrived::Settle));
             } else {
-                self.mailboxes.tell_later(mailbox, &sequences);
+                self.mailboxes.tell_after_restart(mailbox, &sequences);
             }
         }
         self.wants_turn = true;
