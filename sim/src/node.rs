@@ -221,12 +221,12 @@ impl World<'_> {
     fn count_read_back(&mut self) {
         let counted = self.node.shards.iter().map(|shard| shard.counters().messages_read_back);
         self.model.tally.read_back += counted.sum::<u64>();
-        self.model.notices.refused_before += self.messages_untold();
+        self.model.notices.refused_before += self.notices_refused();
     }
 
-    /// Messages that the shards of this life said they forgot without telling.
-    pub(crate) fn messages_untold(&self) -> u64 {
-        self.node.shards.iter().map(|shard| shard.log().messages_untold()).sum()
+    /// Notices that the shards of this life said they could not give.
+    pub(crate) fn notices_refused(&self) -> u64 {
+        self.node.shards.iter().map(|shard| shard.log().notices_refused() + shard.counters().messages_unreadable).sum()
     }
 
     /// A shard is fenced: somebody looks at it and starts the node again.

@@ -254,7 +254,7 @@ impl<'p> World<'p> {
                     if let Some(bytes) = held {
                         let now_us = self.clock.now_us();
                         self.model.became_durable(self.pool, shard, offset, bytes, now_us)?;
-                        self.model.untold_are_excused(self.messages_untold())?;
+                        self.model.untold_are_excused(self.notices_refused())?;
                     }
                 }
                 DiskEvent::Read(id, outcome) => {
