@@ -17,6 +17,7 @@ use crate::terminal::Color;
 use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
+pub(crate) mod policy;
 
 /// Name of the configuration file that is looked for in the working folder.
 const CONFIG_FILE: &str = "creto.toml";
@@ -93,6 +94,8 @@ pub(crate) enum Verb {
     Restore(RestoreArgs),
     /// Show a third party who signed a message, without a node.
     Proof(ProofArgs),
+    /// Check, test and explain policies in Rego. The node does not use them yet.
+    Policy(policy::PolicyArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: creto completions bash > ~/.local/share/bash-completion/completions/creto")]
     Completions(CompletionsArgs),

@@ -10,6 +10,7 @@ pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod mailbox;
+pub(crate) mod policy;
 pub(crate) mod proof;
 pub(crate) mod recv;
 pub(crate) mod restore;

@@ -16,6 +16,7 @@ const ONE_WAY: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("net", &["creto-envelope"]),
     ("control/policy", &["creto-envelope"]),
+    ("control/rego", &[]),
     ("engine/shard", &["creto-envelope", "creto-crypto-accel", "creto-store", "creto-policy"]),
 ];
 

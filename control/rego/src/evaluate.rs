@@ -1,0 +1,102 @@
+//! A request in, a verdict out. Everything that is not a clear yes is a no.
+
+use regorus::{Engine, Value};
+
+use crate::compile::{ALLOW, CompiledPolicy, located, rule_path};
+use crate::error::EvaluationError;
+use crate::obligations::Obligations;
+use crate::request::Request;
+
+/// The rule of what comes with a yes.
+const OBLIGATIONS: &str = "obligations";
+
+/// What a policy says to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it may be done.
+    pub allow: bool,
+    /// Why not; none with a yes.
+    pub reason: Option<String>,
+    /// What a yes is bound to; none with a no.
+    pub obligations: Obligations,
+}
+
+impl Verdict {
+    fn deny(reason: impl Into<String>) -> Self {
+        Self { allow: false, reason: Some(reason.into()), obligations: Obligations::default() }
+    }
+}
+
+impl From<EvaluationError> for Verdict {
+    /// No answer is a no.
+    fn from(error: EvaluationError) -> Self {
+        Self::deny(error.to_string())
+    }
+}
+
+impl CompiledPolicy {
+    /// Decides a request. The verdict holds for every request that reads the same (see [`Self::inputs_read`]).
+    ///
+    /// Bounded by [`EVALUATION_MS_MAX`](crate::limits::EVALUATION_MS_MAX), which the interpreter looks at between its
+    /// steps, by the sizes in [`limits`](crate::limits) and by the list of builtins, none of which makes much of little.
+    ///
+    /// # Errors
+    /// [`EvaluationError`]: no answer, which means no, for now: it must not be kept.
+    pub fn evaluate(&self, request: &Request) -> Result<Verdict, EvaluationError> {
+        let mut engine = self.engine.clone();
+        engine.set_input(request.to_value(&self.reads)?);
+        match self.rule(&mut engine, ALLOW)? {
+            Value::Bool(true) => {}
+            Value::Bool(false) => return Ok(Verdict::deny("`allow` is false")),
+            Value::Undefined => return Ok(Verdict::deny("no rule `allow` holds")),
+            other => return Err(EvaluationError::NotBoolean(kind(&other).to_owned())),
+        }
+        let obligations = match self.rules.contains_key(OBLIGATIONS) {
+            true => Obligations::from_value(&self.rule(&mut engine, OBLIGATIONS)?)?,
+            false => Obligations::default(),
+        };
+        Ok(Verdict { allow: true, reason: None, obligations })
+    }
+
+    /// Decides a request; no answer is a no.
+    #[must_use]
+    pub fn decide(&self, request: &Request) -> Verdict {
+        self.evaluate(request).unwrap_or_else(Verdict::from)
+    }
+
+    /// What the policy sees of a request: requests of which this is the same get the same verdict.
+    #[must_use]
+    pub fn inputs_read(&self, request: &Request) -> serde_json::Value {
+        request.project(&self.reads)
+    }
+
+    fn rule(&self, engine: &mut Engine, name: &str) -> Result<Value, EvaluationError> {
+        evaluate_rule(engine, name, self.lines_before)
+    }
+}
+
+/// The value of a rule, or why there is none.
+pub(crate) fn evaluate_rule(engine: &mut Engine, name: &str, lines_before: u32) -> Result<Value, EvaluationError> {
+    engine.eval_rule(rule_path(name)).map_err(|error| {
+        if error.downcast_ref::<regorus::LimitError>().is_some() {
+            return EvaluationError::TooLong;
+        }
+        let text = error.to_string();
+        let (place, what) = located(&text);
+        let line = text.contains("--> ").then(|| place.line.saturating_sub(lines_before).max(1));
+        EvaluationError::Failed { what, line }
+    })
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Set(_) => "a set",
+        Value::Object(_) => "an object",
+        _ => "undefined",
+    }
+}
