@@ -15,7 +15,9 @@ const FOR_WANT_OF_ROOM: [RejectCode; 3] = [RejectCode::MailboxFull, RejectCode::
 
 /// Whether a shard has refused any message for want of room, whoever was told.
 pub(crate) fn has_refused_for_room(shard: &Shard) -> bool {
-    FOR_WANT_OF_ROOM.iter().any(|code| shard.counters().rejects.contains_key(code))
+    // A sender that has not heard of it yet never does when the node is killed.
+    let has_told = FOR_WANT_OF_ROOM.iter().any(|code| shard.counters().rejects.contains_key(code));
+    has_told || shard.log().messages_refused() > 0
 }
 
 /// What a recovery read.

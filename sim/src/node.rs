@@ -205,6 +205,8 @@ impl World<'_> {
             self.with_disk(shard, |disk, _, chance| disk.crash(how, chance));
         }
         self.count_read_back();
+        // Whoever was refused for the clock, and has not heard of it, sends the same again behind what was taken since.
+        self.model.refused_for_room |= self.model.clock_was_far_off();
         for (shard, state) in self.node.shards.iter().enumerate() {
             self.model.stops(shard, state.log().mailboxes());
         }
@@ -229,8 +231,11 @@ impl World<'_> {
         self.node.shards.iter().map(|shard| shard.log().notices_refused() + shard.counters().messages_unreadable).sum()
     }
 
-    /// A shard is fenced: somebody looks at it and starts the node again.
+    /// A shard is fenced, or cannot read: somebody looks at it and starts the node again, unless it is about to end by itself.
     pub(crate) fn operator_restarts(&mut self) -> Checked {
+        if self.is_finishing && self.node.is_draining {
+            return Ok(());
+        }
         let how = if self.random.one_in(3) { Crash::Power } else { Crash::Kill };
         self.crash(how);
         Ok(())

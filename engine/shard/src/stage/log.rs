@@ -58,6 +58,7 @@ pub struct Log<L = Wal> {
     is_fence_told: bool,
     /// Size of the last part that was refused for want of space. As long as it would be again, the log is full.
     refused_bytes: Option<usize>,
+    refused_messages: u64,
     /// A backup that copies the log.
     hold: Option<Hold>,
     letters: Letters,
@@ -120,6 +121,7 @@ impl<L: RecordLog> Log<L> {
             appended_at_tick: RecordSequence(0),
             is_fence_told: false,
             refused_bytes: None,
+            refused_messages: 0,
             hold: None,
             letters: Letters::default(),
         }
@@ -182,6 +184,12 @@ impl<L: RecordLog> Log<L> {
             && self.telling.is_empty()
             && self.answered.is_empty();
         self.wal.fenced().is_some() || (nothing_waits && self.wal.durable() == self.wal.appended())
+    }
+
+    /// Messages refused that are no duplicates, whether their senders have heard of it or not.
+    #[must_use]
+    pub fn messages_refused(&self) -> u64 {
+        self.refused_messages
     }
 
     /// Takes nothing into the log any more, whoever asks. What is in it becomes durable.
@@ -259,6 +267,7 @@ impl<L: RecordLog> Log<L> {
             Err(error) => {
                 if error == AppendError::StorageFull {
                     self.refused_bytes = Some(record_bytes);
+                    self.refused_messages += part.messages.len() as u64;
                 }
                 self.refuse_part(part, reject_code(&error));
                 return None;
@@ -301,7 +310,10 @@ impl<L: RecordLog> Log<L> {
                     }
                     refused.push((message.leaf_index, RejectCode::Duplicate));
                 }
-                Err(refusal) => refused.push((message.leaf_index, refusal_code(refusal))),
+                Err(refusal) => {
+                    self.refused_messages += 1;
+                    refused.push((message.leaf_index, refusal_code(refusal)));
+                }
             }
         }
         if !messages.is_empty() {
