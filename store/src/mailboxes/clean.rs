@@ -48,7 +48,7 @@ pub(crate) struct Cleaning {
     /// Passes that began since enough was settled to make another one worth it.
     passes: u32,
     /// What was settled since then, in bytes of the log.
-    settled_bytes: u64,
+    pub(super) settled_bytes: u64,
     /// Read back, to be appended.
     ready: VecDeque<BatchPart>,
     /// Messages in Moved records that are appended and not durable.

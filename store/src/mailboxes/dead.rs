@@ -286,7 +286,10 @@ impl Mailboxes {
     pub(super) fn apply_dead(&mut self, dead: &Dead, segment: SegmentNumber) {
         // A death may outlive the segment of its message, as a settle may.
         let Some(&number) = self.numbers.get(&dead.mailbox) else { return };
-        self.a_record_is_behind();
+        // What cleaning itself writes must not be a reason to clean.
+        if !dead.is_again {
+            self.a_record_is_behind();
+        }
         for letter in &dead.letters {
             let Some(slot) = self.find(number, letter.sequence) else { continue };
             self.index.mark(segment);

@@ -243,3 +243,16 @@ fn a_letter_that_the_disk_does_not_give_may_be_asked_for_again() {
     assert_eq!(done.problems.len(), 1, "the operator is told");
     assert!(shard.look(1).is_some());
 }
+
+#[test]
+fn what_cleaning_writes_of_dead_letters_is_no_reason_to_clean_again() {
+    let mut shard = shard(2);
+    let before = shard.mailboxes.cleaning.settled_bytes;
+    shard.reject(&[1], 0);
+    let letters = shard.die();
+    let after_death = shard.mailboxes.cleaning.settled_bytes;
+    assert!(after_death > before, "a consumer's doing");
+    shard.apply(Record::Dead(Dead { mailbox: INBOX, is_again: true, letters }));
+    assert_eq!(shard.mailboxes.cleaning.settled_bytes, after_death);
+    assert_eq!(shard.dead(), [1]);
+}
