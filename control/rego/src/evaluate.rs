@@ -41,7 +41,7 @@ impl CompiledPolicy {
     /// steps, by the sizes in [`limits`](crate::limits) and by the list of builtins, none of which makes much of little.
     ///
     /// # Errors
-    /// [`EvaluationError`]: no answer, which means no, for now: it must not be kept.
+    /// [`EvaluationError`]: there is no answer. The request is denied; unlike a verdict, that must not be kept.
     pub fn evaluate(&self, request: &Request) -> Result<Verdict, EvaluationError> {
         let mut engine = self.engine.clone();
         engine.set_input(request.to_value(&self.reads)?);

@@ -31,7 +31,7 @@ const WRITES_MAX: usize = 256;
 /// ring, and the sync is carried out by a thread of the kernel. Measured where a write takes 0.1 ms; elsewhere it is little.
 const SECOND_TRIP_US: u64 = 50;
 /// More writes in flight must make an acknowledgement this much sooner: group commits get smaller with it, and each costs CPU
-/// time, about 50 us. Those that are full go ahead of the others anyway.
+/// time, about 100 us. Those that are full go ahead of the others anyway.
 const DEPTH_ADVANTAGE: f64 = 0.95;
 
 /// How the log of each shard is written.

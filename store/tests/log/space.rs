@@ -109,20 +109,30 @@ fn a_failed_write_fences_the_log_for_ever() {
     assert_eq!(node.wal.append(record), Err(AppendError::Fenced(fenced)));
 }
 
-#[test]
-fn a_full_log_refuses_messages_takes_settles_and_comes_back() {
-    let mut disk = Disk::default();
+/// Of a small log.
+fn six_segments() -> creto_store::WalConfig {
     let mut config = small_config(1);
     config.wal_bytes_max = 6 * config.segment_bytes;
-    let mut node = Node::ready(&mut disk, config.clone());
+    config
+}
+
+/// A log of six segments that takes no message of so many bytes any more, and what it holds.
+fn full(disk: &mut Disk, bytes: usize) -> (Node, Vec<creto_store::PartMessage>) {
+    let mut node = Node::ready(disk, six_segments());
     let mut stored = Vec::new();
     loop {
-        let submitted = node.commit(&mut disk, messages(1 + stored.len() as u64, 1, 9000, NOW_MS));
+        let submitted = node.commit(disk, messages(1 + stored.len() as u64, 1, bytes, NOW_MS));
         if submitted.is_empty() {
-            break;
+            return (node, stored);
         }
         stored.extend(submitted);
     }
+}
+
+#[test]
+fn a_full_log_refuses_messages_takes_settles_and_comes_back() {
+    let mut disk = Disk::default();
+    let (mut node, stored) = full(&mut disk, 9000);
     let record = |node: &mut Node, message: &creto_store::PartMessage| {
         let settle = node.mailboxes.settle(MAILBOX, &[message.sequence], SettleCause::Acknowledged).unwrap();
         node.wal.append(Record::Settle(settle))
@@ -154,17 +164,7 @@ fn a_full_log_refuses_messages_takes_settles_and_comes_back() {
 #[test]
 fn whoever_refuses_and_replays_a_message_over_and_over_gets_no_further_than_the_log_may_grow() {
     let mut disk = Disk::default();
-    let mut config = small_config(1);
-    config.wal_bytes_max = 6 * config.segment_bytes;
-    let mut node = Node::ready(&mut disk, config.clone());
-    let mut stored = Vec::new();
-    loop {
-        let submitted = node.commit(&mut disk, messages(1 + stored.len() as u64, 1, 9000, NOW_MS));
-        if submitted.is_empty() {
-            break;
-        }
-        stored.extend(submitted);
-    }
+    let (mut node, stored) = full(&mut disk, 9000);
     let mut replays = 0;
     loop {
         node.reject(&mut disk, &stored[0], NOW_MS);
@@ -342,17 +342,7 @@ fn the_floor_outlives_the_segments_and_the_restart() {
 #[test]
 fn a_log_that_one_message_holds_back_comes_back_when_that_message_is_settled() {
     let mut disk = Disk::default();
-    let mut config = small_config(1);
-    config.wal_bytes_max = 6 * config.segment_bytes;
-    let mut node = Node::ready(&mut disk, config.clone());
-    let mut stored = Vec::new();
-    loop {
-        let submitted = node.commit(&mut disk, messages(1 + stored.len() as u64, 1, 600, NOW_MS));
-        if submitted.is_empty() {
-            break;
-        }
-        stored.extend(submitted);
-    }
+    let (mut node, stored) = full(&mut disk, 600);
     // Everybody acknowledges, one message at a time, but the reader of the oldest one.
     let mut settled = 0;
     for message in &stored[1..] {
@@ -365,7 +355,7 @@ fn a_log_that_one_message_holds_back_comes_back_when_that_message_is_settled() {
     // Now it does, and the log must come back: here, or after a restart.
     let here = node.settle(&stored[0]).is_some();
     node.crash(&mut disk, Crash::Kill, &mut Random(1));
-    let mut node = Node::ready(&mut disk, config);
+    let mut node = Node::ready(&mut disk, six_segments());
     let there = here || node.settle(&stored[0]).is_some();
     assert!(there, "the one message that holds all space back can never be settled");
 }
