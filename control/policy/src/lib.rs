@@ -10,6 +10,7 @@
 //! This crate is pure: time is an argument, nothing is read, nothing is random, and the order of no map is visible.
 #![forbid(unsafe_code)]
 
+pub mod attributes;
 mod decide;
 #[cfg(test)]
 mod fixture;
@@ -18,6 +19,7 @@ pub mod mailbox;
 mod principal;
 mod snapshot;
 
+pub use attributes::{Attributes, AttributesError};
 pub use decide::{Action, Decision, DecisionStats, DecisionTable, decide};
 pub use mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
 pub use principal::{KeyVersion, OrganizationId, Principal, Replacement};

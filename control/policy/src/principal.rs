@@ -5,6 +5,7 @@ use std::sync::Arc;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState, KeyId, RejectCode, SignedKeyRecord};
 
+use crate::attributes::Attributes;
 use crate::mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
 
 #[cfg(test)]
@@ -16,7 +17,7 @@ mod tests;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OrganizationId(pub(crate) u32);
 
-/// One agent, with all versions of its key record. Cheap to clone: the records are shared.
+/// One agent, with all versions of its key record. Cheap to clone: records and attributes are shared.
 #[derive(Clone, Debug)]
 pub struct Principal {
     agent: AgentId,
@@ -27,6 +28,7 @@ pub struct Principal {
     valid_until_ms: u64,
     current_key: KeyId,
     mailbox: Mailbox,
+    attributes: Arc<Attributes>,
     /// Never empty, versions strictly ascending: `SnapshotBuilder::insert` holds this.
     records: Arc<[VersionedRecord]>,
 }
@@ -89,6 +91,12 @@ impl Principal {
     #[must_use]
     pub fn state(&self) -> AgentState {
         self.state
+    }
+
+    /// Its type, roles and capabilities; shared by all agents of the snapshot that have the same.
+    #[must_use]
+    pub fn attributes(&self) -> &Arc<Attributes> {
+        &self.attributes
     }
 
     /// What is set for its mailbox.
@@ -177,6 +185,7 @@ impl Principal {
         agent: AgentId,
         organization: OrganizationId,
         state: AgentState,
+        attributes: Arc<Attributes>,
         versions: Vec<KeyVersion>,
         grace_ms: u64,
     ) -> Self {
@@ -206,7 +215,8 @@ impl Principal {
         let newest = records.last().expect("a principal has at least one key record");
         let (valid_from_ms, valid_until_ms) = (newest.record.record.valid_from_ms, newest.record.record.valid_until_ms);
         let mailbox = Mailbox::default();
-        Self { agent, organization, state, valid_from_ms, valid_until_ms, current_key: newest.key, mailbox, records }
+        let current_key = newest.key;
+        Self { agent, organization, state, valid_from_ms, valid_until_ms, current_key, mailbox, attributes, records }
     }
 
     /// Its versions, oldest first.
@@ -220,6 +230,10 @@ impl Principal {
 
     pub(crate) fn set_mailbox(&mut self, mailbox: Mailbox) {
         self.mailbox = mailbox;
+    }
+
+    pub(crate) fn set_attributes(&mut self, attributes: Arc<Attributes>) {
+        self.attributes = attributes;
     }
 
     pub(crate) fn set_state(&mut self, state: AgentState) {
@@ -237,6 +251,7 @@ impl Principal {
             state_and_version,
             self.valid_from_ms,
             self.valid_until_ms,
+            self.attributes.digest(),
         ]
         .into_iter()
         .fold(0, mix)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use creto_envelope::{AgentId, AgentState, SignedKeyRecord, TrustDomain};
 use thiserror::Error;
 
+use crate::attributes::{Attributes, SharedAttributes};
 use crate::id_map::AgentMap;
 use crate::mailbox::{LowerRetention, MailboxSettings};
 use crate::principal::{KeyVersion, Mailbox, OrganizationId, Principal, Replacement, mix};
@@ -97,6 +98,7 @@ pub struct SnapshotBuilder {
     key_grace_ms: u64,
     agents: AgentMap<Principal>,
     organizations: BTreeMap<(TrustDomain, String), OrganizationId>,
+    attributes: SharedAttributes,
 }
 
 impl Default for SnapshotBuilder {
@@ -106,6 +108,7 @@ impl Default for SnapshotBuilder {
             key_grace_ms: KEY_GRACE_MS,
             agents: AgentMap::default(),
             organizations: BTreeMap::default(),
+            attributes: SharedAttributes::default(),
         }
     }
 }
@@ -143,7 +146,7 @@ impl SnapshotBuilder {
     }
 
     /// Adds an agent with all versions of its key record, oldest first, or replaces the one with the same id, whose mailbox
-    /// stays as it is set.
+    /// and attributes stay as they are set. A new agent has the attributes of one for which none are set.
     ///
     /// The signatures on the records are taken as verified.
     ///
@@ -166,10 +169,14 @@ impl SnapshotBuilder {
         let next =
             u32::try_from(self.organizations.len()).expect("fewer than four billion organizations fit in memory");
         let organization = *self.organizations.entry(organization).or_insert(OrganizationId(next));
-        let mut principal = Principal::new(agent, organization, state, versions, self.key_grace_ms);
-        if let Some(known) = self.agents.get(&agent) {
-            principal.set_mailbox(known.mailbox());
-        }
+        let known = self.agents.get(&agent);
+        let attributes = match known {
+            Some(known) => Arc::clone(known.attributes()),
+            None => self.attributes.share(Arc::default()),
+        };
+        let mailbox = known.map(Principal::mailbox).unwrap_or_default();
+        let mut principal = Principal::new(agent, organization, state, attributes, versions, self.key_grace_ms);
+        principal.set_mailbox(mailbox);
         self.agents.insert(agent, principal);
         Ok(agent)
     }
@@ -200,6 +207,13 @@ impl SnapshotBuilder {
     pub fn set_mailbox(&mut self, agent: &AgentId, settings: MailboxSettings, lower: LowerRetention) -> bool {
         let mailbox = Mailbox { settings, lower };
         self.agents.get_mut(agent).map(|principal| principal.set_mailbox(mailbox)).is_some()
+    }
+
+    /// Sets an agent's attributes. Returns whether the agent is known.
+    pub fn set_attributes(&mut self, agent: &AgentId, attributes: Arc<Attributes>) -> bool {
+        let Some(principal) = self.agents.get_mut(agent) else { return false };
+        principal.set_attributes(self.attributes.share(attributes));
+        true
     }
 
     /// Changes whether an agent may act. Returns whether the agent is known.
