@@ -5,6 +5,7 @@
 //! | `POST /v1/agents`, `application/octet-stream`: a SignedKeyRecord | 201 or 200 (known already) with [`AgentInfo`]; 409, 422 |
 //! | `GET /v1/agents?organization=acme&after=acme/a&limit=100` | 200 with [`AgentPage`], by name |
 //! | `GET /v1/agents/{organization}/{agent}` | 200 with [`AgentInfo`]; 404 |
+//! | `PATCH /v1/agents/{organization}/{agent}`, `application/json`: an [`AttributesChange`](crate::attributes::AttributesChange) | 200 with [`AgentInfo`]; 404, 422 |
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
@@ -84,14 +85,18 @@ error_codes! {
     SettingsMalformed = "settings_malformed", 422, "send a JSON object with retention_s, messages_max, bytes_max or max_deliveries; null takes one back";
     /// A setting is outside its range.
     SettingRange = "setting_range", 422, "choose a value inside the range, or null for the node's default";
+    /// The body is not a change of an agent's attributes.
+    AttributesMalformed = "attributes_malformed", 422, "send a JSON object with type, roles or capabilities; null takes one back";
+    /// An attribute is too long, is not plain ASCII, or there are too many.
+    AttributeRange = "attribute_range", 422, "give texts of 1 to 512 plain ASCII characters, at most 64 roles and 256 capabilities";
     /// The text is not an agent name.
     NameInvalid = "name_invalid", 400, "write organization/agent, such as acme/planner";
     /// A parameter of the query cannot be read.
     QueryInvalid = "query_invalid", 400, "use organization, after and limit as the API documents them";
     /// The body has another content type.
-    ContentType = "content_type", 415, "send Content-Type: application/octet-stream for key records, application/json for settings";
+    ContentType = "content_type", 415, "send Content-Type: application/octet-stream for key records, application/json for settings and attributes";
     /// The body is too large.
-    BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings, and nothing else";
+    BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings or attributes, and nothing else";
     /// The body ended too early.
     BodyIncomplete = "body_incomplete", 400, "send the whole body";
     /// The request took too long.
@@ -99,7 +104,7 @@ error_codes! {
     /// There is no such path.
     PathUnknown = "path_unknown", 404, "use a path that the API documents, such as /v1/status";
     /// The path exists, the method does not.
-    Method = "method", 405, "use GET, POST for /v1/agents, PATCH for a mailbox";
+    Method = "method", 405, "use GET, POST for /v1/agents, PATCH for an agent or a mailbox";
     /// The directory has reached its limit.
     DirectoryFull = "directory_full", 507, "start a second node for further agents";
     /// The directory's file could not be read or written.
@@ -148,6 +153,13 @@ pub struct AgentInfo {
     pub valid_until_ms: u64,
     /// When the agent was registered here, Unix milliseconds.
     pub registered_at_ms: u64,
+    /// What kind of agent it is; `agent` unless it was set.
+    #[serde(rename = "type")]
+    pub agent_type: String,
+    /// Its roles, sorted.
+    pub roles: Vec<String>,
+    /// Its capabilities, sorted.
+    pub capabilities: Vec<String>,
 }
 
 /// The versions of an agent's key record.

@@ -26,6 +26,7 @@ use tokio::net::UnixStream;
 use crate::api::{
     AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, MailboxInfo, MailboxPage, Status,
 };
+use crate::attributes::AttributesChange;
 use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 use crate::mailboxes::MailboxChange;
@@ -136,6 +137,15 @@ impl Client {
     /// [`ClientError::Refused`] with code `agent_unknown`, or why there was no answer.
     pub async fn agent(&self, name: &AgentName) -> Result<AgentInfo, ClientError> {
         self.get(&format!("/v1/agents/{name}")).await
+    }
+
+    /// Sets an agent's type, roles or capabilities; says what it is then. It is durable, and the shards have it.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `agent_unknown` or `attribute_range`, or why there was no answer.
+    pub async fn set_attributes(&self, name: &AgentName, change: &AttributesChange) -> Result<AgentInfo, ClientError> {
+        let body = serde_json::to_vec(change).expect("texts become JSON");
+        self.call(Method::PATCH, &format!("/v1/agents/{name}"), body.into()).await.map(|(_, body)| body)
     }
 
     /// The signed key record of an agent with this version. Its signatures were not verified here.

@@ -4,20 +4,23 @@ use std::sync::Arc;
 
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, SignedKeyRecord, TrustDomain};
-use creto_policy::{KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
+use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
+use crate::attributes::AttributesRequest;
 use crate::error::ServiceError;
-use crate::limits::{PAGE_AGENTS_MAX, VERSIONS_HELD_MAX};
+use crate::limits::{PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MAX, attributes_json_bytes_max};
 use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
-use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, META, NAMES, Storage};
+use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, NAMES, Storage};
 
+pub(crate) use attributes::AttributesSet;
 pub(crate) use mailbox::MailboxSet;
 pub(crate) use rotate::Rotated;
 
+mod attributes;
 mod keys;
 mod mailbox;
 mod rotate;
@@ -50,6 +53,7 @@ pub(crate) enum Change {
     Register(Registration),
     Rotate(Rotation),
     Mailbox(MailboxRequest),
+    Attributes(AttributesRequest),
 }
 
 /// What became of it.
@@ -58,6 +62,7 @@ pub(crate) enum Changed {
     Register(Registered),
     Rotate(Rotated),
     Mailbox(MailboxSet),
+    Attributes(AttributesSet),
 }
 
 impl Changed {
@@ -68,6 +73,7 @@ impl Changed {
             Self::Register(Registered::Created(_))
                 | Self::Rotate(Rotated::Replaced(_))
                 | Self::Mailbox(MailboxSet::Changed(_))
+                | Self::Attributes(AttributesSet::Changed(_))
         )
     }
 }
@@ -77,6 +83,7 @@ enum Pending {
     Agent(AgentEntry, SignedKeyRecord),
     Key(SignedKeyRecord, RotationMode),
     Mailbox(AgentId, MailboxRow),
+    Attributes(AgentId, Arc<Attributes>),
 }
 
 impl Directory {
@@ -92,8 +99,11 @@ impl Directory {
         let retention = storage.adopt_retention(retention_s, now_ms)?;
         let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
         builder.set_key_grace_ms(key_grace_ms);
-        let epoch = storage.load(|entry, versions, mailbox| {
+        let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes }| {
             let agent = insert(&storage, &mut builder, &entry, versions)?;
+            if let Some(attributes) = attributes {
+                builder.set_attributes(&agent, attributes);
+            }
             builder.set_mailbox(&agent, mailbox.settings, mailbox.lower_with(retention.lower, now_ms));
             Ok(())
         })?;
@@ -136,6 +146,13 @@ impl Directory {
                     }
                     Changed::Mailbox(answer)
                 }
+                Change::Attributes(request) => {
+                    let answer = self.set_attributes_one(&transaction, &request)?;
+                    if let AttributesSet::Changed(attributes) = &answer {
+                        pending.push(Pending::Attributes(request.agent, Arc::clone(attributes)));
+                    }
+                    Changed::Attributes(answer)
+                }
             });
         }
         if pending.is_empty() {
@@ -161,6 +178,10 @@ impl Directory {
                 Pending::Mailbox(agent, row) => {
                     let lower = row.lower_with(self.retention.lower, now_ms);
                     let is_known = self.builder.set_mailbox(&agent, row.settings, lower);
+                    assert!(is_known, "the agent was found in the same transaction");
+                }
+                Pending::Attributes(agent, attributes) => {
+                    let is_known = self.builder.set_attributes(&agent, attributes);
                     assert!(is_known, "the agent was found in the same transaction");
                 }
             }
@@ -241,7 +262,7 @@ impl Reader {
     }
 
     /// An agent, as the API shows it.
-    pub(crate) fn info(&self, entry: &AgentEntry) -> AgentInfo {
+    fn info(&self, entry: &AgentEntry, attributes: &Attributes) -> AgentInfo {
         AgentInfo {
             name: entry.name.to_string(),
             id: AgentId::derive(&self.trust_domain, &entry.name).to_string(),
@@ -253,20 +274,22 @@ impl Reader {
             valid_from_ms: entry.valid_from_ms,
             valid_until_ms: entry.valid_until_ms,
             registered_at_ms: entry.registered_at_ms,
+            agent_type: attributes.agent_type().to_owned(),
+            roles: attributes.roles().to_vec(),
+            capabilities: attributes.capabilities().to_vec(),
         }
     }
 
     /// The agent with this name.
     pub(crate) fn agent(&self, name: &AgentName) -> Result<Option<AgentInfo>, ServiceError> {
-        let agents = self.storage.begin_read()?.open_table(AGENTS).map_err(ServiceError::database)?;
+        let transaction = self.storage.begin_read()?;
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
         let id = AgentId::derive(&self.trust_domain, name);
-        match agents.get(&id.0).map_err(ServiceError::database)? {
-            None => Ok(None),
-            Some(row) => {
-                let entry = AgentEntry::parse(row.value());
-                entry.map(|entry| Some(self.info(&entry))).ok_or_else(|| self.storage.damaged(format!("agent {id}")))
-            }
-        }
+        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
+        let entry = AgentEntry::parse(row.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+        let attributes = attributes::stored(&self.storage, &table, id)?;
+        Ok(Some(self.info(&entry, &attributes)))
     }
 
     /// The bytes of one signed key record.
@@ -276,7 +299,8 @@ impl Reader {
         Ok(row.map(|row| row.value().to_vec()))
     }
 
-    /// Agents by name, of one organization or of all, those after `after`, at most `limit`.
+    /// Agents by name, of one organization or of all, those after `after`, at most `limit`, and fewer when they have many
+    /// attributes.
     pub(crate) fn page(
         &self,
         organization: Option<&str>,
@@ -284,19 +308,27 @@ impl Reader {
         limit: usize,
     ) -> Result<AgentPage, ServiceError> {
         let transaction = self.storage.begin_read()?;
-        let (agents, next_after) =
-            self.named(&transaction, organization, after, limit, |_, entry| Ok(self.info(&entry)))?;
+        let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+        let mut room = PAGE_ATTRIBUTES_BYTES_MAX;
+        let show = |id: AgentId, entry: AgentEntry| {
+            let attributes = attributes::stored(&self.storage, &table, id)?;
+            let Some(left) = room.checked_sub(attributes_json_bytes_max(&attributes)) else { return Ok(None) };
+            room = left;
+            Ok(Some(self.info(&entry, &attributes)))
+        };
+        let (agents, next_after) = self.named(&transaction, organization, after, limit, show)?;
         Ok(AgentPage { agents, next_after })
     }
 
-    /// What `show` makes of the agents by name, at most `limit` of them, and the name after which there are more.
+    /// What `show` makes of the agents by name, at most `limit` of them, and the name after which there are more. The page ends
+    /// early where it makes nothing of one, which it must not of the first.
     fn named<T>(
         &self,
         transaction: &ReadTransaction,
         organization: Option<&str>,
         after: Option<&str>,
         limit: usize,
-        mut show: impl FnMut(AgentId, AgentEntry) -> Result<T, ServiceError>,
+        mut show: impl FnMut(AgentId, AgentEntry) -> Result<Option<T>, ServiceError>,
     ) -> Result<(Vec<T>, Option<String>), ServiceError> {
         let limit = limit.clamp(1, PAGE_AGENTS_MAX);
         let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
@@ -318,8 +350,13 @@ impl Reader {
             let row = agents.get(id.value()).map_err(ServiceError::database)?;
             let entry = row.and_then(|row| AgentEntry::parse(row.value()));
             let entry = entry.ok_or_else(|| self.storage.damaged(format!("name {}", name.value())))?;
-            last = Some(entry.name.to_string());
-            shown.push(show(AgentId(*id.value()), entry)?);
+            let name = entry.name.to_string();
+            let Some(one) = show(AgentId(*id.value()), entry)? else {
+                assert!(last.is_some(), "a page has room for one agent, or the list would never end");
+                return Ok((shown, last));
+            };
+            last = Some(name);
+            shown.push(one);
         }
         Ok((shown, None))
     }

@@ -22,13 +22,14 @@ use tokio::task::JoinSet;
 use crate::api::{
     AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, ErrorCode, MailboxInfo, MailboxPage, Status,
 };
+use crate::attributes::{AttributesChange, AttributesRequest};
 use crate::backup::{self, Backups, NotHeld};
-use crate::directory::{Change, MailboxSet, Reader, Registered};
+use crate::directory::{AttributesSet, Change, MailboxSet, Reader, Registered};
 use crate::error::ServiceError;
 use crate::health::{Health, Readiness};
 use crate::limits::{
-    BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, PAGE_AGENTS_MAX, REQUEST_TIMEOUT,
-    SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
+    ATTRIBUTES_BODY_BYTES_MAX, BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT,
+    PAGE_AGENTS_MAX, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
 };
 use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
 use crate::registration::Registration;
@@ -144,7 +145,10 @@ fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/ready", get(ready))
         .route("/v1/agents", get(agents).post(register))
-        .route("/v1/agents/{organization}/{agent}", get(agent))
+        .route(
+            "/v1/agents/{organization}/{agent}",
+            get(agent).patch(set_attributes).layer(DefaultBodyLimit::max(ATTRIBUTES_BODY_BYTES_MAX)),
+        )
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
         .route("/v1/mailboxes", get(mailboxes))
@@ -175,28 +179,29 @@ async fn register(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
-    let body = body_of(&headers, body, "application/octet-stream")?;
+    let body = body_of(&headers, body, "application/octet-stream", SIGNED_KEY_RECORD_BYTES_MAX)?;
     let registration = Registration::check(&body, api.reader.trust_domain(), wall_clock_ms())
         .map_err(|error| refuse(error.code(), error.to_string()))?;
-    let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service takes no registrations any more");
-    let (answer, answered) = oneshot::channel();
-    let changes = api.changes.as_ref().ok_or_else(shutting_down)?;
-    let pending = Pending { change: Change::Register(registration), answer: Answer::Registration(answer) };
-    changes.send(pending).await.map_err(|_| shutting_down())?;
-    let registered = answered.await.map_err(|_| storage_failed("the registration was not stored"))?;
-    match registered {
-        Registered::Created(entry) => Ok((StatusCode::CREATED, Json(api.reader.info(&entry)))),
-        Registered::Known(entry) => Ok((StatusCode::OK, Json(api.reader.info(&entry)))),
-        Registered::Refused(code, message) => Err(refuse(code, message)),
-    }
+    let registered = written(&api, Change::Register(registration), Answer::Registration, "registrations").await?;
+    let (status, entry) = match registered {
+        Registered::Created(entry) => (StatusCode::CREATED, entry),
+        Registered::Known(entry) => (StatusCode::OK, entry),
+        Registered::Refused(code, message) => return Err(refuse(code, message)),
+    };
+    Ok((status, Json(known_agent(&api, &entry.name)?)))
 }
 
 /// The whole body, if it is declared as what it must be.
-fn body_of(headers: &HeaderMap, body: Result<Bytes, BytesRejection>, declared: &'static str) -> Result<Bytes, Refusal> {
+fn body_of(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    declared: &'static str,
+    bytes_max: usize,
+) -> Result<Bytes, Refusal> {
     let body = body.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => refuse(
             ErrorCode::BodyTooLarge,
-            format!("the body is larger than {SIGNED_KEY_RECORD_BYTES_MAX} bytes, the most a key record can have"),
+            format!("the body is larger than {bytes_max} bytes, the most that can be meant"),
         ),
         other => refuse(ErrorCode::BodyIncomplete, format!("the body could not be read: {}", other.body_text())),
     })?;
@@ -229,9 +234,46 @@ async fn agent(
     State(api): State<Api>,
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentInfo>, Refusal> {
+    known_agent(&api, &agent_name(&organization, &agent)?).map(Json)
+}
+
+fn known_agent(api: &Api, name: &AgentName) -> Result<AgentInfo, Refusal> {
+    api.reader.agent(name).map_err(log_failure)?.ok_or_else(|| unknown_agent(name))
+}
+
+async fn set_attributes(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<AgentInfo>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let found = api.reader.agent(&name).map_err(log_failure)?;
-    found.map(Json).ok_or_else(|| unknown_agent(&name))
+    let body = body_of(&headers, body, "application/json", ATTRIBUTES_BODY_BYTES_MAX)?;
+    let change: AttributesChange = serde_json::from_slice(&body)
+        .map_err(|error| refuse(ErrorCode::AttributesMalformed, format!("the attributes cannot be read: {error}")))?;
+    let agent = AgentId::derive(api.reader.trust_domain(), &name);
+    let change = Change::Attributes(AttributesRequest { agent, change });
+    match written(&api, change, Answer::Attributes, "attributes").await? {
+        AttributesSet::Changed(_) | AttributesSet::Same => known_agent(&api, &name).map(Json),
+        AttributesSet::Unknown => Err(unknown_agent(&name)),
+        AttributesSet::Refused(error) => Err(refuse(ErrorCode::AttributeRange, error.to_string())),
+    }
+}
+
+/// Hands a change to the writer, and waits until it is durable and the shards were given it.
+async fn written<T>(
+    api: &Api,
+    change: Change,
+    answer_as: impl FnOnce(oneshot::Sender<T>) -> Answer,
+    what: &str,
+) -> Result<T, Refusal> {
+    let shutting_down = || refuse(ErrorCode::ShuttingDown, format!("the service takes no {what} any more"));
+    let (answer, answered) = oneshot::channel();
+    let changes = api.changes.as_ref().ok_or_else(shutting_down)?;
+    let pending = Pending { change, answer: answer_as(answer) };
+    changes.send(pending).await.map_err(|_| shutting_down())?;
+    // No answer, because the sender was dropped, means that storage failed.
+    answered.await.map_err(|_| storage_failed(&format!("the {what} were not stored")))
 }
 
 async fn key_record(
@@ -280,17 +322,12 @@ async fn set_mailbox(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<MailboxInfo>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let body = body_of(&headers, body, "application/json")?;
+    let body = body_of(&headers, body, "application/json", SIGNED_KEY_RECORD_BYTES_MAX)?;
     let change: MailboxChange = serde_json::from_slice(&body)
         .map_err(|error| refuse(ErrorCode::SettingsMalformed, format!("the settings cannot be read: {error}")))?;
     let agent = AgentId::derive(api.reader.trust_domain(), &name);
-    let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service takes no settings any more");
-    let (answer, answered) = oneshot::channel();
-    let changes = api.changes.as_ref().ok_or_else(shutting_down)?;
-    let pending =
-        Pending { change: Change::Mailbox(MailboxRequest { agent, change }), answer: Answer::Mailbox(answer) };
-    changes.send(pending).await.map_err(|_| shutting_down())?;
-    match answered.await.map_err(|_| storage_failed("the settings were not stored"))? {
+    let change = Change::Mailbox(MailboxRequest { agent, change });
+    match written(&api, change, Answer::Mailbox, "settings").await? {
         MailboxSet::Changed(row) | MailboxSet::Same(row) => {
             Ok(Json(api.reader.mailbox_info(&name, &row, &api.mailbox_defaults)))
         }

@@ -23,6 +23,7 @@
 //! - [`registration`]: what a key record must fulfil; a pure function.
 //! - [`rotation`]: how agents replace their encryption keys, through the shard that has their connection.
 //! - [`mailboxes`]: what is set for single mailboxes.
+//! - [`attributes`]: type, roles and capabilities of agents.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`health`]: whether the node serves, shard by shard.
@@ -32,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod attributes;
 pub mod backup;
 pub mod client;
 mod directory;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use creto_policy::Attributes;
+use creto_policy::attributes::{ATTRIBUTES_BYTES_MAX, CAPABILITIES_MAX, ROLES_MAX};
+
 /// Largest signed key record, and largest body of a request, in bytes.
 pub use creto_envelope::limits::SIGNED_KEY_RECORD_BYTES_MAX;
 
@@ -43,15 +46,31 @@ pub const BACKUP_LEASE: Duration = Duration::from_secs(30);
 /// Memory that copying the directory may take, in bytes.
 pub const COPY_CACHE_BYTES: usize = 32 << 20;
 
+/// Largest change of an agent's attributes, in bytes of JSON.
+pub const ATTRIBUTES_BODY_BYTES_MAX: usize = 512 * 1024;
+
 /// Most agents on one page of the list.
 pub const PAGE_AGENTS_MAX: usize = 1_000;
+/// Most bytes of JSON that attributes take on one page.
+pub const PAGE_ATTRIBUTES_BYTES_MAX: usize = 512 * 1024;
 /// Largest answer that the client reads, in bytes.
-pub const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Most bytes that these take in JSON: every character may need a backslash, and each text two quotes and a comma.
+#[must_use]
+pub fn attributes_json_bytes_max(attributes: &Attributes) -> usize {
+    2 * attributes.text_bytes() + 4 * (1 + attributes.roles().len() + attributes.capabilities().len())
+}
+
+const LARGEST_ATTRIBUTES_JSON_BYTES: usize = 2 * ATTRIBUTES_BYTES_MAX + 4 * (1 + ROLES_MAX + CAPABILITIES_MAX);
+// The largest set fits on a page, and into a request with the names of its fields.
+const _: () = assert!(LARGEST_ATTRIBUTES_JSON_BYTES <= PAGE_ATTRIBUTES_BYTES_MAX);
+const _: () = assert!(LARGEST_ATTRIBUTES_JSON_BYTES + 1_024 <= ATTRIBUTES_BODY_BYTES_MAX);
 
 // A shutdown that gives up before a request may, would drop an answer that is owed.
 const _: () = assert!(SHUTDOWN_TIMEOUT.as_secs() > REQUEST_TIMEOUT.as_secs());
-// An agent in JSON is below two kilobytes: name 128 B, SPIFFE id below 400 B, the rest numbers.
-const _: () = assert!(PAGE_AGENTS_MAX * 2_048 <= ANSWER_BYTES_MAX);
+// An agent in JSON is below two kilobytes without its attributes: name 128 B, SPIFFE id below 400 B, the rest numbers.
+const _: () = assert!(PAGE_AGENTS_MAX * 2_048 + PAGE_ATTRIBUTES_BYTES_MAX <= ANSWER_BYTES_MAX);
 const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);
 const _: () = assert!(EMERGENCIES_PER_WINDOW_MAX > ROTATIONS_PER_WINDOW_MAX);
 // Hourly rotation and the longest grace period: every key that is accepted is held.

@@ -7,10 +7,10 @@
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
 //! | `replacements` | agent id 16, version u32 | when and how that version was replaced: u8 format=1, u8 mode (0 planned, 1 emergency), 6 zeros, u64 LE Unix milliseconds |
-//!
 //! | `mailboxes` | agent id 16 | what is set for that agent's mailbox: 32 bytes, see `mailboxes.rs` |
+//! | `attributes` | agent id 16 | type, roles and capabilities, see `attributes.rs`; no row: none are set |
 //!
-//! All six change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! All seven change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
 //! choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
@@ -20,12 +20,13 @@ use std::sync::Arc;
 
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, AgentState, KeyId, SignedKeyRecord, TrustDomain};
-use creto_policy::{KeyVersion, Replacement};
+use creto_policy::{Attributes, KeyVersion, Replacement};
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     TableHandle, WriteTransaction,
 };
 
+use crate::attributes::parse_row;
 use crate::error::ServiceError;
 use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
 use crate::mailboxes::{DefaultRetention, MailboxRow};
@@ -35,9 +36,9 @@ pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;
 
-/// The format that this code writes. Format 1, which knew no replacements, and format 2, which knew no settings of mailboxes,
-/// are read and become this one.
-pub const FORMAT: u64 = 3;
+/// The format that this code writes. Format 1, which knew no replacements, format 2, which knew no settings of mailboxes, and
+/// format 3, which knew no attributes, are read and become this one.
+pub const FORMAT: u64 = 4;
 /// The oldest format that this code reads.
 const FORMAT_OLDEST: u64 = 1;
 
@@ -49,6 +50,8 @@ pub(crate) const KEY_RECORDS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = Tab
 pub(crate) const REPLACEMENTS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = TableDefinition::new("replacements");
 
 pub(crate) const MAILBOXES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("mailboxes");
+
+pub(crate) const ATTRIBUTES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("attributes");
 
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
@@ -158,6 +161,16 @@ pub(crate) fn parse_replacement(bytes: &[u8]) -> Option<Replacement> {
     (replacement_bytes(&replacement) == *bytes).then_some(replacement)
 }
 
+/// What the tables hold of one agent.
+pub(crate) struct Loaded {
+    pub(crate) entry: AgentEntry,
+    /// The newest of them, oldest first.
+    pub(crate) versions: Vec<KeyVersion>,
+    pub(crate) mailbox: MailboxRow,
+    /// If any are set.
+    pub(crate) attributes: Option<Arc<Attributes>>,
+}
+
 /// The open file. Cheap reads of the last committed state, one writer.
 pub(crate) struct Storage {
     database: Database,
@@ -217,6 +230,7 @@ impl Storage {
             transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
             transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
             transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
+            transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -225,8 +239,8 @@ impl Storage {
                 put(META_TRUST_DOMAIN, trust_domain.as_str().as_bytes())?;
             } else {
                 self.check_meta(&meta, trust_domain)?;
-                // An older version would take every replaced key for a good one, and forget what mailboxes may hold: it must
-                // not open this file any more.
+                // An older version would take every replaced key for a good one, and forget what mailboxes may hold and agents
+                // are: it must not open this file any more.
                 meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..]).map_err(ServiceError::database)?;
             }
         }
@@ -287,10 +301,7 @@ impl Storage {
     }
 
     /// Every agent with the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the snapshot at start.
-    pub(crate) fn load(
-        &self,
-        mut each: impl FnMut(AgentEntry, Vec<KeyVersion>, MailboxRow) -> Result<(), ServiceError>,
-    ) -> Result<u64, ServiceError> {
+    pub(crate) fn load(&self, mut each: impl FnMut(Loaded) -> Result<(), ServiceError>) -> Result<u64, ServiceError> {
         let transaction = self.begin_read()?;
         let meta = transaction.open_table(META).map_err(ServiceError::database)?;
         let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
@@ -298,6 +309,7 @@ impl Storage {
         let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
         let replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
         let mailboxes = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
+        let attributes = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
         for row in agents.iter().map_err(ServiceError::database)? {
             let (id, entry) = row.map_err(ServiceError::database)?;
             let id = AgentId(*id.value());
@@ -330,9 +342,21 @@ impl Storage {
             }
             let row = mailboxes.get(&id.0).map_err(ServiceError::database)?;
             let mailbox = row.map_or(Some(MailboxRow::default()), |row| MailboxRow::parse(row.value()));
-            each(entry, versions, mailbox.ok_or_else(damaged)?)?;
+            let mailbox = mailbox.ok_or_else(damaged)?;
+            let attributes = self.attributes(&attributes, id)?.map(Arc::new);
+            each(Loaded { entry, versions, mailbox, attributes })?;
         }
         self.epoch(&meta)
+    }
+
+    /// The attributes of an agent, if any are set.
+    pub(crate) fn attributes(
+        &self,
+        table: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
+        id: AgentId,
+    ) -> Result<Option<Attributes>, ServiceError> {
+        let Some(row) = table.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
+        parse_row(row.value()).map(Some).ok_or_else(|| self.damaged(format!("attributes of agent {id}")))
     }
 
     /// Writes all tables, as they are at one moment, into a new file at `path`, readable by its owner only. Changes go on
@@ -363,7 +387,7 @@ impl Storage {
                     drop(into);
                 )+};
             }
-            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES);
+            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES, ATTRIBUTES);
             to.commit().map_err(ServiceError::database)?;
         }
         // A table that is added and not named above would be missing in every backup.

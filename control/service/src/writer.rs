@@ -5,7 +5,7 @@ use std::sync::Arc;
 use creto_envelope::{RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::directory::{Change, Changed, Directory, MailboxSet, Registered, Rotated};
+use crate::directory::{AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated};
 use crate::limits::COMMIT_CHANGES_MAX;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{SnapshotSink, wall_clock_ms};
@@ -22,6 +22,8 @@ pub(crate) enum Answer {
     Registration(oneshot::Sender<Registered>),
     /// The same, of a mailbox.
     Mailbox(oneshot::Sender<MailboxSet>),
+    /// The same, of an agent's attributes.
+    Attributes(oneshot::Sender<AttributesSet>),
     /// An agent, through its shard.
     Key(Reply),
 }
@@ -101,6 +103,9 @@ fn tell(result: Changed, answer: Answer) {
             let _gone = answer.send(result);
         }
         (Changed::Mailbox(result), Answer::Mailbox(answer)) => {
+            let _gone = answer.send(result);
+        }
+        (Changed::Attributes(result), Answer::Attributes(answer)) => {
             let _gone = answer.send(result);
         }
         (Changed::Rotate(result), Answer::Key(reply)) => reply.send(match result {

@@ -98,7 +98,7 @@ impl Reader {
         let transaction = self.storage.begin_read()?;
         let table = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
         let show = |id: AgentId, entry: AgentEntry| {
-            Ok(self.mailbox_info(&entry.name, &self.mailbox_row(&table, id)?, defaults))
+            Ok(Some(self.mailbox_info(&entry.name, &self.mailbox_row(&table, id)?, defaults)))
         };
         let (mailboxes, next_after) = self.named(&transaction, organization, after, limit, show)?;
         Ok(MailboxPage { mailboxes, next_after })

@@ -60,7 +60,7 @@ fn a_file_of_another_trust_domain_or_format_is_refused() {
     put_meta(&storage, META_FORMAT, &(FORMAT + 1).to_le_bytes());
     drop(storage);
     let refused = Storage::open(&path, &TrustDomain::default()).err();
-    assert!(matches!(refused, Some(ServiceError::Format { found: 4, known: 3 })), "{refused:?}");
+    assert!(matches!(refused, Some(ServiceError::Format { found: 5, known: 4 })), "{refused:?}");
 
     let path = folder.path().join("other.redb");
     drop(Storage::open(&path, &TrustDomain::default()).unwrap());
@@ -83,9 +83,9 @@ fn a_damaged_epoch_is_found() {
     for damage in [&0_u64.to_le_bytes()[..], b"short"] {
         let path = folder.path().join(format!("{}.redb", damage.len()));
         let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
-        assert_eq!(storage.load(|_, _, _| Ok(())).unwrap(), 1);
+        assert_eq!(storage.load(|_| Ok(())).unwrap(), 1);
         put_meta(&storage, META_EPOCH, damage);
-        assert!(matches!(storage.load(|_, _, _| Ok(())), Err(ServiceError::Damaged(_))));
+        assert!(matches!(storage.load(|_| Ok(())), Err(ServiceError::Damaged(_))));
     }
 }
 
@@ -102,7 +102,7 @@ fn a_file_of_format_1_becomes_one_of_this_format_when_it_is_opened() {
     let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
     let meta = storage.begin_read().unwrap().open_table(META).unwrap();
     assert_eq!(meta.get(META_FORMAT).unwrap().unwrap().value(), FORMAT.to_le_bytes());
-    assert_eq!(storage.load(|_, _, _| Ok(())).unwrap(), 1);
+    assert_eq!(storage.load(|_| Ok(())).unwrap(), 1);
 }
 
 #[test]
