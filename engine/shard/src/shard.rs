@@ -455,6 +455,7 @@ impl<L: RecordLog> Shard<L> {
     /// Takes the new agents and policy; whoever may not act any more is disconnected.
     fn replace_snapshot(&mut self, now: Now, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
         self.snapshot = snapshot;
+        self.subscriptions.wake_held_back();
         let refused: Vec<_> = self
             .connections
             .iter()
