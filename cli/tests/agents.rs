@@ -124,6 +124,137 @@ fn without_a_node_the_status_says_so_and_the_text_how_to_start_one() {
     assert_eq!(creto(dir.path(), &["send", "acme/planner", "acme/worker"]).status, 2);
 }
 
+#[test]
+fn what_an_agent_is_can_be_set_and_what_is_given_replaces_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = node(dir.path());
+    assert_eq!(creto(dir.path(), &["agent", "create", "acme/planner"]).status, 0);
+    let set = |args: &[&str]| {
+        let run = creto(dir.path(), &[&["agent", "set", "acme/planner", "--json"], args].concat());
+        assert_eq!(run.status, 0, "{args:?}: {}", run.stderr);
+        let value = json(&run);
+        let texts = |name: &str| {
+            value[name]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|text| text.as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        format!("{}: {}; {}", value["type"].as_str().unwrap(), texts("roles"), texts("capabilities"))
+    };
+    assert_eq!(set(&["--type", "planner", "--role", "b", "--role", "a"]), "planner: a b; ");
+    assert_eq!(set(&["--capability", "plan"]), "planner: a b; plan");
+    assert_eq!(set(&["--role", "c"]), "planner: c; plan");
+
+    let shown = creto(dir.path(), &["agent", "show", "acme/planner"]).stdout;
+    assert!(shown.contains("type        planner\n  roles       c\n  can         plan\n"), "{shown}");
+    let listed = creto(dir.path(), &["agent", "list"]).stdout;
+    assert!(listed.lines().next().unwrap().contains("type     roles"), "{listed}");
+    assert!(listed.contains("planner  c "), "{listed}");
+    let text = creto(dir.path(), &["agent", "set", "acme/planner", "--clear-roles"]).stdout;
+    assert!(text.contains("roles         -\n  capabilities  plan\n"), "{text}");
+    assert_eq!(set(&["--clear-capabilities", "--type", "agent"]), "agent: ; ");
+
+    for (args, status, text) in [
+        (&["--role", "\u{430}dmin"][..], 4, "next: give texts of 1 to 512 plain ASCII characters"),
+        (&["--role", "a", "--clear-roles"], 2, "cannot be used with"),
+        (&[], 2, "required"),
+    ] {
+        let run = creto(dir.path(), &[&["agent", "set", "acme/planner"], args].concat());
+        assert_eq!(run.status, status, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
+    }
+    assert_eq!(creto(dir.path(), &["agent", "set", "acme/nobody", "--type", "x"]).status, 4);
+    service.shutdown().unwrap();
+}
+
+fn creto_with_input(folder: &Path, args: &[&str], input: &str) -> Run {
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_creto"))
+        .current_dir(folder)
+        .args(args)
+        .env_remove("CRETO_CONFIG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Run { status: output.status.code().expect("an exit"), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn an_agent_is_suspended_resumed_and_revoked_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let service = node(dir);
+    for name in ["acme/a", "acme/b", "acme/c", "acmes/d"] {
+        assert_eq!(creto(dir, &["agent", "create", name]).status, 0);
+    }
+    let states = || {
+        let list = json(&creto(dir, &["agent", "list", "--json"]));
+        let words = list.as_array().unwrap().iter().map(|agent| agent["state"].as_str().unwrap().to_owned());
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let suspended = creto(dir, &["agent", "suspend", "acme/a", "--reason", "on holiday"]);
+    assert!(suspended.stdout.starts_with("suspended  acme/a\n"), "{}{}", suspended.stdout, suspended.stderr);
+    let shown = creto(dir, &["agent", "show", "acme/a"]).stdout;
+    assert!(shown.contains("  suspended   since ") && shown.contains(" UTC  on holiday\n"), "{shown}");
+    assert_eq!(json(&creto(dir, &["agent", "resume", "acme/a", "--json"]))["state"], "active");
+    let revoked = json(&creto(dir, &["agent", "revoke", "acme/a", "--since", "2h", "--reason", "key lost", "--json"]));
+    assert_eq!((&revoked["state"], &revoked["state_reason"]), (&"revoked".into(), &"key lost".into()));
+    let ms = |name: &str| revoked[name].as_u64().unwrap();
+    assert!((7_190_000..=7_260_000).contains(&(ms("state_set_at_ms") - ms("state_since_ms"))), "{revoked}");
+    for (verb, status) in [("resume", 4), ("suspend", 4), ("create", 4), ("revoke", 0)] {
+        let run = creto(dir, &["agent", verb, "acme/a"]);
+        assert_eq!(run.status, status, "{verb}: {}{}", run.stdout, run.stderr);
+        assert!(status == 0 || run.stderr.contains("next: create another agent under another name"), "{}", run.stderr);
+    }
+    assert_eq!(states(), "revoked active active active");
+
+    // A whole organization, and no other that begins like it: only for whoever types its name, or says that it is meant.
+    for input in ["", "acm\n", "yes\n"] {
+        let run = creto_with_input(dir, &["agent", "revoke", "--organization", "acme"], input);
+        assert_eq!(run.status, 2, "{input:?}: {}", run.stderr);
+        assert!(
+            run.stderr.contains("Type the name of the organization") && run.stderr.contains("give --yes"),
+            "{}",
+            run.stderr
+        );
+    }
+    let all = json(&creto(dir, &["agent", "suspend", "--organization", "acme", "--json"]));
+    assert_eq!((&all["changed"], &all["revoked_before"]), (&2.into(), &1.into()));
+    assert_eq!(states(), "revoked suspended suspended active");
+    let run = creto_with_input(dir, &["agent", "revoke", "--organization", "acme"], "acme\n");
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    assert!(run.stdout.contains("revoked  acme: 2 agents\n1 were so before\n"), "{}", run.stdout);
+    assert_eq!(states(), "revoked revoked revoked active");
+    assert_eq!(creto(dir, &["agent", "revoke", "--organization", "acmes", "--yes"]).status, 0);
+    let unknown = creto(dir, &["agent", "revoke", "--organization", "nobody", "--yes"]);
+    assert_eq!(unknown.status, 4, "{}", unknown.stderr);
+    assert_eq!(creto(dir, &["agent", "revoke"]).status, 2);
+    assert_eq!(creto(dir, &["agent", "revoke", "acme/a", "--organization", "acme"]).status, 2);
+    service.shutdown().unwrap();
+}
+
+#[test]
+fn a_name_that_only_looks_like_another_is_refused_before_any_node_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(creto(dir.path(), &["init", "--listen", "127.0.0.1:9"]).status, 0);
+    // Cyrillic a, a zero-width space, a fullwidth letter, a combining accent.
+    for name in ["\u{430}cme/planner", "acme/plan\u{200b}ner", "acme/ｐlanner", "acme/pla\u{301}nner"] {
+        let run = creto(dir.path(), &["agent", "create", name]);
+        assert_eq!(run.status, 2, "{name}: {}", run.stderr);
+        assert!(run.stderr.contains("a-z"), "{name}: {}", run.stderr);
+    }
+    assert!(!dir.path().join("agents").exists());
+}
+
 #[cfg(feature = "fn-dsa")]
 #[test]
 fn an_agent_with_a_third_key_is_made_and_shown_as_one() {

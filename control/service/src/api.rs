@@ -6,6 +6,8 @@
 //! | `GET /v1/agents?organization=acme&after=acme/a&limit=100` | 200 with [`AgentPage`], by name |
 //! | `GET /v1/agents/{organization}/{agent}` | 200 with [`AgentInfo`]; 404 |
 //! | `PATCH /v1/agents/{organization}/{agent}`, `application/json`: an [`AttributesChange`](crate::attributes::AttributesChange) | 200 with [`AgentInfo`]; 404, 422 |
+//! | `PUT /v1/agents/{organization}/{agent}/state`, `application/json`: a [`StateChange`](crate::states::StateChange) | 200 with [`AgentInfo`]; 404, 409, 422 |
+//! | `PUT /v1/organizations/{organization}/state?after=acme/a`, the same | 200 with [`OrganizationChanged`](crate::states::OrganizationChanged); 404, 422 |
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
@@ -89,14 +91,22 @@ error_codes! {
     AttributesMalformed = "attributes_malformed", 422, "send a JSON object with type, roles or capabilities; null takes one back";
     /// An attribute is too long, is not plain ASCII, or there are too many.
     AttributeRange = "attribute_range", 422, "give texts of 1 to 512 plain ASCII characters, at most 64 roles and 256 capabilities";
+    /// The body is not a change of state.
+    StateMalformed = "state_malformed", 422, "send a JSON object with state (active, suspended or revoked), and if wanted reason and since_ms";
+    /// A reason is too long or cannot be shown, or a time cannot be meant.
+    StateRange = "state_range", 422, "give a reason of one line, at most 512 bytes, and since_ms only for a revocation, not ahead of the clock";
+    /// The agent was revoked, which is final.
+    AgentRevoked = "agent_revoked", 409, "create another agent under another name: a revocation is final";
+    /// The organization has no agents.
+    OrganizationUnknown = "organization_unknown", 404, "check the name with `creto agent list`";
     /// The text is not an agent name.
     NameInvalid = "name_invalid", 400, "write organization/agent, such as acme/planner";
     /// A parameter of the query cannot be read.
     QueryInvalid = "query_invalid", 400, "use organization, after and limit as the API documents them";
     /// The body has another content type.
-    ContentType = "content_type", 415, "send Content-Type: application/octet-stream for key records, application/json for settings and attributes";
+    ContentType = "content_type", 415, "send Content-Type: application/octet-stream for key records, application/json for settings, attributes and states";
     /// The body is too large.
-    BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings or attributes, and nothing else";
+    BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings, attributes or a state, and nothing else";
     /// The body ended too early.
     BodyIncomplete = "body_incomplete", 400, "send the whole body";
     /// The request took too long.
@@ -104,7 +114,7 @@ error_codes! {
     /// There is no such path.
     PathUnknown = "path_unknown", 404, "use a path that the API documents, such as /v1/status";
     /// The path exists, the method does not.
-    Method = "method", 405, "use GET, POST for /v1/agents, PATCH for an agent or a mailbox";
+    Method = "method", 405, "use GET, POST for /v1/agents, PATCH for an agent or a mailbox, PUT for a state";
     /// The directory has reached its limit.
     DirectoryFull = "directory_full", 507, "start a second node for further agents";
     /// The directory's file could not be read or written.
@@ -143,6 +153,15 @@ pub struct AgentInfo {
     pub organization: String,
     /// `active`, `suspended` or `revoked`.
     pub state: String,
+    /// Since when it is suspended or revoked, Unix milliseconds: what a revoked agent signed later is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_since_ms: Option<u64>,
+    /// When that was said, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_set_at_ms: Option<u64>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
     /// Version of the current key record.
     pub version: u32,
     /// Id of the current encryption key, 32 hexadecimal digits.

@@ -30,6 +30,7 @@ use crate::attributes::AttributesChange;
 use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 use crate::mailboxes::MailboxChange;
+use crate::states::{OrganizationChanged, StateChange};
 
 /// Why a call failed, and what to do next.
 #[derive(Debug, Error)]
@@ -146,6 +147,34 @@ impl Client {
     pub async fn set_attributes(&self, name: &AgentName, change: &AttributesChange) -> Result<AgentInfo, ClientError> {
         let body = serde_json::to_vec(change).expect("texts become JSON");
         self.call(Method::PATCH, &format!("/v1/agents/{name}"), body.into()).await.map(|(_, body)| body)
+    }
+
+    /// Suspends, resumes or revokes an agent; says what it is then. It is durable, and the shards were told.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `agent_unknown`, `agent_revoked` or `state_range`, or why there was no answer.
+    pub async fn set_state(&self, name: &AgentName, change: &StateChange) -> Result<AgentInfo, ClientError> {
+        let body = serde_json::to_vec(change).expect("texts become JSON");
+        self.call(Method::PUT, &format!("/v1/agents/{name}/state"), body.into()).await.map(|(_, body)| body)
+    }
+
+    /// The same for the agents of an organization whose names follow on `after`, at most
+    /// [`STATE_CHANGES_MAX`](crate::limits::STATE_CHANGES_MAX) of them, in one transaction. While the answer has a
+    /// `next_after`, there are more.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `organization_unknown` or `state_range`, or why there was no answer.
+    pub async fn set_organization_state(
+        &self,
+        organization: &str,
+        after: Option<&str>,
+        change: &StateChange,
+    ) -> Result<OrganizationChanged, ClientError> {
+        let mut path = "/v1/organizations/".to_owned();
+        push_escaped(&mut path, organization);
+        let body = serde_json::to_vec(change).expect("texts become JSON");
+        let path = page_path(&format!("{path}/state"), None, after, None);
+        self.call(Method::PUT, &path, body.into()).await.map(|(_, body)| body)
     }
 
     /// The signed key record of an agent with this version. Its signatures were not verified here.
@@ -320,7 +349,7 @@ impl Client {
         let mut request = Request::builder().method(method.clone()).uri(path).header(header::HOST, "creto");
         let content_type = match method {
             Method::POST => Some("application/octet-stream"),
-            Method::PATCH => Some("application/json"),
+            Method::PATCH | Method::PUT => Some("application/json"),
             _ => None,
         };
         if let Some(content_type) = content_type {

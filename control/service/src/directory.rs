@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use creto_envelope::control::RotationMode;
-use creto_envelope::{AgentId, AgentName, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, AgentName, AgentState, SignedKeyRecord, TrustDomain};
 use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
@@ -14,16 +14,19 @@ use crate::limits::{PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MA
 use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
-use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, NAMES, Storage};
+use crate::states::{StateRequest, StateRow, Whose};
+use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, NAMES, STATES, Storage};
 
 pub(crate) use attributes::AttributesSet;
 pub(crate) use mailbox::MailboxSet;
 pub(crate) use rotate::Rotated;
+pub(crate) use states::StatesSet;
 
 mod attributes;
 mod keys;
 mod mailbox;
 mod rotate;
+mod states;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +57,14 @@ pub(crate) enum Change {
     Rotate(Rotation),
     Mailbox(MailboxRequest),
     Attributes(AttributesRequest),
+    State(StateRequest),
+}
+
+impl Change {
+    /// Whether it may concern very many agents: a transaction has one such change at most.
+    pub(crate) fn is_bulk(&self) -> bool {
+        matches!(self, Self::State(StateRequest { whose: Whose::Organization { .. }, .. }))
+    }
 }
 
 /// What became of it.
@@ -63,6 +74,7 @@ pub(crate) enum Changed {
     Rotate(Rotated),
     Mailbox(MailboxSet),
     Attributes(AttributesSet),
+    State(StatesSet),
 }
 
 impl Changed {
@@ -74,7 +86,7 @@ impl Changed {
                 | Self::Rotate(Rotated::Replaced(_))
                 | Self::Mailbox(MailboxSet::Changed(_))
                 | Self::Attributes(AttributesSet::Changed(_))
-        )
+        ) || matches!(self, Self::State(StatesSet::Done(done)) if done.changed > 0)
     }
 }
 
@@ -84,6 +96,7 @@ enum Pending {
     Key(SignedKeyRecord, RotationMode),
     Mailbox(AgentId, MailboxRow),
     Attributes(AgentId, Arc<Attributes>),
+    State(states::Changed),
 }
 
 impl Directory {
@@ -99,8 +112,11 @@ impl Directory {
         let retention = storage.adopt_retention(retention_s, now_ms)?;
         let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
         builder.set_key_grace_ms(key_grace_ms);
-        let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes }| {
+        let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes, since_ms }| {
             let agent = insert(&storage, &mut builder, &entry, versions)?;
+            if entry.state == AgentState::Revoked {
+                builder.revoke(&agent, since_ms);
+            }
             if let Some(attributes) = attributes {
                 builder.set_attributes(&agent, attributes);
             }
@@ -153,6 +169,11 @@ impl Directory {
                     }
                     Changed::Attributes(answer)
                 }
+                Change::State(request) => {
+                    let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
+                    pending.extend(changed.into_iter().map(Pending::State));
+                    Changed::State(answer)
+                }
             });
         }
         if pending.is_empty() {
@@ -178,6 +199,13 @@ impl Directory {
                 Pending::Mailbox(agent, row) => {
                     let lower = row.lower_with(self.retention.lower, now_ms);
                     let is_known = self.builder.set_mailbox(&agent, row.settings, lower);
+                    assert!(is_known, "the agent was found in the same transaction");
+                }
+                Pending::State(states::Changed { agent, state, since_ms }) => {
+                    let is_known = match state {
+                        AgentState::Revoked => self.builder.revoke(&agent, since_ms),
+                        state => self.builder.set_state(&agent, state),
+                    };
                     assert!(is_known, "the agent was found in the same transaction");
                 }
                 Pending::Attributes(agent, attributes) => {
@@ -207,6 +235,9 @@ impl Directory {
             let entry = AgentEntry::parse(&known).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
             let stored = key_records.get((&id.0, record.version)).map_err(ServiceError::database)?;
             let stored = stored.and_then(|row| SignedKeyRecord::parse(row.value()).ok());
+            if entry.state == AgentState::Revoked {
+                return Ok(Registered::Refused(ErrorCode::AgentRevoked, format!("{} was revoked", record.name)));
+            }
             // Compared without the signatures: the same record signed twice has different ones.
             return Ok(match stored {
                 Some(stored) if stored.record == *record => Registered::Known(entry),
@@ -262,13 +293,16 @@ impl Reader {
     }
 
     /// An agent, as the API shows it.
-    fn info(&self, entry: &AgentEntry, attributes: &Attributes) -> AgentInfo {
+    fn info(&self, entry: &AgentEntry, attributes: &Attributes, state: Option<StateRow>) -> AgentInfo {
         AgentInfo {
             name: entry.name.to_string(),
             id: AgentId::derive(&self.trust_domain, &entry.name).to_string(),
             spiffe_id: entry.name.spiffe_id(&self.trust_domain),
             organization: entry.name.organization().to_owned(),
             state: state_word(entry.state).to_owned(),
+            state_since_ms: state.as_ref().map(|state| state.since_ms),
+            state_set_at_ms: state.as_ref().map(|state| state.decided_ms),
+            state_reason: state.map(|state| state.reason).filter(|reason| !reason.is_empty()),
             version: entry.version,
             key_id: entry.key_id.to_string(),
             valid_from_ms: entry.valid_from_ms,
@@ -285,11 +319,12 @@ impl Reader {
         let transaction = self.storage.begin_read()?;
         let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
         let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
         let id = AgentId::derive(&self.trust_domain, name);
         let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
         let entry = AgentEntry::parse(row.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
         let attributes = attributes::stored(&self.storage, &table, id)?;
-        Ok(Some(self.info(&entry, &attributes)))
+        Ok(Some(self.info(&entry, &attributes, self.storage.state(&states, id)?)))
     }
 
     /// The bytes of one signed key record.
@@ -309,12 +344,13 @@ impl Reader {
     ) -> Result<AgentPage, ServiceError> {
         let transaction = self.storage.begin_read()?;
         let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
         let mut room = PAGE_ATTRIBUTES_BYTES_MAX;
         let show = |id: AgentId, entry: AgentEntry| {
             let attributes = attributes::stored(&self.storage, &table, id)?;
             let Some(left) = room.checked_sub(attributes_json_bytes_max(&attributes)) else { return Ok(None) };
             room = left;
-            Ok(Some(self.info(&entry, &attributes)))
+            Ok(Some(self.info(&entry, &attributes, self.storage.state(&states, id)?)))
         };
         let (agents, next_after) = self.named(&transaction, organization, after, limit, show)?;
         Ok(AgentPage { agents, next_after })

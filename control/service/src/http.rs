@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use creto_envelope::{AgentId, AgentName};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -24,7 +24,7 @@ use crate::api::{
 };
 use crate::attributes::{AttributesChange, AttributesRequest};
 use crate::backup::{self, Backups, NotHeld};
-use crate::directory::{AttributesSet, Change, MailboxSet, Reader, Registered};
+use crate::directory::{AttributesSet, Change, MailboxSet, Reader, Registered, StatesSet};
 use crate::error::ServiceError;
 use crate::health::{Health, Readiness};
 use crate::limits::{
@@ -34,6 +34,7 @@ use crate::limits::{
 use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
 use crate::registration::Registration;
 use crate::service::wall_clock_ms;
+use crate::states::{OrganizationChanged, StateChange, StateRequest, Whose};
 use crate::writer::{Answer, Pending};
 
 /// What every request can reach.
@@ -149,6 +150,8 @@ fn router(api: Api) -> Router {
             "/v1/agents/{organization}/{agent}",
             get(agent).patch(set_attributes).layer(DefaultBodyLimit::max(ATTRIBUTES_BODY_BYTES_MAX)),
         )
+        .route("/v1/agents/{organization}/{agent}/state", put(set_state))
+        .route("/v1/organizations/{organization}/state", put(set_states))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
         .route("/v1/mailboxes", get(mailboxes))
@@ -258,6 +261,59 @@ async fn set_attributes(
         AttributesSet::Unknown => Err(unknown_agent(&name)),
         AttributesSet::Refused(error) => Err(refuse(ErrorCode::AttributeRange, error.to_string())),
     }
+}
+
+async fn set_state(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<AgentInfo>, Refusal> {
+    let name = agent_name(&organization, &agent)?;
+    let whose = Whose::Agent(AgentId::derive(api.reader.trust_domain(), &name));
+    match change_states(&api, whose, &headers, body).await? {
+        StatesSet::Done(_) => known_agent(&api, &name).map(Json),
+        StatesSet::Unknown => Err(unknown_agent(&name)),
+        StatesSet::Final => Err(refuse(ErrorCode::AgentRevoked, format!("{name} was revoked"))),
+        StatesSet::Refused(error) => Err(refuse(ErrorCode::StateRange, error.to_string())),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AfterQuery {
+    after: Option<String>,
+}
+
+async fn set_states(
+    State(api): State<Api>,
+    Path(organization): Path<String>,
+    query: Result<Query<AfterQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<OrganizationChanged>, Refusal> {
+    let Query(AfterQuery { after }) =
+        query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
+    let whose = Whose::Organization { name: organization.clone(), after };
+    match change_states(&api, whose, &headers, body).await? {
+        StatesSet::Done(done) => Ok(Json(done)),
+        StatesSet::Unknown | StatesSet::Final => {
+            Err(refuse(ErrorCode::OrganizationUnknown, format!("no agent is registered in {organization}")))
+        }
+        StatesSet::Refused(error) => Err(refuse(ErrorCode::StateRange, error.to_string())),
+    }
+}
+
+async fn change_states(
+    api: &Api,
+    whose: Whose,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatesSet, Refusal> {
+    let body = body_of(headers, body, "application/json", SIGNED_KEY_RECORD_BYTES_MAX)?;
+    let change: StateChange = serde_json::from_slice(&body)
+        .map_err(|error| refuse(ErrorCode::StateMalformed, format!("the state cannot be read: {error}")))?;
+    written(api, Change::State(StateRequest { whose, change }), Answer::State, "states").await
 }
 
 /// Hands a change to the writer, and waits until it is durable and the shards were given it.

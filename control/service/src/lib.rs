@@ -24,6 +24,7 @@
 //! - [`rotation`]: how agents replace their encryption keys, through the shard that has their connection.
 //! - [`mailboxes`]: what is set for single mailboxes.
 //! - [`attributes`]: type, roles and capabilities of agents.
+//! - [`states`]: who may not act for now, and who never may again.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`health`]: whether the node serves, shard by shard.
@@ -49,6 +50,7 @@ pub mod registration;
 pub mod rotation;
 mod service;
 mod socket;
+pub mod states;
 pub mod storage;
 mod writer;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use creto_envelope::{RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::directory::{AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated};
+use crate::directory::{AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet};
 use crate::limits::COMMIT_CHANGES_MAX;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{SnapshotSink, wall_clock_ms};
@@ -24,6 +24,8 @@ pub(crate) enum Answer {
     Mailbox(oneshot::Sender<MailboxSet>),
     /// The same, of an agent's attributes.
     Attributes(oneshot::Sender<AttributesSet>),
+    /// The same, of states.
+    State(oneshot::Sender<StatesSet>),
     /// An agent, through its shard.
     Key(Reply),
 }
@@ -61,7 +63,9 @@ pub(crate) async fn write(
     while pending.recv_many(&mut batch, COMMIT_CHANGES_MAX).await > 0 {
         let requests = std::mem::take(&mut batch);
         let commit = tokio::task::spawn_blocking(move || {
-            commit(&mut directory, sink.as_ref(), requests);
+            for requests in transactions(requests) {
+                commit(&mut directory, sink.as_ref(), requests);
+            }
             (directory, sink)
         });
         match commit.await {
@@ -69,6 +73,20 @@ pub(crate) async fn write(
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
+}
+
+/// What is committed together: as much as has arrived, but only one change that may concern very many agents.
+fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
+    let mut transactions: Vec<Vec<Pending>> = vec![Vec::new()];
+    for request in requests {
+        let is_bulk = request.change.is_bulk();
+        transactions.last_mut().expect("there is always a last one").push(request);
+        if is_bulk {
+            transactions.push(Vec::new());
+        }
+    }
+    transactions.retain(|requests| !requests.is_empty());
+    transactions
 }
 
 fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, requests: Vec<Pending>) {
@@ -106,6 +124,9 @@ fn tell(result: Changed, answer: Answer) {
             let _gone = answer.send(result);
         }
         (Changed::Attributes(result), Answer::Attributes(answer)) => {
+            let _gone = answer.send(result);
+        }
+        (Changed::State(result), Answer::State(answer)) => {
             let _gone = answer.send(result);
         }
         (Changed::Rotate(result), Answer::Key(reply)) => reply.send(match result {
