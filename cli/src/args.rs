@@ -19,6 +19,7 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod token;
 
 /// Name of the configuration file that is looked for in the working folder.
 const CONFIG_FILE: &str = "creto.toml";
@@ -64,6 +65,8 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     /// Create agents, look at them, say what they are.
     Agent(agent::AgentArgs),
+    /// Make tokens with which agents may be registered, see them, withdraw them.
+    Token(token::TokenArgs),
     /// Set what single mailboxes may hold, and look at it.
     Mailbox(mailbox::MailboxArgs),
     /// Send a message; returns when it is durable.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use creto_agent::TrustDomain;
-use creto_service::{Service, ServiceHandle, ServiceOptions};
+use creto_service::{Enrolment, Service, ServiceHandle, ServiceOptions};
 
 struct Run {
     status: i32,
@@ -31,10 +31,15 @@ fn json(run: &Run) -> serde_json::Value {
 
 /// A folder as `creto init` makes it, with a control service and no shards.
 fn node(folder: &Path) -> ServiceHandle {
+    node_with(folder, Enrolment::Open)
+}
+
+fn node_with(folder: &Path, enrolment: Enrolment) -> ServiceHandle {
     assert_eq!(creto(folder, &["init"]).status, 0);
     let data = folder.join("data");
     let trust_domain = TrustDomain::parse("creto.local").expect("the default");
-    let options = ServiceOptions::new(data.join("control.redb"), data.join("control.sock"), trust_domain);
+    let mut options = ServiceOptions::new(data.join("control.redb"), data.join("control.sock"), trust_domain);
+    options.enrolment = enrolment;
     Service::open(options).and_then(|service| service.spawn(|_: Arc<_>| {})).expect("a service")
 }
 
@@ -239,6 +244,58 @@ fn an_agent_is_suspended_resumed_and_revoked_for_good() {
     assert_eq!(unknown.status, 4, "{}", unknown.stderr);
     assert_eq!(creto(dir, &["agent", "revoke"]).status, 2);
     assert_eq!(creto(dir, &["agent", "revoke", "acme/a", "--organization", "acme"]).status, 2);
+    service.shutdown().unwrap();
+}
+
+#[test]
+fn where_a_token_is_demanded_an_agent_is_created_with_one_and_its_keys_stay_until_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let service = node_with(dir, Enrolment::Token);
+    let create = |name: &str, token: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_creto"));
+        command.current_dir(dir).args(["agent", "create", name]).env_remove("CRETO_CONFIG");
+        if let Some(token) = token {
+            command.env("CRETO_ENROLMENT_TOKEN", token);
+        }
+        let output = command.output().expect("the binary was built");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Run { status: output.status.code().expect("an exit"), stdout: text(output.stdout), stderr: text(output.stderr) }
+    };
+    let run = create("acme/planner", None);
+    assert_eq!(run.status, 4, "{}", run.stderr);
+    assert!(run.stderr.contains("next: have the operator run `creto token create`"), "{}", run.stderr);
+    assert!(!dir.join("agents/acme/planner.keys").exists(), "the node said no, so nobody will ever know these keys");
+
+    let made = json(&creto(dir, &["token", "create", "--organization", "acme", "--uses", "2", "--json"]));
+    let token = made["token"].as_str().unwrap();
+    assert_eq!((&made["scope"], &made["uses_left"]), (&"acme".into(), &2.into()));
+    let other = create("other/planner", Some(token));
+    assert_eq!(other.status, 4);
+    assert!(other.stderr.contains("the token is for acme, not for other/planner"), "{}", other.stderr);
+    assert_eq!(create("acme/planner", Some("creto-enrol-12")).status, 2);
+    let run = create("acme/planner", Some(token));
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    assert!(!run.stdout.contains(token));
+
+    let text = creto(dir, &["token", "create", "--name", "acme/worker", "--expires", "10m"]);
+    assert_eq!(text.status, 0, "{}", text.stderr);
+    let one = text.stdout.lines().next().unwrap().to_owned();
+    assert!(text.stdout.contains("It is not shown again."), "{}", text.stdout);
+    assert_eq!(create("acme/other", Some(&one)).status, 4);
+    assert_eq!(create("acme/worker", Some(&one)).status, 0);
+    let listed = creto(dir, &["token", "list"]).stdout;
+    assert!(!listed.contains(token) && !listed.contains(&one), "{listed}");
+    assert!(
+        listed.contains("acme/worker  used      0   1") && listed.contains("acme         good      1   2"),
+        "{listed}"
+    );
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(json(&creto(dir, &["token", "withdraw", id, "--json"]))["id"], id);
+    let run = create("acme/third", Some(token));
+    assert!(run.status == 4 && run.stderr.contains("this node made no such token"), "{}", run.stderr);
+    assert_eq!(creto(dir, &["token", "create"]).status, 2);
+    assert_eq!(creto(dir, &["token", "create", "--organization", "acme", "--expires", "1s"]).status, 4);
     service.shutdown().unwrap();
 }
 

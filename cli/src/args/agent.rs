@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand};
 use creto_agent::AgentName;
 use creto_node::config::parse_span;
+use creto_service::tokens::EnrolmentToken;
 
 use super::{KeysArgs, ReachArgs, agent_name};
 
@@ -47,6 +48,10 @@ pub(crate) struct AgentCreateArgs {
     /// Days that the keys are valid.
     #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) valid_days: u32,
+    /// A token for enrolment, as `creto token create` printed it. Processes of this machine see what is on a command line: the
+    /// variable CRETO_ENROLMENT_TOKEN is better.
+    #[arg(long, value_name = "TOKEN", env = "CRETO_ENROLMENT_TOKEN", hide_env = true, value_parser = enrolment_token)]
+    pub(crate) token: Option<EnrolmentToken>,
     /// Experimental: sign with FN-DSA-512 as a third. Node and recipients need the feature fn-dsa, too.
     #[cfg(feature = "fn-dsa")]
     #[arg(long)]
@@ -165,6 +170,11 @@ pub(crate) struct AgentRotateArgs {
     pub(crate) json: bool,
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+fn enrolment_token(text: &str) -> Result<EnrolmentToken, String> {
+    EnrolmentToken::parse(text.trim())
+        .ok_or_else(|| "this is no token: copy all of it, from creto-enrol- on".to_owned())
+}
+
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     parse_span(text).ok_or_else(|| "expected a time with its unit such as 2h or 3d".to_owned())
 }

@@ -103,7 +103,11 @@ async fn create(
                 now.saturating_sub(VALID_BEFORE_MS),
                 now + u64::from(args.valid_days) * MS_PER_DAY,
             );
-            let registration = client.register(&record).await.map_err(|error| {
+            let registration = match &args.token {
+                Some(token) => client.enrol(&record, token).await,
+                None => client.register(&record).await,
+            };
+            let registration = registration.map_err(|error| {
                 let are_still_there = || AgentKeys::load(&path).is_ok_and(|there| there.key_id() == keys.key_id());
                 if !had_keys && error.code().is_some() && are_still_there() {
                     // The node said no, so nobody will ever know these keys.

@@ -21,6 +21,7 @@ pub(crate) use attributes::AttributesSet;
 pub(crate) use mailbox::MailboxSet;
 pub(crate) use rotate::Rotated;
 pub(crate) use states::StatesSet;
+pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
 
 mod attributes;
 mod keys;
@@ -29,6 +30,7 @@ mod rotate;
 mod states;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 /// The one writer of the directory: what the tables hold, and the same in memory as the next snapshot.
 pub(crate) struct Directory {
@@ -58,6 +60,9 @@ pub(crate) enum Change {
     Mailbox(MailboxRequest),
     Attributes(AttributesRequest),
     State(StateRequest),
+    /// As `Register`, with a token; answered as that.
+    Enrol(EnrolRequest),
+    Token(TokenChange),
 }
 
 impl Change {
@@ -75,6 +80,7 @@ pub(crate) enum Changed {
     Mailbox(MailboxSet),
     Attributes(AttributesSet),
     State(StatesSet),
+    Token(TokenSet),
 }
 
 impl Changed {
@@ -138,6 +144,8 @@ impl Directory {
         let transaction = self.storage.begin_write()?;
         let mut answers = Vec::with_capacity(changes.len());
         let mut pending = Vec::new();
+        // Whether there is something to keep that the shards need not know.
+        let mut is_changed = false;
         for change in changes {
             answers.push(match change {
                 Change::Register(request) => {
@@ -169,6 +177,18 @@ impl Directory {
                     }
                     Changed::Attributes(answer)
                 }
+                Change::Enrol(request) => {
+                    let answer = self.enrol_one(&transaction, &request, now_ms)?;
+                    if let Registered::Created(entry) = &answer {
+                        pending.push(Pending::Agent(entry.clone(), request.registration.into_signed()));
+                    }
+                    Changed::Register(answer)
+                }
+                Change::Token(change) => {
+                    let answer = self.change_tokens(&transaction, &change, now_ms)?;
+                    is_changed |= matches!(answer, TokenSet::Done(_));
+                    Changed::Token(answer)
+                }
                 Change::State(request) => {
                     let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
                     pending.extend(changed.into_iter().map(Pending::State));
@@ -177,7 +197,10 @@ impl Directory {
             });
         }
         if pending.is_empty() {
-            transaction.abort().map_err(ServiceError::database)?;
+            match is_changed {
+                true => transaction.commit().map_err(ServiceError::database)?,
+                false => transaction.abort().map_err(ServiceError::database)?,
+            }
             return Ok(answers);
         }
         let epoch = self.storage.advance_epoch(&transaction)?;
@@ -217,36 +240,48 @@ impl Directory {
         Ok(answers)
     }
 
+    /// What is to be said of a registration whose name is registered; `None` when it is not.
+    fn known(
+        &self,
+        transaction: &WriteTransaction,
+        request: &Registration,
+    ) -> Result<Option<Registered>, ServiceError> {
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let record = &request.signed().record;
+        let id = record.agent_id();
+        let Some(known) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
+        let entry = AgentEntry::parse(known.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+        if entry.state == AgentState::Revoked {
+            return Ok(Some(Registered::Refused(ErrorCode::AgentRevoked, format!("{} was revoked", record.name))));
+        }
+        let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let stored = key_records.get((&id.0, record.version)).map_err(ServiceError::database)?;
+        let stored = stored.and_then(|row| SignedKeyRecord::parse(row.value()).ok());
+        // Compared without the signatures: the same record signed twice has different ones.
+        Ok(Some(match stored {
+            Some(stored) if stored.record == *record => Registered::Known(entry),
+            _ => Registered::Refused(
+                ErrorCode::NameTaken,
+                format!("{} is already registered with another key record", record.name),
+            ),
+        }))
+    }
+
     fn register_one(
         &self,
         transaction: &WriteTransaction,
         request: &Registration,
         now_ms: u64,
     ) -> Result<Registered, ServiceError> {
+        if let Some(known) = self.known(transaction, request)? {
+            return Ok(known);
+        }
         let mut agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
         let mut names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
         let mut key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
         let signed = request.signed();
         let record = &signed.record;
         let id = record.agent_id();
-
-        let known = agents.get(&id.0).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
-        if let Some(known) = known {
-            let entry = AgentEntry::parse(&known).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
-            let stored = key_records.get((&id.0, record.version)).map_err(ServiceError::database)?;
-            let stored = stored.and_then(|row| SignedKeyRecord::parse(row.value()).ok());
-            if entry.state == AgentState::Revoked {
-                return Ok(Registered::Refused(ErrorCode::AgentRevoked, format!("{} was revoked", record.name)));
-            }
-            // Compared without the signatures: the same record signed twice has different ones.
-            return Ok(match stored {
-                Some(stored) if stored.record == *record => Registered::Known(entry),
-                _ => Registered::Refused(
-                    ErrorCode::NameTaken,
-                    format!("{} is already registered with another key record", record.name),
-                ),
-            });
-        }
         if record.version != 1 {
             return Ok(Registered::Refused(
                 ErrorCode::VersionNotFirst,

@@ -46,6 +46,15 @@ pub const BACKUP_LEASE: Duration = Duration::from_secs(30);
 /// Memory that copying the directory may take, in bytes.
 pub const COPY_CACHE_BYTES: usize = 32 << 20;
 
+/// Most tokens for enrolment, with those that are used up or over and were not forgotten yet.
+pub const TOKENS_MAX: u64 = 4_096;
+/// Shortest and longest life of a token, in seconds: a minute and 90 days.
+pub const TOKEN_SECONDS_MIN: u64 = 60;
+/// See there.
+pub const TOKEN_SECONDS_MAX: u64 = 90 * 86_400;
+/// Most agents that one token registers.
+pub const TOKEN_USES_MAX: u32 = 10_000;
+
 /// Longest reason of a suspension or revocation, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 /// Most agents whose state one transaction changes: a larger organization takes several. About 1 KiB of disk each.
@@ -76,6 +85,7 @@ const _: () = assert!(SHUTDOWN_TIMEOUT.as_secs() > REQUEST_TIMEOUT.as_secs());
 // An agent in JSON is below four kilobytes without its attributes: name 128 B, SPIFFE id below 400 B, a reason of 512 bytes of
 // which each may become six, the rest numbers.
 const _: () = assert!(PAGE_AGENTS_MAX * 4_096 + PAGE_ATTRIBUTES_BYTES_MAX <= ANSWER_BYTES_MAX);
+const _: () = assert!(TOKENS_MAX as usize * 512 <= ANSWER_BYTES_MAX);
 const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);
 const _: () = assert!(EMERGENCIES_PER_WINDOW_MAX > ROTATIONS_PER_WINDOW_MAX);
 // Hourly rotation and the longest grace period: every key that is accepted is held.

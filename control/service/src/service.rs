@@ -20,6 +20,7 @@ use crate::mailboxes::MailboxDefaults;
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
+use crate::tokens::Enrolment;
 use crate::{http, writer};
 
 /// Where the node takes new snapshots.
@@ -54,6 +55,8 @@ pub struct ServiceOptions {
     pub key_grace_ms: u64,
     /// What holds for mailboxes for which nothing else is set.
     pub mailbox_defaults: MailboxDefaults,
+    /// Who may register agents.
+    pub enrolment: Enrolment,
     /// Where the node's shards say how they are.
     pub health: Health,
 }
@@ -69,6 +72,7 @@ impl ServiceOptions {
             agents_max: AGENTS_MAX,
             key_grace_ms: KEY_GRACE_MS,
             mailbox_defaults: MailboxDefaults::default(),
+            enrolment: Enrolment::default(),
             health: Health::default(),
         }
     }
@@ -138,6 +142,7 @@ impl Service {
             reader: Reader::new(storage, options.trust_domain),
             key_grace_ms: options.key_grace_ms,
             mailbox_defaults: options.mailbox_defaults,
+            enrolment: options.enrolment,
             changes: None,
             backups,
             started_at_ms: wall_clock_ms(),

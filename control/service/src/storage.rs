@@ -10,8 +10,9 @@
 //! | `mailboxes` | agent id 16 | what is set for that agent's mailbox: 32 bytes, see `mailboxes.rs` |
 //! | `attributes` | agent id 16 | type, roles and capabilities, see `attributes.rs`; no row: none are set |
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
+//! | `tokens` | SHA-256 of a token, 32 | what it allows, see `tokens.rs` |
 //!
-//! All eight change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! All nine change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
 //! choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
@@ -39,7 +40,7 @@ pub(crate) mod faulty;
 mod tests;
 
 /// The format that this code writes. Format 1, which knew no replacements, format 2, which knew no settings of mailboxes, and
-/// format 3, which knew no attributes and no reasons of states, are read and become this one.
+/// format 3, which knew no attributes, no reasons of states and no tokens, are read and become this one.
 pub const FORMAT: u64 = 4;
 /// The oldest format that this code reads.
 const FORMAT_OLDEST: u64 = 1;
@@ -56,6 +57,8 @@ pub(crate) const MAILBOXES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinit
 pub(crate) const ATTRIBUTES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("attributes");
 
 pub(crate) const STATES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("states");
+
+pub(crate) const TOKENS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("tokens");
 
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
@@ -238,6 +241,7 @@ impl Storage {
             transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
             transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
             transaction.open_table(STATES).map_err(ServiceError::database)?;
+            transaction.open_table(TOKENS).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -406,7 +410,7 @@ impl Storage {
                     drop(into);
                 )+};
             }
-            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES, ATTRIBUTES, STATES);
+            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES, ATTRIBUTES, STATES, TOKENS);
             to.commit().map_err(ServiceError::database)?;
         }
         // A table that is added and not named above would be missing in every backup.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use creto_envelope::{RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::directory::{AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet};
+use crate::directory::{
+    AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
+};
 use crate::limits::COMMIT_CHANGES_MAX;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{SnapshotSink, wall_clock_ms};
@@ -26,6 +28,8 @@ pub(crate) enum Answer {
     Attributes(oneshot::Sender<AttributesSet>),
     /// The same, of states.
     State(oneshot::Sender<StatesSet>),
+    /// The same, of tokens.
+    Token(oneshot::Sender<TokenSet>),
     /// An agent, through its shard.
     Key(Reply),
 }
@@ -124,6 +128,9 @@ fn tell(result: Changed, answer: Answer) {
             let _gone = answer.send(result);
         }
         (Changed::Attributes(result), Answer::Attributes(answer)) => {
+            let _gone = answer.send(result);
+        }
+        (Changed::Token(result), Answer::Token(answer)) => {
             let _gone = answer.send(result);
         }
         (Changed::State(result), Answer::State(answer)) => {

@@ -18,6 +18,7 @@ use creto_service::client::{Client, ClientError};
 use creto_service::limits::{CONNECTIONS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
 use creto_service::mailboxes::MailboxChange;
 use creto_service::states::{StateChange, StateWord};
+use creto_service::tokens::{Enrolment, EnrolmentToken, TokenWanted};
 use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -511,4 +512,60 @@ async fn a_revocation_is_published_before_it_is_answered_and_bad_ones_have_their
     let node = node.restart();
     let listed = node.client().agents(Some("acme")).await.unwrap();
     assert!(listed.iter().all(|agent| agent.state == "revoked"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn where_tokens_are_demanded_nobody_is_registered_without_a_good_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demanding = options(folder.path());
+    demanding.enrolment = Enrolment::Token;
+    let service = Service::open(demanding).unwrap();
+    let handle = service.spawn(|_| {}).unwrap();
+    let client = Client::new(handle.socket_path());
+    assert_eq!(refused(client.register(&signed("acme/a", 1)).await), code(ErrorCode::TokenMissing));
+
+    let wanted = |organization: &str, name: Option<&str>, uses| TokenWanted {
+        organization: organization.to_owned(),
+        name: name.map(str::to_owned),
+        expires_in_s: 60,
+        uses,
+    };
+    assert_eq!(refused(client.make_token(&wanted("Acme", None, 1)).await), code(ErrorCode::TokenRange));
+    assert_eq!(refused(client.make_token(&wanted("acme", Some("other/a"), 1)).await), code(ErrorCode::TokenRange));
+    let made = client.make_token(&wanted("acme", None, 2)).await.unwrap();
+    assert!(!format!("{made:?}").contains(&made.token), "{made:?}");
+    let token = EnrolmentToken::parse(&made.token).unwrap();
+    assert_eq!(refused(client.enrol(&signed("other/a", 1), &token).await), code(ErrorCode::TokenScope));
+    let forged = EnrolmentToken::generate().unwrap();
+    assert_eq!(refused(client.enrol(&signed("acme/a", 1), &forged).await), code(ErrorCode::TokenUnknown));
+    // The keys must be the record's own, token or not.
+    let mut stolen = signed("acme/a", 1);
+    stolen.ed25519[0] ^= 1;
+    assert_eq!(refused(client.enrol(&stolen, &token).await), code(ErrorCode::SelfSignature));
+
+    assert!(client.enrol(&signed("acme/a", 1), &token).await.unwrap().created);
+    assert!(!client.enrol(&signed("acme/a", 1), &token).await.unwrap().created, "asked again, no use is taken");
+    assert!(client.enrol(&signed("acme/b", 2), &token).await.unwrap().created);
+    assert_eq!(refused(client.enrol(&signed("acme/c", 3), &token).await), code(ErrorCode::TokenUsed));
+    let listed = client.tokens().await.unwrap();
+    assert_eq!((listed.len(), listed[0].uses_left, listed[0].uses), (1, 0, 2));
+    // What is on the disk tells nobody the token.
+    let secret = token.text();
+    let digits = secret.strip_prefix("creto-enrol-").unwrap();
+    let secret: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let file = std::fs::read(folder.path().join("control.redb")).unwrap();
+    assert!(
+        !file.windows(32).any(|bytes| bytes == secret) && !file.windows(64).any(|bytes| bytes == digits.as_bytes())
+    );
+
+    assert_eq!(client.withdraw_token(&listed[0].id).await.unwrap(), listed[0]);
+    assert_eq!(refused(client.withdraw_token(&listed[0].id).await), code(ErrorCode::TokenIdUnknown));
+    handle.shutdown().unwrap();
+    // Where none is demanded, one that is brought must be good all the same.
+    let node = start(folder.path());
+    assert_eq!(refused(node.client().enrol(&signed("acme/c", 3), &token).await), code(ErrorCode::TokenUnknown));
+    node.client().register(&signed("acme/c", 3)).await.unwrap();
+    let raw = node
+        .raw(b"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+    assert!(raw.contains("token_malformed"), "{raw}");
 }

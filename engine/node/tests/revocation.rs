@@ -81,7 +81,7 @@ fn a_revocation_is_on_every_shard_within_a_second_of_its_answer() {
             let mut refused = 0;
             while refused < 8 {
                 let connection = RawConnection::connect(node.address(), &home.certificate, WITHIN).await.unwrap();
-                let error = connection.log_in(&keys).await.err().expect("a login is refused");
+                let Err(error) = connection.log_in(&keys).await else { panic!("a login is refused") };
                 assert_eq!(error.code(), Some(code), "{error}");
                 refused += 1;
             }

@@ -14,6 +14,7 @@ mod attributes;
 mod mailbox;
 mod rotate;
 mod states;
+mod tokens;
 
 const NOW_MS: u64 = 5_000;
 pub(super) const GRACE_MS: u64 = 3_600_000;
