@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use creto_agent::raw::{RawConnection, RawStream};
-use creto_agent::{AgentKeys, RejectCode};
+use creto_agent::{AgentKeys, REASON_SENDER_REVOKED, RejectCode};
 use creto_node::Node;
 use creto_service::client::Client;
 use creto_service::states::{StateChange, StateWord};
-use home::{Home, on_time};
+use home::{Home, now_ms, on_time};
 
 const WITHIN: Duration = Duration::from_secs(10);
 /// The promise.
@@ -104,6 +104,49 @@ fn a_revocation_is_on_every_shard_within_a_second_of_its_answer() {
             states,
             [("acme/a0", "active"), ("acme/a1", "revoked"), ("acme/b0", "active"), ("acme/b1", "active")]
         );
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn what_was_signed_since_a_revocation_counts_waits_in_vain_and_what_was_signed_before_is_read() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let control = Client::new(node.control_socket());
+        let (planner, executor) =
+            (home.register(&node, "acme/planner").await, home.register(&node, "acme/executor").await);
+        let (from, to) = (planner.name().clone(), executor.name().clone());
+        let sender = home.connect(&node, planner).await;
+        sender.send(&to, b"before".to_vec()).await.unwrap();
+        let before_ms = now_ms();
+        // Batches are dated in milliseconds.
+        while now_ms() == before_ms {
+            tokio::task::yield_now().await;
+        }
+        let since_ms = now_ms();
+        sender.send(&to, b"after".to_vec()).await.unwrap();
+
+        // Found out later: both messages are accepted and durable by now.
+        let change = StateChange { state: StateWord::Revoked, reason: None, since_ms: Some(since_ms) };
+        control.set_state(&from, &change).await.unwrap();
+        assert!(sender.send(&to, b"too late".to_vec()).await.is_err());
+
+        let reader = home.connect(&node, executor).await;
+        let delivery = reader.receive().await.unwrap();
+        assert_eq!((delivery.payload.as_ref(), delivery.from.to_string()), (&b"before"[..], from.to_string()));
+        delivery.ack();
+        let letters = loop {
+            let page = reader.dead_letters(0, 10).await.unwrap();
+            if page.total > 0 {
+                break page.letters;
+            }
+        };
+        assert_eq!((letters.len(), letters[0].reason), (1, REASON_SENDER_REVOKED));
+        // A message of somebody else comes behind it, so nothing else was on its way.
+        let other = home.register(&node, "acme/other").await;
+        home.connect(&node, other).await.send(&to, b"last".to_vec()).await.unwrap();
+        assert_eq!(reader.receive().await.unwrap().payload.as_ref(), b"last");
         node.stop().unwrap();
     });
 }

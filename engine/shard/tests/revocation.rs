@@ -213,3 +213,19 @@ fn a_key_record_that_is_handed_out_says_whether_its_agent_may_act() {
         }
     }
 }
+
+#[test]
+fn what_a_worker_still_verifies_when_its_sender_is_revoked_is_dropped() {
+    let world = World::new();
+    let mut node = world.node(2).with_workers(4, 1);
+    let sender = node.connect_as(0, &world.planner);
+    node.hold_verdicts = true;
+    world.submit(&mut node, &sender, 1, 1..3, REVOKED_MS - 1);
+    assert_eq!(node.jobs.len(), 1);
+    let snapshot = world.snapshot(2, |builder| assert!(builder.revoke(&world.planner.id, REVOKED_MS)));
+    publish(&mut node, &snapshot);
+    node.hold_verdicts = false;
+    node.run();
+    assert_eq!((node.jobs.len(), count(&node, |c| c.messages_durable)), (0, 0), "it was not accepted before");
+    assert_eq!(node.closed, [(sender.connection, RejectCode::AgentRevoked)]);
+}
