@@ -1,5 +1,6 @@
 //! Arguments of `creto agent`.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -51,7 +52,7 @@ pub(crate) struct AgentCreateArgs {
     /// A token for enrolment, as `creto token create` printed it. Processes of this machine see what is on a command line: the
     /// variable CRETO_ENROLMENT_TOKEN is better.
     #[arg(long, value_name = "TOKEN", env = "CRETO_ENROLMENT_TOKEN", hide_env = true, value_parser = enrolment_token)]
-    pub(crate) token: Option<EnrolmentToken>,
+    pub(crate) token: Option<TokenArg>,
     /// Experimental: sign with FN-DSA-512 as a third. Node and recipients need the feature fn-dsa, too.
     #[cfg(feature = "fn-dsa")]
     #[arg(long)]
@@ -170,9 +171,14 @@ pub(crate) struct AgentRotateArgs {
     pub(crate) json: bool,
 }
 
-fn enrolment_token(text: &str) -> Result<EnrolmentToken, String> {
-    EnrolmentToken::parse(text.trim())
-        .ok_or_else(|| "this is no token: copy all of it, from creto-enrol- on".to_owned())
+/// A token as it was given; `None` if it is none. What is wrong is said by the verb: the parser of the command line would repeat
+/// the text, which may be a good token but for one character.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenArg(pub(crate) Option<EnrolmentToken>);
+
+#[allow(clippy::unnecessary_wraps, reason = "the form that a parser of arguments has")]
+fn enrolment_token(text: &str) -> Result<TokenArg, Infallible> {
+    Ok(TokenArg(EnrolmentToken::parse(text.trim())))
 }
 
 pub(super) fn span(text: &str) -> Result<Duration, String> {

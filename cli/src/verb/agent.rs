@@ -11,7 +11,9 @@ use creto_service::states::StateWord;
 use serde_json::{Value, json};
 
 use crate::args::Global;
-use crate::args::agent::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentRotateArgs, AgentShowArgs, AgentVerb};
+use crate::args::agent::{
+    AgentArgs, AgentCreateArgs, AgentListArgs, AgentRotateArgs, AgentShowArgs, AgentVerb, TokenArg,
+};
 use crate::client::{
     block_on, connect_with, control_failure, keys_failure, keys_folder, keys_path, load_keys, rotate_failure,
 };
@@ -62,6 +64,14 @@ async fn create(
     trust_domain: TrustDomain,
     args: &AgentCreateArgs,
 ) -> Result<Exit, Failure> {
+    let token = match &args.token {
+        None => None,
+        Some(TokenArg(Some(token))) => Some(token),
+        Some(TokenArg(None)) => {
+            let next = "copy all of it, from creto-enrol- on";
+            return Err(Failure::new(Exit::Usage, "what was given is no token for enrolment", next));
+        }
+    };
     let name = &args.name;
     let path = keys_path(&keys_folder(global, &args.keys), name);
     let registered = find(client, name).await?;
@@ -103,7 +113,7 @@ async fn create(
                 now.saturating_sub(VALID_BEFORE_MS),
                 now + u64::from(args.valid_days) * MS_PER_DAY,
             );
-            let registration = match &args.token {
+            let registration = match token {
                 Some(token) => client.enrol(&record, token).await,
                 None => client.register(&record).await,
             };
