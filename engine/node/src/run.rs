@@ -21,7 +21,9 @@ use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
-use creto_service::{MailboxDefaults, Service, ServiceError, ServiceHandle, ServiceOptions};
+use creto_service::{
+    MailboxDefaults, PolicyOptions, PolicyReloader, Service, ServiceError, ServiceHandle, ServiceOptions,
+};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
 use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
@@ -37,6 +39,7 @@ use thiserror::Error;
 use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::decisions::Decisions;
 use crate::device;
 use crate::host::Host;
 use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
@@ -298,6 +301,12 @@ impl Node {
         self.recovered
     }
 
+    /// Has the node read its file of policy again.
+    #[must_use]
+    pub fn policy_reloader(&self) -> PolicyReloader {
+        self.service.policy_reloader()
+    }
+
     /// The socket of the control API.
     #[must_use]
     pub fn control_socket(&self) -> &Path {
@@ -465,7 +474,9 @@ fn recover_shards(
         };
         let retention_ms = u64::try_from(config.mailbox.retention.as_millis()).unwrap_or(u64::MAX);
         let log = Log::new(wal, mailboxes).with_retention(Retention(retention_ms));
-        let shard = Shard::new(ShardIndex(shard_index), Placement::new(shard_count), limits, log)
+        let decisions = config.policy.decisions_max as usize;
+        let (index, placement) = (ShardIndex(shard_index), Placement::new(shard_count));
+        let shard = Shard::with_decision_entries(index, placement, limits, log, decisions)
             .with_tree_digest(config.crypto.tree_digest);
         Ok((shard, records, messages))
     };
@@ -514,8 +525,10 @@ fn start_service(
         max_deliveries: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
     };
     options.health = health;
+    options.policy = PolicyOptions { file: config.policy_file(), on_failure: config.policy.on_failure };
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
-    let service = Service::open(options)?.with_backups(host);
+    let decisions = Arc::new(Decisions::new(ports.clone()));
+    let service = Service::open(options)?.with_backups(host).with_decisions(decisions);
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
 }
