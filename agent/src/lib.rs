@@ -122,7 +122,7 @@ mod tls;
 mod worker;
 
 pub use client::{Agent, ConnectOptions};
-pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause};
+pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};
 pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
     AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,

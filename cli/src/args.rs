@@ -1,5 +1,6 @@
 //! The command line: verbs, arguments and their help. What a verb does with them is in its own file.
 
+pub(crate) mod agent;
 pub(crate) mod dlq;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod token;
 
 /// Name of the configuration file that is looked for in the working folder.
 const CONFIG_FILE: &str = "creto.toml";
@@ -61,8 +63,10 @@ pub(crate) enum Verb {
     Init(InitArgs),
     /// Run the node of this configuration until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
-    /// Create agents and look at them.
-    Agent(AgentArgs),
+    /// Create agents, look at them, say what they are.
+    Agent(agent::AgentArgs),
+    /// Make tokens with which agents may be registered, see them, withdraw them.
+    Token(token::TokenArgs),
     /// Set what single mailboxes may hold, and look at it.
     Mailbox(mailbox::MailboxArgs),
     /// Send a message; returns when it is durable.
@@ -176,79 +180,6 @@ pub(crate) struct KillCyclesArgs {
     /// Keep the folder: the node's log and data, both ledgers.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentArgs {
-    #[command(subcommand)]
-    pub(crate) verb: AgentVerb,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AgentVerb {
-    /// Make an agent's keys here and register their public half with the node.
-    Create(AgentCreateArgs),
-    /// List the agents that are registered.
-    List(AgentListArgs),
-    /// Show one agent and the versions of its key.
-    Show(AgentShowArgs),
-    /// Replace an agent's encryption key; what is sealed to the old one still arrives for the grace period.
-    Rotate(AgentRotateArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentCreateArgs {
-    /// Name of the agent, such as acme/planner.
-    #[arg(value_name = "NAME", value_parser = agent_name)]
-    pub(crate) name: AgentName,
-    #[command(flatten)]
-    pub(crate) keys: KeysArgs,
-    /// Days that the keys are valid.
-    #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
-    pub(crate) valid_days: u32,
-    /// Experimental: sign with FN-DSA-512 as a third. Node and recipients need the feature fn-dsa, too.
-    #[cfg(feature = "fn-dsa")]
-    #[arg(long)]
-    pub(crate) fn_dsa: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentListArgs {
-    /// Only agents of this organization.
-    #[arg(value_name = "ORGANIZATION")]
-    pub(crate) organization: Option<String>,
-    /// Print one JSON array.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentShowArgs {
-    /// Name of the agent.
-    #[arg(value_name = "NAME", value_parser = agent_name)]
-    pub(crate) name: AgentName,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentRotateArgs {
-    /// The agent; its keys are here. One that is running goes on, and finds the new key in its file.
-    #[arg(value_name = "NAME", value_parser = agent_name)]
-    pub(crate) name: AgentName,
-    /// The old keys may be in foreign hands: refuse what is sealed to them at once. Messages that wait in the mailbox can
-    /// then only be opened by an agent that is running now.
-    #[arg(long)]
-    pub(crate) emergency: bool,
-    #[command(flatten)]
-    pub(crate) reach: ReachArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -17,5 +17,6 @@ pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod topology;
 pub(crate) mod wal;

@@ -30,6 +30,10 @@ const NOTICES_FILE: &str = "notices.json";
 const MAILBOXES_FILE: &str = "mailboxes.json";
 /// The texts of each agent's dead letters, which were sent after what waits for it.
 const LETTERS_FILE: &str = "letters.json";
+/// What the directory says of some agents: type, roles, state.
+const AGENTS_FILE: &str = "agents.json";
+/// Of each agent, what stands there.
+const AGENT_FIELDS: [&str; 4] = ["type", "roles", "state", "state_reason"];
 /// A backup of its data folder.
 const BACKUP_FILE: &str = "backup.tar";
 
@@ -123,6 +127,13 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             for agent in messages.keys() {
                 let shown = ok(dir.path(), SHARDS, &["mailbox", "show", agent, "--json"]).json();
                 assert_eq!(shown["messages_max"].as_u64(), set.get(agent).copied(), "{}: {agent}", fixture.display());
+            }
+            let described: BTreeMap<String, serde_json::Value> = since(&fixture, AGENTS_FILE);
+            for (agent, wanted) in described {
+                let shown = ok(dir.path(), SHARDS, &["agent", "show", &agent, "--json"]).json();
+                for field in AGENT_FIELDS {
+                    assert_eq!(shown[field], wanted[field], "{}: {field} of {agent}", fixture.display());
+                }
             }
             let letters: BTreeMap<String, Vec<String>> = since(&fixture, LETTERS_FILE);
             let address = node.address.to_string();
@@ -290,6 +301,19 @@ fn write_a_fixture_when_asked_to() {
     while !ok(home, SHARDS, &["wal", "dump", "--json"]).stdout.contains("\"kind\":\"notice\"") {
         assert!(std::time::Instant::now() < end, "the message expires");
     }
+    // Attributes, an agent that is revoked, and a token.
+    ok(home, SHARDS, &["agent", "set", "acme/reader", "--type", "worker", "--role", "reader", "--capability", "read"]);
+    ok(home, SHARDS, &["agent", "create", "acme/gone"]);
+    ok(home, SHARDS, &["agent", "revoke", "acme/gone", "--since", "1h", "--reason", "for a fixture"]);
+    ok(home, SHARDS, &["token", "create", "--organization", "acme", "--uses", "3"]);
+    let described: serde_json::Map<_, _> = ["acme/reader", "acme/gone"]
+        .into_iter()
+        .map(|agent| {
+            let shown = ok(home, SHARDS, &["agent", "show", agent, "--json"]).json();
+            let fields = AGENT_FIELDS.map(|field| (field.to_owned(), shown[field].clone()));
+            (agent.to_owned(), serde_json::Value::Object(fields.into_iter().collect()))
+        })
+        .collect();
     ok(home, SHARDS, &["backup", "backup", "--with-secrets"]);
     node.stop();
 
@@ -321,6 +345,7 @@ fn write_a_fixture_when_asked_to() {
         fs::write(fixture.join(name), format!("{value:#}\n")).expect("a file");
     };
     write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": ["refused 2"], "acme/sender": [] }));
+    write(AGENTS_FILE, &serde_json::Value::Object(described));
     write(LETTERS_FILE, &serde_json::json!({ "acme/other": ["refused 3", "refused 4"] }));
     write(NOTICES_FILE, &serde_json::json!({ "acme/sender": 1 }));
     write(MAILBOXES_FILE, &serde_json::json!({ "acme/reader": 5_000 }));

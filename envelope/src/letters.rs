@@ -8,6 +8,10 @@ use crate::limits::{DEAD_LETTER_CHANGES_MAX, DEAD_LETTERS_LISTED_MAX};
 use crate::reader::Reader;
 use crate::reject::RejectCode;
 
+/// The reason of a dead letter that the node itself rejected: its sender signed it after the time since when it is revoked.
+/// Consumers should not use it for reasons of their own.
+pub const REASON_SENDER_REVOKED: u16 = u16::MAX;
+
 /// Asks for a page of the dead letters of a mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeadLetterList {
@@ -67,7 +71,7 @@ pub struct DeadLetterEntry {
     pub expiry_ms: u64,
     /// Bytes of its envelope.
     pub envelope_bytes: u32,
-    /// What its consumer gave as reason; 0 for none.
+    /// What its consumer gave as reason; 0 for none, [`REASON_SENDER_REVOKED`] if the node rejected it.
     pub reason: u16,
     /// Who gave it up.
     pub cause: DeathCause,

@@ -1,15 +1,17 @@
-//! `creto agent create|list|show|rotate`: keys are made here and stay here; the node learns their public half.
+//! `creto agent`: keys are made here and stay here; the node learns their public half, and what an agent is from its operator.
 
 use std::io::Write;
 use std::path::Path;
 
 use creto_agent::{AgentId, AgentKeys, AgentName, KeysError, StateDirectory, TrustDomain};
 use creto_crypto_accel::verify::VerifyingKeys;
-use creto_service::api::{AgentInfo, AgentKeys as KeyVersions, KeyVersionInfo};
+use creto_service::api::{AgentInfo, AgentKeys as KeyVersions, ErrorCode, KeyVersionInfo};
 use creto_service::client::Client;
+use creto_service::states::StateWord;
 use serde_json::{Value, json};
 
-use crate::args::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentRotateArgs, AgentShowArgs, AgentVerb, Global};
+use crate::args::Global;
+use crate::args::agent::{AgentArgs, AgentCreateArgs, AgentListArgs, AgentRotateArgs, AgentShowArgs, AgentVerb};
 use crate::client::{
     block_on, connect_with, control_failure, keys_failure, keys_folder, keys_path, load_keys, rotate_failure,
 };
@@ -17,11 +19,18 @@ use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
 use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
 
+mod set;
+mod state;
+
 const MS_PER_DAY: u64 = 86_400_000;
 /// Keys are valid from a little before they are made, for nodes whose clock is late.
 const VALID_BEFORE_MS: u64 = 300_000;
 /// For the folder of the keys.
 const KEYS_FOLDER_MODE: u32 = 0o700;
+/// Most characters of an attribute in the list.
+const CELL_CHARS_MAX: usize = 32;
+/// How the node says that an agent is revoked.
+const REVOKED: &str = "revoked";
 /// What the node answers about a name that is not registered.
 const UNKNOWN: &str = "agent_unknown";
 
@@ -37,6 +46,10 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         }
         AgentVerb::List(args) => block_on(list(&client, args)),
         AgentVerb::Show(args) => block_on(show(&client, args)),
+        AgentVerb::Set(args) => block_on(set::run(&client, args)),
+        AgentVerb::Suspend(args) => block_on(state::set(&client, StateWord::Suspended, args)),
+        AgentVerb::Resume(args) => block_on(state::set(&client, StateWord::Active, args)),
+        AgentVerb::Revoke(args) => block_on(state::revoke(&client, args)),
         AgentVerb::Rotate(args) => block_on(rotate(global, args)),
     }
 }
@@ -53,6 +66,9 @@ async fn create(
     let path = keys_path(&keys_folder(global, &args.keys), name);
     let registered = find(client, name).await?;
     let had_keys = path.exists();
+    if registered.as_ref().is_some_and(|agent| agent.state == REVOKED) {
+        return Err(Failure::new(Exit::Refused, format!("{name} was revoked"), ErrorCode::AgentRevoked.next()));
+    }
     if let (Some(registered), false) = (&registered, had_keys) {
         let next = "choose another name, or name the folder that has its keys with --keys";
         let what =
@@ -87,7 +103,11 @@ async fn create(
                 now.saturating_sub(VALID_BEFORE_MS),
                 now + u64::from(args.valid_days) * MS_PER_DAY,
             );
-            let registration = client.register(&record).await.map_err(|error| {
+            let registration = match &args.token {
+                Some(token) => client.enrol(&record, token).await,
+                None => client.register(&record).await,
+            };
+            let registration = registration.map_err(|error| {
                 let are_still_there = || AgentKeys::load(&path).is_ok_and(|there| there.key_id() == keys.key_id());
                 if !had_keys && error.code().is_some() && are_still_there() {
                     // The node said no, so nobody will ever know these keys.
@@ -186,6 +206,8 @@ async fn list(client: &Client, args: &AgentListArgs) -> Result<Exit, Failure> {
     let mut columns = Columns::new(&[
         ("name", Align::Left),
         ("state", Align::Left),
+        ("type", Align::Left),
+        ("roles", Align::Left),
         ("version", Align::Right),
         ("valid until", Align::Left),
         ("registered", Align::Left),
@@ -195,6 +217,8 @@ async fn list(client: &Client, args: &AgentListArgs) -> Result<Exit, Failure> {
         columns.add([
             agent.name.clone(),
             agent.state.clone(),
+            shortened(&agent.agent_type),
+            shortened(&some_or_dash(&agent.roles)),
             agent.version.to_string(),
             date(agent.valid_until_ms),
             date(agent.registered_at_ms),
@@ -221,7 +245,7 @@ async fn show(client: &Client, args: &AgentShowArgs) -> Result<Exit, Failure> {
     let mut out = stdout();
     let state = match agent.state.as_str() {
         "active" => format!("{GOOD}active{GOOD:#}"),
-        "revoked" => format!("{BAD}revoked{BAD:#}"),
+        REVOKED => format!("{BAD}revoked{BAD:#}"),
         other => format!("{CAUTION}{other}{CAUTION:#}"),
     };
     writeln!(out, "{STRONG}{}{STRONG:#}  {state}\n", agent.name)?;
@@ -316,7 +340,30 @@ fn print_agent(out: &mut impl Write, agent: &AgentInfo) -> std::io::Result<()> {
     writeln!(out, "  key id      {}  {DIM}compare it over another channel{DIM:#}", agent.key_id)?;
     let version = agent.version;
     writeln!(out, "  valid       {} to {}, version {version}", date(agent.valid_from_ms), date(agent.valid_until_ms))?;
-    writeln!(out, "  registered  {} UTC", date_time(agent.registered_at_ms))
+    writeln!(out, "  registered  {} UTC", date_time(agent.registered_at_ms))?;
+    if let Some(since_ms) = agent.state_since_ms {
+        let why = agent.state_reason.as_ref().map_or_else(String::new, |reason| format!("  {DIM}{reason}{DIM:#}"));
+        writeln!(out, "  {:<10}  since {} UTC{why}", agent.state, date_time(since_ms))?;
+    }
+    writeln!(out, "  type        {}", agent.agent_type)?;
+    for (what, texts) in [("roles", &agent.roles), ("can", &agent.capabilities)] {
+        if !texts.is_empty() {
+            writeln!(out, "  {what:<10}  {}", texts.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+fn some_or_dash(texts: &[String]) -> String {
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
+}
+
+/// Text for a cell of a table: `creto agent show` has all of it. The node takes plain ASCII only.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(CELL_CHARS_MAX - 3).chain("...".chars()).collect(),
+    }
 }
 
 fn as_json(agent: &AgentInfo) -> Value {
@@ -326,10 +373,16 @@ fn as_json(agent: &AgentInfo) -> Value {
         "spiffe_id": agent.spiffe_id,
         "organization": agent.organization,
         "state": agent.state,
+        "state_since_ms": agent.state_since_ms,
+        "state_set_at_ms": agent.state_set_at_ms,
+        "state_reason": agent.state_reason,
         "version": agent.version,
         "key_id": agent.key_id,
         "valid_from_ms": agent.valid_from_ms,
         "valid_until_ms": agent.valid_until_ms,
         "registered_at_ms": agent.registered_at_ms,
+        "type": agent.agent_type,
+        "roles": agent.roles,
+        "capabilities": agent.capabilities,
     })
 }

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use creto_agent::{Agent, DeadLetterEntry, DeadLetterError, DeathCause, ReceiveError, StateDirectory};
+use creto_agent::{
+    Agent, DeadLetterEntry, DeadLetterError, DeathCause, REASON_SENDER_REVOKED, ReceiveError, StateDirectory,
+};
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -192,6 +194,7 @@ fn numbers(letters: &[DeadLetterEntry]) -> Vec<u64> {
 fn why(letter: &DeadLetterEntry) -> String {
     match (letter.cause, letter.reason) {
         (DeathCause::Rejected, 0) => "rejected".to_owned(),
+        (DeathCause::Rejected, REASON_SENDER_REVOKED) => "signed after its sender was revoked".to_owned(),
         (DeathCause::Rejected, reason) => format!("rejected, reason {reason}"),
         (DeathCause::Deliveries, _) => "failed too often".to_owned(),
     }

@@ -23,6 +23,8 @@ pub struct Principal {
     agent: AgentId,
     organization: OrganizationId,
     state: AgentState,
+    /// Since when what it signed is void, when it is revoked.
+    revoked_at_ms: u64,
     // A copy of what every decision reads, so that it does not follow a pointer to a record of seven kilobytes.
     valid_from_ms: u64,
     valid_until_ms: u64,
@@ -91,6 +93,13 @@ impl Principal {
     #[must_use]
     pub fn state(&self) -> AgentState {
         self.state
+    }
+
+    /// Since when what it signed is void, Unix milliseconds; `None` unless it is revoked. What it signed before is as good as
+    /// it was.
+    #[must_use]
+    pub fn revoked_at_ms(&self) -> Option<u64> {
+        (self.state == AgentState::Revoked).then_some(self.revoked_at_ms)
     }
 
     /// Its type, roles and capabilities; shared by all agents of the snapshot that have the same.
@@ -216,7 +225,18 @@ impl Principal {
         let (valid_from_ms, valid_until_ms) = (newest.record.record.valid_from_ms, newest.record.record.valid_until_ms);
         let mailbox = Mailbox::default();
         let current_key = newest.key;
-        Self { agent, organization, state, valid_from_ms, valid_until_ms, current_key, mailbox, attributes, records }
+        Self {
+            agent,
+            organization,
+            state,
+            revoked_at_ms: 0,
+            valid_from_ms,
+            valid_until_ms,
+            current_key,
+            mailbox,
+            attributes,
+            records,
+        }
     }
 
     /// Its versions, oldest first.
@@ -236,8 +256,9 @@ impl Principal {
         self.attributes = attributes;
     }
 
-    pub(crate) fn set_state(&mut self, state: AgentState) {
+    pub(crate) fn set_state(&mut self, state: AgentState, revoked_at_ms: u64) {
         self.state = state;
+        self.revoked_at_ms = revoked_at_ms;
     }
 
     /// Everything that a decision can depend on, as one number.
@@ -252,6 +273,7 @@ impl Principal {
             self.valid_from_ms,
             self.valid_until_ms,
             self.attributes.digest(),
+            self.revoked_at_ms,
         ]
         .into_iter()
         .fold(0, mix)

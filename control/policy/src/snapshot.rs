@@ -200,8 +200,12 @@ impl SnapshotBuilder {
             None => self.attributes.share(Arc::default()),
         };
         let mailbox = known.map(Principal::mailbox).unwrap_or_default();
+        let revoked_at_ms = known.and_then(Principal::revoked_at_ms).unwrap_or_default();
         let mut principal = Principal::new(agent, organization, state, attributes, versions, self.key_grace_ms);
         principal.set_mailbox(mailbox);
+        if state == AgentState::Revoked {
+            principal.set_state(state, revoked_at_ms);
+        }
         self.agents.insert(agent, principal);
         Ok(agent)
     }
@@ -241,9 +245,16 @@ impl SnapshotBuilder {
         true
     }
 
-    /// Changes whether an agent may act. Returns whether the agent is known.
+    /// Changes whether an agent may act. Returns whether the agent is known. Nobody knows when one that is revoked was: all that
+    /// it ever signed is void ([`SnapshotBuilder::revoke`] says since when).
     pub fn set_state(&mut self, agent: &AgentId, state: AgentState) -> bool {
-        self.agents.get_mut(agent).map(|principal| principal.set_state(state)).is_some()
+        self.agents.get_mut(agent).map(|principal| principal.set_state(state, 0)).is_some()
+    }
+
+    /// Revokes an agent: it may not act any more, and what it signed after `at_ms`, Unix milliseconds, is void. Returns
+    /// whether the agent is known.
+    pub fn revoke(&mut self, agent: &AgentId, at_ms: u64) -> bool {
+        self.agents.get_mut(agent).map(|principal| principal.set_state(AgentState::Revoked, at_ms)).is_some()
     }
 
     /// Forgets an agent. Returns whether it was known.

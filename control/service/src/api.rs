@@ -6,6 +6,11 @@
 //! | `GET /v1/agents?organization=acme&after=acme/a&limit=100` | 200 with [`AgentPage`], by name |
 //! | `GET /v1/agents/{organization}/{agent}` | 200 with [`AgentInfo`]; 404 |
 //! | `PATCH /v1/agents/{organization}/{agent}`, `application/json`: an [`AttributesChange`](crate::attributes::AttributesChange) | 200 with [`AgentInfo`]; 404, 422 |
+//! | `PUT /v1/agents/{organization}/{agent}/state`, `application/json`: a [`StateChange`](crate::states::StateChange) | 200 with [`AgentInfo`]; 404, 409, 422 |
+//! | `PUT /v1/organizations/{organization}/state?after=acme/a`, the same | 200 with [`OrganizationChanged`](crate::states::OrganizationChanged); 404, 422 |
+//! | `POST /v1/tokens`, `application/json`: a [`TokenWanted`](crate::tokens::TokenWanted) | 201 with [`TokenMade`](crate::tokens::TokenMade); 422, 507 |
+//! | `GET /v1/tokens` | 200 with [`TokenList`](crate::tokens::TokenList) |
+//! | `DELETE /v1/tokens/{id}` | 200 with [`TokenInfo`](crate::tokens::TokenInfo); 404 |
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
@@ -20,6 +25,7 @@
 //! | `POST /v1/backups/{id}` | 200 with [`BackupState`]: the logs are held on; 410 |
 //! | `DELETE /v1/backups/{id}` | 200 with [`BackupState`]: the logs were held until now; 410 |
 //!
+//! A registration brings its token for enrolment in the header [`TOKEN_HEADER`]; where `control.enrolment` is `"token"` it must.
 //! Every other answer is an [`ApiError`]. Fields may be added; none changes its meaning.
 
 use std::path::PathBuf;
@@ -28,6 +34,9 @@ use creto_envelope::AgentState;
 use serde::{Deserialize, Serialize};
 
 use crate::mailboxes::MailboxDefaults;
+
+/// The header of a registration that has its token for enrolment.
+pub const TOKEN_HEADER: &str = "creto-enrolment-token";
 
 macro_rules! error_codes {
     ($( $(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $next:literal; )+) => {
@@ -98,14 +107,40 @@ error_codes! {
     AttributesMalformed = "attributes_malformed", 422, "send a JSON object with type, roles or capabilities; null takes one back";
     /// An attribute is too long, is not plain ASCII, or there are too many.
     AttributeRange = "attribute_range", 422, "give texts of 1 to 512 plain ASCII characters, at most 64 roles and 256 capabilities";
+    /// The body is not a change of state.
+    StateMalformed = "state_malformed", 422, "send a JSON object with state (active, suspended or revoked), and if wanted reason and since_ms";
+    /// A reason is too long or cannot be shown, or a time cannot be meant.
+    StateRange = "state_range", 422, "give a reason of one line, at most 512 bytes, and since_ms only for a revocation, not ahead of the clock";
+    /// The agent was revoked, which is final.
+    AgentRevoked = "agent_revoked", 409, "create another agent under another name: a revocation is final";
+    /// The organization has no agents.
+    OrganizationUnknown = "organization_unknown", 404, "check the name with `creto agent list`";
+    /// This node registers nobody without a token.
+    TokenMissing = "token_missing", 401, "have the operator run `creto token create`, then give its token with --token";
+    /// No such token was made here.
+    TokenUnknown = "token_unknown", 403, "copy the whole token, or have the operator make another with `creto token create`";
+    /// The token's time is over.
+    TokenExpired = "token_expired", 403, "have the operator make another with `creto token create`";
+    /// The token was used as often as it may be.
+    TokenUsed = "token_used", 403, "have the operator make another with `creto token create`, and say so if you never used this one";
+    /// The token is for another name or another organization.
+    TokenScope = "token_scope", 403, "register the agent that the token was made for, or ask for another token";
+    /// The body does not say what token is wanted.
+    TokenMalformed = "token_malformed", 422, "send a JSON object with organization, expires_in_s, uses, and name if it is for one agent";
+    /// A token with these values cannot be made.
+    TokenRange = "token_range", 422, "give an organization or an agent of it, a life of 1 minute to 90 days, and 1 to 10000 uses, one for a name";
+    /// No token has this id.
+    TokenIdUnknown = "token_id_unknown", 404, "see `creto token list`";
+    /// There are as many tokens as there may be.
+    TokensFull = "tokens_full", 507, "withdraw tokens that are not needed: `creto token list`, `creto token withdraw ID`";
     /// The text is not an agent name.
     NameInvalid = "name_invalid", 400, "write organization/agent, such as acme/planner";
     /// A parameter of the query cannot be read.
     QueryInvalid = "query_invalid", 400, "use organization, after and limit as the API documents them";
     /// The body has another content type.
-    ContentType = "content_type", 415, "send Content-Type: application/octet-stream for key records, application/json for settings and attributes";
+    ContentType = "content_type", 415, "send Content-Type: application/octet-stream for key records, application/json for settings, attributes, states and tokens";
     /// The body is too large.
-    BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings or attributes, and nothing else";
+    BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings, attributes or a state, and nothing else";
     /// The body ended too early.
     BodyIncomplete = "body_incomplete", 400, "send the whole body";
     /// The request took too long.
@@ -113,7 +148,7 @@ error_codes! {
     /// There is no such path.
     PathUnknown = "path_unknown", 404, "use a path that the API documents, such as /v1/status";
     /// The path exists, the method does not.
-    Method = "method", 405, "use GET, POST for /v1/agents, PATCH for an agent or a mailbox";
+    Method = "method", 405, "use GET, POST for /v1/agents, PATCH for an agent or a mailbox, PUT for a state";
     /// The directory has reached its limit.
     DirectoryFull = "directory_full", 507, "start a second node for further agents";
     /// The directory's file could not be read or written.
@@ -152,6 +187,15 @@ pub struct AgentInfo {
     pub organization: String,
     /// `active`, `suspended` or `revoked`.
     pub state: String,
+    /// Since when it is suspended or revoked, Unix milliseconds: what a revoked agent signed later is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_since_ms: Option<u64>,
+    /// When that was said, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_set_at_ms: Option<u64>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
     /// Version of the current key record.
     pub version: u32,
     /// Id of the current encryption key, 32 hexadecimal digits.

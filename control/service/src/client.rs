@@ -25,12 +25,16 @@ use tokio::net::UnixStream;
 
 use crate::api::{
     AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, DecisionInfo, MailboxInfo, MailboxPage,
-    PolicyInfo, Status,
+    PolicyInfo, Status, TOKEN_HEADER,
 };
 use crate::attributes::AttributesChange;
 use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 use crate::mailboxes::MailboxChange;
+use crate::states::{OrganizationChanged, StateChange};
+use crate::tokens::{EnrolmentToken, TokenInfo, TokenList, TokenMade, TokenWanted};
+
+const TOKENS_PATH: &str = "/v1/tokens";
 
 /// Why a call failed, and what to do next.
 #[derive(Debug, Error)]
@@ -132,6 +136,44 @@ impl Client {
         Ok(Registration { created: status == StatusCode::CREATED, agent })
     }
 
+    /// Registers an agent with a token for enrolment, which a node may demand.
+    ///
+    /// # Errors
+    /// As [`Client::register`], and the codes `token_unknown`, `token_expired`, `token_used` and `token_scope`.
+    pub async fn enrol(&self, signed: &SignedKeyRecord, token: &EnrolmentToken) -> Result<Registration, ClientError> {
+        let exchange = self.exchange(Method::POST, "/v1/agents", signed.to_bytes().into(), Some(token));
+        let (status, body) = self.in_time(exchange).await?;
+        let agent = answer(status, &body)?;
+        Ok(Registration { created: status == StatusCode::CREATED, agent })
+    }
+
+    /// Makes a token for enrolment. The answer has its text, which is told once.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `token_range` or `tokens_full`, or why there was no answer.
+    pub async fn make_token(&self, wanted: &TokenWanted) -> Result<TokenMade, ClientError> {
+        let body = serde_json::to_vec(wanted).expect("texts and numbers become JSON");
+        self.call(Method::POST, TOKENS_PATH, body.into()).await.map(|(_, body)| body)
+    }
+
+    /// Every token there is, used up and over ones that are not forgotten yet too, without their texts.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, ClientError> {
+        self.get(TOKENS_PATH).await.map(|list: TokenList| list.tokens)
+    }
+
+    /// Withdraws a token: nobody is registered with it any more.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `token_id_unknown`, or why there was no answer.
+    pub async fn withdraw_token(&self, id: &str) -> Result<TokenInfo, ClientError> {
+        let mut path = format!("{TOKENS_PATH}/");
+        push_escaped(&mut path, id);
+        self.call(Method::DELETE, &path, Bytes::new()).await.map(|(_, body)| body)
+    }
+
     /// The agent with this name.
     ///
     /// # Errors
@@ -147,6 +189,34 @@ impl Client {
     pub async fn set_attributes(&self, name: &AgentName, change: &AttributesChange) -> Result<AgentInfo, ClientError> {
         let body = serde_json::to_vec(change).expect("texts become JSON");
         self.call(Method::PATCH, &format!("/v1/agents/{name}"), body.into()).await.map(|(_, body)| body)
+    }
+
+    /// Suspends, resumes or revokes an agent; says what it is then. It is durable, and the shards were told.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `agent_unknown`, `agent_revoked` or `state_range`, or why there was no answer.
+    pub async fn set_state(&self, name: &AgentName, change: &StateChange) -> Result<AgentInfo, ClientError> {
+        let body = serde_json::to_vec(change).expect("texts become JSON");
+        self.call(Method::PUT, &format!("/v1/agents/{name}/state"), body.into()).await.map(|(_, body)| body)
+    }
+
+    /// The same for the agents of an organization whose names follow on `after`, at most
+    /// [`STATE_CHANGES_MAX`](crate::limits::STATE_CHANGES_MAX) of them, in one transaction. While the answer has a
+    /// `next_after`, there are more.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `organization_unknown` or `state_range`, or why there was no answer.
+    pub async fn set_organization_state(
+        &self,
+        organization: &str,
+        after: Option<&str>,
+        change: &StateChange,
+    ) -> Result<OrganizationChanged, ClientError> {
+        let mut path = "/v1/organizations/".to_owned();
+        push_escaped(&mut path, organization);
+        let body = serde_json::to_vec(change).expect("texts become JSON");
+        let path = page_path(&format!("{path}/state"), None, after, None);
+        self.call(Method::PUT, &path, body.into()).await.map(|(_, body)| body)
     }
 
     /// The signed key record of an agent with this version. Its signatures were not verified here.
@@ -323,11 +393,7 @@ impl Client {
         body: Bytes,
     ) -> Result<(StatusCode, T), ClientError> {
         let (status, body) = self.exchange_in_time(method, path, body).await?;
-        if status.is_success() {
-            serde_json::from_slice(&body).map(|body| (status, body)).map_err(|error| unreadable(status, &error))
-        } else {
-            Err(refusal(status, &body))
-        }
+        answer(status, &body).map(|body| (status, body))
     }
 
     async fn exchange_in_time(
@@ -336,23 +402,36 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let call = self.exchange(method, path, body);
+        self.in_time(self.exchange(method, path, body, None)).await
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
         tokio::time::timeout(self.timeout, call).await.map_err(|_| ClientError::Timeout(self.timeout))?
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        token: Option<&EnrolmentToken>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let stream = UnixStream::connect(&self.socket_path).await.map_err(|source| self.connect_error(source))?;
         let broken = |error: hyper::Error| ClientError::Answer(error.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut request = Request::builder().method(method.clone()).uri(path).header(header::HOST, "creto");
         let content_type = match method {
+            Method::POST if path == TOKENS_PATH => Some("application/json"),
             Method::POST => Some("application/octet-stream"),
-            Method::PATCH => Some("application/json"),
+            Method::PATCH | Method::PUT => Some("application/json"),
             _ => None,
         };
         if let Some(content_type) = content_type {
             request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        if let Some(token) = token {
+            request = request.header(TOKEN_HEADER, token.text().as_str());
         }
         let request = request.body(Full::new(body)).map_err(|error| ClientError::Answer(error.to_string()))?;
         let answer = async {
@@ -398,6 +477,15 @@ fn page_path(list: &str, organization: Option<&str>, after: Option<&str>, limit:
         }
     }
     path
+}
+
+/// The body of an answer that is a success.
+fn answer<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+    if status.is_success() {
+        serde_json::from_slice(body).map_err(|error| unreadable(status, &error))
+    } else {
+        Err(refusal(status, body))
+    }
 }
 
 /// An answer that is not a success.

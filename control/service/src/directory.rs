@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use creto_envelope::control::RotationMode;
-use creto_envelope::{AgentId, AgentName, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, AgentName, AgentState, SignedKeyRecord, TrustDomain};
 use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
@@ -14,18 +14,23 @@ use crate::limits::{PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MA
 use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
-use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, NAMES, Storage};
+use crate::states::{StateRequest, StateRow, Whose};
+use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, NAMES, STATES, Storage};
 
 pub(crate) use attributes::AttributesSet;
 pub(crate) use mailbox::MailboxSet;
 pub(crate) use rotate::Rotated;
+pub(crate) use states::StatesSet;
+pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
 
 mod attributes;
 mod keys;
 mod mailbox;
 mod rotate;
+mod states;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 /// The one writer of the directory: what the tables hold, and the same in memory as the next snapshot.
 pub(crate) struct Directory {
@@ -55,6 +60,17 @@ pub(crate) enum Change {
     Mailbox(MailboxRequest),
     Policy(Policy),
     Attributes(AttributesRequest),
+    State(StateRequest),
+    /// As `Register`, with a token; answered as that.
+    Enrol(EnrolRequest),
+    Token(TokenChange),
+}
+
+impl Change {
+    /// Whether it may concern very many agents: a transaction has one such change at most.
+    pub(crate) fn is_bulk(&self) -> bool {
+        matches!(self, Self::State(StateRequest { whose: Whose::Organization { .. }, .. }))
+    }
 }
 
 /// What became of it.
@@ -66,6 +82,8 @@ pub(crate) enum Changed {
     /// The epoch from which it is in force.
     Policy(u64),
     Attributes(AttributesSet),
+    State(StatesSet),
+    Token(TokenSet),
 }
 
 impl Changed {
@@ -78,7 +96,7 @@ impl Changed {
                 | Self::Mailbox(MailboxSet::Changed(_))
                 | Self::Policy(_)
                 | Self::Attributes(AttributesSet::Changed(_))
-        )
+        ) || matches!(self, Self::State(StatesSet::Done(done)) if done.changed > 0)
     }
 }
 
@@ -89,6 +107,7 @@ enum Pending {
     Mailbox(AgentId, MailboxRow),
     Policy(Policy),
     Attributes(AgentId, Arc<Attributes>),
+    State(states::Changed),
 }
 
 impl Directory {
@@ -104,8 +123,11 @@ impl Directory {
         let retention = storage.adopt_retention(retention_s, now_ms)?;
         let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
         builder.set_key_grace_ms(key_grace_ms);
-        let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes }| {
+        let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes, since_ms }| {
             let agent = insert(&storage, &mut builder, &entry, versions)?;
+            if entry.state == AgentState::Revoked {
+                builder.revoke(&agent, since_ms);
+            }
             if let Some(attributes) = attributes {
                 builder.set_attributes(&agent, attributes);
             }
@@ -137,6 +159,8 @@ impl Directory {
         let transaction = self.storage.begin_write()?;
         let mut answers = Vec::with_capacity(changes.len());
         let mut pending = Vec::new();
+        // Whether there is something to keep that the shards need not know.
+        let mut is_changed = false;
         for change in changes {
             answers.push(match change {
                 Change::Register(request) => {
@@ -173,10 +197,30 @@ impl Directory {
                     }
                     Changed::Attributes(answer)
                 }
+                Change::Enrol(request) => {
+                    let answer = self.enrol_one(&transaction, &request, now_ms)?;
+                    if let Registered::Created(entry) = &answer {
+                        pending.push(Pending::Agent(entry.clone(), request.registration.into_signed()));
+                    }
+                    Changed::Register(answer)
+                }
+                Change::Token(change) => {
+                    let answer = self.change_tokens(&transaction, &change, now_ms)?;
+                    is_changed |= matches!(answer, TokenSet::Done(_));
+                    Changed::Token(answer)
+                }
+                Change::State(request) => {
+                    let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
+                    pending.extend(changed.into_iter().map(Pending::State));
+                    Changed::State(answer)
+                }
             });
         }
         if pending.is_empty() {
-            transaction.abort().map_err(ServiceError::database)?;
+            match is_changed {
+                true => transaction.commit().map_err(ServiceError::database)?,
+                false => transaction.abort().map_err(ServiceError::database)?,
+            }
             return Ok(answers);
         }
         let epoch = self.storage.advance_epoch(&transaction)?;
@@ -206,6 +250,13 @@ impl Directory {
                     let is_known = self.builder.set_mailbox(&agent, row.settings, lower);
                     assert!(is_known, "the agent was found in the same transaction");
                 }
+                Pending::State(states::Changed { agent, state, since_ms }) => {
+                    let is_known = match state {
+                        AgentState::Revoked => self.builder.revoke(&agent, since_ms),
+                        state => self.builder.set_state(&agent, state),
+                    };
+                    assert!(is_known, "the agent was found in the same transaction");
+                }
                 Pending::Attributes(agent, attributes) => {
                     let is_known = self.builder.set_attributes(&agent, attributes);
                     assert!(is_known, "the agent was found in the same transaction");
@@ -215,33 +266,48 @@ impl Directory {
         Ok(answers)
     }
 
+    /// What is to be said of a registration whose name is registered; `None` when it is not.
+    fn known(
+        &self,
+        transaction: &WriteTransaction,
+        request: &Registration,
+    ) -> Result<Option<Registered>, ServiceError> {
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let record = &request.signed().record;
+        let id = record.agent_id();
+        let Some(known) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
+        let entry = AgentEntry::parse(known.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+        if entry.state == AgentState::Revoked {
+            return Ok(Some(Registered::Refused(ErrorCode::AgentRevoked, format!("{} was revoked", record.name))));
+        }
+        let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let stored = key_records.get((&id.0, record.version)).map_err(ServiceError::database)?;
+        let stored = stored.and_then(|row| SignedKeyRecord::parse(row.value()).ok());
+        // Compared without the signatures: the same record signed twice has different ones.
+        Ok(Some(match stored {
+            Some(stored) if stored.record == *record => Registered::Known(entry),
+            _ => Registered::Refused(
+                ErrorCode::NameTaken,
+                format!("{} is already registered with another key record", record.name),
+            ),
+        }))
+    }
+
     fn register_one(
         &self,
         transaction: &WriteTransaction,
         request: &Registration,
         now_ms: u64,
     ) -> Result<Registered, ServiceError> {
+        if let Some(known) = self.known(transaction, request)? {
+            return Ok(known);
+        }
         let mut agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
         let mut names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
         let mut key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
         let signed = request.signed();
         let record = &signed.record;
         let id = record.agent_id();
-
-        let known = agents.get(&id.0).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
-        if let Some(known) = known {
-            let entry = AgentEntry::parse(&known).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
-            let stored = key_records.get((&id.0, record.version)).map_err(ServiceError::database)?;
-            let stored = stored.and_then(|row| SignedKeyRecord::parse(row.value()).ok());
-            // Compared without the signatures: the same record signed twice has different ones.
-            return Ok(match stored {
-                Some(stored) if stored.record == *record => Registered::Known(entry),
-                _ => Registered::Refused(
-                    ErrorCode::NameTaken,
-                    format!("{} is already registered with another key record", record.name),
-                ),
-            });
-        }
         if record.version != 1 {
             return Ok(Registered::Refused(
                 ErrorCode::VersionNotFirst,
@@ -288,13 +354,16 @@ impl Reader {
     }
 
     /// An agent, as the API shows it.
-    fn info(&self, entry: &AgentEntry, attributes: &Attributes) -> AgentInfo {
+    fn info(&self, entry: &AgentEntry, attributes: &Attributes, state: Option<StateRow>) -> AgentInfo {
         AgentInfo {
             name: entry.name.to_string(),
             id: AgentId::derive(&self.trust_domain, &entry.name).to_string(),
             spiffe_id: entry.name.spiffe_id(&self.trust_domain),
             organization: entry.name.organization().to_owned(),
             state: state_word(entry.state).to_owned(),
+            state_since_ms: state.as_ref().map(|state| state.since_ms),
+            state_set_at_ms: state.as_ref().map(|state| state.decided_ms),
+            state_reason: state.map(|state| state.reason).filter(|reason| !reason.is_empty()),
             version: entry.version,
             key_id: entry.key_id.to_string(),
             valid_from_ms: entry.valid_from_ms,
@@ -311,11 +380,12 @@ impl Reader {
         let transaction = self.storage.begin_read()?;
         let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
         let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
         let id = AgentId::derive(&self.trust_domain, name);
         let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
         let entry = AgentEntry::parse(row.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
         let attributes = attributes::stored(&self.storage, &table, id)?;
-        Ok(Some(self.info(&entry, &attributes)))
+        Ok(Some(self.info(&entry, &attributes, self.storage.state(&states, id)?)))
     }
 
     /// The bytes of one signed key record.
@@ -335,12 +405,13 @@ impl Reader {
     ) -> Result<AgentPage, ServiceError> {
         let transaction = self.storage.begin_read()?;
         let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
         let mut room = PAGE_ATTRIBUTES_BYTES_MAX;
         let show = |id: AgentId, entry: AgentEntry| {
             let attributes = attributes::stored(&self.storage, &table, id)?;
             let Some(left) = room.checked_sub(attributes_json_bytes_max(&attributes)) else { return Ok(None) };
             room = left;
-            Ok(Some(self.info(&entry, &attributes)))
+            Ok(Some(self.info(&entry, &attributes, self.storage.state(&states, id)?)))
         };
         let (agents, next_after) = self.named(&transaction, organization, after, limit, show)?;
         Ok(AgentPage { agents, next_after })

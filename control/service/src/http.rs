@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use creto_envelope::{AgentId, AgentName};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,10 +21,13 @@ use tokio::task::JoinSet;
 
 use crate::api::{
     AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, ErrorCode, MailboxInfo, MailboxPage, Status,
+    TOKEN_HEADER,
 };
 use crate::attributes::{AttributesChange, AttributesRequest};
 use crate::backup::{self, Backups, NotHeld};
-use crate::directory::{AttributesSet, Change, MailboxSet, Reader, Registered};
+use crate::directory::{
+    AttributesSet, Change, EnrolRequest, MailboxSet, Reader, Registered, StatesSet, TokenChange, TokenSet,
+};
 use crate::error::ServiceError;
 use crate::health::{Health, Readiness};
 use crate::limits::{
@@ -35,6 +38,8 @@ use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
 use crate::policy::{DecisionHost, InForce, Reload};
 use crate::registration::Registration;
 use crate::service::{Published, wall_clock_ms};
+use crate::states::{OrganizationChanged, StateChange, StateRequest, Whose};
+use crate::tokens::{Enrolment, EnrolmentToken, TokenHash, TokenInfo, TokenList, TokenMade, TokenWanted};
 use crate::writer::{Answer, Pending};
 
 mod policy;
@@ -45,6 +50,7 @@ pub(crate) struct Api {
     pub(crate) reader: Reader,
     pub(crate) key_grace_ms: u64,
     pub(crate) mailbox_defaults: MailboxDefaults,
+    pub(crate) enrolment: Enrolment,
     /// Set while the writer runs.
     pub(crate) changes: Option<mpsc::Sender<Pending>>,
     pub(crate) policy: InForce,
@@ -156,6 +162,10 @@ fn router(api: Api) -> Router {
             "/v1/agents/{organization}/{agent}",
             get(agent).patch(set_attributes).layer(DefaultBodyLimit::max(ATTRIBUTES_BODY_BYTES_MAX)),
         )
+        .route("/v1/agents/{organization}/{agent}/state", put(set_state))
+        .route("/v1/organizations/{organization}/state", put(set_states))
+        .route("/v1/tokens", get(tokens).post(make_token))
+        .route("/v1/tokens/{id}", delete(withdraw_token))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
         .route("/v1/mailboxes", get(mailboxes))
@@ -192,13 +202,68 @@ async fn register(
     let body = body_of(&headers, body, "application/octet-stream", SIGNED_KEY_RECORD_BYTES_MAX)?;
     let registration = Registration::check(&body, api.reader.trust_domain(), wall_clock_ms())
         .map_err(|error| refuse(error.code(), error.to_string()))?;
-    let registered = written(&api, Change::Register(registration), Answer::Registration, "registrations").await?;
+    let change = match token_of(&headers, api.enrolment)? {
+        Some(token) => Change::Enrol(EnrolRequest { registration, token }),
+        None => Change::Register(registration),
+    };
+    let registered = written(&api, change, Answer::Registration, "registrations").await?;
     let (status, entry) = match registered {
         Registered::Created(entry) => (StatusCode::CREATED, entry),
         Registered::Known(entry) => (StatusCode::OK, entry),
         Registered::Refused(code, message) => return Err(refuse(code, message)),
     };
     Ok((status, Json(known_agent(&api, &entry.name)?)))
+}
+
+/// The token that a registration brings. One that is brought must be good, also where none is needed.
+fn token_of(headers: &HeaderMap, enrolment: Enrolment) -> Result<Option<TokenHash>, Refusal> {
+    let Some(token) = headers.get(TOKEN_HEADER) else {
+        return match enrolment {
+            Enrolment::Open => Ok(None),
+            Enrolment::Token => Err(refuse(ErrorCode::TokenMissing, "this node registers agents with a token only")),
+        };
+    };
+    let token = token.to_str().ok().and_then(EnrolmentToken::parse);
+    // Never with its text: somebody may have mistyped a good one.
+    let malformed = || refuse(ErrorCode::TokenUnknown, "this is no token for enrolment");
+    token.map(|token| Some(token.hash())).ok_or_else(malformed)
+}
+
+async fn make_token(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<TokenMade>), Refusal> {
+    let body = body_of(&headers, body, "application/json", SIGNED_KEY_RECORD_BYTES_MAX)?;
+    let wanted: TokenWanted = serde_json::from_slice(&body)
+        .map_err(|error| refuse(ErrorCode::TokenMalformed, format!("what is wanted cannot be read: {error}")))?;
+    let row = wanted.row(wall_clock_ms()).map_err(|error| refuse(ErrorCode::TokenRange, error.to_string()))?;
+    let token = EnrolmentToken::generate().map_err(|error| {
+        tracing::error!(%error, "no token could be made");
+        storage_failed("the system gave no randomness for a token")
+    })?;
+    let change = Change::Token(TokenChange::Make(token.hash(), row));
+    match written(&api, change, Answer::Token, "tokens").await? {
+        TokenSet::Done(info) => {
+            let token = token.text().to_string();
+            Ok((StatusCode::CREATED, Json(TokenMade { token, info })))
+        }
+        TokenSet::Full | TokenSet::Unknown => {
+            Err(refuse(ErrorCode::TokensFull, "there are as many tokens as there may be, and all can be used"))
+        }
+    }
+}
+
+async fn tokens(State(api): State<Api>) -> Result<Json<TokenList>, Refusal> {
+    Ok(Json(TokenList { tokens: api.reader.tokens().map_err(log_failure)? }))
+}
+
+async fn withdraw_token(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<TokenInfo>, Refusal> {
+    let change = Change::Token(TokenChange::Withdraw(id.clone()));
+    match written(&api, change, Answer::Token, "tokens").await? {
+        TokenSet::Done(info) => Ok(Json(info)),
+        TokenSet::Full | TokenSet::Unknown => Err(refuse(ErrorCode::TokenIdUnknown, format!("there is no token {id}"))),
+    }
 }
 
 /// The whole body, if it is declared as what it must be.
@@ -268,6 +333,59 @@ async fn set_attributes(
         AttributesSet::Unknown => Err(unknown_agent(&name)),
         AttributesSet::Refused(error) => Err(refuse(ErrorCode::AttributeRange, error.to_string())),
     }
+}
+
+async fn set_state(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<AgentInfo>, Refusal> {
+    let name = agent_name(&organization, &agent)?;
+    let whose = Whose::Agent(AgentId::derive(api.reader.trust_domain(), &name));
+    match change_states(&api, whose, &headers, body).await? {
+        StatesSet::Done(_) => known_agent(&api, &name).map(Json),
+        StatesSet::Unknown => Err(unknown_agent(&name)),
+        StatesSet::Final => Err(refuse(ErrorCode::AgentRevoked, format!("{name} was revoked"))),
+        StatesSet::Refused(error) => Err(refuse(ErrorCode::StateRange, error.to_string())),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AfterQuery {
+    after: Option<String>,
+}
+
+async fn set_states(
+    State(api): State<Api>,
+    Path(organization): Path<String>,
+    query: Result<Query<AfterQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<OrganizationChanged>, Refusal> {
+    let Query(AfterQuery { after }) =
+        query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
+    let whose = Whose::Organization { name: organization.clone(), after };
+    match change_states(&api, whose, &headers, body).await? {
+        StatesSet::Done(done) => Ok(Json(done)),
+        StatesSet::Unknown | StatesSet::Final => {
+            Err(refuse(ErrorCode::OrganizationUnknown, format!("no agent is registered in {organization}")))
+        }
+        StatesSet::Refused(error) => Err(refuse(ErrorCode::StateRange, error.to_string())),
+    }
+}
+
+async fn change_states(
+    api: &Api,
+    whose: Whose,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatesSet, Refusal> {
+    let body = body_of(headers, body, "application/json", SIGNED_KEY_RECORD_BYTES_MAX)?;
+    let change: StateChange = serde_json::from_slice(&body)
+        .map_err(|error| refuse(ErrorCode::StateMalformed, format!("the state cannot be read: {error}")))?;
+    written(api, Change::State(StateRequest { whose, change }), Answer::State, "states").await
 }
 
 /// Hands a change to the writer, and waits until it is durable and the shards were given it.

@@ -24,6 +24,8 @@
 //! - [`rotation`]: how agents replace their encryption keys, through the shard that has their connection.
 //! - [`mailboxes`]: what is set for single mailboxes.
 //! - [`attributes`]: type, roles and capabilities of agents.
+//! - [`tokens`]: who may register agents, when not everybody may.
+//! - [`states`]: who may not act for now, and who never may again.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`policy`]: the policy in force, from the operator's file, and why it decides as it does.
@@ -51,10 +53,13 @@ pub mod registration;
 pub mod rotation;
 mod service;
 mod socket;
+pub mod states;
 pub mod storage;
+pub mod tokens;
 mod writer;
 
 pub use error::ServiceError;
 pub use mailboxes::MailboxDefaults;
 pub use policy::{OnFailure, PolicyOptions};
 pub use service::{PolicyReloader, Service, ServiceHandle, ServiceOptions, SnapshotSink};
+pub use tokens::Enrolment;

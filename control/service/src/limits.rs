@@ -54,6 +54,19 @@ pub const RELOADS_MAX: usize = 16;
 /// all is bounded by `creto_policy::limits::EVALUATION_US_PER_TURN_MAX` and one more of these.
 pub const SHARD_EVALUATION_MAX: Duration = Duration::from_millis(5);
 
+/// Most tokens for enrolment, with those that are used up or over and were not forgotten yet.
+pub const TOKENS_MAX: u64 = 4_096;
+/// Shortest and longest life of a token, in seconds: a minute and 90 days.
+pub const TOKEN_SECONDS_MIN: u64 = 60;
+/// See there.
+pub const TOKEN_SECONDS_MAX: u64 = 90 * 86_400;
+/// Most agents that one token registers.
+pub const TOKEN_USES_MAX: u32 = 10_000;
+
+/// Longest reason of a suspension or revocation, in bytes.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Most agents whose state one transaction changes: a larger organization takes several. About 1 KiB of disk each.
+pub const STATE_CHANGES_MAX: usize = 10_000;
 /// Largest change of an agent's attributes, in bytes of JSON.
 pub const ATTRIBUTES_BODY_BYTES_MAX: usize = 512 * 1024;
 
@@ -62,7 +75,7 @@ pub const PAGE_AGENTS_MAX: usize = 1_000;
 /// Most bytes of JSON that attributes take on one page.
 pub const PAGE_ATTRIBUTES_BYTES_MAX: usize = 512 * 1024;
 /// Largest answer that the client reads, in bytes.
-pub const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+pub const ANSWER_BYTES_MAX: usize = 5 * 1024 * 1024;
 
 /// Most bytes that these take in JSON: every character may need a backslash, and each text two quotes and a comma.
 #[must_use]
@@ -77,8 +90,11 @@ const _: () = assert!(LARGEST_ATTRIBUTES_JSON_BYTES + 1_024 <= ATTRIBUTES_BODY_B
 
 // A shutdown that gives up before a request may, would drop an answer that is owed.
 const _: () = assert!(SHUTDOWN_TIMEOUT.as_secs() > REQUEST_TIMEOUT.as_secs());
-// An agent in JSON is below two kilobytes without its attributes: name 128 B, SPIFFE id below 400 B, the rest numbers.
-const _: () = assert!(PAGE_AGENTS_MAX * 2_048 + PAGE_ATTRIBUTES_BYTES_MAX <= ANSWER_BYTES_MAX);
+// An agent in JSON is below four kilobytes without its attributes: name 128 B, SPIFFE id below 400 B, a reason of 512 bytes of
+// which each may become six, the rest numbers.
+const _: () = assert!(PAGE_AGENTS_MAX * 4_096 + PAGE_ATTRIBUTES_BYTES_MAX <= ANSWER_BYTES_MAX);
+// A token in JSON is below half a kilobyte.
+const _: () = assert!(TOKENS_MAX * 512 <= ANSWER_BYTES_MAX as u64);
 const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);
 const _: () = assert!(EMERGENCIES_PER_WINDOW_MAX > ROTATIONS_PER_WINDOW_MAX);
 // Hourly rotation and the longest grace period: every key that is accepted is held.

@@ -21,6 +21,7 @@ use crate::policy::{DecisionHost, InForce, PolicyOptions, Reload, Reloads, follo
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
+use crate::tokens::Enrolment;
 use crate::{http, writer};
 
 /// Where the node takes new snapshots.
@@ -57,6 +58,8 @@ pub struct ServiceOptions {
     pub mailbox_defaults: MailboxDefaults,
     /// The policy that the shards decide by.
     pub policy: PolicyOptions,
+    /// Who may register agents.
+    pub enrolment: Enrolment,
     /// Where the node's shards say how they are.
     pub health: Health,
 }
@@ -73,6 +76,7 @@ impl ServiceOptions {
             key_grace_ms: KEY_GRACE_MS,
             mailbox_defaults: MailboxDefaults::default(),
             policy: PolicyOptions::default(),
+            enrolment: Enrolment::default(),
             health: Health::default(),
         }
     }
@@ -154,6 +158,7 @@ impl Service {
             reader: Reader::new(storage, options.trust_domain),
             key_grace_ms: options.key_grace_ms,
             mailbox_defaults: options.mailbox_defaults,
+            enrolment: options.enrolment,
             changes: None,
             policy,
             reloads: reloader.downgrade(),

@@ -9,8 +9,10 @@
 //! | `replacements` | agent id 16, version u32 | when and how that version was replaced: u8 format=1, u8 mode (0 planned, 1 emergency), 6 zeros, u64 LE Unix milliseconds |
 //! | `mailboxes` | agent id 16 | what is set for that agent's mailbox: 32 bytes, see `mailboxes.rs` |
 //! | `attributes` | agent id 16 | type, roles and capabilities, see `attributes.rs`; no row: none are set |
+//! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
+//! | `tokens` | SHA-256 of a token, 32 | what it allows, see `tokens.rs` |
 //!
-//! All seven change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! All nine change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
 //! choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
@@ -30,6 +32,7 @@ use crate::attributes::parse_row;
 use crate::error::ServiceError;
 use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
 use crate::mailboxes::{DefaultRetention, MailboxRow};
+use crate::states::StateRow;
 
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -37,7 +40,7 @@ pub(crate) mod faulty;
 mod tests;
 
 /// The format that this code writes. Format 1, which knew no replacements, format 2, which knew no settings of mailboxes, and
-/// format 3, which knew no attributes, are read and become this one.
+/// format 3, which knew no attributes, no reasons of states and no tokens, are read and become this one.
 pub const FORMAT: u64 = 4;
 /// The oldest format that this code reads.
 const FORMAT_OLDEST: u64 = 1;
@@ -52,6 +55,10 @@ pub(crate) const REPLACEMENTS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = Ta
 pub(crate) const MAILBOXES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("mailboxes");
 
 pub(crate) const ATTRIBUTES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("attributes");
+
+pub(crate) const STATES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("states");
+
+pub(crate) const TOKENS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("tokens");
 
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
@@ -169,6 +176,8 @@ pub(crate) struct Loaded {
     pub(crate) mailbox: MailboxRow,
     /// If any are set.
     pub(crate) attributes: Option<Arc<Attributes>>,
+    /// Since when its state counts; nobody knows of a revocation without: since ever.
+    pub(crate) since_ms: u64,
 }
 
 /// The open file. Cheap reads of the last committed state, one writer.
@@ -231,6 +240,8 @@ impl Storage {
             transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
             transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
             transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+            transaction.open_table(STATES).map_err(ServiceError::database)?;
+            transaction.open_table(TOKENS).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -310,6 +321,7 @@ impl Storage {
         let replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
         let mailboxes = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
         let attributes = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
         for row in agents.iter().map_err(ServiceError::database)? {
             let (id, entry) = row.map_err(ServiceError::database)?;
             let id = AgentId(*id.value());
@@ -344,7 +356,8 @@ impl Storage {
             let mailbox = row.map_or(Some(MailboxRow::default()), |row| MailboxRow::parse(row.value()));
             let mailbox = mailbox.ok_or_else(damaged)?;
             let attributes = self.attributes(&attributes, id)?.map(Arc::new);
-            each(Loaded { entry, versions, mailbox, attributes })?;
+            let since_ms = self.state(&states, id)?.map_or(0, |state| state.since_ms);
+            each(Loaded { entry, versions, mailbox, attributes, since_ms })?;
         }
         self.epoch(&meta)
     }
@@ -357,6 +370,16 @@ impl Storage {
     ) -> Result<Option<Attributes>, ServiceError> {
         let Some(row) = table.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
         parse_row(row.value()).map(Some).ok_or_else(|| self.damaged(format!("attributes of agent {id}")))
+    }
+
+    /// Since when and why an agent may not act.
+    pub(crate) fn state(
+        &self,
+        table: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
+        id: AgentId,
+    ) -> Result<Option<StateRow>, ServiceError> {
+        let Some(row) = table.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
+        StateRow::parse(row.value()).map(Some).ok_or_else(|| self.damaged(format!("state of agent {id}")))
     }
 
     /// Writes all tables, as they are at one moment, into a new file at `path`, readable by its owner only. Changes go on
@@ -387,7 +410,7 @@ impl Storage {
                     drop(into);
                 )+};
             }
-            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES, ATTRIBUTES);
+            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES, ATTRIBUTES, STATES, TOKENS);
             to.commit().map_err(ServiceError::database)?;
         }
         // A table that is added and not named above would be missing in every backup.

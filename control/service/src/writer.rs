@@ -5,7 +5,9 @@ use std::sync::Arc;
 use creto_envelope::{RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::directory::{AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated};
+use crate::directory::{
+    AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
+};
 use crate::limits::COMMIT_CHANGES_MAX;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{Published, SnapshotSink, wall_clock_ms};
@@ -26,6 +28,10 @@ pub(crate) enum Answer {
     Policy(oneshot::Sender<u64>),
     /// The same, of an agent's attributes.
     Attributes(oneshot::Sender<AttributesSet>),
+    /// The same, of states.
+    State(oneshot::Sender<StatesSet>),
+    /// The same, of tokens.
+    Token(oneshot::Sender<TokenSet>),
     /// An agent, through its shard.
     Key(Reply),
 }
@@ -65,7 +71,9 @@ pub(crate) async fn write(
         let requests = std::mem::take(&mut batch);
         let published = published.clone();
         let commit = tokio::task::spawn_blocking(move || {
-            commit(&mut directory, sink.as_ref(), &published, requests);
+            for requests in transactions(requests) {
+                commit(&mut directory, sink.as_ref(), &published, requests);
+            }
             (directory, sink)
         });
         match commit.await {
@@ -73,6 +81,20 @@ pub(crate) async fn write(
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
+}
+
+/// What is committed together: as much as has arrived, but only one change that may concern very many agents.
+fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
+    let mut transactions: Vec<Vec<Pending>> = vec![Vec::new()];
+    for request in requests {
+        let is_bulk = request.change.is_bulk();
+        transactions.last_mut().expect("there is always a last one").push(request);
+        if is_bulk {
+            transactions.push(Vec::new());
+        }
+    }
+    transactions.retain(|requests| !requests.is_empty());
+    transactions
 }
 
 fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, requests: Vec<Pending>) {
@@ -115,6 +137,12 @@ fn tell(result: Changed, answer: Answer) {
             let _gone = answer.send(epoch);
         }
         (Changed::Attributes(result), Answer::Attributes(answer)) => {
+            let _gone = answer.send(result);
+        }
+        (Changed::Token(result), Answer::Token(answer)) => {
+            let _gone = answer.send(result);
+        }
+        (Changed::State(result), Answer::State(answer)) => {
             let _gone = answer.send(result);
         }
         (Changed::Rotate(result), Answer::Key(reply)) => reply.send(match result {

@@ -13,9 +13,12 @@ use creto_envelope::key_record::FN_DSA_512_PUBLIC_BYTES;
 use creto_envelope::{AgentName, AgentState, TrustDomain};
 use creto_policy::{Action, Decision, Snapshot, decide};
 use creto_service::api::ErrorCode;
+use creto_service::attributes::AttributesChange;
 use creto_service::client::{Client, ClientError};
 use creto_service::limits::{CONNECTIONS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
 use creto_service::mailboxes::MailboxChange;
+use creto_service::states::{StateChange, StateWord};
+use creto_service::tokens::{Enrolment, EnrolmentToken, TokenWanted};
 use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -402,4 +405,167 @@ async fn settings_of_a_mailbox_are_published_before_they_are_answered_and_bad_on
     assert_eq!(node.published.lock().unwrap().len(), 3, "what changes nothing is not published");
     let node = node.restart();
     assert_eq!(node.client().mailbox(&name).await.unwrap().retention_s, Some(7_200));
+}
+
+#[tokio::test]
+async fn attributes_are_published_before_they_are_answered_and_bad_ones_have_their_own_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path());
+    let client = node.client();
+    let name = AgentName::parse("acme/a").unwrap();
+    let change =
+        |role: &str| AttributesChange { roles: Some(Some(vec![role.to_owned()])), ..AttributesChange::default() };
+    assert_eq!(refused(client.set_attributes(&name, &change("x")).await), code(ErrorCode::AgentUnknown));
+    client.register(&signed("acme/a", 1)).await.unwrap();
+    let set = client.set_attributes(&name, &change("coordinator")).await.unwrap();
+    assert_eq!((set.agent_type.as_str(), set.roles.len(), set.capabilities.len()), ("agent", 1, 0));
+    let snapshot = node.newest();
+    let principal = snapshot.principal(&record("acme/a", 1).agent_id()).unwrap();
+    assert_eq!(principal.attributes().roles(), ["coordinator"]);
+    assert_eq!(client.agent(&name).await.unwrap(), set);
+    assert_eq!(client.agents(Some("acme")).await.unwrap(), [set]);
+    let again = client.register(&signed("acme/a", 1)).await.unwrap();
+    assert_eq!(again.agent.roles, ["coordinator"], "registering again shows them, and leaves them");
+
+    assert_eq!(refused(client.set_attributes(&name, &change("")).await), code(ErrorCode::AttributeRange));
+    let patch = |content_type: &str, body: &str| {
+        let length = body.len();
+        let head = format!("PATCH /v1/agents/acme/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n");
+        node.raw(format!("{head}Content-Type: {content_type}\r\n\r\n{body}").as_bytes())
+    };
+    let many =
+        serde_json::json!({ "roles": (0..65).collect::<Vec<_>>().iter().map(i32::to_string).collect::<Vec<_>>() });
+    for (content_type, body, code) in [
+        ("text/plain", "{}", "content_type"),
+        ("application/json", "{", "attributes_malformed"),
+        ("application/json", r#"{"role":["a"]}"#, "attributes_malformed"),
+        ("application/json", r#"{"roles":"a"}"#, "attributes_malformed"),
+        ("application/json", r#"{"type":""}"#, "attribute_range"),
+        ("application/json", r#"{"type":"\u0430gent"}"#, "attribute_range"),
+        ("application/json", &many.to_string(), "attribute_range"),
+    ] {
+        let answer = patch(content_type, body);
+        assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{body}: {answer}");
+    }
+    assert!(patch("application/json", "{}").starts_with("HTTP/1.1 200 "));
+    assert!(patch("application/json", &" ".repeat(600_000)).contains("body_too_large"));
+    // The largest there are, more than a key record has bytes.
+    let texts = |count: usize| Some(Some((0..count).map(|number| format!("{number:x>512}")).collect()));
+    let largest =
+        AttributesChange { agent_type: Some(Some("t".repeat(512))), roles: texts(64), capabilities: texts(256) };
+    assert_eq!(client.set_attributes(&name, &largest).await.unwrap().capabilities.len(), 256);
+    let node = node.restart();
+    assert_eq!(node.client().agent(&name).await.unwrap().roles.len(), 64);
+}
+
+#[tokio::test]
+async fn a_revocation_is_published_before_it_is_answered_and_bad_ones_have_their_own_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path());
+    let client = node.client();
+    let name = AgentName::parse("acme/a").unwrap();
+    let change = |state, since_ms| StateChange { state, reason: None, since_ms };
+    let revoke = change(StateWord::Revoked, Some(7));
+    assert_eq!(refused(client.set_state(&name, &revoke).await), code(ErrorCode::AgentUnknown));
+    assert_eq!(
+        refused(client.set_organization_state("acme", None, &revoke).await),
+        code(ErrorCode::OrganizationUnknown)
+    );
+    for (agent, seed) in [("acme/a", 1), ("acme/b", 2), ("acme/c", 3)] {
+        client.register(&signed(agent, seed)).await.unwrap();
+    }
+    let id = |agent: &str, seed| record(agent, seed).agent_id();
+    let held = |agent: &str, seed| {
+        let snapshot = node.newest();
+        snapshot.principal(&id(agent, seed)).map(|known| (known.state(), known.revoked_at_ms())).unwrap()
+    };
+    let info = client.set_state(&name, &change(StateWord::Suspended, None)).await.unwrap();
+    assert_eq!((info.state.as_str(), held("acme/a", 1)), ("suspended", (AgentState::Suspended, None)));
+    let info = client.set_state(&name, &revoke).await.unwrap();
+    assert_eq!((info.state_since_ms, held("acme/a", 1)), (Some(7), (AgentState::Revoked, Some(7))));
+    let active = change(StateWord::Active, None);
+    assert_eq!(refused(client.set_state(&name, &active).await), code(ErrorCode::AgentRevoked));
+    assert_eq!(refused(client.register(&signed("acme/a", 1)).await), code(ErrorCode::AgentRevoked));
+    assert_eq!(
+        refused(client.set_state(&name, &change(StateWord::Revoked, Some(u64::MAX))).await),
+        code(ErrorCode::StateRange)
+    );
+
+    let done = client.set_organization_state("acme", None, &change(StateWord::Revoked, None)).await.unwrap();
+    assert_eq!((done.changed, done.unchanged, done.next_after), (2, 1, None));
+    assert_eq!((held("acme/b", 2).0, held("acme/c", 3).0), (AgentState::Revoked, AgentState::Revoked));
+    let put = |body: &str| {
+        let length = body.len();
+        let head = format!("PUT /v1/agents/acme/a/state HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n");
+        node.raw(format!("{head}Content-Type: application/json\r\n\r\n{body}").as_bytes())
+    };
+    for (body, code) in [
+        ("{", "state_malformed"),
+        ("{}", "state_malformed"),
+        (r#"{"state":"gone"}"#, "state_malformed"),
+        (r#"{"state":"suspended","since_ms":1}"#, "state_range"),
+        (r#"{"state":"revoked","reason":"\u001b[2J"}"#, "state_range"),
+    ] {
+        let answer = put(body);
+        assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{body}: {answer}");
+    }
+    let node = node.restart();
+    let listed = node.client().agents(Some("acme")).await.unwrap();
+    assert!(listed.iter().all(|agent| agent.state == "revoked"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn where_tokens_are_demanded_nobody_is_registered_without_a_good_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demanding = options(folder.path());
+    demanding.enrolment = Enrolment::Token;
+    let service = Service::open(demanding).unwrap();
+    let handle = service.spawn(|_| {}).unwrap();
+    let client = Client::new(handle.socket_path());
+    assert_eq!(refused(client.register(&signed("acme/a", 1)).await), code(ErrorCode::TokenMissing));
+
+    let wanted = |organization: &str, name: Option<&str>, uses| TokenWanted {
+        organization: organization.to_owned(),
+        name: name.map(str::to_owned),
+        expires_in_s: 60,
+        uses,
+    };
+    assert_eq!(refused(client.make_token(&wanted("Acme", None, 1)).await), code(ErrorCode::TokenRange));
+    assert_eq!(refused(client.make_token(&wanted("acme", Some("other/a"), 1)).await), code(ErrorCode::TokenRange));
+    let made = client.make_token(&wanted("acme", None, 2)).await.unwrap();
+    assert!(!format!("{made:?}").contains(&made.token), "{made:?}");
+    let token = EnrolmentToken::parse(&made.token).unwrap();
+    assert_eq!(refused(client.enrol(&signed("other/a", 1), &token).await), code(ErrorCode::TokenScope));
+    let forged = EnrolmentToken::generate().unwrap();
+    assert_eq!(refused(client.enrol(&signed("acme/a", 1), &forged).await), code(ErrorCode::TokenUnknown));
+    // The keys must be the record's own, token or not.
+    let mut stolen = signed("acme/a", 1);
+    stolen.ed25519[0] ^= 1;
+    assert_eq!(refused(client.enrol(&stolen, &token).await), code(ErrorCode::SelfSignature));
+
+    assert!(client.enrol(&signed("acme/a", 1), &token).await.unwrap().created);
+    assert!(!client.enrol(&signed("acme/a", 1), &token).await.unwrap().created, "asked again, no use is taken");
+    assert!(client.enrol(&signed("acme/b", 2), &token).await.unwrap().created);
+    assert_eq!(refused(client.enrol(&signed("acme/c", 3), &token).await), code(ErrorCode::TokenUsed));
+    let listed = client.tokens().await.unwrap();
+    assert_eq!((listed.len(), listed[0].uses_left, listed[0].uses), (1, 0, 2));
+    // What is on the disk tells nobody the token.
+    let secret = token.text();
+    let digits = secret.strip_prefix("creto-enrol-").unwrap();
+    let secret: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let file = std::fs::read(folder.path().join("control.redb")).unwrap();
+    assert!(
+        !file.windows(32).any(|bytes| bytes == secret) && !file.windows(64).any(|bytes| bytes == digits.as_bytes())
+    );
+
+    assert_eq!(client.withdraw_token(&listed[0].id).await.unwrap(), listed[0]);
+    assert_eq!(refused(client.withdraw_token(&listed[0].id).await), code(ErrorCode::TokenIdUnknown));
+    handle.shutdown().unwrap();
+    // Where none is demanded, one that is brought must be good all the same.
+    let node = start(folder.path());
+    assert_eq!(refused(node.client().enrol(&signed("acme/c", 3), &token).await), code(ErrorCode::TokenUnknown));
+    node.client().register(&signed("acme/c", 3)).await.unwrap();
+    let raw = node
+        .raw(b"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+    assert!(raw.contains("token_malformed"), "{raw}");
 }

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use creto_envelope::{TreeDigest, limits};
-use creto_service::OnFailure;
+use creto_service::{Enrolment, OnFailure};
 
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
@@ -170,6 +170,8 @@ pub struct NetSection {
 pub struct ControlSection {
     /// Unix socket of the control API.
     pub socket: PathBuf,
+    /// Who may register agents there.
+    pub enrolment: Enrolment,
 }
 
 /// `[keys]`
@@ -378,7 +380,7 @@ impl Default for NetSection {
 
 impl Default for ControlSection {
     fn default() -> Self {
-        Self { socket: PathBuf::from("control.sock") }
+        Self { socket: PathBuf::from("control.sock"), enrolment: Enrolment::default() }
     }
 }
 

@@ -524,6 +524,7 @@ fn start_service(
         bytes_max: config.mailbox.bytes_max,
         max_deliveries: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
     };
+    options.enrolment = config.control.enrolment;
     options.health = health;
     options.policy = PolicyOptions { file: config.policy_file(), on_failure: config.policy.on_failure };
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));

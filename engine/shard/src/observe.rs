@@ -38,6 +38,9 @@ pub struct Counters {
     pub messages_unreadable: u64,
     /// Messages that were written again, so that the segments that held them could go.
     pub messages_moved: u64,
+    /// Messages that were not delivered, because their senders signed them after they were revoked; a message that is replayed
+    /// counts again.
+    pub messages_void: u64,
     /// Messages that consumers asked to have again, later.
     pub messages_nacked: u64,
     /// Messages that became dead letters, durably.

@@ -15,7 +15,7 @@ use crate::route::ShardMessage;
 use crate::shard::Shard;
 use crate::stage::authorize::authorize;
 use crate::stage::decode::decode;
-use crate::stage::deliver::{Push, deliver};
+use crate::stage::deliver::{Delivered, Push, deliver};
 use crate::stage::receive::receive;
 
 impl<L: RecordLog> Shard<L> {
@@ -85,7 +85,9 @@ impl<L: RecordLog> Shard<L> {
             let message = ShardMessage::LetterAnswer { connection: origin.connection, answer };
             self.tell(origin.shard, message, actions);
         }
-        let pushes = deliver(now, &mut self.subscriptions, self.log.mailboxes_mut());
+        let Delivered { pushes, void_messages } =
+            deliver(now, &self.snapshot, &mut self.subscriptions, self.log.mailboxes_mut());
+        self.counters.messages_void += void_messages;
         self.push(pushes, actions);
         self.log.end_deliveries(now, actions);
     }

@@ -12,7 +12,7 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Subscribe};
 use creto_envelope::letters::{DeadLetterChange, DeadLetterList, DeadLetterRead};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
-use creto_envelope::{AgentId, FrameType, RejectCode};
+use creto_envelope::{AgentId, AgentState, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::{Action as PolicyAction, Decision};
 use creto_store::RecordLog;
 
@@ -196,7 +196,15 @@ impl<L: RecordLog> Shard<L> {
             version => principal.key_record(version).ok_or_else(|| refused(RejectCode::UnknownKeyVersion))?,
         };
         let mut out = Vec::new();
-        encode_key_record_response(&mut out, record);
+        match principal.state() {
+            AgentState::Active => encode_key_record_response(&mut out, record),
+            // The state is the node's to say; the agent's signatures do not cover it.
+            state => {
+                let mut said = SignedKeyRecord::clone(record);
+                said.record.state = state;
+                encode_key_record_response(&mut out, &said);
+            }
+        }
         actions.push(Action::Send { connection, stream, frames: out.into() });
         Ok(())
     }

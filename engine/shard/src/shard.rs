@@ -482,6 +482,7 @@ impl<L: RecordLog> Shard<L> {
         if !self.snapshot.reads_recent_messages() {
             self.meter.forget_recent();
         }
+        self.subscriptions.wake_held_back();
         let refused: Vec<_> = self
             .connections
             .iter()

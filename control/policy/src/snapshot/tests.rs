@@ -101,3 +101,19 @@ fn the_digest_sees_every_input_of_a_decision_and_no_order() {
     unloaded.set_policy(Some(same));
     assert_ne!(nobody, unloaded.build(1).stamp().1);
 }
+
+#[test]
+fn since_when_an_agent_is_revoked_is_in_the_next_snapshot_and_its_stamp() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let id = builder.insert(AgentState::Active, vec![record("acme/a", 1, 0..10)]).unwrap();
+    let before = builder.build(1);
+    assert_eq!(before.principal(&id).unwrap().revoked_at_ms(), None);
+    assert!(builder.revoke(&id, 7) && !builder.revoke(&AgentId::ZERO, 7));
+    let revoked = builder.build(1);
+    assert_eq!(revoked.principal(&id).unwrap().revoked_at_ms(), Some(7));
+    builder.insert(AgentState::Revoked, vec![record("acme/a", 1, 0..10)]).unwrap();
+    assert_eq!(builder.principal(&id).unwrap().revoked_at_ms(), Some(7), "inserted anew, it is revoked since then");
+    builder.revoke(&id, 5);
+    let stamps = [&before, &revoked, &builder.build(1)].map(Snapshot::stamp);
+    assert!(stamps[0] != stamps[1] && stamps[1] != stamps[2] && stamps[0] != stamps[2]);
+}

@@ -10,8 +10,11 @@ use crate::fixture::{record, sign, signed};
 use crate::registration::Registration;
 use crate::storage::{AGENTS, AgentEntry, Storage, faulty};
 
+mod attributes;
 mod mailbox;
 mod rotate;
+mod states;
+mod tokens;
 
 const NOW_MS: u64 = 5_000;
 pub(super) const GRACE_MS: u64 = 3_600_000;

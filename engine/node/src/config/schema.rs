@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use creto_envelope::{TreeDigest, limits};
 use creto_policy::mailbox;
-use creto_service::OnFailure;
+use creto_service::{Enrolment, OnFailure};
 
 use super::value::{self, Written};
 use super::{
@@ -69,6 +69,7 @@ enum Field {
     Format(Access<LogFormat>),
     Digest(Access<TreeDigest>),
     OnFailure(Access<OnFailure>),
+    Enrolment(Access<Enrolment>),
     Sync(Access<WalSync>),
     InFlight(Access<WritesInFlight>),
 }
@@ -235,6 +236,11 @@ pub(super) const KEYS: &[Key] = &[
     key!(net.idle_timeout_s, Count(1..=3600), "Seconds of silence after which a connection is closed."),
     key!(control.socket, Path, "Unix socket of the control API, mode 0600. Relative to `data_dir`."),
     key!(
+        control.enrolment,
+        Enrolment,
+        "Who may register agents there: \"open\" is whoever may use the socket, \"token\" whoever brings a token of `creto token create`, too."
+    ),
+    key!(
         keys.grace,
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."
@@ -290,6 +296,7 @@ impl Key {
             Field::Level(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Format(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Digest(at) => *(at.set)(config) = value::read_word(written)?,
+            Field::Enrolment(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Sync(at) => *(at.set)(config) = value::read_word(written)?,
             Field::InFlight(at) => *(at.set)(config) = value::read_in_flight(written, WRITES_IN_FLIGHT_MAX)?,
         }
@@ -315,6 +322,7 @@ impl Key {
             Field::Level(at) => toml_string(&(at.get)(config).to_string()),
             Field::Format(at) => toml_string(&(at.get)(config).to_string()),
             Field::Digest(at) => toml_string(value::Word::word(*(at.get)(config))),
+            Field::Enrolment(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::Sync(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::InFlight(at) => match (at.get)(config) {
                 WritesInFlight::Auto => toml_string("auto"),
@@ -344,6 +352,7 @@ impl Key {
             Field::Level(_) => words::<LogLevel>(),
             Field::Format(_) => words::<LogFormat>(),
             Field::Digest(_) => words::<TreeDigest>(),
+            Field::Enrolment(_) => words::<Enrolment>(),
             Field::Sync(_) => words::<WalSync>(),
             Field::InFlight(_) => format!("`\"auto\"`, 1 to {WRITES_IN_FLIGHT_MAX}"),
         }

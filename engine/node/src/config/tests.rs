@@ -1,4 +1,5 @@
 use creto_envelope::TreeDigest;
+use creto_service::Enrolment;
 use std::ffi::OsString;
 
 use proptest::prelude::*;
@@ -543,6 +544,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             idle_timeout_s: net.4,
         };
         config.control.socket = PathBuf::from("/run/creto.sock");
+        config.control.enrolment = if log.1 == LogFormat::Json { Enrolment::Token } else { Enrolment::Open };
         config.keys.grace = Duration::from_secs(u64::from(grace_s));
         config.crypto.tree_digest = if log.1 == LogFormat::Json { TreeDigest::Sha3_256 } else { TreeDigest::Sha256 };
         config.log = LogSection { level: log.0, format: log.1 };

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use creto_envelope::TreeDigest;
-use creto_service::OnFailure;
+use creto_service::{Enrolment, OnFailure};
 
 /// Highest CPU number that can be named; Linux is built for at most this many.
 const CPU_INDEX_MAX: u16 = 8191;
@@ -162,6 +162,10 @@ impl Word for TreeDigest {
 
 impl Word for OnFailure {
     const WORDS: &'static [(&'static str, Self)] = &[("deny", Self::Deny), ("allow", Self::Allow)];
+}
+
+impl Word for Enrolment {
+    const WORDS: &'static [(&'static str, Self)] = &[("open", Self::Open), ("token", Self::Token)];
 }
 
 impl Word for WalSync {

@@ -1,16 +1,19 @@
 //! Deliver: what is durable goes to the connection that reads the mailbox, as far as its credit allows.
 //!
 //! Promises that only what the mailbox holds as durable is pushed, in its order, once per subscription until it is
-//! acknowledged or refused, and never more than the subscriber has room for. A mailbox has one subscriber: the newest.
+//! acknowledged or refused, and never more than the subscriber has room for. A mailbox has one subscriber: the newest. Nothing is
+//! pushed to an agent that may not act, and nothing that its sender signed after it was revoked: that becomes a dead letter.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use creto_envelope::control::Reject;
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, delivered_message_bytes};
+use creto_envelope::letters::REASON_SENDER_REVOKED;
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
 use creto_envelope::notice::Notice;
-use creto_envelope::{AgentId, RejectCode};
+use creto_envelope::{AgentId, AgentState, BatchHeaderView, RejectCode};
+use creto_policy::Snapshot;
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{Delivery, MailboxId, Mailboxes, SenderId};
 
@@ -24,6 +27,8 @@ pub(crate) struct Subscriptions {
     by_mailbox: BTreeMap<AgentId, Subscription>,
     /// Mailboxes that may have something to push, each at most once.
     ready: VecDeque<AgentId>,
+    /// Mailboxes that were ready and whose owners may not act, or are not known here yet. The next snapshot may say otherwise.
+    held_back: BTreeSet<AgentId>,
 }
 
 #[derive(Debug)]
@@ -96,6 +101,7 @@ impl Subscriptions {
         if self.is_current(mailbox, origin) {
             self.by_mailbox.remove(&mailbox);
             self.ready.retain(|ready| *ready != mailbox);
+            self.held_back.remove(&mailbox);
             mailboxes.reset(MailboxId(mailbox.0), deliveries_max, now.monotonic_us, now.unix_ms);
         }
     }
@@ -124,44 +130,110 @@ impl Subscriptions {
         }
     }
 
+    /// Looks again at what was held back, after control has said something new.
+    pub(crate) fn wake_held_back(&mut self) {
+        for mailbox in std::mem::take(&mut self.held_back) {
+            self.wake(mailbox);
+        }
+    }
+
     /// Whether a turn would push something.
     pub(crate) fn has_work(&self) -> bool {
         !self.ready.is_empty()
     }
 }
 
+/// What a turn delivered.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    pub(crate) pushes: Vec<Push>,
+    /// Messages that were not delivered, because their senders signed them after they were revoked.
+    pub(crate) void_messages: u64,
+}
+
 /// Pushes what can be pushed now; each mailbox that is ready has one share of the turn.
-pub(crate) fn deliver(now: Now, subscriptions: &mut Subscriptions, mailboxes: &mut Mailboxes) -> Vec<Push> {
-    let mut pushes = Vec::new();
+pub(crate) fn deliver(
+    now: Now,
+    snapshot: &Snapshot,
+    subscriptions: &mut Subscriptions,
+    mailboxes: &mut Mailboxes,
+) -> Delivered {
+    let mut delivered = Delivered::default();
     for _ in 0..subscriptions.ready.len() {
         let mailbox = subscriptions.ready.pop_front().expect("as many are taken as there were");
         let Some(subscription) = subscriptions.by_mailbox.get_mut(&mailbox) else { continue };
         subscription.is_ready = false;
-        pushes.extend(share(now, mailbox, subscriptions, mailboxes));
+        share(now, mailbox, snapshot, subscriptions, mailboxes, &mut delivered);
     }
     // Those that waited until others had read what they wanted.
     while let Some(mailbox) = mailboxes.next_reader() {
-        pushes.extend(share(now, AgentId(mailbox.0), subscriptions, mailboxes));
+        share(now, AgentId(mailbox.0), snapshot, subscriptions, mailboxes, &mut delivered);
     }
-    pushes
+    delivered
 }
 
 /// One mailbox's share of a turn. What is not in memory is asked for; the mailbox is ready again when it is read.
-fn share(now: Now, mailbox: AgentId, subscriptions: &mut Subscriptions, mailboxes: &mut Mailboxes) -> Option<Push> {
-    let subscription = subscriptions.by_mailbox.get_mut(&mailbox)?;
+fn share(
+    now: Now,
+    mailbox: AgentId,
+    snapshot: &Snapshot,
+    subscriptions: &mut Subscriptions,
+    mailboxes: &mut Mailboxes,
+    delivered: &mut Delivered,
+) {
+    let Some(subscription) = subscriptions.by_mailbox.get_mut(&mailbox) else { return };
+    // Its connection may be another shard's, which closes it as soon as it hears the same.
+    if snapshot.principal(&mailbox).is_none_or(|owner| owner.state() != AgentState::Active) {
+        subscriptions.held_back.insert(mailbox);
+        return;
+    }
     let messages = DELIVER_MESSAGES_PER_TURN.min(subscription.credit_messages);
     let bytes = DELIVER_BYTES_PER_TURN.min(subscription.credit_bytes);
     if messages == 0 || bytes == 0 {
-        return None;
+        return;
     }
-    let deliveries = mailboxes.next_for_delivery(MailboxId(mailbox.0), messages, u64::from(bytes), now.unix_ms);
+    let mut deliveries = mailboxes.next_for_delivery(MailboxId(mailbox.0), messages, u64::from(bytes), now.unix_ms);
     if deliveries.is_empty() {
-        return None;
+        return;
     }
-    let push = encode(subscription, &deliveries);
+    let void = take_void(&mut deliveries, snapshot);
+    if !void.is_empty() {
+        delivered.void_messages += void.len() as u64;
+        mailboxes.reject(MailboxId(mailbox.0), &void, now.unix_ms);
+    }
+    if !deliveries.is_empty() {
+        delivered.pushes.push(encode(subscription, &deliveries));
+    }
     // There may be more than this share.
     subscriptions.wake(mailbox);
-    Some(push)
+}
+
+/// Takes out what its sender signed after it was revoked, and says which that is. It was accepted because nobody knew yet.
+fn take_void(deliveries: &mut Vec<Delivery>, snapshot: &Snapshot) -> Vec<(u64, u16)> {
+    let mut void = Vec::new();
+    // One record has one header, and so one sender and one time.
+    let mut last = None;
+    deliveries.retain(|delivery| {
+        let is_void = match last {
+            Some((record, is_void)) if record == delivery.record => is_void,
+            _ => was_signed_when_revoked(delivery, snapshot),
+        };
+        last = Some((delivery.record, is_void));
+        if is_void {
+            void.push((delivery.message.sequence, REASON_SENDER_REVOKED));
+        }
+        !is_void
+    });
+    void
+}
+
+fn was_signed_when_revoked(delivery: &Delivery, snapshot: &Snapshot) -> bool {
+    let sender = delivery.message.sender;
+    // What the node itself says has no batch and no sender.
+    let principal = (sender != SenderId::NODE).then(|| snapshot.principal(&AgentId(sender.0))).flatten();
+    let Some(revoked_at_ms) = principal.and_then(|principal| principal.revoked_at_ms()) else { return false };
+    // A header that cannot be read is no reason for yes.
+    BatchHeaderView::parse(&delivery.batch_header).map_or(true, |header| header.signed_at_ms() >= revoked_at_ms)
 }
 
 /// One Deliver frame per run of messages of one batch; the header only where it changes.

@@ -1,0 +1,180 @@
+//! Arguments of `creto agent`.
+
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Subcommand};
+use creto_agent::AgentName;
+use creto_node::config::parse_span;
+use creto_service::tokens::EnrolmentToken;
+
+use super::{KeysArgs, ReachArgs, agent_name};
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) verb: AgentVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentVerb {
+    /// Make an agent's keys here and register their public half with the node.
+    Create(AgentCreateArgs),
+    /// List the agents that are registered.
+    List(AgentListArgs),
+    /// Show one agent and the versions of its key.
+    Show(AgentShowArgs),
+    /// Set an agent's type, roles and capabilities, which policies read.
+    ///
+    /// What is given takes the place of all that was there: `--role a --role b` leaves these two and no other. What is not
+    /// named stays as it is.
+    Set(AgentSetArgs),
+    /// Let an agent do nothing until it is resumed: its connections are closed, and what it is sent waits.
+    Suspend(AgentStateArgs),
+    /// Let a suspended agent act again.
+    Resume(AgentStateArgs),
+    /// Take an agent's rights away for good: what its keys sign from now on is void, and its name is never used again.
+    Revoke(AgentRevokeArgs),
+    /// Replace an agent's encryption key; what is sealed to the old one still arrives for the grace period.
+    Rotate(AgentRotateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentCreateArgs {
+    /// Name of the agent, such as acme/planner.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+    /// Days that the keys are valid.
+    #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub(crate) valid_days: u32,
+    /// A token for enrolment, as `creto token create` printed it. Processes of this machine see what is on a command line: the
+    /// variable CRETO_ENROLMENT_TOKEN is better.
+    #[arg(long, value_name = "TOKEN", env = "CRETO_ENROLMENT_TOKEN", hide_env = true, value_parser = enrolment_token)]
+    pub(crate) token: Option<EnrolmentToken>,
+    /// Experimental: sign with FN-DSA-512 as a third. Node and recipients need the feature fn-dsa, too.
+    #[cfg(feature = "fn-dsa")]
+    #[arg(long)]
+    pub(crate) fn_dsa: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentListArgs {
+    /// Only agents of this organization.
+    #[arg(value_name = "ORGANIZATION")]
+    pub(crate) organization: Option<String>,
+    /// Print one JSON array.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentShowArgs {
+    /// Name of the agent.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(
+    ArgGroup::new("attributes")
+        .required(true)
+        .multiple(true)
+        .args(["agent_type", "roles", "capabilities", "clear_roles", "clear_capabilities"])
+))]
+pub(crate) struct AgentSetArgs {
+    /// Name of the agent.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    /// What kind of agent it is; `agent` is what all are that were not set.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) agent_type: Option<String>,
+    /// A role; all of them take the place of those it had. May be given more than once.
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<String>,
+    /// A capability; all of them take the place of those it had. May be given more than once.
+    #[arg(long = "capability", value_name = "CAPABILITY")]
+    pub(crate) capabilities: Vec<String>,
+    /// Take every role away.
+    #[arg(long, conflicts_with = "roles")]
+    pub(crate) clear_roles: bool,
+    /// Take every capability away.
+    #[arg(long, conflicts_with = "capabilities")]
+    pub(crate) clear_capabilities: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentStateArgs {
+    #[command(flatten)]
+    pub(crate) whose: WhoseArgs,
+    /// Why; `creto agent show` prints it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentRevokeArgs {
+    #[command(flatten)]
+    pub(crate) whose: WhoseArgs,
+    /// Why; `creto agent show` prints it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// The keys were in foreign hands for so long already, such as 2h: what was signed with them since is void, too.
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) since: Option<Duration>,
+    /// Do not ask before a whole organization is revoked.
+    #[arg(long, requires = "organization")]
+    pub(crate) yes: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Whom a change of state concerns.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhoseArgs {
+    /// Name of the agent.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: Option<AgentName>,
+    /// All agents that this organization has now.
+    #[arg(long, value_name = "ORGANIZATION")]
+    pub(crate) organization: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentRotateArgs {
+    /// The agent; its keys are here. One that is running goes on, and finds the new key in its file.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    /// The old keys may be in foreign hands: refuse what is sealed to them at once. Messages that wait in the mailbox can
+    /// then only be opened by an agent that is running now.
+    #[arg(long)]
+    pub(crate) emergency: bool,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn enrolment_token(text: &str) -> Result<EnrolmentToken, String> {
+    EnrolmentToken::parse(text.trim())
+        .ok_or_else(|| "this is no token: copy all of it, from creto-enrol- on".to_owned())
+}
+
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    parse_span(text).ok_or_else(|| "expected a time with its unit such as 2h or 3d".to_owned())
+}

@@ -1,0 +1,131 @@
+//! Tokens for enrolment: made, listed and used inside the writer's transaction.
+
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+
+use super::{Directory, Reader, Registered};
+use crate::api::ErrorCode;
+use crate::error::ServiceError;
+use crate::limits::TOKENS_MAX;
+use crate::registration::Registration;
+use crate::storage::{Storage, TOKENS};
+use crate::tokens::{TokenHash, TokenInfo, TokenRow, token_id};
+
+/// A registration that brings a token.
+#[derive(Debug)]
+pub(crate) struct EnrolRequest {
+    pub(crate) registration: Registration,
+    pub(crate) token: TokenHash,
+}
+
+/// A change of the tokens.
+#[derive(Debug)]
+pub(crate) enum TokenChange {
+    Make(TokenHash, TokenRow),
+    /// By its id.
+    Withdraw(String),
+}
+
+/// What became of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum TokenSet {
+    Done(TokenInfo),
+    /// There are as many as there may be, and all can still be used.
+    Full,
+    Unknown,
+}
+
+impl Directory {
+    /// Registers an agent if the token allows it; a new agent takes one use of it, in the same transaction.
+    pub(super) fn enrol_one(
+        &self,
+        transaction: &WriteTransaction,
+        request: &EnrolRequest,
+        now_ms: u64,
+    ) -> Result<Registered, ServiceError> {
+        // Whoever lost the answer asks again, and the token may be used up by now: it was by them.
+        if let Some(known) = self.known(transaction, &request.registration)? {
+            return Ok(known);
+        }
+        let mut tokens = transaction.open_table(TOKENS).map_err(ServiceError::database)?;
+        let row = tokens.get(&request.token).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
+        let Some(row) = row else {
+            return Ok(refused(ErrorCode::TokenUnknown, "this node made no such token, or has forgotten it"));
+        };
+        let mut row = parse(&self.storage, &request.token, &row)?;
+        let name = &request.registration.signed().record.name;
+        // What the token was for is told only to who may still use it.
+        if now_ms >= row.expires_ms {
+            return Ok(refused(ErrorCode::TokenExpired, "the token's time is over"));
+        }
+        if row.uses_left == 0 {
+            return Ok(refused(ErrorCode::TokenUsed, "the token was used as often as it may be"));
+        }
+        if !row.covers(name) {
+            return Ok(refused(ErrorCode::TokenScope, format!("the token is for {}, not for {name}", row.scope)));
+        }
+        let answer = self.register_one(transaction, &request.registration, now_ms)?;
+        if let Registered::Created(_) = answer {
+            row.uses_left -= 1;
+            tokens.insert(&request.token, &row.to_bytes()[..]).map_err(ServiceError::database)?;
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn change_tokens(
+        &self,
+        transaction: &WriteTransaction,
+        change: &TokenChange,
+        now_ms: u64,
+    ) -> Result<TokenSet, ServiceError> {
+        let mut tokens = transaction.open_table(TOKENS).map_err(ServiceError::database)?;
+        match change {
+            TokenChange::Make(hash, row) => {
+                if tokens.len().map_err(ServiceError::database)? >= TOKENS_MAX {
+                    // Those that nobody can use any more were only kept to say so.
+                    let is_open = |bytes: &[u8]| TokenRow::parse(bytes).is_some_and(|row| !row.is_over(now_ms));
+                    tokens.retain(|_, bytes| is_open(bytes)).map_err(ServiceError::database)?;
+                }
+                if tokens.len().map_err(ServiceError::database)? >= TOKENS_MAX {
+                    return Ok(TokenSet::Full);
+                }
+                tokens.insert(hash, &row.to_bytes()[..]).map_err(ServiceError::database)?;
+                Ok(TokenSet::Done(row.info(hash)))
+            }
+            TokenChange::Withdraw(id) => {
+                let found = all(&self.storage, &tokens)?.into_iter().find(|(hash, _)| token_id(hash) == *id);
+                let Some((hash, row)) = found else { return Ok(TokenSet::Unknown) };
+                tokens.remove(&hash).map_err(ServiceError::database)?;
+                Ok(TokenSet::Done(row.info(&hash)))
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// Every token there is, without the tokens.
+    pub(crate) fn tokens(&self) -> Result<Vec<TokenInfo>, ServiceError> {
+        let tokens = self.storage.begin_read()?.open_table(TOKENS).map_err(ServiceError::database)?;
+        Ok(all(&self.storage, &tokens)?.into_iter().map(|(hash, row)| row.info(&hash)).collect())
+    }
+}
+
+fn all(
+    storage: &Storage,
+    table: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
+) -> Result<Vec<(TokenHash, TokenRow)>, ServiceError> {
+    let rows = table.iter().map_err(ServiceError::database)?;
+    rows.map(|row| {
+        let (hash, bytes) = row.map_err(ServiceError::database)?;
+        let hash = *hash.value();
+        Ok((hash, parse(storage, &hash, bytes.value())?))
+    })
+    .collect()
+}
+
+fn parse(storage: &Storage, hash: &TokenHash, bytes: &[u8]) -> Result<TokenRow, ServiceError> {
+    TokenRow::parse(bytes).ok_or_else(|| storage.damaged(format!("token {}", token_id(hash))))
+}
+
+fn refused(code: ErrorCode, message: impl Into<String>) -> Registered {
+    Registered::Refused(code, message.into())
+}
