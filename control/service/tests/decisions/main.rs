@@ -49,7 +49,7 @@ fn run(seed: u64, policies: &world::Policies) -> Result<Found, String> {
     let (mut kept, mut fresh): (Snapshot, Snapshot) = world.snapshots();
     let mut found = Found::default();
     for step in 0..STEPS_PER_SEED {
-        if script.next(100) < 12 {
+        if script.next(100) < 6 {
             found.changes += 1;
             world.change(&mut script, policies);
             // Not every change is seen at once.
@@ -69,8 +69,12 @@ fn run(seed: u64, policies: &world::Policies) -> Result<Found, String> {
         let now_ms = world.now_ms;
         let by_shard = table.decide(&kept, now_ms, &sender, action, &recipient, recent);
         let afresh = decide(&fresh, now_ms, &sender, action, &recipient, recent);
-        let unanswered = Decision::Deny(RejectCode::PolicyUnavailable);
-        if fresh.policy().is_some() && (by_shard == unanswered || afresh == unanswered) {
+        let unanswered = |decision| match decision {
+            Decision::Deny(RejectCode::PolicyUnavailable) => fresh.policy().is_some(),
+            Decision::Deny(RejectCode::Overloaded) => true,
+            _ => false,
+        };
+        if unanswered(by_shard) || unanswered(afresh) {
             found.unanswered += 1;
             continue;
         }
