@@ -13,8 +13,7 @@ use std::time::Instant;
 
 use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
 use creto_policy::{
-    Action, Answer, DecisionTable, Evaluator as _, Policy, PolicySource as _, Question, Snapshot, SnapshotBuilder,
-    decide,
+    Action, Answer, DecisionTable, Policy, PolicySource as _, Question, Snapshot, SnapshotBuilder, decide,
 };
 use creto_rego::PolicySource;
 use creto_service::policy::RegoPolicy;

@@ -81,7 +81,8 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                     message_id: envelope.message_id(),
                     key_id: envelope.key_id(),
                     priority: envelope.priority(),
-                    payload_bytes: envelope.header().payload_bytes.to_native().saturating_sub(AEAD_TAG_BYTES as u32),
+                    payload_bytes: u32::try_from(envelope.payload().len().saturating_sub(AEAD_TAG_BYTES))
+                        .expect("the envelope was checked: a payload is at most a mebibyte"),
                     ttl_s: envelope.header().ttl_s.to_native(),
                     bond: match (envelope.suite(), envelope.wrapped_key()) {
                         (Suite::Session, Some(_)) => Bond::BringsKey,
