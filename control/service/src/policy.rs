@@ -71,6 +71,17 @@ pub enum LoadError {
     Refused(#[from] PolicyError),
 }
 
+/// Says whether a node of this configuration has a policy to start with, before it does anything else.
+///
+/// # Errors
+/// [`LoadError`], unless the configuration says that everything is allowed then.
+pub fn check(options: &PolicyOptions) -> Result<(), LoadError> {
+    match (options.on_failure, &options.file) {
+        (OnFailure::Deny, Some(file)) => load(file).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// The policy in force and what is told about it. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct InForce {

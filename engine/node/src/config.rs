@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use creto_envelope::{TreeDigest, limits};
-use creto_service::{Enrolment, OnFailure};
+use creto_service::{Enrolment, OnFailure, PolicyOptions};
 
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
@@ -294,10 +294,11 @@ impl Config {
         self.data_dir().join(&self.node.private_key)
     }
 
-    /// The file of policy, if one is configured.
+    /// The file of policy, if one is configured, and what holds without it.
     #[must_use]
-    pub fn policy_file(&self) -> Option<PathBuf> {
-        (!self.policy.file.as_os_str().is_empty()).then(|| self.base.join(&self.policy.file))
+    pub fn policy_options(&self) -> PolicyOptions {
+        let file = (!self.policy.file.as_os_str().is_empty()).then(|| self.base.join(&self.policy.file));
+        PolicyOptions { file, on_failure: self.policy.on_failure }
     }
 
     /// The `host:port` that agents are told.

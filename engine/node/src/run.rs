@@ -21,9 +21,7 @@ use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
-use creto_service::{
-    MailboxDefaults, PolicyOptions, PolicyReloader, Service, ServiceError, ServiceHandle, ServiceOptions,
-};
+use creto_service::{MailboxDefaults, PolicyReloader, Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
 use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
@@ -182,6 +180,8 @@ impl Node {
             tracing::warn!("{warning}");
         }
         let trust_domain = TrustDomain::parse(&config.node.trust_domain)?;
+        // Before the logs are read, which may take long, and before anything is written to them.
+        creto_service::policy::check(&config.policy_options()).map_err(ServiceError::from)?;
         let shard_count = plan.shard_count();
         let data_dir = DataDir::open(&config.data_dir(), &config.wal_dir(), shard_count)?;
         let tls = tls::server_config(certificate(&config.certificate())?, private_key(&config.private_key())?)?;
@@ -526,7 +526,7 @@ fn start_service(
     };
     options.enrolment = config.control.enrolment;
     options.health = health;
-    options.policy = PolicyOptions { file: config.policy_file(), on_failure: config.policy.on_failure };
+    options.policy = config.policy_options();
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
     let decisions = Arc::new(Decisions::new(ports.clone()));
     let service = Service::open(options)?.with_backups(host).with_decisions(decisions);
