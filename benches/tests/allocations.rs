@@ -88,3 +88,47 @@ fn admitting_allocates_by_the_batch_and_never_by_the_message() {
     // The shard's index and its log grow with what is queued: a doubling now and then, in either.
     assert!(small <= 64 && large <= small + 8, "a batch of 64: {small}, a batch of 256: {large}");
 }
+
+/// A policy that binds everybody to a size.
+#[derive(Clone, Debug)]
+struct Bound;
+
+impl creto_policy::PolicySource for Bound {
+    fn digest(&self) -> &[u8; 32] {
+        &[3; 32]
+    }
+
+    fn reads(&self) -> creto_policy::Reads {
+        creto_policy::Reads::default().with(creto_policy::Input::SenderOrganization)
+    }
+
+    fn evaluator(&self) -> Box<dyn creto_policy::Evaluator> {
+        Box::new(self.clone())
+    }
+}
+
+impl creto_policy::Evaluator for Bound {
+    fn evaluate(&mut self, _: &creto_policy::Question<'_>) -> creto_policy::Evaluation {
+        let bound = creto_policy::Obligations { size_max: Some(1_024), ..creto_policy::Obligations::NONE };
+        creto_policy::Evaluation { answer: creto_policy::Answer::Allow(bound), took_us: 0 }
+    }
+}
+
+#[test]
+fn a_decision_that_is_kept_allocates_nothing() {
+    use creto_policy::{Action, DecisionTable, Policy, SnapshotBuilder};
+
+    let (planner, executor) = agents();
+    let mut builder = SnapshotBuilder::with_policy(Policy::Loaded(std::sync::Arc::new(Bound)));
+    for agent in [&planner, &executor] {
+        builder.insert(creto_envelope::AgentState::Active, vec![std::sync::Arc::clone(&agent.record)]).unwrap();
+    }
+    let (snapshot, mut table) = (builder.build(1), DecisionTable::new(64, u64::MAX));
+    let mut decide = || table.decide(&snapshot, 5, &planner.id, Action::SendMessage, &executor.id, 0);
+    let first = decide();
+    assert!(first.is_allowed() && first != creto_policy::Decision::ALLOW, "{first:?}");
+    for _ in 0..100 {
+        assert_eq!(allocations(|| assert_eq!(decide(), first)), Allocations { rust: 0, c: 0 });
+    }
+    assert_eq!(table.stats().hits, 100);
+}

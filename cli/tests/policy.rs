@@ -119,8 +119,9 @@ fn tests_pass_fail_and_must_be_there() {
 #[test]
 fn explain_names_the_rule_that_allows_and_what_it_saw() {
     let folder = folder(&[("p.rego", POLICY), ("agents.json", AGENTS)]);
-    let explain =
-        |args: &[&str]| policy(folder.path(), &[&["explain", "p.rego", "--agents", "agents.json"], args].concat());
+    let explain = |args: &[&str]| {
+        policy(folder.path(), &[&["explain", "--file", "p.rego", "--agents", "agents.json"], args].concat())
+    };
     let run = explain(&["acme/planner", "send_message", "other/agent"]);
     assert_eq!(run.status, 0, "{}", run.stderr);
     assert!(run.stdout.starts_with("allow\n") && run.stdout.contains("allows    p.rego:7: allow {"), "{}", run.stdout);

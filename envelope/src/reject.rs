@@ -169,6 +169,10 @@ reject_codes! {
     UnknownDelivery = 409, "the acknowledgement names a message that was not delivered on this stream";
     /// The mailbox has no such dead letter.
     UnknownDeadLetter = 410, "the mailbox has no such dead letter that can be read; list them first";
+    /// The payload is larger than policy lets this sender send.
+    PolicySize = 411, "the payload is larger than policy allows this sender; send smaller messages";
+    /// The message's priority is none that policy lets this sender use.
+    PolicyPriority = 412, "policy does not allow this sender this priority; use another";
 
     /// The node is too busy right now.
     Overloaded = 500, "the node is busy; retry after the stated time";
@@ -182,6 +186,8 @@ reject_codes! {
     TooManyInFlight = 504, "too many messages wait for their acknowledgement; wait for some of them";
     /// There is no policy decision to be had; the answer is no.
     PolicyUnavailable = 505, "no policy is loaded, so nothing is allowed; retry when the control service is up";
+    /// The sender has used up the rate that policy gives it.
+    RateLimited = 506, "the rate that policy gives this sender is used up; retry after the stated time";
 }
 
 impl RejectCode {
@@ -204,7 +210,7 @@ impl RejectCode {
         match self {
             // Others of the same connection are on their way and make room.
             Self::TooManyInFlight => 20,
-            Self::Overloaded => 100,
+            Self::Overloaded | Self::RateLimited => 100,
             Self::MailboxFull => 200,
             Self::ShuttingDown => 500,
             // Somebody must read, or act.

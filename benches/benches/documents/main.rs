@@ -184,7 +184,7 @@ fn authorize_ns(effort: Effort, from: &SimAgent, to: &SimAgent) -> f64 {
     let snapshot = snapshot([from, to]);
     let mut table = DecisionTable::new(1_024, u64::MAX);
     effort.median_ns(|| {
-        let decision = table.decide(black_box(&snapshot), NOW.unix_ms, &from.id, Action::SendMessage, &to.id);
+        let decision = table.decide(black_box(&snapshot), NOW.unix_ms, &from.id, Action::SendMessage, &to.id, 0);
         assert!(decision.is_allowed());
     })
 }

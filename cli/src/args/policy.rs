@@ -16,8 +16,10 @@ pub(crate) enum PolicyVerb {
     Check(PolicyCheckArgs),
     /// Run the tests beside each policy: rules `test_...` of POLICY_test.rego; status 1 when one fails.
     Test(PolicyTestArgs),
-    /// Say what a policy decides for two agents, and which of its rules say so; status 1 when it denies.
+    /// Say what a running node, or a file of policy, decides for two agents, and why; status 1 when it denies.
     Explain(PolicyExplainArgs),
+    /// Have the node that runs here read its file of policy again; status 4 when it is refused.
+    Reload(PolicyReloadArgs),
 }
 
 #[derive(Debug, Args)]
@@ -42,24 +44,32 @@ pub(crate) struct PolicyTestArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PolicyExplainArgs {
-    /// The policy.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// The agent that acts; it is in AGENTS.json.
+    /// The agent that acts.
     #[arg(value_name = "FROM")]
     pub(crate) from: String,
-    /// What it does: send_message, create_channel, subscribe, publish, read_directory or administer.
+    /// What it does: send_message or read_directory; of a file also create_channel, subscribe, publish or administer.
     #[arg(value_name = "ACTION", value_parser = crate::verb::policy::parse_action)]
     pub(crate) action: creto_rego::Action,
     /// The agent that it is done to, if it is done to one.
     #[arg(value_name = "TO")]
     pub(crate) to: Option<String>,
-    /// What is known of the agents: an object with one for each name, such as {"acme/planner": {"roles": ["coordinator"]}}.
-    #[arg(long, value_name = "AGENTS.json")]
-    pub(crate) agents: PathBuf,
-    /// The channel that it is done on.
-    #[arg(long, value_name = "CHANNEL")]
+    /// Ask this file of policy instead of the node that runs here.
+    #[arg(long, value_name = "FILE", requires = "agents")]
+    pub(crate) file: Option<PathBuf>,
+    /// With --file, what is known of the agents: an object with one for each name, such as {"acme/planner": {"roles":
+    /// ["coordinator"]}}.
+    #[arg(long, value_name = "AGENTS.json", requires = "file")]
+    pub(crate) agents: Option<PathBuf>,
+    /// With --file, the channel that it is done on.
+    #[arg(long, value_name = "CHANNEL", requires = "file")]
     pub(crate) channel: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyReloadArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

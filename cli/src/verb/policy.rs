@@ -1,4 +1,4 @@
-//! `creto policy check|test|explain`: policies in Rego, without a node.
+//! `creto policy check|test|explain|reload`: policies in Rego, without a node and on one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -9,6 +9,7 @@ use creto_rego::{Action, Agent, CompiledPolicy, Obligations, PolicyError, Policy
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::args::Global;
 use crate::args::policy::{PolicyArgs, PolicyCheckArgs, PolicyExplainArgs, PolicyTestArgs, PolicyVerb};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{Align, BAD, Columns, DIM, GOOD, STRONG, print_json, stdout};
@@ -19,11 +20,19 @@ const TESTS: &str = "_test";
 /// Kind of an agent of which the file does not say one.
 const KIND: &str = "agent";
 
-pub(crate) fn run(args: &PolicyArgs) -> Result<Exit, Failure> {
+pub(crate) use node::print_policy;
+
+mod node;
+
+pub(crate) fn run(global: &Global, args: &PolicyArgs) -> Result<Exit, Failure> {
     match &args.verb {
         PolicyVerb::Check(args) => check(args),
         PolicyVerb::Test(args) => test(args),
-        PolicyVerb::Explain(args) => explain(args),
+        PolicyVerb::Explain(args) => match (&args.file, &args.agents) {
+            (Some(file), Some(agents)) => explain(args, file, agents),
+            _ => node::explain(global, args),
+        },
+        PolicyVerb::Reload(args) => node::reload(global, args),
     }
 }
 
@@ -183,14 +192,14 @@ struct Known {
     recent_messages: u32,
 }
 
-fn explain(args: &PolicyExplainArgs) -> Result<Exit, Failure> {
-    let policy = match load(&args.file) {
+fn explain(args: &PolicyExplainArgs, file: &Path, agents_file: &Path) -> Result<Exit, Failure> {
+    let policy = match load(file) {
         Ok(policy) => policy,
         Err(trouble) => return trouble.end(args.json),
     };
-    let agents = agents(&args.agents)?;
-    let (sender, recent_messages) = agent(&agents, &args.agents, &args.from)?;
-    let recipient = args.to.as_ref().map(|to| agent(&agents, &args.agents, to)).transpose()?;
+    let agents = agents(agents_file)?;
+    let (sender, recent_messages) = agent(&agents, agents_file, &args.from)?;
+    let recipient = args.to.as_ref().map(|to| agent(&agents, agents_file, to)).transpose()?;
     let request = Request {
         sender,
         recipient: recipient.map(|(recipient, _)| recipient),

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use creto_node::config::{Config, LogFormat};
 use creto_node::data_dir::DataDirError;
 use creto_node::{Node, NodeError, Summary};
+use creto_service::{PolicyReloader, ServiceError};
 use crossbeam::channel::{self, Receiver};
 use rustix::process::Signal;
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
@@ -26,8 +27,9 @@ pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
     let config = global.load_config()?;
     start_log(&config);
     // Before the node: a signal that comes while it starts must end it in order, too.
-    let stop = stop_signals()?;
+    let (stop, reload) = catch_signals()?;
     let mut node = Node::start(&config).map_err(|error| failure(&error))?;
+    reload_when_asked(node.policy_reloader(), reload)?;
     // Nobody may be reading any more; that is no reason to stop serving.
     let _ = ready(&node, args);
     let ended = node.wait(&stop);
@@ -50,17 +52,21 @@ fn start_log(config: &Config) {
     }
 }
 
-/// A message for the first Ctrl-C or SIGTERM; the second one ends the process at once.
-fn stop_signals() -> Result<Receiver<()>, Failure> {
-    let no_signals = |error: std::io::Error| {
-        let what = format!("signals cannot be caught: {}", plain(&error));
-        Failure::new(Exit::System, what, "check the limits on open files and threads (ulimit -a)")
-    };
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(no_signals)?;
+/// A message for the first Ctrl-C or SIGTERM, the second one ends the process at once; and one for each SIGHUP.
+fn catch_signals() -> Result<(Receiver<()>, Receiver<()>), Failure> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| no_signals(&error))?;
     let (stop, stopped) = channel::bounded(1);
+    let (reload, reloads) = channel::bounded(1);
     let watch = move || {
-        for (count, signal) in signals.forever().enumerate() {
-            if count == 0 {
+        let mut stops = 0;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                // One that waits reads what there is then.
+                let _ = reload.try_send(());
+                continue;
+            }
+            stops += 1;
+            if stops == 1 {
                 let _ = stop.try_send(());
                 let note = "answering what is under way; a second Ctrl-C ends it at once";
                 let _ = writeln!(anstream::stderr().lock(), "{DIM}{note}{DIM:#}");
@@ -70,8 +76,20 @@ fn stop_signals() -> Result<Receiver<()>, Failure> {
             }
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(no_signals)?;
-    Ok(stopped)
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(|error| no_signals(&error))?;
+    Ok((stopped, reloads))
+}
+
+/// Hands each SIGHUP on, until the node is gone.
+fn reload_when_asked(reloader: PolicyReloader, reloads: Receiver<()>) -> Result<(), Failure> {
+    let hand_on = move || reloads.iter().for_each(|()| reloader.reload());
+    let thread = std::thread::Builder::new().name("reloads".to_owned()).spawn(hand_on);
+    thread.map(drop).map_err(|error| no_signals(&error))
+}
+
+fn no_signals(error: &std::io::Error) -> Failure {
+    let what = format!("signals cannot be caught: {}", plain(error));
+    Failure::new(Exit::System, what, "check the limits on open files and threads (ulimit -a)")
 }
 
 fn ready(node: &Node, args: &ServeArgs) -> std::io::Result<()> {
@@ -146,6 +164,7 @@ fn seconds(duration: Duration) -> String {
 fn failure(error: &NodeError) -> Failure {
     let exit = match error {
         NodeError::TrustDomain(_) | NodeError::Plan(_) | NodeError::Pem { .. } | NodeError::Tls(_) => Exit::Usage,
+        NodeError::Service(ServiceError::Policy(_)) => Exit::Usage,
         NodeError::DataDir(DataDirError::ShardCount { .. } | DataDirError::Format { .. }) => Exit::Usage,
         NodeError::Recovery { .. } | NodeError::DataDir(DataDirError::Damaged { .. }) => Exit::Found,
         NodeError::Executor(_) => {

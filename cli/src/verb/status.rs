@@ -1,4 +1,4 @@
-//! `creto status`: whether the node that runs here serves, shard by shard.
+//! `creto status`: whether the node that runs here serves, shard by shard, and by which policy.
 
 use std::io::Write;
 
@@ -9,6 +9,7 @@ use crate::args::{Global, StatusArgs};
 use crate::client::control_failure;
 use crate::exit::{Exit, Failure};
 use crate::terminal::{BAD, CAUTION, DIM, GOOD, print_json, stdout, wrap};
+use crate::verb::policy::print_policy;
 
 /// Width of the text below a shard.
 const TEXT_CHARS_MAX: usize = 84;
@@ -20,11 +21,15 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<Exit, Failure> {
         Failure::new(Exit::System, format!("no runtime can be started: {error}"), "check `ulimit -a`")
     })?;
     let client = Client::new(config.control_socket());
-    let readiness = runtime.block_on(client.readiness()).map_err(|error| control_failure(&error))?;
+    let asked = runtime.block_on(async { Ok((client.readiness().await?, client.policy().await?)) });
+    let (readiness, policy) = asked.map_err(|error| control_failure(&error))?;
     if args.json {
-        print_json(&serde_json::to_value(&readiness).expect("readiness is plain data"))?;
+        let mut value = serde_json::to_value(&readiness).expect("readiness is plain data");
+        value["policy"] = serde_json::to_value(&policy).expect("it is plain data");
+        print_json(&value)?;
     } else {
         print(&readiness)?;
+        print_policy(&mut stdout(), &policy)?;
     }
     Ok(if readiness.ready { Exit::Ok } else { Exit::Found })
 }

@@ -1,14 +1,18 @@
 //! May this agent do this to that one, now? Evaluated once per pair, looked up afterwards.
 //!
-//! [`decide`] is the evaluation, a pure function of the snapshot, the time and the three things asked about. Between
-//! two edges of the sender's key validity its answer is constant in time, so a [`DecisionTable`] can keep an answer
-//! together with the span in which it holds. It answers from memory only if [`decide`] would say the same.
+//! [`decide`] is the evaluation, a pure function of the snapshot, the time, the things asked about, and the count of recent
+//! messages for a policy that reads it. Between two edges of the sender's key validity its answer is constant in time, so a
+//! [`DecisionTable`] can keep an answer together with the span in which it holds. It answers from memory only if [`decide`]
+//! would say the same.
 
 use creto_envelope::{AgentId, AgentState, RejectCode};
 
+use crate::obligations::Obligations;
 use crate::principal::{Principal, mix};
 use crate::snapshot::{Policy, Snapshot};
+use crate::source::{Answer, Question};
 
+mod answers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,52 +36,127 @@ pub enum Action {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use]
 pub enum Decision {
-    /// It may.
-    Allow,
+    /// It may, bound to these.
+    Allow(Obligations),
     /// It may not, and this is what the peer is told.
     Deny(RejectCode),
 }
 
 impl Decision {
+    /// It may, without bounds.
+    pub const ALLOW: Self = Self::Allow(Obligations::NONE);
+
     /// Whether the answer is yes.
     #[must_use]
     pub fn is_allowed(self) -> bool {
-        self == Self::Allow
+        matches!(self, Self::Allow(_))
     }
 }
 
-/// Evaluates a request against `snapshot` at `now_ms`, without any memory of earlier answers.
+/// Evaluates a request against `snapshot` at `now_ms`, without any memory of earlier answers and without a bound on what
+/// that costs. `recent_messages` is what the sender sent recently; only some policies read it
+/// ([`Snapshot::reads_recent_messages`]).
 ///
 /// Sender first (known, active, keys valid), then recipient, then policy; the first rule that is broken is the answer.
 /// - A suspended recipient still gets mail: it reads it when it is active again. A revoked one never will, and to a
 ///   sender it looks as if it was never registered.
 /// - A revoked agent's key record can still be read: it says that it is revoked, and it verifies what was signed before.
 /// - Only its owner reads a mailbox, whatever the policy says.
-pub fn decide(snapshot: &Snapshot, now_ms: u64, sender: &AgentId, action: Action, recipient: &AgentId) -> Decision {
-    let Some(policy) = snapshot.policy() else { return Decision::Deny(RejectCode::PolicyUnavailable) };
-    let Some(from) = snapshot.principal(sender) else { return Decision::Deny(RejectCode::UnknownSender) };
-    let Some(to) = snapshot.principal(recipient) else {
-        // The sender's own fault comes first, also when the recipient is nobody.
-        return Decision::Deny(from.may_act(now_ms).err().unwrap_or(unknown_target(action)));
+/// - Whoever may send to an agent may read its key record, or it could not seal; and whoever may be sent to by it, or it
+///   could not verify.
+pub fn decide(
+    snapshot: &Snapshot,
+    now_ms: u64,
+    sender: &AgentId,
+    action: Action,
+    recipient: &AgentId,
+    recent_messages: u32,
+) -> Decision {
+    let mut evaluator = None;
+    let ask = |question: &Question<'_>| match snapshot.policy() {
+        Some(Policy::Loaded(source)) => {
+            evaluator.get_or_insert_with(|| source.evaluator()).evaluate(question).answer.into()
+        }
+        _ => Decision::Deny(RejectCode::PolicyUnavailable),
     };
-    decide_known(policy, now_ms, from, action, to)
+    match known(snapshot, now_ms, sender, action, recipient) {
+        Ok((policy, from, to)) => {
+            let question = Question { sender: from, action, recipient: to, recent_messages };
+            decide_known(policy, now_ms, &question, ask)
+        }
+        Err(decision) => decision,
+    }
 }
 
-/// [`decide`] when policy and both agents are there. Only these answers are worth keeping, see [`DecisionTable`].
-fn decide_known(policy: Policy, now_ms: u64, from: &Principal, action: Action, to: &Principal) -> Decision {
+/// The policy and both agents, or the answer where one of them is not there. Only answers with all three are worth keeping,
+/// see [`DecisionTable`].
+fn known<'s>(
+    snapshot: &'s Snapshot,
+    now_ms: u64,
+    sender: &AgentId,
+    action: Action,
+    recipient: &AgentId,
+) -> Result<(&'s Policy, &'s Principal, &'s Principal), Decision> {
+    let policy = snapshot.policy().ok_or(Decision::Deny(RejectCode::PolicyUnavailable))?;
+    let from = snapshot.principal(sender).ok_or(Decision::Deny(RejectCode::UnknownSender))?;
+    let Some(to) = snapshot.principal(recipient) else {
+        // The sender's own fault comes first, also when the recipient is nobody.
+        return Err(Decision::Deny(from.may_act(now_ms).err().unwrap_or(unknown_target(action))));
+    };
+    Ok((policy, from, to))
+}
+
+/// [`decide`] when policy and both agents are there; `ask` asks a loaded policy.
+fn decide_known(
+    policy: &Policy,
+    now_ms: u64,
+    question: &Question<'_>,
+    mut ask: impl FnMut(&Question<'_>) -> Decision,
+) -> Decision {
+    let Question { sender: from, action, recipient: to, recent_messages: _ } = *question;
     if let Err(code) = from.may_act(now_ms) {
         return Decision::Deny(code);
     }
     match action {
-        Action::Subscribe if from.agent() == to.agent() => return Decision::Allow,
+        Action::Subscribe if from.agent() == to.agent() => return Decision::ALLOW,
         Action::Subscribe => return Decision::Deny(RejectCode::NotMailboxOwner),
         Action::SendMessage if to.state() == AgentState::Revoked => return Decision::Deny(unknown_target(action)),
         Action::SendMessage | Action::ReadDirectory => {}
     }
-    let allowed = match policy {
-        Policy::SameOrganization => from.organization() == to.organization(),
-    };
-    if allowed { Decision::Allow } else { Decision::Deny(RejectCode::PolicyDenied) }
+    match policy {
+        Policy::SameOrganization if from.organization() == to.organization() => Decision::ALLOW,
+        Policy::SameOrganization => Decision::Deny(RejectCode::PolicyDenied),
+        Policy::FailOpen => Decision::ALLOW,
+        Policy::Loaded(_) if action == Action::ReadDirectory => may_read_record(question, ask),
+        Policy::Loaded(_) => ask(question),
+    }
+}
+
+/// Whether a policy lets an agent read a key record: by that action, or because one of the two may send to the other.
+fn may_read_record(question: &Question<'_>, mut ask: impl FnMut(&Question<'_>) -> Decision) -> Decision {
+    let sends = Question { action: Action::SendMessage, ..*question };
+    // What the other one has sent is not known here, and not the point.
+    let receives = Question { sender: sends.recipient, recipient: sends.sender, recent_messages: 0, ..sends };
+    let mut denied = Decision::Deny(RejectCode::PolicyDenied);
+    for question in [question, &sends, &receives] {
+        match ask(question) {
+            Decision::Allow(_) => return Decision::ALLOW,
+            // No is an answer only when all three have been given.
+            Decision::Deny(RejectCode::PolicyDenied) => {}
+            unanswered @ Decision::Deny(_) => denied = unanswered,
+        }
+    }
+    denied
+}
+
+impl From<Answer> for Decision {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Allow(obligations) => Self::Allow(obligations),
+            Answer::Deny | Answer::Failed => Self::Deny(RejectCode::PolicyDenied),
+            Answer::TooLong => Self::Deny(RejectCode::PolicyUnavailable),
+        }
+    }
 }
 
 fn unknown_target(action: Action) -> RejectCode {

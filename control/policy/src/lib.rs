@@ -5,7 +5,7 @@
 //! it, so that a pair of agents that talks is decided once and looked up afterwards.
 //!
 //! The answer is **no** unless there is a reason for yes: no policy, no agent, a validity that is over, a decision
-//! from another snapshot or past its lifetime are all a typed [`Decision::Deny`] or a fresh evaluation, never a guess.
+//! from another snapshot or past its lifetime, an evaluation without an end are all a typed [`Decision::Deny`] or a fresh evaluation, never a guess.
 //!
 //! This crate is pure: time is an argument, nothing is read, nothing is random, and the order of no map is visible.
 #![forbid(unsafe_code)]
@@ -15,12 +15,17 @@ mod decide;
 #[cfg(test)]
 mod fixture;
 mod id_map;
+pub mod limits;
 pub mod mailbox;
+mod obligations;
 mod principal;
 mod snapshot;
+mod source;
 
 pub use attributes::{Attributes, AttributesError};
 pub use decide::{Action, Decision, DecisionStats, DecisionTable, decide};
 pub use mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
+pub use obligations::{Obligations, Priorities};
 pub use principal::{KeyVersion, OrganizationId, Principal, Replacement};
 pub use snapshot::{KEY_GRACE_MS, Policy, PrincipalError, Snapshot, SnapshotBuilder};
+pub use source::{Answer, Evaluation, Evaluator, Input, PolicySource, Question, Reads};

@@ -10,16 +10,35 @@ use crate::attributes::{Attributes, SharedAttributes};
 use crate::id_map::AgentMap;
 use crate::mailbox::{LowerRetention, MailboxSettings};
 use crate::principal::{KeyVersion, Mailbox, OrganizationId, Principal, Replacement, mix};
+use crate::source::{Input, PolicySource};
 
 #[cfg(test)]
 mod tests;
 
-/// Which agents may talk to which, in the form that a decision evaluates.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which agents may do what to which, in the form that a decision evaluates.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Agents of one organization may talk to each other and look each other up; nobody else.
+    /// Agents of one organization may talk to each other and look each other up; nobody else. What holds when nothing is
+    /// configured.
     SameOrganization,
+    /// What an operator wrote.
+    Loaded(Arc<dyn PolicySource>),
+    /// What an operator wrote cannot be loaded, and the configuration says that everybody may do everything until it can.
+    FailOpen,
+}
+
+impl Policy {
+    /// A number that differs when a decision can.
+    fn fingerprint(&self) -> u64 {
+        match self {
+            Self::SameOrganization => 1,
+            Self::FailOpen => 2,
+            Self::Loaded(source) => {
+                source.digest().as_chunks::<8>().0.iter().fold(3, |seed, word| mix(seed, u64::from_le_bytes(*word)))
+            }
+        }
+    }
 }
 
 /// Agents, keys and policy at one epoch.
@@ -60,8 +79,14 @@ impl Snapshot {
 
     /// The policy, if one is loaded.
     #[must_use]
-    pub fn policy(&self) -> Option<Policy> {
-        self.policy
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// Whether the policy reads how many messages a sender sent recently: then it is asked for each message anew.
+    #[must_use]
+    pub fn reads_recent_messages(&self) -> bool {
+        matches!(&self.policy, Some(Policy::Loaded(source)) if source.reads().has(Input::RecentMessages))
     }
 
     /// Epoch, and a digest of all that decisions read: both key record versions of any pair are in it.
@@ -249,10 +274,12 @@ impl SnapshotBuilder {
         assert!(epoch > 0, "epoch 0 is the empty snapshot's");
         // A sum, because it does not depend on the order of the map.
         let agents = self.agents.values().map(Principal::fingerprint).fold(0, u64::wrapping_add);
-        let policy = match self.policy {
-            None => 0,
-            Some(Policy::SameOrganization) => 1,
-        };
-        Snapshot { epoch, fingerprint: mix(mix(0, policy), agents), policy: self.policy, agents: self.agents.clone() }
+        let policy = self.policy.as_ref().map_or(0, Policy::fingerprint);
+        Snapshot {
+            epoch,
+            fingerprint: mix(mix(0, policy), agents),
+            policy: self.policy.clone(),
+            agents: self.agents.clone(),
+        }
     }
 }

@@ -1,11 +1,16 @@
 //! A request in, a verdict out. Everything that is not a clear yes is a no.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 
 use crate::compile::{ALLOW, CompiledPolicy, located, rule_path};
 use crate::error::EvaluationError;
+use crate::limits::EVALUATION_STEPS_PER_CHECK;
 use crate::obligations::Obligations;
-use crate::request::Request;
+use crate::request::{InputWriter, Request, RequestView};
 
 /// The rule of what comes with a yes.
 const OBLIGATIONS: &str = "obligations";
@@ -45,14 +50,30 @@ impl CompiledPolicy {
     pub fn evaluate(&self, request: &Request) -> Result<Verdict, EvaluationError> {
         let mut engine = self.engine.clone();
         engine.set_input(request.to_value(&self.reads)?);
-        match self.rule(&mut engine, ALLOW)? {
+        self.verdict(&mut engine)
+    }
+
+    /// An evaluator for many requests, one after the other, each of which ends after `limit`.
+    #[must_use]
+    pub fn evaluator(&self, limit: Duration) -> Evaluator {
+        let mut policy = self.clone();
+        policy.engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit,
+            check_interval: NonZeroU32::new(EVALUATION_STEPS_PER_CHECK).expect("limits.rs says so"),
+        });
+        let (engine, input) = (policy.engine.clone(), InputWriter::new(&policy.reads));
+        Evaluator { policy, engine, input }
+    }
+
+    fn verdict(&self, engine: &mut Engine) -> Result<Verdict, EvaluationError> {
+        match self.rule(engine, ALLOW)? {
             Value::Bool(true) => {}
             Value::Bool(false) => return Ok(Verdict::deny("`allow` is false")),
             Value::Undefined => return Ok(Verdict::deny("no rule `allow` holds")),
             other => return Err(EvaluationError::NotBoolean(kind(&other).to_owned())),
         }
         let obligations = match self.rules.contains_key(OBLIGATIONS) {
-            true => Obligations::from_value(&self.rule(&mut engine, OBLIGATIONS)?)?,
+            true => Obligations::from_value(&self.rule(engine, OBLIGATIONS)?)?,
             false => Obligations::default(),
         };
         Ok(Verdict { allow: true, reason: None, obligations })
@@ -72,6 +93,38 @@ impl CompiledPolicy {
 
     fn rule(&self, engine: &mut Engine, name: &str) -> Result<Value, EvaluationError> {
         evaluate_rule(engine, name, self.lines_before)
+    }
+}
+
+/// One policy, prepared once and asked again and again. It gives the interpreter only what the policy reads.
+#[derive(Clone)]
+pub struct Evaluator {
+    /// As it was compiled, with this evaluator's limit.
+    policy: CompiledPolicy,
+    /// What works.
+    engine: Engine,
+    input: InputWriter,
+}
+
+impl std::fmt::Debug for Evaluator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evaluator").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Evaluator {
+    /// Decides a request, as [`CompiledPolicy::evaluate`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn evaluate(&mut self, request: &RequestView<'_>) -> Result<Verdict, EvaluationError> {
+        self.engine.set_input(self.input.write(request)?);
+        let verdict = self.policy.verdict(&mut self.engine);
+        if verdict.is_err() {
+            // Where it stopped is still in it: the next request begins with one that never ran.
+            self.engine = self.policy.engine.clone();
+        }
+        verdict
     }
 }
 

@@ -25,9 +25,9 @@ mod suite;
 
 pub use compile::{CompiledPolicy, PolicySource};
 pub use error::{EvaluationError, PolicyError, RefusalCode};
-pub use evaluate::Verdict;
+pub use evaluate::{Evaluator, Verdict};
 pub use explain::{Explanation, RuleOutcome};
 pub use obligations::{Obligations, PriorityName};
-pub use request::{Action, Agent, Request};
+pub use request::{Action, Agent, AgentView, Request, RequestView};
 pub use schema::ReadSet;
 pub use suite::{TestOutcome, TestReport};

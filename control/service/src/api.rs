@@ -16,6 +16,9 @@
 //! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
 //! | `GET /v1/mailboxes/{organization}/{agent}` | 200 with [`MailboxInfo`]; 404 |
 //! | `PATCH /v1/mailboxes/{organization}/{agent}`, `application/json`: a [`MailboxChange`](crate::mailboxes::MailboxChange) | 200 with [`MailboxInfo`]; 404, 422 |
+//! | `GET /v1/policy` | 200 with [`PolicyInfo`] |
+//! | `POST /v1/policy/reload` | 200 with [`PolicyInfo`]: what is in force now; 409, 422 |
+//! | `GET /v1/policy/explain?from=acme/a&action=send_message&to=acme/b` | 200 with [`DecisionInfo`]; 400, 404 |
 //! | `GET /v1/status` | 200 with [`Status`] |
 //! | `GET /v1/ready` | 200 when every shard serves, 503 otherwise, with [`Readiness`](crate::health::Readiness) |
 //! | `POST /v1/backups` | 201 with [`BackupBegun`]; 409, 503 |
@@ -94,6 +97,12 @@ error_codes! {
     SettingsMalformed = "settings_malformed", 422, "send a JSON object with retention_s, messages_max, bytes_max or max_deliveries; null takes one back";
     /// A setting is outside its range.
     SettingRange = "setting_range", 422, "choose a value inside the range, or null for the node's default";
+    /// No file of policy is configured.
+    PolicyNotConfigured = "policy_not_configured", 409, "set [policy] file in the configuration and restart the node";
+    /// The file of policy cannot be loaded.
+    PolicyRefused = "policy_refused", 422, "correct the file and load it again; the policy before it stays in force";
+    /// The action is none that a node decides.
+    ActionUnknown = "action_unknown", 400, "ask about send_message or read_directory";
     /// The body is not a change of an agent's attributes.
     AttributesMalformed = "attributes_malformed", 422, "send a JSON object with type, roles or capabilities; null takes one back";
     /// An attribute is too long, is not plain ASCII, or there are too many.
@@ -314,10 +323,108 @@ pub struct Status {
     pub epoch: u64,
     /// How many agents are registered.
     pub agents: u64,
-    /// The policy in force.
+    /// Name of the policy in force; [`PolicyInfo`] has more.
     pub policy: String,
     /// When the service started, Unix milliseconds.
     pub started_at_ms: u64,
+}
+
+/// The policy in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyInfo {
+    /// The file; `same-organization` when none is configured, `fail-open` while it cannot be loaded and all is allowed.
+    pub name: String,
+    /// SHA-256 of the file, 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The epoch from which it is in force; decisions of an earlier one are void.
+    pub epoch: u64,
+    /// When it was loaded, Unix milliseconds.
+    pub loaded_at_ms: u64,
+    /// What it reads of a request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<String>,
+    /// Whether the configuration allows everything while no policy can be loaded.
+    pub allows_on_failure: bool,
+    /// Why what is in the file is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// What the node decides about two agents, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DecisionInfo {
+    /// Whether it may be done.
+    pub allow: bool,
+    /// The reject code that the agent gets; none with a yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// Why not; none with a yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What a yes is bound to, if to something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<BoundTo>,
+    /// Name of the policy.
+    pub policy: String,
+    /// The epoch from which it is in force.
+    pub policy_epoch: u64,
+    /// The epoch of agents and policy under which this was decided.
+    pub epoch: u64,
+    /// Each rule `allow` of a file of policy as if it stood alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleInfo>,
+    /// What a file of policy saw.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub inputs: serde_json::Value,
+    /// How many recent messages of the sender the node counts, if the policy reads that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recent_messages: Option<u32>,
+    /// Shards that keep a decision, and would answer with it.
+    pub kept: Vec<KeptDecision>,
+}
+
+/// What a yes is bound to. What is absent is not bound.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BoundTo {
+    /// Messages in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_s: Option<u64>,
+    /// Bytes of payload in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_s: Option<u64>,
+    /// Bytes of the largest payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_max: Option<u64>,
+    /// Priorities that may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priorities: Option<Vec<String>>,
+}
+
+/// One rule `allow`, as if there were no other.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RuleInfo {
+    /// Line on which it begins, counted from 1.
+    pub line: u32,
+    /// That line.
+    pub text: String,
+    /// Whether the policy would allow with this rule alone.
+    pub allow: bool,
+    /// Why it would have no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A decision that a shard keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptDecision {
+    /// Counts from 0.
+    pub shard: u16,
+    /// Whether it is a yes.
+    pub allow: bool,
+    /// The reject code of a no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
 }
 
 /// A backup that may begin to copy. It asks again with its id within [`lease_ms`](Self::lease_ms), or it is over.

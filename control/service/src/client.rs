@@ -24,7 +24,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use crate::api::{
-    AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, MailboxInfo, MailboxPage, Status, TOKEN_HEADER,
+    AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, DecisionInfo, MailboxInfo, MailboxPage,
+    PolicyInfo, Status, TOKEN_HEADER,
 };
 use crate::attributes::AttributesChange;
 use crate::health::Readiness;
@@ -312,6 +313,33 @@ impl Client {
     /// Why there was no answer.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// The policy in force.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn policy(&self) -> Result<PolicyInfo, ClientError> {
+        self.get("/v1/policy").await
+    }
+
+    /// Has the node read its file of policy again; says what is in force then.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `policy_refused` or `policy_not_configured`, or why there was no answer.
+    pub async fn reload_policy(&self) -> Result<PolicyInfo, ClientError> {
+        self.call(Method::POST, "/v1/policy/reload", Bytes::new()).await.map(|(_, body)| body)
+    }
+
+    /// What the node decides about two agents, and why.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `agent_unknown` or `action_unknown`, or why there was no answer.
+    pub async fn explain(&self, from: &AgentName, action: &str, to: &AgentName) -> Result<DecisionInfo, ClientError> {
+        let mut path = format!("/v1/policy/explain?from={from}&action=");
+        push_escaped(&mut path, action);
+        path.push_str(&format!("&to={to}"));
+        self.get(&path).await
     }
 
     /// Has the node hold its logs and copy its directory for a backup.

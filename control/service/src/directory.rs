@@ -58,6 +58,7 @@ pub(crate) enum Change {
     Register(Registration),
     Rotate(Rotation),
     Mailbox(MailboxRequest),
+    Policy(Policy),
     Attributes(AttributesRequest),
     State(StateRequest),
     /// As `Register`, with a token; answered as that.
@@ -78,6 +79,8 @@ pub(crate) enum Changed {
     Register(Registered),
     Rotate(Rotated),
     Mailbox(MailboxSet),
+    /// The epoch from which it is in force.
+    Policy(u64),
     Attributes(AttributesSet),
     State(StatesSet),
     Token(TokenSet),
@@ -91,6 +94,7 @@ impl Changed {
             Self::Register(Registered::Created(_))
                 | Self::Rotate(Rotated::Replaced(_))
                 | Self::Mailbox(MailboxSet::Changed(_))
+                | Self::Policy(_)
                 | Self::Attributes(AttributesSet::Changed(_))
         ) || matches!(self, Self::State(StatesSet::Done(done)) if done.changed > 0)
     }
@@ -101,6 +105,7 @@ enum Pending {
     Agent(AgentEntry, SignedKeyRecord),
     Key(SignedKeyRecord, RotationMode),
     Mailbox(AgentId, MailboxRow),
+    Policy(Policy),
     Attributes(AgentId, Arc<Attributes>),
     State(states::Changed),
 }
@@ -130,6 +135,16 @@ impl Directory {
             Ok(())
         })?;
         Ok(Self { storage, builder, epoch, agents_max, retention })
+    }
+
+    /// Sets the policy of a node that starts.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.builder.set_policy(Some(policy));
+    }
+
+    /// Counts the changes of the directory and of the policy.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The directory as the shards see it.
@@ -170,6 +185,11 @@ impl Directory {
                     }
                     Changed::Mailbox(answer)
                 }
+                Change::Policy(policy) => {
+                    pending.push(Pending::Policy(policy));
+                    // The epoch that is written below.
+                    Changed::Policy(0)
+                }
                 Change::Attributes(request) => {
                     let answer = self.set_attributes_one(&transaction, &request)?;
                     if let AttributesSet::Changed(attributes) = &answer {
@@ -208,8 +228,14 @@ impl Directory {
         transaction.commit().map_err(ServiceError::database)?;
         assert!(epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
+        for answer in &mut answers {
+            if let Changed::Policy(from_epoch) = answer {
+                *from_epoch = epoch;
+            }
+        }
         for change in pending {
             match change {
+                Pending::Policy(policy) => self.builder.set_policy(Some(policy)),
                 Pending::Agent(entry, signed) => {
                     insert(&self.storage, &mut self.builder, &entry, vec![Arc::new(signed).into()])?;
                 }

@@ -67,6 +67,9 @@ pub enum ServiceError {
         "the directory file has the table {0}, which a backup would leave out; report this fault, and stop the node to back it up"
     )]
     UnknownTable(String),
+    /// there is no policy to begin with
+    #[error(transparent)]
+    Policy(#[from] crate::policy::LoadError),
     /// the control thread could not be started
     #[error("cannot start the control thread: {0}; check the limits on threads and open files")]
     Thread(io::Error),

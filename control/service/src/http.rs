@@ -35,11 +35,14 @@ use crate::limits::{
     PAGE_AGENTS_MAX, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
 };
 use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
+use crate::policy::{DecisionHost, InForce, Reload};
 use crate::registration::Registration;
-use crate::service::wall_clock_ms;
+use crate::service::{Published, wall_clock_ms};
 use crate::states::{OrganizationChanged, StateChange, StateRequest, Whose};
 use crate::tokens::{Enrolment, EnrolmentToken, TokenHash, TokenInfo, TokenList, TokenMade, TokenWanted};
 use crate::writer::{Answer, Pending};
+
+mod policy;
 
 /// What every request can reach.
 #[derive(Clone)]
@@ -50,6 +53,10 @@ pub(crate) struct Api {
     pub(crate) enrolment: Enrolment,
     /// Set while the writer runs.
     pub(crate) changes: Option<mpsc::Sender<Pending>>,
+    pub(crate) policy: InForce,
+    pub(crate) reloads: mpsc::WeakSender<Reload>,
+    pub(crate) snapshot: Published,
+    pub(crate) decisions: Option<Arc<dyn DecisionHost>>,
     pub(crate) backups: Option<Arc<Backups>>,
     pub(crate) started_at_ms: u64,
     pub(crate) health: Health,
@@ -163,6 +170,9 @@ fn router(api: Api) -> Router {
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
         .route("/v1/mailboxes", get(mailboxes))
         .route("/v1/mailboxes/{organization}/{agent}", get(mailbox).patch(set_mailbox))
+        .route("/v1/policy", get(policy::in_force))
+        .route("/v1/policy/reload", post(policy::reload))
+        .route("/v1/policy/explain", get(policy::explain))
         .route("/v1/backups", post(begin_backup))
         .route("/v1/backups/{id}", post(renew_backup).delete(end_backup))
         .fallback(async |request: Request| {
@@ -470,7 +480,7 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
         trust_domain: api.reader.trust_domain().to_string(),
         epoch,
         agents,
-        policy: "same-organization".to_owned(),
+        policy: api.policy.info().name,
         started_at_ms: api.started_at_ms,
     }))
 }

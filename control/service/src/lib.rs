@@ -28,6 +28,7 @@
 //! - [`states`]: who may not act for now, and who never may again.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
+//! - [`policy`]: the policy in force, from the operator's file, and why it decides as it does.
 //! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
 //! - [`backup`]: holds logs and copies the directory while a backup is taken.
@@ -47,6 +48,7 @@ mod http;
 pub mod limits;
 pub mod mailboxes;
 pub mod offline;
+pub mod policy;
 pub mod registration;
 pub mod rotation;
 mod service;
@@ -58,5 +60,6 @@ mod writer;
 
 pub use error::ServiceError;
 pub use mailboxes::MailboxDefaults;
-pub use service::{Service, ServiceHandle, ServiceOptions, SnapshotSink};
+pub use policy::{OnFailure, PolicyOptions};
+pub use service::{PolicyReloader, Service, ServiceHandle, ServiceOptions, SnapshotSink};
 pub use tokens::Enrolment;

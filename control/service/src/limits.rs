@@ -46,6 +46,14 @@ pub const BACKUP_LEASE: Duration = Duration::from_secs(30);
 /// Memory that copying the directory may take, in bytes.
 pub const COPY_CACHE_BYTES: usize = 32 << 20;
 
+/// How often it is looked whether the file of policy has changed. A change is loaded when it has lain still for as long.
+pub const POLICY_POLL: Duration = Duration::from_millis(250);
+/// Requests to load the policy that may wait.
+pub const RELOADS_MAX: usize = 16;
+/// Longest evaluation of a policy on a shard; the answer is no after that. What a turn of the shard spends on evaluations in
+/// all is bounded by `creto_policy::limits::EVALUATION_US_PER_TURN_MAX` and one more of these.
+pub const SHARD_EVALUATION_MAX: Duration = Duration::from_millis(5);
+
 /// Most tokens for enrolment, with those that are used up or over and were not forgotten yet.
 pub const TOKENS_MAX: u64 = 4_096;
 /// Shortest and longest life of a token, in seconds: a minute and 90 days.
@@ -91,3 +99,8 @@ const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);
 const _: () = assert!(EMERGENCIES_PER_WINDOW_MAX > ROTATIONS_PER_WINDOW_MAX);
 // Hourly rotation and the longest grace period: every key that is accepted is held.
 const _: () = assert!(VERSIONS_HELD_MAX > 30 * 24);
+// A policy is in force less than a second after its file was changed: seen, seen again, loaded.
+const _: () = assert!(POLICY_POLL.as_millis() * 3 < 1_000);
+// The other shards and the disk wait for a turn to end.
+const _: () =
+    assert!(SHARD_EVALUATION_MAX.as_millis() + creto_policy::limits::EVALUATION_US_PER_TURN_MAX as u128 / 1_000 < 100);

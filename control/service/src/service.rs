@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,8 +15,9 @@ use crate::directory::{Directory, Reader};
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::Api;
-use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX};
+use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
+use crate::policy::{DecisionHost, InForce, PolicyOptions, Reload, Reloads, follow};
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
@@ -55,6 +56,8 @@ pub struct ServiceOptions {
     pub key_grace_ms: u64,
     /// What holds for mailboxes for which nothing else is set.
     pub mailbox_defaults: MailboxDefaults,
+    /// The policy that the shards decide by.
+    pub policy: PolicyOptions,
     /// Who may register agents.
     pub enrolment: Enrolment,
     /// Where the node's shards say how they are.
@@ -72,6 +75,7 @@ impl ServiceOptions {
             agents_max: AGENTS_MAX,
             key_grace_ms: KEY_GRACE_MS,
             mailbox_defaults: MailboxDefaults::default(),
+            policy: PolicyOptions::default(),
             enrolment: Enrolment::default(),
             health: Health::default(),
         }
@@ -83,24 +87,34 @@ pub struct Service {
     options: ServiceOptions,
     storage: Arc<Storage>,
     directory: Directory,
+    policy: InForce,
     backups: Option<Arc<Backups>>,
+    decisions: Option<Arc<dyn DecisionHost>>,
 }
 
 impl Service {
-    /// Opens the directory, or creates it, and loads all agents.
+    /// Opens the directory, or creates it, and loads the policy and all agents.
     ///
     /// # Errors
-    /// [`ServiceError`]: the file is in use, of another trust domain, damaged, or the disk refuses.
+    /// [`ServiceError`]: the file is in use, of another trust domain, damaged, the disk refuses, or the policy is refused.
     pub fn open(options: ServiceOptions) -> Result<Self, ServiceError> {
         let storage = Arc::new(Storage::open(&options.directory_path, &options.trust_domain)?);
-        let directory = Directory::load(
+        let mut directory = Directory::load(
             Arc::clone(&storage),
             options.agents_max,
             options.key_grace_ms,
             options.mailbox_defaults.retention_s,
             wall_clock_ms(),
         )?;
-        Ok(Self { options, storage, directory, backups: None })
+        let (in_force, policy) = InForce::open(options.policy.clone(), directory.epoch())?;
+        directory.set_policy(policy);
+        Ok(Self { options, storage, directory, policy: in_force, backups: None, decisions: None })
+    }
+
+    /// The same service, which can say what the shards of this node keep of a decision.
+    #[must_use]
+    pub fn with_decisions(self, host: Arc<dyn DecisionHost>) -> Self {
+        Self { decisions: Some(host), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -134,16 +148,22 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, backups } = self;
+        let Self { options, storage, directory, policy, backups, decisions } = self;
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
-        sink.publish(Arc::new(directory.snapshot()));
+        let snapshot = Published::new(directory.snapshot());
+        sink.publish(snapshot.newest());
+        let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
         let api = Api {
             reader: Reader::new(storage, options.trust_domain),
             key_grace_ms: options.key_grace_ms,
             mailbox_defaults: options.mailbox_defaults,
             enrolment: options.enrolment,
             changes: None,
+            policy,
+            reloads: reloader.downgrade(),
+            snapshot,
+            decisions,
             backups,
             started_at_ms: wall_clock_ms(),
             health: options.health,
@@ -151,9 +171,9 @@ impl Service {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("creto-control".to_owned())
-            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), publications, stopped))
+            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), publications, reloads, stopped))
             .map_err(ServiceError::Thread)?;
-        Ok(ServiceHandle { socket_path, stop: Some(stop), thread: Some(thread) })
+        Ok(ServiceHandle { socket_path, reloader: PolicyReloader(reloader), stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -163,10 +183,41 @@ impl std::fmt::Debug for Service {
     }
 }
 
+/// The newest snapshot that was published. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub(crate) struct Published(Arc<Mutex<Arc<Snapshot>>>);
+
+impl Published {
+    fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(snapshot))))
+    }
+
+    pub(crate) fn newest(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set(&self, snapshot: &Arc<Snapshot>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(snapshot);
+    }
+}
+
+/// Has a running service read its file of policy again. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PolicyReloader(mpsc::Sender<Reload>);
+
+impl PolicyReloader {
+    /// Asks for it. What comes of it is in the log.
+    pub fn reload(&self) {
+        // A full queue holds a request that has not begun; without a queue there is no service.
+        let _waits_or_gone = self.0.try_send(Reload(None));
+    }
+}
+
 /// A running service. Dropping it stops the service and waits for its thread.
 #[derive(Debug)]
 pub struct ServiceHandle {
     socket_path: PathBuf,
+    reloader: PolicyReloader,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), ServiceError>>>,
 }
@@ -176,6 +227,12 @@ impl ServiceHandle {
     #[must_use]
     pub fn socket_path(&self) -> &Path {
         &self.socket_path
+    }
+
+    /// Has the service read its file of policy again, from anywhere.
+    #[must_use]
+    pub fn policy_reloader(&self) -> PolicyReloader {
+        self.reloader.clone()
     }
 
     /// Whether the control thread is alive. When it is not, [`ServiceHandle::shutdown`] says why.
@@ -207,6 +264,7 @@ impl Drop for ServiceHandle {
 }
 
 /// The control thread.
+#[allow(clippy::too_many_arguments, reason = "everything that the thread takes along")]
 fn run(
     socket_file: SocketFile,
     listener: UnixListener,
@@ -214,12 +272,13 @@ fn run(
     directory: Directory,
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
+    reloads: Reloads,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The commits, one after the other, and the requests of a backup, one after the other.
-        .max_blocking_threads(2)
+        // The commits, one after the other; the requests of a backup, one after the other; and what looks at policies.
+        .max_blocking_threads(4)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -228,12 +287,14 @@ fn run(
         let (changes, pending) = mpsc::channel(CONNECTIONS_MAX);
         let publications =
             tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
+        let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone()));
         api.changes = Some(changes);
-        let writer = tokio::spawn(writer::write(directory, sink, pending));
+        let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
         let cut_off = http::serve(listener, api, stopped, move || drop(socket_file)).await;
         // What it had not handed on is answered with "shutting down".
         publications.abort();
+        policies.abort();
         // The last sender goes with it and the server, so the writer commits what it has and ends.
         if writer.await.is_err() {
             return Err(ServiceError::Died);

@@ -10,7 +10,7 @@ use crate::directory::{
 };
 use crate::limits::COMMIT_CHANGES_MAX;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
-use crate::service::{SnapshotSink, wall_clock_ms};
+use crate::service::{Published, SnapshotSink, wall_clock_ms};
 
 /// A change, and who waits for its answer.
 pub(crate) struct Pending {
@@ -24,6 +24,8 @@ pub(crate) enum Answer {
     Registration(oneshot::Sender<Registered>),
     /// The same, of a mailbox.
     Mailbox(oneshot::Sender<MailboxSet>),
+    /// The epoch from which a policy is in force. No answer as above.
+    Policy(oneshot::Sender<u64>),
     /// The same, of an agent's attributes.
     Attributes(oneshot::Sender<AttributesSet>),
     /// The same, of states.
@@ -61,14 +63,16 @@ pub(crate) async fn take_publications(
 pub(crate) async fn write(
     mut directory: Directory,
     mut sink: Box<dyn SnapshotSink>,
+    published: Published,
     mut pending: mpsc::Receiver<Pending>,
 ) {
     let mut batch = Vec::with_capacity(COMMIT_CHANGES_MAX);
     while pending.recv_many(&mut batch, COMMIT_CHANGES_MAX).await > 0 {
         let requests = std::mem::take(&mut batch);
+        let published = published.clone();
         let commit = tokio::task::spawn_blocking(move || {
             for requests in transactions(requests) {
-                commit(&mut directory, sink.as_ref(), requests);
+                commit(&mut directory, sink.as_ref(), &published, requests);
             }
             (directory, sink)
         });
@@ -93,7 +97,7 @@ fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
     transactions
 }
 
-fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, requests: Vec<Pending>) {
+fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, requests: Vec<Pending>) {
     let (changes, answers): (Vec<_>, Vec<_>) =
         requests.into_iter().map(|request| (request.change, request.answer)).unzip();
     match directory.change(changes, wall_clock_ms()) {
@@ -101,7 +105,9 @@ fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, requests: Vec<Pend
             // Before the answers: who is told "registered" and logs in at once must be known to the shards, and an
             // agent whose key was replaced may rely on it that the old one is handed out no more.
             if results.iter().any(Changed::is_new) {
-                sink.publish(Arc::new(directory.snapshot()));
+                let snapshot = Arc::new(directory.snapshot());
+                published.set(&snapshot);
+                sink.publish(snapshot);
             }
             for (result, answer) in results.into_iter().zip(answers) {
                 tell(result, answer);
@@ -126,6 +132,9 @@ fn tell(result: Changed, answer: Answer) {
         }
         (Changed::Mailbox(result), Answer::Mailbox(answer)) => {
             let _gone = answer.send(result);
+        }
+        (Changed::Policy(epoch), Answer::Policy(answer)) => {
+            let _gone = answer.send(epoch);
         }
         (Changed::Attributes(result), Answer::Attributes(answer)) => {
             let _gone = answer.send(result);

@@ -126,7 +126,7 @@ async fn whoever_is_told_that_it_is_registered_is_in_the_published_snapshot() {
         let principal = snapshot.principal(&record(name, seed).agent_id()).unwrap();
         assert_eq!((principal.agent().to_string(), principal.state()), (agent.id, AgentState::Active));
     }
-    assert_eq!(decide(&node.newest(), 2_000, &a, Action::SendMessage, &b), Decision::Allow);
+    assert_eq!(decide(&node.newest(), 2_000, &a, Action::SendMessage, &b, 0), Decision::ALLOW);
     let epochs: Vec<_> = node.published.lock().unwrap().iter().map(|snapshot| snapshot.epoch()).collect();
     assert_eq!(epochs, [1, 2, 3]);
 }

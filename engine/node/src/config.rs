@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use creto_envelope::{TreeDigest, limits};
-use creto_service::Enrolment;
+use creto_service::{Enrolment, OnFailure, PolicyOptions};
 
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
@@ -70,6 +70,8 @@ pub struct Config {
     pub control: ControlSection,
     /// What becomes of encryption keys that agents replaced.
     pub keys: KeysSection,
+    /// Who may do what.
+    pub policy: PolicySection,
     /// Which algorithms are demanded.
     pub crypto: CryptoSection,
     /// What the node says about itself.
@@ -179,6 +181,17 @@ pub struct KeysSection {
     pub grace: Duration,
 }
 
+/// `[policy]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySection {
+    /// The file of policy; empty: agents of one organization may talk to each other.
+    pub file: PathBuf,
+    /// What holds when the node starts and the file cannot be loaded.
+    pub on_failure: OnFailure,
+    /// Decisions that one shard keeps, 64 bytes each.
+    pub decisions_max: u32,
+}
+
 /// `[crypto]`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CryptoSection {
@@ -281,6 +294,13 @@ impl Config {
         self.data_dir().join(&self.node.private_key)
     }
 
+    /// The file of policy, if one is configured, and what holds without it.
+    #[must_use]
+    pub fn policy_options(&self) -> PolicyOptions {
+        let file = (!self.policy.file.as_os_str().is_empty()).then(|| self.base.join(&self.policy.file));
+        PolicyOptions { file, on_failure: self.policy.on_failure }
+    }
+
     /// The `host:port` that agents are told.
     #[must_use]
     pub fn advertised(&self) -> String {
@@ -297,6 +317,7 @@ impl PartialEq for Config {
             && self.net == other.net
             && self.control == other.control
             && self.keys == other.keys
+            && self.policy == other.policy
             && self.crypto == other.crypto
             && self.log == other.log
     }
@@ -361,6 +382,16 @@ impl Default for NetSection {
 impl Default for ControlSection {
     fn default() -> Self {
         Self { socket: PathBuf::from("control.sock"), enrolment: Enrolment::default() }
+    }
+}
+
+impl Default for PolicySection {
+    fn default() -> Self {
+        Self {
+            file: PathBuf::new(),
+            on_failure: OnFailure::Deny,
+            decisions_max: u32::try_from(creto_shard::limits::DECISION_TABLE_ENTRIES).expect("it is far below"),
+        }
     }
 }
 

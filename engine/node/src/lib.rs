@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod config;
 pub mod data_dir;
+mod decisions;
 pub mod device;
 pub mod host;
 mod machine;

@@ -10,6 +10,7 @@ use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
 use creto_net::{ConnId, NetEvent};
 use creto_policy::Snapshot;
+use creto_service::policy::KeptOn;
 use creto_shard::{
     Action, ConnectionId, Event, HoldAnswer, HoldId, HoldRequest, KeyRefused, Room, Shard, ShardIndex, ShardMessage,
     StreamId, VerifyOutcome,
@@ -43,6 +44,17 @@ pub(crate) enum NodeItem {
         request: HoldRequest,
         /// Where the answer goes; control waits for it, if not for ever.
         answer: Sender<(u16, HoldAnswer)>,
+    },
+    /// From control: what is kept of a decision?
+    Kept {
+        /// Who acts.
+        sender: AgentId,
+        /// What.
+        action: creto_policy::Action,
+        /// To whom.
+        recipient: AgentId,
+        /// Where the answer goes; control waits for it, if not for ever.
+        answer: Sender<KeptOn>,
     },
     /// From the main thread: take nothing new.
     Drain,
@@ -121,6 +133,8 @@ pub(crate) struct ShardMachine {
     /// The crypto workers, if there are any.
     workers: Option<JobSender>,
     room: RoomWatch,
+    /// What was allowed without a policy, and is in the log.
+    allowed_without_policy: u64,
     shard_index: u16,
 }
 
@@ -165,6 +179,7 @@ impl ShardMachine {
             stopping: Stopping::NotAsked,
             report,
             room,
+            allowed_without_policy: 0,
             shard_index,
         }
     }
@@ -229,6 +244,16 @@ impl ShardMachine {
                 let held = self.shard.hold(shard_time(now), id, request);
                 // It has room for one answer of each shard. Control may have given up waiting.
                 let _ = answer.try_send((self.shard_index, held));
+            }
+            (Source::Control, NodeItem::Kept { sender, action, recipient, answer }) => {
+                let now = shard_time(now);
+                let kept = KeptOn {
+                    shard: self.shard_index,
+                    decision: self.shard.kept_decision(now, &sender, action, &recipient),
+                    recent_messages: self.shard.recent_messages(now, &sender),
+                };
+                // As above.
+                let _ = answer.try_send(kept);
             }
             (Source::Control, NodeItem::Drain) => {
                 self.stopping = Stopping::Drains;
@@ -328,6 +353,20 @@ impl ShardMachine {
         let _ = self.report.send((self.shard_index, report));
     }
 
+    /// Every use of the door that stands open while no policy can be loaded is in the log.
+    fn report_open_door(&mut self) {
+        let allowed = self.shard.counters().decisions.allowed_without_policy;
+        if allowed > self.allowed_without_policy {
+            let count = allowed - self.allowed_without_policy;
+            self.allowed_without_policy = allowed;
+            tracing::warn!(
+                shard = self.shard_index,
+                count,
+                "allowed without a policy, because none can be loaded and [policy] on_failure says so"
+            );
+        }
+    }
+
     fn report_progress(&mut self) {
         if !self.is_started && self.shard.is_started() {
             self.is_started = true;
@@ -400,6 +439,7 @@ impl Machine for ShardMachine {
         for action in std::mem::take(&mut self.actions) {
             self.translate(action);
         }
+        self.report_open_door();
         self.report_progress();
     }
 

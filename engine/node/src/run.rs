@@ -21,7 +21,7 @@ use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
-use creto_service::{MailboxDefaults, Service, ServiceError, ServiceHandle, ServiceOptions};
+use creto_service::{MailboxDefaults, PolicyReloader, Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::observe::Counters;
 use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
@@ -37,6 +37,7 @@ use thiserror::Error;
 use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::decisions::Decisions;
 use crate::device;
 use crate::host::Host;
 use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
@@ -179,6 +180,8 @@ impl Node {
             tracing::warn!("{warning}");
         }
         let trust_domain = TrustDomain::parse(&config.node.trust_domain)?;
+        // Before the logs are read, which may take long, and before anything is written to them.
+        creto_service::policy::check(&config.policy_options()).map_err(ServiceError::from)?;
         let shard_count = plan.shard_count();
         let data_dir = DataDir::open(&config.data_dir(), &config.wal_dir(), shard_count)?;
         let tls = tls::server_config(certificate(&config.certificate())?, private_key(&config.private_key())?)?;
@@ -296,6 +299,12 @@ impl Node {
     #[must_use]
     pub fn recovered(&self) -> Recovered {
         self.recovered
+    }
+
+    /// Has the node read its file of policy again.
+    #[must_use]
+    pub fn policy_reloader(&self) -> PolicyReloader {
+        self.service.policy_reloader()
     }
 
     /// The socket of the control API.
@@ -465,7 +474,9 @@ fn recover_shards(
         };
         let retention_ms = u64::try_from(config.mailbox.retention.as_millis()).unwrap_or(u64::MAX);
         let log = Log::new(wal, mailboxes).with_retention(Retention(retention_ms));
-        let shard = Shard::new(ShardIndex(shard_index), Placement::new(shard_count), limits, log)
+        let decisions = config.policy.decisions_max as usize;
+        let (index, placement) = (ShardIndex(shard_index), Placement::new(shard_count));
+        let shard = Shard::with_decision_entries(index, placement, limits, log, decisions)
             .with_tree_digest(config.crypto.tree_digest);
         Ok((shard, records, messages))
     };
@@ -515,8 +526,10 @@ fn start_service(
     };
     options.enrolment = config.control.enrolment;
     options.health = health;
+    options.policy = config.policy_options();
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
-    let service = Service::open(options)?.with_backups(host);
+    let decisions = Arc::new(Decisions::new(ports.clone()));
+    let service = Service::open(options)?.with_backups(host).with_decisions(decisions);
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
 }

@@ -14,6 +14,7 @@ use creto_policy::{DecisionTable, Snapshot};
 use crate::connection::{Connection, LoggedIn, SubmitLedger};
 use crate::event::{ConnectionId, Now};
 use crate::limits::{ConnectionLimits, DECISION_LIFETIME_MS, DECISION_TABLE_ENTRIES};
+use crate::meter::Meter;
 use crate::stage::Refusals;
 use crate::stage::authorize::authorize;
 use crate::stage::decode::decode;
@@ -29,6 +30,7 @@ pub struct Admission {
     snapshot: Arc<Snapshot>,
     verifier: Verifier,
     decisions: DecisionTable,
+    meter: Meter,
     refusals: Refusals,
 }
 
@@ -43,6 +45,7 @@ impl Admission {
             snapshot,
             verifier: Verifier::default(),
             decisions: DecisionTable::new(DECISION_TABLE_ENTRIES, DECISION_LIFETIME_MS),
+            meter: Meter::default(),
             refusals: Refusals::default(),
         }
     }
@@ -55,7 +58,9 @@ impl Admission {
     /// The same, and asks policy. Returns how many messages are allowed.
     pub fn authorize(&mut self, now: Now, body: Bytes) -> usize {
         let verified = self.verified(now, body);
-        let authorized = authorize(verified, now, &self.snapshot, &mut self.decisions, &mut self.refusals);
+        self.decisions.begin_turn();
+        let (decisions, meter) = (&mut self.decisions, &mut self.meter);
+        let authorized = authorize(verified, now, &self.snapshot, decisions, meter, &mut self.refusals);
         usize::try_from(authorized.message_count()).expect("a batch has at most 1,024 messages")
     }
 

@@ -143,6 +143,21 @@ impl SubmitLedger {
         batch.refused.extend(refused.map(|(index, code)| SubmitResult::new(sequence, index, code)));
     }
 
+    /// Refuses one message; `retry_after_ms` is when trying again may help, if that is known better than the code says.
+    pub(crate) fn refuse_message(
+        &mut self,
+        sequence: u64,
+        leaf_index: u32,
+        code: RejectCode,
+        retry_after_ms: Option<u32>,
+    ) {
+        self.settle(sequence, 1, std::iter::once((leaf_index, code)));
+        let result = self.find(sequence).refused.last_mut().expect("it was just refused");
+        if let Some(retry_after_ms) = retry_after_ms {
+            result.retry_after = u16::try_from(retry_after_ms.div_ceil(10)).unwrap_or(u16::MAX);
+        }
+    }
+
     /// Refuses a batch as a whole.
     pub(crate) fn refuse(&mut self, sequence: u64, code: RejectCode) {
         let batch = self.find(sequence);

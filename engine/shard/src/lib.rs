@@ -9,6 +9,7 @@ mod connection;
 pub mod event;
 mod expiry;
 pub mod limits;
+mod meter;
 pub mod observe;
 mod path;
 mod request;

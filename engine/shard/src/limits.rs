@@ -78,6 +78,15 @@ pub const DECISION_TABLE_ENTRIES: usize = 65_536;
 /// How long a decision may be used, in milliseconds.
 pub const DECISION_LIFETIME_MS: u64 = 60_000;
 
+/// How long a message counts as recent for a policy, in seconds.
+pub const RECENT_S: usize = 60;
+/// Senders whose recent messages a shard counts, 200 bytes each. Others wait until one of them has sent nothing for that long.
+pub const RECENT_SENDERS_MAX: usize = 65_536;
+/// Rates that a shard holds senders to, one for each sender and figures, 120 bytes each.
+pub const RATES_MAX: usize = 65_536;
+/// When a sender for which there is no room should try again, in milliseconds. As often is room looked for.
+pub const METER_RETRY_MS: u32 = 1_000;
+
 /// How long ago a batch may have been signed, in milliseconds: as long as message ids are remembered.
 pub const SIGNED_AGE_MS_MAX: u64 = 3_600_000;
 /// How far ahead of the node's clock a batch may have been signed, in milliseconds.

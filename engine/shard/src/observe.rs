@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use creto_envelope::RejectCode;
+use creto_policy::DecisionStats;
 use creto_store::{ReadDone, ReadProblemKind};
 
 use crate::stage::authorize::Authorized;
@@ -23,6 +24,8 @@ pub struct Counters {
     pub batches_verified: u64,
     /// Messages that policy allowed.
     pub messages_authorized: u64,
+    /// What deciding cost, and what it could not decide.
+    pub decisions: DecisionStats,
     /// Messages that became durable in a mailbox of this shard.
     pub messages_durable: u64,
     /// Messages that were durable already.
@@ -73,7 +76,8 @@ impl Counters {
         self.batches_verified += verified.batch_count();
     }
 
-    pub(crate) fn authorized(&mut self, authorized: &Authorized) {
+    pub(crate) fn authorized(&mut self, authorized: &Authorized, decisions: DecisionStats) {
+        self.decisions = decisions;
         self.messages_authorized += authorized.message_count();
     }
 

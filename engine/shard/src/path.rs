@@ -39,8 +39,9 @@ impl<L: RecordLog> Shard<L> {
         let decoded = decode(received, &mut self.refusals);
         let verified = self.verified(now, decoded);
         self.counters.verified(&verified, self.verifier.roots_checked);
-        let authorized = authorize(verified, now, &self.snapshot, &mut self.decisions, &mut self.refusals);
-        self.counters.authorized(&authorized);
+        let (decisions, meter) = (&mut self.decisions, &mut self.meter);
+        let authorized = authorize(verified, now, &self.snapshot, decisions, meter, &mut self.refusals);
+        self.counters.authorized(&authorized, self.decisions.stats());
         for (owner, part) in authorized.into_parts(self.index, &self.placement) {
             self.tell(owner, ShardMessage::Submit(part), actions);
         }

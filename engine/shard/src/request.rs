@@ -180,8 +180,12 @@ impl<L: RecordLog> Shard<L> {
         let request = KeyRecordRequest::parse(body)?;
         let refused = about(&request.agent);
         let asked = PolicyAction::ReadDirectory;
-        match self.decisions.decide(&self.snapshot, now.unix_ms, &login.agent, asked, &request.agent) {
-            Decision::Allow => {}
+        let recent = match self.snapshot.reads_recent_messages() {
+            true => self.meter.recent(&login.agent, now.monotonic_us).ok_or_else(|| refused(RejectCode::Overloaded))?,
+            false => 0,
+        };
+        match self.decisions.decide(&self.snapshot, now.unix_ms, &login.agent, asked, &request.agent, recent) {
+            Decision::Allow(_) => {}
             // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
             Decision::Deny(RejectCode::UnknownRecipient) => return Err(refused(RejectCode::UnknownAgent)),
             Decision::Deny(code) => return Err(refused(code)),

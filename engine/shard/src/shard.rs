@@ -20,15 +20,16 @@ use crate::limits::{
     BAD_SIGNATURES_MAX, ConnectionLimits, DECISION_LIFETIME_MS, DECISION_TABLE_ENTRIES, INGRESS_BYTES_MAX,
     INGRESS_BYTES_RESUME, LOGIN_US_MAX,
 };
+use crate::meter::Meter;
 use crate::observe::Counters;
 use crate::room::Room;
 use crate::route::{ExpiredMessage, PartOutcome, Placement, ShardMessage};
-use crate::stage::Refusals;
 use crate::stage::deliver::Subscriptions;
 use crate::stage::log::Log;
 use crate::stage::log::hold::{HoldAnswer, HoldId, HoldRequest};
 use crate::stage::receive::SubmitFrame;
 use crate::stage::verify::{Verifier, valid_key_record};
+use crate::stage::{Refusals, RefusedMessage};
 use crate::workers::WorkerQueue;
 
 /// One shard.
@@ -48,6 +49,8 @@ pub struct Shard<L = Wal> {
     /// What crypto workers verify, if there are any.
     pub(crate) workers: Option<WorkerQueue>,
     pub(crate) decisions: DecisionTable,
+    /// What senders have sent, where policy asks or binds.
+    pub(crate) meter: Meter,
     pub(crate) log: Log<L>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) counters: Counters,
@@ -93,6 +96,7 @@ impl<L: RecordLog> Shard<L> {
             verifier: Verifier::default(),
             workers: None,
             decisions: DecisionTable::new(decision_entries, DECISION_LIFETIME_MS),
+            meter: Meter::default(),
             log,
             subscriptions: Subscriptions::default(),
             counters: Counters::default(),
@@ -179,6 +183,7 @@ impl<L: RecordLog> Shard<L> {
 
     /// Ends a turn: runs the path over everything that arrived in it.
     pub fn end_turn(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.decisions.begin_turn();
         // Until the first frame of this start is durable, what recovery found is not proven durable either: nothing of
         // it may be delivered, and no resend may be told that it is stored.
         if !self.log.is_started() {
@@ -255,6 +260,24 @@ impl<L: RecordLog> Shard<L> {
     #[must_use]
     pub fn batches_at_workers(&self) -> usize {
         self.workers.as_ref().map_or(0, WorkerQueue::len)
+    }
+
+    /// What is kept of the decision about a pair of agents, if something is.
+    #[must_use]
+    pub fn kept_decision(
+        &self,
+        now: Now,
+        sender: &AgentId,
+        action: creto_policy::Action,
+        recipient: &AgentId,
+    ) -> Option<creto_policy::Decision> {
+        self.decisions.kept(&self.snapshot, now.unix_ms, sender, action, recipient)
+    }
+
+    /// How many messages of an agent were accepted here of late, if policy reads that.
+    #[must_use]
+    pub fn recent_messages(&self, now: Now, sender: &AgentId) -> u32 {
+        self.meter.look(sender, now.monotonic_us)
     }
 
     /// The log and the mailboxes, to look at.
@@ -379,7 +402,8 @@ impl<L: RecordLog> Shard<L> {
         for refused in messages {
             self.counters.reject(refused.code, 1);
             if let Some(state) = self.connections.get_mut(&refused.connection) {
-                state.submit.settle(refused.sequence, 1, std::iter::once((refused.leaf_index, refused.code)));
+                let RefusedMessage { sequence, leaf_index, code, retry_after_ms, .. } = refused;
+                state.submit.refuse_message(sequence, leaf_index, code, retry_after_ms);
                 self.touched.push(refused.connection);
             }
         }
@@ -455,6 +479,9 @@ impl<L: RecordLog> Shard<L> {
     /// Takes the new agents and policy; whoever may not act any more is disconnected.
     fn replace_snapshot(&mut self, now: Now, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
         self.snapshot = snapshot;
+        if !self.snapshot.reads_recent_messages() {
+            self.meter.forget_recent();
+        }
         self.subscriptions.wake_held_back();
         let refused: Vec<_> = self
             .connections

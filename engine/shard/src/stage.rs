@@ -34,6 +34,8 @@ pub(crate) struct RefusedMessage {
     pub(crate) sequence: u64,
     pub(crate) leaf_index: u32,
     pub(crate) code: RejectCode,
+    /// When trying again may help, if that is known better than the code says.
+    pub(crate) retry_after_ms: Option<u32>,
 }
 
 impl Refusals {
@@ -43,6 +45,18 @@ impl Refusals {
     }
 
     pub(crate) fn message(&mut self, connection: ConnectionId, sequence: u64, leaf_index: u32, code: RejectCode) {
-        self.messages.push(RefusedMessage { connection, sequence, leaf_index, code });
+        self.message_until(connection, sequence, leaf_index, code, None);
+    }
+
+    /// The same, where it is known when trying again may help.
+    pub(crate) fn message_until(
+        &mut self,
+        connection: ConnectionId,
+        sequence: u64,
+        leaf_index: u32,
+        code: RejectCode,
+        retry_after_ms: Option<u32>,
+    ) {
+        self.messages.push(RefusedMessage { connection, sequence, leaf_index, code, retry_after_ms });
     }
 }

@@ -1,25 +1,35 @@
 //! A shard's memory of decisions: bounded, and never a reason for an answer that an evaluation would not give.
 
-use creto_envelope::AgentId;
+use std::collections::BTreeMap;
 
-use super::{Action, Decision, decide, decide_known, mix};
-use crate::snapshot::Snapshot;
+use creto_envelope::{AgentId, RejectCode};
+
+use super::answers::KeptAnswers;
+use super::{Action, Decision, decide_known, known, mix};
+use crate::limits::{EVALUATION_US_PER_TURN_MAX, OBLIGATIONS_MAX, TOO_LONG_MS};
+use crate::obligations::Obligations;
+use crate::snapshot::{Policy, Snapshot};
+use crate::source::{Answer, Evaluator, Input, Question, Reads};
 
 /// Entries that share a place. A lookup reads at most this many, whatever ids someone makes up.
 const WAYS: usize = 4;
 
-/// Decisions of one shard, by (sender, action, recipient).
+/// Decisions of one shard, by (sender, action, recipient); below them, answers of its policy, by what it reads.
 ///
-/// An entry answers only while all of this holds, and is evaluated anew otherwise:
-/// - it was made under the same snapshot: same epoch and same digest of every agent's state, version and validity
-///   (so both key record versions are the same too);
+/// An entry answers only while all of this holds, and is decided anew otherwise:
+/// - it was made under the same snapshot: same epoch and same digest of the policy and of every agent's state, version,
+///   attributes and validity (so both key record versions are the same too);
 /// - the time is in the span in which it holds: from when it was made, until its lifetime is over or the sender's
 ///   keys begin or cease to be valid, whichever comes first. A clock that steps back finds no entry.
 ///
 /// Requests that name an unknown agent are never kept: they are answered by one failed lookup, and a peer that makes
-/// ids up cannot push out the pairs that talk.
+/// ids up cannot push out the pairs that talk. Nor is what a policy says that reads the count of recent messages.
 ///
 /// When a place is full, the entry that lapses first makes room, the first of them if several do.
+///
+/// A policy's answers outlive snapshots: what they depend on is their key. A policy that does not come to an end is not
+/// asked the same again for [`TOO_LONG_MS`], and no more is evaluated in a turn than [`EVALUATION_US_PER_TURN_MAX`] has
+/// room for.
 #[derive(Debug)]
 pub struct DecisionTable {
     sets: Box<[Set]>,
@@ -28,7 +38,24 @@ pub struct DecisionTable {
     stamp: (u64, u64),
     /// Entries of another generation are void. Zero is that of an unused entry.
     generation: u32,
+    /// Obligations of the entries of this generation, each once, by number.
+    obligations: Vec<Obligations>,
+    obligation_numbers: BTreeMap<Obligations, u16>,
+    policy: Option<LoadedPolicy>,
+    /// Spent in evaluations in this turn.
+    turn_us: u64,
     stats: DecisionStats,
+}
+
+/// A policy that an operator wrote, with what it said.
+#[derive(Debug)]
+struct LoadedPolicy {
+    digest: [u8; 32],
+    reads: Reads,
+    evaluator: Box<dyn Evaluator>,
+    answers: KeptAnswers,
+    /// Memory for keys.
+    key: Vec<u8>,
 }
 
 /// What a table did since it was made.
@@ -36,12 +63,24 @@ pub struct DecisionTable {
 pub struct DecisionStats {
     /// Answered from memory.
     pub hits: u64,
-    /// Evaluated.
+    /// Decided anew.
     pub misses: u64,
     /// Entries that still held and made room for another.
     pub evictions: u64,
     /// Times that a new snapshot made all entries void.
     pub invalidations: u64,
+    /// Evaluations of a policy that an operator wrote.
+    pub evaluations: u64,
+    /// Times that such an evaluation was not needed, because the policy had answered the same question before.
+    pub answers_reused: u64,
+    /// Evaluations that failed: denied.
+    pub evaluations_failed: u64,
+    /// Evaluations that did not come to an end in time: denied.
+    pub evaluations_too_long: u64,
+    /// Times that an evaluation was refused because the turn's time for them was spent.
+    pub evaluations_refused: u64,
+    /// Times that something was allowed because no policy could be loaded and the configuration says so.
+    pub allowed_without_policy: u64,
 }
 
 /// One cache line's neighbours: the entries that one pair can be in.
@@ -56,7 +95,15 @@ struct Entry {
     holds_until_ms: u64,
     generation: u32,
     action: Action,
-    decision: Decision,
+    decision: Kept,
+}
+
+/// A decision as an entry has it.
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    /// The number of its obligations.
+    Allow(u16),
+    Deny(RejectCode),
 }
 
 // An entry is one cache line, so that a hit in the first way costs one miss of the processor's cache.
@@ -69,13 +116,13 @@ const UNUSED: Entry = Entry {
     holds_until_ms: 0,
     generation: 0,
     action: Action::SendMessage,
-    decision: Decision::Deny(creto_envelope::RejectCode::PolicyUnavailable),
+    decision: Kept::Deny(RejectCode::PolicyUnavailable),
 };
 
 impl DecisionTable {
     /// A table of at most `entries_max` entries of 64 bytes, each for at most `lifetime_ms`.
     ///
-    /// The memory is taken now. Below 4 entries nothing is kept, and every request is evaluated.
+    /// The memory is taken now. Below 4 entries nothing is kept, and every request is decided anew.
     #[must_use]
     pub fn new(entries_max: usize, lifetime_ms: u64) -> Self {
         let set_count = match entries_max / WAYS {
@@ -87,11 +134,23 @@ impl DecisionTable {
             lifetime_ms,
             stamp: Snapshot::empty().stamp(),
             generation: 1,
+            obligations: Vec::new(),
+            obligation_numbers: BTreeMap::new(),
+            policy: None,
+            turn_us: 0,
             stats: DecisionStats::default(),
         }
     }
 
-    /// Answers as [`decide`] would at this moment.
+    /// Begins a turn: evaluations may take their time again.
+    pub fn begin_turn(&mut self) {
+        self.turn_us = 0;
+    }
+
+    /// Answers as [`decide`](super::decide) would at this moment; or refuses, because the turn's time for evaluations is
+    /// spent or the policy did not come to an end.
+    ///
+    /// `recent_messages` is what the sender sent recently, where [`Snapshot::reads_recent_messages`].
     pub fn decide(
         &mut self,
         snapshot: &Snapshot,
@@ -99,27 +158,36 @@ impl DecisionTable {
         sender: &AgentId,
         action: Action,
         recipient: &AgentId,
+        recent_messages: u32,
     ) -> Decision {
         if self.stamp != snapshot.stamp() {
             self.start_generation(snapshot);
         }
         let place = self.place(sender, action, recipient);
-        if let Some(set) = self.sets.get(place) {
-            let answers = |entry: &&Entry| {
-                entry.recipient == *recipient
-                    && entry.sender == *sender
-                    && entry.action == action
-                    && entry.generation == self.generation
-                    && entry.holds_from_ms <= now_ms
-                    && now_ms < entry.holds_until_ms
-            };
-            if let Some(entry) = set.iter().find(answers) {
-                self.stats.hits += 1;
-                return entry.decision;
-            }
+        if let Some(entry) = self.find(place, now_ms, sender, action, recipient) {
+            let decision = self.told(entry.decision);
+            self.stats.hits += 1;
+            return decision;
         }
         self.stats.misses += 1;
-        self.evaluate(snapshot, now_ms, sender, action, recipient, place)
+        self.evaluate(snapshot, now_ms, sender, action, recipient, recent_messages, place)
+    }
+
+    /// What the table would answer from memory, if it would.
+    #[must_use]
+    pub fn kept(
+        &self,
+        snapshot: &Snapshot,
+        now_ms: u64,
+        sender: &AgentId,
+        action: Action,
+        recipient: &AgentId,
+    ) -> Option<Decision> {
+        if self.stamp != snapshot.stamp() {
+            return None;
+        }
+        let entry = self.find(self.place(sender, action, recipient), now_ms, sender, action, recipient)?;
+        Some(self.told(entry.decision))
     }
 
     /// What the table did so far.
@@ -128,7 +196,28 @@ impl DecisionTable {
         self.stats
     }
 
+    fn find(&self, place: usize, now_ms: u64, sender: &AgentId, action: Action, recipient: &AgentId) -> Option<&Entry> {
+        let set = self.sets.get(place)?;
+        set.iter().find(|entry| {
+            entry.recipient == *recipient
+                && entry.sender == *sender
+                && entry.action == action
+                && entry.generation == self.generation
+                && entry.holds_from_ms <= now_ms
+                && now_ms < entry.holds_until_ms
+        })
+    }
+
+    fn told(&self, kept: Kept) -> Decision {
+        match kept {
+            Kept::Allow(0) => Decision::ALLOW,
+            Kept::Allow(number) => Decision::Allow(self.obligations[usize::from(number) - 1]),
+            Kept::Deny(code) => Decision::Deny(code),
+        }
+    }
+
     #[cold]
+    #[allow(clippy::too_many_arguments, reason = "the arguments of `decide`, and the place that it has computed")]
     fn evaluate(
         &mut self,
         snapshot: &Snapshot,
@@ -136,15 +225,31 @@ impl DecisionTable {
         sender: &AgentId,
         action: Action,
         recipient: &AgentId,
+        recent_messages: u32,
         place: usize,
     ) -> Decision {
-        let (Some(policy), Some(from), Some(to)) =
-            (snapshot.policy(), snapshot.principal(sender), snapshot.principal(recipient))
-        else {
-            return decide(snapshot, now_ms, sender, action, recipient);
+        let (policy, from, to) = match known(snapshot, now_ms, sender, action, recipient) {
+            Ok(known) => known,
+            Err(decision) => return decision,
         };
-        let decision = decide_known(policy, now_ms, from, action, to);
-        let holds_until_ms = now_ms.saturating_add(self.lifetime_ms).min(from.next_validity_change_ms(now_ms));
+        let question = Question { sender: from, action, recipient: to, recent_messages };
+        let (loaded, turn_us, stats) = (&mut self.policy, &mut self.turn_us, &mut self.stats);
+        let decision = decide_known(policy, now_ms, &question, |question| match loaded {
+            Some(loaded) => loaded.ask(question, turn_us, stats),
+            None => Decision::Deny(RejectCode::PolicyUnavailable),
+        });
+        let keep_ms = match (policy, decision) {
+            (Policy::FailOpen, _) => {
+                self.stats.allowed_without_policy += u64::from(decision.is_allowed());
+                return decision;
+            }
+            (_, Decision::Deny(RejectCode::Overloaded)) => return decision,
+            _ if snapshot.reads_recent_messages() => return decision,
+            (_, Decision::Deny(RejectCode::PolicyUnavailable)) => self.lifetime_ms.min(TOO_LONG_MS),
+            _ => self.lifetime_ms,
+        };
+        let kept = self.number(decision);
+        let holds_until_ms = now_ms.saturating_add(keep_ms).min(from.next_validity_change_ms(now_ms));
         let Some(set) = self.sets.get_mut(place) else { return decision };
         let holds = |entry: &Entry| entry.generation == self.generation && now_ms < entry.holds_until_ms;
         let same = |entry: &Entry| entry.sender == *sender && entry.recipient == *recipient && entry.action == action;
@@ -161,15 +266,54 @@ impl DecisionTable {
             holds_until_ms,
             generation: self.generation,
             action,
-            decision,
+            decision: kept,
         };
         decision
+    }
+
+    /// The decision as an entry keeps it.
+    fn number(&mut self, decision: Decision) -> Kept {
+        let obligations = match decision {
+            Decision::Deny(code) => return Kept::Deny(code),
+            Decision::Allow(Obligations::NONE) => return Kept::Allow(0),
+            Decision::Allow(obligations) => obligations,
+        };
+        if let Some(number) = self.obligation_numbers.get(&obligations) {
+            return Kept::Allow(*number);
+        }
+        if self.obligations.len() == OBLIGATIONS_MAX {
+            self.void_entries();
+        }
+        self.obligations.push(obligations);
+        let number = u16::try_from(self.obligations.len()).expect("limits.rs says so");
+        self.obligation_numbers.insert(obligations, number);
+        Kept::Allow(number)
     }
 
     #[cold]
     fn start_generation(&mut self, snapshot: &Snapshot) {
         self.stamp = snapshot.stamp();
         self.stats.invalidations += 1;
+        self.void_entries();
+        match snapshot.policy() {
+            Some(Policy::Loaded(source)) => {
+                if self.policy.as_ref().is_none_or(|loaded| loaded.digest != *source.digest()) {
+                    self.policy = Some(LoadedPolicy {
+                        digest: *source.digest(),
+                        reads: source.reads(),
+                        evaluator: source.evaluator(),
+                        answers: KeptAnswers::default(),
+                        key: Vec::new(),
+                    });
+                }
+            }
+            _ => self.policy = None,
+        }
+    }
+
+    fn void_entries(&mut self) {
+        self.obligations.clear();
+        self.obligation_numbers.clear();
         self.generation = self.generation.checked_add(1).unwrap_or_else(|| {
             // After four billion snapshots the numbers begin again, and no old entry may be taken for a new one.
             self.sets.fill([UNUSED; WAYS]);
@@ -184,5 +328,39 @@ impl DecisionTable {
         #[allow(clippy::cast_possible_truncation, reason = "the lower bits of a hash are as good as all of them")]
         let hash = hash as usize;
         hash & self.sets.len().wrapping_sub(1)
+    }
+}
+
+impl LoadedPolicy {
+    /// The answer, from memory if it is there.
+    fn ask(&mut self, question: &Question<'_>, turn_us: &mut u64, stats: &mut DecisionStats) -> Decision {
+        // Almost every message has another count of them.
+        let may_keep = !self.reads.has(Input::RecentMessages);
+        if may_keep {
+            self.key.clear();
+            self.reads.write_key(question, &mut self.key);
+            if let Some(answer) = self.answers.get(&self.key) {
+                stats.answers_reused += 1;
+                return answer.into();
+            }
+        }
+        if *turn_us >= EVALUATION_US_PER_TURN_MAX {
+            stats.evaluations_refused += 1;
+            return Decision::Deny(RejectCode::Overloaded);
+        }
+        let evaluation = self.evaluator.evaluate(question);
+        *turn_us += evaluation.took_us;
+        stats.evaluations += 1;
+        match evaluation.answer {
+            // What one evaluation had no time for, the next one may have.
+            Answer::TooLong => stats.evaluations_too_long += 1,
+            answer => {
+                stats.evaluations_failed += u64::from(answer == Answer::Failed);
+                if may_keep {
+                    self.answers.insert(&self.key, answer);
+                }
+            }
+        }
+        evaluation.answer.into()
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 #[test]
 fn the_empty_snapshot_has_epoch_zero_and_knows_nobody() {
     let snapshot = Snapshot::empty();
-    assert_eq!((snapshot.epoch(), snapshot.agent_count(), snapshot.policy()), (0, 0, None));
+    assert!((snapshot.epoch(), snapshot.agent_count()) == (0, 0) && snapshot.policy().is_none());
     assert!(snapshot.principal(&AgentId::ZERO).is_none());
 }
 
@@ -89,13 +89,13 @@ fn the_digest_sees_every_input_of_a_decision_and_no_order() {
         builder.build(1).stamp().1
     };
     let (active, same) = (AgentState::Active, Policy::SameOrganization);
-    let base = build(&["acme/a", "acme/b"], 1, 0..10, active, same);
-    assert_eq!(base, build(&["acme/b", "acme/a"], 1, 0..10, active, same));
-    assert_ne!(base, build(&["acme/a"], 1, 0..10, active, same));
-    assert_ne!(base, build(&["acme/a", "acme/b"], 2, 0..10, active, same));
-    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 1..10, active, same));
-    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 0..11, active, same));
-    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 0..10, AgentState::Suspended, same));
+    let base = build(&["acme/a", "acme/b"], 1, 0..10, active, same.clone());
+    assert_eq!(base, build(&["acme/b", "acme/a"], 1, 0..10, active, same.clone()));
+    assert_ne!(base, build(&["acme/a"], 1, 0..10, active, same.clone()));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 2, 0..10, active, same.clone()));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 1..10, active, same.clone()));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 0..11, active, same.clone()));
+    assert_ne!(base, build(&["acme/a", "acme/b"], 1, 0..10, AgentState::Suspended, same.clone()));
     let mut unloaded = SnapshotBuilder::new();
     let nobody = unloaded.build(1).stamp().1;
     unloaded.set_policy(Some(same));

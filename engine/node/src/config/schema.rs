@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use creto_envelope::{TreeDigest, limits};
 use creto_policy::mailbox;
-use creto_service::Enrolment;
+use creto_service::{Enrolment, OnFailure};
 
 use super::value::{self, Written};
 use super::{
@@ -56,6 +56,8 @@ enum Field {
     /// A DNS-like name.
     Domain(Access<String>),
     Path(Access<PathBuf>),
+    /// A path or nothing.
+    OptionalPath(Access<PathBuf>),
     Count(Access<u32>, RangeInclusive<u32>),
     Size(Access<u64>, RangeInclusive<u64>),
     /// A time such as `7d`.
@@ -66,6 +68,7 @@ enum Field {
     Level(Access<LogLevel>),
     Format(Access<LogFormat>),
     Digest(Access<TreeDigest>),
+    OnFailure(Access<OnFailure>),
     Enrolment(Access<Enrolment>),
     Sync(Access<WalSync>),
     InFlight(Access<WritesInFlight>),
@@ -101,6 +104,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("net", "What is accepted from the network."),
     ("control", "The door for the operator: agents and their keys."),
     ("keys", "What becomes of an encryption key that its agent has replaced."),
+    (
+        "policy",
+        "Who may do what. Without a file, agents of one organization may talk to each other, and nobody else. \
+         `creto policy check` reads a file before a node does.",
+    ),
     ("crypto", "Which algorithms this deployment demands, where there is a choice."),
     ("log", "What the node says about itself, on standard error."),
 ];
@@ -237,6 +245,18 @@ pub(super) const KEYS: &[Key] = &[
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."
     ),
+    key!(policy.file, OptionalPath, "Policy in Rego, see docs/policy.md. Relative to this file. Empty: none."),
+    key!(
+        policy.on_failure,
+        OnFailure,
+        "What holds when the node starts and the file cannot be loaded: with \"deny\" it does not start; with \"allow\" everything \
+         is allowed, counted and logged until it can."
+    ),
+    key!(
+        policy.decisions_max,
+        Count(1_024..=16_777_216),
+        "Decisions about pairs of agents that one shard keeps, 64 bytes each, taken at the start."
+    ),
     key!(
         crypto.tree_digest,
         Digest,
@@ -264,6 +284,9 @@ impl Key {
             Field::Endpoint(at) => *(at.set)(config) = read_endpoint(written)?,
             Field::Domain(at) => *(at.set)(config) = read_domain(written)?,
             Field::Path(at) => *(at.set)(config) = read_path(written)?,
+            Field::OptionalPath(at) if written.text() == Some("") => *(at.set)(config) = PathBuf::new(),
+            Field::OptionalPath(at) => *(at.set)(config) = read_path(written)?,
+            Field::OnFailure(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Count(at, range) => *(at.set)(config) = value::read_count(written, range)?,
             Field::Size(at, range) => *(at.set)(config) = value::read_size(written, range)?,
             Field::Span(at, range) => *(at.set)(config) = value::read_span(written, range)?,
@@ -285,7 +308,8 @@ impl Key {
         match &self.field {
             Field::Address(at) => toml_string(&(at.get)(config).to_string()),
             Field::Endpoint(at) | Field::Domain(at) => toml_string((at.get)(config)),
-            Field::Path(at) => toml_string(&(at.get)(config).to_string_lossy()),
+            Field::Path(at) | Field::OptionalPath(at) => toml_string(&(at.get)(config).to_string_lossy()),
+            Field::OnFailure(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::Count(at, _) => (at.get)(config).to_string(),
             Field::Size(at, _) => toml_string(&value::size_text(*(at.get)(config))),
             Field::Span(at, _) => toml_string(&value::span_text(*(at.get)(config))),
@@ -313,6 +337,8 @@ impl Key {
             Field::Endpoint(_) => "`host:port` or empty".to_owned(),
             Field::Domain(_) => "a name: `a-z 0-9 . -`".to_owned(),
             Field::Path(_) => "a path".to_owned(),
+            Field::OptionalPath(_) => "a path or empty".to_owned(),
+            Field::OnFailure(_) => words::<OnFailure>(),
             Field::Count(_, range) => format!("{} to {}", range.start(), range.end()),
             Field::Size(_, range) => {
                 format!("{} to {}", value::size_text(*range.start()), value::size_text(*range.end()))

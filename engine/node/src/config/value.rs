@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use creto_envelope::TreeDigest;
-use creto_service::Enrolment;
+use creto_service::{Enrolment, OnFailure};
 
 /// Highest CPU number that can be named; Linux is built for at most this many.
 const CPU_INDEX_MAX: u16 = 8191;
@@ -158,6 +158,10 @@ impl Word for LogLevel {
 
 impl Word for TreeDigest {
     const WORDS: &'static [(&'static str, Self)] = &[("sha256", Self::Sha256), ("sha3-256", Self::Sha3_256)];
+}
+
+impl Word for OnFailure {
+    const WORDS: &'static [(&'static str, Self)] = &[("deny", Self::Deny), ("allow", Self::Allow)];
 }
 
 impl Word for Enrolment {

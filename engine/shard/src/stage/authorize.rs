@@ -1,17 +1,19 @@
 //! Authorize: policy lets this sender send to this recipient, now.
 //!
-//! Promises that every message behind it was allowed by the decision table under the current snapshot, and is sealed
-//! to a key of its recipient that is accepted now. No decision means no.
+//! Promises that every message behind it was allowed by the decision table under the current snapshot, is sealed
+//! to a key of its recipient that is accepted now, and is within what its sender's obligations say of size, priority and
+//! rate. No decision means no.
 
 use bytes::Bytes;
 use creto_envelope::{AgentId, EntrySpan, RejectCode};
-use creto_policy::{Action, Decision, DecisionTable, MailboxLimits, Snapshot};
+use creto_policy::{Action, Decision, DecisionTable, MailboxLimits, Obligations, Snapshot};
 
 use super::Refusals;
 use super::decode::DecodedMessage;
 use super::verify::{Paths, Verified, VerifiedBatch};
 use crate::event::{ConnectionId, Now, ShardIndex};
 use crate::limits::{SHARED_MEMORY_DENOMINATOR, SHARED_MEMORY_NUMERATOR};
+use crate::meter::Meter;
 use crate::route::{BatchPart, Origin, PartMessage, Placement};
 
 /// Batches of which every message is allowed.
@@ -37,8 +39,10 @@ pub(crate) fn authorize(
     now: Now,
     snapshot: &Snapshot,
     decisions: &mut DecisionTable,
+    meter: &mut Meter,
     refusals: &mut Refusals,
 ) -> Authorized {
+    let counts = snapshot.reads_recent_messages();
     let batches = verified.into_batches();
     let mut authorized = Vec::with_capacity(batches.len());
     for VerifiedBatch { connection, login, sequence, header, batch, entries, paths, mut messages } in batches {
@@ -48,39 +52,90 @@ pub(crate) fn authorize(
         messages.retain_mut(|message| {
             let asked = (message.recipient, message.key_id);
             let answer = match last {
-                Some((known, answer)) if known == asked => answer,
-                _ => allowed(message, &sender, now, snapshot, decisions),
+                // With every message that the policy counts, it may say something else.
+                Some((known, answer)) if known == asked && !counts => answer,
+                _ => match counts.then(|| meter.recent(&sender, now.monotonic_us)) {
+                    Some(None) => Err(RejectCode::Overloaded),
+                    recent => allowed(message, &sender, now, snapshot, decisions, recent.flatten().unwrap_or(0)),
+                },
             };
             last = Some((asked, answer));
-            match answer {
-                Ok(limits) => message.limits = limits,
-                Err(code) => refusals.message(connection, sequence, message.leaf_index, code),
+            let held = answer.map_err(Refused::from).and_then(|(limits, obligations)| {
+                hold_to(&obligations, message, &sender, now, meter)?;
+                Ok(limits)
+            });
+            match held {
+                Ok(limits) => {
+                    message.limits = limits;
+                    if counts {
+                        meter.sent(&sender, now.monotonic_us);
+                    }
+                }
+                Err(Refused { code, retry_after_ms }) => {
+                    refusals.message_until(connection, sequence, message.leaf_index, code, retry_after_ms);
+                }
             }
-            answer.is_ok()
+            held.is_ok()
         });
         authorized.push(AuthorizedBatch { connection, sequence, sender, header, batch, entries, paths, messages });
     }
     Authorized { batches: authorized }
 }
 
-/// What the recipient's mailbox may hold, if the message may go there.
+/// Why a message is refused, and when trying again may help, if that is known better than the code says.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    code: RejectCode,
+    retry_after_ms: Option<u32>,
+}
+
+impl From<RejectCode> for Refused {
+    fn from(code: RejectCode) -> Self {
+        Self { code, retry_after_ms: None }
+    }
+}
+
+/// What the recipient's mailbox may hold and the sender is bound to, if the message may go there.
 fn allowed(
     message: &DecodedMessage,
     sender: &AgentId,
     now: Now,
     snapshot: &Snapshot,
     decisions: &mut DecisionTable,
-) -> Result<MailboxLimits, RejectCode> {
-    match decisions.decide(snapshot, now.unix_ms, sender, Action::SendMessage, &message.recipient) {
+    recent_messages: u32,
+) -> Result<(MailboxLimits, Obligations), RejectCode> {
+    let (action, recipient) = (Action::SendMessage, &message.recipient);
+    match decisions.decide(snapshot, now.unix_ms, sender, action, recipient, recent_messages) {
         Decision::Deny(code) => Err(code),
-        Decision::Allow => {
+        Decision::Allow(obligations) => {
             // By the time of this turn: a kept decision may be older than the end of a grace period.
             let recipient = snapshot.principal(&message.recipient);
             let accepts = recipient.filter(|recipient| recipient.accepts_key(&message.key_id, now.unix_ms));
             let limits = accepts.map(|recipient| recipient.mailbox_limits(now.unix_ms));
-            limits.ok_or(RejectCode::UnknownRecipientKey)
+            limits.map(|limits| (limits, obligations)).ok_or(RejectCode::UnknownRecipientKey)
         }
     }
+}
+
+/// Whether the message is what its sender is bound to. Its rate is used only by what passes.
+fn hold_to(
+    obligations: &Obligations,
+    message: &DecodedMessage,
+    sender: &AgentId,
+    now: Now,
+    meter: &mut Meter,
+) -> Result<(), Refused> {
+    if obligations.size_max.is_some_and(|size_max| u64::from(message.payload_bytes) > size_max) {
+        return Err(RejectCode::PolicySize.into());
+    }
+    if !obligations.priorities.has(message.priority) {
+        return Err(RejectCode::PolicyPriority.into());
+    }
+    if !obligations.has_rate() {
+        return Ok(());
+    }
+    let taken = meter.take(sender, obligations, message.payload_bytes, now.monotonic_us);
+    taken.map_err(|retry_after_ms| Refused { code: RejectCode::RateLimited, retry_after_ms: Some(retry_after_ms) })
 }
 
 impl Authorized {

@@ -5,6 +5,7 @@
 //! leaf still counts for the tree.
 
 use bytes::Bytes;
+use creto_envelope::limits::AEAD_TAG_BYTES;
 use creto_envelope::{AgentId, BatchView, EntrySpan, EnvelopeView, KeyId, MessageId, Priority, RejectCode, Suite};
 use creto_policy::MailboxLimits;
 
@@ -45,6 +46,8 @@ pub(crate) struct DecodedMessage {
     pub(crate) message_id: MessageId,
     pub(crate) key_id: KeyId,
     pub(crate) priority: Priority,
+    /// Bytes of its payload, before it was sealed.
+    pub(crate) payload_bytes: u32,
     pub(crate) ttl_s: u32,
     /// What it has to do with a session.
     pub(crate) bond: Bond,
@@ -78,6 +81,8 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                     message_id: envelope.message_id(),
                     key_id: envelope.key_id(),
                     priority: envelope.priority(),
+                    payload_bytes: u32::try_from(envelope.payload().len().saturating_sub(AEAD_TAG_BYTES))
+                        .expect("the envelope was checked: a payload is at most a mebibyte"),
                     ttl_s: envelope.header().ttl_s.to_native(),
                     bond: match (envelope.suite(), envelope.wrapped_key()) {
                         (Suite::Session, Some(_)) => Bond::BringsKey,

@@ -1,0 +1,96 @@
+//! The seam: what a policy in Rego reads and says, as a shard sees it; what is in force after what became of its file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use creto_envelope::Priority;
+use creto_policy::{Input, Obligations, Policy, PolicySource as _, Priorities};
+use creto_rego::PolicySource;
+
+use super::rego::bounds;
+use super::{FAIL_OPEN, InForce, LoadError, OnFailure, PolicyOptions, RegoPolicy, SAME_ORGANIZATION};
+
+const POLICY: &str = "allow { input.sender.organization_id == input.recipient.organization_id }\n";
+
+fn rego(text: &str) -> RegoPolicy {
+    RegoPolicy::new(PolicySource::parse("p.rego", text).unwrap_or_else(|error| panic!("{error}")), text)
+}
+
+fn in_file(folder: &tempfile::TempDir, text: &str, on_failure: OnFailure) -> PolicyOptions {
+    let file = folder.path().join("p.rego");
+    std::fs::write(&file, text).unwrap();
+    PolicyOptions { file: Some(file), on_failure }
+}
+
+#[test]
+fn what_a_policy_reads_is_told_input_by_input() {
+    let all = [Input::SenderNhi, Input::SenderCapabilities, Input::RecipientNhi, Input::Action, Input::RecentMessages];
+    for (text, read) in [
+        ("allow { input.action == \"publish\" }", &all[3..4]),
+        ("allow { input.sender.nhi == \"a\"; input.recipient.nhi == \"b\" }", &[all[0], all[2]]),
+        ("allow { count(recent_messages[input.sender.nhi]) < 3 }", &[all[0], all[4]]),
+        ("allow { x := input.sender; x.type == \"a\" }", &all[..2]),
+        ("allow { x := input; x.action == \"a\" }", &all[..]),
+    ] {
+        let reads = rego(text).reads();
+        for input in all {
+            assert_eq!(reads.has(input), read.contains(&input), "{input:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn obligations_are_what_the_policy_says() {
+    assert_eq!(bounds(&creto_rego::Obligations::default()), Obligations::NONE);
+    let said = r#"{"messages_per_s": 5, "bytes_per_s": 6, "size_max": 7, "priorities": ["low", "critical"]}"#;
+    let wanted = Obligations {
+        messages_per_s: Some(5),
+        bytes_per_s: Some(6),
+        size_max: Some(7),
+        priorities: Priorities::NONE.with(Priority::Low).with(Priority::Critical),
+    };
+    assert_eq!(bounds(&serde_json::from_str(said).unwrap()), wanted);
+}
+
+#[test]
+fn without_a_file_one_organization_talks() {
+    let (in_force, policy) = InForce::open(PolicyOptions::default(), 3).unwrap();
+    assert!(matches!(policy, Policy::SameOrganization) && in_force.load().is_none());
+    assert_eq!((in_force.info().name.as_str(), in_force.info().epoch), (SAME_ORGANIZATION, 3));
+}
+
+#[test]
+fn a_node_does_not_start_with_a_policy_that_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = InForce::open(in_file(&folder, "allow {\n  input.sender.role\n}", OnFailure::Deny), 1).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("p.rego:2:3: there is no `input.sender.role`") && text.contains("did you mean"), "{text}");
+    let missing = PolicyOptions { file: Some(PathBuf::from("/nowhere/p.rego")), on_failure: OnFailure::Deny };
+    assert!(matches!(InForce::open(missing, 1), Err(LoadError::File { .. })));
+    let large = in_file(&folder, &"#".repeat(1 << 20), OnFailure::Deny);
+    assert!(matches!(InForce::open(large, 1), Err(LoadError::Refused(_))));
+    let file = folder.path().join("b.rego");
+    std::fs::write(&file, [0xff]).unwrap();
+    let binary = PolicyOptions { file: Some(file), on_failure: OnFailure::Deny };
+    assert!(matches!(InForce::open(binary, 1), Err(LoadError::NotText(_))));
+}
+
+#[test]
+fn the_door_stands_open_only_where_it_is_configured_and_until_there_is_a_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = in_file(&folder, "allow {", OnFailure::Allow);
+    let (in_force, policy) = InForce::open(options, 1).unwrap();
+    assert!(matches!(policy, Policy::FailOpen) && in_force.compiled().is_none());
+    assert!(
+        in_force.info().name == FAIL_OPEN && in_force.info().failure.is_some() && in_force.info().allows_on_failure
+    );
+    in_file(&folder, POLICY, OnFailure::Allow);
+    let loaded = in_force.load().unwrap().unwrap();
+    let info = in_force.replace(Arc::clone(&loaded), 2);
+    assert!(info.name.ends_with("p.rego") && info.failure.is_none() && info.epoch == 2);
+    assert_eq!(info.sha256.as_deref(), Some(loaded.digest_text().as_str()));
+    in_file(&folder, "allow {", OnFailure::Allow);
+    in_force.keep(&in_force.load().unwrap().unwrap_err());
+    let info = in_force.info();
+    assert!(info.name.ends_with("p.rego") && info.failure.is_some(), "the one before stays: {info:?}");
+}

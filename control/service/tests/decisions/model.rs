@@ -1,0 +1,233 @@
+//! What is allowed, written once more in Rust from the documentation, without Rego, tables or caches.
+
+use creto_envelope::{AgentId, AgentState, Priority, RejectCode};
+use creto_policy::{Action, Decision, Obligations, Principal, Priorities, Snapshot};
+
+/// A policy and who there is.
+pub(crate) struct Model<'a> {
+    agents: &'a Snapshot,
+    policy: Option<&'a Grant>,
+}
+
+/// What a policy grants: to whom, for what, with how many recent messages, and what that is bound to.
+pub(crate) type Grant = dyn Fn(&Asked<'_>) -> Option<Obligations> + Sync;
+
+/// What a policy sees.
+pub(crate) struct Asked<'a> {
+    pub(crate) sender: &'a Principal,
+    pub(crate) recipient: &'a Principal,
+    pub(crate) action: &'static str,
+    pub(crate) recent_messages: u32,
+}
+
+impl<'a> Model<'a> {
+    pub(crate) fn new(agents: &'a Snapshot, policy: Option<&'a Grant>) -> Self {
+        Self { agents, policy }
+    }
+
+    pub(crate) fn decide(
+        &self,
+        now_ms: u64,
+        sender: &AgentId,
+        action: Action,
+        recipient: &AgentId,
+        recent_messages: u32,
+    ) -> Decision {
+        match self.grant(now_ms, sender, action, recipient, recent_messages) {
+            Ok(obligations) => Decision::Allow(obligations),
+            Err(code) => Decision::Deny(code),
+        }
+    }
+
+    fn grant(
+        &self,
+        now_ms: u64,
+        sender: &AgentId,
+        action: Action,
+        recipient: &AgentId,
+        recent_messages: u32,
+    ) -> Result<Obligations, RejectCode> {
+        let policy = self.policy.ok_or(RejectCode::PolicyUnavailable)?;
+        let from = self.agents.principal(sender).ok_or(RejectCode::UnknownSender)?;
+        match from.state() {
+            AgentState::Active => {}
+            AgentState::Suspended => return Err(RejectCode::AgentSuspended),
+            AgentState::Revoked => return Err(RejectCode::AgentRevoked),
+        }
+        let record = &from.current().record;
+        if now_ms >= record.valid_until_ms {
+            return Err(RejectCode::KeyExpired);
+        }
+        if now_ms < record.valid_from_ms {
+            return Err(RejectCode::KeyNotYetValid);
+        }
+        let sends = action == Action::SendMessage;
+        let unknown = if sends { RejectCode::UnknownRecipient } else { RejectCode::UnknownAgent };
+        let to = self.agents.principal(recipient).ok_or(unknown)?;
+        if sends {
+            if to.state() == AgentState::Revoked {
+                return Err(unknown);
+            }
+            let asked = Asked { sender: from, recipient: to, action: "send_message", recent_messages };
+            return policy(&asked).ok_or(RejectCode::PolicyDenied);
+        }
+        let reads = Asked { sender: from, recipient: to, action: "read_directory", recent_messages };
+        let sends = Asked { action: "send_message", ..reads };
+        let gets = Asked { sender: to, recipient: from, action: "send_message", recent_messages: 0 };
+        let may_read = [reads, sends, gets].iter().any(|asked| policy(asked).is_some());
+        if may_read { Ok(Obligations::NONE) } else { Err(RejectCode::PolicyDenied) }
+    }
+}
+
+fn unbound(granted: bool) -> Option<Obligations> {
+    granted.then_some(Obligations::NONE)
+}
+
+fn organization(principal: &Principal) -> &str {
+    principal.current().record.name.organization()
+}
+
+fn has_role(principal: &Principal, role: &str) -> bool {
+    principal.attributes().roles().iter().any(|own| own == role)
+}
+
+fn same_organization(asked: &Asked<'_>) -> bool {
+    organization(asked.sender) == organization(asked.recipient)
+}
+
+fn few_messages(asked: &Asked<'_>) -> bool {
+    asked.recent_messages < 1_000
+}
+
+fn coordinator(asked: &Asked<'_>) -> bool {
+    has_role(asked.sender, "coordinator") && asked.action == "send_message"
+}
+
+pub(crate) fn by_organization(asked: &Asked<'_>) -> Option<Obligations> {
+    unbound(same_organization(asked))
+}
+
+pub(crate) fn everything(_: &Asked<'_>) -> Option<Obligations> {
+    unbound(true)
+}
+
+/// Policies in Rego, each with the same in Rust. The first three and all of them in one file are those of the documents.
+pub(crate) const POLICIES: &[(&str, &Grant)] = &[
+    (
+        "# Allow messages within same organization
+allow {
+    input.sender.organization_id == input.recipient.organization_id
+}
+",
+        &by_organization,
+    ),
+    (
+        "# Rate limiting
+allow {
+    count(recent_messages[input.sender.nhi]) < 1000
+}
+",
+        &|asked| unbound(few_messages(asked)),
+    ),
+    (
+        "# Role-based messaging
+allow {
+    input.sender.roles[_] == \"coordinator\"
+    input.action == \"send_message\"
+}
+",
+        &|asked| unbound(coordinator(asked)),
+    ),
+    (
+        "# Allow messages within same organization
+allow {
+    input.sender.organization_id == input.recipient.organization_id
+}
+
+# Rate limiting
+allow {
+    count(recent_messages[input.sender.nhi]) < 1000
+}
+
+# Role-based messaging
+allow {
+    input.sender.roles[_] == \"coordinator\"
+    input.action == \"send_message\"
+}
+",
+        &|asked| {
+            // With more messages than a policy can count, one that counts them denies.
+            let countable = asked.recent_messages <= 10_000;
+            unbound(countable && (same_organization(asked) || few_messages(asked) || coordinator(asked)))
+        },
+    ),
+    (
+        "package creto.messaging
+
+default allow := false
+
+allow if {
+    some capability in input.sender.capabilities
+    capability == input.recipient.type
+}
+
+allow if input.sender.name == \"acme/0\"
+
+obligations := {\"messages_per_s\": 5, \"priorities\": [\"low\", \"normal\"]} if input.sender.type == \"worker\"
+",
+        &|asked| {
+            let (sender, recipient) = (asked.sender, asked.recipient);
+            let serves =
+                sender.attributes().capabilities().iter().any(|own| own == recipient.attributes().agent_type());
+            let first = sender.current().record.name.as_str() == "acme/0";
+            let worker = Obligations {
+                messages_per_s: Some(5),
+                priorities: Priorities::NONE.with(Priority::Low).with(Priority::Normal),
+                ..Obligations::NONE
+            };
+            (serves || first)
+                .then(|| if sender.attributes().agent_type() == "worker" { worker } else { Obligations::NONE })
+        },
+    ),
+    (
+        "package creto.messaging
+
+blocked if \"intern\" in input.sender.roles
+blocked if \"intern\" in input.recipient.roles
+
+allow if not blocked
+
+obligations := {\"size_max\": 100 * count(input.sender.roles), \"bytes_per_s\": 1000} if count(input.sender.roles) > 0
+",
+        &|asked| {
+            let blocked = has_role(asked.sender, "intern") || has_role(asked.recipient, "intern");
+            let roles = asked.sender.attributes().roles().len() as u64;
+            let bound = Obligations { size_max: Some(100 * roles), bytes_per_s: Some(1_000), ..Obligations::NONE };
+            (!blocked).then_some(if roles > 0 { bound } else { Obligations::NONE })
+        },
+    ),
+    (
+        "# What fails denies the whole request.
+allow {
+    input.sender.type == \"worker\"
+}
+
+allow {
+    count(input.sender.roles) > 1
+    startswith(input.sender.roles, \"c\")
+}
+",
+        &|asked| {
+            let attributes = asked.sender.attributes();
+            unbound(attributes.agent_type() == "worker" && attributes.roles().len() <= 1)
+        },
+    ),
+    (
+        "allow {
+    input.action == \"read_directory\"
+    startswith(input.recipient.nhi, \"acme/\")
+}
+",
+        &|asked| unbound(asked.action == "read_directory" && organization(asked.recipient) == "acme"),
+    ),
+];
