@@ -17,6 +17,7 @@ const ONE_WAY: &[(&str, &[&str])] = &[
     ("net", &["creto-envelope"]),
     ("control/policy", &["creto-envelope"]),
     ("control/rego", &[]),
+    ("control/audit", &["creto-envelope", "creto-crypto-accel"]),
     ("engine/shard", &["creto-envelope", "creto-crypto-accel", "creto-store", "creto-policy"]),
 ];
 
