@@ -18,3 +18,25 @@ pub const ENTRY_BYTES_MIN: usize = SALT_BYTES + EVENT_HEADER_BYTES;
 // A label's length is one byte, an entry's length in a bundle is two.
 const _: () = assert!(LABEL_BYTES_MAX <= u8::MAX as usize);
 const _: () = assert!(ENTRY_BYTES_MAX < u16::MAX as usize);
+
+/// Most sources of one log: a shard for each partition, and control.
+pub const SOURCES_MAX: usize = creto_envelope::limits::PARTITION_COUNT as usize + 1;
+/// Largest signed note that is read, in bytes.
+pub const NOTE_BYTES_MAX: usize = 64 * 1024;
+/// Most signatures of a note: the specification wants at least sixteen.
+pub const NOTE_SIGNATURES_MAX: usize = 16;
+/// Longest origin, in bytes.
+pub const ORIGIN_BYTES_MAX: usize = 512;
+/// Largest inclusion proof file, in bytes.
+pub const PROOF_BYTES_MAX: usize = NOTE_BYTES_MAX + 16 * 1024;
+/// Most hashes of an inclusion or consistency proof: a tree of 2^64 leaves needs no more.
+pub const PATH_HASHES_MAX: usize = 65;
+/// Most older checkpoints in an export.
+pub const EXPORT_MILESTONES_MAX: usize = 1_024;
+/// Longest text of the public keys of a log, in bytes.
+pub const KEYS_BYTES_MAX: usize = 8 * 1024;
+
+// A line for each source (name, position, 44 characters of hash), and both signatures in base64.
+const _: () = assert!(
+    ORIGIN_BYTES_MAX + 128 + SOURCES_MAX * (8 + 12 + 21 + 45) + 2 * ORIGIN_BYTES_MAX + 8 * 1024 <= NOTE_BYTES_MAX
+);
