@@ -5,12 +5,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use creto_audit::keys::origin;
 use creto_audit::limits::KEYS_BYTES_MAX;
 use creto_audit::{LogKeys, LogPublic};
 use zeroize::Zeroizing;
 
 use crate::error::StoreError;
-use crate::layout::{PUBLIC_KEYS, SECRET_KEYS};
+use crate::layout::{CHECKPOINT, PUBLIC_KEYS, SECRET_KEYS};
 
 /// Makes fresh keys for the log of this origin and writes both files into the folder, which exists. Files that are there are
 /// never overwritten: whoever loses the keys cannot go on with the log.
@@ -28,6 +29,25 @@ pub fn create(folder: &Path, origin: &str) -> Result<LogKeys, StoreError> {
         .and_then(|folder| folder.sync_all())
         .map_err(StoreError::file("sync the folder of", SECRET_KEYS))?;
     Ok(keys)
+}
+
+/// Reads the keys of the log in the folder, which exists, or makes them: the log is then called
+/// `TRUST_DOMAIN/creto-audit/node-XXXXXXXX`, with eight random digits.
+///
+/// # Errors
+/// [`StoreError::File`] or [`StoreError::Keys`]; also when there is a log and its keys are gone.
+pub fn load_or_create(folder: &Path, trust_domain: &str) -> Result<LogKeys, StoreError> {
+    let is_there = |name: &str| folder.join(name).exists();
+    if is_there(SECRET_KEYS) || is_there(CHECKPOINT) {
+        return load(folder);
+    }
+    if is_there(PUBLIC_KEYS) {
+        // Left by a stop between the two files: nobody has signed anything with it.
+        std::fs::remove_file(folder.join(PUBLIC_KEYS)).map_err(StoreError::file("remove", PUBLIC_KEYS))?;
+    }
+    let mut digits = [0; 4];
+    getrandom::fill(&mut digits).map_err(StoreError::Random)?;
+    create(folder, &origin(trust_domain, &format!("node-{:08x}", u32::from_be_bytes(digits))))
 }
 
 /// Reads the secret keys.

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use creto_audit::event::What;
-use creto_audit::{Event, LogKeys, SourceId};
+use creto_audit::{Event, SourceId};
 use creto_envelope::AgentId;
 
 use super::*;
@@ -124,5 +124,18 @@ fn keys_are_made_once_and_only_their_owner_may_read_the_secret_ones() {
     assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(crate::keys::create(folder.path(), "creto.local/creto-audit/n").is_err());
     assert_eq!(crate::keys::load(folder.path()).unwrap().public(), keys.public());
-    let _: LogKeys = keys;
+}
+
+#[test]
+fn a_stop_between_the_two_key_files_is_mended_and_lost_keys_are_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(crate::layout::PUBLIC_KEYS), "half").unwrap();
+    let keys = crate::keys::load_or_create(folder.path(), "creto.local").unwrap();
+    assert!(keys.public().origin().starts_with("creto.local/creto-audit/node-"));
+    let again = crate::keys::load_or_create(folder.path(), "other.domain").unwrap();
+    assert_eq!(again.public(), keys.public());
+    let mut writer = Writer::open(RealDisk::new(folder.path()), keys).unwrap();
+    writer.checkpoint(1).unwrap();
+    std::fs::remove_file(folder.path().join(crate::layout::SECRET_KEYS)).unwrap();
+    assert!(crate::keys::load_or_create(folder.path(), "creto.local").is_err());
 }
