@@ -132,7 +132,10 @@ pub(super) fn tail(global: &Global, args: &AuditTailArgs) -> Result<Exit, Failur
     })?;
     print(&names, last.make_contiguous(), args.json)?;
     let mut next = log.checkpoint().size;
-    while args.follow {
+    if !args.follow {
+        return Ok(Exit::Ok);
+    }
+    loop {
         // The log is files, which only tell of themselves when they are looked at.
         std::thread::sleep(LOOK_EVERY);
         if !log.refresh().map_err(|error| store(&error))? {
@@ -152,5 +155,4 @@ pub(super) fn tail(global: &Global, args: &AuditTailArgs) -> Result<Exit, Failur
         })?;
         next = log.checkpoint().size;
     }
-    Ok(Exit::Ok)
 }
