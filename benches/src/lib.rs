@@ -123,7 +123,7 @@ impl InstantShard {
     /// A connection of this agent, logged in, with its streams open.
     pub fn connect(&mut self, number: u64, agent: &SimAgent) -> ConnectionId {
         let connection = ConnectionId(number);
-        self.event(Event::Connected { connection, exporter: [1; 32] });
+        self.event(Event::Connected { connection, exporter: [1; 32], peer: ([127, 0, 0, 1], 4433).into() });
         let streams = [(CONTROL, StreamRole::Control), (SUBMIT, StreamRole::Submit), (DELIVER, StreamRole::Deliver)];
         for (stream, role) in streams {
             self.encoded(connection, stream, |out| StreamOpen { role }.encode(out));

@@ -1,6 +1,7 @@
 //! The command line: verbs, arguments and their help. What a verb does with them is in its own file.
 
 pub(crate) mod agent;
+pub(crate) mod audit;
 pub(crate) mod dlq;
 
 use std::net::SocketAddr;
@@ -100,6 +101,8 @@ pub(crate) enum Verb {
     Proof(ProofArgs),
     /// Check, test and explain policies in Rego. The node does not use them yet.
     Policy(policy::PolicyArgs),
+    /// Read, export, prove and verify the audit log: what happened on a node.
+    Audit(audit::AuditArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: creto completions bash > ~/.local/share/bash-completion/completions/creto")]
     Completions(CompletionsArgs),

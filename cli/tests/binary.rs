@@ -68,7 +68,7 @@ fn init_refuses_to_overwrite_unless_forced() {
     assert_ne!(std::fs::read(dir.path().join("data/node.key")).unwrap(), key);
     let left: Vec<_> =
         std::fs::read_dir(dir.path().join("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "only key and certificate: {left:?}");
+    assert_eq!(left.len(), 3, "only key, certificate and the keys of the audit log: {left:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! SHA-256 (FIPS 180-4) and SHA3-256 (FIPS 202).
 
 use aws_lc_rs::digest::{Algorithm, Context, SHA3_256, SHA256, digest};
+use creto_sha_lanes::{Lanes, Message};
 
 /// A digest.
 pub type Hash = [u8; 32];
@@ -10,6 +11,22 @@ pub type Hash = [u8; 32];
 /// Concatenation is not injective: where the parts have no fixed length, the caller frames them.
 pub fn sha256(parts: &[&[u8]]) -> Hash {
     hash(&SHA256, parts)
+}
+
+/// Appends SHA-256(`head` || body) of each body, in order. As many at a time as the processor can.
+pub fn sha256_each<'b, const HEAD: usize>(
+    head: [u8; HEAD],
+    bodies: impl IntoIterator<Item = &'b [u8], IntoIter: ExactSizeIterator>,
+    out: &mut Vec<Hash>,
+) {
+    let bodies = bodies.into_iter();
+    let Some(lanes) = Lanes::detect().filter(|_| bodies.len() > 1) else {
+        out.extend(bodies.map(|body| sha256(&[&head, body])));
+        return;
+    };
+    let begin = out.len();
+    out.resize(begin + bodies.len(), [0; 32]);
+    lanes.hash_each(bodies.map(|body| Message { head, body }), &mut out[begin..]);
 }
 
 /// SHA3-256 of the concatenation of `parts`; otherwise as [`sha256`].
@@ -42,5 +59,17 @@ mod tests {
         let empty = hex::decode("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855").unwrap();
         assert_eq!(sha256(&[]).as_slice(), empty);
         assert_eq!(sha256(&[b""]).as_slice(), empty);
+    }
+
+    #[test]
+    fn many_at_once_are_hashed_as_one_by_one() {
+        for count in [0, 1, 2, 15, 16, 17, 100] {
+            let bodies: Vec<Vec<u8>> = (0..count).map(|index| vec![index; usize::from(index) * 3]).collect();
+            let mut hashes = vec![[9; 32]];
+            sha256_each([2], bodies.iter().map(Vec::as_slice), &mut hashes);
+            assert_eq!(hashes[0], [9; 32]);
+            let alone: Vec<_> = bodies.iter().map(|body| sha256(&[&[2], body])).collect();
+            assert_eq!(hashes[1..], alone);
+        }
     }
 }

@@ -58,9 +58,14 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     sha256(&[&node_input(left, right)])
 }
 
-/// The nodes above these: one for each two children, and none for a child that is left over.
-fn node_hashes(children: &[Hash], parents: &mut [Hash]) {
+/// The nodes above these: one for each two children, and none for a child that is left over. As many at a time as the
+/// processor can.
+///
+/// # Panics
+/// If there are fewer or more places for parents than pairs of children.
+pub fn node_hashes(children: &[Hash], parents: &mut [Hash]) {
     let (pairs, _) = children.as_chunks::<2>();
+    assert_eq!(pairs.len(), parents.len(), "two children have one parent");
     match Lanes::detect() {
         Some(lanes) if pairs.len() > 1 => {
             lanes.hash_each(

@@ -174,6 +174,15 @@ pub struct BatchHeader {
     pub fn_dsa_512: Option<Box<[u8; FN_DSA_512_SIGNATURE_BYTES]>>,
 }
 
+/// The key record version in the header of a batch that was checked when it came in: for who keeps headers at any alignment
+/// and cannot view them. `None` when the bytes are too few.
+#[must_use]
+pub fn key_record_version_in(header: &[u8]) -> Option<u32> {
+    header.get(KEY_RECORD_VERSION_AT..)?.first_chunk().copied().map(u32::from_le_bytes)
+}
+
+const KEY_RECORD_VERSION_AT: usize = std::mem::offset_of!(ArchivedFixedHeader, key_record_version);
+
 /// The front of every header, field for field in the order of the wire. Only ever viewed, never made.
 #[derive(Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]

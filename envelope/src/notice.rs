@@ -59,6 +59,16 @@ impl NoticeBody {
         out
     }
 
+    /// Reads what [`NoticeBody::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// The code of the first rule that is broken.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RejectCode> {
+        let mut reader = Reader::new(bytes, RejectCode::FrameLength);
+        let body = Self::read(&mut reader)?;
+        reader.end().map(|()| body)
+    }
+
     fn read(reader: &mut Reader<'_>) -> Result<Self, RejectCode> {
         let (recipient, message_id) = (AgentId(*reader.array()?), MessageId(*reader.array()?));
         let expired_at_ms = reader.u64()?;

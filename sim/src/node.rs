@@ -378,6 +378,7 @@ impl World<'_> {
                 }
                 Action::PublishKeyRecord { .. } => unreachable!("no simulated agent replaces its keys"),
                 Action::Authenticated { .. } | Action::SetReading(_) => {}
+                Action::Audit(_) => unreachable!("nobody follows these shards"),
             }
         }
         Ok(())
@@ -538,7 +539,8 @@ impl World<'_> {
         self.links[link].node_side.is_open = true;
         let (shard, exporter) = (self.links[link].shard, self.links[link].exporter);
         self.note(|| format!("connection {link} reaches shard {shard}"));
-        self.shard_event(shard, Event::Connected { connection: ConnectionId(link as u64), exporter })
+        let peer = ([127, 0, 0, 1], 4433).into();
+        self.shard_event(shard, Event::Connected { connection: ConnectionId(link as u64), exporter, peer })
     }
 
     pub(crate) fn node_frame(&mut self, link: LinkNumber, stream: usize) -> Checked {

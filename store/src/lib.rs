@@ -94,7 +94,9 @@ pub use record::{
     BatchPart, Dead, DeadLetter, DeathCause, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record,
     RecordError, Revive, Settle, SettleCause, Start,
 };
-pub use recovery::{Corruption, Damage, DigestUse, Recovered, RecoveryError, recover, recover_noted};
+pub use recovery::{
+    Corruption, Damage, DigestUse, LogPlace, ReadBehind, Recovered, RecoveryError, read_behind, recover, recover_noted,
+};
 pub use segment::{
     SEGMENT_MAGIC, SEGMENT_VERSION, SegmentDamage, SegmentHeader, parse_segment_file_name, segment_file_name,
 };

@@ -4,6 +4,7 @@
 //! says where and stops, and nothing is cut. A bad frame above W is the end that was never synced: the log is cut there,
 //! even when good frames follow. `docs/wal-format.md` argues every crash case.
 
+mod behind;
 mod by_digest;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use std::fmt;
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use self::behind::{LogPlace, ReadBehind, read_behind};
 pub use self::by_digest::{DigestUse, recover_noted};
 use crate::digest::Digest;
 use crate::frame::{FrameDamage, FrameHeader, offset_blocks};

@@ -17,7 +17,8 @@ const ONE_WAY: &[(&str, &[&str])] = &[
     ("net", &["creto-envelope"]),
     ("control/policy", &["creto-envelope"]),
     ("control/rego", &[]),
-    ("engine/shard", &["creto-envelope", "creto-crypto-accel", "creto-store", "creto-policy"]),
+    ("control/audit", &["creto-envelope", "creto-crypto-accel"]),
+    ("engine/shard", &["creto-envelope", "creto-crypto-accel", "creto-store", "creto-policy", "creto-audit"]),
 ];
 
 /// glommio and tokio stay behind their fences.

@@ -5,12 +5,14 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use creto_audit_store::layout::PUBLIC_KEYS;
 use creto_node::config::Config;
 
 use crate::args::{Global, InitArgs};
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
 use crate::terminal::{DIM, GOOD, LITERAL, stdout};
+use crate::verb::audit::FOLDER as AUDIT_FOLDER;
 
 /// For the folder of keys and messages: only its owner may look inside.
 const PRIVATE_FOLDER_MODE: u32 = 0o700;
@@ -49,12 +51,15 @@ pub(crate) fn run(global: &Global, args: &InitArgs) -> Result<Exit, Failure> {
     write_file(private_key, PRIVATE_FILE_MODE, &identity.private_key_pem)?;
     write_file(certificate, PUBLIC_FILE_MODE, &identity.certificate_pem)?;
     write_file(&config_path, PUBLIC_FILE_MODE, &text)?;
+    let audit = data_dir.join(AUDIT_FOLDER);
+    make_audit_keys(&audit, &config.node.trust_domain)?;
 
     let rows = [
         (config_path.display().to_string(), "configuration, every key explained"),
         (format!("{}/", data_dir.display()), "messages, agents, keys (only you may look inside)"),
         (private_key.display().to_string(), "the node's TLS key (mode 0600)"),
         (certificate.display().to_string(), "its certificate, self-signed: agents trust exactly this one"),
+        (audit.join(PUBLIC_KEYS).display().to_string(), "the audit log's public keys: give them to auditors now"),
     ];
     let width = rows.iter().map(|(path, _)| path.chars().count()).max().unwrap_or(0);
     let mut out = stdout();
@@ -67,6 +72,13 @@ pub(crate) fn run(global: &Global, args: &InitArgs) -> Result<Exit, Failure> {
     writeln!(out, "\nNext: {LITERAL}creto doctor{flag}{LITERAL:#}   {DIM}is this machine ready?{DIM:#}")?;
     writeln!(out, "      {LITERAL}creto serve{flag}{LITERAL:#}    {DIM}run the node{DIM:#}")?;
     Ok(Exit::Ok)
+}
+
+/// The keys that sign the audit log. Those that exist stay, also with --force: a log goes on with its keys or not at all.
+fn make_audit_keys(folder: &Path, trust_domain: &str) -> Result<(), Failure> {
+    make_folder(folder, Some(PRIVATE_FOLDER_MODE))?;
+    let made = creto_audit_store::keys::load_or_create(folder, trust_domain);
+    made.map(|_| ()).map_err(|error| Failure::of(Exit::System, &error))
 }
 
 /// What the arguments decide, in TOML. The address and the trust domain always stand in the file: the two to look at.

@@ -19,6 +19,7 @@ use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, 
 
 pub(crate) use attributes::AttributesSet;
 pub(crate) use mailbox::MailboxSet;
+pub(crate) use outbox::Outbox;
 pub(crate) use rotate::Rotated;
 pub(crate) use states::StatesSet;
 pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
@@ -26,6 +27,7 @@ pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
 mod attributes;
 mod keys;
 mod mailbox;
+mod outbox;
 mod rotate;
 mod states;
 #[cfg(test)]
@@ -39,6 +41,8 @@ pub(crate) struct Directory {
     epoch: u64,
     agents_max: u64,
     retention: DefaultRetention,
+    key_grace_ms: u64,
+    outbox: Option<Outbox>,
 }
 
 /// What became of one registration.
@@ -107,7 +111,8 @@ enum Pending {
     Mailbox(AgentId, MailboxRow),
     Policy(Policy),
     Attributes(AgentId, Arc<Attributes>),
-    State(states::Changed),
+    /// With the reason that was given.
+    State(states::Changed, Arc<str>),
 }
 
 impl Directory {
@@ -134,7 +139,14 @@ impl Directory {
             builder.set_mailbox(&agent, mailbox.settings, mailbox.lower_with(retention.lower, now_ms));
             Ok(())
         })?;
-        Ok(Self { storage, builder, epoch, agents_max, retention })
+        Ok(Self { storage, builder, epoch, agents_max, retention, key_grace_ms, outbox: None })
+    }
+
+    /// Has every change told to the audit log from now on, and what it does not have yet told again.
+    pub(crate) fn tell_audit(&mut self, outbox: Outbox) -> Result<(), ServiceError> {
+        outbox.tell_again(&self.storage)?;
+        self.outbox = Some(outbox);
+        Ok(())
     }
 
     /// Sets the policy of a node that starts.
@@ -211,7 +223,8 @@ impl Directory {
                 }
                 Change::State(request) => {
                     let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
-                    pending.extend(changed.into_iter().map(Pending::State));
+                    let reason: Arc<str> = request.change.reason.as_deref().unwrap_or_default().into();
+                    pending.extend(changed.into_iter().map(|changed| Pending::State(changed, Arc::clone(&reason))));
                     Changed::State(answer)
                 }
             });
@@ -224,10 +237,17 @@ impl Directory {
             return Ok(answers);
         }
         let epoch = self.storage.advance_epoch(&transaction)?;
+        let told = match &self.outbox {
+            Some(outbox) => outbox.fill(&self.storage, &transaction, &pending, epoch, self.key_grace_ms, now_ms)?,
+            None => Vec::new(),
+        };
         // Durable before memory, and memory before the answer: what a shard decides by is never ahead of the disk.
         transaction.commit().map_err(ServiceError::database)?;
         assert!(epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
+        if let Some(outbox) = &self.outbox {
+            outbox.sink.tell(told);
+        }
         for answer in &mut answers {
             if let Changed::Policy(from_epoch) = answer {
                 *from_epoch = epoch;
@@ -250,7 +270,7 @@ impl Directory {
                     let is_known = self.builder.set_mailbox(&agent, row.settings, lower);
                     assert!(is_known, "the agent was found in the same transaction");
                 }
-                Pending::State(states::Changed { agent, state, since_ms }) => {
+                Pending::State(states::Changed { agent, state, since_ms }, _) => {
                     let is_known = match state {
                         AgentState::Revoked => self.builder.revoke(&agent, since_ms),
                         state => self.builder.set_state(&agent, state),

@@ -48,6 +48,7 @@ mod http;
 pub mod limits;
 pub mod mailboxes;
 pub mod offline;
+pub mod outbox;
 pub mod policy;
 pub mod registration;
 pub mod rotation;

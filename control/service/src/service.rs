@@ -11,12 +11,13 @@ use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backup::{BackupHost, Backups};
-use crate::directory::{Directory, Reader};
+use crate::directory::{Directory, Outbox, Reader};
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::Api;
 use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
+use crate::outbox::{AuditSink, Kept};
 use crate::policy::{DecisionHost, InForce, PolicyOptions, Reload, Reloads, follow};
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
@@ -122,6 +123,15 @@ impl Service {
     pub fn with_backups(self, host: Arc<dyn BackupHost>) -> Self {
         let backups = Backups::new(host, Arc::clone(&self.storage), &self.options.directory_path);
         Self { backups: Some(Arc::new(backups)), ..self }
+    }
+
+    /// The same service, whose changes an audit log keeps: `sink` is told of each, first of those that it does not have.
+    ///
+    /// # Errors
+    /// [`ServiceError`] when the outbox cannot be read.
+    pub fn with_audit(mut self, sink: Arc<dyn AuditSink>, kept: Arc<Kept>) -> Result<Self, ServiceError> {
+        self.directory.tell_audit(Outbox { sink, kept })?;
+        Ok(self)
     }
 
     /// The directory as it was opened.

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text, `retention` 16 bytes, see `mailboxes.rs` |
+//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text, `retention` 16 bytes, see `mailboxes.rs`; `outbox` u64 LE |
 //! | `agents` | agent id 16 | [`AgentEntry`] |
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
@@ -11,8 +11,9 @@
 //! | `attributes` | agent id 16 | type, roles and capabilities, see `attributes.rs`; no row: none are set |
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
 //! | `tokens` | SHA-256 of a token, 32 | what it allows, see `tokens.rs` |
+//! | `audit_outbox` | number u64 | an event that the audit log may not have yet, see `outbox.rs` |
 //!
-//! All nine change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! All ten change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
 //! choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
@@ -58,11 +59,14 @@ pub(crate) const ATTRIBUTES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefini
 
 pub(crate) const STATES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("states");
 
+pub(crate) const AUDIT_OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit_outbox");
+
 pub(crate) const TOKENS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("tokens");
 
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
 const META_TRUST_DOMAIN: &str = "trust_domain";
+const META_OUTBOX: &str = "outbox";
 const META_RETENTION: &str = "retention";
 
 /// What the directory keeps of an agent beside its key records, little-endian:
@@ -242,6 +246,7 @@ impl Storage {
             transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
             transaction.open_table(STATES).map_err(ServiceError::database)?;
             transaction.open_table(TOKENS).map_err(ServiceError::database)?;
+            transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -284,6 +289,21 @@ impl Storage {
             0 => Err(self.damaged("meta epoch")),
             epoch => Ok(epoch),
         }
+    }
+
+    /// The number of the last event that was written into the outbox.
+    pub(crate) fn outbox_number(&self, transaction: &WriteTransaction) -> Result<u64, ServiceError> {
+        let meta = transaction.open_table(META).map_err(ServiceError::database)?;
+        let row = meta.get(META_OUTBOX).map_err(ServiceError::database)?;
+        let Some(row) = row else { return Ok(0) };
+        let number = row.value().try_into().map(u64::from_le_bytes);
+        number.map_err(|_| self.damaged(format!("meta {META_OUTBOX}")))
+    }
+
+    /// Sets it, inside `transaction`.
+    pub(crate) fn set_outbox_number(&self, transaction: &WriteTransaction, number: u64) -> Result<(), ServiceError> {
+        let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
+        meta.insert(META_OUTBOX, &number.to_le_bytes()[..]).map(drop).map_err(ServiceError::database)
     }
 
     /// Moves the epoch forward inside `transaction`, and says where to.
@@ -410,7 +430,18 @@ impl Storage {
                     drop(into);
                 )+};
             }
-            copy_tables!(META, AGENTS, NAMES, KEY_RECORDS, REPLACEMENTS, MAILBOXES, ATTRIBUTES, STATES, TOKENS);
+            copy_tables!(
+                META,
+                AGENTS,
+                NAMES,
+                KEY_RECORDS,
+                REPLACEMENTS,
+                MAILBOXES,
+                ATTRIBUTES,
+                STATES,
+                TOKENS,
+                AUDIT_OUTBOX
+            );
             to.commit().map_err(ServiceError::database)?;
         }
         // A table that is added and not named above would be missing in every backup.

@@ -3,6 +3,7 @@
 //! ```text
 //! data_dir/node.json            format, shard count: written once
 //! data_dir/lock                 held as long as the process lives
+//! data_dir/audit/               the audit log, and its keys
 //! data_dir/control.redb         the control service's storage
 //! wal_dir/wal.lock              held as long as the process lives: a wal_dir may be on another device than its data_dir
 //! wal_dir/shard-0000/segment-*  the log of each shard
@@ -179,6 +180,12 @@ impl DataDir {
     #[must_use]
     pub fn shard_dir(&self, shard_index: u16) -> PathBuf {
         self.wal_path.join(format!("shard-{shard_index:04}"))
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit_dir(&self) -> PathBuf {
+        self.path.join("audit")
     }
 
     /// The control service's storage.

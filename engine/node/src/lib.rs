@@ -1,5 +1,6 @@
 //! The process: configuration as written, the plan it becomes on this machine, and the node that runs by it.
 
+mod audit;
 pub mod backup;
 pub mod config;
 pub mod data_dir;

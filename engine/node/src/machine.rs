@@ -15,8 +15,10 @@ use creto_shard::{
     Action, ConnectionId, Event, HoldAnswer, HoldId, HoldRequest, KeyRefused, Room, Shard, ShardIndex, ShardMessage,
     StreamId, VerifyOutcome,
 };
+use creto_store::Position;
 use crossbeam::channel::Sender;
 
+use crate::audit::Told;
 use crate::room::RoomWatch;
 use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
 
@@ -35,6 +37,13 @@ pub(crate) enum NodeItem {
         connection: ConnectionId,
         /// The current version, or why not.
         answer: Result<u32, KeyRefused>,
+    },
+    /// From the audit log: what this shard told is kept.
+    Audited {
+        /// So many events.
+        events: u64,
+        /// Up to this record.
+        through: Option<Position>,
     },
     /// From control: hold the log for a backup, go on, or let go.
     Hold {
@@ -133,6 +142,7 @@ pub(crate) struct ShardMachine {
     /// The crypto workers, if there are any.
     workers: Option<JobSender>,
     room: RoomWatch,
+    audit: Sender<Told>,
     /// What was allowed without a policy, and is in the log.
     allowed_without_policy: u64,
     shard_index: u16,
@@ -152,16 +162,22 @@ struct Outbox {
     is_full: bool,
 }
 
+/// Where a shard says what is not for another shard.
+pub(crate) struct Ends {
+    /// To control.
+    pub(crate) publish: PublishKeyRecord,
+    /// To the main thread.
+    pub(crate) report: Sender<(u16, ShardReport)>,
+    /// To the crypto workers, if there are any.
+    pub(crate) workers: Option<JobSender>,
+    /// To the audit log.
+    pub(crate) audit: Sender<Told>,
+}
+
 impl ShardMachine {
-    pub(crate) fn new(
-        shard: Shard,
-        shard_index: u16,
-        shard_count: u16,
-        publish: PublishKeyRecord,
-        report: Sender<(u16, ShardReport)>,
-        workers: Option<JobSender>,
-        room: RoomWatch,
-    ) -> Self {
+    pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
+        let Ends { publish, report, workers, audit } = ends;
+        let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
             workers,
@@ -179,6 +195,7 @@ impl ShardMachine {
             stopping: Stopping::NotAsked,
             report,
             room,
+            audit,
             allowed_without_policy: 0,
             shard_index,
         }
@@ -199,7 +216,7 @@ impl ShardMachine {
                 let connection = ConnectionId(conn.as_u64());
                 tracing::debug!(shard = self.shard_index, %conn, %remote, "connected");
                 self.connections.insert(connection, Connection { id: conn, streams: BTreeMap::new() });
-                self.apply(now, Event::Connected { connection, exporter });
+                self.apply(now, Event::Connected { connection, exporter, peer: remote });
             }
             NetEvent::StreamOpened { conn, stream } => {
                 if let Some(connection) = self.connections.get_mut(&ConnectionId(conn.as_u64())) {
@@ -238,6 +255,9 @@ impl ShardMachine {
             (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
+            }
+            (Source::Control, NodeItem::Audited { events, through }) => {
+                self.apply(now, Event::Audited { events, through });
             }
             (Source::Control, NodeItem::Verified(outcome)) => self.apply(now, Event::Verified(*outcome)),
             (Source::Control, NodeItem::Hold { id, request, answer }) => {
@@ -310,6 +330,10 @@ impl ShardMachine {
             Action::Verify(job) => {
                 let workers = self.workers.as_ref().expect("only a shard with workers asks for verdicts");
                 workers.send(self.shard_index, job);
+            }
+            Action::Audit(batch) => {
+                // The thread lives longer than every shard.
+                let _ = self.audit.send(Told::Shard(self.shard_index, batch));
             }
             Action::Unreadable { problem } => tracing::error!(shard = self.shard_index, "{problem}"),
             Action::Fenced { cause } => {

@@ -20,6 +20,7 @@ use creto_net::tls::{self, TlsError};
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
+use creto_service::outbox::{AuditSink, Kept};
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
 use creto_service::{MailboxDefaults, PolicyReloader, Service, ServiceError, ServiceHandle, ServiceOptions};
 use creto_shard::limits::ConnectionLimits;
@@ -34,13 +35,14 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
+use crate::audit::{AuditLog, AuditThread};
 use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::decisions::Decisions;
 use crate::device;
 use crate::host::Host;
-use crate::machine::{NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
+use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
 use crate::plan::{Plan, PlanError};
 use crate::recovery::{RecoveryProgress, WatchedSource};
 use crate::room::RoomWatch;
@@ -90,6 +92,9 @@ pub enum NodeError {
     /// The control service.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] creto_audit_store::StoreError),
     /// The address is not to be had.
     #[error("cannot listen on UDP {address} ({error}); stop what uses it, or change node.listen")]
     Listen {
@@ -133,6 +138,7 @@ pub struct Node {
     threads: Vec<ShardThread<Result<ShardMachine, DriverError>>>,
     workers: Workers,
     service: ServiceHandle,
+    audit: AuditThread,
     watchdog: Watchdog,
     reports: Receiver<(u16, ShardReport)>,
     recovered: Recovered,
@@ -203,7 +209,8 @@ impl Node {
 
         let (writes, source) = device::choose(config);
         tracing::info!("the log is written by {writes} ({})", source.text());
-        let (shards, recovered) = recover_shards(config, writes, &data_dir, shard_count)?;
+        let audit = AuditLog::open(&data_dir.audit_dir(), &trust_domain, shard_count, unix_ms())?;
+        let (shards, recovered) = recover_shards(config, writes, &data_dir, shard_count, &audit)?;
         let listen = config.node.listen;
         let sockets = socket::bind_group(listen, shard_count, plan.udp_buffer_bytes as usize)
             .map_err(|error| NodeError::Listen { address: listen, error })?;
@@ -214,6 +221,9 @@ impl Node {
         let clock = Clock::start();
         let meshes = ring::mesh::<Parcel<NodeItem>>(shard_count, plan.ring_slots as usize);
         let control: Vec<_> = meshes.iter().map(ring::Ports::control_port).collect();
+        let audit = audit
+            .start(control.clone(), health.clone())
+            .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
         let (publisher, publications) = rotation::publications();
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
             .map_err(|error| NodeError::System { what: "starting the crypto workers", error })?;
@@ -245,8 +255,8 @@ impl Node {
                 stats: StatsReader::default(),
             };
             let room = RoomWatch::new(shard_index, shard_count, data_dir.shard_dir(shard_index), health.clone());
-            let (report_to, jobs) = (report.clone(), jobs.clone());
-            let machine = ShardMachine::new(shard, shard_index, shard_count, publish, report_to, jobs, room);
+            let ends = Ends { publish, report: report.clone(), workers: jobs.clone(), audit: audit.sender() };
+            let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends);
             let report = report.clone();
             threads.push(executor::spawn(executor, move || async move {
                 let ended = drive(driver, machine).await;
@@ -259,7 +269,8 @@ impl Node {
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
-        let service = start_service(config, &data_dir, trust_domain, health, control.clone(), publications)?;
+        let service =
+            start_service(config, &data_dir, trust_domain, health, control.clone(), publications, audit.control())?;
         let mut node = Self {
             address,
             plan,
@@ -268,6 +279,7 @@ impl Node {
             threads,
             workers,
             service,
+            audit,
             watchdog,
             reports,
             recovered,
@@ -359,9 +371,10 @@ impl Node {
         let drained = self.all_shards(|| NodeItem::Drain, &ShardReport::Drained, &mut gone, until);
         // When all have drained, no shard has anything for another one's log any more.
         let drained = drained && self.all_shards(|| NodeItem::Seal, &ShardReport::Sealed, &mut gone, until);
-        let Self { control, threads, workers, service, watchdog, _data_dir, .. } = self;
+        let Self { control, threads, workers, service, audit, watchdog, _data_dir, .. } = self;
         // Before the shards: nobody is told that an agent is registered when no shard can learn of it any more.
         service.shutdown()?;
+        audit.shards_end();
         tell_all(&control, || NodeItem::Stop);
         let mut summary = Summary { drained, stalls: watchdog.stalls(), ..Summary::default() };
         for thread in threads {
@@ -369,6 +382,7 @@ impl Node {
             summary.shards.push(machine.into_shard().counters().clone());
         }
         workers.stop();
+        audit.stop();
         Ok(summary)
     }
 
@@ -451,6 +465,7 @@ fn recover_shards(
     writes: Choice,
     data_dir: &DataDir,
     shard_count: u16,
+    audit: &AuditLog,
 ) -> Result<(Vec<Shard>, Recovered), NodeError> {
     let begun = Instant::now();
     let progress = RecoveryProgress::default();
@@ -465,6 +480,11 @@ fn recover_shards(
         let recovered = creto_store::recover_noted(&mut source, u32::from(shard_index), on_noted)
             .map_err(|error| NodeError::Recovery { shard_index, error })?;
         mailboxes.recovered();
+        let caught_up =
+            audit.catch_up(&mut source, shard_index).map_err(|error| NodeError::Recovery { shard_index, error })??;
+        if caught_up > 0 {
+            tracing::info!(shard_index, "{caught_up} events of its log are new to the audit log");
+        }
         let messages = mailboxes.messages();
         let wal = Wal::open(wal_config(config, writes), recovered, random_pair()?[0], unix_ms());
         let limits = ConnectionLimits {
@@ -515,6 +535,7 @@ fn start_service(
     health: Health,
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
     publications: Publications,
+    audit: (Arc<dyn AuditSink>, Arc<Kept>),
 ) -> Result<ServiceHandle, NodeError> {
     let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
     options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
@@ -529,7 +550,8 @@ fn start_service(
     options.policy = config.policy_options();
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
     let decisions = Arc::new(Decisions::new(ports.clone()));
-    let service = Service::open(options)?.with_backups(host).with_decisions(decisions);
+    let (sink, kept) = audit;
+    let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_audit(sink, kept)?;
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
 }
@@ -599,7 +621,7 @@ fn random_pair() -> Result<[u64; 2], NodeError> {
     Ok([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])
 }
 
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -38,7 +38,7 @@ impl Admission {
     /// For batches that `agent` sends, with the keys of its first record.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, agent: AgentId) -> Self {
-        let mut connection = Connection::new([0; 32]);
+        let mut connection = Connection::new([0; 32], ([127, 0, 0, 1], 4433).into());
         connection.login = Some(LoggedIn { agent, key_record_version: 1 });
         Self {
             connections: BTreeMap::from([(CONNECTION, connection)]),

@@ -1,6 +1,7 @@
 //! One connection of this shard: its login, its streams, and the batches whose outcome it waits for.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use creto_envelope::control::StreamRole;
 use creto_envelope::limits::SUBMIT_RESULTS_MAX;
@@ -20,6 +21,7 @@ pub(crate) struct LoggedIn {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) exporter: [u8; 32],
+    pub(crate) peer: SocketAddr,
     pub(crate) login: Option<LoggedIn>,
     pub(crate) login_failures: u32,
     pub(crate) protocol_errors: u32,
@@ -35,9 +37,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(exporter: [u8; 32]) -> Self {
+    pub(crate) fn new(exporter: [u8; 32], peer: SocketAddr) -> Self {
         Self {
             exporter,
+            peer,
             login: None,
             login_failures: 0,
             protocol_errors: 0,
@@ -158,11 +161,12 @@ impl SubmitLedger {
         }
     }
 
-    /// Refuses a batch as a whole.
-    pub(crate) fn refuse(&mut self, sequence: u64, code: RejectCode) {
+    /// Refuses a batch as a whole. Returns how many messages it has.
+    pub(crate) fn refuse(&mut self, sequence: u64, code: RejectCode) -> u32 {
         let batch = self.find(sequence);
         batch.open_messages = 0;
         batch.refused = vec![SubmitResult::new(sequence, WHOLE_BATCH, code)];
+        batch.message_count
     }
 
     fn find(&mut self, sequence: u64) -> &mut WaitingBatch {

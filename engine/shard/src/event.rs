@@ -1,13 +1,15 @@
 //! What a shard is told and what it wants done: plain data, so that a driver, a test or a simulator can stand around it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::Snapshot;
-use creto_store::{Action as DiskAction, ActionId, DiskError, ReadProblem};
+use creto_store::{Action as DiskAction, ActionId, DiskError, Position, ReadProblem};
 
+use crate::audit::AuditBatch;
 use crate::route::ShardMessage;
 use crate::stage::verify::{VerifyJob, VerifyOutcome};
 
@@ -41,6 +43,8 @@ pub enum Event {
         connection: ConnectionId,
         /// Its TLS exporter value: what a login signs.
         exporter: [u8; 32],
+        /// From where.
+        peer: SocketAddr,
     },
     /// A whole frame arrived.
     Frame {
@@ -103,6 +107,13 @@ pub enum Event {
         id: ActionId,
         /// The bytes, exactly as many as were asked for.
         outcome: Result<Bytes, DiskError>,
+    },
+    /// Whoever keeps the audit log has, durably, what [`Action::Audit`] told: in the order in which it was told.
+    Audited {
+        /// So many of the events.
+        events: u64,
+        /// All of what the log says up to this record.
+        through: Option<Position>,
     },
     /// A worker has verified a batch ([`Action::Verify`]).
     Verified(VerifyOutcome),
@@ -186,6 +197,9 @@ pub enum Action {
         /// Which one, where it is, what is wrong, and what to do.
         problem: ReadProblem,
     },
+    /// Have these events kept, and answer with [`Event::Audited`] when they are durable. Only from a shard
+    /// [with an audit log](crate::Shard::with_audit).
+    Audit(AuditBatch),
     /// The log stopped for good: no acknowledgement will come from this shard any more. Said once.
     Fenced {
         /// What the disk said.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod audit;
 mod connection;
 pub mod event;
 mod expiry;
@@ -19,6 +20,7 @@ mod shard;
 mod stage;
 mod workers;
 
+pub use audit::{AuditBatch, events_of};
 pub use event::{Action, ConnectionId, Event, KeyRefused, Now, ShardIndex, StreamId};
 pub use expiry::Retention;
 pub use room::Room;

@@ -14,6 +14,14 @@ pub const INGRESS_BYTES_MAX: usize = 64 << 20;
 /// Reading goes on when the unanswered bytes fell to this.
 pub const INGRESS_BYTES_RESUME: usize = INGRESS_BYTES_MAX / 2;
 
+/// Events that a shard has told and that are not in the audit log yet. Above it, nothing more is read from submit streams. At
+/// 96 bytes each they take 12 MiB; a turn may tell of what it holds already beyond that.
+pub const AUDIT_EVENTS_MAX: u64 = 131_072;
+/// A shard tells so many events at once, or whatever there is when it looks after what has no event of its own.
+pub const AUDIT_BATCH_EVENTS: usize = 1_024;
+/// Reading goes on when so few are left.
+pub const AUDIT_EVENTS_RESUME: u64 = AUDIT_EVENTS_MAX / 2;
+
 /// Batches that one connection may have in flight.
 pub const IN_FLIGHT_BATCHES_MAX: usize = IN_FLIGHT_MESSAGES_MAX as usize;
 
@@ -74,7 +82,7 @@ pub const ROOT_CACHE_ENTRIES: usize = 4_096;
 /// Senders whose parsed keys a shard keeps, about 20 KiB each.
 pub const KEY_CACHE_ENTRIES: usize = 1_024;
 /// Policy decisions that a shard keeps.
-pub const DECISION_TABLE_ENTRIES: usize = 65_536;
+pub const DECISION_TABLE_ENTRIES: usize = 131_072;
 /// How long a decision may be used, in milliseconds.
 pub const DECISION_LIFETIME_MS: u64 = 60_000;
 

@@ -66,7 +66,7 @@ impl<L: RecordLog> Shard<L> {
 
     /// On the mailbox's shard: what became durable is answered and pushed to whoever reads the mailbox.
     pub(crate) fn egress(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let durable = self.log.take_durable();
+        let durable = self.log.take_durable(&mut self.audit);
         self.counters.durable(&durable);
         self.counters.messages_untold = self.log.messages_untold();
         for (shard, outcome) in durable.outcomes {

@@ -5,6 +5,8 @@
 //! Reject, and a connection that keeps sending such is closed.
 
 use bytes::Bytes;
+use creto_audit::What;
+use creto_audit::event::ChannelId;
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
     encode_key_record_response, login_statement,
@@ -80,6 +82,9 @@ impl<L: RecordLog> Shard<L> {
             _ => Err(RejectCode::FrameUnexpected.into()),
         };
         if let Err(Refusal { code, context }) = outcome {
+            if frame_type == FrameType::Login {
+                self.audit_login_failed(connection, context, code);
+            }
             self.refuse(connection, stream, Reject { context, ..Reject::new(code) }, code, actions);
         }
     }
@@ -153,6 +158,8 @@ impl<L: RecordLog> Shard<L> {
         let state = self.connections.get_mut(&connection).expect("take_frame has looked the connection up");
         state.login = Some(LoggedIn { agent: login.agent, key_record_version: login.key_record_version });
         self.counters.logins += 1;
+        let (agent, peer, key_version) = (login.agent, state.audit_peer(), login.key_record_version);
+        self.audit.tell(What::LoginAccepted { agent, peer, connection: connection.0, key_version });
         let accepted = LoginAccepted {
             node_time_ms: now.unix_ms,
             shard_index: u32::from(self.index.0),
@@ -271,6 +278,8 @@ impl<L: RecordLog> Shard<L> {
             return Err(RejectCode::FrameUnexpected.into());
         }
         state.subscribed = true;
+        let (agent, connection_number) = (mailbox, connection.0);
+        self.audit.tell(What::Subscribed { agent, channel: ChannelId::default(), connection: connection_number });
         let origin = Origin { shard: self.index, connection };
         let message = ShardMessage::Subscribe { mailbox, origin, since_us: now.monotonic_us };
         self.tell(self.placement.owner(&mailbox), message, actions);

@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use creto_audit::What;
+use creto_audit::event::{ChannelId, Code};
 use creto_envelope::control::{Reject, StreamRole};
 use creto_envelope::deliver::Nack;
 use creto_envelope::{AgentId, RejectCode, TreeDigest};
 use creto_policy::{DecisionTable, Snapshot};
 use creto_store::{RecordLog, Wal};
 
+use crate::audit::{AuditFeed, AuditRefusal};
 use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
 use crate::limits::{
@@ -66,6 +69,7 @@ pub struct Shard<L = Wal> {
     pub(crate) touched: Vec<ConnectionId>,
     pub(crate) reading: bool,
     pub(crate) draining: bool,
+    pub(crate) audit: AuditFeed,
 }
 
 impl<L: RecordLog> Shard<L> {
@@ -107,6 +111,7 @@ impl<L: RecordLog> Shard<L> {
             touched: Vec::new(),
             reading: true,
             draining: false,
+            audit: AuditFeed::default(),
         }
     }
 
@@ -126,9 +131,10 @@ impl<L: RecordLog> Shard<L> {
 
     /// Takes one event in. What it leads to may wait for [`Shard::end_turn`].
     pub fn apply(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        self.audit.at(now);
         match event {
-            Event::Connected { connection, exporter } => {
-                let before = self.connections.insert(connection, Connection::new(exporter));
+            Event::Connected { connection, exporter, peer } => {
+                let before = self.connections.insert(connection, Connection::new(exporter, peer));
                 assert!(before.is_none(), "a connection id is never used again");
                 self.login_deadlines.push_back((now.monotonic_us.saturating_add(LOGIN_US_MAX), connection));
             }
@@ -163,8 +169,13 @@ impl<L: RecordLog> Shard<L> {
                 let queue = self.workers.as_mut().expect("only a shard with workers asks for verdicts");
                 queue.complete(outcome);
             }
+            Event::Audited { events, through } => {
+                self.audit.kept(events);
+                through.into_iter().for_each(|through| self.log.audited(through));
+            }
             Event::DiskRoom { bytes } => self.log.set_disk_room(bytes),
             Event::Tick => {
+                self.audit.tick();
                 self.log.tick(now);
                 for mailbox in self.log.mailboxes_mut().retry_reads() {
                     self.subscriptions.wake(AgentId(mailbox.0));
@@ -183,6 +194,7 @@ impl<L: RecordLog> Shard<L> {
 
     /// Ends a turn: runs the path over everything that arrived in it.
     pub fn end_turn(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.audit.at(now);
         self.decisions.begin_turn();
         // Until the first frame of this start is durable, what recovery found is not proven durable either: nothing of
         // it may be delivered, and no resend may be told that it is stored.
@@ -203,6 +215,7 @@ impl<L: RecordLog> Shard<L> {
         self.run_own_messages(now, actions);
         self.answer(actions);
         self.dispatch(actions);
+        self.tell_audit(actions);
         self.steer_reading(actions);
     }
 
@@ -362,6 +375,7 @@ impl<L: RecordLog> Shard<L> {
 
     fn take_outcome(&mut self, outcome: PartOutcome) {
         let PartOutcome { connection, sequence, message_count, refused, pause_ms } = outcome;
+        self.audit_refused(connection, refused.iter().map(|(_, code)| AuditRefusal::of(*code, 1)));
         for (_, code) in &refused {
             match code {
                 RejectCode::Duplicate => self.counters.messages_duplicate += 1,
@@ -390,7 +404,9 @@ impl<L: RecordLog> Shard<L> {
         for refused in batches {
             self.counters.reject(refused.code, 1);
             let Some(state) = self.connections.get_mut(&refused.connection) else { continue };
-            state.submit.refuse(refused.sequence, refused.code);
+            let message_count = state.submit.refuse(refused.sequence, refused.code);
+            self.audit_refused(refused.connection, [AuditRefusal::of(refused.code, message_count)].into_iter());
+            let Some(state) = self.connections.get_mut(&refused.connection) else { continue };
             self.touched.push(refused.connection);
             if refused.code == RejectCode::BadSignature {
                 state.bad_signatures += 1;
@@ -398,6 +414,9 @@ impl<L: RecordLog> Shard<L> {
                     hostile.push(refused.connection);
                 }
             }
+        }
+        for of_batch in messages.chunk_by(|a, b| (a.connection, a.sequence) == (b.connection, b.sequence)) {
+            self.audit_refused(of_batch[0].connection, of_batch.iter().map(AuditRefusal::from));
         }
         for refused in messages {
             self.counters.reject(refused.code, 1);
@@ -431,6 +450,7 @@ impl<L: RecordLog> Shard<L> {
             true => self.ingress_bytes <= INGRESS_BYTES_MAX,
             false => self.ingress_bytes <= INGRESS_BYTES_RESUME,
         };
+        let wanted = wanted && !self.audit.is_behind();
         if wanted != self.reading {
             self.reading = wanted;
             actions.push(Action::SetReading(wanted));
@@ -462,6 +482,10 @@ impl<L: RecordLog> Shard<L> {
 
     fn forget(&mut self, connection: ConnectionId, actions: &mut Vec<Action>) {
         let Some(state) = self.connections.remove(&connection) else { return };
+        if let Some(login) = state.login.filter(|_| state.subscribed) {
+            let (agent, connection) = (login.agent, connection.0);
+            self.audit.tell(What::Unsubscribed { agent, channel: ChannelId::default(), connection, code: Code(0) });
+        }
         self.ingress_bytes -= state.submit.waiting_bytes();
         self.submit_frames.retain(|frame| frame.connection != connection);
         if let Some(workers) = &mut self.workers {
@@ -490,10 +514,11 @@ impl<L: RecordLog> Shard<L> {
                 let login = state.login?;
                 let version = login.key_record_version;
                 let refused = valid_key_record(&self.snapshot, &login.agent, version, now.unix_ms).err()?;
-                Some((connection, refused))
+                Some((connection, login.agent, refused))
             })
             .collect();
-        for (connection, code) in refused {
+        for (connection, agent, code) in refused {
+            self.audit.tell(What::ConnectionClosed { agent, connection: connection.0, code: code.into() });
             self.close(connection, code, actions);
         }
         if self.snapshot.policy().is_some() {

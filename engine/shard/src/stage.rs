@@ -8,8 +8,9 @@ pub(crate) mod log;
 pub(crate) mod receive;
 pub(crate) mod verify;
 
-use creto_envelope::RejectCode;
+use creto_envelope::{AgentId, MessageId, RejectCode};
 
+use self::decode::DecodedMessage;
 use crate::event::ConnectionId;
 
 /// What the stages of one turn refused; told to the senders at the end of the turn.
@@ -33,6 +34,10 @@ pub(crate) struct RefusedMessage {
     pub(crate) connection: ConnectionId,
     pub(crate) sequence: u64,
     pub(crate) leaf_index: u32,
+    /// Whom it was for; zero where that was not looked at.
+    pub(crate) recipient: AgentId,
+    /// Its id; zero where that was not looked at.
+    pub(crate) message_id: MessageId,
     pub(crate) code: RejectCode,
     /// When trying again may help, if that is known better than the code says.
     pub(crate) retry_after_ms: Option<u32>,
@@ -44,8 +49,29 @@ impl Refusals {
         self.batches.push(RefusedBatch { connection, sequence, code });
     }
 
-    pub(crate) fn message(&mut self, connection: ConnectionId, sequence: u64, leaf_index: u32, code: RejectCode) {
-        self.message_until(connection, sequence, leaf_index, code, None);
+    /// Refuses a message that cannot be read.
+    pub(crate) fn unread(&mut self, connection: ConnectionId, sequence: u64, leaf_index: u32, code: RejectCode) {
+        let (recipient, message_id) = (AgentId([0; 16]), MessageId([0; 16]));
+        let retry_after_ms = None;
+        self.messages.push(RefusedMessage {
+            connection,
+            sequence,
+            leaf_index,
+            recipient,
+            message_id,
+            code,
+            retry_after_ms,
+        });
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        connection: ConnectionId,
+        sequence: u64,
+        message: &DecodedMessage,
+        code: RejectCode,
+    ) {
+        self.message_until(connection, sequence, message, code, None);
     }
 
     /// The same, where it is known when trying again may help.
@@ -53,10 +79,19 @@ impl Refusals {
         &mut self,
         connection: ConnectionId,
         sequence: u64,
-        leaf_index: u32,
+        message: &DecodedMessage,
         code: RejectCode,
         retry_after_ms: Option<u32>,
     ) {
-        self.messages.push(RefusedMessage { connection, sequence, leaf_index, code, retry_after_ms });
+        let &DecodedMessage { leaf_index, recipient, message_id, .. } = message;
+        self.messages.push(RefusedMessage {
+            connection,
+            sequence,
+            leaf_index,
+            recipient,
+            message_id,
+            code,
+            retry_after_ms,
+        });
     }
 }

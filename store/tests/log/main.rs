@@ -6,6 +6,7 @@
 )]
 
 mod backup;
+mod behind;
 mod clean;
 mod conformance;
 mod crash;

@@ -18,7 +18,8 @@ fn machine() -> ShardMachine {
     let refused = KeyRefused { code: RejectCode::Overloaded, retry_after_ms: 7 };
     let publish: PublishKeyRecord = Box::new(move |_, _, _, _| Err(refused));
     let room = RoomWatch::new(0, 2, nowhere.path().to_owned(), creto_service::health::Health::new(2));
-    ShardMachine::new(shard, 0, 2, publish, crossbeam::channel::unbounded().0, None, room)
+    let (report, audit) = (crossbeam::channel::unbounded().0, crossbeam::channel::unbounded().0);
+    ShardMachine::new(shard, 0, 2, room, Ends { publish, report, workers: None, audit })
 }
 
 /// A message that carries its number.

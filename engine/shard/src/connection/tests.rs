@@ -66,7 +66,7 @@ fn more_messages_in_flight_than_allowed_do_not_fit() {
 
 #[test]
 fn a_role_is_given_once() {
-    let mut connection = Connection::new([0; 32]);
+    let mut connection = Connection::new([0; 32], ([127, 0, 0, 1], 4433).into());
     assert_eq!(connection.open_stream(StreamId(0), StreamRole::Control), Ok(()));
     assert_eq!(connection.open_stream(StreamId(4), StreamRole::Control), Err(RejectCode::StreamRole));
     assert_eq!(connection.open_stream(StreamId(0), StreamRole::Submit), Err(RejectCode::StreamRole));

@@ -72,7 +72,7 @@ pub(crate) fn authorize(
                     }
                 }
                 Err(Refused { code, retry_after_ms }) => {
-                    refusals.message_until(connection, sequence, message.leaf_index, code, retry_after_ms);
+                    refusals.message_until(connection, sequence, message, code, retry_after_ms);
                 }
             }
             held.is_ok()

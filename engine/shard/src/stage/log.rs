@@ -17,12 +17,14 @@ use creto_policy::MailboxLimits;
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
     self as store, ActionId, Admit, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageFlags,
-    MessageId, Quota, ReadDone, ReadId, Record, RecordLog, RecordSequence, Refusal, SenderId, Settle, SettleCause, Wal,
+    MessageId, Position, Quota, ReadDone, ReadId, Record, RecordLog, RecordSequence, Refusal, SegmentNumber, SenderId,
+    Settle, SettleCause, Wal,
 };
 
 use self::hold::Hold;
 use self::letters::Letters;
 use self::notice::{Appended, Notices};
+use crate::audit::AuditFeed;
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
@@ -61,6 +63,8 @@ pub struct Log<L = Wal> {
     refused_messages: u64,
     /// A backup that copies the log.
     hold: Option<Hold>,
+    /// The oldest segment with something that is not in the audit log yet, if there is an audit log.
+    not_audited: Option<SegmentNumber>,
     letters: Letters,
 }
 
@@ -123,6 +127,7 @@ impl<L: RecordLog> Log<L> {
             refused_bytes: None,
             refused_messages: 0,
             hold: None,
+            not_audited: None,
             letters: Letters::default(),
         }
     }
@@ -412,11 +417,23 @@ impl<L: RecordLog> Log<L> {
         // Beyond its bound a log is trimmed for less than else.
         let LogExtent { bytes, active, segment_bytes, is_short } = self.wal.extent();
         let is_short = is_short || bytes > self.mailboxes.space_bytes_max(segment_bytes);
-        let point = self.mailboxes.trim_point(self.wal.log_start(), active, segment_bytes, is_short);
-        if let Some(point) = point {
+        let log_start = self.wal.log_start();
+        let point = self.mailboxes.trim_point(log_start, active, segment_bytes, is_short);
+        let point = point.map(|point| point.min(self.not_audited.unwrap_or(point)));
+        if let Some(point) = point.filter(|point| *point > log_start) {
             let carried = self.mailboxes.carry_over(point, self.wal.record_bytes_max());
             self.wal.trim(point, carried).expect("neither fenced nor sealed since it was asked above");
         }
+    }
+
+    /// Keeps every segment with something that is not in the audit log.
+    pub(crate) fn hold_for_audit(&mut self) {
+        self.not_audited = Some(self.wal.log_start());
+    }
+
+    /// Lets segments go whose records are all in the audit log, up to this one.
+    pub(crate) fn audited(&mut self, through: Position) {
+        self.not_audited = self.not_audited.map(|held| held.max(through.segment));
     }
 
     /// Keeps the log's space in proportion to what is queued: a step of cleaning, and what it has ready.
@@ -507,9 +524,10 @@ impl<L: RecordLog> Log<L> {
     }
 
     /// Takes what became durable since the last call.
-    pub(crate) fn take_durable(&mut self) -> Durable {
+    pub(crate) fn take_durable(&mut self, audit: &mut AuditFeed) -> Durable {
         let mut durable = Durable { outcomes: std::mem::take(&mut self.refused), ..Durable::default() };
         while let Some(record) = self.wal.next_durable() {
+            audit.record(record.position, &record.record);
             match &record.record {
                 Record::BatchPart(part) => {
                     durable.messages += part.messages.len() as u64;

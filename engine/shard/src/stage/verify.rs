@@ -250,12 +250,12 @@ impl Verified {
         let header = Bytes::copy_from_slice(header_of(&batch).as_bytes());
         let DecodedBatch { connection, login, sequence, batch, entries, mut messages, refused, .. } = batch;
         for (leaf_index, code) in refused {
-            refusals.message(connection, sequence, leaf_index, code);
+            refusals.unread(connection, sequence, leaf_index, code);
         }
         messages.retain(|message| {
             let is_own = message.sender == login.agent;
             if !is_own {
-                refusals.message(connection, sequence, message.leaf_index, RejectCode::SenderMismatch);
+                refusals.message(connection, sequence, message, RejectCode::SenderMismatch);
             }
             is_own
         });

@@ -5,6 +5,7 @@ use creto_store::{
 };
 
 use super::{HoldAnswer, HoldEnd, HoldId, HoldRequest};
+use crate::audit::AuditFeed;
 use crate::event::{Action, Now};
 use crate::limits::{HOLD_LEASE_US, HOLD_US_MAX};
 use crate::stage::log::Log;
@@ -71,7 +72,7 @@ impl Fixture {
                 }
                 self.log.disk_completed(action.id(), Ok(()), &mut Vec::new());
             }
-            self.log.take_durable();
+            self.log.take_durable(&mut AuditFeed::default());
         }
     }
 

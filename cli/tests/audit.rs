@@ -1,0 +1,237 @@
+//! `creto audit`: what auditors, scripts and people get, and the statuses.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its log has nothing to say")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use creto_audit::event::{ChannelId, What};
+use creto_audit::{Event, Label, SourceId};
+use creto_audit_store::disk::RealDisk;
+use creto_audit_store::{Writer, keys};
+use creto_envelope::{AgentId, AgentName, KeyId, MessageId, TrustDomain};
+use serde_json::Value;
+
+struct Run {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn audit(folder: &Path, args: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_creto"));
+    let output =
+        command.current_dir(folder).env_clear().arg("audit").args(args).output().expect("the binary was built");
+    Run {
+        status: output.status.code().expect("it was not killed"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn id(name: &str) -> AgentId {
+    AgentId::derive(&TrustDomain::default(), &AgentName::parse(name).unwrap())
+}
+
+fn message(number: u8) -> MessageId {
+    MessageId::from_parts(1_764_000_000_000, [number; 10])
+}
+
+fn accepted(sequence: u64, message_id: MessageId) -> What {
+    What::Accepted {
+        sender: id("acme/planner"),
+        recipient: id("acme/worker"),
+        message_id,
+        channel: ChannelId::default(),
+        sequence,
+        envelope_bytes: 1_400,
+        key_version: 1,
+        priority: 1,
+        message_kind: 0,
+    }
+}
+
+/// Two agents and `count` messages from one to the other, every other one delivered.
+fn log(folder: &Path, count: u8) -> PathBuf {
+    let log = folder.join("audit");
+    std::fs::create_dir_all(&log).unwrap();
+    let keys = keys::load_or_create(&log, "creto.local").unwrap();
+    let mut writer = Writer::open(RealDisk::new(&log), keys).unwrap();
+    if writer.size() == 0 {
+        for name in ["acme/planner", "acme/worker"] {
+            let what = What::AgentRegistered {
+                agent: id(name),
+                actor: AgentId::ZERO,
+                key_id: KeyId([1; 16]),
+                valid_from: creto_audit::event::TimeMs(0),
+                valid_until: creto_audit::event::TimeMs(0),
+                key_version: 1,
+            };
+            writer
+                .append_with_label(SourceId::CONTROL, &Event::new(1_764_000_000_000, what), &Label::of(name))
+                .unwrap();
+        }
+    }
+    for number in 0..count {
+        let (time, sequence) = (1_764_000_000_000 + u64::from(number) * 1_000, u64::from(number));
+        let source = SourceId::shard(u16::from(number % 2));
+        writer.append(source, &[Event::new(time, accepted(sequence, message(number)))]).unwrap();
+        if number % 2 == 0 {
+            let what = What::Delivered { mailbox: id("acme/worker"), sequence };
+            writer.append(source, &[Event::new(time + 5, what)]).unwrap();
+        }
+    }
+    writer.commit().unwrap();
+    writer.checkpoint(1_764_000_100_000).unwrap();
+    log
+}
+
+#[test]
+fn an_export_verifies_on_a_machine_that_has_only_it_and_the_public_keys() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = log(here.path(), 40);
+    let exported = audit(here.path(), &["export", "all.audit", "--log", "audit", "--json"]).json();
+    assert_eq!((&exported["leaves"], &exported["disclosed"]), (&62.into(), &62.into()));
+    for file in ["all.audit", "audit/audit.pub"] {
+        std::fs::copy(here.path().join(file), there.path().join(Path::new(file).file_name().unwrap())).unwrap();
+    }
+    let verify = ["verify", "all.audit", "--key", "audit.pub", "--keep-checkpoint", "seen", "--json"];
+    let verified = audit(there.path(), &verify);
+    assert_eq!(verified.status, 0, "{}{}", verified.stdout, verified.stderr);
+    let verified = verified.json();
+    assert_eq!((&verified["ok"], &verified["leaves"], &verified["sources"]), (&true.into(), &62.into(), &3.into()));
+    assert_eq!(verified["root"], exported["root"]);
+    let text = audit(there.path(), &["verify", "all.audit", "--key", "audit.pub", "--since", "seen"]);
+    assert!(text.status == 0 && text.stdout.contains("62, 0 of them only hashes"), "{}", text.stdout);
+    assert_eq!(audit(here.path(), &["verify", log.to_str().unwrap(), "--key", "audit/audit.pub"]).status, 0);
+}
+
+#[test]
+fn a_changed_leaf_is_named_and_ends_with_status_1() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), 40);
+    audit(folder.path(), &["export", "all.audit", "--log", "audit"]);
+    let file = folder.path().join("all.audit");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let needle = message(20).0;
+    let at = bytes.windows(16).position(|window| window == needle).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let refused = audit(folder.path(), &["verify", "all.audit", "--key", "audit/audit.pub", "--json"]);
+    assert_eq!(refused.status, 1);
+    let refused = refused.json();
+    assert_eq!((&refused["ok"], &refused["code"]), (&false.into(), &"leaf_changed".into()));
+    assert_eq!((&refused["source"], &refused["position"]), (&"shard-0".into(), &20.into()));
+    bytes[at] ^= 1;
+    bytes.truncate(bytes.len() - 9);
+    std::fs::write(&file, &bytes).unwrap();
+    let cut = audit(folder.path(), &["verify", "all.audit", "--key", "audit/audit.pub", "--json"]);
+    assert_eq!((cut.status, &cut.json()["code"]), (1, &"truncated".into()));
+}
+
+#[test]
+fn other_keys_and_a_log_that_was_rolled_back_are_refused() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    log(one.path(), 10);
+    log(two.path(), 10);
+    audit(one.path(), &["export", "old.audit", "--log", "audit"]);
+    let other = two.path().join("audit/audit.pub");
+    let refused = audit(one.path(), &["verify", "old.audit", "--key", other.to_str().unwrap(), "--json"]);
+    assert_eq!((refused.status, &refused.json()["code"]), (1, &"other_origin".into()));
+    log(one.path(), 10);
+    std::fs::copy(one.path().join("audit/checkpoint"), one.path().join("newer")).unwrap();
+    let args = ["verify", "old.audit", "--key", "audit/audit.pub", "--since", "newer", "--json"];
+    let rolled_back = audit(one.path(), &args);
+    assert_eq!((rolled_back.status, &rolled_back.json()["code"]), (1, &"rolled_back".into()));
+    let usage = audit(one.path(), &["verify", "old.audit", "--key", "old.audit"]);
+    assert_eq!(usage.status, 5, "{}", usage.stderr);
+}
+
+#[test]
+fn a_message_is_proven_in_one_small_file() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), 40);
+    std::fs::copy(folder.path().join("audit/checkpoint"), folder.path().join("seen")).unwrap();
+    log(folder.path(), 40);
+    let uuid = message(7).to_uuid_string();
+    let proven = audit(
+        folder.path(),
+        &["prove", "--message", &uuid, "--log", "audit", "--since", "seen", "-o", "it.tlog-proof", "--json"],
+    );
+    assert_eq!(proven.status, 0, "{}", proven.stderr);
+    let args = ["verify", "it.tlog-proof", "--key", "audit/audit.pub", "--since", "seen", "--json"];
+    let verified = audit(folder.path(), &args);
+    assert_eq!(verified.status, 0, "{}", verified.stdout);
+    let event = verified.json()["event"].clone();
+    assert_eq!((&event["message_id"], &event["kind"]), (&uuid.into(), &"message_accepted".into()));
+    let file = folder.path().join("it.tlog-proof");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\nindex ", "\nindex 1")).unwrap();
+    let refused = audit(folder.path(), &["verify", "it.tlog-proof", "--key", "audit/audit.pub", "--json"]);
+    assert_eq!((refused.status, &refused.json()["code"]), (1, &"not_in_the_log".into()));
+    let unknown = message(200).to_uuid_string();
+    assert_eq!(audit(folder.path(), &["prove", "--message", &unknown, "--log", "audit"]).status, 1);
+}
+
+#[test]
+fn events_are_found_by_kind_agent_message_source_and_time() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), 40);
+    let query = |args: &[&str]| {
+        let run = audit(folder.path(), &[&["query", "--log", "audit", "--json"], args].concat());
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        run.lines()
+    };
+    assert_eq!(query(&[]).len(), 62);
+    assert_eq!(query(&["--kind", "message_delivered"]).len(), 20);
+    assert_eq!(query(&["--agent", "acme/planner"]).len(), 41);
+    assert_eq!(query(&["--agent", &id("acme/planner").to_string()]).len(), 41);
+    assert_eq!(query(&["--source", "control"]).len(), 2);
+    let of_message: Vec<_> = query(&["--message", &message(20).to_uuid_string()]);
+    let kinds: Vec<_> = of_message.iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["message_accepted", "message_delivered"], "what became of it is joined");
+    assert_eq!(query(&["--kind", "message_accepted", "--after", "1764000030000"]).len(), 10);
+    let text = audit(folder.path(), &["query", "--log", "audit", "--kind", "agent_registered"]);
+    assert!(text.stdout.contains("agent=acme/planner"), "{}", text.stdout);
+    let tail = audit(folder.path(), &["tail", "--log", "audit", "-n", "3", "--json"]);
+    assert_eq!(tail.lines().iter().map(|event| event["index"].as_u64().unwrap()).collect::<Vec<_>>(), [59, 60, 61]);
+    assert_eq!(audit(folder.path(), &["query", "--kind", "nothing"]).status, 2);
+}
+
+#[test]
+fn a_redacted_export_verifies_and_says_how_much_is_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), 40);
+    let args = ["export", "some.audit", "--log", "audit", "--redact", "--message", &message(20).to_uuid_string()];
+    assert_eq!(audit(folder.path(), &args).status, 0);
+    let verified = audit(folder.path(), &["verify", "some.audit", "--key", "audit/audit.pub", "--json"]).json();
+    assert_eq!((&verified["leaves"], &verified["only_hashes"]), (&62.into(), &60.into()));
+    let bytes = std::fs::read(folder.path().join("some.audit")).unwrap();
+    assert!(!bytes.windows(16).any(|window| window == message(21).0), "what is hidden is not in the file");
+}
+
+#[test]
+fn init_makes_the_keys_of_the_log() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mut init = Command::new(env!("CARGO_BIN_EXE_creto"));
+    assert!(init.current_dir(folder.path()).env_clear().arg("init").output().unwrap().status.success());
+    let found = std::fs::read_dir(folder.path()).unwrap().filter_map(|entry| {
+        let audit = entry.unwrap().path().join("audit");
+        audit.is_dir().then_some(audit)
+    });
+    let audit: Vec<_> = found.collect();
+    let [audit] = audit.as_slice() else { panic!("one data folder: {audit:?}") };
+    let mode = std::fs::metadata(audit.join("audit.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(std::fs::read_to_string(audit.join("audit.pub")).unwrap().starts_with("creto.local/creto-audit/node-"));
+}

@@ -1,0 +1,147 @@
+//! The outbox of the audit log: filled inside the writer's transaction.
+
+use std::sync::Arc;
+
+use creto_audit::event::{self, Digest, TimeMs};
+use creto_audit::{Event, Label, What};
+use creto_crypto_accel::digest::sha256;
+use creto_envelope::control::RotationMode;
+use creto_envelope::{AgentId, AgentState};
+use creto_policy::Policy;
+use redb::WriteTransaction;
+
+use super::{Pending, states};
+use crate::attributes::row_bytes;
+use crate::error::ServiceError;
+use crate::outbox::{AuditSink, ControlEvent, Kept};
+use crate::storage::{AUDIT_OUTBOX, Storage};
+
+/// Who keeps what the directory tells.
+pub(crate) struct Outbox {
+    pub(crate) sink: Arc<dyn AuditSink>,
+    pub(crate) kept: Arc<Kept>,
+}
+
+/// Whoever runs the node, over its socket.
+const OPERATOR: AgentId = AgentId([0; 16]);
+
+impl Outbox {
+    /// Writes what `pending` says happened, and removes what is kept. Returns what is to be told once this is durable.
+    pub(super) fn fill(
+        &self,
+        storage: &Storage,
+        transaction: &WriteTransaction,
+        pending: &[Pending],
+        epoch: u64,
+        key_grace_ms: u64,
+        now_ms: u64,
+    ) -> Result<Vec<ControlEvent>, ServiceError> {
+        let mut table = transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
+        let kept = self.kept.get();
+        // Above what the log has, also in a directory that was restored from an older time.
+        let mut number = storage.outbox_number(transaction)?.max(kept);
+        table.retain_in(..=kept, |_, _| false).map_err(ServiceError::database)?;
+        let mut events = Vec::with_capacity(pending.len());
+        for change in pending {
+            let (what, label) = told(change, epoch, key_grace_ms, now_ms);
+            number += 1;
+            let event = ControlEvent { number, event: Event::new(now_ms, what), label };
+            table.insert(number, &event.to_bytes()[..]).map_err(ServiceError::database)?;
+            events.push(event);
+        }
+        storage.set_outbox_number(transaction, number)?;
+        Ok(events)
+    }
+
+    /// Tells again what is not kept.
+    pub(super) fn tell_again(&self, storage: &Storage) -> Result<(), ServiceError> {
+        let transaction = storage.begin_read()?;
+        let table = transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
+        let mut events = Vec::new();
+        for row in table.range(self.kept.get() + 1..).map_err(ServiceError::database)? {
+            let (number, bytes) = row.map_err(ServiceError::database)?;
+            let number = number.value();
+            let told = ControlEvent::parse(number, bytes.value());
+            let ControlEvent { event, label, .. } =
+                told.ok_or_else(|| storage.damaged(format!("audit_outbox {number}")))?;
+            events.push(ControlEvent { number, event: Event::recovered(event.time_ms(), event.what), label });
+        }
+        if !events.is_empty() {
+            self.sink.tell(events);
+        }
+        Ok(())
+    }
+}
+
+fn told(change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> (What, Label) {
+    let actor = OPERATOR;
+    match change {
+        Pending::Agent(entry, signed) => (
+            What::AgentRegistered {
+                agent: signed.record.agent_id(),
+                actor,
+                key_id: entry.key_id,
+                valid_from: TimeMs(entry.valid_from_ms),
+                valid_until: TimeMs(entry.valid_until_ms),
+                key_version: entry.version,
+            },
+            Label::of(entry.name.as_str()),
+        ),
+        Pending::Key(signed, mode) => {
+            let (mode, grace_until) = match mode {
+                RotationMode::Planned => (event::RotationMode::Planned, now_ms.saturating_add(key_grace_ms)),
+                RotationMode::Emergency => (event::RotationMode::Emergency, 0),
+            };
+            let record = &signed.record;
+            (
+                What::KeyRotated {
+                    agent: record.agent_id(),
+                    key_id: record.key_id(),
+                    grace_until: TimeMs(grace_until),
+                    from_version: record.version - 1,
+                    to_version: record.version,
+                    mode,
+                },
+                Label::NONE,
+            )
+        }
+        Pending::Mailbox(mailbox, row) => {
+            let settings = &row.settings;
+            (
+                What::MailboxChanged {
+                    mailbox: *mailbox,
+                    actor,
+                    bytes_max: settings.bytes_max.unwrap_or(0),
+                    retention_s: settings.retention_s.unwrap_or(0),
+                    messages_max: settings.messages_max.unwrap_or(0),
+                    max_deliveries: settings.max_deliveries.unwrap_or(0),
+                },
+                Label::NONE,
+            )
+        }
+        Pending::Policy(policy) => {
+            let (digest, name) = match policy {
+                Policy::Loaded(source) => (*source.digest(), "file"),
+                Policy::FailOpen => ([0; 32], "fail-open"),
+                _ => ([0; 32], "same-organization"),
+            };
+            (What::PolicyLoaded { policy: Digest(digest), actor, epoch }, Label::of(name))
+        }
+        Pending::Attributes(agent, attributes) => {
+            let attributes = Digest(sha256(&[&row_bytes(attributes)]));
+            (What::AgentChanged { agent: *agent, actor, attributes }, Label::NONE)
+        }
+        Pending::State(states::Changed { agent, state, since_ms }, reason) => {
+            let agent = *agent;
+            let what = match state {
+                AgentState::Active => What::AgentResumed { agent, actor },
+                AgentState::Suspended => What::AgentSuspended { agent, actor },
+                AgentState::Revoked => What::AgentRevoked { agent, actor, effective: TimeMs(*since_ms) },
+            };
+            (what, Label::of(reason))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

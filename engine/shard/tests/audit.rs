@@ -1,0 +1,263 @@
+//! What a shard tells the audit log: every event once, in order, and nothing before it is durable.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+
+#[allow(dead_code, reason = "each test file takes what it needs")]
+mod fixture;
+
+use std::sync::Arc;
+
+use creto_audit::What;
+use creto_audit::event::{ChannelId, Code, Peer};
+use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Nack};
+use creto_envelope::{AgentState, EnvelopeView, RejectCode};
+use creto_policy::{Policy, SnapshotBuilder};
+use creto_shard::limits::{AUDIT_EVENTS_MAX, AUDIT_EVENTS_RESUME};
+use creto_shard::{AuditBatch, Event, events_of};
+use creto_sim::agents::{SimAgent, SimBatch};
+use creto_store::{LogPlace, Position, WalConfig, read_behind};
+use fixture::{CONTROL, Client, DELIVER, NOW, Node, id};
+
+struct World {
+    planner: SimAgent,
+    executor: SimAgent,
+    stranger: SimAgent,
+}
+
+const PEER: fn() -> Peer = || Peer::from(std::net::IpAddr::from([127, 0, 0, 1]));
+
+impl World {
+    fn new() -> Self {
+        Self {
+            planner: SimAgent::new("acme/planner", 1),
+            executor: SimAgent::new("acme/executor", 2),
+            stranger: SimAgent::new("other/stranger", 3),
+        }
+    }
+
+    fn node(&self, config: &WalConfig) -> Node {
+        Node::start_with(1, &[&self.planner, &self.executor, &self.stranger], false, config).with_audit()
+    }
+
+    fn batch(&self, to: &SimAgent, numbers: &[u8]) -> SimBatch {
+        let seal = |&number: &u8| self.planner.seal(to, id(number), NOW.unix_ms, &[number; 20]);
+        self.planner.sign(&numbers.iter().map(seal).collect::<Vec<_>>(), NOW.unix_ms)
+    }
+
+    fn accepted(&self, batch: &SimBatch, number: u8, sequence: u64) -> What {
+        let envelopes = batch.envelopes.iter().map(|envelope| fixture::aligned(envelope));
+        let envelope =
+            envelopes.into_iter().find(|envelope| EnvelopeView::parse(envelope).unwrap().message_id() == id(number));
+        let envelope = envelope.unwrap();
+        let view = EnvelopeView::parse(&envelope).unwrap();
+        What::Accepted {
+            sender: self.planner.id,
+            recipient: view.recipient(),
+            message_id: id(number),
+            channel: ChannelId::default(),
+            sequence,
+            envelope_bytes: u32::try_from(envelope.len()).unwrap(),
+            key_version: 1,
+            priority: view.priority() as u8,
+            message_kind: view.kind() as u8,
+        }
+    }
+}
+
+/// What was told and not asked for yet, in order.
+fn told(node: &mut Node) -> Vec<What> {
+    node.run();
+    node.tick(0);
+    node.run();
+    let events = node.keep_audit().into_iter().flat_map(|(_, batch)| batch.events);
+    events
+        .inspect(|event| assert!(!event.is_recovered() && event.time_ms() == NOW.unix_ms))
+        .map(|event| event.what)
+        .collect()
+}
+
+fn login(agent: &SimAgent, client: &Client) -> What {
+    What::LoginAccepted { agent: agent.id, peer: PEER(), connection: client.connection.0, key_version: 1 }
+}
+
+#[test]
+fn a_message_is_told_when_it_is_durable_and_when_its_consumer_has_it() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    assert_eq!(told(&mut node), [], "the shard had started before anybody followed");
+    let (sender, reader) = (node.connect_as(0, &world.planner), node.connect_as(0, &world.executor));
+    node.subscribe(&reader, &world.executor);
+    let subscribed =
+        What::Subscribed { agent: world.executor.id, channel: ChannelId::default(), connection: reader.connection.0 };
+    assert_eq!(told(&mut node), [login(&world.planner, &sender), login(&world.executor, &reader), subscribed]);
+
+    let batch = world.batch(&world.executor, &[1, 2]);
+    node.hold_disk = true;
+    node.submit(&sender, 1, &batch);
+    assert_eq!(told(&mut node), [], "it is not durable yet");
+    node.hold_disk = false;
+    assert_eq!(told(&mut node), [world.accepted(&batch, 1, 1), world.accepted(&batch, 2, 2)]);
+
+    node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: vec![2] }.encode(out));
+    let (mailbox, reason) = (world.executor.id, 9);
+    assert_eq!(told(&mut node), [What::Delivered { mailbox, sequence: 2 }]);
+    node.frames(&reader, DELIVER, |out| ConsumerNack { messages: vec![(1, Nack::Never { reason })] }.encode(out));
+    let dead = told(&mut node);
+    assert!(
+        matches!(dead[..], [What::DeadLettered { mailbox: of, sequence: 1, reason: 9, .. }] if of == mailbox),
+        "{dead:?}"
+    );
+    // A resend is nothing new.
+    node.submit(&sender, 2, &batch);
+    assert_eq!(told(&mut node), []);
+}
+
+#[test]
+fn a_shard_that_drains_keeps_nothing_to_itself() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let sender = node.connect_as(0, &world.planner);
+    told(&mut node);
+    node.event(0, Event::Drain);
+    node.submit(&sender, 1, &world.batch(&world.executor, &[1]));
+    node.run();
+    let told: Vec<_> = node.audit.iter().flat_map(|(_, batch)| &batch.events).collect();
+    assert_eq!(told.len(), 1, "without a tick: {told:?}");
+}
+
+#[test]
+fn what_is_refused_is_told_once_for_each_reason_and_says_whom_it_was_for() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let sender = node.connect_as(0, &world.planner);
+    told(&mut node);
+    node.submit(&sender, 1, &world.batch(&world.stranger, &[1, 2, 3]));
+    let refused = |count, recipient, message_id, code| What::SubmitRefused {
+        sender: world.planner.id,
+        recipient,
+        message_id,
+        key_version: 1,
+        count,
+        code: Code::from(code),
+    };
+    assert_eq!(told(&mut node), [refused(3, world.stranger.id, id(1), RejectCode::PolicyDenied)]);
+
+    let mut batch = world.batch(&world.executor, &[4, 5]);
+    batch.header.ml_dsa_65[5] ^= 1;
+    node.submit(&sender, 2, &batch);
+    let forged = What::SignatureFailure {
+        claimed: world.planner.id,
+        sender: world.planner.id,
+        peer: PEER(),
+        key_version: 1,
+        count: 2,
+        code: RejectCode::BadSignature.into(),
+    };
+    assert_eq!(told(&mut node), [forged]);
+}
+
+#[test]
+fn a_login_that_fails_is_told_with_who_it_was_said_to_be() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let client = node.connect(0);
+    let login = world.planner.login(&[9; 32]);
+    node.frames(&client, CONTROL, |out| login.encode(out));
+    let code = Code::from(RejectCode::LoginBadSignature);
+    let failed = What::LoginFailed { claimed: world.planner.id, peer: PEER(), connection: client.connection.0, code };
+    assert_eq!(told(&mut node), [failed]);
+}
+
+#[test]
+fn who_may_not_act_any_more_is_told_with_the_connection_that_ends() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let client = node.connect_as(0, &world.planner);
+    told(&mut node);
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    builder.insert(AgentState::Revoked, vec![Arc::clone(&world.planner.record)]).unwrap();
+    node.event(0, Event::Snapshot(Arc::new(builder.build(2))));
+    let closed = told(&mut node);
+    assert!(
+        matches!(closed[..], [What::ConnectionClosed { agent, connection, .. }]
+            if agent == world.planner.id && connection == client.connection.0),
+        "{closed:?}"
+    );
+}
+
+#[test]
+fn the_log_says_the_same_again() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let (sender, reader) = (node.connect_as(0, &world.planner), node.connect_as(0, &world.executor));
+    node.subscribe(&reader, &world.executor);
+    node.submit(&sender, 1, &world.batch(&world.executor, &[1, 2, 3]));
+    node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: vec![1, 3] }.encode(out));
+    let is_of_a_record = |what: &What| matches!(what, What::Accepted { .. } | What::Delivered { .. });
+    let live: Vec<What> = told(&mut node).into_iter().filter(is_of_a_record).collect();
+    let mut again = Vec::new();
+    let mut source = node.source(0);
+    let read =
+        read_behind(&mut source, 0, LogPlace::default(), |_, record| events_of(&record, |what| again.push(what)));
+    assert_eq!(read.unwrap().frames_missing, 0);
+    again.retain(is_of_a_record);
+    assert_eq!(again, live);
+    assert_eq!(live.len(), 5);
+}
+
+#[test]
+fn a_shard_that_is_not_heard_reads_nothing_more_until_it_is() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let sender = node.connect_as(0, &world.planner);
+    told(&mut node);
+    let (mut sequence, batch) = (0, world.batch(&world.stranger, &[1]));
+    while node.reading {
+        // A refused message is told each time that it comes.
+        for _ in 0..512 {
+            sequence += 1;
+            node.submit(&sender, sequence, &batch);
+        }
+        assert!(sequence <= AUDIT_EVENTS_MAX + 512, "it reads on");
+    }
+    assert!(sequence > AUDIT_EVENTS_MAX - 512, "it stopped after {sequence}");
+    node.tick(0);
+    node.run();
+    let mut left: u64 = node.audit.iter().map(|(_, batch)| batch.events.len() as u64).sum();
+    let batches: Vec<AuditBatch> = std::mem::take(&mut node.audit).into_iter().map(|(_, batch)| batch).collect();
+    for AuditBatch { events, through } in batches {
+        assert_eq!(node.reading, left <= AUDIT_EVENTS_RESUME, "with {left} left");
+        left -= events.len() as u64;
+        node.event(0, Event::Audited { events: events.len() as u64, through });
+        node.run();
+    }
+    assert!(node.reading);
+}
+
+#[test]
+fn a_segment_is_kept_until_its_records_are_told_and_kept() {
+    let world = World::new();
+    let config = WalConfig { segment_bytes: 64 << 10, frame_bytes_max: 16 << 10, ..WalConfig::default() };
+    let mut node = world.node(&config);
+    let (sender, reader) = (node.connect_as(0, &world.planner), node.connect_as(0, &world.executor));
+    node.subscribe(&reader, &world.executor);
+    let settle_all = |node: &mut Node, first: u8| {
+        for number in first..first + 60 {
+            let batch = world.batch(&world.executor, &[number]);
+            node.submit(&sender, u64::from(number), &batch);
+            node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: vec![u64::from(number)] }.encode(out));
+        }
+        node.run();
+    };
+    settle_all(&mut node, 1);
+    let log_start = |node: &Node| node.shards[0].log().wal().log_start();
+    assert_eq!(log_start(&node).0, 1, "nothing of it was kept");
+    let through = |batches: &[(usize, AuditBatch)]| -> Option<Position> {
+        batches.iter().filter_map(|(_, batch)| batch.through).max()
+    };
+    node.tick(0);
+    node.run();
+    let kept = through(&node.keep_audit()).unwrap();
+    assert!(kept.segment.0 > 3, "vacuous");
+    settle_all(&mut node, 61);
+    assert_eq!(log_start(&node), kept.segment);
+}
