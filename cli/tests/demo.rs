@@ -20,6 +20,17 @@ fn check(report: &serde_json::Value, field: &str, expect: u64) {
     assert_eq!(report[field], expect, "{field} in {report:#}");
 }
 
+/// Nothing acknowledged is missing in the audit log, and nothing is in it twice.
+#[track_caller]
+fn check_audit(report: &serde_json::Value, acknowledged: u64) {
+    let audit = &report["audit"];
+    for (field, count) in [("accepted_once", acknowledged), ("missing", 0), ("accepted_twice", 0), ("unknown", 0)] {
+        check(audit, field, count);
+    }
+    // Accepted and delivered, each.
+    assert!(audit["events"].as_u64().is_some_and(|events| events >= 2 * acknowledged), "{report:#}");
+}
+
 #[test]
 fn the_demo_loses_nothing_with_a_kill_in_the_middle() {
     let report = run(&["demo", "--messages", "600", "--json"]);
@@ -28,6 +39,22 @@ fn the_demo_loses_nothing_with_a_kill_in_the_middle() {
     }
     for (field, count) in [("lost", 0), ("rejected_tampered", 1), ("rejected_denied", 1), ("node_restarts", 1)] {
         check(&report, field, count);
+    }
+    for (field, reason) in [
+        ("rejected_denied_reason", "PolicyDenied"),
+        ("rejected_revoked_reason", "AgentRevoked"),
+        ("revocation_closed_reason", "AgentRevoked"),
+    ] {
+        assert_eq!(report[field], reason, "{field} in {report:#}");
+    }
+    assert!(report["revocation_closed_ms"].as_f64().is_some_and(|took| took > 0.0), "{report:#}");
+    check_audit(&report, 600);
+    let proofs = report["audit"]["proofs"].as_array().expect("proofs");
+    for (event, code) in
+        [("submit_refused", Some("PolicyDenied")), ("agent_revoked", None), ("connection_closed", Some("AgentRevoked"))]
+    {
+        let proof = proofs.iter().find(|proof| proof["event"] == event).expect("one of each");
+        assert!(proof["code"].as_str() == code && proof["leaf"].is_number(), "{report:#}");
     }
     // Two senders with two receivers each, and a thousand messages to a session.
     assert!(report["encapsulations"].as_u64().is_some_and(|count| (1..=8).contains(&count)), "{report:#}");
@@ -54,5 +81,7 @@ fn the_demo_sends_the_lines_of_a_file() {
 fn kill_cycles_lose_nothing_and_deliver_nothing_twice() {
     let report = run(&["kill-cycles", "--cycles", "4", "--json"]);
     check(&report, "lost", 0);
-    assert!(report["acknowledged"].as_u64().is_some_and(|count| count > 0), "{report:#}");
+    let acknowledged = report["acknowledged"].as_u64().unwrap_or(0);
+    assert!(acknowledged > 0, "{report:#}");
+    check_audit(&report, acknowledged);
 }

@@ -14,6 +14,7 @@ use crate::args::DemoArgs;
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{DIM, LITERAL, grouped, print_json, stdout};
 
+mod audit;
 mod book;
 mod cast;
 pub(crate) mod cycles;
@@ -26,6 +27,7 @@ pub(crate) mod rotation;
 mod stage;
 mod traffic;
 
+use audit::{Exhibit, Tally};
 use book::Book;
 use cast::Cast;
 use node::NodeHost;
@@ -112,7 +114,7 @@ impl Show<'_> {
         let cast = Arc::new(Cast::register(host).await?);
         let book = Arc::new(Book::new());
         let troupe = Troupe::connect(host, &cast, Arc::clone(payloads), Arc::clone(&book), None).await?;
-        stage.tell("four agents of acme and a stranger are registered and logged in");
+        stage.tell("five agents of acme and a stranger are registered");
         let bar = stage.follow(&book);
 
         // Act one: as fast as it goes, and the node dies in the middle.
@@ -137,6 +139,7 @@ impl Show<'_> {
 
         // Act two: what must not work.
         let (mut tampered, mut untampered, mut denied) = (Verdict::NotTried, Verdict::NotTried, Verdict::NotTried);
+        let (mut revoked, mut exhibits) = (None, Vec::new());
         if arrived {
             let attempt = probe::tamper(host, &cast, payloads, acts.tampered.clone()).await?;
             (tampered, untampered) = (attempt.changed, attempt.untouched);
@@ -148,8 +151,18 @@ impl Show<'_> {
                 }
             }
             stage.tell(&format!("changed one byte of a signed batch: {}", tampered.sentence()));
-            denied = probe::forbidden_send(host, &cast).await?;
+            let (verdict, message_id) = probe::forbidden_send(host, &cast).await?;
+            denied = verdict;
             stage.tell(&format!("a stranger wrote to acme/executor: {}", denied.sentence()));
+            let found = probe::revoke(host, &cast.leaver).await?;
+            revoked = Some(found);
+            let (leaver, after, again) = (cast.leaver.name(), millis(found.closed_after), found.again.sentence());
+            stage.tell(&format!("revoked {leaver}: its connection closed after {after}; its next login: {again}"));
+            exhibits = vec![
+                Exhibit::Denial { sender: cast.stranger.id(), message_id },
+                Exhibit::Revocation { agent: cast.leaver.id() },
+                Exhibit::Closing { agent: cast.leaver.id() },
+            ];
 
             // Act three: a steady pace, and the time that each message takes.
             stage.now("steady");
@@ -164,6 +177,10 @@ impl Show<'_> {
         let left_in_mailboxes = settle(host, &cast).await?;
         let stopped = host.stop().await;
         host.end().await;
+        let tally = Tally::of(&book.pages());
+        let (log, folder) = (host.audit(), host.folder().to_owned());
+        stage.now("audit");
+        let audit = audit::examine(move || audit::export_and_verify(&log, &folder, tally, &exhibits)).await?;
         bar.abort();
         if self.args.keep {
             cast.save_keys(&host.folder().join(cast::AGENTS_FOLDER))?;
@@ -181,6 +198,8 @@ impl Show<'_> {
             tampered,
             untampered,
             denied,
+            revoked,
+            audit,
             kills: u64::from(killed),
             acknowledged_at_kill,
             restart,
@@ -279,16 +298,22 @@ async fn interrupted() -> i32 {
 
 fn tell_where(host: &NodeHost) {
     let (folder, config) = (host.folder().display(), host.config());
-    let config = config.display();
+    let (config, audit) = (config.display(), host.audit());
+    let audit = audit.display();
     let lines = format!(
         "kept  {LITERAL}{folder}{LITERAL:#}  {DIM}node.log, data/, creto.toml{DIM:#}\n      \
-         {LITERAL}creto wal verify -c {config}{LITERAL:#}\n"
+         {LITERAL}creto wal verify -c {config}{LITERAL:#}\n      \
+         {LITERAL}creto audit verify {audit} --key {audit}/audit.pub{LITERAL:#}\n"
     );
     let _ = std::io::Write::write_all(&mut anstream::stderr(), lines.as_bytes());
 }
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }
 
 fn seconds(duration: Duration) -> String {

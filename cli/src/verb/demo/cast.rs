@@ -1,4 +1,4 @@
-//! Who is in the demo: agents of one organization, and a stranger.
+//! Who is in the demo: agents of one organization, one of which is revoked, and a stranger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ const SENDERS: [&str; 2] = ["acme/planner", "acme/researcher"];
 /// Their mailboxes are on different shards when there are two.
 const RECEIVERS: [&str; 2] = ["acme/executor", "acme/critic"];
 const STRANGER: &str = "rival/scout";
+/// It is revoked.
+const LEAVER: &str = "acme/contractor";
 
 /// Folder of keys and sessions in the node's.
 pub(super) const AGENTS_FOLDER: &str = "agents";
@@ -48,6 +50,7 @@ pub(super) struct Cast {
     pub(super) senders: Vec<Member>,
     pub(super) receivers: Vec<Member>,
     pub(super) stranger: Member,
+    pub(super) leaver: Member,
 }
 
 impl Cast {
@@ -55,7 +58,7 @@ impl Cast {
     pub(super) async fn register(host: &NodeHost) -> Result<Self, Failure> {
         let client = Client::new(host.control_socket());
         let mut members = Vec::new();
-        for name in SENDERS.iter().chain(&RECEIVERS).chain([&STRANGER]) {
+        for name in SENDERS.iter().chain(&RECEIVERS).chain([&STRANGER, &LEAVER]) {
             let name = AgentName::parse(name).expect("the names of the cast are names");
             let keys = AgentKeys::generate(name, TrustDomain::default()).map_err(|error| keys_failure(&error))?;
             let now_ms = now_ms();
@@ -63,9 +66,10 @@ impl Cast {
             client.register(&record).await.map_err(|error| control_failure(&error))?;
             members.push(Member { keys: Arc::new(keys), record: Arc::new(record) });
         }
-        let stranger = members.pop().expect("the stranger is the last");
+        let leaver = members.pop().expect("the leaver is the last");
+        let stranger = members.pop().expect("the stranger comes before");
         let receivers = members.split_off(SENDERS.len());
-        Ok(Self { senders: members, receivers, stranger })
+        Ok(Self { senders: members, receivers, stranger, leaver })
     }
 
     /// Connects a member as an application does whose keys are in a file: what it remembers of its sessions is on disk.
@@ -86,7 +90,7 @@ impl Cast {
 
     /// Writes the keys into a folder, as `creto agent create` does.
     pub(super) fn save_keys(&self, folder: &std::path::Path) -> Result<(), Failure> {
-        for member in self.senders.iter().chain(&self.receivers).chain([&self.stranger]) {
+        for member in self.senders.iter().chain(&self.receivers).chain([&self.stranger, &self.leaver]) {
             let path = keys_path(folder, member.name());
             let parent = path.parent().unwrap_or(folder);
             std::fs::create_dir_all(parent).map_err(|error| Failure::file("make the folder", parent, &error))?;

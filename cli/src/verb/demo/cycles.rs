@@ -1,5 +1,6 @@
 //! `creto kill-cycles` (`scripts/kill-cycles.sh`): a node under load is killed with SIGKILL and started again, over and
-//! over. At the end every acknowledged message was delivered to the application, once, as it was sent.
+//! over. At the end every acknowledged message was delivered to the application, once, as it was sent, and the node's audit
+//! log, verified, has each as accepted, once.
 //!
 //! One receiver at a time is away, so that acknowledged messages always wait in the log when the node dies. With a switch
 //! for the power of its disk (`--power`), the power is cut before each kill: what was not synced may be gone.
@@ -16,18 +17,19 @@ use creto_loadgen::ledger::{Durability, LedgerPaths, LedgerWriter};
 use creto_loadgen::{VerifyOptions, VerifyReport, verify};
 use serde_json::{Value, json};
 
+use super::audit::{self, Findings, Tally};
 use super::book::{Book, Counts, Received, percentile};
 use super::cast::Cast;
 use super::node::NodeHost;
 use super::payload::{Payloads, split_mix};
 use super::power::PowerSwitch;
-use super::report::print_row;
+use super::report::{print_row, print_verdict};
 use super::stage::Stage;
 use super::traffic::{Hidden, Troupe, finish};
 use super::{on_a_node, probe, settle};
 use crate::args::KillCyclesArgs;
 use crate::exit::{Exit, Failure};
-use crate::terminal::{BAD, GOOD, grouped, print_json, stdout};
+use crate::terminal::{grouped, print_json, stdout};
 
 /// Of so many kills one comes while the node is still starting.
 const EARLY_ONE_IN: u64 = 4;
@@ -74,6 +76,8 @@ struct Report {
     failures: Vec<(String, u64)>,
     left_in_mailboxes: u64,
     stalls: Option<u64>,
+    /// What the node's audit log says; or why it says nothing that counts.
+    audit: Result<Findings, String>,
     /// From the start of the process to its word that it serves, ascending.
     started_us: Vec<u64>,
     /// From the kill to the next acknowledgement, ascending.
@@ -157,6 +161,10 @@ async fn cycle(host: &mut NodeHost, args: &KillCyclesArgs, seed: u64, stage: &St
     let files = verify(VerifyOptions::new(ledger)).await.map_err(|error| Failure::of(Exit::System, &error))?;
     started_us.sort_unstable();
     recovered_us.sort_unstable();
+    stage.now("audit");
+    let tally = Tally::of(&book.pages());
+    let log = host.audit();
+    let audit = audit::examine(move || audit::verify_in_place(&log, tally)).await?;
     let pages = book.pages();
     Ok(Report {
         seed,
@@ -168,6 +176,7 @@ async fn cycle(host: &mut NodeHost, args: &KillCyclesArgs, seed: u64, stage: &St
         hidden,
         failures: pages.failures.clone().into_iter().collect(),
         left_in_mailboxes,
+        audit,
         stalls: stopped.filter(|stopped| stopped.drained).map(|stopped| stopped.stalls),
         started_us,
         recovered_us,
@@ -214,6 +223,10 @@ impl Report {
         if !files.holds() && problems.is_empty() {
             problems.push("the ledger holds no message, so nothing was proven".to_owned());
         }
+        match &self.audit {
+            Ok(findings) => problems.extend(findings.problems(counts.acknowledged)),
+            Err(error) => problems.push(format!("the audit log: {error}")),
+        }
         if self.stalls.is_none() {
             problems.push("the last node did not stop in order when it was asked to".to_owned());
         }
@@ -241,6 +254,7 @@ impl Report {
             "start_max_us": self.started_us.last(),
             "recovery_p50_us": percentile(&self.recovered_us, 500),
             "recovery_max_us": self.recovered_us.last(),
+            "audit": self.audit.as_ref().ok().map(Findings::to_json),
             "stalls": self.stalls,
             "seconds": self.took.as_secs(),
             "problems": problems,
@@ -281,14 +295,12 @@ impl Report {
             true,
             &format!("max {recovered_max}; from the kill to the next acknowledgement"),
         )?;
-        writeln!(out)?;
-        if problems.is_empty() {
-            return writeln!(
-                out,
-                "{GOOD}all is well{GOOD:#}  every acknowledged message arrived once, in order, as it was sent"
-            );
+        match &self.audit {
+            Ok(findings) => findings.print(&mut out, counts.acknowledged)?,
+            Err(error) => print_row(&mut out, "audit log", "-", false, error)?,
         }
-        problems.iter().try_for_each(|problem| writeln!(out, "{BAD}failed{BAD:#}  {problem}"))
+        writeln!(out)?;
+        print_verdict(&mut out, problems)
     }
 }
 

@@ -108,6 +108,11 @@ impl NodeHost {
         &self.folder
     }
 
+    /// Where the audit log is.
+    pub(super) fn audit(&self) -> PathBuf {
+        self.data.join("audit")
+    }
+
     pub(super) fn config(&self) -> PathBuf {
         self.folder.join("creto.toml")
     }

@@ -1,8 +1,8 @@
-//! What must not work: a batch that was changed on its way, and a message that policy forbids. Both go below the SDK,
-//! which would not send them; both count by what the node answers.
+//! What must not work: a batch that was changed on its way, a message that policy forbids, an agent that is revoked. All go
+//! below the SDK, which would not send them; all count by what the node answers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use creto_agent::raw::{RawConnection, RawStream, RawStreamEnded, seal_envelope, signed_batch_frame};
 use creto_agent::{ConnectError, MessageId, RejectCode};
@@ -11,13 +11,15 @@ use creto_envelope::control::{Reject, StreamRole};
 use creto_envelope::deliver::{Subscribe, Subscribed};
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{EnvelopeHeader, FrameType, KeyId};
+use creto_service::client::Client;
+use creto_service::states::{StateChange, StateWord};
 use tokio::time::timeout;
 
 use super::book::{Pair, Sent};
 use super::cast::{Cast, Member};
 use super::node::NodeHost;
 use super::payload::Payloads;
-use crate::client::connect_failure;
+use crate::client::{connect_failure, control_failure};
 use crate::exit::{Exit, Failure};
 use crate::moment::now_ms;
 
@@ -103,13 +105,57 @@ pub(super) async fn tamper(
 }
 
 /// Sends a message from the stranger to the first receiver: sealed and signed as it should be, and not allowed.
-pub(super) async fn forbidden_send(host: &NodeHost, cast: &Cast) -> Result<Verdict, Failure> {
+pub(super) async fn forbidden_send(host: &NodeHost, cast: &Cast) -> Result<(Verdict, MessageId), Failure> {
     // The stranger came by the receiver's key record some other way: the node does not give it out.
-    let (_, envelope) = seal(&cast.stranger, &cast.receivers[0], b"let me in")?;
+    let (id, envelope) = seal(&cast.stranger, &cast.receivers[0], b"let me in")?;
     let frame = signed_batch_frame(&cast.stranger.keys, 1, &[envelope]);
     let frame = frame.map_err(|code| Failure::of(Exit::System, &code))?;
     let mut line = Line::log_in(host, &cast.stranger, StreamRole::Submit).await?;
-    line.submit(1, frame).await
+    Ok((line.submit(1, frame).await?, id))
+}
+
+/// What became of an agent that was revoked while it was connected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Revoked {
+    /// With what its connection was closed; accepted: it was not.
+    pub(super) closed: Verdict,
+    /// From the operator's request until then.
+    pub(super) closed_after: Duration,
+    /// What the node said to its next login.
+    pub(super) again: Verdict,
+}
+
+/// Revokes an agent that is logged in, as an operator does it, and lets it come back.
+pub(super) async fn revoke(host: &NodeHost, member: &Member) -> Result<Revoked, Failure> {
+    let line = Line::log_in(host, member, StreamRole::Deliver).await?;
+    let operator = Client::new(host.control_socket());
+    let reason = Some("the demo revokes it".to_owned());
+    let change = StateChange { state: StateWord::Revoked, reason, since_ms: None };
+    let asked = Instant::now();
+    let closing = async {
+        let reason = timeout(ANSWER_WITHIN, line.connection.closed()).await;
+        (reason, asked.elapsed())
+    };
+    let (changed, (reason, closed_after)) = tokio::join!(operator.set_state(member.name(), &change), closing);
+    changed.map_err(|error| control_failure(&error))?;
+    let closed = match reason {
+        Ok(reason) => refused(&reason)?,
+        Err(_) => Verdict::Accepted,
+    };
+    let certificate = host.certificate();
+    let connection = RawConnection::connect(host.address(), &certificate, ANSWER_WITHIN).await;
+    let connection = connection.map_err(|error| connect_failure(&error))?;
+    let again = match connection.log_in(&member.keys).await {
+        Ok(_) => Verdict::Accepted,
+        Err(error) => refused(&error)?,
+    };
+    connection.close();
+    Ok(Revoked { closed, closed_after, again })
+}
+
+/// The code in it; without one it is an error of this run.
+fn refused(error: &ConnectError) -> Result<Verdict, Failure> {
+    error.code().map(|code| Verdict::Refused(code.as_u16())).ok_or_else(|| connect_failure(error))
 }
 
 /// How many messages wait in a member's mailbox, as the node says it.

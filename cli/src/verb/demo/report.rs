@@ -6,8 +6,9 @@ use std::time::Duration;
 use creto_agent::RejectCode;
 use serde_json::{Value, json};
 
+use super::audit::Findings;
 use super::book::{Counts, percentile};
-use super::probe::Verdict;
+use super::probe::{Revoked, Verdict};
 use super::traffic::Hidden;
 use crate::terminal::{BAD, DIM, GOOD, LITERAL, STRONG, grouped, wrap};
 
@@ -31,6 +32,10 @@ pub(super) struct Report {
     pub(super) tampered: Verdict,
     pub(super) untampered: Verdict,
     pub(super) denied: Verdict,
+    /// `None`: it never came to it.
+    pub(super) revoked: Option<Revoked>,
+    /// What the node's audit log says; or why it says nothing that counts.
+    pub(super) audit: Result<Findings, String>,
     /// Processes that SIGKILL ended.
     pub(super) kills: u64,
     pub(super) acknowledged_at_kill: u64,
@@ -74,10 +79,17 @@ impl Report {
         check(self.tampered.is(RejectCode::BatchRoot), format!("the tampered batch: {}", self.tampered.text()));
         check(self.untampered == Verdict::Accepted, format!("the same batch untouched: {}", self.untampered.text()));
         check(self.denied.is(RejectCode::PolicyDenied), format!("the forbidden send: {}", self.denied.text()));
+        let (closed, again) = self.revoked_verdicts();
+        check(closed.is(RejectCode::AgentRevoked), format!("the connection of a revoked agent: {}", closed.text()));
+        check(again.is(RejectCode::AgentRevoked), format!("the login of a revoked agent: {}", again.text()));
         check(self.kills > 0, "no node was killed, so nothing was proven".to_owned());
         let left = self.left_in_mailboxes;
         check(left == 0, many(left, "messages are still in mailboxes after all were acknowledged"));
         check(self.node_stopped, "the node did not stop in order when it was asked to".to_owned());
+        match &self.audit {
+            Ok(findings) => problems.extend(findings.problems(counts.acknowledged)),
+            Err(error) => problems.push(format!("the audit log: {error}")),
+        }
         problems
     }
 
@@ -99,6 +111,11 @@ impl Report {
             "rejected_tampered_reason": self.tampered.text(),
             "rejected_denied": u64::from(matches!(self.denied, Verdict::Refused(_))),
             "rejected_denied_reason": self.denied.text(),
+            "rejected_revoked": u64::from(matches!(self.revoked_verdicts().1, Verdict::Refused(_))),
+            "rejected_revoked_reason": self.revoked_verdicts().1.text(),
+            "revocation_closed_reason": self.revoked_verdicts().0.text(),
+            "revocation_closed_ms": self.revoked.map(|revoked| (revoked.closed_after.as_secs_f64() * 1e4).round() / 10.0),
+            "audit": self.audit.as_ref().ok().map(Findings::to_json),
             "node_restarts": self.kills,
             "node_restart_ms": millis(self.restart),
             "longest_delivery_pause_ms": millis(counts.longest_pause),
@@ -178,14 +195,29 @@ impl Report {
             millis(counts.longest_pause)
         );
         row(out, "node restarts", count(self.kills), self.kills > 0, &remark)?;
+        let after = self.revoked.map_or_else(|| "-".to_owned(), |revoked| super::millis(revoked.closed_after));
+        let closed = self.revoked_verdicts().0;
+        let remark = format!("from the operator's word until the agent's connection was closed: {}", closed.text());
+        row(out, "revoked in", after, closed.is(RejectCode::AgentRevoked), &remark)?;
+        writeln!(out)?;
+        match &self.audit {
+            Ok(findings) => findings.print(out, counts.acknowledged)?,
+            Err(error) => row(out, "audit log", "-".to_owned(), false, error)?,
+        }
         writeln!(out)?;
         self.print_figures(out)
+    }
+
+    /// How the connection of the agent that was revoked was closed, and what its next login was answered.
+    fn revoked_verdicts(&self) -> (Verdict, Verdict) {
+        self.revoked.map_or((Verdict::NotTried, Verdict::NotTried), |revoked| (revoked.closed, revoked.again))
     }
 
     fn print_refused(&self, out: &mut impl Write) -> std::io::Result<()> {
         let attempts = [
             (self.tampered, RejectCode::BatchRoot, "one byte changed in a batch that was signed properly"),
             (self.denied, RejectCode::PolicyDenied, "an agent of another organization wrote to one of this"),
+            (self.revoked_verdicts().1, RejectCode::AgentRevoked, "an agent that was revoked logged in again"),
         ];
         let refused = attempts.iter().filter(|(verdict, ..)| matches!(verdict, Verdict::Refused(_))).count();
         let (mut label, mut value) = ("refused", grouped(refused as u64));
@@ -246,7 +278,8 @@ pub(super) fn print_next(out: &mut impl Write) -> std::io::Result<()> {
 /// The last word.
 pub(super) fn print_verdict(out: &mut impl Write, problems: &[String]) -> std::io::Result<()> {
     if problems.is_empty() {
-        let what = "every acknowledged message arrived once, in order, as it was sent";
+        let what = "every acknowledged message arrived once, in order, as it was sent,\n             \
+                    and stands once in the audit log";
         return writeln!(out, "{GOOD}{STRONG}all is well{STRONG:#}{GOOD:#}  {what}");
     }
     for problem in problems {
