@@ -13,7 +13,8 @@ use creto_store::{
     RecordSequence, Revive, Settle,
 };
 
-use super::{Log, reject_code};
+use super::Log;
+use super::admit::reject_code;
 use crate::route::Origin;
 
 /// What the owner of a mailbox asks about its dead letters.

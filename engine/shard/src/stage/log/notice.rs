@@ -23,7 +23,8 @@ use creto_store::{
     RecordSequence, SenderId,
 };
 
-use super::{Arrived, Log, quota};
+use super::admit::quota;
+use super::{Arrived, Log};
 use crate::event::{Now, ShardIndex};
 use crate::expiry::Bond;
 use crate::limits::NOTICES_PER_RECORD_MAX;
