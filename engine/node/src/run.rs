@@ -4,130 +4,55 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use creto_envelope::TrustDomain;
-use creto_envelope::id::NameError;
 use creto_io::executor::{self, ExecutorConfig, ShardThread};
 use creto_io::probe::Choice;
 use creto_io::ring::{self, ControlPort};
 use creto_io::socket;
 use creto_io::watchdog::{Progress, Watchdog, Watched};
-use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, ExecutorError, Parcel, StatsReader, drive};
-use creto_net::tls::{self, TlsError};
+use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel, StatsReader, drive};
+use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::outbox::{AuditSink, Kept};
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
 use creto_service::{MailboxDefaults, PolicyReloader, Service, ServiceError, ServiceHandle, ServiceOptions};
-use creto_shard::limits::ConnectionLimits;
+use creto_shard::KeyRefused;
 use creto_shard::observe::Counters;
-use creto_shard::{KeyRefused, Log, Placement, Retention, Shard, ShardIndex};
-use creto_store::{
-    DedupConfig, FileSource, Mailboxes, MailboxesConfig, RecoveryError, RedeliveryConfig, Wal, WalConfig,
-    digest_file_name, segment_file_name,
-};
+use creto_store::{digest_file_name, segment_file_name};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use thiserror::Error;
 
 use crate::audit::{AuditLog, AuditThread};
 use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::DataDir;
 use crate::decisions::Decisions;
 use crate::device;
 use crate::host::Host;
 use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
-use crate::plan::{Plan, PlanError};
-use crate::recovery::{RecoveryProgress, WatchedSource};
+use crate::plan::Plan;
 use crate::room::RoomWatch;
 use crate::workers::Workers;
+
+mod error;
+mod shards;
+
+pub use error::NodeError;
+pub use shards::Recovered;
+use shards::recover_shards;
 
 /// How long a node that was asked to stop waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long a shard may take to make room for what it is told.
 const TELL: Duration = Duration::from_secs(5);
-
-/// Why a node does not start, or stopped.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum NodeError {
-    /// The trust domain of the configuration.
-    #[error(transparent)]
-    TrustDomain(#[from] NameError),
-    /// The plan does not fit the machine.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The data directory.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The log of a shard.
-    #[error("the log of shard {shard_index} cannot be used: {error}")]
-    Recovery {
-        /// Which shard.
-        shard_index: u16,
-        /// What recovery says.
-        #[source]
-        error: RecoveryError,
-    },
-    /// Certificate or private key.
-    #[error(
-        "{path} cannot be read as PEM ({reason}); make a new pair with `creto init --force`, or name the right file in [node]"
-    )]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Certificate and key do not work together.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The control service.
-    #[error(transparent)]
-    Service(#[from] ServiceError),
-    /// The audit log.
-    #[error(transparent)]
-    Audit(#[from] creto_audit_store::StoreError),
-    /// The address is not to be had.
-    #[error("cannot listen on UDP {address} ({error}); stop what uses it, or change node.listen")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        #[source]
-        error: io::Error,
-    },
-    /// A shard's thread.
-    #[error(transparent)]
-    Executor(#[from] ExecutorError),
-    /// A shard's loop.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    /// A log stopped: what it had not acknowledged must be sent again after a restart.
-    #[error("shard {shard_index} stopped acknowledging: {cause}")]
-    Fenced {
-        /// Which shard.
-        shard_index: u16,
-        /// What the disk said.
-        cause: String,
-    },
-    /// The operating system refuses something that always works.
-    #[error("{what} failed: {error}")]
-    System {
-        /// What.
-        what: &'static str,
-        /// What the system says.
-        #[source]
-        error: io::Error,
-    },
-}
 
 /// A node that serves.
 pub struct Node {
@@ -150,17 +75,6 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("address", &self.address).field("plan", &self.plan).finish_non_exhaustive()
     }
-}
-
-/// What the logs held when the node started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Recovered {
-    /// Records read.
-    pub records: u64,
-    /// Messages that wait in mailboxes.
-    pub messages: u64,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// What a node did, told when it has ended.
@@ -459,75 +373,6 @@ fn publish_key_records(
     })
 }
 
-/// Recovers the logs of all shards, each on a thread of its own.
-fn recover_shards(
-    config: &Config,
-    writes: Choice,
-    data_dir: &DataDir,
-    shard_count: u16,
-    audit: &AuditLog,
-) -> Result<(Vec<Shard>, Recovered), NodeError> {
-    let begun = Instant::now();
-    let progress = RecoveryProgress::default();
-    let recover = |shard_index| -> Result<(Shard, u64, u64), NodeError> {
-        let mut source = WatchedSource::new(FileSource::new(data_dir.shard_dir(shard_index)), &progress);
-        let mut mailboxes = Mailboxes::new(mailboxes_config(config), random_pair()?);
-        let mut records = 0;
-        let on_noted = |position, noted| {
-            records += 1;
-            mailboxes.note(position, noted);
-        };
-        let recovered = creto_store::recover_noted(&mut source, u32::from(shard_index), on_noted)
-            .map_err(|error| NodeError::Recovery { shard_index, error })?;
-        mailboxes.recovered();
-        let caught_up =
-            audit.catch_up(&mut source, shard_index).map_err(|error| NodeError::Recovery { shard_index, error })??;
-        if caught_up > 0 {
-            tracing::info!(shard_index, "{caught_up} events of its log are new to the audit log");
-        }
-        let messages = mailboxes.messages();
-        let wal = Wal::open(wal_config(config, writes), recovered, random_pair()?[0], unix_ms());
-        let limits = ConnectionLimits {
-            in_flight_messages_max: config.net.in_flight_messages_max,
-            batch_messages_max: config.net.batch_messages_max,
-            batch_bytes_max: u32::try_from(config.net.batch_bytes_max).unwrap_or(u32::MAX),
-        };
-        let retention_ms = u64::try_from(config.mailbox.retention.as_millis()).unwrap_or(u64::MAX);
-        let log = Log::new(wal, mailboxes).with_retention(Retention(retention_ms));
-        let decisions = config.policy.decisions_max as usize;
-        let (index, placement) = (ShardIndex(shard_index), Placement::new(shard_count));
-        let shard = Shard::with_decision_entries(index, placement, limits, log, decisions)
-            .with_tree_digest(config.crypto.tree_digest);
-        Ok((shard, records, messages))
-    };
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let recover = &recover;
-        let (finish, finished) = mpsc::channel::<()>();
-        let spawn = |shard_index| {
-            let finish = finish.clone();
-            scope.spawn(move || {
-                // Gone when the last shard is done.
-                let _finish = finish;
-                recover(shard_index)
-            })
-        };
-        let threads: Vec<_> = (0..shard_count).map(spawn).collect();
-        drop(finish);
-        progress.report(&finished);
-        threads.into_iter().map(|thread| thread.join().expect("a panic in recovery ends the process")).collect()
-    });
-    let mut shards = Vec::with_capacity(results.len());
-    let mut recovered = Recovered::default();
-    for result in results {
-        let (shard, records, messages) = result?;
-        recovered.records += records;
-        recovered.messages += messages;
-        shards.push(shard);
-    }
-    recovered.took = begun.elapsed();
-    Ok((shards, recovered))
-}
-
 fn start_service(
     config: &Config,
     data_dir: &DataDir,
@@ -554,35 +399,6 @@ fn start_service(
     let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_audit(sink, kept)?;
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
-}
-
-fn wal_config(config: &Config, writes: Choice) -> WalConfig {
-    WalConfig {
-        segment_bytes: config.wal.segment_bytes,
-        wal_bytes_max: config.wal.wal_bytes_max,
-        writes_in_flight_max: writes.writes_in_flight,
-        ..WalConfig::default()
-    }
-}
-
-fn mailboxes_config(config: &Config) -> MailboxesConfig {
-    MailboxesConfig {
-        mailbox_messages_max: u64::from(config.mailbox.messages_max),
-        mailbox_bytes_max: config.mailbox.bytes_max,
-        shard_bytes_max: config.mailbox.shard_bytes_max,
-        cache_bytes: usize::try_from(config.mailbox.cache_bytes).unwrap_or(usize::MAX),
-        dedup: DedupConfig {
-            sender_ids_max: config.mailbox.dedup_window_messages as usize,
-            window_ms: u64::try_from(config.mailbox.dedup_window.as_millis()).unwrap_or(u64::MAX),
-            ..DedupConfig::default()
-        },
-        redelivery: RedeliveryConfig {
-            base_us: u64::from(config.mailbox.redelivery_base_ms) * 1_000,
-            max_us: u64::from(config.mailbox.redelivery_max_ms) * 1_000,
-            deliveries_max: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
-        },
-        ..MailboxesConfig::default()
-    }
 }
 
 fn net_limits(config: &Config) -> NetLimits {
@@ -613,12 +429,6 @@ fn random<const N: usize>() -> Result<[u8; N], NodeError> {
         error: io::Error::other(error.to_string()),
     })?;
     Ok(bytes)
-}
-
-fn random_pair() -> Result<[u64; 2], NodeError> {
-    let bytes: [u8; 16] = random()?;
-    let (words, _) = bytes.as_chunks::<8>();
-    Ok([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])
 }
 
 pub(crate) fn unix_ms() -> u64 {
