@@ -202,6 +202,7 @@ struct Answer {
     shard_index: u16,
     events: u64,
     through: Option<Position>,
+    spare: Vec<Vec<Event>>,
 }
 
 struct Keeper {
@@ -262,7 +263,7 @@ impl Keeper {
                 told.recv_deadline(self.next_checkpoint)
             };
             match next {
-                Ok(Told::Shard(shard_index, batch)) => self.append(shard_index, &batch)?,
+                Ok(Told::Shard(shard_index, batch)) => self.append(shard_index, batch)?,
                 Ok(Told::Control(events)) => self.append_control(&events)?,
                 Ok(Told::Stopping) => self.is_stopping = true,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -295,21 +296,23 @@ impl Keeper {
         Ok(())
     }
 
-    fn append(&mut self, shard_index: u16, batch: &AuditBatch) -> Result<(), StoreError> {
+    fn append(&mut self, shard_index: u16, batch: AuditBatch) -> Result<(), StoreError> {
         let of = SourceId::shard(shard_index);
-        self.writer.append(of, &batch.events)?;
-        if let Some(through) = batch.through {
+        let AuditBatch { events, through } = batch;
+        self.writer.append(of, &events)?;
+        if let Some(through) = through {
             self.writer.set_resume(of, resume_at(through))?;
         }
-        let events = batch.events.len() as u64;
-        self.events += events;
+        let count = events.len() as u64;
+        self.events += count;
         self.has_uncommitted = true;
         match self.answers.iter_mut().find(|answer| answer.shard_index == shard_index) {
             Some(answer) => {
-                answer.events += events;
-                answer.through = batch.through.or(answer.through);
+                answer.events += count;
+                answer.through = through.or(answer.through);
+                answer.spare.push(events);
             }
-            None => self.answers.push(Answer { shard_index, events, through: batch.through }),
+            None => self.answers.push(Answer { shard_index, events: count, through, spare: vec![events] }),
         }
         Ok(())
     }
@@ -318,10 +321,10 @@ impl Keeper {
         self.writer.commit()?;
         self.kept.set(self.control_number);
         (self.events, self.has_uncommitted) = (0, false);
-        for Answer { shard_index, events, through } in std::mem::take(&mut self.answers) {
+        for Answer { shard_index, events, through, spare } in std::mem::take(&mut self.answers) {
             if !self.is_stopping {
                 let port = &self.ports[usize::from(shard_index)];
-                tell(usize::from(shard_index), port, NodeItem::Audited { events, through });
+                tell(usize::from(shard_index), port, NodeItem::Audited { events, through, spare });
             }
         }
         Ok(())
@@ -331,14 +334,12 @@ impl Keeper {
 /// The place of a record of a shard's log as the audit log remembers it.
 ///
 /// ```text
-/// 0 u64 lsn | 8 u32 index | 12 u32 offset in the segment | 16 u64 segment | 24 u64 zero
+/// 0 u64 lsn | 8 u32 index | 12 zeros; an earlier version wrote more there, which nobody reads
 /// ```
 fn resume_at(position: Position) -> Resume {
     let mut resume = [0; RESUME_BYTES];
     resume[..8].copy_from_slice(&position.lsn.0.to_le_bytes());
     resume[8..12].copy_from_slice(&position.index.to_le_bytes());
-    resume[12..16].copy_from_slice(&position.offset.to_le_bytes());
-    resume[16..24].copy_from_slice(&position.segment.0.to_le_bytes());
     resume
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum NodeItem {
         events: u64,
         /// Up to this record.
         through: Option<Position>,
+        /// The memory in which they were told.
+        spare: Vec<Vec<creto_audit::Event>>,
     },
     /// From control: hold the log for a backup, go on, or let go.
     Hold {
@@ -256,8 +258,8 @@ impl ShardMachine {
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
             }
-            (Source::Control, NodeItem::Audited { events, through }) => {
-                self.apply(now, Event::Audited { events, through });
+            (Source::Control, NodeItem::Audited { events, through, spare }) => {
+                self.apply(now, Event::Audited { events, through, spare });
             }
             (Source::Control, NodeItem::Verified(outcome)) => self.apply(now, Event::Verified(*outcome)),
             (Source::Control, NodeItem::Hold { id, request, answer }) => {

@@ -18,7 +18,7 @@ use creto_store::{self as store, BatchPart, Position, Record, RecordLog, SettleC
 
 use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Now};
-use crate::limits::{AUDIT_BATCH_EVENTS, AUDIT_EVENTS_MAX, AUDIT_EVENTS_RESUME};
+use crate::limits::{AUDIT_BATCH_EVENTS, AUDIT_EVENTS_MAX, AUDIT_EVENTS_RESUME, AUDIT_SPARE_BATCHES_MAX};
 use crate::shard::Shard;
 use crate::stage::RefusedMessage;
 
@@ -39,6 +39,8 @@ pub(crate) struct AuditFeed {
     time_ms: u64,
     /// What happened and is not told yet.
     turn: AuditBatch,
+    /// Memory of events that are kept, for those that come.
+    spare: Vec<Vec<AuditEvent>>,
     /// Events that were told and are not kept yet.
     in_flight: u64,
     is_behind: bool,
@@ -70,9 +72,14 @@ impl AuditFeed {
         }
     }
 
-    /// Takes note that events are kept.
-    pub(crate) fn kept(&mut self, events: u64) {
+    /// Takes note that events are kept, and takes back the memory in which they were told, as far as there is use for it.
+    pub(crate) fn kept(&mut self, events: u64, spare: Vec<Vec<AuditEvent>>) {
         self.in_flight = self.in_flight.checked_sub(events).expect("only what was told is kept");
+        let usual = spare.into_iter().filter(|spare| spare.capacity() <= 2 * AUDIT_BATCH_EVENTS);
+        self.spare.extend(usual.take(AUDIT_SPARE_BATCHES_MAX - self.spare.len()).map(|mut spare| {
+            spare.clear();
+            spare
+        }));
     }
 
     /// A while has passed: what happened since goes out, however little it is.
@@ -87,7 +94,8 @@ impl AuditFeed {
             return None;
         }
         self.in_flight += self.turn.events.len() as u64;
-        Some(std::mem::take(&mut self.turn))
+        let events = self.spare.pop().unwrap_or_default();
+        Some(std::mem::replace(&mut self.turn, AuditBatch { events, through: None }))
     }
 
     /// Whether so much is not kept yet that nothing more should be taken in.
@@ -125,6 +133,9 @@ impl<L: RecordLog> Shard<L> {
                 Some(first) => first.count = first.count.saturating_add(refused.count),
                 None => by_code.push(refused),
             }
+        }
+        if by_code.is_empty() {
+            return;
         }
         let Some(state) = self.connections.get(&connection) else { return };
         let Some(login) = state.login else { return };

@@ -114,6 +114,8 @@ pub enum Event {
         events: u64,
         /// All of what the log says up to this record.
         through: Option<Position>,
+        /// The memory in which they were told, for those that come.
+        spare: Vec<Vec<creto_audit::Event>>,
     },
     /// A worker has verified a batch ([`Action::Verify`]).
     Verified(VerifyOutcome),

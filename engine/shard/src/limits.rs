@@ -19,6 +19,8 @@ pub const INGRESS_BYTES_RESUME: usize = INGRESS_BYTES_MAX / 2;
 pub const AUDIT_EVENTS_MAX: u64 = 131_072;
 /// A shard tells so many events at once, or whatever there is when it looks after what has no event of its own.
 pub const AUDIT_BATCH_EVENTS: usize = 1_024;
+/// Batches of events whose memory a shard keeps to use it again: as many as are told before the first of them are kept.
+pub const AUDIT_SPARE_BATCHES_MAX: usize = 32;
 /// Reading goes on when so few are left.
 pub const AUDIT_EVENTS_RESUME: u64 = AUDIT_EVENTS_MAX / 2;
 

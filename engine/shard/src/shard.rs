@@ -169,8 +169,8 @@ impl<L: RecordLog> Shard<L> {
                 let queue = self.workers.as_mut().expect("only a shard with workers asks for verdicts");
                 queue.complete(outcome);
             }
-            Event::Audited { events, through } => {
-                self.audit.kept(events);
+            Event::Audited { events, through, spare } => {
+                self.audit.kept(events, spare);
                 through.into_iter().for_each(|through| self.log.audited(through));
             }
             Event::DiskRoom { bytes } => self.log.set_disk_room(bytes),

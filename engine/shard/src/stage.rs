@@ -43,6 +43,13 @@ pub(crate) struct RefusedMessage {
     pub(crate) retry_after_ms: Option<u32>,
 }
 
+impl RefusedMessage {
+    fn unread(connection: ConnectionId, sequence: u64, leaf_index: u32, code: RejectCode) -> Self {
+        let (recipient, message_id) = (AgentId([0; 16]), MessageId([0; 16]));
+        Self { connection, sequence, leaf_index, recipient, message_id, code, retry_after_ms: None }
+    }
+}
+
 impl Refusals {
     /// Refuses a batch as a whole: the answer for each of its messages, so none of them is refused alone.
     pub(crate) fn batch(&mut self, connection: ConnectionId, sequence: u64, code: RejectCode) {
@@ -51,17 +58,7 @@ impl Refusals {
 
     /// Refuses a message that cannot be read.
     pub(crate) fn unread(&mut self, connection: ConnectionId, sequence: u64, leaf_index: u32, code: RejectCode) {
-        let (recipient, message_id) = (AgentId([0; 16]), MessageId([0; 16]));
-        let retry_after_ms = None;
-        self.messages.push(RefusedMessage {
-            connection,
-            sequence,
-            leaf_index,
-            recipient,
-            message_id,
-            code,
-            retry_after_ms,
-        });
+        self.messages.push(RefusedMessage::unread(connection, sequence, leaf_index, code));
     }
 
     pub(crate) fn message(
@@ -84,14 +81,7 @@ impl Refusals {
         retry_after_ms: Option<u32>,
     ) {
         let &DecodedMessage { leaf_index, recipient, message_id, .. } = message;
-        self.messages.push(RefusedMessage {
-            connection,
-            sequence,
-            leaf_index,
-            recipient,
-            message_id,
-            code,
-            retry_after_ms,
-        });
+        let unread = RefusedMessage::unread(connection, sequence, leaf_index, code);
+        self.messages.push(RefusedMessage { recipient, message_id, retry_after_ms, ..unread });
     }
 }

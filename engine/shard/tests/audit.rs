@@ -227,7 +227,7 @@ fn a_shard_that_is_not_heard_reads_nothing_more_until_it_is() {
     for AuditBatch { events, through } in batches {
         assert_eq!(node.reading, left <= AUDIT_EVENTS_RESUME, "with {left} left");
         left -= events.len() as u64;
-        node.event(0, Event::Audited { events: events.len() as u64, through });
+        node.event(0, Event::Audited { events: events.len() as u64, through, spare: vec![events] });
         node.run();
     }
     assert!(node.reading);
@@ -260,4 +260,33 @@ fn a_segment_is_kept_until_its_records_are_told_and_kept() {
     assert!(kept.segment.0 > 3, "vacuous");
     settle_all(&mut node, 61);
     assert_eq!(log_start(&node), kept.segment);
+}
+
+#[test]
+fn the_memory_of_events_that_are_kept_is_used_for_those_that_come() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let sender = node.connect_as(0, &world.planner);
+    let tell = |node: &mut Node, number: u8| -> AuditBatch {
+        node.submit(&sender, u64::from(number), &world.batch(&world.executor, &[number]));
+        node.run();
+        node.tick(0);
+        node.run();
+        let told = std::mem::take(&mut node.audit);
+        assert_eq!(told.len(), 1);
+        told.into_iter().next().unwrap().1
+    };
+    told(&mut node);
+    let first = tell(&mut node, 1);
+    let (place, count) = (first.events.as_ptr(), first.events.len() as u64);
+    assert!(count > 0, "vacuous");
+    node.event(0, Event::Audited { events: count, through: first.through, spare: vec![first.events] });
+    let second = tell(&mut node, 2);
+    assert_ne!(second.events.as_ptr(), place, "it was begun before the first was given back");
+    let third = tell(&mut node, 3);
+    assert_eq!(third.events.as_ptr(), place);
+    assert!(
+        third.events.iter().all(|event| !matches!(event.what, What::Accepted { sequence: 0, .. })),
+        "nothing of before"
+    );
 }
