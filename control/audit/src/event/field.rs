@@ -134,34 +134,29 @@ impl From<RejectCode> for Code {
     }
 }
 
-impl Field for Code {
-    const BYTES: usize = 2;
-    fn put(self, out: &mut Vec<u8>) {
-        self.0.put(out);
-    }
-    fn take(reader: &mut Reader<'_>) -> Option<Self> {
-        reader.u16().map(Self)
-    }
-    fn shown(self) -> Shown {
-        Shown::Code(self)
-    }
-}
-
 /// A time, Unix milliseconds; zero: none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct TimeMs(pub u64);
 
-impl Field for TimeMs {
-    const BYTES: usize = 8;
-    fn put(self, out: &mut Vec<u8>) {
-        self.0.put(out);
-    }
-    fn take(reader: &mut Reader<'_>) -> Option<Self> {
-        reader.u64().map(Self)
-    }
-    fn shown(self) -> Shown {
-        Shown::TimeMs(self.0)
-    }
+macro_rules! numbered {
+    ($($type:ident, $number:ident, $shown:expr;)*) => { $(
+        impl Field for $type {
+            const BYTES: usize = size_of::<$number>();
+            fn put(self, out: &mut Vec<u8>) {
+                self.0.put(out);
+            }
+            fn take(reader: &mut Reader<'_>) -> Option<Self> {
+                reader.$number().map(Self)
+            }
+            fn shown(self) -> Shown {
+                $shown(self)
+            }
+        }
+    )* };
+}
+numbered! {
+    Code, u16, Shown::Code;
+    TimeMs, u64, |time: TimeMs| Shown::TimeMs(time.0);
 }
 
 macro_rules! words {
