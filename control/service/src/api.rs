@@ -31,6 +31,7 @@
 use std::path::PathBuf;
 
 use creto_envelope::AgentState;
+use creto_rego::Obligations;
 use serde::{Deserialize, Serialize};
 
 use crate::mailboxes::MailboxDefaults;
@@ -364,7 +365,7 @@ pub struct DecisionInfo {
     pub reason: Option<String>,
     /// What a yes is bound to, if to something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound_to: Option<BoundTo>,
+    pub bound_to: Option<Obligations>,
     /// Name of the policy.
     pub policy: String,
     /// The epoch from which it is in force.
@@ -382,23 +383,6 @@ pub struct DecisionInfo {
     pub recent_messages: Option<u32>,
     /// Shards that keep a decision, and would answer with it.
     pub kept: Vec<KeptDecision>,
-}
-
-/// What a yes is bound to. What is absent is not bound.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct BoundTo {
-    /// Messages in a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub messages_per_s: Option<u64>,
-    /// Bytes of payload in a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes_per_s: Option<u64>,
-    /// Bytes of the largest payload.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size_max: Option<u64>,
-    /// Priorities that may be used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priorities: Option<Vec<String>>,
 }
 
 /// One rule `allow`, as if there were no other.

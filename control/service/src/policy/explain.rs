@@ -1,11 +1,11 @@
 //! Why the node lets an agent do something or not: what holds of the two, what the policy says, what the shards keep.
 
 use creto_envelope::{AgentId, RejectCode};
-use creto_policy::{Action, Decision, Obligations, Policy, Question, Snapshot, decide};
+use creto_policy::{Action, Decision, Obligations, Policy, Priorities, Question, Snapshot, decide};
 use creto_rego::{Agent, AgentView, Request};
 
 use super::{FAIL_OPEN, InForce, SAME_ORGANIZATION, rego};
-use crate::api::{BoundTo, DecisionInfo, KeptDecision, RuleInfo};
+use crate::api::{DecisionInfo, KeptDecision, RuleInfo};
 
 /// The shards, as they are asked what they keep.
 pub trait DecisionHost: Send + Sync + 'static {
@@ -89,20 +89,14 @@ fn told((shard, decision): (u16, Decision)) -> KeptDecision {
     }
 }
 
-fn bound_to(obligations: &Obligations) -> Option<BoundTo> {
+fn bound_to(obligations: &Obligations) -> Option<creto_rego::Obligations> {
     if *obligations == Obligations::NONE {
         return None;
     }
-    use creto_envelope::Priority::{Critical, High, Low, Normal};
-    let names = [(Low, "low"), (Normal, "normal"), (High, "high"), (Critical, "critical")];
-    let allowed: Vec<_> = names.iter().filter(|(priority, _)| obligations.priorities.has(*priority)).collect();
-    Some(BoundTo {
-        messages_per_s: obligations.messages_per_s,
-        bytes_per_s: obligations.bytes_per_s,
-        size_max: obligations.size_max,
-        priorities: (allowed.len() < names.len())
-            .then(|| allowed.into_iter().map(|(_, name)| (*name).to_owned()).collect()),
-    })
+    let Obligations { messages_per_s, bytes_per_s, size_max, priorities } = *obligations;
+    let names = rego::PRIORITIES.iter().filter(|(_, priority)| priorities.has(*priority)).map(|(name, _)| *name);
+    let priorities = (priorities != Priorities::ALL).then(|| names.collect());
+    Some(creto_rego::Obligations { messages_per_s, bytes_per_s, size_max, priorities })
 }
 
 fn request(question: &Question<'_>) -> Request {

@@ -135,17 +135,19 @@ fn action(action: Action) -> creto_rego::Action {
     }
 }
 
+/// Priorities as policies call them, and as shards do.
+pub(super) const PRIORITIES: [(PriorityName, Priority); 4] = [
+    (PriorityName::Low, Priority::Low),
+    (PriorityName::Normal, Priority::Normal),
+    (PriorityName::High, Priority::High),
+    (PriorityName::Critical, Priority::Critical),
+];
+
 /// What a yes is bound to, as a shard holds to it.
 pub(super) fn bounds(obligations: &creto_rego::Obligations) -> Obligations {
     let creto_rego::Obligations { messages_per_s, bytes_per_s, size_max, priorities } = obligations;
     let priorities = priorities.as_ref().map_or(Priorities::ALL, |names| {
-        let priority = |name: &PriorityName| match name {
-            PriorityName::Low => Priority::Low,
-            PriorityName::Normal => Priority::Normal,
-            PriorityName::High => Priority::High,
-            PriorityName::Critical => Priority::Critical,
-        };
-        names.iter().map(priority).collect()
+        PRIORITIES.iter().filter(|(name, _)| names.contains(name)).map(|(_, priority)| *priority).collect()
     });
     Obligations { messages_per_s: *messages_per_s, bytes_per_s: *bytes_per_s, size_max: *size_max, priorities }
 }
