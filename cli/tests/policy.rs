@@ -1,45 +1,27 @@
 //! `creto policy check`, `test` and `explain`: what scripts and people get, and the statuses.
 
+mod process;
+
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use process::{Run, run};
 
-const POLICY: &str = "# Allow messages within same organization
-allow {
-    input.sender.organization_id == input.recipient.organization_id
-}
-
-# Role-based messaging
-allow {
-    input.sender.roles[_] == \"coordinator\"
-    input.action == \"send_message\"
-}
-";
+const POLICY: &str = concat!(
+    include_str!("../../control/rego/tests/examples/same_organization.rego"),
+    "\n",
+    include_str!("../../control/rego/tests/examples/role_based.rego")
+);
 const AGENTS: &str = r#"{
     "acme/planner": { "roles": ["coordinator"] },
     "acme/worker": { "type": "worker", "recent_messages": 7 },
     "other/agent": {}
 }"#;
 
-struct Run {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
-    }
-}
-
 fn policy(folder: &Path, args: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_creto"));
-    let output =
-        command.current_dir(folder).env_clear().arg("policy").args(args).output().expect("the binary was built");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Run { status: output.status.code().expect("an exit"), stdout: text(output.stdout), stderr: text(output.stderr) }
+    command.current_dir(folder).env_clear().arg("policy").args(args);
+    run(command)
 }
 
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -21,6 +21,12 @@ impl Run {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
     }
+
+    /// One object a line.
+    pub fn lines(&self) -> Vec<serde_json::Value> {
+        let object = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        self.stdout.lines().map(object).collect()
+    }
 }
 
 pub fn command(folder: &Path, shards: u16, args: &[&str]) -> Command {

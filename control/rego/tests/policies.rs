@@ -4,22 +4,9 @@ use creto_rego::{Action, Agent, CompiledPolicy, EvaluationError, Obligations, Po
 use creto_rego::{Verdict, limits};
 
 /// The examples of the product's documents, each as it stands there.
-const SAME_ORGANIZATION: &str = "# Allow messages within same organization
-allow {
-    input.sender.organization_id == input.recipient.organization_id
-}
-";
-const RATE_LIMITING: &str = "# Rate limiting
-allow {
-    count(recent_messages[input.sender.nhi]) < 1000
-}
-";
-const ROLE_BASED: &str = "# Role-based messaging
-allow {
-    input.sender.roles[_] == \"coordinator\"
-    input.action == \"send_message\"
-}
-";
+const SAME_ORGANIZATION: &str = include_str!("examples/same_organization.rego");
+const RATE_LIMITING: &str = include_str!("examples/rate_limiting.rego");
+const ROLE_BASED: &str = include_str!("examples/role_based.rego");
 
 fn agent(name: &str) -> Agent {
     let organization = name.split('/').next().unwrap_or_default();

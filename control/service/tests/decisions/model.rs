@@ -113,48 +113,17 @@ pub(crate) fn everything(_: &Asked<'_>) -> Option<Obligations> {
 
 /// Policies in Rego, each with the same in Rust. The first three and all of them in one file are those of the documents.
 pub(crate) const POLICIES: &[(&str, &Grant)] = &[
+    (include_str!("../../../rego/tests/examples/same_organization.rego"), &by_organization),
+    (include_str!("../../../rego/tests/examples/rate_limiting.rego"), &|asked| unbound(few_messages(asked))),
+    (include_str!("../../../rego/tests/examples/role_based.rego"), &|asked| unbound(coordinator(asked))),
     (
-        "# Allow messages within same organization
-allow {
-    input.sender.organization_id == input.recipient.organization_id
-}
-",
-        &by_organization,
-    ),
-    (
-        "# Rate limiting
-allow {
-    count(recent_messages[input.sender.nhi]) < 1000
-}
-",
-        &|asked| unbound(few_messages(asked)),
-    ),
-    (
-        "# Role-based messaging
-allow {
-    input.sender.roles[_] == \"coordinator\"
-    input.action == \"send_message\"
-}
-",
-        &|asked| unbound(coordinator(asked)),
-    ),
-    (
-        "# Allow messages within same organization
-allow {
-    input.sender.organization_id == input.recipient.organization_id
-}
-
-# Rate limiting
-allow {
-    count(recent_messages[input.sender.nhi]) < 1000
-}
-
-# Role-based messaging
-allow {
-    input.sender.roles[_] == \"coordinator\"
-    input.action == \"send_message\"
-}
-",
+        concat!(
+            include_str!("../../../rego/tests/examples/same_organization.rego"),
+            "\n",
+            include_str!("../../../rego/tests/examples/rate_limiting.rego"),
+            "\n",
+            include_str!("../../../rego/tests/examples/role_based.rego")
+        ),
         &|asked| {
             // With more messages than a policy can count, one that counts them denies.
             let countable = asked.recent_messages <= 10_000;

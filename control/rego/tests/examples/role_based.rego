@@ -1,0 +1,5 @@
+# Role-based messaging
+allow {
+    input.sender.roles[_] == "coordinator"
+    input.action == "send_message"
+}
