@@ -1,41 +1,23 @@
 //! `creto audit`: what auditors, scripts and people get, and the statuses.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its log has nothing to say")]
 
+mod process;
+
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use creto_audit::event::{ChannelId, What};
 use creto_audit::{Event, Label, SourceId};
 use creto_audit_store::disk::RealDisk;
 use creto_audit_store::{Writer, keys};
 use creto_envelope::{AgentId, AgentName, KeyId, MessageId, TrustDomain};
-use serde_json::Value;
-
-struct Run {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
-    }
-
-    fn lines(&self) -> Vec<Value> {
-        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
+use process::{Run, run};
 
 fn audit(folder: &Path, args: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_creto"));
-    let output =
-        command.current_dir(folder).env_clear().arg("audit").args(args).output().expect("the binary was built");
-    Run {
-        status: output.status.code().expect("it was not killed"),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    command.current_dir(folder).env_clear().arg("audit").args(args);
+    run(command)
 }
 
 fn id(name: &str) -> AgentId {
@@ -234,4 +216,66 @@ fn init_makes_the_keys_of_the_log() {
     let mode = std::fs::metadata(audit.join("audit.key")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(std::fs::read_to_string(audit.join("audit.pub")).unwrap().starts_with("creto.local/creto-audit/node-"));
+}
+
+#[test]
+fn the_end_of_a_long_log_is_listed_without_reading_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = log(folder.path(), 40);
+    let keys = keys::load(&log).unwrap();
+    let mut writer = Writer::open(RealDisk::new(&log), keys).unwrap();
+    let events: Vec<_> =
+        (100..70_100).map(|sequence| Event::new(1_764_000_200_000, accepted(sequence, message(1)))).collect();
+    writer.append(SourceId::shard(0), &events).unwrap();
+    writer
+        .append(
+            SourceId::shard(1),
+            &[Event::new(1_764_000_300_000, What::ShardStarted { epoch: 7, recovered_through: 1 })],
+        )
+        .unwrap();
+    writer.commit().unwrap();
+    writer.checkpoint(1_764_000_400_000).unwrap();
+    // Whoever reads the first file fails.
+    std::fs::write(log.join("entries/000000000000"), b"x").unwrap();
+    assert_eq!(audit(folder.path(), &["query", "--log", "audit", "--limit", "1"]).status, 1);
+    let tail = audit(folder.path(), &["tail", "--log", "audit", "-n", "3", "--json"]);
+    assert_eq!(tail.status, 0, "{}", tail.stderr);
+    let found: Vec<_> = tail.lines().iter().map(|event| (event["index"].as_u64(), event["kind"].clone())).collect();
+    let kinds = ["message_accepted", "message_accepted", "shard_started"];
+    assert_eq!(found, (70_060..).map(Some).zip(kinds.map(Into::into)).collect::<Vec<_>>());
+    let filtered = ["tail", "--log", "audit", "-n", "1", "--kind", "shard_started", "--json"];
+    assert_eq!(audit(folder.path(), &filtered).lines()[0]["epoch"], 7);
+    // More than the last file has: it goes on in the one before.
+    assert_eq!(audit(folder.path(), &["tail", "--log", "audit", "-n", "5000"]).status, 1);
+}
+
+#[test]
+fn who_follows_a_log_is_shown_what_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = log(folder.path(), 2);
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_creto"));
+    follow.current_dir(folder.path()).args(["audit", "tail", "--log", "audit", "-n", "1", "--follow", "--json"]);
+    let mut follow = process::Process(follow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let output = BufReader::new(follow.0.stdout.take().unwrap());
+    let (told, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || output.lines().try_for_each(|line| told.send(line.unwrap())));
+    let next =
+        || -> serde_json::Value { serde_json::from_str(&lines.recv_timeout(process::PATIENCE).unwrap()).unwrap() };
+    assert_eq!(next()["index"], 4);
+    let mut writer = Writer::open(RealDisk::new(&log), keys::load(&log).unwrap()).unwrap();
+    for epoch in 1..4 {
+        let what = What::ShardStarted { epoch, recovered_through: 0 };
+        writer.append(SourceId::shard(0), &[Event::new(1_764_000_200_000, what)]).unwrap();
+        writer.commit().unwrap();
+        writer.checkpoint(1_764_000_200_000 + epoch).unwrap();
+        let shown = next();
+        assert_eq!((&shown["index"], &shown["epoch"]), (&(4 + epoch).into(), &epoch.into()));
+    }
+    // A folder is gone when nobody has a file of it open.
+    drop(writer);
+    std::fs::remove_dir_all(&log).unwrap();
+    let mut error = String::new();
+    follow.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+    assert!(error.contains("is not there any more"), "{error}");
+    assert_eq!(follow.0.wait().unwrap().code(), Some(5));
 }

@@ -20,6 +20,7 @@ use crate::moment::date_time;
 use crate::terminal::{BAD, DIM, GOOD, STRONG, grouped, print_json, stdout};
 
 pub(crate) mod filter;
+mod follow;
 mod list;
 mod show;
 
@@ -40,13 +41,17 @@ pub(crate) fn run(global: &Global, args: &AuditArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// The folder of the log that the arguments mean.
+fn folder(global: &Global, args: &AuditLogArgs) -> Result<PathBuf, Failure> {
+    match &args.log {
+        Some(folder) => Ok(folder.clone()),
+        None => Ok(global.load_config()?.data_dir().join(FOLDER)),
+    }
+}
+
 /// The log that the arguments mean.
 fn open(global: &Global, args: &AuditLogArgs) -> Result<LogReader, Failure> {
-    let folder = match &args.log {
-        Some(folder) => folder.clone(),
-        None => global.load_config()?.data_dir().join(FOLDER),
-    };
-    LogReader::open(&folder).map_err(|error| store(&error))
+    LogReader::open(&folder(global, args)?).map_err(|error| store(&error))
 }
 
 fn store(error: &StoreError) -> Failure {
@@ -154,7 +159,7 @@ fn write_proof(global: &Global, args: &AuditProveArgs) -> Result<Exit, Failure> 
 /// The leaf that says that the message was accepted: the last one, since ids are chosen by senders.
 fn accepted(log: &LogReader, message: &MessageId) -> Result<u64, Failure> {
     let mut found = None;
-    list::each(log, 0, |index, event| {
+    list::each(log, 0..log.checkpoint().size, |index, event| {
         if matches!(event.event.what, What::Accepted { message_id, .. } if message_id == *message) {
             found = Some(index);
         }

@@ -43,6 +43,11 @@ impl Filter {
             && before.is_none()
     }
 
+    /// Whether it must see events from the first one on.
+    pub(crate) fn follows_a_message(&self) -> bool {
+        self.message.is_some()
+    }
+
     pub(crate) fn fits(&mut self, event: &ChainedEvent) -> bool {
         // First, since what follows from an event that is filtered out may be wanted.
         let is_of_message = self.is_of_message(event);

@@ -2,38 +2,40 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
-use std::time::Duration;
+use std::ops::Range;
 
 use creto_audit::limits::SALT_BYTES;
 use creto_audit::tile::{Entry, entries};
 use creto_audit::{ChainedEvent, What};
 use creto_audit_store::LogReader;
+use creto_audit_store::layout::SEGMENT_LEAVES;
 use creto_envelope::AgentId;
 
 use super::filter::Filter;
+use super::follow::each_checkpoint;
 use super::show::{as_json, fields};
-use super::{open, store};
+use super::{folder, open, store};
 use crate::args::Global;
 use crate::args::audit::{AuditQueryArgs, AuditTailArgs};
 use crate::exit::{Exit, Failure};
 use crate::moment::date_time;
 use crate::terminal::{Align, CAUTION, Columns, DIM, grouped, stdout};
 
-/// A node signs at most every second; so often a follower looks.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// Tells of each event from leaf `from` on that can be read.
+/// Tells of each event of these leaves that can be read.
 pub(super) fn each(
     log: &LogReader,
-    from: u64,
+    leaves: Range<u64>,
     mut event: impl FnMut(u64, &ChainedEvent) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    for block in log.blocks(from) {
+    for block in log.blocks(leaves.start) {
         let block = block.map_err(|error| store(&error))?;
+        if block.first >= leaves.end {
+            break;
+        }
         for (index, entry) in (block.first..).zip(entries(&block.bundle)) {
             let Entry::Full(bytes) = entry else { continue };
             let parsed = bytes.get(SALT_BYTES..).and_then(|bytes| ChainedEvent::parse(bytes).ok());
-            let Some(parsed) = parsed.filter(|_| index >= from) else { continue };
+            let Some(parsed) = parsed.filter(|_| leaves.contains(&index)) else { continue };
             event(index, &parsed)?;
         }
     }
@@ -91,7 +93,7 @@ pub(super) fn query(global: &Global, args: &AuditQueryArgs) -> Result<Exit, Fail
     let log = open(global, &args.log)?;
     let mut filter = Filter::new(&args.filter, log.checkpoint())?;
     let (mut names, mut found, mut more) = (Names::default(), Vec::new(), 0_u64);
-    each(&log, 0, |index, event| {
+    each(&log, 0..log.checkpoint().size, |index, event| {
         names.learn(event);
         match filter.fits(event) {
             true if found.len() < args.limit as usize => found.push((index, *event)),
@@ -117,31 +119,21 @@ pub(super) fn query(global: &Global, args: &AuditQueryArgs) -> Result<Exit, Fail
 }
 
 pub(super) fn tail(global: &Global, args: &AuditTailArgs) -> Result<Exit, Failure> {
-    let mut log = open(global, &args.log)?;
+    let folder = folder(global, &args.log)?;
+    let mut log = LogReader::open(&folder).map_err(|error| store(&error))?;
     let mut filter = Filter::new(&args.filter, log.checkpoint())?;
-    let (mut names, mut last) = (Names::default(), VecDeque::new());
-    each(&log, 0, |index, event| {
-        names.learn(event);
-        if filter.fits(event) {
-            last.push_back((index, *event));
-            if last.len() > args.count as usize {
-                last.pop_front();
-            }
-        }
-        Ok(())
-    })?;
+    let mut names = Names::default();
+    let mut last = last(&log, &mut filter, args.count as usize, &mut names)?;
     print(&names, last.make_contiguous(), args.json)?;
-    let mut next = log.checkpoint().size;
     if !args.follow {
         return Ok(Exit::Ok);
     }
-    loop {
-        // The log is files, which only tell of themselves when they are looked at.
-        std::thread::sleep(LOOK_EVERY);
+    each_checkpoint(&folder, || {
+        let next = log.checkpoint().size;
         if !log.refresh().map_err(|error| store(&error))? {
-            continue;
+            return Ok(());
         }
-        each(&log, next, |index, event| {
+        each(&log, next..log.checkpoint().size, |index, event| {
             names.learn(event);
             if !filter.fits(event) {
                 return Ok(());
@@ -152,7 +144,34 @@ pub(super) fn tail(global: &Global, args: &AuditTailArgs) -> Result<Exit, Failur
                 false => writeln!(out, "{}", row(&names, index, event).join("  "))?,
             }
             Ok(out.flush()?)
+        })
+    })
+}
+
+/// The last `count` events that fit, read file by file from the end, and no further than they are found.
+fn last(
+    log: &LogReader,
+    filter: &mut Filter,
+    count: usize,
+    names: &mut Names,
+) -> Result<VecDeque<(u64, ChainedEvent)>, Failure> {
+    let (mut last, mut end) = (VecDeque::new(), log.checkpoint().size);
+    while end > 0 && last.len() < count {
+        // What became of a message is only known to whoever has read which one it is.
+        let first = if filter.follows_a_message() { 0 } else { (end - 1) / SEGMENT_LEAVES * SEGMENT_LEAVES };
+        let (mut found, room) = (VecDeque::new(), count - last.len());
+        each(log, first..end, |index, event| {
+            names.learn(event);
+            if filter.fits(event) {
+                found.push_back((index, *event));
+                if found.len() > room {
+                    found.pop_front();
+                }
+            }
+            Ok(())
         })?;
-        next = log.checkpoint().size;
+        found.append(&mut last);
+        (last, end) = (found, first);
     }
+    Ok(last)
 }
