@@ -4,6 +4,7 @@
 //! place: [`Chain`](crate::Chain) gives it both, on the thread that writes the log. [`ChainedEvent`] is what comes out: it has
 //! one encoding, which `docs/audit-format.md` gives byte by byte.
 
+mod control_code;
 mod field;
 mod kinds;
 #[cfg(test)]
@@ -17,8 +18,10 @@ use crate::chain::ChainHash;
 use crate::limits::{EVENT_HEADER_BYTES, LABEL_BYTES_MAX};
 use crate::reader::Reader;
 
+pub use control_code::CONTROL_CODES;
 pub use field::{
-    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, Outcome, Peer, RotationMode, Shown, TimeMs, TokenId,
+    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, KindOf, Outcome, Peer, RotationMode, Shown, TimeMs,
+    TokenId,
 };
 pub use kinds::{Kind, What};
 

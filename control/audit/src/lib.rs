@@ -4,6 +4,7 @@
 //! one RFC 6962 Merkle log, whose size and root are signed by two keys. `docs/audit-format.md` gives every byte.
 //!
 //! - [`event`], [`chain`]: what happened, and its place in its source's hash chain.
+//! - [`budget`]: how many events of a stranger's making are told one by one.
 //! - [`tree`], [`tile`]: the Merkle tree, its proofs, and the names under which its parts are kept.
 //! - [`note`], [`keys`], [`checkpoint`]: the signed size and root.
 //! - [`proof`]: one entry, proven in one file.
@@ -12,6 +13,7 @@
 //! This crate is pure: bytes, time and randomness come in as arguments; files are `creto-audit-store`'s.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod chain;
 pub mod checkpoint;
 pub mod event;

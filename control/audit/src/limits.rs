@@ -36,6 +36,11 @@ pub const EXPORT_MILESTONES_MAX: usize = 1_024;
 /// Longest text of the public keys of a log, in bytes.
 pub const KEYS_BYTES_MAX: usize = 8 * 1024;
 
+/// Events of one kind that strangers can cause, told one by one at once.
+pub const TOLD_AT_ONCE_MAX: u32 = 256;
+/// So many more of them in each second.
+pub const TOLD_PER_S: u32 = 4;
+
 // A line for each source (name, position, 44 characters of hash), and both signatures in base64.
 const _: () = assert!(
     ORIGIN_BYTES_MAX + 128 + SOURCES_MAX * (8 + 12 + 21 + 45) + 2 * ORIGIN_BYTES_MAX + 8 * 1024 <= NOTE_BYTES_MAX

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use creto_envelope::{AgentId, KeyId, MessageId, RejectCode};
 
+use super::control_code::CONTROL_CODES;
+use super::kinds::Kind;
 use crate::reader::Reader;
 
 /// A field as it is shown.
@@ -94,6 +96,10 @@ pub struct TokenId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Digest(pub [u8; 32]);
 
+/// A kind of events, as its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct KindOf(pub u8);
+
 /// An IP address as IPv6 (IPv4 is mapped: `::ffff:192.0.2.1`); all zero where it is not known.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Peer(pub [u8; 16]);
@@ -116,15 +122,26 @@ impl From<IpAddr> for Peer {
     }
 }
 
-/// A reject code of the protocol, as its number: a log outlives the versions that know its codes. Zero: none.
+/// A reject code of the protocol, or one of the control API (from 1,000 on), as its number: a log outlives the versions that
+/// know its codes. Zero: none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Code(pub u16);
 
 impl Code {
+    /// No code.
+    pub const NONE: Self = Self(0);
+
+    /// The code of the control API that has this name.
+    #[must_use]
+    pub fn of_control(name: &str) -> Option<Self> {
+        CONTROL_CODES.iter().find(|(_, known)| *known == name).map(|(number, _)| Self(*number))
+    }
+
     /// Its name, if this version knows it.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
-        RejectCode::from_u16(self.0).map(RejectCode::name)
+        let of_control = || CONTROL_CODES.iter().find(|(number, _)| *number == self.0).map(|(_, name)| *name);
+        RejectCode::from_u16(self.0).map(RejectCode::name).or_else(of_control)
     }
 }
 
@@ -157,6 +174,10 @@ macro_rules! numbered {
 numbered! {
     Code, u16, Shown::Code;
     TimeMs, u64, |time: TimeMs| Shown::TimeMs(time.0);
+    KindOf, u8, |kind: KindOf| match Kind::ALL.iter().find(|known| known.number == kind.0) {
+        Some(known) => Shown::Word(known.name),
+        None => Shown::Number(kind.0.into()),
+    };
 }
 
 macro_rules! words {

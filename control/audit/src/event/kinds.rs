@@ -3,8 +3,8 @@
 use creto_envelope::{AgentId, KeyId, MessageId};
 
 use super::field::{
-    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, Field, Outcome, Peer, RotationMode, Shown, TimeMs,
-    TokenId,
+    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, Field, KindOf, Outcome, Peer, RotationMode, Shown,
+    TimeMs, TokenId,
 };
 use crate::limits::EVENT_FIELDS_BYTES_MAX;
 use crate::reader::Reader;
@@ -270,6 +270,22 @@ events! {
         /// The last frame of the log.
         last_frame: u64,
     }
+    /// A shard's log was fenced, because a write or a sync failed: nothing more is acknowledged there.
+    19 "shard_fenced" ShardFenced {
+        /// The log's epoch.
+        epoch: u64,
+    }
+    /// Events of one kind and for one reason were not told one by one, because there were too many of them. Any source tells it.
+    20 "events_merged" EventsMerged {
+        /// What they would have been.
+        kind: KindOf,
+        /// Why.
+        code: Code,
+        /// How many there were, or how much they would have counted.
+        count: u32,
+        /// When the first of them was.
+        since: TimeMs,
+    }
 
     /// An agent was registered. The event's text is its name.
     64 "agent_registered" AgentRegistered {
@@ -442,7 +458,7 @@ events! {
         /// One-time keys in the batch.
         count: u32,
     }
-    /// Somebody who may administer asked for something and was refused.
+    /// Somebody asked for a change and was refused. The event's text is what was asked for.
     83 "administration_refused" AdministrationRefused {
         /// Who; zero: not known.
         actor: AgentId,
@@ -450,5 +466,21 @@ events! {
         peer: Peer,
         /// Why.
         code: Code,
+    }
+    /// A one-time token was used: an agent was registered with it, which has an event of its own.
+    84 "token_used" TokenUsed {
+        /// The token, by its id.
+        token: TokenId,
+        /// Who was registered.
+        agent: AgentId,
+        /// How many more may be.
+        uses_left: u32,
+    }
+    /// A one-time token was withdrawn: nobody is registered with it any more.
+    85 "token_withdrawn" TokenWithdrawn {
+        /// The token, by its id.
+        token: TokenId,
+        /// Who did it; zero: whoever runs the node.
+        actor: AgentId,
     }
 }

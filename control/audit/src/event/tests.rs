@@ -61,6 +61,16 @@ fn the_page_lists_every_kind_with_its_fields() {
 }
 
 #[test]
+fn the_page_lists_every_code_of_the_control_api_and_no_number_twice() {
+    for (index, (number, name)) in CONTROL_CODES.iter().enumerate() {
+        assert_eq!(usize::from(*number), 1_000 + index);
+        assert!(PAGE.contains(&format!("| {number} `{name}` |")), "the page has no {number} {name}");
+        assert_eq!((Code::of_control(name), Code(*number).name()), (Some(Code(*number)), Some(*name)));
+    }
+    assert_eq!(Code::of_control("nothing"), None);
+}
+
+#[test]
 fn an_event_that_is_cut_or_has_one_byte_more_is_refused() {
     for kind in Kind::ALL {
         let bytes = chained(kind.number, &smallest_fields(kind), "x");
