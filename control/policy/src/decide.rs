@@ -13,10 +13,12 @@ use crate::snapshot::{Policy, Snapshot};
 use crate::source::{Answer, Question};
 
 mod answers;
+mod open_door;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use open_door::OpenDoor;
 pub use table::{DecisionStats, DecisionTable};
 
 /// What an agent wants to do.

@@ -23,7 +23,7 @@ mod snapshot;
 mod source;
 
 pub use attributes::{Attributes, AttributesError};
-pub use decide::{Action, Decision, DecisionStats, DecisionTable, decide};
+pub use decide::{Action, Decision, DecisionStats, DecisionTable, OpenDoor, decide};
 pub use mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
 pub use obligations::{Obligations, Priorities};
 pub use principal::{KeyVersion, OrganizationId, Principal, Replacement};

@@ -13,6 +13,8 @@ pub const OBLIGATIONS_MAX: usize = 1_024;
 pub const EVALUATION_US_PER_TURN_MAX: u64 = 20_000;
 /// How long a shard does not ask again what a policy had no time to answer, in milliseconds.
 pub const TOO_LONG_MS: u64 = 1_000;
+/// Agents and what they do to whom, of which a shard counts the uses of an open door one by one until they are told.
+pub const OPEN_DOOR_PAIRS_MAX: usize = 1_024;
 
 const _: () = assert!(ANSWER_KEY_BYTES_MAX + ANSWER_EXTRA_BYTES <= ANSWERS_BYTES_MAX / 2);
 const _: () = assert!(OBLIGATIONS_MAX < u16::MAX as usize);

@@ -89,6 +89,12 @@ impl Snapshot {
         matches!(&self.policy, Some(Policy::Loaded(source)) if source.reads().has(Input::RecentMessages))
     }
 
+    /// Whether everything is allowed because no policy could be loaded: then each use is counted.
+    #[must_use]
+    pub fn is_fail_open(&self) -> bool {
+        matches!(self.policy, Some(Policy::FailOpen))
+    }
+
     /// Epoch, and a digest of all that decisions read: both key record versions of any pair are in it.
     ///
     /// The epoch alone would do if every builder counted it right. The digest makes a table that meets two snapshots

@@ -3,24 +3,30 @@
 //! Events of messages are made of the records of the log, when these are durable. Whoever keeps the audit log remembers up to
 //! which record it has them, so after a crash it reads the rest from the log again ([`events_of`] makes the same of them):
 //! **no event of an acknowledged message is lost**. Events that are in no record, such as refusals, are told at once, and a
-//! crash may take those of the last second.
+//! crash may take those of the last second. What a stranger can cause is told one by one as long as it is seldom, and counted
+//! beyond that.
 //!
 //! What was told and is not kept yet is bounded: above [`AUDIT_EVENTS_MAX`] a shard reads nothing more from its connections.
 //! And a record whose events are not kept holds its segment. So a slow audit log slows the node, and loses nothing.
 
-use creto_audit::event::{ChannelId, Code, DeathCause, ExpiryCause, Peer};
+use creto_audit::budget::Budget;
+use creto_audit::event::{Action as AuditAction, ChannelId, Code, DeathCause, ExpiryCause, Peer};
 use creto_audit::{Event as AuditEvent, What};
 use creto_envelope::batch::key_record_version_in;
 use creto_envelope::envelope::kind_and_channel;
 use creto_envelope::notice::{NoticeBody, NoticeCause};
 use creto_envelope::{AgentId, MessageId, RejectCode};
+use creto_policy::{Action as PolicyAction, OpenDoor};
 use creto_store::{self as store, BatchPart, Position, Record, RecordLog, SettleCause};
 
 use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Now};
-use crate::limits::{AUDIT_BATCH_EVENTS, AUDIT_EVENTS_MAX, AUDIT_EVENTS_RESUME, AUDIT_SPARE_BATCHES_MAX};
+use crate::limits::{
+    AUDIT_BATCH_EVENTS, AUDIT_EVENTS_MAX, AUDIT_EVENTS_RESUME, AUDIT_SPARE_BATCHES_MAX, COUNTED_TOLD_US,
+};
 use crate::shard::Shard;
 use crate::stage::RefusedMessage;
+use crate::stage::deliver::Void;
 
 /// Events, in order.
 #[derive(Debug, Default)]
@@ -37,6 +43,7 @@ pub(crate) struct AuditFeed {
     is_followed: bool,
     /// When this turn is, Unix milliseconds.
     time_ms: u64,
+    monotonic_us: u64,
     /// What happened and is not told yet.
     turn: AuditBatch,
     /// Memory of events that are kept, for those that come.
@@ -46,6 +53,11 @@ pub(crate) struct AuditFeed {
     is_behind: bool,
     /// What there is goes out with this turn.
     is_due: bool,
+    /// How many refusals are still told one by one.
+    budget: Budget,
+    /// When what is only counted is told next, by the monotonic clock.
+    counted_due_us: u64,
+    is_end_told: bool,
 }
 
 impl AuditFeed {
@@ -55,13 +67,38 @@ impl AuditFeed {
 
     /// What is told from now on happens now.
     pub(crate) fn at(&mut self, now: Now) {
-        self.time_ms = now.unix_ms;
+        (self.time_ms, self.monotonic_us) = (now.unix_ms, now.monotonic_us);
     }
 
     pub(crate) fn tell(&mut self, what: What) {
         if self.is_followed {
             self.turn.events.push(AuditEvent::new(self.time_ms, what));
         }
+    }
+
+    /// Tells of what a stranger can cause as often as it likes: one by one while that is seldom.
+    pub(crate) fn tell_refused(&mut self, what: What) {
+        if self.is_followed
+            && let Some(what) = self.budget.admit(what, self.time_ms)
+        {
+            self.tell(what);
+        }
+    }
+
+    /// Tells of those that were only counted.
+    fn tell_merged(&mut self) {
+        for what in self.budget.take_merged() {
+            self.tell(what);
+        }
+    }
+
+    /// Whether what is only counted is to be told now.
+    fn is_counted_due(&mut self) -> bool {
+        let is_due = self.monotonic_us >= self.counted_due_us;
+        if is_due {
+            self.counted_due_us = self.monotonic_us.saturating_add(COUNTED_TOLD_US);
+        }
+        is_due
     }
 
     /// Tells what a record of the log says, that has just become durable.
@@ -82,8 +119,15 @@ impl AuditFeed {
         }));
     }
 
-    /// A while has passed: what happened since goes out, however little it is.
-    pub(crate) fn tick(&mut self) {
+    /// Counts what cannot be told one by one.
+    fn merge(&mut self, what: &What) {
+        if self.is_followed {
+            self.budget.merge(what, self.time_ms);
+        }
+    }
+
+    /// What happened goes out with this turn, however little it is.
+    fn tick(&mut self) {
         self.is_due = true;
     }
 
@@ -120,9 +164,49 @@ impl<L: RecordLog> Shard<L> {
     pub(crate) fn tell_audit(&mut self, actions: &mut Vec<Action>) {
         if self.draining {
             // This turn may be the last.
-            self.audit.tick();
+            self.audit_tick();
+            self.audit_end();
         }
         actions.extend(self.audit.end_turn().map(Action::Audit));
+    }
+
+    /// A while has passed: what happened since goes out, however little it is, with what was only counted.
+    pub(crate) fn audit_tick(&mut self) {
+        if self.audit.is_counted_due() || self.draining {
+            if self.snapshot.is_fail_open() {
+                self.audit_open_door();
+            }
+            self.audit.tell_merged();
+        }
+        self.audit.tick();
+    }
+
+    /// Tells, once, that nothing is accepted here any more.
+    fn audit_end(&mut self) {
+        let Some(end) = self.log.wal().end().filter(|_| !self.audit.is_end_told) else { return };
+        self.audit.is_end_told = true;
+        self.audit.tell(What::ShardStopped { epoch: end.epoch.0, last_frame: end.position.lsn.0 });
+    }
+
+    /// Tells who was let through without a policy.
+    pub(crate) fn audit_open_door(&mut self) {
+        let OpenDoor { uses, others } = self.decisions.take_open_door();
+        let epoch = self.snapshot.epoch();
+        let told = |subject, action, object, count| What::FailOpenUsed { subject, object, epoch, count, action };
+        for ((subject, action, object), count) in uses {
+            self.audit.tell(told(subject, audit_action(action), object, count));
+        }
+        if others > 0 {
+            self.audit.merge(&told(AgentId::ZERO, AuditAction::Send, AgentId::ZERO, others));
+        }
+    }
+
+    /// Tells of messages that their senders signed after they were revoked.
+    pub(crate) fn audit_void(&mut self, void: &[Void]) {
+        for &Void { mailbox, sender, message_id, sequence } in void {
+            let code = RejectCode::AgentRevoked.into();
+            self.audit.tell(What::DeliveryDenied { sender, recipient: mailbox, message_id, sequence, code });
+        }
     }
 
     /// Tells of messages of one connection that were refused: one event for each reason.
@@ -143,7 +227,7 @@ impl<L: RecordLog> Shard<L> {
         for AuditRefusal { recipient, message_id, code, count } in by_code {
             let is_forged = code == RejectCode::BadSignature;
             let code = Code::from(code);
-            self.audit.tell(match is_forged {
+            self.audit.tell_refused(match is_forged {
                 true => What::SignatureFailure { claimed: sender, sender, peer, key_version, count, code },
                 false => What::SubmitRefused { sender, recipient, message_id, key_version, count, code },
             });
@@ -154,7 +238,17 @@ impl<L: RecordLog> Shard<L> {
     pub(crate) fn audit_login_failed(&mut self, connection: ConnectionId, claimed: [u8; 16], code: RejectCode) {
         let Some(state) = self.connections.get(&connection) else { return };
         let (claimed, peer) = (AgentId(claimed), state.audit_peer());
-        self.audit.tell(What::LoginFailed { claimed, peer, connection: connection.0, code: code.into() });
+        self.audit.tell_refused(What::LoginFailed { claimed, peer, connection: connection.0, code: code.into() });
+    }
+}
+
+fn audit_action(action: PolicyAction) -> AuditAction {
+    match action {
+        PolicyAction::SendMessage => AuditAction::Send,
+        PolicyAction::ReadDirectory => AuditAction::ReadDirectory,
+        PolicyAction::Subscribe => AuditAction::Subscribe,
+        // Until it has a word of its own in the log: what least may do.
+        _ => AuditAction::Administer,
     }
 }
 

@@ -21,6 +21,8 @@ pub const AUDIT_EVENTS_MAX: u64 = 131_072;
 pub const AUDIT_BATCH_EVENTS: usize = 1_024;
 /// Batches of events whose memory a shard keeps to use it again: as many as are told before the first of them are kept.
 pub const AUDIT_SPARE_BATCHES_MAX: usize = 32;
+/// How often at most the audit log is told of what is only counted, in microseconds.
+pub const COUNTED_TOLD_US: u64 = 1_000_000;
 /// Reading goes on when so few are left.
 pub const AUDIT_EVENTS_RESUME: u64 = AUDIT_EVENTS_MAX / 2;
 

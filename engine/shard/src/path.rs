@@ -85,9 +85,10 @@ impl<L: RecordLog> Shard<L> {
             let message = ShardMessage::LetterAnswer { connection: origin.connection, answer };
             self.tell(origin.shard, message, actions);
         }
-        let Delivered { pushes, void_messages } =
+        let Delivered { pushes, void } =
             deliver(now, &self.snapshot, &mut self.subscriptions, self.log.mailboxes_mut());
-        self.counters.messages_void += void_messages;
+        self.counters.messages_void += void.len() as u64;
+        self.audit_void(&void);
         self.push(pushes, actions);
         self.log.end_deliveries(now, actions);
     }

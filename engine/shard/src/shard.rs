@@ -153,7 +153,7 @@ impl<L: RecordLog> Shard<L> {
             Event::KeyRecordPublished { connection, answer } => {
                 self.key_record_published(connection, answer, actions);
             }
-            Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, actions),
+            Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, &mut self.audit, actions),
             Event::DiskRead { id, outcome } => {
                 let done = self.log.disk_read(id, outcome);
                 self.counters.read_back(&done);
@@ -175,7 +175,7 @@ impl<L: RecordLog> Shard<L> {
             }
             Event::DiskRoom { bytes } => self.log.set_disk_room(bytes),
             Event::Tick => {
-                self.audit.tick();
+                self.audit_tick();
                 self.log.tick(now);
                 for mailbox in self.log.mailboxes_mut().retry_reads() {
                     self.subscriptions.wake(AgentId(mailbox.0));
@@ -502,6 +502,10 @@ impl<L: RecordLog> Shard<L> {
 
     /// Takes the new agents and policy; whoever may not act any more is disconnected.
     fn replace_snapshot(&mut self, now: Now, snapshot: Arc<Snapshot>, actions: &mut Vec<Action>) {
+        if self.snapshot.is_fail_open() {
+            // The last uses, under the epoch that they were made in.
+            self.audit_open_door();
+        }
         self.snapshot = snapshot;
         if !self.snapshot.reads_recent_messages() {
             self.meter.forget_recent();

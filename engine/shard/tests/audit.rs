@@ -7,14 +7,17 @@ mod fixture;
 use std::sync::Arc;
 
 use creto_audit::What;
-use creto_audit::event::{ChannelId, Code, Peer};
-use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Nack};
+use creto_audit::event::{Action as AuditAction, ChannelId, Code, KindOf, Peer};
+use creto_audit::limits::TOLD_AT_ONCE_MAX;
+use creto_envelope::control::KeyRecordRequest;
+use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Nack};
+use creto_envelope::letters::{DeadLetterChange, LetterChange};
 use creto_envelope::{AgentState, EnvelopeView, RejectCode};
 use creto_policy::{Policy, SnapshotBuilder};
 use creto_shard::limits::{AUDIT_EVENTS_MAX, AUDIT_EVENTS_RESUME};
 use creto_shard::{AuditBatch, Event, events_of};
 use creto_sim::agents::{SimAgent, SimBatch};
-use creto_store::{LogPlace, Position, WalConfig, read_behind};
+use creto_store::{DiskError, LogPlace, Position, WalConfig, read_behind};
 use fixture::{CONTROL, Client, DELIVER, NOW, Node, id};
 
 struct World {
@@ -208,18 +211,28 @@ fn the_log_says_the_same_again() {
 fn a_shard_that_is_not_heard_reads_nothing_more_until_it_is() {
     let world = World::new();
     let mut node = world.node(&WalConfig::default());
-    let sender = node.connect_as(0, &world.planner);
+    let (sender, reader) = (node.connect_as(0, &world.planner), node.connect_as(0, &world.executor));
+    node.subscribe(&reader, &world.executor);
+    let numbers: Vec<u8> = (1..=200).collect();
+    node.submit(&sender, 1, &world.batch(&world.executor, &numbers));
     told(&mut node);
-    let (mut sequence, batch) = (0, world.batch(&world.stranger, &[1]));
+    let mailbox = world.executor.id;
+    let mut events = 0;
     while node.reading {
-        // A refused message is told each time that it comes.
-        for _ in 0..512 {
-            sequence += 1;
-            node.submit(&sender, sequence, &batch);
-        }
-        assert!(sequence <= AUDIT_EVENTS_MAX + 512, "it reads on");
+        // Each dies, and each is wanted again.
+        let sequences: Vec<u64> = node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence).collect();
+        assert_eq!(sequences.len(), numbers.len());
+        let messages = sequences.iter().map(|sequence| (*sequence, Nack::Never { reason: 1 })).collect();
+        node.frames(&reader, DELIVER, |out| ConsumerNack { messages }.encode(out));
+        node.run();
+        events += 2 * sequences.len() as u64;
+        let replay = DeadLetterChange { mailbox, change: LetterChange::Replay, sequences };
+        node.frames(&reader, CONTROL, |out| replay.encode(out));
+        node.frames(&reader, DELIVER, |out| Credit { messages: 200, bytes: 1 << 20 }.encode(out));
+        node.run();
+        assert!(events <= AUDIT_EVENTS_MAX + 400, "it reads on");
     }
-    assert!(sequence > AUDIT_EVENTS_MAX - 512, "it stopped after {sequence}");
+    assert!(events > AUDIT_EVENTS_MAX - 400, "it stopped after {events}");
     node.tick(0);
     node.run();
     let mut left: u64 = node.audit.iter().map(|(_, batch)| batch.events.len() as u64).sum();
@@ -289,4 +302,129 @@ fn the_memory_of_events_that_are_kept_is_used_for_those_that_come() {
         third.events.iter().all(|event| !matches!(event.what, What::Accepted { sequence: 0, .. })),
         "nothing of before"
     );
+}
+
+/// Everybody is known, everything else as `change` says.
+fn publish(node: &mut Node, world: &World, epoch: u64, policy: Policy, change: impl FnOnce(&mut SnapshotBuilder)) {
+    let mut builder = SnapshotBuilder::with_policy(policy);
+    for agent in [&world.planner, &world.executor, &world.stranger] {
+        builder.insert(AgentState::Active, vec![Arc::clone(&agent.record)]).unwrap();
+    }
+    change(&mut builder);
+    node.event(0, Event::Snapshot(Arc::new(builder.build(epoch))));
+    node.run();
+}
+
+#[test]
+fn a_message_that_is_not_handed_over_is_told_with_who_signed_it() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let (sender, reader) = (node.connect_as(0, &world.planner), node.connect_as(0, &world.executor));
+    node.submit(&sender, 1, &world.batch(&world.executor, &[1, 2]));
+    publish(&mut node, &world, 2, Policy::SameOrganization, |builder| {
+        assert!(builder.revoke(&world.planner.id, NOW.unix_ms));
+    });
+    told(&mut node);
+    node.subscribe(&reader, &world.executor);
+    let denied: Vec<_> =
+        told(&mut node).into_iter().filter(|what| matches!(what, What::DeliveryDenied { .. })).collect();
+    let of = |number: u8| What::DeliveryDenied {
+        sender: world.planner.id,
+        recipient: world.executor.id,
+        message_id: id(number),
+        sequence: u64::from(number),
+        code: RejectCode::AgentRevoked.into(),
+    };
+    assert_eq!(denied, [of(1), of(2)]);
+}
+
+#[test]
+fn the_last_that_a_shard_tells_is_that_its_log_is_sealed() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let sender = node.connect_as(0, &world.planner);
+    node.submit(&sender, 1, &world.batch(&world.executor, &[1]));
+    told(&mut node);
+    node.event(0, Event::Drain);
+    node.run();
+    node.event(0, Event::Seal);
+    node.run();
+    node.run();
+    let events: Vec<_> = node.keep_audit().into_iter().flat_map(|(_, batch)| batch.events).collect();
+    let end = node.shards[0].log().wal().end().unwrap();
+    let stopped = What::ShardStopped { epoch: end.epoch.0, last_frame: end.position.lsn.0 };
+    assert_eq!(events.iter().map(|event| event.what).collect::<Vec<_>>(), [stopped]);
+}
+
+#[test]
+fn a_shard_whose_disk_failed_says_so_once() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let sender = node.connect_as(0, &world.planner);
+    told(&mut node);
+    node.hold_disk = true;
+    node.submit(&sender, 1, &world.batch(&world.executor, &[1]));
+    node.complete_disk(Err(DiskError::Io("broken".to_owned())));
+    node.hold_disk = false;
+    node.submit(&sender, 2, &world.batch(&world.executor, &[2]));
+    let epoch = node.shards[0].log().wal().epoch().0;
+    let fenced: Vec<_> = told(&mut node).into_iter().filter(|what| matches!(what, What::ShardFenced { .. })).collect();
+    assert_eq!(fenced, [What::ShardFenced { epoch }]);
+}
+
+#[test]
+fn every_use_of_an_open_door_is_counted_for_who_used_it() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let (sender, reader) = (node.connect_as(0, &world.planner), node.connect_as(0, &world.executor));
+    node.subscribe(&reader, &world.executor);
+    publish(&mut node, &world, 7, Policy::FailOpen, |_| ());
+    told(&mut node);
+    node.submit(&sender, 1, &world.batch(&world.executor, &[1, 2, 3]));
+    node.submit(&sender, 2, &world.batch(&world.stranger, &[4]));
+    let asked = KeyRecordRequest { agent: world.stranger.id, version: 0 };
+    node.frames(&sender, CONTROL, |out| asked.encode(out));
+    node.tick(2_000_000);
+    let open: Vec<_> = told(&mut node).into_iter().filter(|what| matches!(what, What::FailOpenUsed { .. })).collect();
+    let used = |action, object: &SimAgent, count| What::FailOpenUsed {
+        subject: world.planner.id,
+        object: object.id,
+        epoch: 7,
+        count,
+        action,
+    };
+    let expected = [
+        used(AuditAction::Send, &world.executor, 3),
+        used(AuditAction::Send, &world.stranger, 1),
+        used(AuditAction::ReadDirectory, &world.stranger, 1),
+    ];
+    assert_eq!(open.len(), expected.len(), "{open:?}");
+    assert!(expected.iter().all(|wanted| open.contains(wanted)), "{open:?}");
+    // The last uses are told when a policy is in force again.
+    node.submit(&sender, 3, &world.batch(&world.executor, &[5]));
+    publish(&mut node, &world, 8, Policy::SameOrganization, |_| ());
+    assert!(told(&mut node).contains(&used(AuditAction::Send, &world.executor, 1)));
+}
+
+#[test]
+fn a_flood_of_refusals_is_told_in_part_and_counted_in_whole() {
+    let world = World::new();
+    let mut node = world.node(&WalConfig::default());
+    let sender = node.connect_as(0, &world.planner);
+    told(&mut node);
+    let (flood, batch) = (u64::from(TOLD_AT_ONCE_MAX) + 100, world.batch(&world.stranger, &[1, 2]));
+    for sequence in 1..=flood {
+        node.submit(&sender, sequence, &batch);
+    }
+    node.tick(2_000_000);
+    let denied = Code::from(RejectCode::PolicyDenied);
+    let (mut one_by_one, mut merged) = (0, 0);
+    for what in told(&mut node) {
+        match what {
+            What::SubmitRefused { count, code, .. } if code == denied => one_by_one += count,
+            What::EventsMerged { kind: KindOf(9), code, count, .. } if code == denied => merged += count,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((one_by_one, merged), (2 * TOLD_AT_ONCE_MAX, 200));
 }

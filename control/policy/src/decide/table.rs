@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use creto_envelope::{AgentId, RejectCode};
 
 use super::answers::KeptAnswers;
-use super::{Action, Decision, decide_known, known, mix};
+use super::{Action, Decision, OpenDoor, decide_known, known, mix};
 use crate::limits::{EVALUATION_US_PER_TURN_MAX, OBLIGATIONS_MAX, TOO_LONG_MS};
 use crate::obligations::Obligations;
 use crate::snapshot::{Policy, Snapshot};
@@ -45,6 +45,7 @@ pub struct DecisionTable {
     /// Spent in evaluations in this turn.
     turn_us: u64,
     stats: DecisionStats,
+    open_door: OpenDoor,
 }
 
 /// A policy that an operator wrote, with what it said.
@@ -139,6 +140,7 @@ impl DecisionTable {
             policy: None,
             turn_us: 0,
             stats: DecisionStats::default(),
+            open_door: OpenDoor::default(),
         }
     }
 
@@ -188,6 +190,11 @@ impl DecisionTable {
         }
         let entry = self.find(self.place(sender, action, recipient), now_ms, sender, action, recipient)?;
         Some(self.told(entry.decision))
+    }
+
+    /// What was allowed without a policy since this was last asked.
+    pub fn take_open_door(&mut self) -> OpenDoor {
+        std::mem::take(&mut self.open_door)
     }
 
     /// What the table did so far.
@@ -240,7 +247,11 @@ impl DecisionTable {
         });
         let keep_ms = match (policy, decision) {
             (Policy::FailOpen, _) => {
-                self.stats.allowed_without_policy += u64::from(decision.is_allowed());
+                // Its own mailbox is open to an agent under every policy.
+                if decision.is_allowed() && action != Action::Subscribe {
+                    self.stats.allowed_without_policy += 1;
+                    self.open_door.used(sender, action, recipient);
+                }
                 return decision;
             }
             (_, Decision::Deny(RejectCode::Overloaded)) => return decision,

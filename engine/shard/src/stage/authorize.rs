@@ -43,6 +43,8 @@ pub(crate) fn authorize(
     refusals: &mut Refusals,
 ) -> Authorized {
     let counts = snapshot.reads_recent_messages();
+    // With every message that the policy counts, it may say something else; and each use of an open door is counted.
+    let asks_each_time = counts || snapshot.is_fail_open();
     let batches = verified.into_batches();
     let mut authorized = Vec::with_capacity(batches.len());
     for VerifiedBatch { connection, login, sequence, header, batch, entries, paths, mut messages } in batches {
@@ -52,8 +54,7 @@ pub(crate) fn authorize(
         messages.retain_mut(|message| {
             let asked = (message.recipient, message.key_id);
             let answer = match last {
-                // With every message that the policy counts, it may say something else.
-                Some((known, answer)) if known == asked && !counts => answer,
+                Some((known, answer)) if known == asked && !asks_each_time => answer,
                 _ => match counts.then(|| meter.recent(&sender, now.monotonic_us)) {
                     Some(None) => Err(RejectCode::Overloaded),
                     recent => allowed(message, &sender, now, snapshot, decisions, recent.flatten().unwrap_or(0)),

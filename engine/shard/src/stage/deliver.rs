@@ -12,7 +12,7 @@ use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, deli
 use creto_envelope::letters::REASON_SENDER_REVOKED;
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
 use creto_envelope::notice::Notice;
-use creto_envelope::{AgentId, AgentState, BatchHeaderView, RejectCode};
+use creto_envelope::{AgentId, AgentState, BatchHeaderView, MessageId, RejectCode};
 use creto_policy::Snapshot;
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{Delivery, MailboxId, Mailboxes, SenderId};
@@ -148,7 +148,16 @@ impl Subscriptions {
 pub(crate) struct Delivered {
     pub(crate) pushes: Vec<Push>,
     /// Messages that were not delivered, because their senders signed them after they were revoked.
-    pub(crate) void_messages: u64,
+    pub(crate) void: Vec<Void>,
+}
+
+/// A message that its sender signed after it was revoked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Void {
+    pub(crate) mailbox: AgentId,
+    pub(crate) sender: AgentId,
+    pub(crate) message_id: MessageId,
+    pub(crate) sequence: u64,
 }
 
 /// Pushes what can be pushed now; each mailbox that is ready has one share of the turn.
@@ -196,9 +205,10 @@ fn share(
     if deliveries.is_empty() {
         return;
     }
-    let void = take_void(&mut deliveries, snapshot);
-    if !void.is_empty() {
-        delivered.void_messages += void.len() as u64;
+    let before = delivered.void.len();
+    take_void(mailbox, &mut deliveries, snapshot, &mut delivered.void);
+    if let void @ [_, ..] = &delivered.void[before..] {
+        let void: Vec<_> = void.iter().map(|void| (void.sequence, REASON_SENDER_REVOKED)).collect();
         mailboxes.reject(MailboxId(mailbox.0), &void, now.unix_ms);
     }
     if !deliveries.is_empty() {
@@ -209,8 +219,7 @@ fn share(
 }
 
 /// Takes out what its sender signed after it was revoked, and says which that is. It was accepted because nobody knew yet.
-fn take_void(deliveries: &mut Vec<Delivery>, snapshot: &Snapshot) -> Vec<(u64, u16)> {
-    let mut void = Vec::new();
+fn take_void(mailbox: AgentId, deliveries: &mut Vec<Delivery>, snapshot: &Snapshot, void: &mut Vec<Void>) {
     // One record has one header, and so one sender and one time.
     let mut last = None;
     deliveries.retain(|delivery| {
@@ -220,11 +229,12 @@ fn take_void(deliveries: &mut Vec<Delivery>, snapshot: &Snapshot) -> Vec<(u64, u
         };
         last = Some((delivery.record, is_void));
         if is_void {
-            void.push((delivery.message.sequence, REASON_SENDER_REVOKED));
+            let message = &delivery.message;
+            let (sender, message_id) = (AgentId(message.sender.0), MessageId(message.message_id.0));
+            void.push(Void { mailbox, sender, message_id, sequence: message.sequence });
         }
         !is_void
     });
-    void
 }
 
 fn was_signed_when_revoked(delivery: &Delivery, snapshot: &Snapshot) -> bool {

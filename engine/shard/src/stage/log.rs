@@ -12,6 +12,7 @@ mod notice;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use creto_audit::What;
 use creto_envelope::deliver::Nack;
 use creto_envelope::{AgentId, RejectCode};
 use creto_store::planted::{Bug, is_planted};
@@ -319,10 +320,17 @@ impl<L: RecordLog> Log<L> {
     }
 
     /// Takes what the disk has done. A failure fences the log: what waits is refused, nothing is answered as durable.
-    pub(crate) fn disk_completed(&mut self, id: ActionId, outcome: Result<(), DiskError>, actions: &mut Vec<Action>) {
+    pub(crate) fn disk_completed(
+        &mut self,
+        id: ActionId,
+        outcome: Result<(), DiskError>,
+        audit: &mut AuditFeed,
+        actions: &mut Vec<Action>,
+    ) {
         let Err(fenced) = self.wal.completed(id, outcome) else { return };
         if !self.is_fence_told {
             self.is_fence_told = true;
+            audit.tell(What::ShardFenced { epoch: self.wal.epoch().0 });
             actions.push(Action::Fenced { cause: fenced.to_string() });
         }
         for arrived in std::mem::take(&mut self.arrived) {

@@ -70,7 +70,7 @@ impl Fixture {
                 if let creto_store::Action::Write(write) = &action {
                     write.encode_into(&mut vec![0; write.bytes()]);
                 }
-                self.log.disk_completed(action.id(), Ok(()), &mut Vec::new());
+                self.log.disk_completed(action.id(), Ok(()), &mut AuditFeed::default(), &mut Vec::new());
             }
             self.log.take_durable(&mut AuditFeed::default());
         }
