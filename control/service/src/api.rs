@@ -23,7 +23,7 @@
 //! | `GET /v1/ready` | 200 when every shard serves, 503 otherwise, with [`Readiness`](crate::health::Readiness) |
 //! | `POST /v1/backups` | 201 with [`BackupBegun`]; 409, 503 |
 //! | `POST /v1/backups/{id}` | 200 with [`BackupState`]: the logs are held on; 410 |
-//! | `DELETE /v1/backups/{id}` | 200 with [`BackupState`]: the logs were held until now; 410 |
+//! | `DELETE /v1/backups/{id}?given_up=true` | 200 with [`BackupState`]: the logs were held until now; 410. Without `given_up` the backup is complete |
 //!
 //! A registration brings its token for enrolment in the header [`TOKEN_HEADER`]; where `control.enrolment` is `"token"` it must.
 //! Every other answer is an [`ApiError`]. Fields may be added; none changes its meaning.

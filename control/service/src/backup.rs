@@ -139,21 +139,24 @@ impl Backups {
     }
 
     /// Lets go of the logs, and says whether they were held until now.
-    pub(crate) fn end(&self, id: u64) -> Result<(), Refused> {
+    pub(crate) fn end(&self, id: u64) -> Result<Result<(), NotHeld>, Refused> {
         let mut current = self.current();
         Self::find(&mut current, id)?;
         let held = self.host.hold(id, HoldRequest::End);
         self.forget(&mut current);
-        held?;
-        Ok(())
+        Ok(held.map(drop))
     }
 
-    /// Takes away what a backup left that is not heard of any more. Its hold on the logs ends by itself.
-    pub(crate) fn end_late(&self) {
+    /// Takes away what a backup left that is not heard of any more, and says whether there was one. Its hold on the logs ends
+    /// by itself.
+    pub(crate) fn end_late(&self) -> bool {
         let mut current = self.current();
-        if current.as_ref().is_some_and(|current| current.until <= Instant::now()) {
+        let is_late = current.as_ref().is_some_and(|current| current.until <= Instant::now());
+        if is_late {
             self.forget(&mut current);
         }
+        // One whose copy is still being written is forgotten when it is.
+        is_late && current.is_none()
     }
 
     /// Whether this backup is the one that is under way.

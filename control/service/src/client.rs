@@ -368,6 +368,16 @@ impl Client {
         ended.map(drop)
     }
 
+    /// The same for one that is not complete and not wanted any more.
+    ///
+    /// # Errors
+    /// As [`Client::renew_backup`].
+    pub async fn give_up_backup(&self, id: &str) -> Result<(), ClientError> {
+        let ended: Result<(_, BackupState), _> =
+            self.call(Method::DELETE, &format!("/v1/backups/{id}?given_up=true"), Bytes::new()).await;
+        ended.map(drop)
+    }
+
     /// Whether the node serves, shard by shard.
     ///
     /// # Errors

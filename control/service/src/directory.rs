@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use creto_audit::{Label, What};
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, AgentState, SignedKeyRecord, TrustDomain};
 use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
@@ -16,10 +17,12 @@ use crate::registration::Registration;
 use crate::rotation::Rotation;
 use crate::states::{StateRequest, StateRow, Whose};
 use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, NAMES, STATES, Storage};
+use crate::telling::Note;
 
 pub(crate) use attributes::AttributesSet;
 pub(crate) use mailbox::MailboxSet;
-pub(crate) use outbox::Outbox;
+pub(crate) use outbox::{Outbox, token_in, told_of_policy};
+use outbox::{told_of_organization, told_of_token};
 pub(crate) use rotate::Rotated;
 pub(crate) use states::StatesSet;
 pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
@@ -68,6 +71,8 @@ pub(crate) enum Change {
     /// As `Register`, with a token; answered as that.
     Enrol(EnrolRequest),
     Token(TokenChange),
+    /// Nothing: the audit log is told of these.
+    Tell(Vec<Note>),
 }
 
 impl Change {
@@ -88,6 +93,7 @@ pub(crate) enum Changed {
     Attributes(AttributesSet),
     State(StatesSet),
     Token(TokenSet),
+    Told,
 }
 
 impl Changed {
@@ -142,11 +148,11 @@ impl Directory {
         Ok(Self { storage, builder, epoch, agents_max, retention, key_grace_ms, outbox: None })
     }
 
-    /// Has every change told to the audit log from now on, and what it does not have yet told again.
-    pub(crate) fn tell_audit(&mut self, outbox: Outbox) -> Result<(), ServiceError> {
+    /// Has every change told to the audit log from now on: first what it does not have yet, again, and `notes`.
+    pub(crate) fn tell_audit(&mut self, outbox: Outbox, notes: Vec<Note>, now_ms: u64) -> Result<(), ServiceError> {
         outbox.tell_again(&self.storage)?;
         self.outbox = Some(outbox);
-        Ok(())
+        self.change(vec![Change::Tell(notes)], now_ms).map(drop)
     }
 
     /// Sets the policy of a node that starts.
@@ -171,6 +177,8 @@ impl Directory {
         let transaction = self.storage.begin_write()?;
         let mut answers = Vec::with_capacity(changes.len());
         let mut pending = Vec::new();
+        // What only the audit log is told.
+        let mut notes: Vec<Note> = Vec::new();
         // Whether there is something to keep that the shards need not know.
         let mut is_changed = false;
         for change in changes {
@@ -210,40 +218,58 @@ impl Directory {
                     Changed::Attributes(answer)
                 }
                 Change::Enrol(request) => {
-                    let answer = self.enrol_one(&transaction, &request, now_ms)?;
+                    let (answer, uses_left) = self.enrol_one(&transaction, &request, now_ms)?;
                     if let Registered::Created(entry) = &answer {
+                        let agent = request.registration.signed().record.agent_id();
+                        notes
+                            .push((What::TokenUsed { token: token_in(&request.token), agent, uses_left }, Label::NONE));
                         pending.push(Pending::Agent(entry.clone(), request.registration.into_signed()));
                     }
                     Changed::Register(answer)
                 }
                 Change::Token(change) => {
                     let answer = self.change_tokens(&transaction, &change, now_ms)?;
-                    is_changed |= matches!(answer, TokenSet::Done(_));
+                    if let TokenSet::Done(hash, info) = &answer {
+                        is_changed = true;
+                        notes.push(told_of_token(&change, hash, info));
+                    }
                     Changed::Token(answer)
                 }
                 Change::State(request) => {
                     let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
                     let reason: Arc<str> = request.change.reason.as_deref().unwrap_or_default().into();
+                    notes.extend(told_of_organization(&request, &changed));
                     pending.extend(changed.into_iter().map(|changed| Pending::State(changed, Arc::clone(&reason))));
                     Changed::State(answer)
                 }
+                Change::Tell(told) => {
+                    notes.extend(told);
+                    Changed::Told
+                }
             });
         }
-        if pending.is_empty() {
+        if self.outbox.is_none() {
+            notes.clear();
+        }
+        if pending.is_empty() && notes.is_empty() {
             match is_changed {
                 true => transaction.commit().map_err(ServiceError::database)?,
                 false => transaction.abort().map_err(ServiceError::database)?,
             }
             return Ok(answers);
         }
-        let epoch = self.storage.advance_epoch(&transaction)?;
+        // What shards need not know is no reason for them to decide anew.
+        let epoch = if pending.is_empty() { self.epoch } else { self.storage.advance_epoch(&transaction)? };
         let told = match &self.outbox {
-            Some(outbox) => outbox.fill(&self.storage, &transaction, &pending, epoch, self.key_grace_ms, now_ms)?,
+            Some(outbox) => {
+                let changes = pending.iter().map(|change| outbox::told(change, epoch, self.key_grace_ms, now_ms));
+                outbox.fill(&self.storage, &transaction, changes.chain(notes), now_ms)?
+            }
             None => Vec::new(),
         };
         // Durable before memory, and memory before the answer: what a shard decides by is never ahead of the disk.
         transaction.commit().map_err(ServiceError::database)?;
-        assert!(epoch > self.epoch, "the epoch of a commit is above every earlier one");
+        assert!(pending.is_empty() || epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
         if let Some(outbox) = &self.outbox {
             outbox.sink.tell(told);

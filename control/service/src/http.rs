@@ -3,15 +3,18 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post, put};
-use creto_envelope::{AgentId, AgentName};
+use creto_audit::event::{Code, Outcome, Peer, TokenId};
+use creto_audit::{Label, What};
+use creto_envelope::{AgentId, AgentName, SignedKeyRecord};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
@@ -26,7 +29,7 @@ use crate::api::{
 use crate::attributes::{AttributesChange, AttributesRequest};
 use crate::backup::{self, Backups, NotHeld};
 use crate::directory::{
-    AttributesSet, Change, EnrolRequest, MailboxSet, Reader, Registered, StatesSet, TokenChange, TokenSet,
+    AttributesSet, Change, EnrolRequest, MailboxSet, Reader, Registered, StatesSet, TokenChange, TokenSet, token_in,
 };
 use crate::error::ServiceError;
 use crate::health::{Health, Readiness};
@@ -39,10 +42,16 @@ use crate::policy::{DecisionHost, InForce, Reload};
 use crate::registration::Registration;
 use crate::service::{Published, wall_clock_ms};
 use crate::states::{OrganizationChanged, StateChange, StateRequest, Whose};
+use crate::telling::Teller;
 use crate::tokens::{Enrolment, EnrolmentToken, TokenHash, TokenInfo, TokenList, TokenMade, TokenWanted};
 use crate::writer::{Answer, Pending};
 
 mod policy;
+
+/// The path of registrations.
+const REGISTRATIONS: &str = "/v1/agents";
+/// What the audit log calls a refusal of somebody who is neither the node's user nor root.
+const OTHER_USER: &str = "other_user";
 
 /// What every request can reach.
 #[derive(Clone)]
@@ -58,6 +67,7 @@ pub(crate) struct Api {
     pub(crate) snapshot: Published,
     pub(crate) decisions: Option<Arc<dyn DecisionHost>>,
     pub(crate) backups: Option<Arc<Backups>>,
+    pub(crate) teller: Teller,
     pub(crate) started_at_ms: u64,
     pub(crate) health: Health,
 }
@@ -70,6 +80,7 @@ pub(crate) async fn serve(
     mut stopped: oneshot::Receiver<()>,
     closed: impl FnOnce(),
 ) -> usize {
+    let teller = api.teller.clone();
     let router = router(api);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
@@ -100,8 +111,12 @@ pub(crate) async fn serve(
             },
         };
         while connections.try_join_next().is_some() {}
-        if !is_own_user(&stream) {
-            tracing::warn!("a control connection of another user was refused");
+        if let Err(uid) = is_own_user(&stream) {
+            tracing::warn!(uid, "a control connection of another user was refused");
+            let (actor, peer, code) = (AgentId::ZERO, Peer::default(), Code::of_control(OTHER_USER));
+            let what = What::AdministrationRefused { actor, peer, code: code.unwrap_or(Code::NONE) };
+            teller
+                .refused(what, Label::of(&uid.map_or_else(|| "user unknown".to_owned(), |uid| format!("user {uid}"))));
             continue;
         }
         let (router, stopping) = (router.clone(), stopping_seen.clone());
@@ -147,17 +162,21 @@ async fn serve_connection(stream: UnixStream, router: Router, mut stopping: watc
     }
 }
 
-/// The mode of the socket says the same; this holds also where a file system does not care about modes.
-fn is_own_user(stream: &UnixStream) -> bool {
+/// Gives the number of the user that is refused. The mode of the socket says the same; this holds also where a file system does
+/// not care about modes.
+fn is_own_user(stream: &UnixStream) -> Result<(), Option<u32>> {
     let own_uid = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own_uid || peer.uid() == 0)
+    match stream.peer_cred().ok().map(|peer| peer.uid()) {
+        Some(uid) if uid == own_uid || uid == 0 => Ok(()),
+        other => Err(other),
+    }
 }
 
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/ready", get(ready))
-        .route("/v1/agents", get(agents).post(register))
+        .route(REGISTRATIONS, get(agents).post(register))
         .route(
             "/v1/agents/{organization}/{agent}",
             get(agent).patch(set_attributes).layer(DefaultBodyLimit::max(ATTRIBUTES_BODY_BYTES_MAX)),
@@ -182,6 +201,7 @@ fn router(api: Api) -> Router {
             refuse(ErrorCode::Method, format!("{} does not take {}", request.uri().path(), request.method()))
         })
         .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn_with_state(api.clone(), tell_refused))
         .layer(DefaultBodyLimit::max(SIGNED_KEY_RECORD_BYTES_MAX))
         .with_state(api)
 }
@@ -194,39 +214,89 @@ async fn limit_time(request: Request, next: Next) -> Result<Response, Infallible
     }))
 }
 
+/// Has the audit log told of changes that were asked for and refused.
+async fn tell_refused(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // A registration tells of itself: it knows which name and token it is about.
+    let is_change = !method.is_safe() && !(method == Method::POST && path == REGISTRATIONS);
+    let answer = next.run(request).await;
+    if let Some(code) = answer.extensions().get::<ErrorCode>().filter(|code| is_change && is_callers(**code)) {
+        let (actor, peer) = (AgentId::ZERO, Peer::default());
+        let what = What::AdministrationRefused { actor, peer, code: number_of(*code) };
+        api.teller.refused(what, Label::of(&format!("{method} {path}")));
+    }
+    answer
+}
+
+/// Whether a refusal is about what was asked for. A policy that is refused has an event of its own.
+fn is_callers(code: ErrorCode) -> bool {
+    let is_callers = matches!(code.http_status(), 400..=499 | 507) && code != ErrorCode::RequestTimeout;
+    is_callers && code != ErrorCode::PolicyRefused
+}
+
+fn number_of(code: ErrorCode) -> Code {
+    Code::of_control(code.as_str()).unwrap_or(Code::NONE)
+}
+
 async fn register(
     State(api): State<Api>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
-    let body = body_of(&headers, body, "application/octet-stream", SIGNED_KEY_RECORD_BYTES_MAX)?;
+    let mut name = Label::NONE;
+    let registered = try_to_register(&api, &headers, body, &mut name).await;
+    if let Err(refused) = &registered
+        && is_callers(refused.code)
+    {
+        let token = brought_token(&headers).map(|token| token_in(&token.hash())).unwrap_or_default();
+        let what = What::EnrolmentRefused { token, peer: Peer::default(), code: number_of(refused.code) };
+        api.teller.refused(what, name);
+    }
+    registered
+}
+
+/// Says in `asked` which name was asked for, once that is known.
+async fn try_to_register(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    asked: &mut Label,
+) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
+    let body = body_of(headers, body, "application/octet-stream", SIGNED_KEY_RECORD_BYTES_MAX)?;
+    if let Ok(signed) = SignedKeyRecord::parse(&body) {
+        *asked = Label::of(signed.record.name.as_str());
+    }
     let registration = Registration::check(&body, api.reader.trust_domain(), wall_clock_ms())
         .map_err(|error| refuse(error.code(), error.to_string()))?;
-    let change = match token_of(&headers, api.enrolment)? {
+    let change = match token_of(headers, api.enrolment)? {
         Some(token) => Change::Enrol(EnrolRequest { registration, token }),
         None => Change::Register(registration),
     };
-    let registered = written(&api, change, Answer::Registration, "registrations").await?;
+    let registered = written(api, change, Answer::Registration, "registrations").await?;
     let (status, entry) = match registered {
         Registered::Created(entry) => (StatusCode::CREATED, entry),
         Registered::Known(entry) => (StatusCode::OK, entry),
         Registered::Refused(code, message) => return Err(refuse(code, message)),
     };
-    Ok((status, Json(known_agent(&api, &entry.name)?)))
+    Ok((status, Json(known_agent(api, &entry.name)?)))
+}
+
+/// The token that a registration brings, if it is one.
+fn brought_token(headers: &HeaderMap) -> Option<EnrolmentToken> {
+    headers.get(TOKEN_HEADER)?.to_str().ok().and_then(EnrolmentToken::parse)
 }
 
 /// The token that a registration brings. One that is brought must be good, also where none is needed.
 fn token_of(headers: &HeaderMap, enrolment: Enrolment) -> Result<Option<TokenHash>, Refusal> {
-    let Some(token) = headers.get(TOKEN_HEADER) else {
+    if !headers.contains_key(TOKEN_HEADER) {
         return match enrolment {
             Enrolment::Open => Ok(None),
             Enrolment::Token => Err(refuse(ErrorCode::TokenMissing, "this node registers agents with a token only")),
         };
-    };
-    let token = token.to_str().ok().and_then(EnrolmentToken::parse);
+    }
     // Never with its text: somebody may have mistyped a good one.
     let malformed = || refuse(ErrorCode::TokenUnknown, "this is no token for enrolment");
-    token.map(|token| Some(token.hash())).ok_or_else(malformed)
+    brought_token(headers).map(|token| Some(token.hash())).ok_or_else(malformed)
 }
 
 async fn make_token(
@@ -244,7 +314,7 @@ async fn make_token(
     })?;
     let change = Change::Token(TokenChange::Make(token.hash(), row));
     match written(&api, change, Answer::Token, "tokens").await? {
-        TokenSet::Done(info) => {
+        TokenSet::Done(_, info) => {
             let token = token.text().to_string();
             Ok((StatusCode::CREATED, Json(TokenMade { token, info })))
         }
@@ -261,7 +331,7 @@ async fn tokens(State(api): State<Api>) -> Result<Json<TokenList>, Refusal> {
 async fn withdraw_token(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<TokenInfo>, Refusal> {
     let change = Change::Token(TokenChange::Withdraw(id.clone()));
     match written(&api, change, Answer::Token, "tokens").await? {
-        TokenSet::Done(info) => Ok(Json(info)),
+        TokenSet::Done(_, info) => Ok(Json(info)),
         TokenSet::Full | TokenSet::Unknown => Err(refuse(ErrorCode::TokenIdUnknown, format!("there is no token {id}"))),
     }
 }
@@ -489,13 +559,18 @@ async fn begin_backup(State(api): State<Api>) -> Result<(StatusCode, Json<Backup
     let id = wall_clock_ms();
     let (node, shards) = with_backups(&api, move |backups| Ok((backups.source(), backups.begin(id)?))).await?;
     let lease_ms = u64::try_from(BACKUP_LEASE.as_millis()).unwrap_or(u64::MAX);
+    let count = u16::try_from(shards.len()).unwrap_or(u16::MAX);
+    api.teller.tell(What::BackupBegun { backup: backup_in(id), shards: count }, Label::NONE).await;
     // Whoever began it may die at any moment: then nobody else would take away what it left.
-    let backups = api.backups.clone();
+    let (backups, teller) = (api.backups.clone(), api.teller.clone());
     tokio::spawn(async move {
         while backups.as_ref().is_some_and(|backups| backups.is_under_way(id)) {
             tokio::time::sleep(BACKUP_LEASE).await;
             let Some(backups) = backups.clone() else { break };
-            let _ended = tokio::task::spawn_blocking(move || backups.end_late()).await;
+            let ended = tokio::task::spawn_blocking(move || backups.end_late()).await;
+            if ended.unwrap_or(false) {
+                tell_backup_ended(&teller, id, Outcome::GivenUp).await;
+            }
         }
     });
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -508,10 +583,39 @@ async fn renew_backup(State(api): State<Api>, Path(id): Path<String>) -> Result<
     Ok(Json(BackupState { directory_copy }))
 }
 
-async fn end_backup(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<BackupState>, Refusal> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndQuery {
+    /// It is not complete, and whoever took it does not want it any more.
+    #[serde(default)]
+    given_up: bool,
+}
+
+async fn end_backup(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    query: Result<Query<EndQuery>, QueryRejection>,
+) -> Result<Json<BackupState>, Refusal> {
+    let Query(EndQuery { given_up }) =
+        query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
     let id = backup_id(&id)?;
-    with_backups(&api, move |backups| backups.end(id)).await?;
-    Ok(Json(BackupState { directory_copy: None }))
+    let held = with_backups(&api, move |backups| backups.end(id)).await?;
+    let outcome = match &held {
+        Ok(()) if given_up => Outcome::GivenUp,
+        Ok(()) => Outcome::Done,
+        Err(_) => Outcome::Failed,
+    };
+    tell_backup_ended(&api.teller, id, outcome).await;
+    held.map(|()| Json(BackupState { directory_copy: None })).map_err(not_held)
+}
+
+async fn tell_backup_ended(teller: &Teller, id: u64, outcome: Outcome) {
+    teller.tell(What::BackupEnded { backup: backup_in(id), outcome }, Label::NONE).await;
+}
+
+/// A backup's id as the log has it: the same digits, with zeros before them.
+fn backup_in(id: u64) -> TokenId {
+    TokenId(u128::from(id).to_be_bytes())
 }
 
 fn backup_id(text: &str) -> Result<u64, Refusal> {
@@ -529,10 +633,16 @@ async fn with_backups<T: Send + 'static>(
     let answer = answer.map_err(|_| unavailable("the node could not be asked".to_owned()))?;
     answer.map_err(|refused| match refused {
         backup::Refused::Running => refuse(ErrorCode::BackupRunning, "another backup is being taken"),
-        backup::Refused::NotHeld(NotHeld::Unavailable(why)) => unavailable(why),
-        backup::Refused::NotHeld(NotHeld::Over(why)) => refuse(ErrorCode::BackupOver, why),
+        backup::Refused::NotHeld(why) => not_held(why),
         backup::Refused::CopyFailed(why) => storage_failed(&format!("the directory could not be copied: {why}")),
     })
+}
+
+fn not_held(why: NotHeld) -> Refusal {
+    match why {
+        NotHeld::Unavailable(why) => refuse(ErrorCode::BackupUnavailable, why),
+        NotHeld::Over(why) => refuse(ErrorCode::BackupOver, why),
+    }
 }
 
 async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
@@ -567,6 +677,7 @@ impl IntoResponse for Refusal {
         let status = StatusCode::from_u16(self.code.http_status()).expect("every code has an HTTP status");
         let body =
             ApiError { code: self.code.as_str().to_owned(), message: self.message, next: self.code.next().to_owned() };
-        (status, Json(body)).into_response()
+        // For whoever tells the audit log.
+        (status, Extension(self.code), Json(body)).into_response()
     }
 }

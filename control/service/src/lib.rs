@@ -56,6 +56,7 @@ mod service;
 mod socket;
 pub mod states;
 pub mod storage;
+mod telling;
 pub mod tokens;
 mod writer;
 

@@ -104,3 +104,6 @@ const _: () = assert!(POLICY_POLL.as_millis() * 3 < 1_000);
 // The other shards and the disk wait for a turn to end.
 const _: () =
     assert!(SHARD_EVALUATION_MAX.as_millis() + creto_policy::limits::EVALUATION_US_PER_TURN_MAX as u128 / 1_000 < 100);
+
+/// Events that wait for the writer. Refusals beyond them are only counted.
+pub(crate) const NOTES_MAX: usize = 1_024;

@@ -8,6 +8,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use creto_audit::event::Digest;
+use creto_audit::{Label, What};
+use creto_crypto_accel::digest::sha256;
+use creto_envelope::AgentId;
 use creto_policy::Policy;
 use creto_rego::limits::POLICY_BYTES_MAX;
 use creto_rego::{CompiledPolicy, PolicyError, PolicySource as RegoSource};
@@ -15,6 +19,7 @@ use thiserror::Error;
 
 use crate::api::PolicyInfo;
 use crate::service::wall_clock_ms;
+use crate::telling::Note;
 
 pub(crate) use explain::explain;
 pub use explain::{DecisionHost, KeptOn};
@@ -67,8 +72,25 @@ pub enum LoadError {
     #[error("the policy {0} is not UTF-8; a policy is a text, check [policy] file")]
     NotText(PathBuf),
     /// the policy is refused
-    #[error(transparent)]
-    Refused(#[from] PolicyError),
+    #[error("{error}")]
+    Refused {
+        /// Where and why.
+        error: PolicyError,
+        /// SHA-256 of the text.
+        sha256: [u8; 32],
+    },
+}
+
+impl LoadError {
+    /// What the audit log is told of it.
+    pub(crate) fn note(&self) -> Note {
+        let (policy, line, code) = match self {
+            Self::File { .. } => ([0; 32], 0, "file"),
+            Self::NotText(_) => ([0; 32], 0, "not_text"),
+            Self::Refused { error, sha256 } => (*sha256, error.line, error.code.as_str()),
+        };
+        (What::PolicyRefused { policy: Digest(policy), actor: AgentId::ZERO, line }, Label::of(code))
+    }
 }
 
 /// Says whether a node of this configuration has a policy to start with, before it does anything else.
@@ -96,18 +118,18 @@ struct State {
 }
 
 impl InForce {
-    /// Loads the policy of a node that starts, with the epoch of its directory.
+    /// Loads the policy of a node that starts, with the epoch of its directory; and says why it is none, if it has to be.
     ///
     /// # Errors
     /// [`LoadError`], unless the configuration says that everything is allowed then.
-    pub(crate) fn open(options: PolicyOptions, epoch: u64) -> Result<(Self, Policy), LoadError> {
+    pub(crate) fn open(options: PolicyOptions, epoch: u64) -> Result<(Self, Policy, Option<LoadError>), LoadError> {
         let (loaded, failure) = match options.file.as_deref().map(load).transpose() {
             Ok(loaded) => (loaded, None),
             Err(error) if options.on_failure == OnFailure::Allow => {
                 tracing::error!(
                     "{error}; EVERYTHING IS ALLOWED until it can be loaded, because [policy] on_failure says so"
                 );
-                (None, Some(error.to_string()))
+                (None, Some(error))
             }
             Err(error) => return Err(error),
         };
@@ -116,9 +138,9 @@ impl InForce {
             (None, Some(_)) => Policy::FailOpen,
             (None, None) => Policy::SameOrganization,
         };
-        let info = info(loaded.as_deref(), epoch, failure, &options);
+        let info = info(loaded.as_deref(), epoch, failure.as_ref().map(ToString::to_string), &options);
         let state = State { compiled: loaded, info };
-        Ok((Self { options, state: Arc::new(Mutex::new(state)) }, policy))
+        Ok((Self { options, state: Arc::new(Mutex::new(state)) }, policy, failure))
     }
 
     /// Reads the file again, if one is configured.
@@ -176,6 +198,7 @@ fn load(path: &Path) -> Result<Arc<RegoPolicy>, LoadError> {
         std::fs::File::open(path).and_then(|file| file.take(POLICY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
     read.map_err(|error| LoadError::File { path: path.to_owned(), reason: error.to_string() })?;
     let text = String::from_utf8(bytes).map_err(|_| LoadError::NotText(path.to_owned()))?;
-    let compiled: CompiledPolicy = RegoSource::parse(&path.display().to_string(), &text)?;
+    let compiled: CompiledPolicy = RegoSource::parse(&path.display().to_string(), &text)
+        .map_err(|error| LoadError::Refused { error, sha256: sha256(&[text.as_bytes()]) })?;
     Ok(Arc::new(RegoPolicy::new(compiled, &text)))
 }

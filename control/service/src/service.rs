@@ -11,17 +11,18 @@ use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backup::{BackupHost, Backups};
-use crate::directory::{Directory, Outbox, Reader};
+use crate::directory::{Directory, Outbox, Reader, told_of_policy};
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::Api;
 use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
-use crate::policy::{DecisionHost, InForce, PolicyOptions, Reload, Reloads, follow};
+use crate::policy::{DecisionHost, InForce, LoadError, PolicyOptions, Reload, Reloads, follow};
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
+use crate::telling::{Note, Telling, telling};
 use crate::tokens::Enrolment;
 use crate::{http, writer};
 
@@ -89,6 +90,8 @@ pub struct Service {
     storage: Arc<Storage>,
     directory: Directory,
     policy: InForce,
+    /// What the audit log is told of this start.
+    begun: Vec<Note>,
     backups: Option<Arc<Backups>>,
     decisions: Option<Arc<dyn DecisionHost>>,
 }
@@ -107,9 +110,11 @@ impl Service {
             options.mailbox_defaults.retention_s,
             wall_clock_ms(),
         )?;
-        let (in_force, policy) = InForce::open(options.policy.clone(), directory.epoch())?;
+        let (in_force, policy, failure) = InForce::open(options.policy.clone(), directory.epoch())?;
+        let mut begun: Vec<_> = failure.iter().map(LoadError::note).collect();
+        begun.push(told_of_policy(&policy, directory.epoch()));
         directory.set_policy(policy);
-        Ok(Self { options, storage, directory, policy: in_force, backups: None, decisions: None })
+        Ok(Self { options, storage, directory, policy: in_force, begun, backups: None, decisions: None })
     }
 
     /// The same service, which can say what the shards of this node keep of a decision.
@@ -130,7 +135,8 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] when the outbox cannot be read.
     pub fn with_audit(mut self, sink: Arc<dyn AuditSink>, kept: Arc<Kept>) -> Result<Self, ServiceError> {
-        self.directory.tell_audit(Outbox { sink, kept })?;
+        let begun = std::mem::take(&mut self.begun);
+        self.directory.tell_audit(Outbox { sink, kept }, begun, wall_clock_ms())?;
         Ok(self)
     }
 
@@ -158,7 +164,8 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, backups, decisions } = self;
+        let Self { options, storage, directory, policy, begun: _, backups, decisions } = self;
+        let (teller, telling) = telling();
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
@@ -175,13 +182,16 @@ impl Service {
             snapshot,
             decisions,
             backups,
+            teller,
             started_at_ms: wall_clock_ms(),
             health: options.health,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("creto-control".to_owned())
-            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), publications, reloads, stopped))
+            .spawn(move || {
+                run(socket_file, listener, api, directory, Box::new(sink), publications, reloads, telling, stopped)
+            })
             .map_err(ServiceError::Thread)?;
         Ok(ServiceHandle { socket_path, reloader: PolicyReloader(reloader), stop: Some(stop), thread: Some(thread) })
     }
@@ -283,6 +293,7 @@ fn run(
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
     reloads: Reloads,
+    telling: Telling,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -297,7 +308,9 @@ fn run(
         let (changes, pending) = mpsc::channel(CONNECTIONS_MAX);
         let publications =
             tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
-        let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone()));
+        let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone(), api.teller.clone()));
+        let (stop_telling, nothing_more) = oneshot::channel();
+        let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
@@ -305,6 +318,11 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
+        // What was told is written: whoever was refused has their answer.
+        drop(stop_telling);
+        if telling.await.is_err() {
+            return Err(ServiceError::Died);
+        }
         // The last sender goes with it and the server, so the writer commits what it has and ends.
         if writer.await.is_err() {
             return Err(ServiceError::Died);

@@ -34,6 +34,8 @@ pub(crate) enum Answer {
     Token(oneshot::Sender<TokenSet>),
     /// An agent, through its shard.
     Key(Reply),
+    /// Nobody.
+    Nobody,
 }
 
 /// Checks what agents publish, and hands on what may be written, until the writer is gone.
@@ -149,6 +151,7 @@ fn tell(result: Changed, answer: Answer) {
             Rotated::Replaced(version) | Rotated::Known(version) => Ok(version),
             Rotated::Refused(refused) => Err(refused),
         }),
+        (Changed::Told, Answer::Nobody) => {}
         _ => unreachable!("the answer to a change is of its kind"),
     }
 }

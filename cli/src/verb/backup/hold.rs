@@ -96,7 +96,7 @@ impl Drop for Hold {
         if self.thread.is_some() {
             self.stop();
             // The node would find out by itself, a little later.
-            let _ = block_on(async { Ok(self.client.end_backup(&self.id).await) });
+            let _ = block_on(async { Ok(self.client.give_up_backup(&self.id).await) });
         }
     }
 }

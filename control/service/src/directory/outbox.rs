@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use creto_audit::event::{self, Digest, TimeMs};
+use creto_audit::event::{self, Digest, TimeMs, TokenId};
 use creto_audit::{Event, Label, What};
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::control::RotationMode;
@@ -10,11 +10,15 @@ use creto_envelope::{AgentId, AgentState};
 use creto_policy::Policy;
 use redb::WriteTransaction;
 
-use super::{Pending, states};
+use super::{Pending, TokenChange, states};
 use crate::attributes::row_bytes;
 use crate::error::ServiceError;
 use crate::outbox::{AuditSink, ControlEvent, Kept};
+use crate::policy::{FAIL_OPEN, SAME_ORGANIZATION};
+use crate::states::{StateRequest, Whose};
 use crate::storage::{AUDIT_OUTBOX, Storage};
+use crate::telling::Note;
+use crate::tokens::{TokenHash, TokenInfo};
 
 /// Who keeps what the directory tells.
 pub(crate) struct Outbox {
@@ -26,14 +30,12 @@ pub(crate) struct Outbox {
 const OPERATOR: AgentId = AgentId([0; 16]);
 
 impl Outbox {
-    /// Writes what `pending` says happened, and removes what is kept. Returns what is to be told once this is durable.
+    /// Writes what happened, and removes what is kept. Returns what is to be told once this is durable.
     pub(super) fn fill(
         &self,
         storage: &Storage,
         transaction: &WriteTransaction,
-        pending: &[Pending],
-        epoch: u64,
-        key_grace_ms: u64,
+        happened: impl Iterator<Item = Note>,
         now_ms: u64,
     ) -> Result<Vec<ControlEvent>, ServiceError> {
         let mut table = transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
@@ -41,9 +43,8 @@ impl Outbox {
         // Above what the log has, also in a directory that was restored from an older time.
         let mut number = storage.outbox_number(transaction)?.max(kept);
         table.retain_in(..=kept, |_, _| false).map_err(ServiceError::database)?;
-        let mut events = Vec::with_capacity(pending.len());
-        for change in pending {
-            let (what, label) = told(change, epoch, key_grace_ms, now_ms);
+        let mut events = Vec::new();
+        for (what, label) in happened {
             number += 1;
             let event = ControlEvent { number, event: Event::new(now_ms, what), label };
             table.insert(number, &event.to_bytes()[..]).map_err(ServiceError::database)?;
@@ -73,7 +74,8 @@ impl Outbox {
     }
 }
 
-fn told(change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> (What, Label) {
+/// What an event says of a change.
+pub(super) fn told(change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> Note {
     let actor = OPERATOR;
     match change {
         Pending::Agent(entry, signed) => (
@@ -119,14 +121,7 @@ fn told(change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> (What, 
                 Label::NONE,
             )
         }
-        Pending::Policy(policy) => {
-            let (digest, name) = match policy {
-                Policy::Loaded(source) => (*source.digest(), "file"),
-                Policy::FailOpen => ([0; 32], "fail-open"),
-                _ => ([0; 32], "same-organization"),
-            };
-            (What::PolicyLoaded { policy: Digest(digest), actor, epoch }, Label::of(name))
-        }
+        Pending::Policy(policy) => told_of_policy(policy, epoch),
         Pending::Attributes(agent, attributes) => {
             let attributes = Digest(sha256(&[&row_bytes(attributes)]));
             (What::AgentChanged { agent: *agent, actor, attributes }, Label::NONE)
@@ -141,6 +136,42 @@ fn told(change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> (What, 
             (what, Label::of(reason))
         }
     }
+}
+
+/// That a policy is in force, since this epoch.
+pub(crate) fn told_of_policy(policy: &Policy, epoch: u64) -> Note {
+    let (digest, name) = match policy {
+        Policy::Loaded(source) => (*source.digest(), "file"),
+        Policy::FailOpen => ([0; 32], FAIL_OPEN),
+        _ => ([0; 32], SAME_ORGANIZATION),
+    };
+    (What::PolicyLoaded { policy: Digest(digest), actor: OPERATOR, epoch }, Label::of(name))
+}
+
+/// The first half of a token's hash: it begins with the id that the API shows, and tells nothing about the token.
+pub(crate) fn token_in(hash: &TokenHash) -> TokenId {
+    TokenId(*hash.first_chunk().expect("a hash has 32 bytes"))
+}
+
+/// What an event says of a token that was made or withdrawn.
+pub(super) fn told_of_token(change: &TokenChange, hash: &TokenHash, info: &TokenInfo) -> Note {
+    let (token, actor) = (token_in(hash), OPERATOR);
+    match change {
+        TokenChange::Make(..) => {
+            let valid_until = TimeMs(info.expires_at_ms);
+            (What::TokenIssued { token, actor, valid_until }, Label::of(&info.scope))
+        }
+        TokenChange::Withdraw(_) => (What::TokenWithdrawn { token, actor }, Label::of(&info.scope)),
+    }
+}
+
+/// What an event says of an organization whose agents were revoked together, if these were.
+pub(super) fn told_of_organization(request: &StateRequest, changed: &[states::Changed]) -> Option<Note> {
+    let Whose::Organization { name, .. } = &request.whose else { return None };
+    let first = changed.first().filter(|first| first.state == AgentState::Revoked)?;
+    let count = u32::try_from(changed.len()).unwrap_or(u32::MAX);
+    let effective = TimeMs(first.since_ms);
+    Some((What::OrganizationRevoked { actor: OPERATOR, effective, count }, Label::of(name)))
 }
 
 #[cfg(test)]

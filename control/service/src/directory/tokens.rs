@@ -28,23 +28,24 @@ pub(crate) enum TokenChange {
 /// What became of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum TokenSet {
-    Done(TokenInfo),
+    Done(TokenHash, TokenInfo),
     /// There are as many as there may be, and all can still be used.
     Full,
     Unknown,
 }
 
 impl Directory {
-    /// Registers an agent if the token allows it; a new agent takes one use of it, in the same transaction.
+    /// Registers an agent if the token allows it; a new agent takes one use of it, in the same transaction. With how many
+    /// uses are left then.
     pub(super) fn enrol_one(
         &self,
         transaction: &WriteTransaction,
         request: &EnrolRequest,
         now_ms: u64,
-    ) -> Result<Registered, ServiceError> {
+    ) -> Result<(Registered, u32), ServiceError> {
         // Whoever lost the answer asks again, and the token may be used up by now: it was by them.
         if let Some(known) = self.known(transaction, &request.registration)? {
-            return Ok(known);
+            return Ok((known, 0));
         }
         let mut tokens = transaction.open_table(TOKENS).map_err(ServiceError::database)?;
         let row = tokens.get(&request.token).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
@@ -68,7 +69,7 @@ impl Directory {
             row.uses_left -= 1;
             tokens.insert(&request.token, &row.to_bytes()[..]).map_err(ServiceError::database)?;
         }
-        Ok(answer)
+        Ok((answer, row.uses_left))
     }
 
     pub(super) fn change_tokens(
@@ -89,13 +90,13 @@ impl Directory {
                     return Ok(TokenSet::Full);
                 }
                 tokens.insert(hash, &row.to_bytes()[..]).map_err(ServiceError::database)?;
-                Ok(TokenSet::Done(row.info(hash)))
+                Ok(TokenSet::Done(*hash, row.info(hash)))
             }
             TokenChange::Withdraw(id) => {
                 let found = all(&self.storage, &tokens)?.into_iter().find(|(hash, _)| token_id(hash) == *id);
                 let Some((hash, row)) = found else { return Ok(TokenSet::Unknown) };
                 tokens.remove(&hash).map_err(ServiceError::database)?;
-                Ok(TokenSet::Done(row.info(&hash)))
+                Ok(TokenSet::Done(hash, row.info(&hash)))
             }
         }
     }
@@ -126,6 +127,6 @@ fn parse(storage: &Storage, hash: &TokenHash, bytes: &[u8]) -> Result<TokenRow, 
     TokenRow::parse(bytes).ok_or_else(|| storage.damaged(format!("token {}", token_id(hash))))
 }
 
-fn refused(code: ErrorCode, message: impl Into<String>) -> Registered {
-    Registered::Refused(code, message.into())
+fn refused(code: ErrorCode, message: impl Into<String>) -> (Registered, u32) {
+    (Registered::Refused(code, message.into()), 0)
 }

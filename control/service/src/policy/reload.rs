@@ -12,6 +12,7 @@ use super::{InForce, LoadError, RegoPolicy};
 use crate::api::PolicyInfo;
 use crate::directory::Change;
 use crate::limits::POLICY_POLL;
+use crate::telling::Teller;
 use crate::writer::{Answer, Pending};
 
 /// What somebody who asked is told.
@@ -37,7 +38,7 @@ pub(crate) struct Reload(pub(crate) Option<oneshot::Sender<Reloaded>>);
 pub(crate) type Reloads = mpsc::Receiver<Reload>;
 
 /// Loads the policy whenever it is to be, until nobody can ask any more.
-pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mpsc::Sender<Pending>) {
+pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mpsc::Sender<Pending>, teller: Teller) {
     let file = in_force.options.file.clone();
     let mut ticks = interval(POLICY_POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,7 +50,7 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
             asked = reloads.recv() => {
                 let Some(Reload(answer)) = asked else { return };
                 let state = file.as_deref().and_then(FileState::of);
-                let reloaded = reload(&in_force, &changes).await;
+                let reloaded = reload(&in_force, &changes, &teller).await;
                 (loaded, seen) = (state, state);
                 if let Some(answer) = answer {
                     // Whoever went away can look at the log.
@@ -62,7 +63,7 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
                 if state != loaded && state == seen {
                     loaded = state;
                     // It is in the log, and in the status.
-                    let _told = reload(&in_force, &changes).await;
+                    let _told = reload(&in_force, &changes, &teller).await;
                 }
                 seen = state;
             }
@@ -70,7 +71,7 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
     }
 }
 
-async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>) -> Reloaded {
+async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>, teller: &Teller) -> Reloaded {
     let reloaded = load(in_force, changes).await;
     match &reloaded {
         Ok(None) => {}
@@ -79,6 +80,8 @@ async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>) -> Reloaded
         }
         Err(NotReloaded::Load(error)) => {
             tracing::error!("the policy was not loaded, the one before it stays in force: {error}");
+            let (what, label) = error.note();
+            teller.refused(what, label);
         }
         Err(NotReloaded::NoFile) => tracing::warn!("there is no policy to load: [policy] file is not set"),
         Err(NotReloaded::Storage) => tracing::error!("the policy was not loaded: the directory could not be written"),

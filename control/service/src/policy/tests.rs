@@ -54,7 +54,7 @@ fn obligations_are_what_the_policy_says() {
 
 #[test]
 fn without_a_file_one_organization_talks() {
-    let (in_force, policy) = InForce::open(PolicyOptions::default(), 3).unwrap();
+    let (in_force, policy, _) = InForce::open(PolicyOptions::default(), 3).unwrap();
     assert!(matches!(policy, Policy::SameOrganization) && in_force.load().is_none());
     assert_eq!((in_force.info().name.as_str(), in_force.info().epoch), (SAME_ORGANIZATION, 3));
 }
@@ -68,7 +68,7 @@ fn a_node_does_not_start_with_a_policy_that_is_refused() {
     let missing = PolicyOptions { file: Some(PathBuf::from("/nowhere/p.rego")), on_failure: OnFailure::Deny };
     assert!(matches!(InForce::open(missing, 1), Err(LoadError::File { .. })));
     let large = in_file(&folder, &"#".repeat(1 << 20), OnFailure::Deny);
-    assert!(matches!(InForce::open(large, 1), Err(LoadError::Refused(_))));
+    assert!(matches!(InForce::open(large, 1), Err(LoadError::Refused { .. })));
     let file = folder.path().join("b.rego");
     std::fs::write(&file, [0xff]).unwrap();
     let binary = PolicyOptions { file: Some(file), on_failure: OnFailure::Deny };
@@ -79,7 +79,8 @@ fn a_node_does_not_start_with_a_policy_that_is_refused() {
 fn the_door_stands_open_only_where_it_is_configured_and_until_there_is_a_policy() {
     let folder = tempfile::tempdir().unwrap();
     let options = in_file(&folder, "allow {", OnFailure::Allow);
-    let (in_force, policy) = InForce::open(options, 1).unwrap();
+    let (in_force, policy, failure) = InForce::open(options, 1).unwrap();
+    assert!(failure.is_some());
     assert!(matches!(policy, Policy::FailOpen) && in_force.compiled().is_none());
     assert!(
         in_force.info().name == FAIL_OPEN && in_force.info().failure.is_some() && in_force.info().allows_on_failure

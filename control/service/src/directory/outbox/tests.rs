@@ -40,7 +40,9 @@ impl Node {
         let storage = Arc::new(Storage::open(path, &TrustDomain::default()).unwrap());
         let mut directory = Directory::load(storage, 100, 1_000, 3_600, NOW_MS).unwrap();
         let (log, kept) = (Arc::new(Log::default()), Arc::new(Kept::up_to(kept)));
-        directory.tell_audit(Outbox { sink: Arc::clone(&log) as _, kept: Arc::clone(&kept) }).unwrap();
+        directory
+            .tell_audit(Outbox { sink: Arc::clone(&log) as _, kept: Arc::clone(&kept) }, Vec::new(), NOW_MS)
+            .unwrap();
         Self { directory, log, kept }
     }
 
