@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use creto_audit::export::{ExportError, Summary, Verifier};
+use creto_audit::export::{ExportError, Summary};
 use creto_audit::limits::{NOTE_BYTES_MAX, PROOF_BYTES_MAX};
 use creto_audit::proof::{InclusionProof, PROOF_HEADER, ProvenEntry};
 use creto_audit::{CheckpointError, LogVerifier, SignedCheckpoint, What};
 use creto_audit_store::disk::RealDisk;
-use creto_audit_store::{ExportFailure, LogReader, StoreError, export, keys, prove, verify_export};
+use creto_audit_store::{ExportFailure, LogReader, StoreError, export, keys, prove, verify_export, verify_log};
 use creto_envelope::MessageId;
 use serde_json::{Value, json};
 
@@ -124,12 +124,25 @@ fn write_export(global: &Global, args: &AuditExportArgs) -> Result<Exit, Failure
         "file": args.output.display().to_string(),
         "leaves": exported.leaves,
         "disclosed": exported.disclosed,
+        "dropped": exported.dropped,
         "root": hex::encode(log.checkpoint().root),
         "origin": log.checkpoint().origin,
     });
     tell(&args.output, &value, args.json, |out| {
         let (leaves, hidden) = (grouped(exported.leaves), grouped(exported.leaves - exported.disclosed));
-        writeln!(out, "{GOOD}written{GOOD:#}  {}  {leaves} leaves, {hidden} of them only hashes", args.output.display())
+        writeln!(
+            out,
+            "{GOOD}written{GOOD:#}  {}  {leaves} leaves, {hidden} of them only hashes",
+            args.output.display()
+        )?;
+        if exported.dropped > 0 {
+            let dropped = grouped(exported.dropped);
+            writeln!(
+                out,
+                "{DIM}The entries of {dropped} were dropped when their time was over: `[audit] retention`.{DIM:#}"
+            )?;
+        }
+        Ok(())
     })?;
     Ok(Exit::Ok)
 }
@@ -289,12 +302,8 @@ fn verify_folder(
         Err(StoreError::Checkpoint(error)) => return Ok(Err(Broken::Export(ExportError::Checkpoint(error)))),
         Err(other) => return Err(other.into()),
     };
-    let mut verifier = Verifier::new(reader.checkpoint().clone(), reader.milestones()?, since)?;
-    for block in reader.blocks(0) {
-        let block = block?;
-        verifier.block(&block.bundle, &block.tile, |_| ())?;
-    }
-    Ok(Ok(Verified::Log(reader.checkpoint().clone(), verifier.finish()?)))
+    let summary = verify_log(&reader, since)?;
+    Ok(Ok(Verified::Log(reader.checkpoint().clone(), summary)))
 }
 
 fn holds(args: &AuditVerifyArgs, verified: &Verified) -> Result<Exit, Failure> {
@@ -318,6 +327,8 @@ fn holds(args: &AuditVerifyArgs, verified: &Verified) -> Result<Exit, Failure> {
         Verified::Log(_, summary) => {
             value["leaves"] = summary.leaves.into();
             value["only_hashes"] = summary.hidden.into();
+            value["only_hashes_before"] = summary.hidden_first.into();
+            value["dropped_before"] = summary.dropped_below.into();
             value["sources"] = summary.sources.into();
             value["recovered"] = summary.recovered.into();
             value["checkpoints"] = summary.checkpoints.into();
@@ -341,6 +352,9 @@ fn holds(args: &AuditVerifyArgs, verified: &Verified) -> Result<Exit, Failure> {
         Verified::Log(_, summary) => {
             let (leaves, hidden) = (grouped(summary.leaves), grouped(summary.hidden));
             writeln!(out, "  leaves      {leaves}, {hidden} of them only hashes")?;
+            if let Some(beginning) = beginning(summary) {
+                writeln!(out, "  beginning   {beginning}")?;
+            }
             writeln!(
                 out,
                 "  chains      {} without a hole, {} events found again after a crash",
@@ -355,6 +369,22 @@ fn holds(args: &AuditVerifyArgs, verified: &Verified) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What is to be said of a log whose first entries are not there.
+fn beginning(summary: &Summary) -> Option<String> {
+    let (hidden, dropped) = (summary.hidden_first, summary.dropped_below);
+    let leaf = grouped(hidden);
+    match hidden {
+        0 => None,
+        _ if hidden <= dropped => Some(format!(
+            "entries before leaf {leaf} are not here: the log says that it dropped those before {}. Their hashes verify",
+            grouped(dropped)
+        )),
+        _ => Some(format!(
+            "entries before leaf {leaf} are not here, and the log does not say that it dropped them all. Their hashes verify"
+        )),
+    }
 }
 
 fn refused(

@@ -27,6 +27,8 @@ pub struct Exported {
     pub leaves: u64,
     /// Leaves of which the entry is in it.
     pub disclosed: u64,
+    /// Leaves whose entry the log itself does not have any more.
+    pub dropped: u64,
 }
 
 /// Why an export could not be written or does not hold.
@@ -68,7 +70,7 @@ pub fn export<D: Disk>(
         out.write_all(&length(milestone.note().len()).to_le_bytes())?;
         out.write_all(milestone.note().as_bytes())?;
     }
-    let mut exported = Exported { leaves: 0, disclosed: 0 };
+    let mut exported = Exported { leaves: 0, disclosed: 0, dropped: 0 };
     let mut bundle = Vec::new();
     for block in log.blocks(0) {
         let block = block?;
@@ -80,7 +82,10 @@ pub fn export<D: Disk>(
                     exported.disclosed += 1;
                     push_entry(&mut bundle, entry);
                 }
-                _ => push_hidden(&mut bundle),
+                entry => {
+                    exported.dropped += u64::from(matches!(entry, Entry::Hidden));
+                    push_hidden(&mut bundle);
+                }
             }
         }
         out.write_all(&length(bundle.len()).to_le_bytes())?;
@@ -165,6 +170,19 @@ pub fn verify_export(
         return Err(ExportError::Form.into());
     }
     Ok((checkpoint, verifier.finish()?))
+}
+
+/// Verifies the files of a log themselves, as they are. `since` is a checkpoint that was seen before.
+///
+/// # Errors
+/// [`ExportFailure::Export`]: the first thing that does not fit.
+pub fn verify_log<D: Disk>(log: &LogReader<D>, since: Option<SignedCheckpoint>) -> Result<Summary, ExportFailure> {
+    let mut verifier = Verifier::new(log.checkpoint().clone(), log.milestones()?, since)?;
+    for block in log.blocks(0) {
+        let block = block?;
+        verifier.block(&block.bundle, &block.tile, |_| ())?;
+    }
+    Ok(verifier.finish()?)
 }
 
 /// How far a file was read.

@@ -19,6 +19,6 @@ mod writer;
 
 pub use commit::{RESUME_BYTES, Resume};
 pub use error::StoreError;
-pub use export::{ExportFailure, Exported, export, prove, verify_export};
+pub use export::{ExportFailure, Exported, export, prove, verify_export, verify_log};
 pub use reader::{Block, LogReader};
 pub use writer::{Committed, Writer};

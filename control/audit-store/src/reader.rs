@@ -144,6 +144,29 @@ impl<D: Disk> LogReader<D> {
         Ok(milestones)
     }
 
+    /// Up to which leaf everything was signed at `time_ms` or before, as far as whole files of entries go, by the clock of
+    /// whoever signed it. Few checkpoints are read for it, however many there are.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn signed_before(&self, time_ms: u64) -> Result<u64, StoreError> {
+        let names = self.disk.list(MILESTONES).map_err(StoreError::file("list", MILESTONES))?;
+        let mut sizes: Vec<u64> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        sizes.sort_unstable();
+        let (mut known, mut end) = (0, sizes.len());
+        while known < end {
+            let middle = usize::midpoint(known, end);
+            let note = read_note(&self.disk, &milestone_file(sizes[middle]))?;
+            let signed = note.and_then(|note| self.verifier.verify(&note).ok());
+            // What cannot be read says nothing about its time.
+            match signed.is_some_and(|signed| signed.size == sizes[middle] && signed.time_ms <= time_ms) {
+                true => known = middle + 1,
+                false => end = middle,
+            }
+        }
+        Ok(known.checked_sub(1).map_or(0, |last| sizes[last] / SEGMENT_LEAVES * SEGMENT_LEAVES))
+    }
+
     /// Reads block by block from the block of leaf `from` on. One segment's entries are in memory at a time, at most 19 MB.
     pub fn blocks(&self, from: u64) -> Blocks<'_, D> {
         let first = from - from % TILE_WIDTH as u64;

@@ -9,7 +9,7 @@
 //! record it has each shard's events, in the same commit. So whatever a crash takes is read from the shard's log again, before
 //! the shard goes on ([`AuditLog::catch_up`]): no event of an acknowledged message is missing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,8 +26,11 @@ use creto_shard::{AuditBatch, events_of};
 use creto_store::{LogPlace, Lsn, Position, Record, RecoveryError, SegmentSource, read_behind};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
+use crate::audit::retention::Retention;
 use crate::machine::NodeItem;
 use crate::run::tell;
+
+mod retention;
 
 /// At most so long after it happened an event is durable and signed, while the disk keeps up.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +52,7 @@ pub(crate) enum Told {
 
 /// A log that is open, before anybody tells it anything.
 pub(crate) struct AuditLog {
+    folder: PathBuf,
     writer: Mutex<Writer<RealDisk>>,
     opened_ms: u64,
 }
@@ -71,7 +75,7 @@ impl AuditLog {
             &Event::new(now_ms, What::NodeStarted { shards }),
             &Label::of(env!("CARGO_PKG_VERSION")),
         )?;
-        Ok(Self { writer: Mutex::new(writer), opened_ms: now_ms })
+        Ok(Self { folder: folder.to_owned(), writer: Mutex::new(writer), opened_ms: now_ms })
     }
 
     /// Takes from a shard's log what it says and the audit log does not have yet; returns how many events that were. Before
@@ -132,8 +136,10 @@ impl AuditLog {
         self,
         ports: Vec<ControlPort<Parcel<NodeItem>>>,
         health: Health,
+        retention: Duration,
     ) -> Result<Result<AuditThread, StoreError>, std::io::Error> {
         let opened_ms = self.opened_ms;
+        let retention = Retention::new(self.folder, retention);
         let mut writer = self.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
         let signed = writer.commit().and_then(|_| writer.checkpoint(opened_ms).map(drop));
         if let Err(error) = signed {
@@ -144,7 +150,7 @@ impl AuditLog {
         let of_control = Arc::clone(&kept);
         let thread = std::thread::Builder::new()
             .name("creto-audit".to_owned())
-            .spawn(move || Keeper::new(writer, ports, health, of_control).run(&told))?;
+            .spawn(move || Keeper::new(writer, ports, health, of_control, retention).run(&told))?;
         Ok(Ok(AuditThread { sender, kept, thread }))
     }
 
@@ -216,6 +222,7 @@ struct Keeper {
     has_uncommitted: bool,
     events: u64,
     next_checkpoint: Instant,
+    retention: Retention,
     is_stopping: bool,
 }
 
@@ -225,6 +232,7 @@ impl Keeper {
         ports: Vec<ControlPort<Parcel<NodeItem>>>,
         health: Health,
         kept: Arc<Kept>,
+        retention: Retention,
     ) -> Self {
         let control_number = kept.get();
         Self {
@@ -237,6 +245,7 @@ impl Keeper {
             has_uncommitted: false,
             events: 0,
             next_checkpoint: Instant::now() + CHECKPOINT_EVERY,
+            retention,
             is_stopping: false,
         }
     }
@@ -258,7 +267,7 @@ impl Keeper {
             let is_signed = self.writer.signed().is_some_and(|signed| signed.size == self.writer.size());
             let next = if !self.has_uncommitted && is_signed {
                 // Nothing waits to be made durable or signed: an idle node sleeps.
-                told.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                told.recv_deadline(self.retention.due)
             } else {
                 told.recv_deadline(self.next_checkpoint)
             };
@@ -283,7 +292,27 @@ impl Keeper {
                 self.writer.checkpoint(unix_ms())?;
                 self.next_checkpoint = Instant::now() + CHECKPOINT_EVERY;
             }
+            if now >= self.retention.due {
+                self.drop_entries()?;
+            }
         }
+    }
+
+    /// Lets the entries go whose time is over. That it did so is an event, which is signed with the next checkpoint.
+    fn drop_entries(&mut self) -> Result<(), StoreError> {
+        let now_ms = unix_ms();
+        let below = self.retention.next(now_ms).unwrap_or_else(|error| {
+            tracing::error!("old entries of the audit log stay for now: {error}");
+            0
+        });
+        if below > 0 {
+            let size = self.writer.size();
+            let gone = self.writer.drop_entries_before(below, now_ms)?;
+            if self.writer.size() > size {
+                tracing::info!("the audit log dropped its entries before leaf {gone}: [audit] retention");
+            }
+        }
+        Ok(())
     }
 
     fn append_control(&mut self, events: &[ControlEvent]) -> Result<(), StoreError> {

@@ -70,6 +70,8 @@ pub struct Config {
     pub control: ControlSection,
     /// What becomes of encryption keys that agents replaced.
     pub keys: KeysSection,
+    /// The audit log.
+    pub audit: AuditSection,
     /// Who may do what.
     pub policy: PolicySection,
     /// Which algorithms are demanded.
@@ -179,6 +181,13 @@ pub struct ControlSection {
 pub struct KeysSection {
     /// How long messages are accepted that are sealed to a key that was replaced.
     pub grace: Duration,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSection {
+    /// How long entries of the audit log are kept; their hashes are kept for ever.
+    pub retention: Duration,
 }
 
 /// `[policy]`
@@ -317,6 +326,7 @@ impl PartialEq for Config {
             && self.net == other.net
             && self.control == other.control
             && self.keys == other.keys
+            && self.audit == other.audit
             && self.policy == other.policy
             && self.crypto == other.crypto
             && self.log == other.log
@@ -392,6 +402,12 @@ impl Default for PolicySection {
             on_failure: OnFailure::Deny,
             decisions_max: u32::try_from(creto_shard::limits::DECISION_TABLE_ENTRIES).expect("it is far below"),
         }
+    }
+}
+
+impl Default for AuditSection {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(365 * 86_400) }
     }
 }
 

@@ -8,9 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use creto_agent::MessageId;
-use creto_audit::{ChainedEvent, LogVerifier, SourceId, What};
-use creto_audit_store::{LogReader, export, keys, verify_export};
-use home::{Home, on_time};
+use creto_audit::export::Summary;
+use creto_audit::{ChainedEvent, Event, LogVerifier, SignedCheckpoint, SourceId, What};
+use creto_audit_store::disk::RealDisk;
+use creto_audit_store::{LogReader, Writer, export, keys, prove, verify_export};
+use home::{Home, now_ms, on_time};
 
 /// Every event of the log, verified from an export, with nothing but the public keys.
 fn events(home: &Home) -> Vec<ChainedEvent> {
@@ -145,5 +147,85 @@ fn a_log_that_begins_late_tells_what_is_still_in_the_logs_of_the_shards() {
         for (place, id) in ids.iter().enumerate() {
             assert_eq!(messages[id], (1, u32::from(place < 3)), "message {place}");
         }
+    });
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+/// A log with more than one file of entries, all of them signed at this time.
+fn old_log(home: &Home, signed_ms: u64) -> SignedCheckpoint {
+    let folder = home.path().join("data/audit");
+    fs::create_dir_all(&folder).unwrap();
+    let keys = keys::load_or_create(&folder, "creto.local").unwrap();
+    let mut writer = Writer::open(RealDisk::new(&folder), keys).unwrap();
+    let started = |epoch| Event::new(signed_ms, What::ShardStarted { epoch, recovered_through: 0 });
+    writer.append(SourceId::shard(9), &(0..70_000).map(started).collect::<Vec<_>>()).unwrap();
+    writer.commit().unwrap();
+    writer.checkpoint(signed_ms).unwrap().unwrap().clone()
+}
+
+/// What an export of the node's log says, and that it grew out of what was seen.
+fn verified(home: &Home, since: &SignedCheckpoint) -> (u64, Summary) {
+    let folder = home.path().join("data/audit");
+    let reader = LogReader::open(&folder).unwrap();
+    let mut file = Vec::new();
+    let exported = export(&reader, &mut file, |_| true).unwrap();
+    let verifier = LogVerifier::new(keys::load_public(&folder.join("audit.pub")).unwrap()).unwrap();
+    let (_, summary) = verify_export(&file[..], &verifier, Some(since.clone()), |_| ()).unwrap();
+    (exported.dropped, summary)
+}
+
+#[test]
+fn entries_whose_time_is_over_go_and_what_is_left_verifies_on() {
+    on_time(async {
+        let home = Home::new();
+        let seen = old_log(&home, now_ms() - 2 * DAY_MS);
+        for _ in 0..2 {
+            let node = home.start_with("topology.shards = 1\naudit.retention = \"1d\"\n");
+            tokio::task::spawn_blocking(move || node.stop().unwrap()).await.unwrap();
+            assert!(!home.path().join("data/audit/entries/000000000000").exists(), "the first file is gone");
+            assert!(home.path().join("data/audit/hashes/000000000000").exists(), "its hashes are not");
+        }
+        let (dropped, summary) = verified(&home, &seen);
+        assert_eq!(
+            (dropped, summary.hidden, summary.hidden_first, summary.dropped_below),
+            (65_536, 65_536, 65_536, 65_536)
+        );
+        let log = LogReader::open(&home.path().join("data/audit")).unwrap();
+        assert!(prove(&log, 10, None).is_err(), "an entry that is gone cannot be shown");
+        let proof = prove(&log, 65_536, Some(&seen)).unwrap();
+        proof.verify(log.verifier(), Some(&seen)).unwrap();
+        let told = events(&home).into_iter().filter(|event| matches!(event.event.what, What::EntriesDropped { .. }));
+        assert_eq!(told.count(), 1, "once, however often the node starts");
+    });
+}
+
+#[test]
+fn entries_whose_time_is_not_over_stay() {
+    on_time(async {
+        let home = Home::new();
+        let seen = old_log(&home, now_ms() - DAY_MS / 2);
+        let node = home.start_with("topology.shards = 1\naudit.retention = \"1d\"\n");
+        tokio::task::spawn_blocking(move || node.stop().unwrap()).await.unwrap();
+        let (dropped, summary) = verified(&home, &seen);
+        assert_eq!((dropped, summary.hidden, summary.dropped_below), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_delivered_message_takes_318_bytes_of_the_log_and_64_of_them_for_ever() {
+    on_time(async {
+        let home = Home::new();
+        let size = |folder: &str| -> u64 {
+            let files = fs::read_dir(home.path().join("data/audit").join(folder)).unwrap();
+            files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+        };
+        exchange(&home, true, 10, 10).await;
+        let before = (size("entries"), size("hashes"));
+        exchange(&home, false, 100, 100).await;
+        // Beside the messages: starts, stops, logins and subscriptions, at most 40 of them.
+        let (entries, hashes) = (size("entries") - before.0, size("hashes") - before.1);
+        assert!((25_400..=25_400 + 40 * 140).contains(&entries), "{entries} for 100 messages");
+        assert!((6_400..=6_400 + 40 * 32).contains(&hashes), "{hashes} for 100 messages");
     });
 }

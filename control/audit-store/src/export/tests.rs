@@ -105,7 +105,7 @@ fn a_redacted_export_discloses_only_what_was_asked_for() {
     let (_, reader) = log(folder.path(), 600);
     let mut file = Vec::new();
     let exported = export(&reader, &mut file, |event| event.source == SourceId::CONTROL).unwrap();
-    assert_eq!(exported, Exported { leaves: 600, disclosed: 120 });
+    assert_eq!(exported, Exported { leaves: 600, disclosed: 120, dropped: 0 });
     let mut seen_count = 0;
     let (_, summary) = verify_export(&file[..], reader.verifier(), None, |seen| {
         assert_eq!(seen.event.source, SourceId::CONTROL);

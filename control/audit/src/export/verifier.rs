@@ -8,7 +8,7 @@ use creto_crypto_accel::merkle::leaf_hashes;
 use super::{ExportError, Finding, Place};
 use crate::chain::{CHAIN_DOMAIN, Chain, ChainHash};
 use crate::checkpoint::SignedCheckpoint;
-use crate::event::{ChainedEvent, SourceId};
+use crate::event::{ChainedEvent, SourceId, What};
 use crate::limits::SALT_BYTES;
 use crate::tile::{Entry, entries};
 use crate::tree::{Frontier, Hash};
@@ -29,6 +29,10 @@ pub struct Summary {
     pub leaves: u64,
     /// Those that are only hashes.
     pub hidden: u64,
+    /// Of these, those before the first one that is there.
+    pub hidden_first: u64,
+    /// The log says, in a leaf that is there, that its entries before this leaf were dropped; zero: it says nothing of the kind.
+    pub dropped_below: u64,
     /// Sources whose events were seen.
     pub sources: u64,
     /// Events that were found again after a crash.
@@ -140,8 +144,12 @@ impl Verifier {
                 next_full += 1;
                 let event = self.leaf(index, event, hash == tile[offset], chain_hash)?;
                 self.summary.recovered += u64::from(event.event.is_recovered());
+                if let What::EntriesDropped { below } = event.event.what {
+                    self.summary.dropped_below = self.summary.dropped_below.max(below);
+                }
                 seen(Seen { index, event: &event });
             } else {
+                self.summary.hidden_first += u64::from(self.summary.hidden == index);
                 self.summary.hidden += 1;
             }
             if self.milestones.last().is_some_and(|next| next.checkpoint.size == index + 1) {

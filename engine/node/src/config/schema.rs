@@ -104,6 +104,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("net", "What is accepted from the network."),
     ("control", "The door for the operator: agents and their keys."),
     ("keys", "What becomes of an encryption key that its agent has replaced."),
+    ("audit", "What is kept of what happened, for auditors."),
     (
         "policy",
         "Who may do what. Without a file, agents of one organization may talk to each other, and nobody else. \
@@ -131,6 +132,8 @@ const DEDUP_WINDOW_MIN: Duration = Duration::from_secs(600);
 const DEDUP_WINDOW_MAX: Duration = Duration::from_secs(86_400);
 const KEY_GRACE_MIN: Duration = Duration::from_secs(3_600);
 const KEY_GRACE_MAX: Duration = Duration::from_secs(30 * 86_400);
+const AUDIT_RETENTION_MIN: Duration = Duration::from_secs(86_400);
+const AUDIT_RETENTION_MAX: Duration = Duration::from_secs(36_500 * 86_400);
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -244,6 +247,11 @@ pub(super) const KEYS: &[Key] = &[
         keys.grace,
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."
+    ),
+    key!(
+        audit.retention,
+        Span(AUDIT_RETENTION_MIN..=AUDIT_RETENTION_MAX),
+        "How long what happened is kept. Then the entries go, in files of 65,536; their hashes stay, and what is left verifies."
     ),
     key!(policy.file, OptionalPath, "Policy in Rego, see docs/policy.md. Relative to this file. Empty: none."),
     key!(
