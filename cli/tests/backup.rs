@@ -121,6 +121,8 @@ fn what_was_acknowledged_before_a_backup_of_a_loaded_node_is_served_from_its_res
             let record = creto_service::offline::key_record(&second.join("data/control.redb"), sender, 1);
             assert!(record.expect("it can be read").is_some(), "{sender}: its message is there, and nobody knows it");
         }
+        assert!(restored.json()["audit_leaves"].as_u64().expect("a count") > 0);
+        let in_backup = restored.json()["messages"].as_u64().expect("a count");
         let node = Node::start(&second, 2);
         let reader = node.connect(&home, "acme/reader").await;
         let texts = read_all(&reader).await;
@@ -130,12 +132,66 @@ fn what_was_acknowledged_before_a_backup_of_a_loaded_node_is_served_from_its_res
         // The agents of the backup go on with their keys.
         let sender = node.connect(&home, "acme/one").await;
         sender.send(&name("acme/reader"), b"after:".to_vec()).await.expect("both are in the directory");
+        let listed = ok(&second, 2, &["agent", "list", "--json"]).stdout;
         let late = creto(&second, 2, &["agent", "show", "acme/late"]);
         assert_eq!(late.status, 4, "{}", late.stderr);
         reader.close().await;
         sender.close().await;
         node.stop();
+
+        // The audit log verifies, goes on, and has what was in the backup: also what it was not told yet when it was copied.
+        let verified = ok(&second, 2, &["audit", "verify", "data/audit", "--key", "../first/data/audit/audit.pub"]);
+        assert!(verified.stdout.contains("0 of them only hashes"), "{}", verified.stdout);
+        let events =
+            |kind: &str| ok(&second, 2, &["audit", "query", "--kind", kind, "--limit", "1000000", "--json"]).lines();
+        let accepted: Vec<_> = events("message_accepted").iter().map(|event| event["message_id"].to_string()).collect();
+        let ids: BTreeSet<_> = accepted.iter().collect();
+        assert_eq!(ids.len(), accepted.len(), "each once");
+        assert!(accepted.len() as u64 > in_backup, "{} accepted, {in_backup} in the backup", accepted.len());
+        let registered: BTreeSet<_> =
+            events("agent_registered").iter().map(|event| event["text"].as_str().expect("a name").to_owned()).collect();
+        for agent in registered_in(&listed) {
+            assert!(registered.contains(&agent), "{agent} is in the directory, and the log does not say so");
+        }
     });
+}
+
+#[test]
+fn without_its_secret_keys_an_audit_log_is_restored_to_be_read_and_another_one_begins() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = dir.path().join("first");
+    std::fs::create_dir(&home).expect("a folder");
+    Node::with_agents(&home, 2, &["acme/one"]).stop();
+    ok(&home, 2, &["backup", "../backup"]);
+    assert!(!dir.path().join("backup/audit/audit.key").exists());
+    let second = dir.path().join("second");
+    restored_home(&second);
+    let restored = ok(&second, 2, &["restore", "../backup", "data"]);
+    assert!(restored.stdout.contains("audit.restored"), "{}", restored.stdout);
+    ok(&second, 2, &["audit", "verify", "data/audit.restored", "--key", "../first/data/audit/audit.pub"]);
+    for file in ["node.crt", "node.key"] {
+        std::fs::copy(home.join("data").join(file), second.join("data").join(file)).expect("a copy");
+    }
+    Node::start(&second, 2).stop();
+    let other = creto(&second, 2, &["audit", "verify", "data/audit", "--key", "../first/data/audit/audit.pub"]);
+    assert_eq!(other.status, 1, "{}", other.stdout);
+    // As it was backed up: one changed byte, and nothing is restored.
+    let entries = dir.path().join("backup/audit/entries/000000000000");
+    let mut bytes = std::fs::read(&entries).expect("entries");
+    bytes[40] ^= 1;
+    std::fs::write(&entries, bytes).expect("it can be written");
+    let third = dir.path().join("third");
+    restored_home(&third);
+    assert_eq!(creto(&third, 2, &["restore", "../backup", "data"]).status, 1);
+}
+
+/// The agents of a list.
+fn registered_in(listed: &str) -> Vec<String> {
+    let listed: serde_json::Value = serde_json::from_str(listed).expect("JSON");
+    let agents = listed.as_array().expect("a list");
+    let names: Vec<_> = agents.iter().map(|agent| agent["name"].as_str().expect("a name").to_owned()).collect();
+    assert!(names.len() > 4, "newcomers, too: {names:?}");
+    names
 }
 
 /// Who sent the messages of the logs.

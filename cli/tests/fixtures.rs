@@ -52,6 +52,7 @@ fn written() -> BTreeMap<&'static str, u64> {
         ("key file of an agent", u64::from(creto_agent::KEY_FILE_FORMAT)),
         ("sessions of an agent", creto_agent::STATE_FORMAT),
         ("backup (manifest.json)", u64::from(creto_node::backup::BACKUP_FORMAT)),
+        ("audit log", u64::from(creto_audit_store::FORMAT)),
     ])
 }
 
@@ -173,6 +174,12 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             }
             node.stop();
             ok(dir.path(), SHARDS, &["wal", "verify"]);
+            // One that a version wrote goes on; where there is none, one begins.
+            let key = match fixture.join("data/audit").exists() {
+                true => fixture.join("data/audit/audit.pub"),
+                false => dir.path().join("data/audit/audit.pub"),
+            };
+            ok(dir.path(), SHARDS, &["audit", "verify", "data/audit", "--key", key.to_str().expect("UTF-8")]);
             ok(dir.path(), SHARDS, &["backup", "backup"]);
         }
     });
@@ -336,6 +343,8 @@ fn write_a_fixture_when_asked_to() {
             fs::copy(path, fixture.join(sessions).join(name)).expect("a copy");
         }
     }
+    // Its logs are written anew below: a start tells again what it takes for new.
+    copy(&home.join("backup/audit"), &data.join("audit"));
     for shard in 0..SHARDS {
         let folder = format!("wal/shard-{shard:04}");
         rewrite_log(&home.join("backup").join(&folder), &data.join(&folder), u32::from(shard));

@@ -160,6 +160,7 @@ fn report(args: &BackupArgs, manifest: &Manifest, is_running: bool, took: Durati
             "files": manifest.files.len(),
             "bytes": bytes,
             "secrets": manifest.secrets,
+            "audit_leaves": manifest.audit.as_ref().map(|audit| audit.size),
             "shards": manifest.shards.iter().map(point).collect::<Vec<_>>(),
             "took_ms": took_ms,
         });
@@ -180,6 +181,12 @@ fn report(args: &BackupArgs, manifest: &Manifest, is_running: bool, took: Durati
         "{GOOD}backed up{GOOD:#}  {STRONG}{place}{STRONG:#}  {DIM}{size} in {files} files, {:.1} s, {state}{DIM:#}",
         took.as_secs_f64()
     )?;
+    if manifest.audit.is_none() {
+        writeln!(
+            out,
+            "{CAUTION}The audit log is not in it:{CAUTION:#} nothing of it was signed, or the node could not read it."
+        )?;
+    }
     match manifest.secrets {
         true => {
             writeln!(out, "{CAUTION}It holds the node's private key:{CAUTION:#} keep it as safe as the node itself.")?

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use creto_node::backup::{Restored, Source, restore};
+use creto_node::backup::{RESTORED_AUDIT_DIR, Restored, Source, restore};
 use serde_json::json;
 
 use super::backup::{bar, check_stop, failure, open_tar, point, size, stop_flag};
@@ -39,6 +39,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<Exit, Failure> {
             "files": manifest.files.len(),
             "bytes": manifest.files.iter().map(|file| file.bytes).sum::<u64>(),
             "messages": restored.messages,
+            "audit_leaves": manifest.audit.as_ref().map(|audit| audit.size),
             "secrets": manifest.secrets,
             "shard_count": manifest.shard_count,
             "shards": manifest.shards.iter().map(point).collect::<Vec<_>>(),
@@ -81,6 +82,13 @@ fn print(restored: &Restored, data_dir: &Path) -> std::io::Result<()> {
             "The backup has no certificate and key: put the old node.crt and node.key into the folder, or make new ones with \
              {LITERAL}creto init --force{LITERAL:#} and give agents the new certificate."
         )?;
+        if manifest.audit.is_some() {
+            writeln!(
+                out,
+                "Nor has it the audit log's secret keys: the log is in {RESTORED_AUDIT_DIR}, to be read. To go on with it, put the \
+                 old node's audit.key into that folder and call it audit; otherwise another log begins."
+            )?;
+        }
     }
     writeln!(out, "\n{CAUTION}What this means{CAUTION:#}")?;
     for line in [

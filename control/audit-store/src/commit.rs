@@ -20,7 +20,8 @@ pub const RESUME_BYTES: usize = 32;
 pub type Resume = [u8; RESUME_BYTES];
 
 const MAGIC: &[u8; 8] = b"CRETOAUC";
-pub(crate) const VERSION: u32 = 1;
+/// The format of a log on disk.
+pub const VERSION: u32 = 1;
 const FIXED_BYTES: usize = 80;
 const SOURCE_BYTES: usize = 80;
 

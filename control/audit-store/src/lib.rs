@@ -13,12 +13,14 @@ mod error;
 mod export;
 pub mod keys;
 pub mod layout;
+mod moment;
 mod reader;
 mod recovery;
 mod writer;
 
-pub use commit::{RESUME_BYTES, Resume};
+pub use commit::{RESUME_BYTES, Resume, VERSION as FORMAT};
 pub use error::StoreError;
 pub use export::{ExportFailure, Exported, export, prove, verify_export, verify_log};
+pub use moment::{Moment, MomentFile, check_copy, is_log_file};
 pub use reader::{Block, LogReader};
 pub use writer::{Committed, Writer};

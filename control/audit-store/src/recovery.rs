@@ -83,7 +83,7 @@ pub(crate) fn read_note<D: Disk>(disk: &D, file: &str) -> Result<Option<Vec<u8>>
     }))
 }
 
-fn read_commit<D: Disk>(disk: &D) -> Result<Option<Commit>, StoreError> {
+pub(crate) fn read_commit<D: Disk>(disk: &D) -> Result<Option<Commit>, StoreError> {
     let mut bytes = vec![0; 2 * SLOT_BYTES];
     let Some(read) = disk.read_at(COMMIT, 0, &mut bytes).map_err(StoreError::file("read", COMMIT))? else {
         return Ok(None);

@@ -439,6 +439,18 @@ pub struct BackupSource {
     pub private_key: PathBuf,
     /// The configuration in force, as a file.
     pub configuration: String,
+    /// The audit log as it was when the logs were held; none where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditMoment>,
+}
+
+/// What was durable and signed of an audit log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditMoment {
+    /// The signed checkpoint.
+    pub checkpoint: String,
+    /// The commit, as it stands in the log's file.
+    pub commit: Vec<u8>,
 }
 
 /// A log up to a frame that is durable.

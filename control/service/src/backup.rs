@@ -46,7 +46,7 @@ pub enum NotHeld {
 
 /// The node that is backed up.
 pub trait BackupHost: Send + Sync + 'static {
-    /// What it consists of.
+    /// What it consists of, asked while its logs are held: what the audit log does not have then is in them, or in the outbox.
     fn source(&self) -> BackupSource;
 
     /// Asks all shards, and waits for their answers, a few seconds at most.

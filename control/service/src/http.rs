@@ -557,7 +557,7 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
 
 async fn begin_backup(State(api): State<Api>) -> Result<(StatusCode, Json<BackupBegun>), Refusal> {
     let id = wall_clock_ms();
-    let (node, shards) = with_backups(&api, move |backups| Ok((backups.source(), backups.begin(id)?))).await?;
+    let (shards, node) = with_backups(&api, move |backups| Ok((backups.begin(id)?, backups.source()))).await?;
     let lease_ms = u64::try_from(BACKUP_LEASE.as_millis()).unwrap_or(u64::MAX);
     let count = u16::try_from(shards.len()).unwrap_or(u16::MAX);
     api.teller.tell(What::BackupBegun { backup: backup_in(id), shards: count }, Label::NONE).await;

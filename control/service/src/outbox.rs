@@ -5,6 +5,8 @@
 //! change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use creto_audit::{ChainHash, ChainedEvent, Event, Label, SourceId};
 
@@ -48,23 +50,56 @@ pub trait AuditSink: Send + Sync {
 
 /// Up to which number events of control are kept. Cheap to read; all clones of its `Arc` are one.
 #[derive(Debug, Default)]
-pub struct Kept(AtomicU64);
+pub struct Kept {
+    number: AtomicU64,
+    held: Mutex<Option<Held>>,
+}
+
+/// Somebody copies the audit log first and the directory later: what was not in the one must be in the other.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    number: u64,
+    until: Instant,
+}
 
 impl Kept {
     /// Up to `number` they are kept already.
     #[must_use]
     pub fn up_to(number: u64) -> Self {
-        Self(AtomicU64::new(number))
+        Self { number: AtomicU64::new(number), held: Mutex::default() }
     }
 
     /// Says that they are kept up to `number`.
     pub fn set(&self, number: u64) {
-        self.0.fetch_max(number, Ordering::Relaxed);
+        self.number.fetch_max(number, Ordering::Relaxed);
     }
 
     /// Up to which number they are kept.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// For so long the outbox keeps what is not kept now, also when it is meanwhile. Called again, it goes on.
+    pub fn hold(&self, lease: Duration) {
+        let (now, mut held) = (Instant::now(), self.held());
+        let number = held.filter(|held| held.until > now).map_or_else(|| self.get(), |held| held.number);
+        *held = Some(Held { number, until: now + lease });
+    }
+
+    /// The outbox keeps nothing any more that is kept.
+    pub fn let_go(&self) {
+        *self.held() = None;
+    }
+
+    /// Up to which number nobody needs the outbox any more.
+    pub(crate) fn removable(&self) -> u64 {
+        let held = self.held().filter(|held| held.until > Instant::now());
+        held.map_or_else(|| self.get(), |held| held.number)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        // What it guards is whole at every moment.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -43,6 +43,7 @@ impl BackupHost for Host {
             certificate: path(),
             private_key: path(),
             configuration: String::new(),
+            audit: None,
         }
     }
 

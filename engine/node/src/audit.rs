@@ -118,12 +118,15 @@ impl AuditLog {
                  already, and events go on from here"
             );
         }
+        // Or what comes now would not be told after a crash: it has the numbers of frames that were told before the restore.
+        let end = (read.end_lsn < from.lsn).then_some(LogPlace { lsn: read.end_lsn, index: u32::MAX });
+        let goes_on = last.map(|last| LogPlace { lsn: last.lsn, index: last.index }).or(end);
         caught_up += events.len() as u64;
         let ended = || -> Result<u64, StoreError> {
             let mut writer = self.writer();
             writer.append(of, &events)?;
-            if let Some(last) = last {
-                writer.set_resume(of, resume_at(last))?;
+            if let Some(place) = goes_on {
+                writer.set_resume(of, resume_at(place))?;
             }
             Ok(caught_up)
         };
@@ -330,7 +333,7 @@ impl Keeper {
         let AuditBatch { events, through } = batch;
         self.writer.append(of, &events)?;
         if let Some(through) = through {
-            self.writer.set_resume(of, resume_at(through))?;
+            self.writer.set_resume(of, resume_at(LogPlace { lsn: through.lsn, index: through.index }))?;
         }
         let count = events.len() as u64;
         self.events += count;
@@ -365,10 +368,10 @@ impl Keeper {
 /// ```text
 /// 0 u64 lsn | 8 u32 index | 12 zeros; an earlier version wrote more there, which nobody reads
 /// ```
-fn resume_at(position: Position) -> Resume {
+fn resume_at(place: LogPlace) -> Resume {
     let mut resume = [0; RESUME_BYTES];
-    resume[..8].copy_from_slice(&position.lsn.0.to_le_bytes());
-    resume[8..12].copy_from_slice(&position.index.to_le_bytes());
+    resume[..8].copy_from_slice(&place.lsn.0.to_le_bytes());
+    resume[8..12].copy_from_slice(&place.index.to_le_bytes());
     resume
 }
 

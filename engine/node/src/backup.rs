@@ -1,12 +1,14 @@
 //! Backups: a whole node, as it was at one moment, in a folder or a tar archive; and a data folder made of one.
 //!
 //! ```text
-//! node.json  control.redb  creto.toml  wal/shard-0000/segment-*.wal  [node.crt node.key]  manifest.sha256  manifest.json
+//! node.json  control.redb  creto.toml  wal/shard-0000/segment-*.wal  audit/...  [node.crt node.key audit/audit.key]
+//! manifest.sha256  manifest.json
 //! ```
 //!
 //! - **Consistent.** The log of each shard up to a point P that was durable when the backup was asked for, so everything
 //!   that was acknowledged before is in it; then the directory at one later moment ([`creto_service::backup`] argues the
-//!   order). The last segment is cut at P.
+//!   order). The last segment is cut at P. The audit log as it is committed when the logs are held: what is missing there
+//!   is in the logs and in the directory's outbox, and is told again by the next start, as after a crash.
 //! - **Complete or refused.** The manifest is written last, after everything else is on the disk and the node has said that
 //!   the logs were held all the time. It names every file with its length and SHA-256, and its own digest stands beside it;
 //!   without both there is nothing to restore.
@@ -30,8 +32,8 @@ use std::path::{Path, PathBuf};
 use creto_store::SourceError;
 use thiserror::Error;
 
-pub use manifest::{BACKUP_FORMAT, FileEntry, Formats, Manifest, ShardPoint};
-pub use restore::{Restored, Source, restore};
+pub use manifest::{AuditPoint, BACKUP_FORMAT, FileEntry, Formats, Manifest, ShardPoint};
+pub use restore::{RESTORED_AUDIT_DIR, Restored, Source, restore};
 pub use take::{Order, Stopped, take};
 pub use target::{FolderTarget, TarTarget, Target};
 
@@ -92,6 +94,9 @@ pub enum BackupError {
     /// The data folder.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The audit log cannot be read.
+    #[error(transparent)]
+    Audit(#[from] creto_audit_store::StoreError),
     /// A log cannot be read.
     #[error(transparent)]
     Log(#[from] SourceError),

@@ -89,6 +89,8 @@ pub enum DataDirError {
 pub(crate) const RESTORE_DIR: &str = "restore.partial";
 /// The file that describes a data directory.
 pub(crate) const DESCRIPTION_FILE: &str = "node.json";
+/// The folder of the audit log in a data folder.
+pub(crate) const AUDIT_DIR: &str = "audit";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,7 +187,7 @@ impl DataDir {
     /// The audit log.
     #[must_use]
     pub fn audit_dir(&self) -> PathBuf {
-        self.path.join("audit")
+        self.path.join(AUDIT_DIR)
     }
 
     /// The control service's storage.

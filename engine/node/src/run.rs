@@ -393,9 +393,9 @@ fn start_service(
     options.enrolment = config.control.enrolment;
     options.health = health;
     options.policy = config.policy_options();
-    let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));
-    let decisions = Arc::new(Decisions::new(ports.clone()));
     let (sink, kept) = audit;
+    let host = Arc::new(BackupHost::new(config, data_dir, ports.clone(), Arc::clone(&kept)));
+    let decisions = Arc::new(Decisions::new(ports.clone()));
     let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_audit(sink, kept)?;
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)

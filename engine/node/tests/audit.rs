@@ -11,7 +11,7 @@ use creto_agent::MessageId;
 use creto_audit::export::Summary;
 use creto_audit::{ChainedEvent, Event, LogVerifier, SignedCheckpoint, SourceId, What};
 use creto_audit_store::disk::RealDisk;
-use creto_audit_store::{LogReader, Writer, export, keys, prove, verify_export};
+use creto_audit_store::{LogReader, Moment, MomentFile, Writer, export, keys, prove, verify_export};
 use home::{Home, now_ms, on_time};
 
 /// Every event of the log, verified from an export, with nothing but the public keys.
@@ -85,6 +85,19 @@ fn copy(from: &Path, to: &Path) {
             false => drop(fs::copy(entry.path(), target).unwrap()),
         }
     }
+}
+
+/// A log that a node writes, as it is now.
+fn copy_log(from: &Path, to: &Path) {
+    let moment = Moment::read(from).unwrap().unwrap();
+    for MomentFile { name, bytes, content } in moment.files(from).unwrap() {
+        let mut content = content.unwrap_or_else(|| fs::read(from.join(&name)).unwrap());
+        content.truncate(usize::try_from(bytes).unwrap());
+        let target = to.join(&name);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(target, content).unwrap();
+    }
+    fs::copy(from.join("audit.key"), to.join("audit.key")).unwrap();
 }
 
 #[test]
@@ -227,5 +240,39 @@ fn a_delivered_message_takes_318_bytes_of_the_log_and_64_of_them_for_ever() {
         let (entries, hashes) = (size("entries") - before.0, size("hashes") - before.1);
         assert!((25_400..=25_400 + 40 * 140).contains(&entries), "{entries} for 100 messages");
         assert!((6_400..=6_400 + 40 * 32).contains(&hashes), "{hashes} for 100 messages");
+    });
+}
+
+#[test]
+fn what_comes_after_a_restore_of_older_logs_is_told_also_after_a_crash() {
+    on_time(async {
+        let home = Home::new();
+        let data = home.path().join("data");
+        exchange(&home, true, 5, 0).await;
+        for part in ["wal", "control.redb"] {
+            let (from, to) = (data.join(part), home.path().join("older").join(part));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            match from.is_dir() {
+                true => copy(&from, &to),
+                false => drop(fs::copy(&from, &to).unwrap()),
+            }
+        }
+        // Many frames that the audit log has, and the logs that are restored have not.
+        exchange(&home, false, 60, 0).await;
+        fs::remove_dir_all(data.join("wal")).unwrap();
+        copy(&home.path().join("older/wal"), &data.join("wal"));
+        fs::copy(home.path().join("older/control.redb"), data.join("control.redb")).unwrap();
+        // As it is when the node has just begun to serve.
+        let node = home.start();
+        copy_log(&data.join("audit"), &home.path().join("just-started"));
+        tokio::task::spawn_blocking(move || node.stop().unwrap()).await.unwrap();
+        let ids = exchange(&home, false, 5, 0).await;
+        fs::remove_dir_all(data.join("audit")).unwrap();
+        copy(&home.path().join("just-started"), &data.join("audit"));
+        exchange(&home, false, 1, 0).await;
+        let messages = messages(&events(&home));
+        for (place, id) in ids.iter().enumerate() {
+            assert_eq!(messages.get(id).map(|(accepted, _)| *accepted), Some(1), "message {place}");
+        }
     });
 }

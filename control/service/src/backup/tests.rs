@@ -25,6 +25,7 @@ impl BackupHost for Host {
             certificate: "node.crt".into(),
             private_key: "node.key".into(),
             configuration: String::new(),
+            audit: None,
         }
     }
 

@@ -42,7 +42,7 @@ impl Outbox {
         let kept = self.kept.get();
         // Above what the log has, also in a directory that was restored from an older time.
         let mut number = storage.outbox_number(transaction)?.max(kept);
-        table.retain_in(..=kept, |_, _| false).map_err(ServiceError::database)?;
+        table.retain_in(..=self.kept.removable(), |_, _| false).map_err(ServiceError::database)?;
         let mut events = Vec::new();
         for (what, label) in happened {
             number += 1;

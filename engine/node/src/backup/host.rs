@@ -1,17 +1,21 @@
 //! The node as its control service sees it when a backup is taken.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use creto_audit_store::{Moment, StoreError};
 use creto_io::Parcel;
 use creto_io::ring::ControlPort;
-use creto_service::api::{BackupSource, HeldShard};
+use creto_service::api::{AuditMoment, BackupSource, HeldShard};
 use creto_service::backup::{BackupHost, HoldRequest, NotHeld};
+use creto_service::limits::BACKUP_LEASE;
+use creto_service::outbox::Kept;
 use creto_shard::{HoldAnswer, HoldEnd, HoldId};
 use crossbeam::channel;
 
 use crate::config::Config;
-use crate::data_dir::DataDir;
+use crate::data_dir::{AUDIT_DIR, DataDir};
 use crate::machine::NodeItem;
 use crate::run::tell;
 
@@ -21,13 +25,26 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(crate) struct Host {
     source: BackupSource,
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
+    /// What control told and the audit log keeps.
+    kept: Arc<Kept>,
 }
 
 impl Host {
-    pub(crate) fn new(config: &Config, data_dir: &DataDir, ports: Vec<ControlPort<Parcel<NodeItem>>>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        data_dir: &DataDir,
+        ports: Vec<ControlPort<Parcel<NodeItem>>>,
+        kept: Arc<Kept>,
+    ) -> Self {
         let wal_dir = data_dir.shard_dir(0).parent().map(absolute).unwrap_or_default();
-        Self { source: BackupSource { wal_dir, ..source_of(config) }, ports }
+        Self { source: BackupSource { wal_dir, ..source_of(config) }, ports, kept }
     }
+}
+
+/// The audit log of a node with this data folder as it is now; none before anything is signed.
+pub(super) fn audit_of(data_dir: &Path) -> Result<Option<AuditMoment>, StoreError> {
+    let moment = Moment::read(&data_dir.join(AUDIT_DIR))?;
+    Ok(moment.map(|moment| AuditMoment { checkpoint: moment.checkpoint(), commit: moment.commit() }))
 }
 
 /// What a node of this configuration consists of.
@@ -38,6 +55,7 @@ pub(crate) fn source_of(config: &Config) -> BackupSource {
         certificate: absolute(&config.certificate()),
         private_key: absolute(&config.private_key()),
         configuration: config.to_toml(),
+        audit: None,
     }
 }
 
@@ -48,11 +66,20 @@ fn absolute(path: &Path) -> PathBuf {
 
 impl BackupHost for Host {
     fn source(&self) -> BackupSource {
-        self.source.clone()
+        let audit = audit_of(&self.source.data_dir).unwrap_or_else(|error| {
+            tracing::error!("a backup goes without the audit log: {error}");
+            None
+        });
+        BackupSource { audit, ..self.source.clone() }
     }
 
     fn hold(&self, backup: u64, request: HoldRequest) -> Result<Vec<HeldShard>, NotHeld> {
         let (answer, answers) = channel::bounded(self.ports.len());
+        // What the audit log does not have by now stays in the outbox until the directory is copied.
+        match request {
+            HoldRequest::Begin | HoldRequest::Renew => self.kept.hold(BACKUP_LEASE),
+            HoldRequest::End => self.kept.let_go(),
+        }
         let request = match request {
             HoldRequest::Begin => creto_shard::HoldRequest::Begin,
             HoldRequest::Renew => creto_shard::HoldRequest::Renew,

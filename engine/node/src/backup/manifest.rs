@@ -1,14 +1,19 @@
 //! The manifest: what a backup holds. It is written last, so a backup without one is not complete.
 
+use creto_audit_store::layout::{
+    CHECKPOINT, COMMIT, ENTRIES, MILESTONES, PUBLIC_KEYS, SECRET_KEYS, SEGMENT_LEAVES, TILES, entries_file,
+    hashes_file, milestone_file,
+};
+use creto_audit_store::{Moment, MomentFile};
 use creto_service::storage::FORMAT as DIRECTORY_FORMAT;
 use creto_store::{FRAME_VERSION, SEGMENT_VERSION, SegmentNumber, segment_file_name};
 use serde::{Deserialize, Serialize};
 
 use super::BackupError;
-use crate::data_dir::{DATA_FORMAT, DESCRIPTION_FILE};
+use crate::data_dir::{AUDIT_DIR, DATA_FORMAT, DESCRIPTION_FILE};
 
 /// The format of a backup that this version writes.
-pub const BACKUP_FORMAT: u32 = 1;
+pub const BACKUP_FORMAT: u32 = 2;
 
 /// The manifest's name in a backup.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
@@ -39,6 +44,9 @@ pub struct Manifest {
     pub secrets: bool,
     /// Up to where the log of each shard goes.
     pub shards: Vec<ShardPoint>,
+    /// The audit log, as it was then. A backup of format 1 has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditPoint>,
     /// Every file but the manifest and its digest.
     pub files: Vec<FileEntry>,
 }
@@ -55,6 +63,43 @@ pub struct Formats {
     pub frame: u16,
     /// Of the directory: `control.redb`. Older ones are read.
     pub directory: u64,
+    /// Of the audit log; zero in a backup of format 1, which has none.
+    #[serde(default)]
+    pub audit: u32,
+}
+
+/// How much of the audit log there is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditPoint {
+    /// Leaves.
+    pub size: u64,
+    /// The files of entries that were not dropped.
+    pub entries: Vec<u64>,
+    /// Sizes of the older checkpoints.
+    pub milestones: Vec<u64>,
+}
+
+impl AuditPoint {
+    /// What these files are of this moment.
+    pub(crate) fn of(moment: &Moment, files: &[MomentFile]) -> Self {
+        let numbers = |folder: &str| {
+            let in_folder = files.iter().filter_map(|file| file.name.strip_prefix(folder)?.strip_prefix('/'));
+            in_folder.filter_map(|name| name.parse().ok()).collect()
+        };
+        Self { size: moment.size(), entries: numbers(ENTRIES), milestones: numbers(MILESTONES) }
+    }
+
+    /// Names of its files, of at most `files_max`; `None` when there must be more.
+    fn names(&self, with_secrets: bool, files_max: usize) -> Option<Vec<String>> {
+        let segments = usize::try_from(self.size.div_ceil(SEGMENT_LEAVES)).ok().filter(|count| *count <= files_max)?;
+        let mut names: Vec<String> = [PUBLIC_KEYS, TILES, CHECKPOINT, COMMIT].map(str::to_owned).into();
+        names.extend((0..segments as u64).map(hashes_file));
+        names.extend(self.entries.iter().copied().map(entries_file));
+        names.extend(self.milestones.iter().copied().map(milestone_file));
+        names.extend(with_secrets.then(|| SECRET_KEYS.to_owned()));
+        Some(names.iter().map(|name| audit_name(name)).collect())
+    }
 }
 
 /// Up to where the log of a shard goes.
@@ -93,8 +138,13 @@ struct Version {
 
 impl Formats {
     /// Those that this version writes.
-    pub(crate) const WRITTEN: Self =
-        Self { data: DATA_FORMAT, segment: SEGMENT_VERSION, frame: FRAME_VERSION, directory: DIRECTORY_FORMAT };
+    pub(crate) const WRITTEN: Self = Self {
+        data: DATA_FORMAT,
+        segment: SEGMENT_VERSION,
+        frame: FRAME_VERSION,
+        directory: DIRECTORY_FORMAT,
+        audit: creto_audit_store::FORMAT,
+    };
 
     fn check(&self) -> Result<(), BackupError> {
         let known = Self::WRITTEN;
@@ -103,6 +153,7 @@ impl Formats {
             ("segment", u64::from(self.segment), u64::from(known.segment)),
             ("frame", u64::from(self.frame), u64::from(known.frame)),
             ("directory", self.directory, known.directory),
+            ("audit log", u64::from(self.audit), u64::from(known.audit)),
         ];
         match found.into_iter().find(|(_, found, known)| found > known) {
             Some((what, found, known)) => Err(BackupError::Format { what, found, known }),
@@ -142,6 +193,10 @@ impl Manifest {
         if self.secrets {
             wanted.extend([CERTIFICATE_FILE, PRIVATE_KEY_FILE].map(str::to_owned));
         }
+        if let Some(audit) = &self.audit {
+            let Some(names) = audit.names(self.secrets, self.files.len()) else { return false };
+            wanted.extend(names);
+        }
         for (index, shard) in (0..self.shard_count).zip(&self.shards) {
             // A count from outside: no more names than files are worth making.
             let count = shard.last_segment.saturating_sub(shard.first_segment);
@@ -164,6 +219,11 @@ impl Manifest {
 /// Where a segment is in a backup, and in a data folder whose logs are in `wal`.
 pub(crate) fn segment_name(shard: u16, segment: u64) -> String {
     format!("wal/shard-{shard:04}/{}", segment_file_name(SegmentNumber(segment)))
+}
+
+/// Where a file of the audit log is in a backup.
+pub(crate) fn audit_name(name: &str) -> String {
+    format!("{AUDIT_DIR}/{name}")
 }
 
 /// What [`DIGEST_FILE`] holds for a manifest with this digest.

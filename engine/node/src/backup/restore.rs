@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use creto_audit_store::{check_copy, is_log_file};
 use creto_store::{FileSource, parse_segment_file_name, verify};
 
 use super::copy::{Copier, From, sha256};
@@ -16,7 +17,7 @@ use super::manifest::{
 use super::tar::{self, Entry};
 use super::target::sync_folder;
 use super::{BackupError, failed};
-use crate::data_dir::{DESCRIPTION_FILE, RESTORE_DIR, described_shards};
+use crate::data_dir::{AUDIT_DIR, DESCRIPTION_FILE, RESTORE_DIR, described_shards};
 
 /// Where a backup comes from.
 pub enum Source {
@@ -48,6 +49,8 @@ pub struct Restored {
 
 /// The name under which the configuration is restored: the operator's own stays what it is.
 const RESTORED_CONFIGURATION_FILE: &str = "restored.toml";
+/// Where the audit log is restored to without its secret keys: nobody goes on with it.
+pub const RESTORED_AUDIT_DIR: &str = "audit.restored";
 
 /// Restores a backup into `data_dir`, which is made, or is empty. Only when every digest, every version and every frame of
 /// the logs was checked, it gets its files; if this ends before, no node starts on the folder.
@@ -93,6 +96,11 @@ impl Staging {
             vec![("wal", "wal"), (DIRECTORY_FILE, DIRECTORY_FILE), (CONFIGURATION_FILE, RESTORED_CONFIGURATION_FILE)];
         if manifest.secrets {
             names.extend([CERTIFICATE_FILE, PRIVATE_KEY_FILE].map(|name| (name, name)));
+        }
+        if manifest.audit.is_some() {
+            // Without its secret keys nobody goes on with a log: it is there to be read.
+            names.push((AUDIT_DIR, if manifest.secrets { AUDIT_DIR } else { RESTORED_AUDIT_DIR }));
+            sync_folders(&self.folder.join(AUDIT_DIR))?;
         }
         names.push((DESCRIPTION_FILE, DESCRIPTION_FILE));
         for shard in 0..manifest.shard_count {
@@ -245,7 +253,8 @@ fn is_backup_name(name: &str) -> bool {
     let is_segment = segment.is_some_and(|(shard, file)| {
         shard.len() == 4 && shard.bytes().all(|byte| byte.is_ascii_digit()) && parse_segment_file_name(file).is_some()
     });
-    plain.contains(&name) || is_segment
+    let is_audit = name.strip_prefix(AUDIT_DIR).and_then(|rest| rest.strip_prefix('/')).is_some_and(is_log_file);
+    plain.contains(&name) || is_segment || is_audit
 }
 
 fn checked_manifest(manifest: &[u8], digest: &[u8]) -> Result<Manifest, BackupError> {
@@ -296,7 +305,25 @@ fn check(manifest: &Manifest, staging: &Path) -> Result<u64, BackupError> {
         }
         messages += report.messages;
     }
+    if let Some(audit) = &manifest.audit {
+        let damaged = |problem: String| BackupError::Damaged(format!("the audit log: {problem}"));
+        let found = check_copy(&staging.join(AUDIT_DIR)).map_err(|error| damaged(error.to_string()))?;
+        if found.leaves > audit.size {
+            return Err(damaged(format!("{} leaves are signed, and it has {}", found.leaves, audit.size)));
+        }
+    }
     Ok(messages)
+}
+
+/// Makes durable what is in a folder of folders.
+fn sync_folders(folder: &Path) -> Result<(), BackupError> {
+    for entry in fs::read_dir(folder).map_err(failed("read", folder))? {
+        let path = entry.map_err(failed("read", folder))?.path();
+        if path.is_dir() {
+            sync_folder(&path)?;
+        }
+    }
+    sync_folder(folder)
 }
 
 fn make_dir(path: &Path) -> Result<(), BackupError> {

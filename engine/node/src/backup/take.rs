@@ -3,19 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use creto_audit_store::Moment;
+use creto_audit_store::layout::SECRET_KEYS;
 use creto_service::api::{BackupSource, HeldShard};
 use creto_store::{FileSource, segment_file_name, verify};
 
 use super::copy::{Copier, From, sha256};
-use super::host::source_of;
+use super::host::{audit_of, source_of};
 use super::manifest::{
-    BACKUP_FORMAT, CERTIFICATE_FILE, CONFIGURATION_FILE, DIGEST_FILE, DIRECTORY_FILE, FileEntry, Formats, Manifest,
-    PRIVATE_KEY_FILE, ShardPoint, digest_line, segment_name,
+    AuditPoint, BACKUP_FORMAT, CERTIFICATE_FILE, CONFIGURATION_FILE, DIGEST_FILE, DIRECTORY_FILE, FileEntry, Formats,
+    Manifest, PRIVATE_KEY_FILE, ShardPoint, audit_name, digest_line, segment_name,
 };
 use super::target::Target;
 use super::{BackupError, failed};
 use crate::config::Config;
-use crate::data_dir::{DESCRIPTION_FILE, DataDir, DataDirError, described_shards};
+use crate::data_dir::{AUDIT_DIR, DESCRIPTION_FILE, DataDir, DataDirError, described_shards};
 
 /// What to back up, and how.
 pub struct Order<'a> {
@@ -84,7 +86,9 @@ impl Stopped {
             let (last_segment, end_offset, end_lsn) = end.unwrap_or((0, 0, 0));
             shards.push(ShardPoint { shard, first_segment, last_segment, end_offset, end_lsn });
         }
-        Ok(Self { source: source_of(config), shards, _data_dir: data_dir })
+        let source = source_of(config);
+        let source = BackupSource { audit: audit_of(&source.data_dir)?, ..source };
+        Ok(Self { source, shards, _data_dir: data_dir })
     }
 
     /// The directory: nobody changes it now.
@@ -112,7 +116,14 @@ pub fn take(order: Order<'_>, mut target: Target) -> Result<Manifest, BackupErro
             segments.push((segment_name(shard.shard, number), path, bytes));
         }
     }
-    let known: u64 = segments.iter().map(|(.., bytes)| bytes).sum();
+    let moment = source.audit.as_ref().map(|audit| {
+        let moment = Moment::parse(&audit.checkpoint, &audit.commit);
+        moment.ok_or_else(|| BackupError::Lost("the node says of its audit log what cannot be read".to_owned()))
+    });
+    let (moment, audit_dir) = (moment.transpose()?, source.data_dir.join(AUDIT_DIR));
+    let audit_files = moment.as_ref().map(|moment| moment.files(&audit_dir)).transpose()?.unwrap_or_default();
+    let of_segments = segments.iter().map(|(.., bytes)| bytes);
+    let known: u64 = of_segments.chain(audit_files.iter().map(|file| &file.bytes)).sum();
     let mut done = 0;
     let mut on_piece = |bytes| {
         done += bytes;
@@ -120,6 +131,12 @@ pub fn take(order: Order<'_>, mut target: Target) -> Result<Manifest, BackupErro
     };
     let mut copier = Copier::new(bytes_per_s, &mut on_piece);
     let mut files = Vec::new();
+    // First of all: entries may go at any hour.
+    for file in &audit_files {
+        let (name, path) = (audit_name(&file.name), audit_dir.join(&file.name));
+        let from = file.content.as_deref().map_or_else(|| From::file(&path), |content| Ok(From::Bytes(content)))?;
+        put(&mut target, &mut copier, &mut files, &name, from, file.bytes)?;
+    }
     for (name, path, bytes) in &segments {
         put(&mut target, &mut copier, &mut files, name, From::segment(path)?, *bytes)?;
     }
@@ -144,6 +161,11 @@ pub fn take(order: Order<'_>, mut target: Target) -> Result<Manifest, BackupErro
     for (name, bytes) in &small {
         put(&mut target, &mut copier, &mut files, name, From::Bytes(bytes), bytes.len() as u64)?;
     }
+    if with_secrets && moment.is_some() {
+        let path = audit_dir.join(SECRET_KEYS);
+        let (name, bytes) = (audit_name(SECRET_KEYS), length(&path)?);
+        put(&mut target, &mut copier, &mut files, &name, From::file(&path)?, bytes)?;
+    }
 
     let manifest = Manifest {
         format: BACKUP_FORMAT,
@@ -153,6 +175,7 @@ pub fn take(order: Order<'_>, mut target: Target) -> Result<Manifest, BackupErro
         shard_count,
         secrets: with_secrets,
         shards,
+        audit: moment.map(|moment| AuditPoint::of(&moment, &audit_files)),
         files,
     };
     let bytes = manifest.to_bytes();

@@ -17,7 +17,16 @@ fn manifest() -> Manifest {
         shard_count: 2,
         secrets: false,
         shards: vec![point(0, 3, 4), point(1, 1, 0)],
+        audit: Some(AuditPoint { size: 65_537, entries: vec![1], milestones: vec![65_537] }),
         files: vec![
+            file("audit/audit.pub", 1),
+            file("audit/checkpoint", 1),
+            file("audit/commit", 1),
+            file("audit/tiles", 8192),
+            file("audit/hashes/000000000000", 1),
+            file("audit/hashes/000000000001", 32),
+            file("audit/entries/000000000001", 1),
+            file("audit/milestones/00000000000000065537", 1),
             file(&segment_name(0, 3), 65536),
             file(&segment_name(0, 4), 8192),
             file(DIRECTORY_FILE, 1),
@@ -35,12 +44,18 @@ fn a_manifest_comes_back_from_its_bytes() {
 #[test]
 fn a_manifest_of_a_later_version_is_refused_with_what_to_do() {
     let parse = |text: &str| Manifest::parse(text.as_bytes()).unwrap_err().to_string();
-    let error = parse(r#"{"format": 2, "something": "else"}"#);
+    let error = parse(r#"{"format": 3, "something": "else"}"#);
     assert_eq!(
         error,
-        "the backup has backup format 2, this version reads up to 1; restore it with the version that wrote it, or a later one"
+        "the backup has backup format 3, this version reads up to 2; restore it with the version that wrote it, or a later one"
     );
-    for (field, what) in [("data", "data"), ("segment", "segment"), ("frame", "frame"), ("directory", "directory")] {
+    for (field, what) in [
+        ("data", "data"),
+        ("segment", "segment"),
+        ("frame", "frame"),
+        ("directory", "directory"),
+        ("audit", "audit log"),
+    ] {
         let mut later = serde_json::to_value(manifest()).unwrap();
         later["formats"][field] = 1_000.into();
         assert!(parse(&later.to_string()).contains(&format!("{what} format 1000")), "{field}");
@@ -52,7 +67,10 @@ fn a_manifest_of_a_later_version_is_refused_with_what_to_do() {
 
 #[test]
 fn a_manifest_that_contradicts_itself_is_refused() {
-    let changes: [fn(&mut Manifest); 9] = [
+    let changes: [fn(&mut Manifest); 12] = [
+        |manifest| manifest.audit = None,
+        |manifest| manifest.audit.as_mut().unwrap().size = u64::MAX,
+        |manifest| manifest.audit.as_mut().unwrap().entries.push(0),
         |manifest| manifest.shard_count = 1,
         |manifest| manifest.shard_count = 3,
         |manifest| manifest.secrets = true,
