@@ -13,7 +13,7 @@ use crate::terminal::{BAD, DIM};
 pub(crate) enum Exit {
     /// Done.
     Ok = 0,
-    /// A check was made and found something: loss, corruption, an unfit machine.
+    /// A check was made and found something: loss, corruption, an unfit machine, an alert.
     Found = 1,
     /// The command line or the configuration was not understood.
     Usage = 2,
@@ -29,7 +29,7 @@ impl Exit {
     /// All of them, in the order of their numbers, each with its meaning.
     pub(crate) const ALL: &[(Self, &str)] = &[
         (Self::Ok, "done"),
-        (Self::Found, "a check found something: loss, corruption, an unfit machine"),
+        (Self::Found, "a check found something: loss, corruption, an unfit machine, an alert"),
         (Self::Usage, "the command line or the configuration was not understood"),
         (Self::Unreachable, "no node could be reached, or it was lost before it answered"),
         (Self::Refused, "the node was reached and refused"),

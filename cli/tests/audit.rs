@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use creto_audit::event::{ChannelId, What};
+use creto_audit::event::{ChannelId, Peer, Rule, What};
 use creto_audit::{Event, Label, SourceId};
 use creto_audit_store::disk::RealDisk;
 use creto_audit_store::{Writer, keys};
@@ -278,4 +278,49 @@ fn who_follows_a_log_is_shown_what_comes() {
     follow.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
     assert!(error.contains("is not there any more"), "{error}");
     assert_eq!(follow.0.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn alerts_are_listed_with_what_to_do_and_end_with_status_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = log(folder.path(), 4);
+    let none = audit(folder.path(), &["alerts", "--log", "audit"]);
+    assert!(none.status == 0 && none.stdout.contains("no alerts"), "{}{}", none.stdout, none.stderr);
+    let mut writer = Writer::open(RealDisk::new(&log), keys::load(&log).unwrap()).unwrap();
+    let (agent, peer) = (id("acme/planner"), Peer::from(std::net::IpAddr::from([192, 0, 2, 7])));
+    let refused = What::SubmitRefused {
+        sender: agent,
+        recipient: id("acme/worker"),
+        message_id: message(1),
+        key_version: 1,
+        count: 120,
+        code: creto_envelope::RejectCode::PolicyDenied.into(),
+    };
+    let alert = |agent, peer, rule| What::AlertRaised { agent, peer, count: 120, threshold: 100, window_s: 60, rule };
+    writer.append(SourceId::shard(0), &[Event::new(1_764_000_200_000, refused)]).unwrap();
+    for (time, what) in [
+        (1_764_000_200_000, alert(agent, Peer::default(), Rule::Denials)),
+        (1_764_000_300_000, alert(AgentId::ZERO, peer, Rule::LoginFailures)),
+    ] {
+        writer.append(SourceId::CONTROL, &[Event::new(time, what)]).unwrap();
+    }
+    writer.commit().unwrap();
+    writer.checkpoint(1_764_000_400_000).unwrap();
+    let text = audit(folder.path(), &["alerts", "--log", "audit"]);
+    assert_eq!(text.status, 1);
+    for wanted in ["denials", "acme/planner", "120", "60 s", "192.0.2.7", "creto policy explain", "What to do"] {
+        assert!(text.stdout.contains(wanted), "{wanted}: {}", text.stdout);
+    }
+    let listed = audit(folder.path(), &["alerts", "--log", "audit", "--json"]);
+    let value = listed.json();
+    assert_eq!((listed.status, value["alerts"].as_array().map(Vec::len)), (1, Some(2)));
+    assert_eq!(value["seen"]["denials"], serde_json::json!({ "events": 120, "alerts": 1 }));
+    assert_eq!(
+        (&value["alerts"][1]["who"], &value["alerts"][1]["rule"]),
+        (&"192.0.2.7".into(), &"login_failures".into())
+    );
+    let late = audit(folder.path(), &["alerts", "--log", "audit", "--after", "1764000300001", "--json"]);
+    assert_eq!((late.status, &late.json()["alerts"]), (0, &serde_json::json!([])));
+    let last = audit(folder.path(), &["alerts", "--log", "audit", "--limit", "1", "--json"]).json();
+    assert_eq!(last["alerts"][0]["rule"], "login_failures");
 }

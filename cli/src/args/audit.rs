@@ -21,6 +21,9 @@ pub(crate) enum AuditVerb {
     Tail(AuditTailArgs),
     /// List events: by kind, agent, message, source and time.
     Query(AuditQueryArgs),
+    /// List what an operator should look at: forged signatures, replays, denials, failed logins, wrong clocks, revoked keys.
+    /// Status 1 when there is any.
+    Alerts(AuditAlertsArgs),
     /// Write the signed log to one file that can be verified anywhere. The log is only read; the node may run.
     Export(AuditExportArgs),
     /// Write the proof that one event is in the log.
@@ -86,6 +89,24 @@ pub(crate) struct AuditQueryArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) limit: u32,
     /// Print one JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditAlertsArgs {
+    #[command(flatten)]
+    pub(crate) log: AuditLogArgs,
+    /// Only from this moment on: `2026-11-20`, `2026-11-20 16:05:09` (UTC) or Unix milliseconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub(crate) after: Option<u64>,
+    /// Most alerts that are listed: the last ones.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+    /// Go on with what comes, until Ctrl-C.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Print one JSON object; with --follow one a line for each alert.
     #[arg(long)]
     pub(crate) json: bool,
 }

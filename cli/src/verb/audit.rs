@@ -19,6 +19,7 @@ use crate::exit::{Exit, Failure};
 use crate::moment::date_time;
 use crate::terminal::{BAD, DIM, GOOD, STRONG, grouped, print_json, stdout};
 
+mod alerts;
 pub(crate) mod filter;
 mod follow;
 mod list;
@@ -35,6 +36,7 @@ pub(crate) fn run(global: &Global, args: &AuditArgs) -> Result<Exit, Failure> {
     match &args.verb {
         AuditVerb::Tail(args) => list::tail(global, args),
         AuditVerb::Query(args) => list::query(global, args),
+        AuditVerb::Alerts(args) => alerts::list(global, args),
         AuditVerb::Export(args) => write_export(global, args),
         AuditVerb::Prove(args) => write_proof(global, args),
         AuditVerb::Verify(args) => verify(args),

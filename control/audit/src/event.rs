@@ -20,7 +20,7 @@ use crate::reader::Reader;
 
 pub use control_code::CONTROL_CODES;
 pub use field::{
-    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, KindOf, Outcome, Peer, RotationMode, Shown, TimeMs,
+    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, KindOf, Outcome, Peer, RotationMode, Rule, Shown, TimeMs,
     TokenId,
 };
 pub use kinds::{Kind, What};

@@ -5,6 +5,7 @@
 //!
 //! - [`event`], [`chain`]: what happened, and its place in its source's hash chain.
 //! - [`budget`]: how many events of a stranger's making are told one by one.
+//! - [`monitor`]: which events an operator should look at.
 //! - [`tree`], [`tile`]: the Merkle tree, its proofs, and the names under which its parts are kept.
 //! - [`note`], [`keys`], [`checkpoint`]: the signed size and root.
 //! - [`proof`]: one entry, proven in one file.
@@ -22,6 +23,7 @@ pub mod export;
 mod fixture;
 pub mod keys;
 pub mod limits;
+pub mod monitor;
 pub mod note;
 pub mod proof;
 mod reader;

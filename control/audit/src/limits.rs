@@ -40,6 +40,8 @@ pub const KEYS_BYTES_MAX: usize = 8 * 1024;
 pub const TOLD_AT_ONCE_MAX: u32 = 256;
 /// So many more of them in each second.
 pub const TOLD_PER_S: u32 = 4;
+/// Agents and addresses for which a rule of the monitor keeps counts.
+pub const ALERT_SUBJECTS_MAX: usize = 1_024;
 
 // A line for each source (name, position, 44 characters of hash), and both signatures in base64.
 const _: () = assert!(

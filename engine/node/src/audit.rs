@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use creto_audit::monitor::Limits;
 use creto_audit::{Event, Label, SourceId, What};
 use creto_audit_store::disk::RealDisk;
 use creto_audit_store::{RESUME_BYTES, Resume, StoreError, Writer, keys};
@@ -26,10 +27,12 @@ use creto_shard::{AuditBatch, events_of};
 use creto_store::{LogPlace, Lsn, Position, Record, RecoveryError, SegmentSource, read_behind};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
+use crate::audit::alarm::Alarm;
 use crate::audit::retention::Retention;
 use crate::machine::NodeItem;
 use crate::run::tell;
 
+mod alarm;
 mod retention;
 
 /// At most so long after it happened an event is durable and signed, while the disk keeps up.
@@ -140,9 +143,10 @@ impl AuditLog {
         ports: Vec<ControlPort<Parcel<NodeItem>>>,
         health: Health,
         retention: Duration,
+        alerts: Limits,
     ) -> Result<Result<AuditThread, StoreError>, std::io::Error> {
         let opened_ms = self.opened_ms;
-        let retention = Retention::new(self.folder, retention);
+        let (retention, alarm) = (Retention::new(self.folder, retention), Alarm::new(alerts));
         let mut writer = self.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
         let signed = writer.commit().and_then(|_| writer.checkpoint(opened_ms).map(drop));
         if let Err(error) = signed {
@@ -153,7 +157,7 @@ impl AuditLog {
         let of_control = Arc::clone(&kept);
         let thread = std::thread::Builder::new()
             .name("creto-audit".to_owned())
-            .spawn(move || Keeper::new(writer, ports, health, of_control, retention).run(&told))?;
+            .spawn(move || Keeper::new(writer, ports, health, of_control, retention, alarm).run(&told))?;
         Ok(Ok(AuditThread { sender, kept, thread }))
     }
 
@@ -226,6 +230,7 @@ struct Keeper {
     events: u64,
     next_checkpoint: Instant,
     retention: Retention,
+    alarm: Alarm,
     is_stopping: bool,
 }
 
@@ -236,6 +241,7 @@ impl Keeper {
         health: Health,
         kept: Arc<Kept>,
         retention: Retention,
+        alarm: Alarm,
     ) -> Self {
         let control_number = kept.get();
         Self {
@@ -249,6 +255,7 @@ impl Keeper {
             events: 0,
             next_checkpoint: Instant::now() + CHECKPOINT_EVERY,
             retention,
+            alarm,
             is_stopping: false,
         }
     }
@@ -280,6 +287,7 @@ impl Keeper {
                 Ok(Told::Stopping) => self.is_stopping = true,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
+                    self.raise_alerts(true)?;
                     let stopped = What::NodeStopped { outcome: creto_audit::event::Outcome::Done };
                     self.writer.append(SourceId::CONTROL, &[Event::new(unix_ms(), stopped)])?;
                     self.commit()?;
@@ -287,6 +295,7 @@ impl Keeper {
                 }
             }
             let now = Instant::now();
+            self.raise_alerts(now >= self.next_checkpoint)?;
             if self.events >= COMMIT_EVENTS || (now >= self.next_checkpoint && self.has_uncommitted) {
                 self.commit()?;
             }
@@ -299,6 +308,15 @@ impl Keeper {
                 self.drop_entries()?;
             }
         }
+    }
+
+    /// Tells of what an operator should look at.
+    fn raise_alerts(&mut self, with_counted: bool) -> Result<(), StoreError> {
+        for alert in self.alarm.take(with_counted) {
+            self.writer.append(SourceId::CONTROL, &[Event::new(unix_ms(), alert)])?;
+            self.has_uncommitted = true;
+        }
+        Ok(())
     }
 
     /// Lets the entries go whose time is over. That it did so is an event, which is signed with the next checkpoint.
@@ -322,6 +340,7 @@ impl Keeper {
         for ControlEvent { number, event, label } in events {
             self.writer.append_with_label(SourceId::CONTROL, event, label)?;
             self.control_number = *number;
+            self.alarm.see(event);
         }
         self.writer.set_resume(SourceId::CONTROL, resume_after(self.control_number))?;
         self.has_uncommitted = true;
@@ -332,6 +351,7 @@ impl Keeper {
         let of = SourceId::shard(shard_index);
         let AuditBatch { events, through } = batch;
         self.writer.append(of, &events)?;
+        events.iter().for_each(|event| self.alarm.see(event));
         if let Some(through) = through {
             self.writer.set_resume(of, resume_at(LogPlace { lsn: through.lsn, index: through.index }))?;
         }

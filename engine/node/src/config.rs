@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use creto_audit::monitor::{Limit, Limits, Rule, usual};
 use creto_envelope::{TreeDigest, limits};
 use creto_service::{Enrolment, OnFailure, PolicyOptions};
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub keys: KeysSection,
     /// The audit log.
     pub audit: AuditSection,
+    /// When an operator is to look.
+    pub alerts: AlertsSection,
     /// Who may do what.
     pub policy: PolicySection,
     /// Which algorithms are demanded.
@@ -188,6 +191,53 @@ pub struct KeysSection {
 pub struct AuditSection {
     /// How long entries of the audit log are kept; their hashes are kept for ever.
     pub retention: Duration,
+}
+
+/// `[alerts]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertsSection {
+    /// Signatures that do not hold, of one agent or address, that raise an alert.
+    pub forged_signatures: u32,
+    /// Within so long.
+    pub forged_signatures_window: Duration,
+    /// Messages that came again too late, or in another name, of one agent or address, that raise an alert.
+    pub replays: u32,
+    /// Within so long.
+    pub replays_window: Duration,
+    /// Messages that policy denies, of one agent or address, that raise an alert.
+    pub denials: u32,
+    /// Within so long.
+    pub denials_window: Duration,
+    /// Logins and enrolments that fail, of one agent or address, that raise an alert.
+    pub login_failures: u32,
+    /// Within so long.
+    pub login_failures_window: Duration,
+    /// Messages that are dated too far from the clock, of one agent or address, that raise an alert.
+    pub clock_skew: u32,
+    /// Within so long.
+    pub clock_skew_window: Duration,
+    /// Uses of revoked or suspended keys, of one agent or address, that raise an alert.
+    pub revoked_keys: u32,
+    /// Within so long.
+    pub revoked_keys_window: Duration,
+}
+
+impl AlertsSection {
+    /// As the audit log's monitor takes it.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let limit = |threshold, window: Duration| Limit {
+            threshold,
+            window_s: u32::try_from(window.as_secs()).unwrap_or(u32::MAX),
+        };
+        Limits::usual()
+            .with(Rule::ForgedSignatures, limit(self.forged_signatures, self.forged_signatures_window))
+            .with(Rule::Replays, limit(self.replays, self.replays_window))
+            .with(Rule::Denials, limit(self.denials, self.denials_window))
+            .with(Rule::LoginFailures, limit(self.login_failures, self.login_failures_window))
+            .with(Rule::ClockSkew, limit(self.clock_skew, self.clock_skew_window))
+            .with(Rule::RevokedKeys, limit(self.revoked_keys, self.revoked_keys_window))
+    }
 }
 
 /// `[policy]`
@@ -327,6 +377,7 @@ impl PartialEq for Config {
             && self.control == other.control
             && self.keys == other.keys
             && self.audit == other.audit
+            && self.alerts == other.alerts
             && self.policy == other.policy
             && self.crypto == other.crypto
             && self.log == other.log
@@ -408,6 +459,27 @@ impl Default for PolicySection {
 impl Default for AuditSection {
     fn default() -> Self {
         Self { retention: Duration::from_secs(365 * 86_400) }
+    }
+}
+
+impl Default for AlertsSection {
+    fn default() -> Self {
+        let threshold = |rule| usual(rule).threshold;
+        let window = |rule| Duration::from_secs(usual(rule).window_s.into());
+        Self {
+            forged_signatures: threshold(Rule::ForgedSignatures),
+            forged_signatures_window: window(Rule::ForgedSignatures),
+            replays: threshold(Rule::Replays),
+            replays_window: window(Rule::Replays),
+            denials: threshold(Rule::Denials),
+            denials_window: window(Rule::Denials),
+            login_failures: threshold(Rule::LoginFailures),
+            login_failures_window: window(Rule::LoginFailures),
+            clock_skew: threshold(Rule::ClockSkew),
+            clock_skew_window: window(Rule::ClockSkew),
+            revoked_keys: threshold(Rule::RevokedKeys),
+            revoked_keys_window: window(Rule::RevokedKeys),
+        }
     }
 }
 

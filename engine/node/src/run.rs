@@ -136,7 +136,7 @@ impl Node {
         let meshes = ring::mesh::<Parcel<NodeItem>>(shard_count, plan.ring_slots as usize);
         let control: Vec<_> = meshes.iter().map(ring::Ports::control_port).collect();
         let audit = audit
-            .start(control.clone(), health.clone(), config.audit.retention)
+            .start(control.clone(), health.clone(), config.audit.retention, config.alerts.limits())
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
         let (publisher, publications) = rotation::publications();
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)

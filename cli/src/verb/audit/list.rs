@@ -44,16 +44,16 @@ pub(super) fn each(
 
 /// Names of the agents, as their registrations say them.
 #[derive(Default)]
-struct Names(BTreeMap<AgentId, String>);
+pub(super) struct Names(BTreeMap<AgentId, String>);
 
 impl Names {
-    fn learn(&mut self, event: &ChainedEvent) {
+    pub(super) fn learn(&mut self, event: &ChainedEvent) {
         if let What::AgentRegistered { agent, .. } = event.event.what {
             self.0.insert(agent, event.label.as_str().to_owned());
         }
     }
 
-    fn of(&self, agent: AgentId) -> String {
+    pub(super) fn of(&self, agent: AgentId) -> String {
         self.0.get(&agent).cloned().unwrap_or_else(|| agent.to_string())
     }
 }

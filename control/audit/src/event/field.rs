@@ -250,6 +250,21 @@ words! {
         /// Change what the node keeps.
         Administer = 5, "administer";
     }
+    /// What an alert is about.
+    Rule {
+        /// Signatures that do not hold.
+        ForgedSignatures = 1, "forged_signatures";
+        /// Messages that came again too late to be told from new ones, or in another agent's name.
+        Replays = 2, "replays";
+        /// What policy denies, many times.
+        Denials = 3, "denials";
+        /// Logins and enrolments without the right keys or tokens.
+        LoginFailures = 4, "login_failures";
+        /// Signatures that are dated too far from the node's clock.
+        ClockSkew = 5, "clock_skew";
+        /// Keys that were revoked or suspended, still in use.
+        RevokedKeys = 6, "revoked_keys";
+    }
     /// How something ended.
     Outcome {
         /// As it should.

@@ -3,7 +3,7 @@
 use creto_envelope::{AgentId, KeyId, MessageId};
 
 use super::field::{
-    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, Field, KindOf, Outcome, Peer, RotationMode, Shown,
+    Action, ChannelId, Code, DeathCause, Digest, ExpiryCause, Field, KindOf, Outcome, Peer, RotationMode, Rule, Shown,
     TimeMs, TokenId,
 };
 use crate::limits::EVENT_FIELDS_BYTES_MAX;
@@ -482,5 +482,20 @@ events! {
         token: TokenId,
         /// Who did it; zero: whoever runs the node.
         actor: AgentId,
+    }
+    /// More of something happened than an operator should let pass.
+    86 "alert_raised" AlertRaised {
+        /// Whose doing it is; zero: not known, or several.
+        agent: AgentId,
+        /// From where, where the rule goes by that.
+        peer: Peer,
+        /// How much of it there was in the window.
+        count: u32,
+        /// How much raises an alert.
+        threshold: u32,
+        /// Within how many seconds.
+        window_s: u32,
+        /// What it is about.
+        rule: Rule,
     }
 }

@@ -22,11 +22,14 @@ fn parse_again(bytes: &[u8]) -> ChainedEvent {
     event
 }
 
-/// All zero, but for the one closed list without a zero.
+/// All zero, but for closed lists without a zero.
 fn smallest_fields(kind: &Kind) -> Vec<u8> {
     let mut fields = vec![0; kind.fields_bytes];
     if kind.name == "notice_queued" {
         fields[56] = 1;
+    }
+    if kind.name == "alert_raised" {
+        fields[44] = 1;
     }
     fields
 }

@@ -106,6 +106,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("keys", "What becomes of an encryption key that its agent has replaced."),
     ("audit", "What is kept of what happened, for auditors."),
     (
+        "alerts",
+        "When an operator is to look: how much of something within how long. An alert is in the node's log and in the audit \
+         log; `creto audit alerts` lists them.",
+    ),
+    (
         "policy",
         "Who may do what. Without a file, agents of one organization may talk to each other, and nobody else. \
          `creto policy check` reads a file before a node does.",
@@ -132,6 +137,9 @@ const DEDUP_WINDOW_MIN: Duration = Duration::from_secs(600);
 const DEDUP_WINDOW_MAX: Duration = Duration::from_secs(86_400);
 const KEY_GRACE_MIN: Duration = Duration::from_secs(3_600);
 const KEY_GRACE_MAX: Duration = Duration::from_secs(30 * 86_400);
+const ALERT_THRESHOLD_MAX: u32 = 1_000_000;
+const ALERT_WINDOW_MIN: Duration = Duration::from_secs(1);
+const ALERT_WINDOW_MAX: Duration = Duration::from_secs(86_400);
 const AUDIT_RETENTION_MIN: Duration = Duration::from_secs(86_400);
 const AUDIT_RETENTION_MAX: Duration = Duration::from_secs(36_500 * 86_400);
 
@@ -253,6 +261,42 @@ pub(super) const KEYS: &[Key] = &[
         Span(AUDIT_RETENTION_MIN..=AUDIT_RETENTION_MAX),
         "How long what happened is kept. Then the entries go, in files of 65,536; their hashes stay, and what is left verifies."
     ),
+    key!(
+        alerts.forged_signatures,
+        Count(0..=ALERT_THRESHOLD_MAX),
+        "Signatures of one agent that do not hold before an alert is raised; 0: never."
+    ),
+    key!(alerts.forged_signatures_window, Span(ALERT_WINDOW_MIN..=ALERT_WINDOW_MAX), "Within so long."),
+    key!(
+        alerts.replays,
+        Count(0..=ALERT_THRESHOLD_MAX),
+        "Messages of one agent that come again too late to be told from new ones, or in another agent's name; 0: never."
+    ),
+    key!(alerts.replays_window, Span(ALERT_WINDOW_MIN..=ALERT_WINDOW_MAX), "Within so long."),
+    key!(
+        alerts.denials,
+        Count(0..=ALERT_THRESHOLD_MAX),
+        "Messages of one agent that policy denies, or that are for nobody; 0: never."
+    ),
+    key!(alerts.denials_window, Span(ALERT_WINDOW_MIN..=ALERT_WINDOW_MAX), "Within so long."),
+    key!(
+        alerts.login_failures,
+        Count(0..=ALERT_THRESHOLD_MAX),
+        "Logins from one address, and enrolments, without the right keys or token; 0: never."
+    ),
+    key!(alerts.login_failures_window, Span(ALERT_WINDOW_MIN..=ALERT_WINDOW_MAX), "Within so long."),
+    key!(
+        alerts.clock_skew,
+        Count(0..=ALERT_THRESHOLD_MAX),
+        "Messages of one agent that are dated too far from the node's clock; 0: never."
+    ),
+    key!(alerts.clock_skew_window, Span(ALERT_WINDOW_MIN..=ALERT_WINDOW_MAX), "Within so long."),
+    key!(
+        alerts.revoked_keys,
+        Count(0..=ALERT_THRESHOLD_MAX),
+        "Uses of an agent's keys after it was revoked or suspended; 0: never."
+    ),
+    key!(alerts.revoked_keys_window, Span(ALERT_WINDOW_MIN..=ALERT_WINDOW_MAX), "Within so long."),
     key!(policy.file, OptionalPath, "Policy in Rego, see docs/policy.md. Relative to this file. Empty: none."),
     key!(
         policy.on_failure,

@@ -547,6 +547,8 @@ fn any_config() -> impl Strategy<Value = Config> {
         config.control.enrolment = if log.1 == LogFormat::Json { Enrolment::Token } else { Enrolment::Open };
         config.keys.grace = Duration::from_secs(u64::from(grace_s));
         config.audit.retention = Duration::from_secs(u64::from(grace_s) * 25);
+        config.alerts.denials = grace_s % 1_000_001;
+        config.alerts.denials_window = Duration::from_secs(u64::from(grace_s) / 30);
         config.crypto.tree_digest = if log.1 == LogFormat::Json { TreeDigest::Sha3_256 } else { TreeDigest::Sha256 };
         config.log = LogSection { level: log.0, format: log.1 };
         config
