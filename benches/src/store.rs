@@ -88,12 +88,21 @@ pub struct Figures {
     pub device_fdatasync_p99_us: u64,
     /// The two 99th percentiles, the first by the second.
     pub ack_p99_ratio: f64,
+    /// One group commit of the log at that load, 99th percentile.
+    pub commit_p99_us: u64,
+    /// What messages would have waited for the device alone, had each gone with the first write that began after it: while
+    /// the device stalls it is one write that is slow, and every message that comes meanwhile. 99th percentile.
+    pub device_wait_p99_us: u64,
     /// Acknowledgement at 100,000 messages/s.
     pub steady_ack_p99_us: u64,
     /// The device alone at the size and pace of the group commits at that load.
     pub steady_device_fdatasync_p99_us: u64,
     /// The first by the second.
     pub steady_ack_p99_ratio: f64,
+    /// One group commit of the log at that load, 99th percentile.
+    pub steady_commit_p99_us: u64,
+    /// What messages would have waited for the device alone at that load, 99th percentile.
+    pub steady_device_wait_p99_us: u64,
     /// Messages per second that were really durable at that load.
     pub steady_msgs_per_s: f64,
     /// CPU time of the whole process per message at that load.
@@ -157,6 +166,10 @@ pub fn measure(folder: &Path, options: &Options) -> Result<Figures, BenchError> 
         device_fdatasync_p50_us: p(&low.device, 0.5),
         device_fdatasync_p99_us: p(&low.device, 0.99),
         ack_p99_ratio: ratio(p(&low.acknowledged, 0.99), p(&low.device, 0.99)),
+        commit_p99_us: p(&low.committed, 0.99),
+        device_wait_p99_us: p(&low.device_wait, 0.99),
+        steady_commit_p99_us: p(&steady.committed, 0.99),
+        steady_device_wait_p99_us: p(&steady.device_wait, 0.99),
         steady_ack_p99_us: p(&steady.acknowledged, 0.99),
         steady_device_fdatasync_p99_us: p(&steady.device, 0.99),
         steady_ack_p99_ratio: ratio(p(&steady.acknowledged, 0.99), p(&steady.device, 0.99)),
@@ -179,9 +192,11 @@ struct Turns {
     log_us: u64,
     cpu: Duration,
     acknowledged: Histogram<u64>,
+    committed: Histogram<u64>,
     device_bytes: u64,
     device_us: u64,
     device: Histogram<u64>,
+    device_wait: Histogram<u64>,
 }
 
 impl Turns {
@@ -201,9 +216,11 @@ impl Turns {
             log_us: 0,
             cpu: Duration::ZERO,
             acknowledged: histogram(),
+            committed: histogram(),
             device_bytes: 0,
             device_us: 0,
             device: histogram(),
+            device_wait: histogram(),
         };
         let began = Instant::now();
         while began.elapsed() < options.time {
@@ -228,9 +245,11 @@ impl Turns {
         self.log_bytes += done.bytes;
         self.log_us += done.took_us;
         self.acknowledged.add(&done.acknowledged).expect("both have the same range");
+        self.committed.add(&done.committed).expect("both have the same range");
         self.device_bytes += device.bytes;
         self.device_us += u64::try_from(device.took.as_micros()).unwrap_or(u64::MAX);
         self.device.add(&device.durable).expect("both have the same range");
+        self.device_wait.add(&device.waited).expect("both have the same range");
     }
 
     fn messages_per_s(&self) -> f64 {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::checksum;
 use crate::entry::Entry;
 use crate::id::MailboxId;
 use crate::layout::{Reader, length_usize, pad8};
@@ -295,7 +296,7 @@ impl Job {
             self.bytes(place.segment, fixed_end, header_end).ok_or(Mismatch::HeaderBeyond(header_end))?;
         let message_end = message + u64::from(place.message_bytes);
         let encoded = self.bytes(place.segment, message, message_end).ok_or(Mismatch::Damage)?;
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&batch_header), &encoded);
+        let crc = checksum::crc32c_append(checksum::crc32c(&batch_header), &encoded);
         let is_right = crc == place.crc || is_planted(Bug::BelieveWhatIsRead);
         let mut reader = Reader::new(&encoded);
         match PartMessage::parse(&mut reader) {

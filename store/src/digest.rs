@@ -12,6 +12,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub(crate) use self::builder::DigestBuilder;
+use crate::checksum;
 use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::{Reader, Writer, length_usize};
@@ -139,7 +140,7 @@ impl SegmentDigest {
         if body.len() as u64 != header.body_bytes {
             return Err(DigestDamage::Truncated);
         }
-        if crc32c::crc32c(&body) != header.body_crc {
+        if checksum::crc32c(&body) != header.body_crc {
             return Err(DigestDamage::Checksum);
         }
         let digest = Self { header, body };
@@ -415,9 +416,9 @@ fn is_same(bytes: &Bytes, pieces: &[Bytes]) -> bool {
 
 /// CRC32C of the header, with the CRC field read as zeros.
 fn header_crc(header: &[u8; HEADER_BYTES]) -> u32 {
-    let crc = crc32c::crc32c(&header[..8]);
-    let crc = crc32c::crc32c_append(crc, &[0; 4]);
-    crc32c::crc32c_append(crc, &header[12..])
+    let crc = checksum::crc32c(&header[..8]);
+    let crc = checksum::crc32c_append(crc, &[0; 4]);
+    checksum::crc32c_append(crc, &header[12..])
 }
 
 /// The file name of a segment's digest: `segment-0000000000000001.idx`.

@@ -11,6 +11,7 @@
 
 use thiserror::Error;
 
+use crate::checksum;
 use crate::layout::{Writer, length_u32, length_usize};
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::lsn::{Epoch, Lsn, SegmentNumber};
@@ -177,7 +178,7 @@ impl FrameHeader {
     /// # Panics
     /// When `frame` is not exactly [`total_bytes`](Self::total_bytes) long.
     pub fn seal(&self, frame: &mut [u8]) -> u32 {
-        self.seal_with(frame, |crc, body| crc32c::crc32c_append(crc, body))
+        self.seal_with(frame, |crc, body| checksum::crc32c_append(crc, body))
     }
 
     /// Writes a frame whose body `fill` writes: that is given the CRC of what stands before the body, and returns the CRC of
@@ -205,7 +206,7 @@ impl FrameHeader {
         writer.u32(self.shard_index);
         writer.zeros_to(FRAME_HEADER_BYTES);
         let (body, padding) = body.split_at_mut(length_usize(self.body_bytes));
-        let crc = fill(crc32c::crc32c(header), body);
+        let crc = fill(checksum::crc32c(header), body);
         padding.fill(0);
         header[8..12].copy_from_slice(&crc.to_le_bytes());
         crc
@@ -214,9 +215,9 @@ impl FrameHeader {
 
 /// CRC32C (Castagnoli) of header and body, with the header's own CRC field read as zeros.
 fn frame_crc(frame: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(&frame[..8]);
-    let crc = crc32c::crc32c_append(crc, &[0; 4]);
-    crc32c::crc32c_append(crc, &frame[12..])
+    let crc = checksum::crc32c(&frame[..8]);
+    let crc = checksum::crc32c_append(crc, &[0; 4]);
+    checksum::crc32c_append(crc, &frame[12..])
 }
 
 fn field<const N: usize>(header: &[u8; FRAME_HEADER_BYTES], at: usize) -> [u8; N] {

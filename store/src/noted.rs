@@ -4,6 +4,7 @@
 //! makes a [`Noted`], from the record and its [`Position`]. The log, which summed every message when it encoded it, does not
 //! sum it again.
 
+use crate::checksum;
 use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::length_u32;
@@ -113,7 +114,7 @@ impl Record {
                 return self.noted_as_summed(position, &mut [].into_iter());
             }
         };
-        let header_crc = crc32c::crc32c(&part.batch_header);
+        let header_crc = checksum::crc32c(&part.batch_header);
         self.noted_as_summed(position, &mut part.messages.iter().map(|message| message.crc_append(header_crc)))
     }
 

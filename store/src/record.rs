@@ -453,7 +453,7 @@ impl PartMessage {
     pub(crate) fn crc_append(&self, crc: u32) -> u32 {
         let padding = pad8(self.envelope.len()) - self.envelope.len();
         let parts: [&[u8]; 4] = [&self.fixed(), &self.path, &self.envelope, &[0; 7][..padding]];
-        parts.into_iter().fold(crc, crc32c::crc32c_append)
+        parts.into_iter().fold(crc, checksum::crc32c_append)
     }
 
     /// The encoded message before its path.
@@ -546,19 +546,19 @@ struct Summing<'m> {
 impl Sum for Summing<'_> {
     fn batch_header(&mut self, writer: &mut Writer<'_>) {
         let bytes = writer.since_mark();
-        self.header_crc = crc32c::crc32c(bytes);
+        self.header_crc = checksum::crc32c(bytes);
         self.crc = checksum::appended(self.crc, 0, self.header_crc, bytes.len());
     }
 
     fn message(&mut self, writer: &mut Writer<'_>) {
         let bytes = writer.since_mark();
-        let crc = crc32c::crc32c_append(self.header_crc, bytes);
+        let crc = checksum::crc32c_append(self.header_crc, bytes);
         self.crc = checksum::appended(self.crc, self.header_crc, crc, bytes.len());
         self.messages.push(crc);
     }
 
     fn rest(&mut self, writer: &mut Writer<'_>) {
-        self.crc = crc32c::crc32c_append(self.crc, writer.since_mark());
+        self.crc = checksum::crc32c_append(self.crc, writer.since_mark());
     }
 }
 

@@ -5,6 +5,7 @@
 
 use thiserror::Error;
 
+use crate::checksum;
 use crate::layout::Writer;
 use crate::limits::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};
 use crate::lsn::{Epoch, Lsn, SegmentNumber};
@@ -141,9 +142,9 @@ pub fn parse_segment_file_name(name: &str) -> Option<SegmentNumber> {
 
 /// CRC32C of the whole block, with the CRC field read as zeros.
 fn block_crc(block: &[u8; SEGMENT_HEADER_BYTES]) -> u32 {
-    let crc = crc32c::crc32c(&block[..8]);
-    let crc = crc32c::crc32c_append(crc, &[0; 4]);
-    crc32c::crc32c_append(crc, &block[12..])
+    let crc = checksum::crc32c(&block[..8]);
+    let crc = checksum::crc32c_append(crc, &[0; 4]);
+    checksum::crc32c_append(crc, &block[12..])
 }
 
 fn field<const N: usize>(block: &[u8; SEGMENT_HEADER_BYTES], at: usize) -> [u8; N] {

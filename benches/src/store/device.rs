@@ -26,6 +26,16 @@ pub(super) struct DeviceDone {
     pub(super) took: Duration,
     /// Write and sync together, in microseconds.
     pub(super) durable: Histogram<u64>,
+    /// What messages that come evenly over the whole time would have waited, each for the first write that began after it,
+    /// in microseconds: the least that any log can make them wait which writes one group at a time.
+    pub(super) waited: Histogram<u64>,
+}
+
+/// Distance of the messages of which [`DeviceDone::waited`] speaks.
+const ARRIVALS: Duration = Duration::from_micros(10);
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(60_000_000, 3).expect("a minute in microseconds is a valid range")
 }
 
 impl Device {
@@ -59,11 +69,10 @@ impl Device {
     ) -> io::Result<DeviceDone> {
         let block_bytes = block_bytes.next_multiple_of(BLOCK_BYTES);
         let (next, began) = (AtomicU64::new(0), Instant::now());
-        let one = || -> io::Result<(u64, Histogram<u64>)> {
+        let one = || -> io::Result<DeviceDone> {
             let block = AlignedBuffer::new(block_bytes);
-            let mut durable =
-                Histogram::new_with_max(60_000_000, 3).expect("a minute in microseconds is a valid range");
-            let mut bytes = 0;
+            let (mut durable, mut waited) = (histogram(), histogram());
+            let (mut bytes, mut arrived) = (0, began);
             let mut due = began;
             while began.elapsed() < time {
                 if let Some(wait) = due.checked_duration_since(Instant::now()) {
@@ -77,26 +86,33 @@ impl Device {
                 if self.durability == Durability::Fdatasync {
                     self.file.sync_data()?;
                 }
-                durable.saturating_record(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX).max(1));
+                let end = Instant::now();
+                durable.saturating_record(micros(end - start));
+                while arrived <= start {
+                    waited.saturating_record(micros(end - arrived));
+                    arrived += ARRIVALS;
+                }
                 bytes += block_bytes as u64;
             }
-            Ok((bytes, durable))
+            Ok(DeviceDone { bytes, took: began.elapsed(), durable, waited })
         };
-        let parts: Vec<_> = std::thread::scope(|scope| {
+        let parts: Vec<io::Result<DeviceDone>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..in_flight).map(|_| scope.spawn(one)).collect();
             threads.into_iter().map(|thread| thread.join().expect("the threads do not panic")).collect()
         });
-        let mut done: Option<DeviceDone> = None;
+        let mut parts = parts.into_iter();
+        let mut done = parts.next().expect("at least one write is in flight")?;
         for part in parts {
-            let (bytes, durable) = part?;
-            match &mut done {
-                None => done = Some(DeviceDone { bytes, took: began.elapsed(), durable }),
-                Some(done) => {
-                    done.bytes += bytes;
-                    done.durable.add(&durable).expect("both have the same range");
-                }
-            }
+            let part = part?;
+            done.bytes += part.bytes;
+            done.took = done.took.max(part.took);
+            done.durable.add(&part.durable).expect("both have the same range");
+            done.waited.add(&part.waited).expect("both have the same range");
         }
-        Ok(done.expect("at least one write is in flight"))
+        Ok(done)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
 }

@@ -46,6 +46,8 @@ pub(super) struct Done {
     pub(super) took_us: u64,
     /// From the turn that took a record in until it was durable, in microseconds.
     pub(super) acknowledged: Histogram<u64>,
+    /// Each write with its sync, from the log's asking until it knew, in microseconds.
+    pub(super) committed: Histogram<u64>,
 }
 
 /// Why the log stopped, or what it has done.
@@ -71,14 +73,17 @@ pub(super) struct StoreMachine {
     next_sequence: u64,
     template: Bytes,
     running: BTreeMap<ActionId, creto_store::ActionId>,
+    /// When each write that is on its way was asked for.
+    writing: BTreeMap<ActionId, u64>,
+    now_us: u64,
     actions: u64,
     halt: bool,
     is_fenced: bool,
 }
 
 fn nothing_done() -> Done {
-    let acknowledged = Histogram::new_with_max(60_000_000, 3).expect("a minute in microseconds is a valid range");
-    Done { messages: 0, writes: 0, bytes: 0, took_us: 0, acknowledged }
+    let histogram = || Histogram::new_with_max(60_000_000, 3).expect("a minute in microseconds is a valid range");
+    Done { messages: 0, writes: 0, bytes: 0, took_us: 0, acknowledged: histogram(), committed: histogram() }
 }
 
 impl StoreMachine {
@@ -94,6 +99,8 @@ impl StoreMachine {
             next_sequence: 1,
             template: Bytes::from(vec![0x5a; ENVELOPE_BYTES.max(BATCH_HEADER_BYTES)]),
             running: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            now_us: 0,
             actions: 0,
             halt: false,
             is_fenced: false,
@@ -189,6 +196,9 @@ impl Machine for StoreMachine {
         match event {
             IoEvent::Item { item, .. } => self.take(now, item),
             IoEvent::DiskDone { id, result } => {
+                if let Some(since_us) = self.writing.remove(&id) {
+                    self.done.committed.saturating_record((now.us - since_us).max(1));
+                }
                 let id = self.running.remove(&id).expect("the driver answers what it was asked, once");
                 let result = result.map_err(|error| match error {
                     DiskError::NoSpace => creto_store::DiskError::NoSpace,
@@ -205,6 +215,7 @@ impl Machine for StoreMachine {
     }
 
     fn on_turn(&mut self, now: Now) {
+        self.now_us = now.us;
         self.take_durable(now);
         if self.wal.is_started() {
             self.load(now);
@@ -220,6 +231,7 @@ impl Machine for StoreMachine {
         self.running.insert(id, action.id());
         Some(match action {
             Action::Write(write) => {
+                self.writing.insert(id, self.now_us);
                 self.done.writes += 1;
                 self.done.bytes += write.bytes() as u64;
                 let (segment, offset, bytes) = (write.segment().0, write.offset(), write.bytes());

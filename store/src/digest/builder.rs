@@ -6,6 +6,7 @@ use super::{
     Digest, DigestHeader, ENTRY_HEADER_BYTES, FORM_MESSAGES, FORM_RECORD, HEADER_BYTES, KIND_MOVED, KIND_NOTICE,
     KIND_PART, MESSAGE_BYTES, MESSAGES_HEADER_BYTES,
 };
+use crate::checksum;
 use crate::frame::FrameHeader;
 use crate::layout::length_u32;
 use crate::limits::DIGEST_BYTES_MAX;
@@ -147,7 +148,7 @@ impl DigestBuilder {
     fn seal_piece(&mut self) {
         let piece = std::mem::take(&mut self.piece);
         if !piece.is_empty() {
-            self.header.body_crc = crc32c::crc32c_append(self.header.body_crc, &piece);
+            self.header.body_crc = checksum::crc32c_append(self.header.body_crc, &piece);
             self.header.body_bytes += piece.len() as u64;
             self.pieces.push(Bytes::from(piece));
         }

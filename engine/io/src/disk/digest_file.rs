@@ -3,7 +3,8 @@
 //! A digest is two megabytes and more, and a new one is due with every segment. Written through the page cache and synced, it
 //! reaches the device as one burst, and every commit behind it waits for milliseconds; so does every commit behind the
 //! deletion of an old one, on a file system that tells the device what it frees. Therefore the file of a digest that is not
-//! needed any more is written over, block by block, past the page cache.
+//! needed any more is written over, block by block, past the page cache. A digest makes nothing durable, and its checksums
+//! tell when a crash left something else: it need not be synced.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,8 +16,9 @@ use bytes::Bytes;
 use crate::aligned::AlignedBuffer;
 use crate::limits::{BLOCK_BYTES, DIGEST_WRITE_BYTES};
 
-/// Makes these pieces, one behind the other, the content of the file at `path`, and syncs it. Until then what is in the file
-/// is neither the old content nor the new one.
+/// Makes these pieces, one behind the other, the content of the file at `path`. Until then, and after a crash for longer, what
+/// is in the file is neither the old content nor the new one: nothing here is synced, because a sync commits the file system's
+/// journal, and a group commit that comes meanwhile waits for it.
 pub(super) fn write(path: &Path, pieces: &[Bytes]) -> io::Result<()> {
     let file = open(path)?;
     let mut block = AlignedBuffer::new(DIGEST_WRITE_BYTES);
@@ -37,8 +39,7 @@ pub(super) fn write(path: &Path, pieces: &[Bytes]) -> io::Result<()> {
     let bytes = offset + filled as u64;
     // What is behind the last byte is cut off below.
     file.write_all_at(block.bytes(filled.next_multiple_of(BLOCK_BYTES)), offset)?;
-    file.set_len(bytes)?;
-    file.sync_all()
+    file.set_len(bytes)
 }
 
 /// Past the page cache, where the file system can do that.
