@@ -1,6 +1,7 @@
 //! What the benches share: one shard in memory, whose disk is done at once, and clients that speak in frames; a whole
 //! node in a temporary folder; a log on a real disk.
 
+pub mod control;
 pub mod crypto;
 pub mod node;
 pub mod rotation;

@@ -303,6 +303,23 @@ pub(crate) enum BenchVerb {
     ///
     /// Needs no node; beside one that runs it measures what that one leaves. Writes about a gigabyte, and removes it.
     Store(BenchStoreArgs),
+    /// Measure what identities, policy and audit cost on this machine: decisions, revocation, the audit log.
+    ///
+    /// Needs no node; it starts one of its own to revoke agents on, and removes it. Writes some 300 MB, and removes them.
+    Control(BenchControlArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchControlArgs {
+    /// Where the audit log is written [default: the system's folder for temporary files].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show that measuring works, in no time; the figures mean nothing.
+    #[arg(long, hide = true)]
+    pub(crate) trial: bool,
 }
 
 #[derive(Debug, Args)]

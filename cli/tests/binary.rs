@@ -225,6 +225,21 @@ fn bench_crypto_prints_one_object_with_the_promised_figures() {
 }
 
 #[test]
+fn bench_control_prints_one_object_with_the_promised_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let trial = |more: &[&str]| run(creto(dir.path()).args(["bench", "control", "--trial", "--dir", "."]).args(more));
+    let figures = json(&trial(&["--json"]));
+    for name in ["decision_p99_ns", "decision_miss_us", "revocation_ms", "audit_leaves_per_s"] {
+        assert!(figures[name].as_f64().unwrap() > 0.0, "{name}: {figures}");
+    }
+    assert!(figures["decision_p50_ns"].as_f64() <= figures["decision_p99_ns"].as_f64(), "{figures}");
+    assert!(figures["verify_1m_leaves_s"].is_null(), "a trial writes no million leaves: {figures}");
+    let table = trial(&[]);
+    assert_eq!((table.status, table.stderr.as_str()), (0, ""));
+    assert!(table.stdout.contains("audit, events to leaves"), "{}", table.stdout);
+}
+
+#[test]
 fn topology_shows_every_cpu_and_who_runs_on_it() {
     let dir = tempfile::tempdir().unwrap();
     let shown = json(&run(creto(dir.path()).args(["topology", "--json"])));

@@ -1,7 +1,9 @@
 //! `creto bench`: load from agents of its own, in an open loop, and a ledger that says afterwards what was promised.
 
+mod control;
 mod crypto;
 mod store;
+mod targets;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
@@ -28,6 +30,7 @@ pub(crate) fn run(global: &Global, args: &BenchArgs) -> Result<Exit, Failure> {
     match &args.verb {
         BenchVerb::Run(args) => runtime.block_on(load(global, args)),
         BenchVerb::Verify(args) => runtime.block_on(verify(global, args)),
+        BenchVerb::Control(args) => control::run(args),
         BenchVerb::Crypto(args) => crypto::run(args),
         BenchVerb::Store(args) => store::run(global, args),
     }

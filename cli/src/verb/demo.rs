@@ -23,6 +23,7 @@ mod payload;
 mod power;
 mod probe;
 mod report;
+pub(crate) mod revocation;
 pub(crate) mod rotation;
 mod stage;
 mod traffic;

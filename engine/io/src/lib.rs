@@ -26,6 +26,7 @@ mod error;
 pub mod executor;
 pub mod limits;
 mod machine;
+pub mod memory;
 mod park;
 mod planted;
 pub mod probe;

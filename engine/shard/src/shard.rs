@@ -115,6 +115,12 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
+    /// Where its memory of decisions is, the one table of it that is large from the beginning.
+    #[must_use]
+    pub fn decision_memory(&self) -> std::ops::Range<*const u8> {
+        self.decisions.memory()
+    }
+
     /// The same shard, which takes only batches whose tree is made of this hash.
     #[must_use]
     pub fn with_tree_digest(mut self, tree_digest: TreeDigest) -> Self {

@@ -4,9 +4,10 @@ use std::io::Write;
 
 use creto_benches::crypto::{Effort, Figures, measure};
 
+use super::targets::{Target, Targets};
 use crate::args::BenchCryptoArgs;
 use crate::exit::{Exit, Failure};
-use crate::terminal::{Align, CAUTION, Columns, DIM, GOOD, grouped, print_json, stdout};
+use crate::terminal::{DIM, print_json, stdout};
 use crate::verb::demo::rotation;
 
 /// Rotations of which the median is taken.
@@ -28,60 +29,22 @@ pub(super) fn run(args: &BenchCryptoArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// What a figure should be.
-enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-    None,
-}
-
 fn print(figures: &Figures) -> std::io::Result<()> {
-    let mut out = stdout();
-    writeln!(out, "{DIM}{}; medians of CPU time on one core; messages of 1 KiB{DIM:#}\n", figures.backend)?;
-    let mut table = Columns::new(&[
-        ("what", Align::Left),
-        ("measured", Align::Right),
-        ("unit", Align::Left),
-        ("target", Align::Right),
-        ("", Align::Left),
-    ]);
-    let mut misses = 0;
-    let mut row = |what: &str, figure: f64, unit: &str, target: Target| {
-        let text = |figure: f64| match figure >= 1_000.0 {
-            // A figure of four digits and more has nothing behind its point.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and far below 2^64")]
-            true => grouped(figure.round() as u64),
-            false => format!("{figure:.2}"),
-        };
-        let (target, holds) = match target {
-            Target::AtLeast(least) => (format!(">= {}", text(least)), Some(figure >= least)),
-            Target::AtMost(most) => (format!("<= {}", text(most)), Some(figure <= most)),
-            Target::None => (String::new(), None),
-        };
-        misses += usize::from(holds == Some(false));
-        let verdict = holds.map_or("", |holds| if holds { "holds" } else { "short" });
-        table.add([what.to_owned(), text(figure), unit.to_owned(), target, verdict.to_owned()]);
-    };
-    row("seal and sign, 256 to a batch", figures.seal_n256_msgs_per_s, "messages/s", Target::AtLeast(300_000.0));
-    row("seal and sign, 64 to a batch", figures.seal_n64_msgs_per_s, "messages/s", Target::AtLeast(180_000.0));
-    row("seal and sign, one message", figures.seal_single_us, "us", Target::None);
-    row("admit, 256 to a batch", figures.admit_n256_msgs_per_s, "messages/s", Target::AtLeast(700_000.0));
-    row("open at the recipient", figures.open_msgs_per_s, "messages/s", Target::AtLeast(400_000.0));
-    row("open a session, both ends", figures.session_establish_us, "us", Target::AtMost(1_000.0));
+    writeln!(stdout(), "{DIM}{}; medians of CPU time on one core; messages of 1 KiB{DIM:#}\n", figures.backend)?;
+    let mut targets = Targets::new();
+    targets.row("seal and sign, 256 to a batch", figures.seal_n256_msgs_per_s, "messages/s", Target::AtLeast(300_000.0));
+    targets.row("seal and sign, 64 to a batch", figures.seal_n64_msgs_per_s, "messages/s", Target::AtLeast(180_000.0));
+    targets.row("seal and sign, one message", figures.seal_single_us, "us", Target::None);
+    targets.row("admit, 256 to a batch", figures.admit_n256_msgs_per_s, "messages/s", Target::AtLeast(700_000.0));
+    targets.row("open at the recipient", figures.open_msgs_per_s, "messages/s", Target::AtLeast(400_000.0));
+    targets.row("open a session, both ends", figures.session_establish_us, "us", Target::AtMost(1_000.0));
     if let Some(rotation_ms) = figures.rotation_ms {
-        row("replace a key, end to end", rotation_ms, "ms", Target::AtMost(5.0));
+        targets.row("replace a key, end to end", rotation_ms, "ms", Target::AtMost(5.0));
     }
-    row("ML-DSA-65 sign", figures.ml_dsa_sign_us, "us", Target::None);
-    row("ML-DSA-65 verify", figures.ml_dsa_verify_us, "us", Target::None);
+    targets.row("ML-DSA-65 sign", figures.ml_dsa_sign_us, "us", Target::None);
+    targets.row("ML-DSA-65 verify", figures.ml_dsa_verify_us, "us", Target::None);
     let ed25519 = figures.ed25519_batch_verify_us_per_signature;
-    row("Ed25519 verify, each of a turn", ed25519, "us", Target::None);
-    row("encapsulate (X-Wing)", figures.kem_encaps_us, "us", Target::None);
-    table.write(&mut out)?;
-    match misses {
-        0 => writeln!(out, "\n{GOOD}every target holds{GOOD:#}"),
-        _ => writeln!(
-            out,
-            "\n{CAUTION}{misses} short{CAUTION:#}: a busy neighbour on the same core or cache makes figures worse"
-        ),
-    }
+    targets.row("Ed25519 verify, each of a turn", ed25519, "us", Target::None);
+    targets.row("encapsulate (X-Wing)", figures.kem_encaps_us, "us", Target::None);
+    targets.write("a busy neighbour on the same core or cache makes figures worse")
 }

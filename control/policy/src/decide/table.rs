@@ -1,6 +1,7 @@
 //! A shard's memory of decisions: bounded, and never a reason for an answer that an evaluation would not give.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use creto_envelope::{AgentId, RejectCode};
 
@@ -25,7 +26,7 @@ const WAYS: usize = 4;
 /// Requests that name an unknown agent are never kept: they are answered by one failed lookup, and a peer that makes
 /// ids up cannot push out the pairs that talk. Nor is what a policy says that reads the count of recent messages.
 ///
-/// When a place is full, the entry that lapses first makes room, the first of them if several do.
+/// When a place is full, the entry that lapses first makes room, the first of them in the order of lookup if several do.
 ///
 /// A policy's answers outlive snapshots: what they depend on is their key. A policy that does not come to an end is not
 /// asked the same again for [`TOO_LONG_MS`], and no more is evaluated in a turn than [`EVALUATION_US_PER_TURN_MAX`] has
@@ -144,6 +145,13 @@ impl DecisionTable {
         }
     }
 
+    /// Where its entries are, for whoever chooses the pages of memory.
+    #[must_use]
+    pub fn memory(&self) -> Range<*const u8> {
+        let entries = self.sets.as_ptr_range();
+        entries.start.cast()..entries.end.cast()
+    }
+
     /// Begins a turn: evaluations may take their time again.
     pub fn begin_turn(&mut self) {
         self.turn_us = 0;
@@ -204,8 +212,8 @@ impl DecisionTable {
     }
 
     fn find(&self, place: usize, now_ms: u64, sender: &AgentId, action: Action, recipient: &AgentId) -> Option<&Entry> {
-        let set = self.sets.get(place)?;
-        set.iter().find(|entry| {
+        let set = self.sets.get(place / WAYS)?;
+        from_way(place).map(|way| &set[way]).find(|entry| {
             entry.recipient == *recipient
                 && entry.sender == *sender
                 && entry.action == action
@@ -261,13 +269,13 @@ impl DecisionTable {
         };
         let kept = self.number(decision);
         let holds_until_ms = now_ms.saturating_add(keep_ms).min(from.next_validity_change_ms(now_ms));
-        let Some(set) = self.sets.get_mut(place) else { return decision };
+        let Some(set) = self.sets.get_mut(place / WAYS) else { return decision };
         let holds = |entry: &Entry| entry.generation == self.generation && now_ms < entry.holds_until_ms;
         let same = |entry: &Entry| entry.sender == *sender && entry.recipient == *recipient && entry.action == action;
         // The pair's own lapsed entry first, or it would be found twice.
-        let way = set.iter().position(same).unwrap_or_else(|| {
+        let way = from_way(place).find(|way| same(&set[*way])).unwrap_or_else(|| {
             let lapses_ms = |way: &usize| if holds(&set[*way]) { set[*way].holds_until_ms } else { 0 };
-            (0..WAYS).min_by_key(lapses_ms).expect("a set has ways")
+            from_way(place).min_by_key(lapses_ms).expect("a set has ways")
         });
         self.stats.evictions += u64::from(holds(&set[way]) && !same(&set[way]));
         set[way] = Entry {
@@ -332,14 +340,20 @@ impl DecisionTable {
         });
     }
 
-    /// The set of a request; past the end when there are no sets.
+    /// The entry of a request: the way of its set that is looked at first. Past the end when there are no sets.
     fn place(&self, sender: &AgentId, action: Action, recipient: &AgentId) -> usize {
         let last = |id: &AgentId| u64::from_le_bytes(*id.0.last_chunk().expect("an id has sixteen bytes"));
         let hash = mix(last(sender).wrapping_add(action as u64), last(recipient).rotate_left(32));
         #[allow(clippy::cast_possible_truncation, reason = "the lower bits of a hash are as good as all of them")]
         let hash = hash as usize;
-        hash & self.sets.len().wrapping_sub(1)
+        hash & (self.sets.len() * WAYS).wrapping_sub(1)
     }
+}
+
+/// The ways of a set, from the one that `place` names on. Requests of one set begin at different ones: where there is room, most
+/// are found at once.
+fn from_way(place: usize) -> impl Iterator<Item = usize> {
+    (0..WAYS).map(move |step| (place + step) % WAYS)
 }
 
 impl LoadedPolicy {

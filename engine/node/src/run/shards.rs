@@ -64,6 +64,7 @@ pub(super) fn recover_shards(
         let (index, placement) = (ShardIndex(shard_index), Placement::new(shard_count));
         let shard = Shard::with_decision_entries(index, placement, limits, log, decisions)
             .with_tree_digest(config.crypto.tree_digest);
+        creto_io::memory::prefer_huge_pages(shard.decision_memory());
         Ok((shard, records, messages))
     };
     let results: Vec<_> = std::thread::scope(|scope| {
