@@ -99,6 +99,7 @@ fn ready(node: &Node, args: &ServeArgs) -> std::io::Result<()> {
             "event": "ready",
             "address": node.address(),
             "control_socket": node.control_socket(),
+            "control_address": node.control_address(),
             "pid": std::process::id(),
             "shards": plan.shards.iter().map(|shard| json!({ "shard": shard.shard_index, "cpu": shard.cpu })).collect::<Vec<_>>(),
             "log_written_by": node.writes().to_string(),

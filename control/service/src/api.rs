@@ -144,6 +144,22 @@ error_codes! {
     BodyTooLarge = "body_too_large", 413, "send one key record, or one object of settings, attributes or a state, and nothing else";
     /// The body ended too early.
     BodyIncomplete = "body_incomplete", 400, "send the whole body";
+    /// The request came over TCP and is not signed as this API wants it.
+    RequestUnsigned = "request_unsigned", 401, "sign the request with both keys of an administrator, as docs/control-api.md gives it";
+    /// One of the two signatures does not hold.
+    RequestSignature = "request_signature", 401, "sign the request as it is sent, with the keys that the agent is registered with";
+    /// The request was signed too long ago, or ahead of the node's clock.
+    RequestStale = "request_stale", 401, "set the clocks and sign the request again";
+    /// The request was taken before.
+    RequestReplayed = "request_replayed", 401, "sign the request again, with another nonce";
+    /// The body is not the one that was signed.
+    ContentDigest = "content_digest", 400, "sign the digest of the body as it is sent";
+    /// The request is addressed to somebody else.
+    Authority = "authority", 421, "address the request to what the node listens on, see `creto config show`";
+    /// The agent that signed is no administrator, or may not act.
+    NotAdministrator = "not_administrator", 403, "use an agent that control.administrators names, or have the operator name this one";
+    /// An administrator asks too often.
+    TooManyRequests = "too_many_requests", 429, "wait a second, and ask for larger pages";
     /// The request took too long.
     RequestTimeout = "request_timeout", 408, "send the request again; registering the same record twice does no harm";
     /// There is no such path.
@@ -164,12 +180,18 @@ error_codes! {
     ShuttingDown = "shutting_down", 503, "send the request again when the node is back";
 }
 
-/// The body of every answer that is not a success.
+/// The body of every answer that is not a success: problem details (RFC 9457), `application/problem+json`, of no `type` of their
+/// own, with a code and a next step beside what the standard names.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ApiError {
+    /// What the HTTP status is called.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
     /// Stable, for programs: one of [`ErrorCode`].
     pub code: String,
     /// What is wrong, for people.
+    #[serde(rename = "detail")]
     pub message: String,
     /// What to do next, for people.
     pub next: String,

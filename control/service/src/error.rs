@@ -1,9 +1,12 @@
 //! Why the service could not be started, or stopped working.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
+
+use crate::limits::ADMINISTRATORS_MAX;
 
 /// What went wrong with the world around the service.
 #[derive(Debug, Error)]
@@ -67,6 +70,22 @@ pub enum ServiceError {
         "the directory file has the table {0}, which a backup would leave out; report this fault, and stop the node to back it up"
     )]
     UnknownTable(String),
+    /// the API over TCP was to listen where others could listen in
+    #[error(
+        "the API over TCP has no encryption of its own and listens on this machine only: set control.listen to 127.0.0.1 or [::1] instead of {0}, and reach it through SSH or a proxy with TLS"
+    )]
+    NotLoopback(SocketAddr),
+    /// more administrators than requests can be remembered of
+    #[error("{0} administrators are named, at most {ADMINISTRATORS_MAX} can be; name fewer in control.administrators")]
+    Administrators(usize),
+    /// the address cannot be listened on
+    #[error("cannot listen on {address}: {source}; choose another address with control.listen")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// there is no policy to begin with
     #[error(transparent)]
     Policy(#[from] crate::policy::LoadError),

@@ -18,7 +18,8 @@ use creto_envelope::{AgentId, AgentName, SignedKeyRecord};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -35,7 +36,7 @@ use crate::error::ServiceError;
 use crate::health::{Health, Readiness};
 use crate::limits::{
     ATTRIBUTES_BODY_BYTES_MAX, BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT,
-    PAGE_AGENTS_MAX, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
+    PAGE_AGENTS_MAX, REMOTE_CONNECTIONS_MAX, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
 };
 use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
 use crate::policy::{DecisionHost, InForce, Reload};
@@ -46,10 +47,16 @@ use crate::telling::Teller;
 use crate::tokens::{Enrolment, EnrolmentToken, TokenHash, TokenInfo, TokenList, TokenMade, TokenWanted};
 use crate::writer::{Answer, Pending};
 
+mod gate;
 mod policy;
+
+pub(crate) use gate::Gate;
+use gate::{Caller, Origin};
 
 /// The path of registrations.
 const REGISTRATIONS: &str = "/v1/agents";
+/// The media type of an answer that is not a success (RFC 9457).
+const PROBLEM_JSON: &str = "application/problem+json";
 /// What the audit log calls a refusal of somebody who is neither the node's user nor root.
 const OTHER_USER: &str = "other_user";
 
@@ -72,36 +79,75 @@ pub(crate) struct Api {
     pub(crate) health: Health,
 }
 
-/// Serves until `stopped` resolves, then calls `closed`, finishes what is under way, and says how many requests had
-/// to be cut off.
+/// Serves on the control socket, and over TCP where `remote` is given, until `stopped` resolves; then calls `closed`, finishes
+/// what is under way, and says how many requests had to be cut off.
 pub(crate) async fn serve(
     listener: UnixListener,
+    remote: Option<(TcpListener, Gate)>,
     api: Api,
-    mut stopped: oneshot::Receiver<()>,
+    stopped: oneshot::Receiver<()>,
     closed: impl FnOnce(),
 ) -> usize {
     let teller = api.teller.clone();
-    let router = router(api);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let local = router(api);
+    let (stop, stopping) = watch::channel(());
+    let over_tcp = async {
+        let Some((listener, gate)) = remote else { return 0 };
+        let router = local.clone().layer(middleware::from_fn_with_state(gate, gate::authenticate));
+        let accept = async move || listener.accept().await;
+        let admit = |(stream, peer): (_, std::net::SocketAddr)| {
+            Some((stream, router.clone().layer(Extension(Origin(peer.ip())))))
+        };
+        accept_all(REMOTE_CONNECTIONS_MAX, accept, admit, stopping.clone(), || ()).await
+    };
+    let on_socket = async {
+        let accept = async move || listener.accept().await;
+        let admit = |(stream, _): (UnixStream, _)| match is_own_user(&stream) {
+            Ok(()) => Some((stream, local.clone())),
+            Err(uid) => {
+                tell_other_user(&teller, uid);
+                None
+            }
+        };
+        accept_all(CONNECTIONS_MAX, accept, admit, stopping.clone(), closed).await
+    };
+    let stopped = async {
+        // Also when whoever would say so is gone.
+        let _ = stopped.await;
+        drop(stop);
+    };
+    let (on_socket, over_tcp, ()) = tokio::join!(on_socket, over_tcp, stopped);
+    on_socket + over_tcp
+}
+
+/// Takes connections, `connections_max` at a time, until `stop` changes or ends. `admit` says what serves one, if anything does.
+async fn accept_all<C, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    connections_max: usize,
+    accept: impl AsyncFn() -> std::io::Result<C>,
+    admit: impl Fn(C) -> Option<(S, Router)>,
+    mut stop: watch::Receiver<()>,
+    closed: impl FnOnce(),
+) -> usize {
+    let permits = Arc::new(Semaphore::new(connections_max));
     let mut connections = JoinSet::new();
     let (stopping, stopping_seen) = watch::channel(());
     loop {
         // The permit first: who is over the limit waits in the backlog, not in our memory.
         let accepted = async {
             let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-            (permit, listener.accept().await)
+            (permit, accept().await)
         };
-        let (permit, stream) = tokio::select! {
+        let (permit, connection) = tokio::select! {
             biased;
-            _ = &mut stopped => break,
+            _ = stop.changed() => break,
             (permit, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (permit, stream),
+                Ok(connection) => (permit, connection),
                 Err(error) => {
                     // Out of file descriptors, most likely: one of ours must end before the next try can do better.
                     tracing::warn!(%error, "a control connection was not accepted");
                     drop(permit);
                     tokio::select! {
-                        _ = &mut stopped => break,
+                        _ = stop.changed() => break,
                         ended = connections.join_next() => if ended.is_none() {
                             tokio::time::sleep(HEAD_TIMEOUT).await;
                         },
@@ -111,23 +157,16 @@ pub(crate) async fn serve(
             },
         };
         while connections.try_join_next().is_some() {}
-        if let Err(uid) = is_own_user(&stream) {
-            tracing::warn!(uid, "a control connection of another user was refused");
-            let (actor, peer, code) = (AgentId::ZERO, Peer::default(), Code::of_control(OTHER_USER));
-            let what = What::AdministrationRefused { actor, peer, code: code.unwrap_or(Code::NONE) };
-            teller
-                .refused(what, Label::of(&uid.map_or_else(|| "user unknown".to_owned(), |uid| format!("user {uid}"))));
-            continue;
-        }
-        let (router, stopping) = (router.clone(), stopping_seen.clone());
+        let Some((stream, router)) = admit(connection) else { continue };
+        let stopping = stopping_seen.clone();
         connections.spawn(async move {
             serve_connection(stream, router, stopping).await;
             drop(permit);
         });
     }
-    drop(listener);
+    drop(accept);
     closed();
-    drop((router, stopping));
+    drop(stopping);
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended).await.is_ok() {
         return 0;
@@ -137,7 +176,11 @@ pub(crate) async fn serve(
     cut_off
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, mut stopping: watch::Receiver<()>) {
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut stopping: watch::Receiver<()>,
+) {
     let connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
@@ -162,6 +205,13 @@ async fn serve_connection(stream: UnixStream, router: Router, mut stopping: watc
     }
 }
 
+fn tell_other_user(teller: &Teller, uid: Option<u32>) {
+    tracing::warn!(uid, "a control connection of another user was refused");
+    let (actor, peer, code) = (AgentId::ZERO, Peer::default(), Code::of_control(OTHER_USER));
+    let what = What::AdministrationRefused { actor, peer, code: code.unwrap_or(Code::NONE) };
+    teller.refused(what, Label::of(&uid.map_or_else(|| "user unknown".to_owned(), |uid| format!("user {uid}"))));
+}
+
 /// Gives the number of the user that is refused. The mode of the socket says the same; this holds also where a file system does
 /// not care about modes.
 fn is_own_user(stream: &UnixStream) -> Result<(), Option<u32>> {
@@ -175,6 +225,8 @@ fn is_own_user(stream: &UnixStream) -> Result<(), Option<u32>> {
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/live", get(live))
+        .route("/ready", get(ready))
         .route("/v1/ready", get(ready))
         .route(REGISTRATIONS, get(agents).post(register))
         .route(
@@ -219,10 +271,10 @@ async fn tell_refused(State(api): State<Api>, request: Request, next: Next) -> R
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A registration tells of itself: it knows which name and token it is about.
     let is_change = !method.is_safe() && !(method == Method::POST && path == REGISTRATIONS);
+    let caller = request.extensions().get::<Caller>().copied().unwrap_or_default();
     let answer = next.run(request).await;
     if let Some(code) = answer.extensions().get::<ErrorCode>().filter(|code| is_change && is_callers(**code)) {
-        let (actor, peer) = (AgentId::ZERO, Peer::default());
-        let what = What::AdministrationRefused { actor, peer, code: number_of(*code) };
+        let what = What::AdministrationRefused { actor: caller.agent, peer: caller.peer, code: number_of(*code) };
         api.teller.refused(what, Label::of(&format!("{method} {path}")));
     }
     answer
@@ -240,6 +292,7 @@ fn number_of(code: ErrorCode) -> Code {
 
 async fn register(
     State(api): State<Api>,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
@@ -249,7 +302,8 @@ async fn register(
         && is_callers(refused.code)
     {
         let token = brought_token(&headers).map(|token| token_in(&token.hash())).unwrap_or_default();
-        let what = What::EnrolmentRefused { token, peer: Peer::default(), code: number_of(refused.code) };
+        let peer = caller.map_or_else(Peer::default, |caller| caller.peer);
+        let what = What::EnrolmentRefused { token, peer, code: number_of(refused.code) };
         api.teller.refused(what, name);
     }
     registered
@@ -645,6 +699,11 @@ fn not_held(why: NotHeld) -> Refusal {
     }
 }
 
+/// The process answers. Whether it serves is another question.
+async fn live() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
 async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
     let readiness = api.health.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -675,9 +734,15 @@ fn log_failure(error: ServiceError) -> Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.http_status()).expect("every code has an HTTP status");
-        let body =
-            ApiError { code: self.code.as_str().to_owned(), message: self.message, next: self.code.next().to_owned() };
+        let body = ApiError {
+            title: status.canonical_reason().unwrap_or("Refused").to_owned(),
+            status: status.as_u16(),
+            code: self.code.as_str().to_owned(),
+            message: self.message,
+            next: self.code.next().to_owned(),
+        };
+        let content_type = [(header::CONTENT_TYPE, PROBLEM_JSON)];
         // For whoever tells the audit log.
-        (status, Extension(self.code), Json(body)).into_response()
+        (status, Extension(self.code), content_type, Json(body)).into_response()
     }
 }

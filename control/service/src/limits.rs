@@ -13,6 +13,21 @@ pub const AGENTS_MAX: u64 = 100_000;
 
 /// Most connections at a time; the next ones wait in the socket's backlog.
 pub const CONNECTIONS_MAX: usize = 64;
+/// Most connections over TCP at a time.
+pub const REMOTE_CONNECTIONS_MAX: usize = 64;
+/// Most administrators over TCP.
+pub const ADMINISTRATORS_MAX: usize = 64;
+/// How far the time of a signed request may be from the node's clock, in seconds.
+pub const SIGNATURE_SKEW_S: u64 = 60;
+/// Requests of one administrator at once; then one in [`ADMINISTRATOR_REQUEST`].
+pub const ADMINISTRATOR_BURST: u32 = 100;
+/// See there.
+pub const ADMINISTRATOR_REQUEST: Duration = Duration::from_millis(20);
+/// Signed requests that are remembered so that none is taken twice, 32 bytes each: what all administrators may ask within the
+/// time that a signature is good for.
+pub const NONCES_MAX: usize = ADMINISTRATORS_MAX
+    * (ADMINISTRATOR_BURST as usize
+        + (2 * SIGNATURE_SKEW_S as usize * 1_000) / ADMINISTRATOR_REQUEST.as_millis() as usize);
 /// Most changes that one transaction commits together.
 pub const COMMIT_CHANGES_MAX: usize = CONNECTIONS_MAX;
 /// Largest head of a request, in bytes.

@@ -1,12 +1,13 @@
 //! Start and stop: one thread, one runtime, one directory.
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use creto_envelope::TrustDomain;
+use creto_envelope::{AgentName, TrustDomain};
 use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,8 +15,8 @@ use crate::backup::{BackupHost, Backups};
 use crate::directory::{Directory, Outbox, Reader, told_of_policy};
 use crate::error::ServiceError;
 use crate::health::Health;
-use crate::http::Api;
-use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
+use crate::http::{Api, Gate};
+use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
 use crate::policy::{DecisionHost, InForce, LoadError, PolicyOptions, Reload, Reloads, follow};
@@ -64,6 +65,18 @@ pub struct ServiceOptions {
     pub enrolment: Enrolment,
     /// Where the node's shards say how they are.
     pub health: Health,
+    /// The API over TCP, if there is to be one.
+    pub remote: Option<RemoteOptions>,
+}
+
+/// The API over TCP, for administrators elsewhere and for whatever watches the node. There is no TLS in it: it listens where
+/// nobody else listens in, and every request but the two for health is signed ([`crate::signed_request`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemoteOptions {
+    /// Where to listen; of this machine only. Port 0: any.
+    pub listen: SocketAddr,
+    /// The agents whose signed requests are taken, at most [`ADMINISTRATORS_MAX`].
+    pub administrators: Vec<AgentName>,
 }
 
 impl ServiceOptions {
@@ -80,7 +93,26 @@ impl ServiceOptions {
             policy: PolicyOptions::default(),
             enrolment: Enrolment::default(),
             health: Health::default(),
+            remote: None,
         }
+    }
+}
+
+impl RemoteOptions {
+    fn bind(&self) -> Result<(TcpListener, SocketAddr), ServiceError> {
+        if !self.listen.ip().is_loopback() {
+            return Err(ServiceError::NotLoopback(self.listen));
+        }
+        if self.administrators.len() > ADMINISTRATORS_MAX {
+            return Err(ServiceError::Administrators(self.administrators.len()));
+        }
+        let bound = || {
+            let listener = TcpListener::bind(self.listen)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        bound().map_err(|source| ServiceError::Listen { address: self.listen, source })
     }
 }
 
@@ -166,10 +198,16 @@ impl Service {
     ) -> Result<ServiceHandle, ServiceError> {
         let Self { options, storage, directory, policy, begun: _, backups, decisions } = self;
         let (teller, telling) = telling();
+        let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
+        let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
         sink.publish(snapshot.newest());
+        let remote = options.remote.zip(remote_listener).map(|(remote, (listener, address))| {
+            let (domain, snapshot, teller) = (options.trust_domain.clone(), snapshot.clone(), teller.clone());
+            (listener, Gate::new(address, &remote.administrators, domain, snapshot, teller))
+        });
         let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
         let api = Api {
             reader: Reader::new(storage, options.trust_domain),
@@ -190,10 +228,27 @@ impl Service {
         let thread = std::thread::Builder::new()
             .name("creto-control".to_owned())
             .spawn(move || {
-                run(socket_file, listener, api, directory, Box::new(sink), publications, reloads, telling, stopped)
+                run(
+                    socket_file,
+                    listener,
+                    remote,
+                    api,
+                    directory,
+                    Box::new(sink),
+                    publications,
+                    reloads,
+                    telling,
+                    stopped,
+                )
             })
             .map_err(ServiceError::Thread)?;
-        Ok(ServiceHandle { socket_path, reloader: PolicyReloader(reloader), stop: Some(stop), thread: Some(thread) })
+        Ok(ServiceHandle {
+            socket_path,
+            remote_address,
+            reloader: PolicyReloader(reloader),
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -237,6 +292,7 @@ impl PolicyReloader {
 #[derive(Debug)]
 pub struct ServiceHandle {
     socket_path: PathBuf,
+    remote_address: Option<SocketAddr>,
     reloader: PolicyReloader,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), ServiceError>>>,
@@ -247,6 +303,12 @@ impl ServiceHandle {
     #[must_use]
     pub fn socket_path(&self) -> &Path {
         &self.socket_path
+    }
+
+    /// Where it listens on TCP, if it does.
+    #[must_use]
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.remote_address
     }
 
     /// Has the service read its file of policy again, from anywhere.
@@ -288,6 +350,7 @@ impl Drop for ServiceHandle {
 fn run(
     socket_file: SocketFile,
     listener: UnixListener,
+    remote: Option<(TcpListener, Gate)>,
     mut api: Api,
     directory: Directory,
     sink: Box<dyn SnapshotSink>,
@@ -305,6 +368,12 @@ fn run(
         .map_err(ServiceError::Thread)?;
     runtime.block_on(async move {
         let listener = tokio::net::UnixListener::from_std(listener).map_err(ServiceError::Thread)?;
+        let remote = match remote {
+            Some((listener, gate)) => {
+                Some((tokio::net::TcpListener::from_std(listener).map_err(ServiceError::Thread)?, gate))
+            }
+            None => None,
+        };
         let (changes, pending) = mpsc::channel(CONNECTIONS_MAX);
         let publications =
             tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
@@ -314,7 +383,7 @@ fn run(
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
-        let cut_off = http::serve(listener, api, stopped, move || drop(socket_file)).await;
+        let cut_off = http::serve(listener, remote, api, stopped, move || drop(socket_file)).await;
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use creto_audit::monitor::{Limit, Limits, Rule, usual};
-use creto_envelope::{TreeDigest, limits};
+use creto_envelope::{AgentName, TreeDigest, limits};
 use creto_service::{Enrolment, OnFailure, PolicyOptions};
 
 pub use problem::{ConfigError, Place, Problem};
@@ -177,6 +177,10 @@ pub struct ControlSection {
     pub socket: PathBuf,
     /// Who may register agents there.
     pub enrolment: Enrolment,
+    /// Where the same API listens on TCP, of this machine only; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The agents whose signed requests are taken there.
+    pub administrators: Vec<AgentName>,
 }
 
 /// `[keys]`
@@ -442,7 +446,12 @@ impl Default for NetSection {
 
 impl Default for ControlSection {
     fn default() -> Self {
-        Self { socket: PathBuf::from("control.sock"), enrolment: Enrolment::default() }
+        Self {
+            socket: PathBuf::from("control.sock"),
+            enrolment: Enrolment::default(),
+            listen: None,
+            administrators: Vec::new(),
+        }
     }
 }
 

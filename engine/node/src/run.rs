@@ -21,7 +21,9 @@ use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::outbox::{AuditSink, Kept};
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
-use creto_service::{MailboxDefaults, PolicyReloader, Service, ServiceError, ServiceHandle, ServiceOptions};
+use creto_service::{
+    MailboxDefaults, PolicyReloader, RemoteOptions, Service, ServiceError, ServiceHandle, ServiceOptions,
+};
 use creto_shard::KeyRefused;
 use creto_shard::observe::Counters;
 use creto_store::{digest_file_name, segment_file_name};
@@ -239,6 +241,12 @@ impl Node {
         self.service.socket_path()
     }
 
+    /// Where the control API listens on TCP, if it does.
+    #[must_use]
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.service.remote_address()
+    }
+
     fn wait_until_started(&mut self) -> Result<(), NodeError> {
         let mut started = 0;
         while started < self.control.len() {
@@ -391,6 +399,10 @@ fn start_service(
         max_deliveries: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
     };
     options.enrolment = config.control.enrolment;
+    options.remote = config
+        .control
+        .listen
+        .map(|listen| RemoteOptions { listen, administrators: config.control.administrators.clone() });
     options.health = health;
     options.policy = config.policy_options();
     let (sink, kept) = audit;

@@ -47,4 +47,12 @@ pub const CONTROL_CODES: &[(u16, &str)] = &[
     (1_042, "backup_over"),
     (1_043, "backup_unavailable"),
     (1_044, "shutting_down"),
+    (1_045, "request_unsigned"),
+    (1_046, "request_signature"),
+    (1_047, "request_stale"),
+    (1_048, "request_replayed"),
+    (1_049, "content_digest"),
+    (1_050, "authority"),
+    (1_051, "not_administrator"),
+    (1_052, "too_many_requests"),
 ];

@@ -6,8 +6,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use creto_envelope::AgentName;
 use creto_envelope::{TreeDigest, limits};
 use creto_policy::mailbox;
+use creto_service::limits::ADMINISTRATORS_MAX;
 use creto_service::{Enrolment, OnFailure};
 
 use super::value::{self, Written};
@@ -70,6 +72,9 @@ enum Field {
     Digest(Access<TreeDigest>),
     OnFailure(Access<OnFailure>),
     Enrolment(Access<Enrolment>),
+    /// An address of this machine only, or nothing.
+    Loopback(Access<Option<SocketAddr>>),
+    Agents(Access<Vec<AgentName>>, usize),
     Sync(Access<WalSync>),
     InFlight(Access<WritesInFlight>),
 }
@@ -252,6 +257,13 @@ pub(super) const KEYS: &[Key] = &[
         "Who may register agents there: \"open\" is whoever may use the socket, \"token\" whoever brings a token of `creto token create`, too."
     ),
     key!(
+        control.listen,
+        Loopback,
+        "TCP address of the same API for administrators, who sign each request. Empty: none. There is no TLS in it, so it is \
+         for this machine, for SSH and for a proxy."
+    ),
+    key!(control.administrators, Agents(ADMINISTRATORS_MAX), "Agents whose signed requests are taken there."),
+    key!(
         keys.grace,
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."
@@ -349,6 +361,9 @@ impl Key {
             Field::Format(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Digest(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Enrolment(at) => *(at.set)(config) = value::read_word(written)?,
+            Field::Loopback(at) if written.text() == Some("") => *(at.set)(config) = None,
+            Field::Loopback(at) => *(at.set)(config) = Some(read_loopback(written)?),
+            Field::Agents(at, most) => *(at.set)(config) = value::read_agents(written, *most)?,
             Field::Sync(at) => *(at.set)(config) = value::read_word(written)?,
             Field::InFlight(at) => *(at.set)(config) = value::read_in_flight(written, WRITES_IN_FLIGHT_MAX)?,
         }
@@ -375,6 +390,13 @@ impl Key {
             Field::Format(at) => toml_string(&(at.get)(config).to_string()),
             Field::Digest(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::Enrolment(at) => toml_string(value::Word::word(*(at.get)(config))),
+            Field::Loopback(at) => {
+                toml_string(&(at.get)(config).map(|address| address.to_string()).unwrap_or_default())
+            }
+            Field::Agents(at, _) => {
+                let names = (at.get)(config).iter().map(|name| toml_string(name.as_str()));
+                format!("[{}]", names.collect::<Vec<_>>().join(", "))
+            }
             Field::Sync(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::InFlight(at) => match (at.get)(config) {
                 WritesInFlight::Auto => toml_string("auto"),
@@ -405,6 +427,8 @@ impl Key {
             Field::Format(_) => words::<LogFormat>(),
             Field::Digest(_) => words::<TreeDigest>(),
             Field::Enrolment(_) => words::<Enrolment>(),
+            Field::Loopback(_) => "`127.0.0.1:port`, `[::1]:port` or empty".to_owned(),
+            Field::Agents(_, most) => format!("`[\"acme/ops\"]`, at most {most}"),
             Field::Sync(_) => words::<WalSync>(),
             Field::InFlight(_) => format!("`\"auto\"`, 1 to {WRITES_IN_FLIGHT_MAX}"),
         }
@@ -437,6 +461,15 @@ fn words<W: value::Word>() -> String {
 fn read_address(written: &Written<'_>) -> Result<SocketAddr, String> {
     let expected = || format!("expected an IP address and port such as \"127.0.0.1:7443\", found {}", written.found());
     written.text().ok_or_else(expected)?.parse().map_err(|_| expected())
+}
+
+/// Reads an address that nobody else can reach.
+fn read_loopback(written: &Written<'_>) -> Result<SocketAddr, String> {
+    let address = read_address(written)?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err(format!("{} can be reached from elsewhere: use 127.0.0.1 or [::1]", address.ip())),
+    }
 }
 
 fn read_endpoint(written: &Written<'_>) -> Result<String, String> {

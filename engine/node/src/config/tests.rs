@@ -1,4 +1,4 @@
-use creto_envelope::TreeDigest;
+use creto_envelope::{AgentName, TreeDigest};
 use creto_service::Enrolment;
 use std::ffi::OsString;
 
@@ -427,6 +427,18 @@ fn cpus_are_read_as_a_list_or_an_array() {
 #[test]
 fn addresses_and_names_are_checked() {
     check_value("[node]\nlisten = \"[::]:7443\"\n", "node.listen", "\"[::]:7443\"");
+    check_value("[control]\nlisten = \"127.0.0.1:7440\"\n", "control.listen", "\"127.0.0.1:7440\"");
+    check_value("[control]\nlisten = \"\"\n", "control.listen", "\"\"");
+    check_value(
+        "[control]\nadministrators = [\"acme/ops\", \"acme/night\"]\n",
+        "control.administrators",
+        "[\"acme/ops\", \"acme/night\"]",
+    );
+    check_value(
+        "[control]\nadministrators = \"acme/ops, acme/night\"\n",
+        "control.administrators",
+        "[\"acme/ops\", \"acme/night\"]",
+    );
     check_value("[node]\nadvertise = \"node-1.example:7443\"\n", "node.advertise", "\"node-1.example:7443\"");
     for wrong in [
         "listen = \"localhost:7443\"",
@@ -545,6 +557,11 @@ fn any_config() -> impl Strategy<Value = Config> {
         };
         config.control.socket = PathBuf::from("/run/creto.sock");
         config.control.enrolment = if log.1 == LogFormat::Json { Enrolment::Token } else { Enrolment::Open };
+        config.control.listen = (log.1 == LogFormat::Json).then(|| "[::1]:7440".parse().expect("an address"));
+        config.control.administrators = ["acme/ops", "acme/night"][..grace_s as usize % 3]
+            .iter()
+            .map(|name| AgentName::parse(name).expect("a name"))
+            .collect();
         config.keys.grace = Duration::from_secs(u64::from(grace_s));
         config.audit.retention = Duration::from_secs(u64::from(grace_s) * 25);
         config.alerts.denials = grace_s % 1_000_001;

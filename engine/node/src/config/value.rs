@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use creto_envelope::AgentName;
 use creto_envelope::TreeDigest;
 use creto_service::{Enrolment, OnFailure};
 
@@ -308,6 +309,27 @@ pub(super) fn read_in_flight(written: &Written<'_>, count_max: u16) -> Result<Wr
         (None, Some("auto")) => Ok(WritesInFlight::Auto),
         _ => Err(format!("expected \"auto\" or a number of writes, found {}", written.found())),
     }
+}
+
+/// Reads an array of names, or a text with commas between them, each once.
+pub(super) fn read_agents(written: &Written<'_>, most: usize) -> Result<Vec<AgentName>, String> {
+    let expected = || format!("expected an array of agents such as [\"acme/ops\"], found {}", written.found());
+    let texts = match written {
+        Written::Array(items) => items.iter().map(Written::text).collect::<Option<Vec<_>>>().ok_or_else(expected)?,
+        _ => written.text().ok_or_else(expected)?.split(',').map(str::trim).filter(|text| !text.is_empty()).collect(),
+    };
+    if texts.len() > most {
+        return Err(format!("{} agents are too many: at most {most}", texts.len()));
+    }
+    let mut names: Vec<AgentName> = Vec::new();
+    for text in texts {
+        let name = AgentName::parse(text).map_err(|error| format!("{} is no agent: {error}", quoted(text)))?;
+        if names.contains(&name) {
+            return Err(format!("{name} is named twice"));
+        }
+        names.push(name);
+    }
+    Ok(names)
 }
 
 /// Reads `"auto"`, a list like `"0,2-3"` or an array of numbers.
