@@ -12,6 +12,8 @@ use crate::attributes::AttributesRequest;
 use crate::error::ServiceError;
 use crate::limits::{PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MAX, attributes_json_bytes_max};
 use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
+use crate::prekeys::check::CheckedBatch;
+use crate::prekeys::tables::{self as prekeys, Uploaded};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
 use crate::states::{StateRequest, StateRow, Whose};
@@ -68,6 +70,7 @@ pub(crate) enum Change {
     /// As `Register`, with a token; answered as that.
     Enrol(EnrolRequest),
     Token(TokenChange),
+    Prekeys(CheckedBatch),
 }
 
 impl Change {
@@ -88,6 +91,7 @@ pub(crate) enum Changed {
     Attributes(AttributesSet),
     State(StatesSet),
     Token(TokenSet),
+    Prekeys(Uploaded),
 }
 
 impl Changed {
@@ -113,6 +117,8 @@ enum Pending {
     Attributes(AgentId, Arc<Attributes>),
     /// With the reason that was given.
     State(states::Changed, Arc<str>),
+    /// So many; the shards need not know.
+    Prekeys(AgentId, u32),
 }
 
 impl Directory {
@@ -221,6 +227,14 @@ impl Directory {
                     is_changed |= matches!(answer, TokenSet::Done(_));
                     Changed::Token(answer)
                 }
+                Change::Prekeys(batch) => {
+                    let answer = prekeys::upload(&self.storage, &transaction, &batch)?;
+                    if let Uploaded::Added(_) = answer {
+                        let count = u32::try_from(batch.prekeys().len()).expect("a batch has a limit");
+                        pending.push(Pending::Prekeys(batch.agent(), count));
+                    }
+                    Changed::Prekeys(answer)
+                }
                 Change::State(request) => {
                     let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
                     let reason: Arc<str> = request.change.reason.as_deref().unwrap_or_default().into();
@@ -236,14 +250,18 @@ impl Directory {
             }
             return Ok(answers);
         }
-        let epoch = self.storage.advance_epoch(&transaction)?;
+        // What the shards need not know does not make them decide anew.
+        let epoch = match pending.iter().all(|change| matches!(change, Pending::Prekeys(..))) {
+            true => self.epoch,
+            false => self.storage.advance_epoch(&transaction)?,
+        };
         let told = match &self.outbox {
             Some(outbox) => outbox.fill(&self.storage, &transaction, &pending, epoch, self.key_grace_ms, now_ms)?,
             None => Vec::new(),
         };
         // Durable before memory, and memory before the answer: what a shard decides by is never ahead of the disk.
         transaction.commit().map_err(ServiceError::database)?;
-        assert!(epoch > self.epoch, "the epoch of a commit is above every earlier one");
+        assert!(epoch >= self.epoch, "the epoch never goes back");
         self.epoch = epoch;
         if let Some(outbox) = &self.outbox {
             outbox.sink.tell(told);
@@ -255,6 +273,7 @@ impl Directory {
         }
         for change in pending {
             match change {
+                Pending::Prekeys(..) => {}
                 Pending::Policy(policy) => self.builder.set_policy(Some(policy)),
                 Pending::Agent(entry, signed) => {
                     insert(&self.storage, &mut self.builder, &entry, vec![Arc::new(signed).into()])?;

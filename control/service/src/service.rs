@@ -19,11 +19,12 @@ use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
 use crate::policy::{DecisionHost, InForce, PolicyOptions, Reload, Reloads, follow};
+use crate::prekeys::{PrekeyAllowance, PrekeyRequests, StockSink};
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
 use crate::tokens::Enrolment;
-use crate::{http, writer};
+use crate::{http, prekeys, writer};
 
 /// Where the node takes new snapshots.
 ///
@@ -91,6 +92,14 @@ pub struct Service {
     policy: InForce,
     backups: Option<Arc<Backups>>,
     decisions: Option<Arc<dyn DecisionHost>>,
+    prekeys: Option<Prekeys>,
+}
+
+/// What is asked about prekeys, by what rules, and who is told when they become few.
+struct Prekeys {
+    requests: PrekeyRequests,
+    allowance: PrekeyAllowance,
+    sink: Arc<dyn StockSink>,
 }
 
 impl Service {
@@ -109,13 +118,20 @@ impl Service {
         )?;
         let (in_force, policy) = InForce::open(options.policy.clone(), directory.epoch())?;
         directory.set_policy(policy);
-        Ok(Self { options, storage, directory, policy: in_force, backups: None, decisions: None })
+        Ok(Self { options, storage, directory, policy: in_force, backups: None, decisions: None, prekeys: None })
     }
 
     /// The same service, which can say what the shards of this node keep of a decision.
     #[must_use]
     pub fn with_decisions(self, host: Arc<dyn DecisionHost>) -> Self {
         Self { decisions: Some(host), ..self }
+    }
+
+    /// The same service, which takes what is asked about prekeys through the other end of `requests`, and tells `sink` whose
+    /// have become few.
+    #[must_use]
+    pub fn with_prekeys(self, requests: PrekeyRequests, allowance: PrekeyAllowance, sink: impl StockSink) -> Self {
+        Self { prekeys: Some(Prekeys { requests, allowance, sink: Arc::new(sink) }), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -158,12 +174,13 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, backups, decisions } = self;
+        let Self { options, storage, directory, policy, backups, decisions, prekeys } = self;
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
         sink.publish(snapshot.newest());
         let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
+        let prekeys = prekeys.map(|prekeys| (Arc::clone(&storage), prekeys));
         let api = Api {
             reader: Reader::new(storage, options.trust_domain),
             key_grace_ms: options.key_grace_ms,
@@ -181,7 +198,9 @@ impl Service {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("creto-control".to_owned())
-            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), publications, reloads, stopped))
+            .spawn(move || {
+                run(socket_file, listener, api, directory, Box::new(sink), publications, prekeys, reloads, stopped)
+            })
             .map_err(ServiceError::Thread)?;
         Ok(ServiceHandle { socket_path, reloader: PolicyReloader(reloader), stop: Some(stop), thread: Some(thread) })
     }
@@ -282,13 +301,15 @@ fn run(
     directory: Directory,
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
+    prekeys: Option<(Arc<Storage>, Prekeys)>,
     reloads: Reloads,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The commits, one after the other; the requests of a backup, one after the other; and what looks at policies.
-        .max_blocking_threads(4)
+        // The commits, one after the other; those of claims, and the checks of prekeys, the same; the requests of a backup, one
+        // after the other; and what looks at policies.
+        .max_blocking_threads(6)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -298,6 +319,12 @@ fn run(
         let publications =
             tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
         let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone()));
+        let prekeys =
+            prekeys.map(|(storage, Prekeys { requests: PrekeyRequests { uploads, questions }, allowance, sink })| {
+                let (changes, published) = (changes.clone(), api.snapshot.clone());
+                let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, published, allowance));
+                (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
+            });
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
@@ -305,6 +332,10 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
+        if let Some((uploads, claims)) = prekeys {
+            uploads.abort();
+            claims.abort();
+        }
         // The last sender goes with it and the server, so the writer commits what it has and ends.
         if writer.await.is_err() {
             return Err(ServiceError::Died);

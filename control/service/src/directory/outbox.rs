@@ -131,6 +131,7 @@ fn told(change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> (What, 
             let attributes = Digest(sha256(&[&row_bytes(attributes)]));
             (What::AgentChanged { agent: *agent, actor, attributes }, Label::NONE)
         }
+        Pending::Prekeys(agent, count) => (What::PrekeysUploaded { agent: *agent, count: *count }, Label::NONE),
         Pending::State(states::Changed { agent, state, since_ms }, reason) => {
             let agent = *agent;
             let what = match state {
