@@ -22,6 +22,9 @@ pub const ENVELOPE_VERSION: u8 = 1;
 pub const FLAG_RECEIPT_WANTED: u8 = 1;
 /// Bit of the header's flags: the sender asks the node for a notice ([`crate::notice`]) should the message expire.
 pub const FLAG_NOTICE_WANTED: u8 = 2;
+/// Bit of the header's flags: the key id is that of a prekey ([`crate::prekeys`]), not of a key record. Only in the session
+/// suite: whatever opens a message must open it again until it is settled, and a one-time key is erased before.
+pub const FLAG_PREKEY: u8 = 4;
 
 /// How the payload's key reaches the recipient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -137,7 +140,7 @@ pub struct EnvelopeHeader {
     pub kind: u8,
     /// [`Priority`].
     pub priority: u8,
-    /// [`FLAG_RECEIPT_WANTED`] and [`FLAG_NOTICE_WANTED`]; every other bit is zero.
+    /// [`FLAG_RECEIPT_WANTED`], [`FLAG_NOTICE_WANTED`] and [`FLAG_PREKEY`]; every other bit is zero.
     pub flags: u8,
     /// Zero.
     pub reserved0: u8,
@@ -333,9 +336,11 @@ impl<'a> EnvelopeView<'a> {
         let suite = Suite::from_u8(header.suite).ok_or(RejectCode::EnvelopeSuite)?;
         Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
         Priority::from_u8(header.priority).ok_or(RejectCode::EnvelopePriority)?;
-        let flags_hold = header.flags & !(FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED) == 0
+        let wants = header.flags & !FLAG_PREKEY;
+        let flags_hold = wants & !(FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED) == 0
             // A receipt for a receipt would go on for ever.
-            && (header.flags == 0 || header.kind != Kind::Receipt as u8);
+            && (wants == 0 || header.kind != Kind::Receipt as u8)
+            && (header.flags == wants || suite == Suite::Session);
         if !flags_hold || header.reserved0 != 0 || header.reserved1 != 0 {
             return Err(RejectCode::EnvelopeReserved);
         }
@@ -415,6 +420,12 @@ impl<'a> EnvelopeView<'a> {
     #[must_use]
     pub fn key_id(&self) -> KeyId {
         KeyId(self.header.key_id)
+    }
+
+    /// Whether that key is a prekey ([`crate::prekeys`]).
+    #[must_use]
+    pub fn is_to_prekey(&self) -> bool {
+        self.header.flags & FLAG_PREKEY != 0
     }
 
     /// Whether the sender asks the recipient for a receipt ([`crate::receipt`]).

@@ -1,6 +1,6 @@
 //! Frames: how the QUIC streams are cut into pieces. `docs/protocol.md` gives every byte.
 
-use crate::limits::{CONTROL_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX};
+use crate::limits::{CONTROL_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX, PREKEY_UPLOAD_BODY_BYTES_MAX};
 use crate::reject::RejectCode;
 
 /// Size of a frame's header, in bytes.
@@ -59,6 +59,18 @@ pub enum FrameType {
     DeadLetterChange = 0x44,
     /// It is done.
     DeadLetterChanged = 0x45,
+    /// The agent's own prekeys.
+    PrekeyUpload = 0x50,
+    /// The node has them, or why not.
+    PrekeyUploaded = 0x51,
+    /// Asks for a prekey of an agent.
+    PrekeyClaim = 0x52,
+    /// Answers with it.
+    PrekeyClaimed = 0x53,
+    /// Asks how many prekeys of one's own are left.
+    PrekeyStockRequest = 0x54,
+    /// Answers with it, or says unasked that they become few.
+    PrekeyStock = 0x55,
 }
 
 impl FrameType {
@@ -87,6 +99,12 @@ impl FrameType {
         Self::DeadLetter,
         Self::DeadLetterChange,
         Self::DeadLetterChanged,
+        Self::PrekeyUpload,
+        Self::PrekeyUploaded,
+        Self::PrekeyClaim,
+        Self::PrekeyClaimed,
+        Self::PrekeyStockRequest,
+        Self::PrekeyStock,
     ];
 
     /// The type with this number.
@@ -105,6 +123,7 @@ impl FrameType {
             | Self::ConsumerAck
             | Self::ConsumerNack
             | Self::DeadLetter => FRAME_BODY_BYTES_MAX,
+            Self::PrekeyUpload => PREKEY_UPLOAD_BODY_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,
         }
     }

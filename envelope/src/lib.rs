@@ -18,6 +18,7 @@ pub mod key_record;
 pub mod letters;
 pub mod limits;
 pub mod notice;
+pub mod prekeys;
 pub mod proof;
 mod reader;
 pub mod receipt;

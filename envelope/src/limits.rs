@@ -8,6 +8,7 @@ use crate::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, NACK_BYTES};
 use crate::envelope::ENVELOPE_HEADER_BYTES;
 use crate::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES};
 use crate::letters::DEAD_LETTER_ENTRY_BYTES;
+use crate::prekeys::SIGNED_PREKEY_FIXED_BYTES;
 use crate::proof::PROOF_HEADER_BYTES;
 
 /// Largest plaintext of one message, in bytes (1 MiB).
@@ -47,6 +48,12 @@ pub const CONSUMER_NACK_MESSAGES_MAX: usize = 4_096;
 pub const DEAD_LETTERS_LISTED_MAX: usize = 256;
 /// Most dead letters that one DeadLetterChange frame names.
 pub const DEAD_LETTER_CHANGES_MAX: usize = 512;
+/// Most prekeys in one upload.
+pub const PREKEYS_PER_BATCH_MAX: usize = 128;
+/// Longest path of a prekey: ceil(log2(`PREKEYS_PER_BATCH_MAX`)) nodes.
+pub const PREKEY_PATH_NODES_MAX: usize = 7;
+/// Largest body of a PrekeyUpload frame: its header and every prekey that it may hold.
+pub const PREKEY_UPLOAD_BODY_BYTES_MAX: usize = 160_080;
 /// Most results that one SubmitAck frame lists.
 pub const SUBMIT_RESULTS_MAX: usize = 4_096;
 
@@ -98,3 +105,7 @@ const _: () = assert!(8 + CONSUMER_NACK_MESSAGES_MAX * NACK_BYTES <= FRAME_BODY_
 // What is said about dead letters fits a frame of the control stream.
 const _: () = assert!(16 + DEAD_LETTERS_LISTED_MAX * DEAD_LETTER_ENTRY_BYTES <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(24 + DEAD_LETTER_CHANGES_MAX * 8 <= CONTROL_BODY_BYTES_MAX);
+// A path of PREKEY_PATH_NODES_MAX nodes reaches every prekey of the largest upload, and the answer with it fits a frame.
+const _: () = assert!(1 << PREKEY_PATH_NODES_MAX >= PREKEYS_PER_BATCH_MAX);
+const _: () = assert!(24 + SIGNED_PREKEY_FIXED_BYTES + PREKEY_PATH_NODES_MAX * 32 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(PREKEY_UPLOAD_BODY_BYTES_MAX <= FRAME_BODY_BYTES_MAX);

@@ -146,6 +146,10 @@ reject_codes! {
     RotationSigningKeys = 315, "the published key record has other signing keys than the current one; rotate the encryption key only";
     /// The published key record does not hold.
     RotationRecord = 316, "the published key record does not hold; check its validity, that its encryption key is new, and both signatures";
+    /// The uploaded prekeys do not hold.
+    PrekeyBatch = 317, "the batch of prekeys does not hold; sign usable new keys, later than the batch before, at most 128";
+    /// The node has enough prekeys of this agent.
+    PrekeysFull = 318, "the node holds as many prekeys of this agent as it takes; upload more when some were claimed";
 
     /// Policy does not let this sender talk to this recipient.
     PolicyDenied = 400, "policy does not allow this sender to send to this recipient";
@@ -173,6 +177,8 @@ reject_codes! {
     PolicySize = 411, "the payload is larger than policy allows this sender; send smaller messages";
     /// The message's priority is none that policy lets this sender use.
     PolicyPriority = 412, "policy does not allow this sender this priority; use another";
+    /// The agent has no prekey here.
+    NoPrekey = 413, "the agent has no prekey here; use the encryption key of its key record";
 
     /// The node is too busy right now.
     Overloaded = 500, "the node is busy; retry after the stated time";

@@ -5,7 +5,7 @@
 mod sample;
 
 use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequence};
-use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED, nonce};
+use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, FLAG_NOTICE_WANTED, FLAG_PREKEY, FLAG_RECEIPT_WANTED, nonce};
 use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
 use creto_envelope::{
     AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, Kind, MessageId, RejectCode, Suite,
@@ -110,6 +110,24 @@ fn a_receipt_may_be_asked_for_by_everything_but_a_receipt() {
         assert_eq!(asks, expect, "kind {kind}");
     }
     assert!(!EnvelopeView::parse(&aligned(&envelope(100))).unwrap().wants_receipt());
+}
+
+#[test]
+fn a_prekey_opens_sessions_of_any_kind_and_nothing_of_the_sealed_suite() {
+    for kind in 1..=7 {
+        for others in [0, FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED] {
+            for with_wrapped_key in [false, true] {
+                let mut bytes = session_envelope(100, 7, with_wrapped_key);
+                (bytes[2], bytes[4]) = (kind, FLAG_PREKEY | others);
+                let is = EnvelopeView::parse(&aligned(&bytes)).map(|view| (view.is_to_prekey(), view.wants_receipt()));
+                let is_refused = kind == Kind::Receipt as u8 && others != 0;
+                let expect = if is_refused { Err(RejectCode::EnvelopeReserved) } else { Ok((true, others != 0)) };
+                assert_eq!(is, expect, "kind {kind}, flags {others}");
+            }
+        }
+    }
+    check_rejected(|bytes| bytes[4] = FLAG_PREKEY, RejectCode::EnvelopeReserved);
+    assert!(!EnvelopeView::parse(&aligned(&session_envelope(100, 7, true))).unwrap().is_to_prekey());
 }
 
 #[test]

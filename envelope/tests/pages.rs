@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use creto_envelope::{FrameType, RejectCode, limits};
 
-const PAGES: [&str; 3] = ["envelope-format.md", "protocol.md", "proof-format.md"];
+const PAGES: [&str; 4] = ["envelope-format.md", "protocol.md", "proof-format.md", "prekeys.md"];
 
 fn read(relative: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative);
@@ -159,6 +159,9 @@ fn the_pages_list_the_limits_as_they_are() {
             "CONSUMER_NACK_MESSAGES_MAX" => limits::CONSUMER_NACK_MESSAGES_MAX as u64,
             "DEAD_LETTERS_LISTED_MAX" => limits::DEAD_LETTERS_LISTED_MAX as u64,
             "DEAD_LETTER_CHANGES_MAX" => limits::DEAD_LETTER_CHANGES_MAX as u64,
+            "PREKEYS_PER_BATCH_MAX" => limits::PREKEYS_PER_BATCH_MAX as u64,
+            "PREKEY_UPLOAD_BODY_BYTES_MAX" => limits::PREKEY_UPLOAD_BODY_BYTES_MAX as u64,
+            "PREKEY_PATH_NODES_MAX" => limits::PREKEY_PATH_NODES_MAX as u64,
             "IN_FLIGHT_MESSAGES_MAX" => u64::from(limits::IN_FLIGHT_MESSAGES_MAX),
             "CREDIT_MESSAGES_MAX" => u64::from(limits::CREDIT_MESSAGES_MAX),
             "CREDIT_BYTES_MAX" => u64::from(limits::CREDIT_BYTES_MAX),
@@ -168,5 +171,5 @@ fn the_pages_list_the_limits_as_they_are() {
     for (name, value) in &listed {
         assert_eq!(*value, limit(name), "{name}");
     }
-    assert_eq!(listed.len(), 20, "every limit is on one of the pages");
+    assert_eq!(listed.len(), 23, "every limit is on one of the pages");
 }

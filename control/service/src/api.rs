@@ -13,6 +13,7 @@
 //! | `DELETE /v1/tokens/{id}` | 200 with [`TokenInfo`](crate::tokens::TokenInfo); 404 |
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
+//! | `GET /v1/agents/{organization}/{agent}/prekeys` | 200 with [`AgentPrekeys`]; 404 |
 //! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
 //! | `GET /v1/mailboxes/{organization}/{agent}` | 200 with [`MailboxInfo`]; 404 |
 //! | `PATCH /v1/mailboxes/{organization}/{agent}`, `application/json`: a [`MailboxChange`](crate::mailboxes::MailboxChange) | 200 with [`MailboxInfo`]; 404, 422 |
@@ -247,6 +248,24 @@ pub struct AgentKeys {
     pub key_grace_ms: u64,
     /// The current one first; at most the newest hundred.
     pub versions: Vec<KeyVersionInfo>,
+}
+
+/// What is left of the prekeys that an agent uploaded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentPrekeys {
+    /// `organization/agent`.
+    pub name: String,
+    /// The version of its key record that is current.
+    pub version: u32,
+    /// One-time prekeys of that version that were not handed out.
+    pub one_time: u32,
+    /// Whether there is one of last resort.
+    pub last_resort: bool,
+    /// The agent is told when it has fewer than this.
+    pub low: u64,
+    /// When it uploaded prekeys last, by its own clock, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploaded_at_ms: Option<u64>,
 }
 
 /// One version of a key record.

@@ -24,8 +24,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use crate::api::{
-    AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, DecisionInfo, MailboxInfo, MailboxPage,
-    PolicyInfo, Status, TOKEN_HEADER,
+    AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ApiError, BackupBegun, BackupState, DecisionInfo, MailboxInfo,
+    MailboxPage, PolicyInfo, Status, TOKEN_HEADER,
 };
 use crate::attributes::AttributesChange;
 use crate::health::Readiness;
@@ -238,6 +238,14 @@ impl Client {
     /// As [`Client::agent`].
     pub async fn keys(&self, name: &AgentName) -> Result<AgentKeys, ClientError> {
         self.get(&format!("/v1/agents/{name}/keys")).await
+    }
+
+    /// What is left of an agent's prekeys.
+    ///
+    /// # Errors
+    /// As [`Client::agent`].
+    pub async fn prekeys(&self, name: &AgentName) -> Result<AgentPrekeys, ClientError> {
+        self.get(&format!("/v1/agents/{name}/prekeys")).await
     }
 
     /// All agents, of one organization or of every one, by name.

@@ -13,6 +13,8 @@ use crate::attributes::AttributesRequest;
 use crate::error::ServiceError;
 use crate::limits::{PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MAX, attributes_json_bytes_max};
 use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
+use crate::prekeys::check::CheckedBatch;
+use crate::prekeys::tables::{self as prekeys, Uploaded};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
 use crate::states::{StateRequest, StateRow, Whose};
@@ -73,6 +75,7 @@ pub(crate) enum Change {
     Token(TokenChange),
     /// Nothing: the audit log is told of these.
     Tell(Vec<Note>),
+    Prekeys(CheckedBatch),
 }
 
 impl Change {
@@ -94,6 +97,7 @@ pub(crate) enum Changed {
     State(StatesSet),
     Token(TokenSet),
     Told,
+    Prekeys(Uploaded),
 }
 
 impl Changed {
@@ -234,6 +238,14 @@ impl Directory {
                         notes.push(told_of_token(&change, hash, info));
                     }
                     Changed::Token(answer)
+                }
+                Change::Prekeys(batch) => {
+                    let answer = prekeys::upload(&self.storage, &transaction, &batch)?;
+                    if let Uploaded::Added(_) = answer {
+                        let count = u32::try_from(batch.prekeys().len()).expect("a batch has a limit");
+                        notes.push((What::PrekeysUploaded { agent: batch.agent(), count }, Label::NONE));
+                    }
+                    Changed::Prekeys(answer)
                 }
                 Change::State(request) => {
                     let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;

@@ -1,7 +1,12 @@
 //! Agents with real keys, for the unit tests and for `tests/`.
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use creto_crypto_accel::merkle::{Tree, leaf_hash};
 use creto_crypto_accel::seal::RecipientSecret;
 use creto_crypto_accel::sign::SigningKeys;
+use creto_envelope::prekeys::{Prekey, PrekeyBatch, PrekeyKind, PrekeySignature};
 use creto_envelope::{AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
 
 /// An end of validity that no clock of a test reaches: the year 2100.
@@ -59,4 +64,33 @@ pub(crate) fn next(current: &SignedKeyRecord, signing_seed: u8, encryption_seed:
 /// The same record with other signatures: ML-DSA here is hedged.
 pub(crate) fn resigned(signed: &SignedKeyRecord, seed: u8) -> SignedKeyRecord {
     sign(signed.record.clone(), seed)
+}
+
+/// One-time prekeys of the owner of `record`, each with a share that is its number, and one of last resort if `signed_at_ms`
+/// is odd; signed by the keys of `seed`.
+pub(crate) fn prekeys(record: &KeyRecord, seed: u8, signed_at_ms: u64, numbers: Range<u64>) -> PrekeyBatch {
+    static ML_KEM: OnceLock<Box<[u8; 1_184]>> = OnceLock::new();
+    let ml_kem = ML_KEM.get_or_init(|| Box::new(RecipientSecret::from_seed(&[9; 32]).public().ml_kem_768));
+    let prekey = |kind, number: u64| {
+        let mut x25519 = [9; 32];
+        x25519[..8].copy_from_slice(&number.to_le_bytes());
+        Prekey { kind, x25519, ml_kem_768: ml_kem.clone() }
+    };
+    let mut prekeys: Vec<_> = numbers.map(|number| prekey(PrekeyKind::OneTime, number)).collect();
+    if signed_at_ms % 2 == 1 {
+        prekeys.push(prekey(PrekeyKind::LastResort, signed_at_ms));
+    }
+    sign_prekeys(record, seed, signed_at_ms, prekeys)
+}
+
+pub(crate) fn sign_prekeys(record: &KeyRecord, seed: u8, signed_at_ms: u64, prekeys: Vec<Prekey>) -> PrekeyBatch {
+    let leaf = |prekey: &Prekey| leaf_hash(&prekey.id(record.version).0, &prekey.to_bytes());
+    let mut tree = Tree::new();
+    tree.rebuild(&prekeys.iter().map(leaf).collect::<Vec<_>>());
+    let (ed25519, ml_dsa_65) = ([0; 64], Box::new([0; 3_309]));
+    let mut signature = PrekeySignature { key_record_version: record.version, signed_at_ms, ed25519, ml_dsa_65 };
+    let statement = signature.statement(record.agent_id(), tree.size(), tree.root());
+    let signed = signing_keys(seed).sign(&statement.to_bytes());
+    (signature.ed25519, signature.ml_dsa_65) = (signed.ed25519, signed.ml_dsa_65);
+    PrekeyBatch { agent: record.agent_id(), signature, prekeys }
 }

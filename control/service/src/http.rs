@@ -24,8 +24,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::api::{
-    AgentInfo, AgentKeys, AgentPage, ApiError, BackupBegun, BackupState, ErrorCode, MailboxInfo, MailboxPage, Status,
-    TOKEN_HEADER,
+    AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ApiError, BackupBegun, BackupState, ErrorCode, MailboxInfo,
+    MailboxPage, Status, TOKEN_HEADER,
 };
 use crate::attributes::{AttributesChange, AttributesRequest};
 use crate::backup::{self, Backups, NotHeld};
@@ -239,6 +239,7 @@ fn router(api: Api) -> Router {
         .route("/v1/tokens/{id}", delete(withdraw_token))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
+        .route("/v1/agents/{organization}/{agent}/prekeys", get(prekeys))
         .route("/v1/mailboxes", get(mailboxes))
         .route("/v1/mailboxes/{organization}/{agent}", get(mailbox).patch(set_mailbox))
         .route("/v1/policy", get(policy::in_force))
@@ -544,6 +545,15 @@ async fn keys(
 ) -> Result<Json<AgentKeys>, Refusal> {
     let name = agent_name(&organization, &agent)?;
     let found = api.reader.keys(&name, api.key_grace_ms, wall_clock_ms()).map_err(log_failure)?;
+    found.map(Json).ok_or_else(|| unknown_agent(&name))
+}
+
+async fn prekeys(
+    State(api): State<Api>,
+    Path((organization, agent)): Path<(String, String)>,
+) -> Result<Json<AgentPrekeys>, Refusal> {
+    let name = agent_name(&organization, &agent)?;
+    let found = api.reader.prekeys(&name).map_err(log_failure)?;
     found.map(Json).ok_or_else(|| unknown_agent(&name))
 }
 

@@ -26,6 +26,7 @@
 //! - [`attributes`]: type, roles and capabilities of agents.
 //! - [`tokens`]: who may register agents, when not everybody may.
 //! - [`states`]: who may not act for now, and who never may again.
+//! - [`prekeys`]: prekeys that agents upload, each handed out once.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`policy`]: the policy in force, from the operator's file, and why it decides as it does.
@@ -50,6 +51,7 @@ pub mod mailboxes;
 pub mod offline;
 pub mod outbox;
 pub mod policy;
+pub mod prekeys;
 pub mod registration;
 pub mod rotation;
 mod service;

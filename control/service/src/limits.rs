@@ -56,6 +56,30 @@ pub const VERSIONS_HELD_MAX: usize = 1_024;
 /// Versions that the API lists, newest first.
 pub const VERSIONS_LISTED_MAX: usize = 100;
 
+/// Most questions about prekeys that wait for their commit, of all agents.
+pub const PREKEY_QUESTIONS_MAX: usize = 4_096;
+/// Most claims that one transaction commits together.
+pub const PREKEY_CLAIMS_PER_COMMIT_MAX: usize = 1_024;
+/// Most uploads of prekeys that wait to be checked, of all agents: 160 KB each.
+pub const PREKEY_UPLOADS_MAX: usize = 64;
+/// Most one-time prekeys that are kept of an agent: 1.5 KB of disk each.
+pub const PREKEYS_HELD_MAX: u64 = 512;
+/// An agent is told when it has fewer one-time prekeys than this.
+pub const PREKEYS_LOW: u64 = 32;
+/// How far ahead of the node's clock a batch of prekeys may be signed, in milliseconds.
+pub const PREKEYS_SIGNED_AHEAD_MS: u64 = 300_000;
+/// One-time prekeys of one agent that another one may claim within [`PREKEY_WINDOW_MS`]: fewer than an agent uploads at a
+/// time, so that nobody alone uses them up.
+pub const PREKEY_CLAIMS_PER_PAIR_MAX: u32 = 64;
+/// One-time prekeys that an agent may claim of all others within [`PREKEY_WINDOW_MS`].
+pub const PREKEY_CLAIMS_PER_ASKER_MAX: u32 = 4_096;
+/// Batches of prekeys that an agent may upload within [`PREKEY_WINDOW_MS`].
+pub const PREKEY_UPLOADS_PER_AGENT_MAX: u32 = 128;
+/// See there, in milliseconds.
+pub const PREKEY_WINDOW_MS: u64 = 3_600_000;
+/// Agents and pairs of them whose use is remembered, at about 100 bytes. Above it the prekey of last resort is given.
+pub const PREKEY_ALLOWANCES_MAX: usize = 65_536;
+
 /// Longest time between two requests of a backup.
 pub const BACKUP_LEASE: Duration = Duration::from_secs(30);
 /// Memory that copying the directory may take, in bytes.
@@ -112,6 +136,9 @@ const _: () = assert!(PAGE_AGENTS_MAX * 4_096 + PAGE_ATTRIBUTES_BYTES_MAX <= ANS
 const _: () = assert!(TOKENS_MAX * 512 <= ANSWER_BYTES_MAX as u64);
 const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);
 const _: () = assert!(EMERGENCIES_PER_WINDOW_MAX > ROTATIONS_PER_WINDOW_MAX);
+// A full upload fits beside what an agent has that is told that it has few.
+const _: () = assert!(PREKEYS_LOW + creto_envelope::limits::PREKEYS_PER_BATCH_MAX as u64 <= PREKEYS_HELD_MAX);
+const _: () = assert!((PREKEY_CLAIMS_PER_PAIR_MAX as usize) < creto_envelope::limits::PREKEYS_PER_BATCH_MAX);
 // Hourly rotation and the longest grace period: every key that is accepted is held.
 const _: () = assert!(VERSIONS_HELD_MAX > 30 * 24);
 // A policy is in force less than a second after its file was changed: seen, seen again, loaded.

@@ -47,22 +47,29 @@ pub struct Publication {
 }
 
 /// Carries one answer. Dropped without one, it says that the service is shutting down.
-pub struct Reply(Option<Box<dyn FnOnce(Answer) + Send>>);
+pub struct Reply<T = u32>(Option<ReplyTo<T>>);
 
-impl Reply {
+type ReplyTo<T> = Box<dyn FnOnce(Result<T, Refused>) + Send>;
+
+impl<T> Reply<T> {
     /// Calls `answer` once, on a thread of the service; it should hand the answer on and return.
-    pub fn new(answer: impl FnOnce(Answer) + Send + 'static) -> Self {
+    pub fn new(answer: impl FnOnce(Result<T, Refused>) + Send + 'static) -> Self {
         Self(Some(Box::new(answer)))
     }
 
-    pub(crate) fn send(mut self, answer: Answer) {
+    pub(crate) fn send(mut self, answer: Result<T, Refused>) {
         if let Some(reply) = self.0.take() {
             reply(answer);
         }
     }
+
+    /// Whoever waits has the answer already.
+    pub(crate) fn forget(mut self) {
+        self.0 = None;
+    }
 }
 
-impl Drop for Reply {
+impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
         if let Some(reply) = self.0.take() {
             reply(Err(RejectCode::ShuttingDown.into()));
@@ -70,7 +77,7 @@ impl Drop for Reply {
     }
 }
 
-impl fmt::Debug for Reply {
+impl<T> fmt::Debug for Reply<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reply")
     }
@@ -97,15 +104,18 @@ impl Publisher {
     /// # Errors
     /// Why it was not taken; its reply was not, and will not be, called.
     pub fn publish(&self, publication: Publication) -> Result<(), Refused> {
-        let (mut back, code) = match self.0.try_send(publication) {
-            Ok(()) => return Ok(()),
-            Err(mpsc::error::TrySendError::Full(back)) => (back, RejectCode::Overloaded),
-            Err(mpsc::error::TrySendError::Closed(back)) => (back, RejectCode::ShuttingDown),
-        };
-        // The caller has the answer already.
-        back.reply.0 = None;
-        Err(code.into())
+        self.0.try_send(publication).map_err(|error| not_taken(error, |back| back.reply.forget()))
     }
+}
+
+/// Why a door did not take something; `forget` is called with what came back, so that nobody is answered twice.
+pub(crate) fn not_taken<T>(error: mpsc::error::TrySendError<T>, forget: impl FnOnce(T)) -> Refused {
+    let (back, code) = match error {
+        mpsc::error::TrySendError::Full(back) => (back, RejectCode::Overloaded),
+        mpsc::error::TrySendError::Closed(back) => (back, RejectCode::ShuttingDown),
+    };
+    forget(back);
+    code.into()
 }
 
 impl Publications {

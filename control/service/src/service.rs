@@ -20,12 +20,13 @@ use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
 use crate::policy::{DecisionHost, InForce, LoadError, PolicyOptions, Reload, Reloads, follow};
+use crate::prekeys::{PrekeyAllowance, PrekeyRequests, StockSink};
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
 use crate::telling::{Note, Telling, telling};
 use crate::tokens::Enrolment;
-use crate::{http, writer};
+use crate::{http, prekeys, writer};
 
 /// Where the node takes new snapshots.
 ///
@@ -126,6 +127,14 @@ pub struct Service {
     begun: Vec<Note>,
     backups: Option<Arc<Backups>>,
     decisions: Option<Arc<dyn DecisionHost>>,
+    prekeys: Option<Prekeys>,
+}
+
+/// What is asked about prekeys, by what rules, and who is told when they become few.
+struct Prekeys {
+    requests: PrekeyRequests,
+    allowance: PrekeyAllowance,
+    sink: Arc<dyn StockSink>,
 }
 
 impl Service {
@@ -146,13 +155,29 @@ impl Service {
         let mut begun: Vec<_> = failure.iter().map(LoadError::note).collect();
         begun.push(told_of_policy(&policy, directory.epoch()));
         directory.set_policy(policy);
-        Ok(Self { options, storage, directory, policy: in_force, begun, backups: None, decisions: None })
+        Ok(Self {
+            options,
+            storage,
+            directory,
+            policy: in_force,
+            begun,
+            backups: None,
+            decisions: None,
+            prekeys: None,
+        })
     }
 
     /// The same service, which can say what the shards of this node keep of a decision.
     #[must_use]
     pub fn with_decisions(self, host: Arc<dyn DecisionHost>) -> Self {
         Self { decisions: Some(host), ..self }
+    }
+
+    /// The same service, which takes what is asked about prekeys through the other end of `requests`, and tells `sink` whose
+    /// have become few.
+    #[must_use]
+    pub fn with_prekeys(self, requests: PrekeyRequests, allowance: PrekeyAllowance, sink: impl StockSink) -> Self {
+        Self { prekeys: Some(Prekeys { requests, allowance, sink: Arc::new(sink) }), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -196,7 +221,7 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, begun: _, backups, decisions } = self;
+        let Self { options, storage, directory, policy, begun: _, backups, decisions, prekeys } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
@@ -209,6 +234,7 @@ impl Service {
             (listener, Gate::new(address, &remote.administrators, domain, snapshot, teller))
         });
         let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
+        let prekeys = prekeys.map(|prekeys| (Arc::clone(&storage), prekeys));
         let api = Api {
             reader: Reader::new(storage, options.trust_domain),
             key_grace_ms: options.key_grace_ms,
@@ -236,6 +262,7 @@ impl Service {
                     directory,
                     Box::new(sink),
                     publications,
+                    prekeys,
                     reloads,
                     telling,
                     stopped,
@@ -355,14 +382,16 @@ fn run(
     directory: Directory,
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
+    prekeys: Option<(Arc<Storage>, Prekeys)>,
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The commits, one after the other; the requests of a backup, one after the other; and what looks at policies.
-        .max_blocking_threads(4)
+        // The commits, one after the other; those of claims, and the checks of prekeys, the same; the requests of a backup, one
+        // after the other; and what looks at policies.
+        .max_blocking_threads(6)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -378,6 +407,12 @@ fn run(
         let publications =
             tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
         let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone(), api.teller.clone()));
+        let prekeys =
+            prekeys.map(|(storage, Prekeys { requests: PrekeyRequests { uploads, questions }, allowance, sink })| {
+                let (changes, published) = (changes.clone(), api.snapshot.clone());
+                let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, published, allowance));
+                (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
+            });
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
         api.changes = Some(changes);
@@ -387,6 +422,10 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
+        if let Some((uploads, claims)) = prekeys {
+            uploads.abort();
+            claims.abort();
+        }
         // What was told is written: whoever was refused has their answer.
         drop(stop_telling);
         if telling.await.is_err() {

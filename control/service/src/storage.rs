@@ -12,9 +12,10 @@
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
 //! | `tokens` | SHA-256 of a token, 32 | what it allows, see `tokens.rs` |
 //! | `audit_outbox` | number u64 | an event that the audit log may not have yet, see `outbox.rs` |
+//! | `prekey_owners`, `prekey_batches`, `prekeys` | | prekeys that were not handed out yet, see `prekeys/tables.rs` |
 //!
-//! All ten change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
-//! choice of stored bytes can make a torn commit look whole.
+//! What one change concerns changes in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so
+//! that no choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,6 +34,7 @@ use crate::attributes::parse_row;
 use crate::error::ServiceError;
 use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
 use crate::mailboxes::{DefaultRetention, MailboxRow};
+use crate::prekeys::tables::{Owner, PREKEY_BATCHES, PREKEY_OWNERS, PREKEYS};
 use crate::states::StateRow;
 
 #[cfg(test)]
@@ -247,6 +249,9 @@ impl Storage {
             transaction.open_table(STATES).map_err(ServiceError::database)?;
             transaction.open_table(TOKENS).map_err(ServiceError::database)?;
             transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
+            transaction.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
+            transaction.open_table(PREKEY_BATCHES).map_err(ServiceError::database)?;
+            transaction.open_table(PREKEYS).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -442,6 +447,16 @@ impl Storage {
                 TOKENS,
                 AUDIT_OUTBOX
             );
+            // No prekey that may be handed out before the copy is: whoever restored it would hand it out again.
+            known.extend([PREKEY_OWNERS.name(), PREKEY_BATCHES.name(), PREKEYS.name()]);
+            let mut owners = to.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
+            let stored = from.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
+            for row in stored.iter().map_err(ServiceError::database)? {
+                let (agent, owner) = row.map_err(ServiceError::database)?;
+                let owner = Owner::without_prekeys(owner.value()).ok_or_else(|| self.damaged("prekey_owners"))?;
+                owners.insert(agent.value(), &owner[..]).map_err(ServiceError::database)?;
+            }
+            drop(owners);
             to.commit().map_err(ServiceError::database)?;
         }
         // A table that is added and not named above would be missing in every backup.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use creto_envelope::prekeys::PrekeyStock;
 use creto_envelope::{RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
@@ -9,6 +10,7 @@ use crate::directory::{
     AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
 };
 use crate::limits::COMMIT_CHANGES_MAX;
+use crate::prekeys::tables::Uploaded;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{Published, SnapshotSink, wall_clock_ms};
 
@@ -36,6 +38,8 @@ pub(crate) enum Answer {
     Key(Reply),
     /// Nobody.
     Nobody,
+    /// The same, of prekeys.
+    Prekeys(Reply<PrekeyStock>),
 }
 
 /// Checks what agents publish, and hands on what may be written, until the writer is gone.
@@ -118,8 +122,10 @@ fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Publis
         Err(error) => {
             tracing::error!(%error, change_count = answers.len(), "changes of the directory were refused");
             for answer in answers {
-                if let Answer::Key(reply) = answer {
-                    reply.send(Err(RejectCode::StorageFull.into()));
+                match answer {
+                    Answer::Key(reply) => reply.send(Err(RejectCode::StorageFull.into())),
+                    Answer::Prekeys(reply) => reply.send(Err(RejectCode::StorageFull.into())),
+                    _ => {}
                 }
             }
         }
@@ -152,6 +158,10 @@ fn tell(result: Changed, answer: Answer) {
             Rotated::Refused(refused) => Err(refused),
         }),
         (Changed::Told, Answer::Nobody) => {}
+        (Changed::Prekeys(result), Answer::Prekeys(reply)) => reply.send(match result {
+            Uploaded::Added(stock) | Uploaded::Known(stock) => Ok(stock),
+            Uploaded::Refused(refused) => Err(refused),
+        }),
         _ => unreachable!("the answer to a change is of its kind"),
     }
 }

@@ -16,6 +16,9 @@ use creto_envelope::letters::{
     DeadLetterChange, DeadLetterChanged, DeadLetterList, DeadLetterRead, DeadLetters, parse_dead_letter,
 };
 use creto_envelope::notice::Notice;
+use creto_envelope::prekeys::{
+    PrekeyBatch, PrekeyClaim, PrekeyClaimed, PrekeyStockRequest, PrekeyStockTold, PrekeyUploaded, encode_prekey_upload,
+};
 use creto_envelope::proof::{ProofFormatError, ProofView};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeHeader, EnvelopeView, FrameType, RejectCode, SignedKeyRecord};
@@ -55,6 +58,12 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         }
         FrameType::DeadLetterChange => DeadLetterChange::parse(body)?.encode(&mut out),
         FrameType::DeadLetterChanged => DeadLetterChanged::parse(body)?.encode(&mut out),
+        FrameType::PrekeyUpload => encode_prekey_upload(&mut out, &PrekeyBatch::parse(body)?),
+        FrameType::PrekeyUploaded => PrekeyUploaded::parse(body)?.encode(&mut out),
+        FrameType::PrekeyClaim => PrekeyClaim::parse(body)?.encode(&mut out),
+        FrameType::PrekeyClaimed => PrekeyClaimed::parse(body)?.encode(&mut out),
+        FrameType::PrekeyStockRequest => PrekeyStockRequest::parse(body)?.encode(&mut out),
+        FrameType::PrekeyStock => PrekeyStockTold::parse(body)?.encode(&mut out),
         unknown => panic!("{unknown:?} has no oracle yet: add it here"),
     }
     Ok(out)

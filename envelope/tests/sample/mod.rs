@@ -13,6 +13,10 @@ use creto_envelope::letters::{
 };
 use creto_envelope::limits::{AEAD_TAG_BYTES, WRAPPED_KEY_BYTES};
 use creto_envelope::notice::{Notice, NoticeBody, NoticeCause};
+use creto_envelope::prekeys::{
+    Prekey, PrekeyBatch, PrekeyClaim, PrekeyClaimed, PrekeyKind, PrekeySignature, PrekeyStock, PrekeyStockRequest,
+    PrekeyStockTold, PrekeyUploaded, SignedPrekey, encode_prekey_upload,
+};
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{
     AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, FrameType, InSession, KeyId, KeyRecord, MessageId,
@@ -236,5 +240,46 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
             DeadLetterChange { mailbox: AgentId([2; 16]), change, sequences: vec![1_000, 1_001] }.encode(out);
         }),
         frame(FrameType::DeadLetterChanged, |out| DeadLetterChanged { count: 2 }.encode(out)),
+        frame(FrameType::PrekeyUpload, |out| encode_prekey_upload(out, &prekey_batch(2))),
+        frame(FrameType::PrekeyUploaded, |out| PrekeyUploaded { answer: Ok(128) }.encode(out)),
+        frame(FrameType::PrekeyUploaded, |out| {
+            PrekeyUploaded { answer: Err(RejectCode::Overloaded.into()) }.encode(out);
+        }),
+        frame(FrameType::PrekeyClaim, |out| PrekeyClaim { agent: AgentId([2; 16]) }.encode(out)),
+        frame(FrameType::PrekeyClaimed, |out| {
+            PrekeyClaimed { agent: AgentId([2; 16]), answer: Ok(signed_prekey()) }.encode(out);
+        }),
+        frame(FrameType::PrekeyClaimed, |out| {
+            PrekeyClaimed { agent: AgentId([2; 16]), answer: Err(RejectCode::NoPrekey.into()) }.encode(out);
+        }),
+        frame(FrameType::PrekeyStockRequest, |out| PrekeyStockRequest.encode(out)),
+        frame(FrameType::PrekeyStock, |out| {
+            let stock = PrekeyStock { key_record_version: 3, one_time: 31, last_resort: true, is_notice: true };
+            PrekeyStockTold { answer: Ok(stock) }.encode(out);
+        }),
+        frame(FrameType::PrekeyStock, |out| {
+            PrekeyStockTold { answer: Err(RejectCode::ShuttingDown.into()) }.encode(out);
+        }),
     ]
+}
+
+/// So many prekeys of one agent, and one of last resort; nobody has the keys.
+pub(crate) fn prekey_batch(one_time: u8) -> PrekeyBatch {
+    let prekey =
+        |kind, fill| Prekey { kind, x25519: [fill; 32], ml_kem_768: Box::new([fill.wrapping_add(100); 1_184]) };
+    let mut prekeys: Vec<_> = (0..one_time).map(|fill| prekey(PrekeyKind::OneTime, fill)).collect();
+    prekeys.push(prekey(PrekeyKind::LastResort, 0xee));
+    let signature = PrekeySignature {
+        key_record_version: 3,
+        signed_at_ms: 1_700_000_000_004,
+        ed25519: [6; 64],
+        ml_dsa_65: Box::new([7; 3_309]),
+    };
+    PrekeyBatch { agent: AgentId([2; 16]), signature, prekeys }
+}
+
+/// The second of three prekeys.
+pub(crate) fn signed_prekey() -> SignedPrekey {
+    let PrekeyBatch { signature, prekeys, .. } = prekey_batch(2);
+    SignedPrekey { signature, count: 3, index: 1, prekey: prekeys[1].clone(), path: vec![[8; 32], [9; 32]] }
 }

@@ -1,15 +1,34 @@
-//! The versions of an agent's key record, as the API shows them.
+//! The versions of an agent's key record, and what is left of its prekeys, as the API shows them.
 
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, SignedKeyRecord};
 
 use super::Reader;
-use crate::api::{AgentKeys, KeyState, KeyVersionInfo};
+use crate::api::{AgentKeys, AgentPrekeys, KeyState, KeyVersionInfo};
 use crate::error::ServiceError;
-use crate::limits::VERSIONS_LISTED_MAX;
+use crate::limits::{PREKEYS_LOW, VERSIONS_LISTED_MAX};
+use crate::prekeys::tables;
 use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, REPLACEMENTS, parse_replacement};
 
 impl Reader {
+    /// What is left of an agent's prekeys.
+    pub(crate) fn prekeys(&self, name: &AgentName) -> Result<Option<AgentPrekeys>, ServiceError> {
+        let id = AgentId::derive(&self.trust_domain, name);
+        let transaction = self.storage.begin_read()?;
+        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
+        let entry = AgentEntry::parse(row.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+        let (stock, uploaded_at_ms) = tables::look(&self.storage, &transaction, id, entry.version)?;
+        Ok(Some(AgentPrekeys {
+            name: entry.name.to_string(),
+            version: entry.version,
+            one_time: stock.one_time,
+            last_resort: stock.last_resort,
+            low: PREKEYS_LOW,
+            uploaded_at_ms,
+        }))
+    }
+
     /// The newest versions of an agent's key record, the current one first.
     pub(crate) fn keys(
         &self,

@@ -104,3 +104,23 @@ fn a_directory_that_was_restored_goes_on_behind_what_the_log_has() {
     node.register("acme/a", 1);
     assert_eq!(node.log.told()[0].number, 51);
 }
+
+#[test]
+fn uploaded_prekeys_are_told_once_and_move_no_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start(&folder.path().join("control.redb"), 0);
+    let agent = node.register("acme/a", 1);
+    node.log.told();
+    let epoch = node.directory.epoch();
+    let record = signed("acme/a", 1).record;
+    let upload = || {
+        let batch = crate::fixture::prekeys(&record, 1, 1, 0..3);
+        Change::Prekeys(crate::prekeys::check::CheckedBatch::check(&batch, &record, NOW_MS).unwrap())
+    };
+    node.directory.change(vec![upload()], NOW_MS).unwrap();
+    // Again, because the answer was lost.
+    node.directory.change(vec![upload()], NOW_MS).unwrap();
+    let told: Vec<_> = node.log.told().into_iter().map(|told| told.event.what).collect();
+    assert_eq!(told, [What::PrekeysUploaded { agent, count: 4 }]);
+    assert_eq!(node.directory.epoch(), epoch, "what the shards need not know does not make them decide anew");
+}
