@@ -25,6 +25,7 @@
 //! - [`mailboxes`]: what is set for single mailboxes.
 //! - [`attributes`]: type, roles and capabilities of agents.
 //! - [`tokens`]: who may register agents, when not everybody may.
+//! - [`svid`]: workloads that SPIFFE knows register their agents with their certificate.
 //! - [`states`]: who may not act for now, and who never may again.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
@@ -56,6 +57,7 @@ mod service;
 mod socket;
 pub mod states;
 pub mod storage;
+pub mod svid;
 pub mod tokens;
 mod writer;
 

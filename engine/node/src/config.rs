@@ -172,6 +172,8 @@ pub struct ControlSection {
     pub socket: PathBuf,
     /// Who may register agents there.
     pub enrolment: Enrolment,
+    /// Trust bundle (PEM) whose SVIDs register agents there; empty: none do.
+    pub spiffe_bundle: PathBuf,
 }
 
 /// `[keys]`
@@ -294,6 +296,13 @@ impl Config {
         self.data_dir().join(&self.node.private_key)
     }
 
+    /// The trust bundle of SPIFFE, if one is configured.
+    #[must_use]
+    pub fn spiffe_bundle(&self) -> Option<PathBuf> {
+        let path = &self.control.spiffe_bundle;
+        (!path.as_os_str().is_empty()).then(|| self.base.join(path))
+    }
+
     /// The file of policy, if one is configured, and what holds without it.
     #[must_use]
     pub fn policy_options(&self) -> PolicyOptions {
@@ -381,7 +390,7 @@ impl Default for NetSection {
 
 impl Default for ControlSection {
     fn default() -> Self {
-        Self { socket: PathBuf::from("control.sock"), enrolment: Enrolment::default() }
+        Self { socket: PathBuf::from("control.sock"), enrolment: Enrolment::default(), spiffe_bundle: PathBuf::new() }
     }
 }
 

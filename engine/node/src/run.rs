@@ -546,6 +546,7 @@ fn start_service(
         max_deliveries: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
     };
     options.enrolment = config.control.enrolment;
+    options.spiffe_bundle = config.spiffe_bundle();
     options.health = health;
     options.policy = config.policy_options();
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone()));

@@ -241,6 +241,11 @@ pub(super) const KEYS: &[Key] = &[
         "Who may register agents there: \"open\" is whoever may use the socket, \"token\" whoever brings a token of `creto token create`, too."
     ),
     key!(
+        control.spiffe_bundle,
+        OptionalPath,
+        "Trust bundle (PEM) of `node.trust_domain`: whoever has an X.509-SVID from it registers the agent of its path, without a token. Relative to this file. Empty: nobody."
+    ),
+    key!(
         keys.grace,
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."

@@ -545,6 +545,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         };
         config.control.socket = PathBuf::from("/run/creto.sock");
         config.control.enrolment = if log.1 == LogFormat::Json { Enrolment::Token } else { Enrolment::Open };
+        config.control.spiffe_bundle = PathBuf::from(if log.1 == LogFormat::Json { "bundle.pem" } else { "" });
         config.keys.grace = Duration::from_secs(u64::from(grace_s));
         config.crypto.tree_digest = if log.1 == LogFormat::Json { TreeDigest::Sha3_256 } else { TreeDigest::Sha256 };
         config.log = LogSection { level: log.0, format: log.1 };
