@@ -9,6 +9,8 @@ use std::time::Duration;
 use creto_envelope::{AgentId, MessageId, RejectCode};
 use thiserror::Error;
 
+use crate::keystore::LockKind;
+
 /// Why a key file could not be written or read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -41,8 +43,43 @@ pub enum KeysError {
         /// What is wrong with it, without any of its content.
         reason: String,
     },
+    /// The file is encrypted, and what opens it was not given.
+    #[error(
+        "the key file {path} is encrypted, and its {} was not given; give it, with `AgentKeys::load_locked`",
+        names(locks)
+    )]
+    Locked {
+        /// Which file.
+        path: PathBuf,
+        /// What opens it: each alone.
+        locks: Vec<LockKind>,
+    },
+    /// The file is encrypted with another passphrase, or its token has another PIN.
+    #[error("the key file {path} does not open with this passphrase or PIN; give the one it was encrypted with")]
+    WrongPassphrase {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// An encrypted file is not as it was written.
+    #[error(
+        "the encrypted key file {path} is damaged: {reason}; restore it from a backup, or revoke the agent and create another"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A lock cannot be made or opened on this machine.
+    #[error("the lock of the key file {path} cannot be made or opened here: {reason}; correct that and try again")]
+    Lock {
+        /// Which file.
+        path: PathBuf,
+        /// What is in the way.
+        reason: String,
+    },
     /// The file was written by a newer version.
-    #[error("the key file {path} has format {found}, this version reads formats 1 and 2: update creto")]
+    #[error("the key file {path} has format {found}, which this version does not read: update creto")]
     Version {
         /// Which file.
         path: PathBuf,
@@ -80,6 +117,10 @@ pub enum KeysError {
     /// The system has no randomness to give.
     #[error("the system gives no randomness: {0}; keys cannot be made safely")]
     Randomness(String),
+}
+
+fn names(locks: &[LockKind]) -> String {
+    locks.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" or ")
 }
 
 /// Why the sessions that an agent keeps on disk cannot be used.

@@ -107,6 +107,7 @@ mod directory;
 mod driver;
 mod error;
 mod keys;
+pub mod keystore;
 mod letters;
 pub mod limits;
 pub mod proof;

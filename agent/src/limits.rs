@@ -114,6 +114,24 @@ pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Encryption keys that a key file may hold.
 pub const KEYS_HELD_MAX: usize = 1_024;
+/// Bytes of a key file, encrypted or not: five times what that many keys take.
+pub const KEY_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a passphrase.
+pub const PASSPHRASE_BYTES_MAX: usize = 1024;
+/// Fewest characters of a passphrase that locks something new (NIST SP 800-63B section 5.1.1.1).
+pub const PASSPHRASE_CHARS_MIN: usize = 8;
+/// Memory that the lock of a file may ask for, in KiB: from OWASP's least for two passes up to 1 GiB.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 1024 * 1024;
+/// See [`ARGON2_MEMORY_KIB_MAX`].
+pub const ARGON2_MEMORY_KIB_MIN: u32 = 19 * 1024;
+/// Passes over it.
+pub const ARGON2_PASSES_MAX: u32 = 64;
+/// See [`ARGON2_PASSES_MAX`].
+pub const ARGON2_PASSES_MIN: u32 = 2;
+/// Lanes, of which each is computed after the other.
+pub const ARGON2_LANES_MAX: u32 = 64;
+/// Memory times passes, in KiB: 4 GiB to go through are some seconds.
+pub const ARGON2_WORK_KIB_MAX: u64 = 4 * 1024 * 1024;
 /// How long a replaced encryption key opens what was sealed to it, by default: as long as a node accepts it by default.
 pub const KEY_GRACE: Duration = Duration::from_secs(7 * 86_400);
 /// Shortest and longest grace period.

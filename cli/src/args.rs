@@ -194,6 +194,17 @@ pub(crate) struct KeysArgs {
     /// Folder of the agents' keys [default: agents, beside the configuration].
     #[arg(long = "keys", value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
+    /// File whose first line is the passphrase of encrypted keys; only its owner may read it [default: systemd's credential
+    /// `creto-passphrase`, or the terminal].
+    #[arg(long, value_name = "FILE", env = "CRETO_PASSPHRASE_FILE", hide_env_values = true)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// PKCS#11 module of the token that opens the keys; the passphrase is its PIN then. It runs inside this process: name one
+    /// that you trust.
+    #[arg(long, value_name = "FILE", env = "CRETO_PKCS11_MODULE", requires = "pkcs11_token")]
+    pub(crate) pkcs11_module: Option<PathBuf>,
+    /// Label of that token.
+    #[arg(long, value_name = "LABEL", env = "CRETO_PKCS11_TOKEN", requires = "pkcs11_module")]
+    pub(crate) pkcs11_token: Option<String>,
 }
 
 /// How a node is reached.

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use creto_agent::keystore::LockKind;
 use creto_agent::{
     Agent, AgentKeys, AgentName, CertificateReadError, ConnectError, ConnectOptions, KeysError, LookupError,
     NodeCertificate, ReceiveError, RotateError, SendError,
@@ -12,6 +13,7 @@ use creto_service::client::ClientError;
 
 use crate::args::{Global, KeysArgs, ReachArgs};
 use crate::exit::{Exit, Failure, plain};
+use crate::passphrase;
 
 /// Folder of the agents' keys, beside the configuration.
 const KEYS_FOLDER: &str = "agents";
@@ -44,7 +46,16 @@ pub(crate) fn keys_path(folder: &Path, name: &AgentName) -> PathBuf {
 /// The keys of an agent that was created here.
 pub(crate) fn load_keys(global: &Global, args: &KeysArgs, name: &AgentName) -> Result<AgentKeys, Failure> {
     let path = keys_path(&keys_folder(global, args), name);
-    let keys = AgentKeys::load(&path).map_err(|error| match &error {
+    let loaded = match AgentKeys::load(&path) {
+        // Nobody is asked for a passphrase that opens nothing.
+        Err(KeysError::Locked { locks, .. })
+            if args.pkcs11_token.is_some() || locks.contains(&LockKind::Passphrase) =>
+        {
+            AgentKeys::load_locked(&path, &*passphrase::lock_of(args, name)?)
+        }
+        loaded => loaded,
+    };
+    let keys = loaded.map_err(|error| match &error {
         KeysError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Failure::new(
             Exit::Usage,
             format!("there are no keys of {name} here: {} does not exist", path.display()),
@@ -115,6 +126,18 @@ pub(crate) fn keys_failure(error: &KeysError) -> Failure {
         | KeysError::Format { .. }
         | KeysError::Version { .. }
         | KeysError::Unsupported { .. } => Failure::new(Exit::Usage, error.to_string(), ""),
+        KeysError::Locked { locks, .. } => {
+            let next = match locks[..] {
+                [LockKind::Token] => {
+                    "name it with --pkcs11-module and --pkcs11-token, and its PIN with --passphrase-file"
+                }
+                _ => "give it with --passphrase-file, or run this on a terminal",
+            };
+            let what = error.to_string();
+            Failure::new(Exit::Locked, what.split("; ").next().unwrap_or(&what), next)
+        }
+        KeysError::WrongPassphrase { .. } => Failure::of(Exit::Locked, error),
+        KeysError::Damaged { .. } => Failure::of(Exit::Found, error),
         // Also when another agent's keys are found where these belong (`OtherKeys`): the file is as it was.
         _ => Failure::of(Exit::System, error),
     }

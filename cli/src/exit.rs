@@ -23,6 +23,8 @@ pub(crate) enum Exit {
     Refused = 4,
     /// This machine refused: a file, a limit, a permission.
     System = 5,
+    /// Keys are encrypted, and their passphrase was not given or is another one.
+    Locked = 6,
 }
 
 impl Exit {
@@ -34,6 +36,7 @@ impl Exit {
         (Self::Unreachable, "no node could be reached, or it was lost before it answered"),
         (Self::Refused, "the node was reached and refused"),
         (Self::System, "this machine refused: a file, a limit, a permission"),
+        (Self::Locked, "keys are encrypted, and their passphrase was not given or is another one"),
     ];
 }
 

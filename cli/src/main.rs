@@ -9,6 +9,7 @@ mod client;
 mod exit;
 mod identity;
 mod moment;
+mod passphrase;
 mod terminal;
 mod verb;
 

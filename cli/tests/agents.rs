@@ -336,3 +336,47 @@ fn an_agent_with_a_third_key_is_made_and_shown_as_one() {
     assert!(other.stderr.contains("next: leave out --fn-dsa"), "{}", other.stderr);
     service.shutdown().unwrap();
 }
+
+#[test]
+fn a_workload_registers_its_agent_with_its_svid_and_a_key_that_others_can_read_is_refused() {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(creto(dir.path(), &["init"]).status, 0);
+    let mut root = CertificateParams::new(Vec::new()).unwrap();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(dir.path().join("bundle.pem"), root.pem()).unwrap();
+    let mut workload = CertificateParams::new(Vec::new()).unwrap();
+    workload.subject_alt_names = vec![SanType::URI("spiffe://creto.local/acme/planner".try_into().unwrap())];
+    workload.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("svid.pem"), workload.signed_by(&key, &root).unwrap().pem()).unwrap();
+    let key_path = dir.path().join("svid.key");
+    std::fs::write(&key_path, key.serialize_pem()).unwrap();
+    let mode = |mode| std::fs::set_permissions(&key_path, std::fs::Permissions::from_mode(mode)).unwrap();
+
+    let data = dir.path().join("data");
+    let trust_domain = TrustDomain::parse("creto.local").expect("the default");
+    let mut options = ServiceOptions::new(data.join("control.redb"), data.join("control.sock"), trust_domain);
+    (options.enrolment, options.spiffe_bundle) = (Enrolment::Token, Some(dir.path().join("bundle.pem")));
+    let service = Service::open(options).and_then(|service| service.spawn(|_: Arc<_>| {})).expect("a service");
+
+    let create = |name: &str| {
+        creto(dir.path(), &["agent", "create", name, "--svid", "svid.pem", "--svid-key", "svid.key", "--json"])
+    };
+    mode(0o640);
+    let open = create("acme/planner");
+    assert_eq!(open.status, 2, "{}", open.stderr);
+    assert!(open.stderr.contains("chmod 600"), "{}", open.stderr);
+    mode(0o600);
+    let other = create("acme/worker");
+    assert_eq!(other.status, 4, "{}", other.stderr);
+    assert!(other.stderr.contains("spiffe://creto.local/acme/planner is not that of the agent"), "{}", other.stderr);
+    assert!(!dir.path().join("agents/acme/worker.keys").exists(), "nothing is left behind");
+    let made = create("acme/planner");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    assert_eq!(json(&made)["created"], true);
+    let alone = creto(dir.path(), &["agent", "create", "acme/planner", "--svid", "svid.pem"]);
+    assert_eq!(alone.status, 2, "{}", alone.stderr);
+    service.shutdown().unwrap();
+}

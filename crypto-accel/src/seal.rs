@@ -28,6 +28,12 @@ const XWING_LABEL: &[u8; 6] = b"\\.//^\\";
 /// First bytes of HKDF's info, with the separator; the header follows.
 const SEALED_LABEL: &[u8] = b"creto/sealed/v1\0";
 
+/// A key for another purpose from one of full entropy: HKDF-SHA256 (RFC 5869) with the empty salt. `info` is the
+/// concatenation of its parts: the caller frames those that have no fixed length, and begins with a label of its own.
+pub fn derived_key(key: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    aws_lc::hkdf_sha256(key, info)
+}
+
 /// A recipient's public key, checked and parsed once and used for every message to this recipient.
 pub struct RecipientKey {
     encapsulator: Encapsulator,

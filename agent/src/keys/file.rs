@@ -1,9 +1,9 @@
-//! The key file: one JSON object, mode 0600, whole or not at all.
+//! The key file: one JSON object, mode 0600, whole or not at all; plain, or encrypted as [`container`] has it.
 //!
 //! Format 2 holds every encryption key with what became of it; format 1, which knew one, is read for ever.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -20,7 +20,9 @@ use super::Seeds;
 use super::ring::{Key, Pending, Replaced, Ring};
 use crate::clock;
 use crate::error::KeysError;
-use crate::limits::KEYS_HELD_MAX;
+use crate::keystore::container::{self, Container, Held, Unread};
+use crate::keystore::{KeyLock, LockError};
+use crate::limits::{KEY_FILE_BYTES_MAX, KEYS_HELD_MAX};
 
 /// The format of key files that this version writes.
 pub const KEY_FILE_FORMAT: u32 = 2;
@@ -31,6 +33,23 @@ pub(super) struct Contents {
     pub(super) trust_domain: TrustDomain,
     pub(super) seeds: Seeds,
     pub(super) ring: Ring,
+    /// What it takes to write the file again as it is; `None`: it is plain.
+    pub(super) held: Option<Held>,
+}
+
+/// What an encrypted file is opened with. A plain one needs nothing.
+#[derive(Clone, Copy)]
+pub(super) enum Opener<'a> {
+    Nothing,
+    Lock(&'a dyn KeyLock),
+    /// What an earlier state of the same file was opened with.
+    Held(&'a Held),
+}
+
+impl<'a> From<Option<&'a Held>> for Opener<'a> {
+    fn from(held: Option<&'a Held>) -> Self {
+        held.map_or(Self::Nothing, Self::Held)
+    }
 }
 
 /// Tells one state of a file from the next: it is always replaced as a whole.
@@ -57,6 +76,7 @@ pub(super) fn write(
     trust_domain: &TrustDomain,
     seeds: &Seeds,
     ring: &Ring,
+    held: Option<&Held>,
 ) -> Result<(), KeysError> {
     let base64 = |secret: &[u8]| Zeroizing::new(BASE64.encode(secret));
     let entry = |key: &Key, state: State| KeyEntry { version: key.version, state, x_wing_seed: base64(&key.seed[..]) };
@@ -76,25 +96,71 @@ pub(super) fn write(
     };
     let mut json = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("strings and numbers make JSON"));
     json.push(b'\n');
-    write_whole(path, &json).map_err(|source| KeysError::File { path: path.to_owned(), doing: "written", source })
+    let sealed = held.map(|held| held.seal(&json));
+    write_whole(path, sealed.as_ref().unwrap_or(&json)).map_err(|source| KeysError::File {
+        path: path.to_owned(),
+        doing: "written",
+        source,
+    })
 }
 
-pub(super) fn read(path: &Path) -> Result<Contents, KeysError> {
+pub(super) fn read(path: &Path, opener: Opener<'_>) -> Result<Contents, KeysError> {
+    let bytes = read_private(path)?;
+    if !container::is_encrypted(&bytes) {
+        return parse(path, &bytes, None);
+    }
+    let damaged = |reason: &str| KeysError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
+    let container = Container::parse(&bytes).map_err(|unread| match unread {
+        Unread::Version(found) => KeysError::Version { path: path.to_owned(), found: found.into() },
+        Unread::Damaged(reason) => damaged(reason),
+    })?;
+    let locked = || KeysError::Locked { path: path.to_owned(), locks: container.kinds() };
+    let (json, held) = match opener {
+        Opener::Nothing => return Err(locked()),
+        Opener::Held(held) => container.open_again(held).map_err(|_| locked())?,
+        Opener::Lock(lock) => container.open(lock).ok_or_else(locked)?.map_err(|error| lock_error(path, error))?,
+    };
+    parse(path, &json, Some(held))
+}
+
+pub(super) fn lock_error(path: &Path, error: LockError) -> KeysError {
+    let path = path.to_owned();
+    match error {
+        LockError::Wrong => KeysError::WrongPassphrase { path },
+        LockError::Damaged(reason) => KeysError::Damaged { path, reason },
+        LockError::System(reason) => KeysError::Lock { path, reason },
+    }
+}
+
+/// All of a file that only its owner can read.
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeysError> {
     let file_error = |source| KeysError::File { path: path.to_owned(), doing: "read", source };
-    let format_error = |reason: &str| KeysError::Format { path: path.to_owned(), reason: reason.to_owned() };
-    let mode = fs::metadata(path).map_err(file_error)?.permissions().mode() & 0o777;
+    let file = File::open(path).map_err(file_error)?;
+    let meta = file.metadata().map_err(file_error)?;
+    let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeysError::Permissions { path: path.to_owned(), mode });
     }
-    let json = Zeroizing::new(fs::read(path).map_err(file_error)?);
+    // Taken at once: a buffer that grows leaves what it held behind. One byte more than may be, so that it is seen.
+    let most = KEY_FILE_BYTES_MAX + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(most).min(most) + 1));
+    file.take(most as u64).read_to_end(&mut bytes).map_err(file_error)?;
+    if bytes.len() == most {
+        return Err(KeysError::Format { path: path.to_owned(), reason: "it is longer than any key file".to_owned() });
+    }
+    Ok(bytes)
+}
+
+fn parse(path: &Path, json: &[u8], held: Option<Held>) -> Result<Contents, KeysError> {
+    let format_error = |reason: &str| KeysError::Format { path: path.to_owned(), reason: reason.to_owned() };
     // The format comes first: another one may mean everything else differently.
-    let FormatOnly { format } = serde_json::from_slice(&json)
+    let FormatOnly { format } = serde_json::from_slice(json)
         .map_err(|error| format_error(&format!("no JSON object with a format (line {})", error.line())))?;
     // serde_json's own texts may quote what they found, so only the place is told.
     let place = |error: serde_json::Error| format_error(&format!("line {}, column {}", error.line(), error.column()));
     let file: KeyFile = match format {
-        1 => serde_json::from_slice::<KeyFileV1>(&json).map_err(place)?.into(),
-        KEY_FILE_FORMAT => serde_json::from_slice(&json).map_err(place)?,
+        1 => serde_json::from_slice::<KeyFileV1>(json).map_err(place)?.into(),
+        KEY_FILE_FORMAT => serde_json::from_slice(json).map_err(place)?,
         found => return Err(KeysError::Version { path: path.to_owned(), found }),
     };
     let seed = |text: &str| -> Result<Zeroizing<[u8; 32]>, KeysError> {
@@ -141,7 +207,7 @@ pub(super) fn read(path: &Path) -> Result<Contents, KeysError> {
     let current = current.ok_or_else(|| format_error("no encryption key is the current one"))?;
     let mut ring = Ring::new(current);
     (ring.pending, ring.replaced) = (pending, replaced);
-    Ok(Contents { name, trust_domain, seeds, ring })
+    Ok(Contents { name, trust_domain, seeds, ring, held })
 }
 
 #[derive(Deserialize)]

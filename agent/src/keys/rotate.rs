@@ -6,8 +6,9 @@ use std::path::Path;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{KeyId, SignedKeyRecord};
 
+use super::file::Opener;
 use super::ring::{Ring, Standing};
-use super::{AgentKeys, Contents, Mark, file, new_seed};
+use super::{AgentKeys, Contents, Kept, Mark, file, new_seed};
 use crate::clock;
 use crate::error::KeysError;
 use crate::stats::UNPOISONED;
@@ -67,17 +68,17 @@ impl AgentKeys {
 
     pub(super) fn reload(&self) -> Result<bool, KeysError> {
         let Some(path) = self.file() else { return Ok(false) };
-        let mut known = self.mark.lock().expect(UNPOISONED);
+        let mut kept = self.kept.lock().expect(UNPOISONED);
         let mark = Mark::of(path);
-        if mark.is_none() || *known == mark {
+        if mark.is_none() || kept.mark == mark {
             return Ok(false);
         }
-        let contents = file::read(path)?;
+        let contents = file::read(path, kept.held.as_ref().into())?;
         if !self.is_of_same_agent(&contents) {
             // Not known from now on: each step looks again, and none writes over it.
             return Err(KeysError::OtherKeys { path: path.to_owned(), name: contents.name.to_string() });
         }
-        *known = mark;
+        *kept = Kept { mark, held: contents.held };
         self.ring_mut().merge(contents.ring);
         Ok(true)
     }
@@ -91,8 +92,8 @@ impl AgentKeys {
     }
 
     /// Before a file is written that these keys are not kept in: nothing may be in it that would then be nowhere.
-    pub(super) fn check_replaceable(&self, path: &Path) -> Result<(), KeysError> {
-        let there = match file::read(path) {
+    pub(super) fn check_replaceable(&self, path: &Path, opener: Opener<'_>) -> Result<(), KeysError> {
+        let there = match file::read(path, opener) {
             Ok(contents) => contents,
             Err(KeysError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
@@ -110,18 +111,19 @@ impl AgentKeys {
         let _lock = file::lock(path)?;
         // Not on top of something else: the file may hold keys that are nowhere else, another agent's too.
         self.reload()?;
-        let mut mark = self.mark.lock().expect(UNPOISONED);
+        let mut kept = self.kept.lock().expect(UNPOISONED);
         let (answer, is_new) = change(&mut self.ring_mut());
         if is_new {
             // Should it fail, the next step starts from what the file says. It may be a while until that can be read, and
             // until then nothing that may not be saved must be published.
-            *mark = None;
-            let written = file::write(path, &self.name, &self.trust_domain, &self.seeds, &self.ring());
+            kept.mark = None;
+            let held = kept.held.as_ref();
+            let written = file::write(path, &self.name, &self.trust_domain, &self.seeds, &self.ring(), held);
             if let Err(error) = written {
                 self.ring_mut().give_up_pending();
                 return Err(error);
             }
-            *mark = Mark::of(path);
+            kept.mark = Mark::of(path);
         }
         Ok(answer)
     }

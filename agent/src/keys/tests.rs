@@ -8,6 +8,7 @@ use creto_envelope::control::RotationMode::{Emergency, Planned};
 
 use super::*;
 
+mod locked;
 mod ring;
 
 fn keys() -> AgentKeys {

@@ -1,6 +1,7 @@
 //! Arguments of `creto agent`.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -37,6 +38,11 @@ pub(crate) enum AgentVerb {
     Revoke(AgentRevokeArgs),
     /// Replace an agent's encryption key; what is sealed to the old one still arrives for the grace period.
     Rotate(AgentRotateArgs),
+    /// Encrypt an agent's keys that are here with a passphrase, or change it.
+    ///
+    /// Asks for the old one, if there is one, and twice for the new one. The node need not run. An agent that is running goes
+    /// on when the passphrase changes; when its keys were not encrypted before, restart it.
+    Passphrase(AgentPassphraseArgs),
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +59,16 @@ pub(crate) struct AgentCreateArgs {
     /// variable CRETO_ENROLMENT_TOKEN is better.
     #[arg(long, value_name = "TOKEN", env = "CRETO_ENROLMENT_TOKEN", hide_env = true, value_parser = enrolment_token)]
     pub(crate) token: Option<TokenArg>,
+    /// The workload's X.509-SVID (PEM): where the node has a trust bundle of SPIFFE, it registers the agent of its path.
+    #[arg(long, value_name = "FILE", requires = "svid_key", conflicts_with = "token")]
+    pub(crate) svid: Option<PathBuf>,
+    /// The SVID's private key (PEM); only its owner may read it.
+    #[arg(long, value_name = "FILE", requires = "svid")]
+    pub(crate) svid_key: Option<PathBuf>,
+    /// Encrypt the keys with a passphrase that is asked for. With a passphrase in a file or a credential, or with a token, they
+    /// always are.
+    #[arg(long)]
+    pub(crate) encrypt: bool,
     /// Experimental: sign with FN-DSA-512 as a third. Node and recipients need the feature fn-dsa, too.
     #[cfg(feature = "fn-dsa")]
     #[arg(long)]
@@ -166,6 +182,21 @@ pub(crate) struct AgentRotateArgs {
     pub(crate) emergency: bool,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentPassphraseArgs {
+    /// The agent; its keys are here.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+    /// File whose first line is the new passphrase; only its owner may read it [default: the terminal].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use creto_agent::keystore::{KeyLock, LockKind, PassphraseLock};
 use creto_agent::{AgentId, AgentKeys, AgentName, KeysError, StateDirectory, TrustDomain};
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_service::api::{AgentInfo, AgentKeys as KeyVersions, ErrorCode, KeyVersionInfo};
@@ -21,8 +22,10 @@ use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
 use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
 
+mod passphrase;
 mod set;
 mod state;
+mod svid;
 
 const MS_PER_DAY: u64 = 86_400_000;
 /// Keys are valid from a little before they are made, for nodes whose clock is late.
@@ -37,6 +40,10 @@ const REVOKED: &str = "revoked";
 const UNKNOWN: &str = "agent_unknown";
 
 pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
+    if let AgentVerb::Passphrase(args) = &args.verb {
+        // Where an agent runs there may be no node, and no configuration of one.
+        return passphrase::run(global, args);
+    }
     let config = global.load_config()?;
     let client = Client::new(config.control_socket());
     match &args.verb {
@@ -53,6 +60,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         AgentVerb::Resume(args) => block_on(state::set(&client, StateWord::Active, args)),
         AgentVerb::Revoke(args) => block_on(state::revoke(&client, args)),
         AgentVerb::Rotate(args) => block_on(rotate(global, args)),
+        AgentVerb::Passphrase(_) => unreachable!("it was done above"),
     }
 }
 
@@ -72,6 +80,7 @@ async fn create(
             return Err(Failure::new(Exit::Usage, "what was given is no token for enrolment", next));
         }
     };
+    let svid = svid::of(args)?;
     let name = &args.name;
     let path = keys_path(&keys_folder(global, &args.keys), name);
     let registered = find(client, name).await?;
@@ -90,10 +99,16 @@ async fn create(
         check_has_wanted(&keys, args)?;
         keys
     } else {
+        // Asked for first: nothing is left behind when there is none.
+        let lock = wanted_lock(args)?;
         let keys = generate(args, trust_domain).map_err(|error| keys_failure(&error))?;
         make_private_folder(path.parent().unwrap_or(Path::new(".")))?;
         // Before the node hears of them: a registered agent without keys could never be used.
-        keys.save(&path).map_err(|error| keys_failure(&error))?;
+        let saved = match &lock {
+            Some(lock) => keys.save_locked(&path, &**lock),
+            None => keys.save(&path),
+        };
+        saved.map_err(|error| keys_failure(&error))?;
         keys
     };
     let (agent, created) = match registered {
@@ -113,13 +128,16 @@ async fn create(
                 now.saturating_sub(VALID_BEFORE_MS),
                 now + u64::from(args.valid_days) * MS_PER_DAY,
             );
-            let registration = match token {
-                Some(token) => client.enrol(&record, token).await,
-                None => client.register(&record).await,
+            let registration = match (&svid, token) {
+                (Some(svid), _) => {
+                    let enrolment = svid.enrolment(&record).map_err(|error| Failure::of(Exit::Usage, &error))?;
+                    client.enrol_with_svid(&enrolment).await
+                }
+                (None, Some(token)) => client.enrol(&record, token).await,
+                (None, None) => client.register(&record).await,
             };
             let registration = registration.map_err(|error| {
-                let are_still_there = || AgentKeys::load(&path).is_ok_and(|there| there.key_id() == keys.key_id());
-                if !had_keys && error.code().is_some() && are_still_there() {
+                if !had_keys && error.code().is_some() && keys.is_file_unchanged() {
                     // The node said no, so nobody will ever know these keys.
                     let _ = std::fs::remove_file(&path);
                 }
@@ -133,6 +151,8 @@ async fn create(
         value["created"] = created.into();
         value["signature_algorithms"] = json!(algorithms(keys.has_fn_dsa_512()));
         value["keys"] = path.display().to_string().into();
+        value["encrypted"] = (!keys.locks().is_empty()).into();
+        value["locks"] = lock_names(&keys).into();
         print_json(&value)?;
         return Ok(Exit::Ok);
     }
@@ -141,11 +161,39 @@ async fn create(
     writeln!(out, "{GOOD}{done}{GOOD:#}  {STRONG}{name}{STRONG:#}\n")?;
     print_agent(&mut out, &agent)?;
     print_third(&mut out, keys.has_fn_dsa_512())?;
-    writeln!(out, "  keys        {}  {DIM}whoever has this file is this agent{DIM:#}", path.display())?;
+    if keys.locks().is_empty() {
+        writeln!(
+            out,
+            "  keys        {}  {CAUTION}not encrypted: whoever has this file is this agent{CAUTION:#}",
+            path.display()
+        )?;
+        writeln!(out, "              {LITERAL}creto agent passphrase {name}{LITERAL:#}   {DIM}encrypt it{DIM:#}")?;
+    } else {
+        let with = lock_names(&keys).join(" or ");
+        writeln!(out, "  keys        {}  {DIM}encrypted: opens with its {with} only{DIM:#}", path.display())?;
+    }
     if created {
         writeln!(out, "\nNext: {LITERAL}creto recv {name} --follow{LITERAL:#}   {DIM}print what it is sent{DIM:#}")?;
     }
     Ok(Exit::Ok)
+}
+
+/// What opens an agent's file, in words.
+fn lock_names(keys: &AgentKeys) -> Vec<&'static str> {
+    keys.locks().into_iter().map(LockKind::name).collect()
+}
+
+/// What the keys are to be encrypted with, if they are.
+fn wanted_lock(args: &AgentCreateArgs) -> Result<Option<Box<dyn KeyLock>>, Failure> {
+    if let Some(token) = crate::passphrase::token_of(&args.keys)? {
+        return Ok(Some(Box::new(token)));
+    }
+    let given = crate::passphrase::given_new(args.keys.passphrase_file.as_deref())?;
+    let passphrase = match given {
+        None if args.encrypt => Some(crate::passphrase::asked_new(&args.name)?),
+        given => given,
+    };
+    Ok(passphrase.map(|passphrase| Box::new(PassphraseLock::new(passphrase)) as Box<dyn KeyLock>))
 }
 
 #[cfg(feature = "fn-dsa")]

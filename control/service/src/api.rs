@@ -11,6 +11,7 @@
 //! | `POST /v1/tokens`, `application/json`: a [`TokenWanted`](crate::tokens::TokenWanted) | 201 with [`TokenMade`](crate::tokens::TokenMade); 422, 507 |
 //! | `GET /v1/tokens` | 200 with [`TokenList`](crate::tokens::TokenList) |
 //! | `DELETE /v1/tokens/{id}` | 200 with [`TokenInfo`](crate::tokens::TokenInfo); 404 |
+//! | `POST /v1/svid-enrolments`, `application/json`: a [`SvidEnrolment`](crate::svid::SvidEnrolment) | 201 or 200 (known already) with [`AgentInfo`]; 403, 409, 422 |
 //! | `GET /v1/key-records/{agent id}/{version}` | 200, `application/octet-stream`: a SignedKeyRecord; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/prekeys` | 200 with [`AgentPrekeys`]; 404 |
@@ -26,7 +27,8 @@
 //! | `POST /v1/backups/{id}` | 200 with [`BackupState`]: the logs are held on; 410 |
 //! | `DELETE /v1/backups/{id}?given_up=true` | 200 with [`BackupState`]: the logs were held until now; 410. Without `given_up` the backup is complete |
 //!
-//! A registration brings its token for enrolment in the header [`TOKEN_HEADER`]; where `control.enrolment` is `"token"` it must.
+//! A registration brings its token for enrolment in the header [`TOKEN_HEADER`]; where `control.enrolment` is `"token"` it must. An
+//! enrolment by an SVID needs none.
 //! Every other answer is an [`ApiError`]. Fields may be added; none changes its meaning.
 
 use std::path::PathBuf;
@@ -131,6 +133,28 @@ error_codes! {
     TokenMalformed = "token_malformed", 422, "send a JSON object with organization, expires_in_s, uses, and name if it is for one agent";
     /// A token with these values cannot be made.
     TokenRange = "token_range", 422, "give an organization or an agent of it, a life of 1 minute to 90 days, and 1 to 10000 uses, one for a name";
+    /// No trust bundle is configured.
+    SvidOff = "svid_off", 409, "set [control] spiffe_bundle in the configuration and restart the node, or enrol with a token";
+    /// The enrolment or its certificates cannot be read.
+    SvidMalformed = "svid_malformed", 422, "send a JSON object with record, certificates, scheme and signature, as docs/operations.md gives them";
+    /// The certificate does not have exactly one URI that is a SPIFFE id of an agent.
+    SvidUri = "svid_uri", 422, "have the workload's entry give it one SPIFFE id, spiffe://TRUST-DOMAIN/ORGANIZATION/AGENT";
+    /// The certificate is that of an authority.
+    SvidAuthority = "svid_authority", 422, "send the workload's own certificate first, not its issuer's";
+    /// The key usage of the certificate is not that of a workload.
+    SvidKeyUsage = "svid_key_usage", 422, "have it issued with the key usage digitalSignature alone, and for clients if it says for what";
+    /// The certificate belongs to another trust domain.
+    SvidTrustDomain = "svid_trust_domain", 403, "enrol at a node of the certificate's trust domain; `creto config show` prints that of this one";
+    /// The SPIFFE id is another agent's.
+    SvidName = "svid_name", 403, "create the agent that the path of the SPIFFE id names";
+    /// A certificate is not valid now.
+    SvidTime = "svid_time", 403, "take the newest SVID from the SPIFFE agent, and check both clocks";
+    /// No authority of the trust bundle stands behind the certificate.
+    SvidUntrusted = "svid_untrusted", 403, "send the intermediate certificates, too, and check that the node's spiffe_bundle is current";
+    /// The enrolment is not signed with the certificate's key.
+    SvidSignature = "svid_signature", 403, "sign with the private key that belongs to the certificate; --svid and --svid-key must be a pair";
+    /// The trust bundle cannot be read.
+    SvidBundle = "svid_bundle", 500, "correct the file that [control] spiffe_bundle names; the node's log says what is wrong with it";
     /// No token has this id.
     TokenIdUnknown = "token_id_unknown", 404, "see `creto token list`";
     /// There are as many tokens as there may be.

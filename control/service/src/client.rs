@@ -32,9 +32,11 @@ use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 use crate::mailboxes::MailboxChange;
 use crate::states::{OrganizationChanged, StateChange};
+use crate::svid::SvidEnrolment;
 use crate::tokens::{EnrolmentToken, TokenInfo, TokenList, TokenMade, TokenWanted};
 
 const TOKENS_PATH: &str = "/v1/tokens";
+const SVIDS_PATH: &str = "/v1/svid-enrolments";
 
 /// Why a call failed, and what to do next.
 #[derive(Debug, Error)]
@@ -144,6 +146,16 @@ impl Client {
         let exchange = self.exchange(Method::POST, "/v1/agents", signed.to_bytes().into(), Some(token));
         let (status, body) = self.in_time(exchange).await?;
         let agent = answer(status, &body)?;
+        Ok(Registration { created: status == StatusCode::CREATED, agent })
+    }
+
+    /// Registers an agent with what the key of an X.509-SVID has signed, see [`Svid::enrolment`](crate::svid::Svid::enrolment).
+    ///
+    /// # Errors
+    /// As [`Client::register`], and the codes that begin with `svid_`.
+    pub async fn enrol_with_svid(&self, enrolment: &SvidEnrolment) -> Result<Registration, ClientError> {
+        let body = serde_json::to_vec(enrolment).expect("texts and numbers become JSON");
+        let (status, agent) = self.call(Method::POST, SVIDS_PATH, body.into()).await?;
         Ok(Registration { created: status == StatusCode::CREATED, agent })
     }
 
@@ -440,7 +452,7 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut request = Request::builder().method(method.clone()).uri(path).header(header::HOST, "creto");
         let content_type = match method {
-            Method::POST if path == TOKENS_PATH => Some("application/json"),
+            Method::POST if [TOKENS_PATH, SVIDS_PATH].contains(&path) => Some("application/json"),
             Method::POST => Some("application/octet-stream"),
             Method::PATCH | Method::PUT => Some("application/json"),
             _ => None,

@@ -36,6 +36,14 @@ pub enum ServiceError {
         /// Of this code.
         known: u64,
     },
+    /// the trust bundle of SPIFFE is none
+    #[error("the SPIFFE trust bundle {path} cannot be used: {source}; correct [control] spiffe_bundle, or the file")]
+    TrustBundle {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: crate::svid::BundleError,
+    },
     /// the file belongs to another trust domain
     #[error(
         "the directory file belongs to trust domain {found}, the node is configured for {configured}; correct the configuration or choose another data folder"

@@ -1,6 +1,7 @@
 //! The HTTP API: one request per connection, bounded in number, size and time.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -37,6 +38,7 @@ use crate::health::{Health, Readiness};
 use crate::limits::{
     ATTRIBUTES_BODY_BYTES_MAX, BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT,
     PAGE_AGENTS_MAX, REMOTE_CONNECTIONS_MAX, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
+    SVID_BODY_BYTES_MAX,
 };
 use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
 use crate::policy::{DecisionHost, InForce, Reload};
@@ -49,6 +51,7 @@ use crate::writer::{Answer, Pending};
 
 mod gate;
 mod policy;
+mod svid;
 
 pub(crate) use gate::Gate;
 use gate::{Caller, Origin};
@@ -67,6 +70,7 @@ pub(crate) struct Api {
     pub(crate) key_grace_ms: u64,
     pub(crate) mailbox_defaults: MailboxDefaults,
     pub(crate) enrolment: Enrolment,
+    pub(crate) spiffe_bundle: Option<PathBuf>,
     /// Set while the writer runs.
     pub(crate) changes: Option<mpsc::Sender<Pending>>,
     pub(crate) policy: InForce,
@@ -237,6 +241,7 @@ fn router(api: Api) -> Router {
         .route("/v1/organizations/{organization}/state", put(set_states))
         .route("/v1/tokens", get(tokens).post(make_token))
         .route("/v1/tokens/{id}", delete(withdraw_token))
+        .route("/v1/svid-enrolments", post(svid::enrol).layer(DefaultBodyLimit::max(SVID_BODY_BYTES_MAX)))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
         .route("/v1/agents/{organization}/{agent}/prekeys", get(prekeys))
@@ -327,6 +332,10 @@ async fn try_to_register(
         Some(token) => Change::Enrol(EnrolRequest { registration, token }),
         None => Change::Register(registration),
     };
+    answer_registered(api, change).await
+}
+
+async fn answer_registered(api: &Api, change: Change) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
     let registered = written(api, change, Answer::Registration, "registrations").await?;
     let (status, entry) = match registered {
         Registered::Created(entry) => (StatusCode::CREATED, entry),

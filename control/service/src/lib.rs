@@ -25,6 +25,7 @@
 //! - [`mailboxes`]: what is set for single mailboxes.
 //! - [`attributes`]: type, roles and capabilities of agents.
 //! - [`tokens`]: who may register agents, when not everybody may.
+//! - [`svid`]: workloads that SPIFFE knows register their agents with their certificate.
 //! - [`states`]: who may not act for now, and who never may again.
 //! - [`prekeys`]: prekeys that agents upload, each handed out once.
 //! - [`storage`]: the tables in redb and their bytes.
@@ -59,6 +60,7 @@ pub mod signed_request;
 mod socket;
 pub mod states;
 pub mod storage;
+pub mod svid;
 mod telling;
 pub mod tokens;
 mod writer;

@@ -102,6 +102,15 @@ pub const TOKEN_SECONDS_MAX: u64 = 90 * 86_400;
 /// Most agents that one token registers.
 pub const TOKEN_USES_MAX: u32 = 10_000;
 
+/// Most certificates of one enrolment by an SVID: the workload's own and those above it.
+pub const SVID_CERTIFICATES_MAX: usize = 8;
+/// Largest of them, in bytes: ten times what SPIRE makes.
+pub const SVID_CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+/// Largest body of such an enrolment, in bytes: all of them and a key record, in base64.
+pub const SVID_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Largest trust bundle, in bytes.
+pub const SPIFFE_BUNDLE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Longest reason of a suspension or revocation, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 /// Most agents whose state one transaction changes: a larger organization takes several. About 1 KiB of disk each.
@@ -127,6 +136,10 @@ const LARGEST_ATTRIBUTES_JSON_BYTES: usize = 2 * ATTRIBUTES_BYTES_MAX + 4 * (1 +
 const _: () = assert!(LARGEST_ATTRIBUTES_JSON_BYTES <= PAGE_ATTRIBUTES_BYTES_MAX);
 const _: () = assert!(LARGEST_ATTRIBUTES_JSON_BYTES + 1_024 <= ATTRIBUTES_BODY_BYTES_MAX);
 
+const _: () = assert!(
+    (SVID_CERTIFICATES_MAX * SVID_CERTIFICATE_BYTES_MAX + SIGNED_KEY_RECORD_BYTES_MAX) * 4 / 3 + 4_096
+        <= SVID_BODY_BYTES_MAX
+);
 // A shutdown that gives up before a request may, would drop an answer that is owed.
 const _: () = assert!(SHUTDOWN_TIMEOUT.as_secs() > REQUEST_TIMEOUT.as_secs());
 // An agent in JSON is below four kilobytes without its attributes: name 128 B, SPIFFE id below 400 B, a reason of 512 bytes of

@@ -24,6 +24,7 @@ use crate::prekeys::{PrekeyAllowance, PrekeyRequests, StockSink};
 use crate::rotation::{Publications, publications};
 use crate::socket::SocketFile;
 use crate::storage::Storage;
+use crate::svid::TrustBundle;
 use crate::telling::{Note, Telling, telling};
 use crate::tokens::Enrolment;
 use crate::{http, prekeys, writer};
@@ -64,6 +65,8 @@ pub struct ServiceOptions {
     pub policy: PolicyOptions,
     /// Who may register agents.
     pub enrolment: Enrolment,
+    /// The trust bundle (PEM) whose SVIDs register agents; `None`: none do. Read at the start, and again for each enrolment.
+    pub spiffe_bundle: Option<PathBuf>,
     /// Where the node's shards say how they are.
     pub health: Health,
     /// The API over TCP, if there is to be one.
@@ -93,6 +96,7 @@ impl ServiceOptions {
             mailbox_defaults: MailboxDefaults::default(),
             policy: PolicyOptions::default(),
             enrolment: Enrolment::default(),
+            spiffe_bundle: None,
             health: Health::default(),
             remote: None,
         }
@@ -141,8 +145,11 @@ impl Service {
     /// Opens the directory, or creates it, and loads the policy and all agents.
     ///
     /// # Errors
-    /// [`ServiceError`]: the file is in use, of another trust domain, damaged, the disk refuses, or the policy is refused.
+    /// [`ServiceError`]: the file is in use, of another trust domain, damaged, the disk refuses, the policy is refused, or the trust bundle.
     pub fn open(options: ServiceOptions) -> Result<Self, ServiceError> {
+        if let Some(path) = &options.spiffe_bundle {
+            TrustBundle::read(path)?;
+        }
         let storage = Arc::new(Storage::open(&options.directory_path, &options.trust_domain)?);
         let mut directory = Directory::load(
             Arc::clone(&storage),
@@ -240,6 +247,7 @@ impl Service {
             key_grace_ms: options.key_grace_ms,
             mailbox_defaults: options.mailbox_defaults,
             enrolment: options.enrolment,
+            spiffe_bundle: options.spiffe_bundle,
             changes: None,
             policy,
             reloads: reloader.downgrade(),

@@ -181,6 +181,8 @@ pub struct ControlSection {
     pub listen: Option<SocketAddr>,
     /// The agents whose signed requests are taken there.
     pub administrators: Vec<AgentName>,
+    /// Trust bundle (PEM) whose SVIDs register agents there; empty: none do.
+    pub spiffe_bundle: PathBuf,
 }
 
 /// `[keys]`
@@ -357,6 +359,13 @@ impl Config {
         self.data_dir().join(&self.node.private_key)
     }
 
+    /// The trust bundle of SPIFFE, if one is configured.
+    #[must_use]
+    pub fn spiffe_bundle(&self) -> Option<PathBuf> {
+        let path = &self.control.spiffe_bundle;
+        (!path.as_os_str().is_empty()).then(|| self.base.join(path))
+    }
+
     /// The file of policy, if one is configured, and what holds without it.
     #[must_use]
     pub fn policy_options(&self) -> PolicyOptions {
@@ -449,6 +458,7 @@ impl Default for ControlSection {
         Self {
             socket: PathBuf::from("control.sock"),
             enrolment: Enrolment::default(),
+            spiffe_bundle: PathBuf::new(),
             listen: None,
             administrators: Vec::new(),
         }

@@ -403,6 +403,7 @@ fn start_service(
         .control
         .listen
         .map(|listen| RemoteOptions { listen, administrators: config.control.administrators.clone() });
+    options.spiffe_bundle = config.spiffe_bundle();
     options.health = health;
     options.policy = config.policy_options();
     let (sink, kept) = audit;

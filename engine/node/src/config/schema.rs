@@ -264,6 +264,11 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key!(control.administrators, Agents(ADMINISTRATORS_MAX), "Agents whose signed requests are taken there."),
     key!(
+        control.spiffe_bundle,
+        OptionalPath,
+        "Trust bundle (PEM) of `node.trust_domain`: whoever has an X.509-SVID from it registers the agent of its path, without a token. Relative to this file. Empty: nobody."
+    ),
+    key!(
         keys.grace,
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."

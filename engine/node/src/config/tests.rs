@@ -562,6 +562,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             .iter()
             .map(|name| AgentName::parse(name).expect("a name"))
             .collect();
+        config.control.spiffe_bundle = PathBuf::from(if log.1 == LogFormat::Json { "bundle.pem" } else { "" });
         config.keys.grace = Duration::from_secs(u64::from(grace_s));
         config.audit.retention = Duration::from_secs(u64::from(grace_s) * 25);
         config.alerts.denials = grace_s % 1_000_001;

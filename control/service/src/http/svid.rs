@@ -1,0 +1,45 @@
+//! Enrolment by an X.509-SVID.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Json;
+
+use super::{Api, Refusal, answer_registered, body_of, refuse, storage_failed};
+use crate::api::{AgentInfo, ErrorCode};
+use crate::directory::Change;
+use crate::limits::SVID_BODY_BYTES_MAX;
+use crate::registration::Registration;
+use crate::service::wall_clock_ms;
+use crate::svid::{SvidEnrolment, TrustBundle};
+
+/// The SVID takes the place of a token: it says that this name may be taken, and the key record says by whom.
+pub(super) async fn enrol(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
+    let body = body_of(&headers, body, "application/json", SVID_BODY_BYTES_MAX)?;
+    let Some(path) = api.spiffe_bundle.clone() else {
+        return Err(refuse(ErrorCode::SvidOff, "this node has no trust bundle of SPIFFE, so no SVID registers agents"));
+    };
+    let enrolment: SvidEnrolment = serde_json::from_slice(&body)
+        .map_err(|error| refuse(ErrorCode::SvidMalformed, format!("the enrolment cannot be read: {error}")))?;
+    // Read each time: the authorities of a trust domain change every few hours or days, and whoever brings new bundles need
+    // not tell the node.
+    let read = tokio::task::spawn_blocking(move || TrustBundle::read(&path)).await;
+    let bundle = read.map_err(|_| storage_failed("the trust bundle was not read"))?.map_err(|error| {
+        tracing::error!(%error, "an enrolment by SVID was refused");
+        refuse(ErrorCode::SvidBundle, "the trust bundle of this node cannot be read")
+    })?;
+    let (trust_domain, now_ms) = (api.reader.trust_domain(), wall_clock_ms());
+    let vouched =
+        bundle.check(&enrolment, trust_domain, now_ms).map_err(|error| refuse(error.code(), error.to_string()))?;
+    let registration = Registration::check(vouched.record(), trust_domain, now_ms)
+        .map_err(|error| refuse(error.code(), error.to_string()))?;
+    vouched
+        .check_name(&registration.signed().record.name, trust_domain)
+        .map_err(|error| refuse(error.code(), error.to_string()))?;
+    answer_registered(&api, Change::Register(registration)).await
+}
