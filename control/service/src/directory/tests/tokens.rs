@@ -95,7 +95,9 @@ fn after_a_failed_commit_a_token_has_as_many_uses_as_before() {
 fn a_token_that_is_withdrawn_is_unknown_and_a_full_table_makes_room_by_what_is_over() {
     let folder = tempfile::tempdir().unwrap();
     let (mut directory, reader) = open(&folder.path().join("control.redb"), 100);
-    let TokenSet::Done(named, info) = make(&mut directory, 1, row("acme", 1, u64::MAX)) else { panic!("there is room") };
+    let TokenSet::Done(named, info) = make(&mut directory, 1, row("acme", 1, u64::MAX)) else {
+        panic!("there is room")
+    };
     let withdraw = |directory: &mut Directory| change(directory, TokenChange::Withdraw(info.id.clone()), NOW_MS);
     assert_eq!(withdraw(&mut directory), TokenSet::Done(named, info.clone()));
     assert_eq!(withdraw(&mut directory), TokenSet::Unknown);
