@@ -59,6 +59,14 @@ pub enum FrameType {
     DeadLetterChange = 0x44,
     /// It is done.
     DeadLetterChanged = 0x45,
+    /// Asks how a key record stands in the key log.
+    KeyProofRequest = 0x60,
+    /// Answers with the proof.
+    KeyProof = 0x61,
+    /// Asks for leaves of the key log.
+    KeyLeavesRequest = 0x62,
+    /// Answers with them.
+    KeyLeaves = 0x63,
 }
 
 impl FrameType {
@@ -87,6 +95,10 @@ impl FrameType {
         Self::DeadLetter,
         Self::DeadLetterChange,
         Self::DeadLetterChanged,
+        Self::KeyProofRequest,
+        Self::KeyProof,
+        Self::KeyLeavesRequest,
+        Self::KeyLeaves,
     ];
 
     /// The type with this number.
@@ -104,7 +116,8 @@ impl FrameType {
             | Self::Deliver
             | Self::ConsumerAck
             | Self::ConsumerNack
-            | Self::DeadLetter => FRAME_BODY_BYTES_MAX,
+            | Self::DeadLetter
+            | Self::KeyLeaves => FRAME_BODY_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,
         }
     }

@@ -47,6 +47,14 @@ pub const CONSUMER_NACK_MESSAGES_MAX: usize = 4_096;
 pub const DEAD_LETTERS_LISTED_MAX: usize = 256;
 /// Most dead letters that one DeadLetterChange frame names.
 pub const DEAD_LETTER_CHANGES_MAX: usize = 512;
+/// Most leaves in one KeyLeaves frame.
+pub const KEY_LEAVES_MAX: usize = 1_024;
+/// Most hashes of a path or of a consistency proof.
+pub const KEY_LOG_HASHES_MAX: usize = 65;
+/// Largest head of a key log, in bytes.
+pub const KEY_LOG_NOTE_BYTES_MAX: usize = 7_168;
+/// Longest text of the public keys of a key log, in bytes.
+pub const KEY_LOG_KEYS_BYTES_MAX: usize = 4_608;
 /// Most results that one SubmitAck frame lists.
 pub const SUBMIT_RESULTS_MAX: usize = 4_096;
 

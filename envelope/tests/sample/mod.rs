@@ -7,6 +7,9 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
 };
+use creto_envelope::key_log::{
+    KEY_LEAF_BYTES, KeyLeaves, KeyLeavesRequest, KeyLogRefusal, KeyProof, KeyProofRequest, ProvenKey,
+};
 use creto_envelope::letters::{
     DeadLetterChange, DeadLetterChanged, DeadLetterEntry, DeadLetterList, DeadLetterRead, DeadLetters, DeathCause,
     LetterChange,
@@ -236,5 +239,33 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
             DeadLetterChange { mailbox: AgentId([2; 16]), change, sequences: vec![1_000, 1_001] }.encode(out);
         }),
         frame(FrameType::DeadLetterChanged, |out| DeadLetterChanged { count: 2 }.encode(out)),
+        frame(FrameType::KeyProofRequest, |out| {
+            KeyProofRequest { agent: AgentId([2; 16]), version: 3, seen: 700, wants_keys: true }.encode(out);
+        }),
+        frame(FrameType::KeyProof, |out| key_proof(Ok(proven_key())).encode(out)),
+        frame(FrameType::KeyProof, |out| key_proof(Err(RejectCode::Overloaded.into())).encode(out)),
+        frame(FrameType::KeyLeavesRequest, |out| KeyLeavesRequest { from: 700, through: 703 }.encode(out)),
+        frame(FrameType::KeyLeaves, |out| {
+            KeyLeaves { from: 700, answer: Ok(vec![[8; KEY_LEAF_BYTES], [9; KEY_LEAF_BYTES]]) }.encode(out);
+        }),
+        frame(FrameType::KeyLeaves, |out| {
+            KeyLeaves { from: 700, answer: Err(RejectCode::ShuttingDown.into()) }.encode(out);
+        }),
     ]
+}
+
+fn key_proof(answer: Result<ProvenKey, KeyLogRefusal>) -> KeyProof {
+    KeyProof { agent: AgentId([2; 16]), version: 3, answer }
+}
+
+fn proven_key() -> ProvenKey {
+    ProvenKey {
+        size: 703,
+        index: 5,
+        leaf: [7; KEY_LEAF_BYTES],
+        path: vec![[1; 32], [2; 32]],
+        consistency: vec![[3; 32]],
+        note: b"a head\n".to_vec(),
+        keys: b"keys\n".to_vec(),
+    }
 }
