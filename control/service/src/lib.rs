@@ -28,6 +28,7 @@
 //! - [`states`]: who may not act for now, and who never may again.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
+//! - [`key_log`]: every change of a key record as a leaf of a log, and the proofs that agents ask for.
 //! - [`policy`]: the policy in force, from the operator's file, and why it decides as it does.
 //! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
@@ -45,6 +46,7 @@ mod error;
 mod fixture;
 pub mod health;
 mod http;
+pub mod key_log;
 pub mod limits;
 pub mod mailboxes;
 pub mod offline;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use creto_audit::LogKeys;
 use creto_envelope::TrustDomain;
 use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +16,8 @@ use crate::directory::{Directory, Outbox, Reader};
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::Api;
+use crate::key_log::Questions;
+use crate::key_log::serve::{self, KeyLog};
 use crate::limits::{AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
@@ -91,6 +94,7 @@ pub struct Service {
     policy: InForce,
     backups: Option<Arc<Backups>>,
     decisions: Option<Arc<dyn DecisionHost>>,
+    key_log: Option<(KeyLog, Questions)>,
 }
 
 impl Service {
@@ -109,7 +113,7 @@ impl Service {
         )?;
         let (in_force, policy) = InForce::open(options.policy.clone(), directory.epoch())?;
         directory.set_policy(policy);
-        Ok(Self { options, storage, directory, policy: in_force, backups: None, decisions: None })
+        Ok(Self { options, storage, directory, policy: in_force, backups: None, decisions: None, key_log: None })
     }
 
     /// The same service, which can say what the shards of this node keep of a decision.
@@ -123,6 +127,14 @@ impl Service {
     pub fn with_backups(self, host: Arc<dyn BackupHost>) -> Self {
         let backups = Backups::new(host, Arc::clone(&self.storage), &self.options.directory_path);
         Self { backups: Some(Arc::new(backups)), ..self }
+    }
+
+    /// The same service, which answers what agents ask about the key log through the other end of `questions`, and signs its heads
+    /// with `keys`.
+    #[must_use]
+    pub fn with_key_log(self, keys: LogKeys, questions: Questions) -> Self {
+        let key_log = KeyLog::new(Arc::clone(&self.storage), keys);
+        Self { key_log: Some((key_log, questions)), ..self }
     }
 
     /// The same service, whose changes an audit log keeps: `sink` is told of each, first of those that it does not have.
@@ -158,7 +170,8 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, backups, decisions } = self;
+        let Self { options, storage, directory, policy, backups, decisions, key_log } = self;
+        let key_log = key_log.map(|(key_log, questions)| serve::answer(key_log, questions));
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
@@ -181,7 +194,9 @@ impl Service {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("creto-control".to_owned())
-            .spawn(move || run(socket_file, listener, api, directory, Box::new(sink), publications, reloads, stopped))
+            .spawn(move || {
+                run(socket_file, listener, api, directory, Box::new(sink), publications, key_log, reloads, stopped)
+            })
             .map_err(ServiceError::Thread)?;
         Ok(ServiceHandle { socket_path, reloader: PolicyReloader(reloader), stop: Some(stop), thread: Some(thread) })
     }
@@ -282,13 +297,15 @@ fn run(
     directory: Directory,
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
+    key_log: Option<impl Future<Output = ()> + Send + 'static>,
     reloads: Reloads,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The commits, one after the other; the requests of a backup, one after the other; and what looks at policies.
-        .max_blocking_threads(4)
+        // The commits, one after the other; the requests of a backup, one after the other; questions about the key log, the same;
+        // and what looks at policies.
+        .max_blocking_threads(5)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -298,6 +315,7 @@ fn run(
         let publications =
             tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
         let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone()));
+        let key_log = key_log.map(tokio::spawn);
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
@@ -305,6 +323,9 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
+        if let Some(key_log) = key_log {
+            key_log.abort();
+        }
         // The last sender goes with it and the server, so the writer commits what it has and ends.
         if writer.await.is_err() {
             return Err(ServiceError::Died);

@@ -12,8 +12,9 @@
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
 //! | `tokens` | SHA-256 of a token, 32 | what it allows, see `tokens.rs` |
 //! | `audit_outbox` | number u64 | an event that the audit log may not have yet, see `outbox.rs` |
+//! | `key_leaves`, `key_subtrees`, `key_places` | | the key log, see `key_log/tables.rs` |
 //!
-//! All ten change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
+//! All change in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so that no
 //! choice of stored bytes can make a torn commit look whole.
 
 use std::fs::{File, OpenOptions};
@@ -31,6 +32,7 @@ use redb::{
 
 use crate::attributes::parse_row;
 use crate::error::ServiceError;
+use crate::key_log::tables::{KEY_LEAVES, KEY_PLACES, KEY_SUBTREES};
 use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
 use crate::mailboxes::{DefaultRetention, MailboxRow};
 use crate::states::StateRow;
@@ -247,6 +249,11 @@ impl Storage {
             transaction.open_table(STATES).map_err(ServiceError::database)?;
             transaction.open_table(TOKENS).map_err(ServiceError::database)?;
             transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
+            // Without a format of its own: what a version that knows no key log adds meanwhile becomes leaves when the directory is
+            // loaded.
+            transaction.open_table(KEY_LEAVES).map_err(ServiceError::database)?;
+            transaction.open_table(KEY_SUBTREES).map_err(ServiceError::database)?;
+            transaction.open_table(KEY_PLACES).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -440,7 +447,10 @@ impl Storage {
                 ATTRIBUTES,
                 STATES,
                 TOKENS,
-                AUDIT_OUTBOX
+                AUDIT_OUTBOX,
+                KEY_LEAVES,
+                KEY_SUBTREES,
+                KEY_PLACES
             );
             to.commit().map_err(ServiceError::database)?;
         }
