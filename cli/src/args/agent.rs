@@ -37,6 +37,8 @@ pub(crate) enum AgentVerb {
     Revoke(AgentRevokeArgs),
     /// Replace an agent's encryption key; what is sealed to the old one still arrives for the grace period.
     Rotate(AgentRotateArgs),
+    /// Show the digits that two people compare to know that they mean the same keys; the node proves that all see these.
+    Fingerprint(AgentFingerprintArgs),
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +166,21 @@ pub(crate) struct AgentRotateArgs {
     /// then only be opened by an agent that is running now.
     #[arg(long)]
     pub(crate) emergency: bool,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentFingerprintArgs {
+    /// The agent whose keys are meant.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    /// The agent that asks the node; its keys are here [default: the one whose keys are meant].
+    #[arg(long = "as", value_name = "AGENT", value_parser = agent_name)]
+    pub(crate) as_agent: Option<AgentName>,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object.

@@ -21,6 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
 use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
 
+mod fingerprint;
 mod set;
 mod state;
 
@@ -53,6 +54,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         AgentVerb::Resume(args) => block_on(state::set(&client, StateWord::Active, args)),
         AgentVerb::Revoke(args) => block_on(state::revoke(&client, args)),
         AgentVerb::Rotate(args) => block_on(rotate(global, args)),
+        AgentVerb::Fingerprint(args) => block_on(fingerprint::run(global, args)),
     }
 }
 
