@@ -20,6 +20,7 @@ use crate::connection::Dialer;
 use crate::directory::Directory;
 use crate::driver::Driver;
 use crate::error::{ConnectError, DeadLetterError, ReceiveError, RotateError, SendError, StateError};
+use crate::key_log::{KeyLog, KeyLogStatus};
 use crate::keys::AgentKeys;
 use crate::letters::{DeadLetter, Letters};
 use crate::limits::{
@@ -137,6 +138,7 @@ struct Shared {
     letters: Arc<Letters>,
     opener: Arc<Opener>,
     directory: Arc<Directory>,
+    key_log: Arc<KeyLog>,
     counters: Arc<Counters>,
     submitter: Arc<Submitter>,
     closing: watch::Sender<bool>,
@@ -167,7 +169,8 @@ impl Agent {
         let stored = take_sessions(folder.clone(), options.keys.id()).await?;
         adopt_sessions(&mut sessions, stored, clock.now_us());
         let counters = Arc::new(Counters::default());
-        let directory = Arc::new(Directory::new(Arc::clone(&counters), clock));
+        let key_log = open_key_log(&options, Arc::clone(&counters)).await?;
+        let directory = Arc::new(Directory::new(Arc::clone(&counters), clock, Arc::clone(&key_log)));
         let window = Credit {
             messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
             bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
@@ -221,6 +224,7 @@ impl Agent {
             options.key_grace.clamp(*KEY_GRACE_RANGE.start(), *KEY_GRACE_RANGE.end()),
         ));
         tokio::spawn(Arc::clone(&rotor).look_after(closed.clone()));
+        tokio::spawn(Arc::clone(&key_log).look_after(closed.clone()));
         if let Some(due) = due {
             tokio::spawn(receipts::send(Arc::clone(&submitter), Arc::clone(&inbox), due, closed.clone()));
         }
@@ -228,6 +232,7 @@ impl Agent {
             dialer,
             keys: Arc::clone(&options.keys),
             directory: Arc::clone(&directory),
+            key_log: Arc::clone(&key_log),
             rotor: Arc::clone(&rotor),
             letters: Arc::clone(&letters),
             deliver,
@@ -244,6 +249,7 @@ impl Agent {
             letters,
             opener,
             directory,
+            key_log,
             counters,
             submitter,
             closing,
@@ -265,6 +271,32 @@ impl Agent {
     #[must_use]
     pub fn id(&self) -> AgentId {
         self.shared.keys.id()
+    }
+
+    /// The id that a name of this agent's trust domain derives to.
+    pub(crate) fn id_of(&self, name: &AgentName) -> AgentId {
+        AgentId::derive(self.shared.keys.trust_domain(), name)
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.shared.directory
+    }
+
+    pub(crate) fn key_log_of(&self) -> &KeyLog {
+        &self.shared.key_log
+    }
+
+    /// What this agent has seen of the node's key log, and what it found there that no honest node does.
+    #[must_use]
+    pub fn key_log(&self) -> KeyLogStatus {
+        self.shared.key_log.status()
+    }
+
+    /// Reads the leaves of the key log that are new, now: it is done within a minute of each connect and every ten minutes anyway. 120 bytes
+    /// come for each leaf that was not read before.
+    pub async fn read_key_log(&self) -> KeyLogStatus {
+        self.shared.key_log.read_on().await;
+        self.key_log()
     }
 
     /// Sends a message and waits until it is durable. The usual options; see [`send_with`](Self::send_with).
@@ -589,4 +621,19 @@ async fn take_sessions(folder: Option<PathBuf>, me: AgentId) -> Result<Vec<outgo
         Err(StateError::InUse { .. }) => Ok(Vec::new()),
         outcome => outcome.map_err(|error| ConnectError::State(Arc::new(error))),
     }
+}
+
+/// What was seen of the node's key log is beside the key file, or in the state folder of keys that have none.
+async fn open_key_log(options: &ConnectOptions, counters: Arc<Counters>) -> Result<Arc<KeyLog>, ConnectError> {
+    let file = match options.keys.file() {
+        Some(file) => {
+            let mut beside = file.as_os_str().to_owned();
+            beside.push(".keylog");
+            Some(PathBuf::from(beside))
+        }
+        None => options.state.folder(&options.keys).map(|folder| folder.join("keylog")),
+    };
+    let keys = Arc::clone(&options.keys);
+    let opened = on_disk(move || KeyLog::open(keys, file, counters)).await;
+    opened.map(Arc::new).map_err(|error| ConnectError::KeyLog(Arc::new(error)))
 }

@@ -1,8 +1,8 @@
 //! Key records of other agents: asked for on the control stream, verified, remembered for a while.
 //!
-//! The node is trusted to say which keys belong to a name; it is not trusted to have got the record right: the id must
-//! be the one that the name derives to, and both keys must have signed the record. Questions about the same agent are
-//! asked once, whoever asks, and asked again on the next connection if this one breaks.
+//! The node is not trusted to have got a record right: the id must be the one that the name derives to, both keys must have
+//! signed the record, and it must be in the node's key log (`key_log.rs`), where everybody sees it. Questions about the same
+//! agent are asked once, whoever asks, and asked again on the next connection if this one breaks.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::error::LookupError;
+use crate::key_log::KeyLog;
 use crate::limits::{KEY_RECORD_LIFETIME, KEY_RECORD_LOOKUPS_MAX, KEY_RECORD_TIMEOUT, KEY_RECORDS_CACHED};
 use crate::stats::{Counters, UNPOISONED};
 use crate::stream::Refusal;
@@ -83,6 +84,7 @@ pub(crate) struct Directory {
     open: Semaphore,
     counters: Arc<Counters>,
     clock: Clock,
+    key_log: Arc<KeyLog>,
 }
 
 #[derive(Debug, Default)]
@@ -102,13 +104,14 @@ struct Question {
 }
 
 impl Directory {
-    pub(crate) fn new(counters: Arc<Counters>, clock: Clock) -> Self {
+    pub(crate) fn new(counters: Arc<Counters>, clock: Clock, key_log: Arc<KeyLog>) -> Self {
         Self {
             state: Mutex::default(),
             asked: Notify::new(),
             open: Semaphore::new(KEY_RECORD_LOOKUPS_MAX),
             counters,
             clock,
+            key_log,
         }
     }
 
@@ -218,8 +221,8 @@ impl Directory {
         self.asked.notify_one();
     }
 
-    /// A record came. Answers that nobody asked for are ignored.
-    pub(crate) async fn answered(&self, signed: SignedKeyRecord) {
+    /// A record came. It is used once it is proven to be in the key log. Answers that nobody asked for are ignored.
+    pub(crate) async fn answered(self: &Arc<Self>, signed: SignedKeyRecord) {
         let agent = signed.record.agent_id();
         let version = signed.record.version;
         let Some(asked) = self.first_question(agent) else { return };
@@ -227,16 +230,25 @@ impl Directory {
             // A late answer to a question that was given up.
             return;
         }
-        let verdict = offload(move || Identity::verify(agent, &signed)).await.map(Arc::new);
-        if let Ok(identity) = &verdict {
-            let now_us = self.clock.now_us();
-            let mut state = self.state.lock().expect(UNPOISONED);
-            if let Err(reason) = state.known.insert(agent, asked == CURRENT, Arc::clone(identity), now_us) {
-                drop(state);
-                return self.finish(agent, asked, Err(LookupError::Invalid { agent, reason }));
+        match offload(move || Identity::verify(agent, &signed)).await {
+            Err(error) => self.finish(agent, asked, Err(error)),
+            Ok(identity) => {
+                // The proof comes on the stream that brought the record: whoever reads it must not wait here.
+                let this = Arc::clone(self);
+                tokio::spawn(async move {
+                    let verdict = this.key_log.prove(&identity.record).await;
+                    let verdict = verdict.and_then(|_| this.keep(agent, asked, Arc::new(identity)));
+                    this.finish(agent, asked, verdict);
+                });
             }
         }
-        self.finish(agent, asked, verdict);
+    }
+
+    fn keep(&self, agent: AgentId, asked: u32, identity: Arc<Identity>) -> Answer {
+        let now_us = self.clock.now_us();
+        let mut state = self.state.lock().expect(UNPOISONED);
+        let kept = state.known.insert(agent, asked == CURRENT, Arc::clone(&identity), now_us);
+        kept.map(|()| identity).map_err(|reason| LookupError::Invalid { agent, reason })
     }
 
     /// The node refused a question. A refusal that fits none is late, and is ignored.
@@ -348,7 +360,7 @@ impl Cache {
 pub(crate) fn lookup_code(error: &LookupError) -> RejectCode {
     match error {
         LookupError::Refused(code) => *code,
-        LookupError::Invalid { .. } => RejectCode::BadSignature,
+        LookupError::Invalid { .. } | LookupError::KeyLog { .. } => RejectCode::BadSignature,
         _ => RejectCode::UnknownSender,
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use creto_envelope::control::{KeyRecordPublished, StreamOpen, StreamRole};
+use creto_envelope::key_log::{KeyLeaves, KeyProof};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameType, RejectCode, SignedKeyRecord};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::connection::{Dialer, Session};
 use crate::directory::Directory;
 use crate::error::{ConnectError, ReceiveError};
+use crate::key_log::KeyLog;
 use crate::keys::AgentKeys;
 use crate::letters::Letters;
 use crate::limits::{
@@ -33,6 +35,7 @@ pub(crate) struct Driver {
     pub(crate) dialer: Dialer,
     pub(crate) keys: Arc<AgentKeys>,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) key_log: Arc<KeyLog>,
     pub(crate) rotor: Arc<Rotor>,
     pub(crate) letters: Arc<Letters>,
     pub(crate) deliver: DeliverLink,
@@ -61,6 +64,7 @@ impl Driver {
             self.counters.reconnects.add(1);
         };
         self.directory.close();
+        self.key_log.close();
         self.rotor.close();
         self.letters.close();
         self.deliver.inbox.end(match &reason {
@@ -111,6 +115,7 @@ impl Driver {
         };
         connection.close(VarInt::from_u32(code), b"closed by the agent");
         self.deliver.inbox.lost();
+        self.key_log.lost();
         self.rotor.lost();
         self.letters.lost();
         self.tell(Event::Lost).await;
@@ -134,6 +139,7 @@ impl Driver {
         streams.spawn(read_submit(acks, self.sender.clone()));
         let control = Control {
             directory: Arc::clone(&self.directory),
+            key_log: Arc::clone(&self.key_log),
             rotor: Arc::clone(&self.rotor),
             letters: Arc::clone(&self.letters),
         };
@@ -143,6 +149,7 @@ impl Driver {
         deliver.spawn(self.deliver.clone().run(connection.clone()));
 
         self.directory.connected();
+        self.key_log.connected();
         self.rotor.connected();
         self.tell(Event::Connected { accepted, frames }).await;
 
@@ -180,12 +187,13 @@ impl Driver {
 #[derive(Clone)]
 struct Control {
     directory: Arc<Directory>,
+    key_log: Arc<KeyLog>,
     rotor: Arc<Rotor>,
     letters: Arc<Letters>,
 }
 
 async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
-    let Control { directory, rotor, letters } = control;
+    let Control { directory, key_log, rotor, letters } = control;
     loop {
         let frame = tokio::select! {
             question = directory.next_question() => {
@@ -193,6 +201,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
                 question.encode(&mut frame);
                 frame
             }
+            frame = key_log.next_frame() => frame,
             frame = rotor.next_frame() => frame,
             frame = letters.next_frame() => frame,
         };
@@ -203,7 +212,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
 }
 
 async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
-    let Control { directory, rotor, letters } = control;
+    let Control { directory, key_log, rotor, letters } = control;
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -212,6 +221,14 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
         match frame.frame_type {
             FrameType::KeyRecordResponse => match SignedKeyRecord::parse(&frame.body) {
                 Ok(record) => directory.answered(record).await,
+                Err(code) => return StreamEnd::Broken(code),
+            },
+            FrameType::KeyProof => match KeyProof::parse(&frame.body) {
+                Ok(proof) => key_log.proven(proof).await,
+                Err(code) => return StreamEnd::Broken(code),
+            },
+            FrameType::KeyLeaves => match KeyLeaves::parse(&frame.body) {
+                Ok(page) => key_log.leaves(page),
                 Err(code) => return StreamEnd::Broken(code),
             },
             FrameType::KeyRecordPublished => match KeyRecordPublished::parse(&frame.body) {

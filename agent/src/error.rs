@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use creto_envelope::{AgentId, MessageId, RejectCode};
+use creto_transparency::KeyLogError;
 use thiserror::Error;
 
 use crate::keystore::LockKind;
@@ -173,6 +174,46 @@ pub enum StateError {
     },
 }
 
+/// Why what an agent has seen of the node's key log cannot be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyLogFileError {
+    /// The file system said no.
+    #[error("the file of the key log {path} cannot be {doing}: {source}; check the folder, its owner and its space")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It was written by another version.
+    #[error("the file of the key log {path} has format {found}, this version reads format 1: update creto")]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// It belongs to another agent.
+    #[error("the file of the key log {path} belongs to another agent; put it back where it belongs")]
+    OtherAgent {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is not as it was written.
+    #[error(
+        "the file of the key log {path} is damaged ({reason}); restore it from a copy. Without it the log is taken as it is shown now: move it away only after you have compared fingerprints (`creto agent fingerprint`) over another channel"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
 /// Why a node's certificate could not be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -243,6 +284,9 @@ pub enum ConnectError {
     /// The sessions that the agent keeps cannot be used.
     #[error("{0}")]
     State(Arc<StateError>),
+    /// What the agent has seen of the node's key log cannot be used.
+    #[error("{0}")]
+    KeyLog(Arc<KeyLogFileError>),
     /// The agent was closed.
     #[error("this agent was closed; connect again")]
     Closed,
@@ -278,6 +322,14 @@ pub enum LookupError {
         agent: AgentId,
         /// Which check failed.
         reason: &'static str,
+    },
+    /// The record is not proven to be in the node's key log, or the log is not believed.
+    #[error("the keys of {agent} are not used: {source}")]
+    KeyLog {
+        /// Who was asked for.
+        agent: AgentId,
+        /// What no honest node says; its [`code`](KeyLogError::code) is stable.
+        source: KeyLogError,
     },
     /// No answer in time.
     #[error("no answer about the key record of {agent}; retry when the node can be reached")]

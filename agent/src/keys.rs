@@ -185,6 +185,18 @@ impl AgentKeys {
         self.ring().current.id()
     }
 
+    /// What names the signing keys: they are the same under every version of the record.
+    pub(crate) fn signing_fingerprint(&self) -> [u8; 32] {
+        creto_transparency::leaf::signing_fingerprint(&self.unsigned_record_of(&self.ring().current, 1, 0, 0))
+    }
+
+    /// The id of the encryption key that these keys have under this version of the record, if they have it.
+    pub(crate) fn key_id_of(&self, version: u32) -> Option<KeyId> {
+        let ring = self.ring();
+        let replaced = ring.replaced.iter().map(|replaced| &replaced.key);
+        std::iter::once(&ring.current).chain(replaced).find(|key| key.version == version).map(Key::id)
+    }
+
     /// Whether an FN-DSA-512 key signs every batch as a third: experimental.
     #[must_use]
     pub fn has_fn_dsa_512(&self) -> bool {
@@ -211,8 +223,14 @@ impl AgentKeys {
     }
 
     fn record_of(&self, key: &Key, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {
+        let record = self.unsigned_record_of(key, version, valid_from_ms, valid_until_ms);
+        let HybridSignature { ed25519, ml_dsa_65 } = self.signing.sign(&record.signed_bytes());
+        SignedKeyRecord { record, ed25519, ml_dsa_65 }
+    }
+
+    fn unsigned_record_of(&self, key: &Key, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> KeyRecord {
         let (signing, opening) = (self.signing.public(), key.secret.public());
-        let record = KeyRecord {
+        KeyRecord {
             version,
             state: AgentState::Active,
             valid_from_ms,
@@ -224,9 +242,7 @@ impl AgentKeys {
             name: self.name.clone(),
             trust_domain: self.trust_domain.clone(),
             fn_dsa_512: self.seeds.fn_dsa_512_public().map(|public| Box::new(*public)),
-        };
-        let HybridSignature { ed25519, ml_dsa_65 } = self.signing.sign(&record.signed_bytes());
-        SignedKeyRecord { record, ed25519, ml_dsa_65 }
+        }
     }
 
     /// Writes the keys to a file that only its owner can read. The file is either the old one or the whole new one,

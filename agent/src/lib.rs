@@ -92,11 +92,19 @@
 //! hears of it, and whatever a crash leaves behind is settled with the next connection. What is sealed to a replaced key
 //! opens for [`ConnectOptions::key_grace`]. [`Agent::rotate_compromised_keys`] ends the old keys at once.
 //!
+//! # Key transparency
+//!
+//! The node's directory says which keys belong to a name, and has to say it to everybody: no key record is used before the node
+//! has proven that it is a leaf of its key log, under a head that both of the log's keys signed and that grew out of the one
+//! that was seen before. The keys of the log are those that were seen first; both are kept beside the key file
+//! (`planner.keys.keylog`). Every agent reads the leaves, too: a key record of its own that it did not make is an alarm
+//! ([`Agent::key_log`], [`Stats::key_log_alarms`]), and no further key is used then. What no honest node says is a
+//! [`LookupError::KeyLog`] with a code of its own. `docs/key-transparency.md` says what an operator can still do.
+//!
 //! # What is not
 //!
-//! The node's directory says which keys belong to a name. A record must be signed by its own keys and derive to the id
-//! that was asked for, but a node that lies about a name can only be found out by comparing key ids over another channel
-//! ([`AgentKeys::key_id`]).
+//! A node that shows one agent another log from the first day on is found out only by comparing over another channel:
+//! fingerprints ([`Agent::fingerprint`], `creto agent fingerprint`) or heads of the log.
 #![forbid(unsafe_code)]
 
 mod backoff;
@@ -106,6 +114,8 @@ mod connection;
 mod directory;
 mod driver;
 mod error;
+mod fingerprint;
+mod key_log;
 mod keys;
 pub mod keystore;
 mod letters;
@@ -128,10 +138,14 @@ pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
     AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
 };
+pub use creto_transparency::KeyLogError;
+pub use creto_transparency::fingerprint::Fingerprint;
 pub use error::{
-    CertificateReadError, ConnectError, DeadLetterError, KeysError, LookupError, ReceiveError, RotateError, SendError,
-    StateError,
+    CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, ReceiveError,
+    RotateError, SendError, StateError,
 };
+pub use fingerprint::AgentFingerprint;
+pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use letters::DeadLetter;
 pub use receiver::notices::{Notice, Notices};

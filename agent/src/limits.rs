@@ -112,6 +112,15 @@ pub const NOTICE_LOOKUPS_MAX: usize = 16;
 /// How long an answer about a key record may take.
 pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Proofs that are asked for at a time: fewer than a node takes of one connection.
+pub const KEY_LOG_PROOFS_OPEN_MAX: usize = 48;
+/// How often a proof is asked for that a busy node refused, or that was overtaken by a newer head.
+pub const KEY_LOG_TRIES_MAX: u32 = 8;
+/// How long after a connect the new leaves of the key log are read at the latest: each agent at a moment of its own.
+pub const KEY_LOG_READ_AFTER: Duration = Duration::from_secs(60);
+/// How often they are read besides.
+pub const KEY_LOG_READ_EVERY: Duration = Duration::from_secs(600);
+
 /// Encryption keys that a key file may hold.
 pub const KEYS_HELD_MAX: usize = 1_024;
 /// Bytes of a key file, encrypted or not: five times what that many keys take.

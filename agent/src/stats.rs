@@ -67,6 +67,10 @@ pub struct Stats {
     pub key_record_lookups: u64,
     /// Encryption keys of this agent that were replaced.
     pub keys_rotated: u64,
+    /// Key records that were not used, because the node could not prove them as its key log wants it.
+    pub key_log_refused: u64,
+    /// Alarms of the key log: a record of this agent that it did not make, or a log that no honest node has.
+    pub key_log_alarms: u64,
 }
 
 impl Stats {
@@ -132,6 +136,8 @@ counters!(
     reconnects,
     key_record_lookups,
     keys_rotated,
+    key_log_refused,
+    key_log_alarms,
 );
 
 pub(crate) const UNPOISONED: &str = "no code panics while it holds this lock";

@@ -148,7 +148,7 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
         ConnectError::Refused(_) | ConnectError::RefusedWith(_) | ConnectError::Protocol(_) => {
             Failure::of(Exit::Refused, error)
         }
-        ConnectError::Socket(_) | ConnectError::State(_) => Failure::of(Exit::System, error),
+        ConnectError::Socket(_) | ConnectError::State(_) | ConnectError::KeyLog(_) => Failure::of(Exit::System, error),
         ConnectError::Lost { .. } => {
             Failure::new(Exit::Unreachable, error.to_string(), "try again when the node is back")
         }

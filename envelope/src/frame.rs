@@ -71,6 +71,14 @@ pub enum FrameType {
     PrekeyStockRequest = 0x54,
     /// Answers with it, or says unasked that they become few.
     PrekeyStock = 0x55,
+    /// Asks how a key record stands in the key log.
+    KeyProofRequest = 0x60,
+    /// Answers with the proof.
+    KeyProof = 0x61,
+    /// Asks for leaves of the key log.
+    KeyLeavesRequest = 0x62,
+    /// Answers with them.
+    KeyLeaves = 0x63,
 }
 
 impl FrameType {
@@ -105,6 +113,10 @@ impl FrameType {
         Self::PrekeyClaimed,
         Self::PrekeyStockRequest,
         Self::PrekeyStock,
+        Self::KeyProofRequest,
+        Self::KeyProof,
+        Self::KeyLeavesRequest,
+        Self::KeyLeaves,
     ];
 
     /// The type with this number.
@@ -122,7 +134,8 @@ impl FrameType {
             | Self::Deliver
             | Self::ConsumerAck
             | Self::ConsumerNack
-            | Self::DeadLetter => FRAME_BODY_BYTES_MAX,
+            | Self::DeadLetter
+            | Self::KeyLeaves => FRAME_BODY_BYTES_MAX,
             Self::PrekeyUpload => PREKEY_UPLOAD_BODY_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,
         }

@@ -14,6 +14,7 @@ pub mod deliver;
 pub mod envelope;
 pub mod frame;
 pub mod id;
+pub mod key_log;
 pub mod key_record;
 pub mod letters;
 pub mod limits;

@@ -54,6 +54,14 @@ pub const PREKEYS_PER_BATCH_MAX: usize = 128;
 pub const PREKEY_PATH_NODES_MAX: usize = 7;
 /// Largest body of a PrekeyUpload frame: its header and every prekey that it may hold.
 pub const PREKEY_UPLOAD_BODY_BYTES_MAX: usize = 160_080;
+/// Most leaves in one KeyLeaves frame.
+pub const KEY_LEAVES_MAX: usize = 1_024;
+/// Most hashes of a path or of a consistency proof.
+pub const KEY_LOG_HASHES_MAX: usize = 65;
+/// Largest head of a key log, in bytes.
+pub const KEY_LOG_NOTE_BYTES_MAX: usize = 7_168;
+/// Longest text of the public keys of a key log, in bytes.
+pub const KEY_LOG_KEYS_BYTES_MAX: usize = 4_608;
 /// Most results that one SubmitAck frame lists.
 pub const SUBMIT_RESULTS_MAX: usize = 4_096;
 

@@ -142,7 +142,8 @@ fn the_numbers_of_the_frame_types_are_those_of_the_page() {
     let letters = [0x40, 0x41, 0x42, 0x43, 0x44, 0x45];
     let path = [0x20, 0x21, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36];
     let prekeys = [0x50, 0x51, 0x52, 0x53, 0x54, 0x55];
-    assert_eq!(numbers, [&control[..], &path, &letters, &prekeys].concat());
+    let key_log = [0x60, 0x61, 0x62, 0x63];
+    assert_eq!(numbers, [&control[..], &path, &letters, &prekeys, &key_log].concat());
 }
 
 #[test]
@@ -348,4 +349,27 @@ proptest! {
             prop_assert_eq!(&frame[8..], &body[..]);
         }
     }
+}
+
+#[test]
+fn a_proof_of_the_largest_parts_fits_its_frame_and_no_larger_one_is_read() {
+    use creto_envelope::key_log::{KEY_LEAF_BYTES, KeyProof, ProvenKey};
+    use creto_envelope::limits::{KEY_LOG_HASHES_MAX, KEY_LOG_KEYS_BYTES_MAX, KEY_LOG_NOTE_BYTES_MAX};
+    let largest = ProvenKey {
+        size: u64::MAX,
+        index: 0,
+        leaf: [0; KEY_LEAF_BYTES],
+        path: vec![[1; 32]; KEY_LOG_HASHES_MAX],
+        consistency: vec![[2; 32]; KEY_LOG_HASHES_MAX],
+        note: vec![b'n'; KEY_LOG_NOTE_BYTES_MAX],
+        keys: vec![b'k'; KEY_LOG_KEYS_BYTES_MAX],
+    };
+    let mut frame = Vec::new();
+    let proof = KeyProof { agent: AgentId([2; 16]), version: 1, answer: Ok(largest) };
+    proof.encode(&mut frame);
+    assert_eq!(KeyProof::parse(split(&frame).1), Ok(proof));
+    let mut longer = split(&frame).1.to_vec();
+    longer[22] = u8::try_from(KEY_LOG_HASHES_MAX + 1).unwrap();
+    longer.extend_from_slice(&[1; 32]);
+    assert_eq!(KeyProof::parse(&longer), Err(RejectCode::FrameLength));
 }

@@ -376,6 +376,7 @@ impl World<'_> {
                         return broken(Rule::Content, format!("shard {shard}: {problem}"));
                     }
                 }
+                Action::AskKeyLog { .. } => unreachable!("no simulated agent asks about the key log"),
                 Action::PublishKeyRecord { .. } => unreachable!("no simulated agent replaces its keys"),
                 Action::Authenticated { .. } | Action::SetReading(_) => {}
                 Action::Audit(_) => unreachable!("nobody follows these shards"),

@@ -18,6 +18,7 @@ const ONE_WAY: &[(&str, &[&str])] = &[
     ("control/policy", &["creto-envelope"]),
     ("control/rego", &[]),
     ("control/audit", &["creto-envelope", "creto-crypto-accel"]),
+    ("control/transparency", &["creto-envelope", "creto-crypto-accel", "creto-audit"]),
     ("engine/shard", &["creto-envelope", "creto-crypto-accel", "creto-store", "creto-policy", "creto-audit"]),
 ];
 

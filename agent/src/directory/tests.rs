@@ -1,4 +1,7 @@
+use creto_envelope::key_log::KeyProofRequest;
 use creto_envelope::{AgentName, TrustDomain};
+use creto_transparency::memory::MemoryLog;
+use creto_transparency::{KeyLeaf, LeafKind, LogKeys};
 
 use super::*;
 use crate::keys::AgentKeys;
@@ -7,8 +10,43 @@ fn keys(name: &str) -> AgentKeys {
     AgentKeys::generate(AgentName::parse(name).unwrap(), TrustDomain::default()).unwrap()
 }
 
-fn directory() -> Arc<Directory> {
-    Arc::new(Directory::new(Arc::default(), Clock::start()))
+/// The directory of an agent, at a node whose log has whatever it says.
+struct Node {
+    directory: Arc<Directory>,
+    key_log: Arc<KeyLog>,
+    log: Mutex<MemoryLog>,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Arc<Directory>;
+
+    fn deref(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+}
+
+impl Node {
+    /// The node gives a record, and proves it when it is asked to.
+    async fn answers(&self, signed: SignedKeyRecord) {
+        // It says so in its log, whatever it said before.
+        self.log.lock().unwrap().append(KeyLeaf::of(&signed.record, LeafKind::Enrolled, 5));
+        self.directory.answered(signed).await;
+        let frame = self.key_log.next_frame().await;
+        let question = KeyProofRequest::parse(&frame[8..]).unwrap();
+        let proof = self.log.lock().unwrap().prove(&question, &log_keys(), 5);
+        self.key_log.proven(proof).await;
+    }
+}
+
+fn log_keys() -> LogKeys {
+    LogKeys::from_seeds("creto.local/creto-audit/node/keys", &[1; 32], &[2; 32]).unwrap()
+}
+
+fn directory() -> Node {
+    let key_log = KeyLog::open(Arc::new(keys("acme/me")), None, Arc::default()).unwrap();
+    let key_log = Arc::new(key_log);
+    let directory = Arc::new(Directory::new(Arc::default(), Clock::start(), Arc::clone(&key_log)));
+    Node { directory, key_log, log: Mutex::default() }
 }
 
 fn refusal(agent: AgentId, code: RejectCode) -> Refusal {
@@ -21,14 +59,14 @@ async fn many_who_ask_at_once_ask_one_question_and_the_answer_is_remembered() {
     let id = worker.id();
     let asking: Vec<_> = (0..50)
         .map(|_| {
-            let directory = Arc::clone(&directory);
+            let directory = Arc::clone(&directory.directory);
             tokio::spawn(async move { directory.lookup(id, CURRENT).await })
         })
         .collect();
     assert_eq!(directory.next_question().await, KeyRecordRequest { agent: id, version: CURRENT });
     tokio::task::yield_now().await;
     assert_eq!(directory.take_question(), None);
-    directory.answered(worker.signed_record(4, 0, 9)).await;
+    directory.answers(worker.signed_record(4, 0, 9)).await;
     for asked in asking {
         assert_eq!(asked.await.unwrap().unwrap().record.version, 4);
     }
@@ -42,13 +80,13 @@ async fn a_question_is_asked_again_on_the_next_connection() {
     let (directory, worker) = (directory(), keys("acme/worker"));
     let id = worker.id();
     let asking = tokio::spawn({
-        let directory = Arc::clone(&directory);
+        let directory = Arc::clone(&directory.directory);
         async move { directory.lookup(id, CURRENT).await }
     });
     directory.next_question().await;
     directory.connected();
     assert_eq!(directory.next_question().await.agent, id);
-    directory.answered(worker.signed_record(1, 0, 9)).await;
+    directory.answers(worker.signed_record(1, 0, 9)).await;
     asking.await.unwrap().unwrap();
 }
 
@@ -58,7 +96,7 @@ async fn a_refusal_answers_its_question_and_is_not_remembered() {
     let id = keys("acme/nobody").id();
     for _ in 0..2 {
         let asking = tokio::spawn({
-            let directory = Arc::clone(&directory);
+            let directory = Arc::clone(&directory.directory);
             async move { directory.lookup(id, CURRENT).await }
         });
         directory.next_question().await;
@@ -73,7 +111,7 @@ async fn versions_of_one_agent_are_asked_for_one_after_the_other() {
     let (directory, worker) = (directory(), keys("acme/worker"));
     let id = worker.id();
     let ask = |version| {
-        let directory = Arc::clone(&directory);
+        let directory = Arc::clone(&directory.directory);
         tokio::spawn(async move { directory.lookup(id, version).await })
     };
     let second = ask(2);
@@ -83,10 +121,10 @@ async fn versions_of_one_agent_are_asked_for_one_after_the_other() {
     assert_eq!(directory.take_question(), None, "an answer carries no number");
     directory.answered(worker.signed_record(7, 0, 9)).await;
     assert_eq!(directory.take_question(), None, "an answer that fits no question is ignored");
-    directory.answered(worker.signed_record(2, 0, 9)).await;
+    directory.answers(worker.signed_record(2, 0, 9)).await;
     assert_eq!(second.await.unwrap().unwrap().record.version, 2);
     assert_eq!(directory.next_question().await.version, 3);
-    directory.answered(worker.signed_record(3, 0, 9)).await;
+    directory.answers(worker.signed_record(3, 0, 9)).await;
     assert_eq!(third.await.unwrap().unwrap().record.version, 3);
 }
 
@@ -118,11 +156,11 @@ async fn a_version_that_was_seen_with_other_keys_is_refused() {
     for (keys, held) in [(&worker, true), (&thief, false), (&worker, true)] {
         directory.forget_current(id);
         let asking = tokio::spawn({
-            let directory = Arc::clone(&directory);
+            let directory = Arc::clone(&directory.directory);
             async move { directory.lookup(id, CURRENT).await }
         });
         directory.next_question().await;
-        directory.answered(keys.signed_record(1, 0, 9)).await;
+        directory.answers(keys.signed_record(1, 0, 9)).await;
         assert_eq!(asking.await.unwrap().is_ok(), held);
     }
 }

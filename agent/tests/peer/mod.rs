@@ -21,9 +21,12 @@ use creto_envelope::deliver::{
 };
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::key_log::{KeyLeavesRequest, KeyProof, KeyProofRequest};
 use creto_envelope::notice::{Notice, NoticeBody};
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, BatchView, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord};
+use creto_transparency::memory::MemoryLog;
+use creto_transparency::{KeyLeaf, LeafKind, LogKeys};
 use quinn::{RecvStream, SendStream, VarInt};
 use rkyv::util::AlignedVec;
 use tokio::sync::{mpsc, watch};
@@ -45,11 +48,48 @@ pub(crate) fn record(keys: &AgentKeys) -> SignedKeyRecord {
     keys.signed_record(keys.record_version(), 0, FOREVER_MS)
 }
 
+/// What a dishonest node makes of an honest proof.
+type Tamper = Box<dyn FnMut(&mut KeyProof) + Send>;
+
+/// What the node says about keys, and the log in which it says so.
+#[derive(Default)]
+pub(crate) struct Directory {
+    pub(crate) records: BTreeMap<AgentId, SignedKeyRecord>,
+    pub(crate) log: MemoryLog,
+    /// The node gives records that are not in its log.
+    pub(crate) slips_in: bool,
+    pub(crate) tamper: Option<Tamper>,
+    /// Leaves that it gives instead of those of its log.
+    pub(crate) shown: Option<MemoryLog>,
+}
+
+impl Directory {
+    /// The record, which is in the log from now on.
+    fn record(&mut self, agent: AgentId) -> Option<SignedKeyRecord> {
+        let signed = self.records.get(&agent)?.clone();
+        let record = &signed.record;
+        if self.slips_in {
+            return Some(signed);
+        }
+        let newest = (0..self.log.size()).rev().map(|index| *self.log.leaf(index));
+        if newest.into_iter().find(|leaf| leaf.agent == agent).is_none_or(|leaf| !leaf.is_of(record)) {
+            let kind = if record.version == 1 { LeafKind::Enrolled } else { LeafKind::Rotated };
+            self.log.append(KeyLeaf::of(record, kind, 5));
+        }
+        Some(signed)
+    }
+}
+
+/// The keys of the log.
+pub(crate) fn log_keys() -> LogKeys {
+    LogKeys::from_seeds("creto.local/creto-audit/peer/keys", &[1; 32], &[2; 32]).unwrap()
+}
+
 pub(crate) struct Peer {
     endpoint: quinn::Endpoint,
     pub(crate) address: SocketAddr,
     pub(crate) certificate: NodeCertificate,
-    records: Arc<Mutex<BTreeMap<AgentId, SignedKeyRecord>>>,
+    records: Arc<Mutex<Directory>>,
     /// About whom no question is answered yet.
     withheld: watch::Sender<BTreeSet<AgentId>>,
     pub(crate) accepted: LoginAccepted,
@@ -70,12 +110,14 @@ impl Peer {
         let quic = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(quic));
         let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
-        let records = agents.iter().map(|keys| (keys.id(), record(keys))).collect();
+        let mut directory = Directory::default();
+        directory.records = agents.iter().map(|keys| (keys.id(), record(keys))).collect();
+        agents.iter().for_each(|keys| drop(directory.record(keys.id())));
         Self {
             address: endpoint.local_addr().unwrap(),
             certificate: NodeCertificate::from_der(made.cert.der().to_vec()),
             endpoint,
-            records: Arc::new(Mutex::new(records)),
+            records: Arc::new(Mutex::new(directory)),
             withheld: watch::Sender::default(),
             accepted: LoginAccepted {
                 node_time_ms: 0,
@@ -90,7 +132,12 @@ impl Peer {
 
     /// What the directory says about `agent` from now on.
     pub(crate) fn set_record(&self, agent: AgentId, record: SignedKeyRecord) {
-        self.records.lock().unwrap().insert(agent, record);
+        self.records.lock().unwrap().records.insert(agent, record);
+    }
+
+    /// What the node says about keys.
+    pub(crate) fn directory(&self) -> std::sync::MutexGuard<'_, Directory> {
+        self.records.lock().unwrap()
     }
 
     /// About these agents no question is answered from now on, and those about all others are.
@@ -111,7 +158,7 @@ impl Peer {
     /// Waits for a connection and its Login, which must verify.
     pub(crate) async fn accept(&self) -> Link {
         let (connection, mut control, login) = self.login().await;
-        let record = self.records.lock().unwrap()[&login.agent].clone().record;
+        let record = self.records.lock().unwrap().records[&login.agent].clone().record;
         let mut exporter = [0; 32];
         connection.export_keying_material(&mut exporter, LOGIN_EXPORTER_LABEL, b"").unwrap();
         VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)
@@ -152,7 +199,7 @@ impl Peer {
 
 async fn answer_questions(
     control: Stream,
-    records: Arc<Mutex<BTreeMap<AgentId, SignedKeyRecord>>>,
+    records: Arc<Mutex<Directory>>,
     withheld: watch::Receiver<BTreeSet<AgentId>>,
 ) {
     let (answers, mut frames) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -165,10 +212,30 @@ async fn answer_questions(
         }
     });
     while let Some((frame_type, body)) = next_frame(&mut receive).await {
-        assert_eq!(frame_type, FrameType::KeyRecordRequest);
-        let question = KeyRecordRequest::parse(&body).unwrap();
-        let record = records.lock().unwrap().get(&question.agent).cloned();
         let mut frame = Vec::new();
+        match frame_type {
+            FrameType::KeyProofRequest => {
+                let question = KeyProofRequest::parse(&body).unwrap();
+                let mut directory = records.lock().unwrap();
+                let mut proof = directory.log.prove(&question, &log_keys(), 5);
+                if let Some(tamper) = &mut directory.tamper {
+                    tamper(&mut proof);
+                }
+                proof.encode(&mut frame);
+                let _ = answers.send(frame);
+                continue;
+            }
+            FrameType::KeyLeavesRequest => {
+                let question = KeyLeavesRequest::parse(&body).unwrap();
+                let directory = records.lock().unwrap();
+                directory.shown.as_ref().unwrap_or(&directory.log).leaves(&question).encode(&mut frame);
+                let _ = answers.send(frame);
+                continue;
+            }
+            _ => assert_eq!(frame_type, FrameType::KeyRecordRequest),
+        }
+        let question = KeyRecordRequest::parse(&body).unwrap();
+        let record = records.lock().unwrap().record(question.agent);
         match record {
             Some(record) => encode_key_record_response(&mut frame, &record),
             None => Reject { context: question.agent.0, ..Reject::new(RejectCode::UnknownAgent) }.encode(&mut frame),

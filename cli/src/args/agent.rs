@@ -43,6 +43,8 @@ pub(crate) enum AgentVerb {
     /// Asks for the old one, if there is one, and twice for the new one. The node need not run. An agent that is running goes
     /// on when the passphrase changes; when its keys were not encrypted before, restart it.
     Passphrase(AgentPassphraseArgs),
+    /// Show the digits that two people compare to know that they mean the same keys; the node proves that all see these.
+    Fingerprint(AgentFingerprintArgs),
 }
 
 #[derive(Debug, Args)]
@@ -197,6 +199,18 @@ pub(crate) struct AgentPassphraseArgs {
     /// File whose first line is the new passphrase; only its owner may read it [default: the terminal].
     #[arg(long, value_name = "FILE")]
     pub(crate) new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentFingerprintArgs {
+    /// The agent whose keys are meant.
+    #[arg(value_name = "NAME", value_parser = agent_name)]
+    pub(crate) name: AgentName,
+    /// The agent that asks the node; its keys are here [default: the one whose keys are meant].
+    #[arg(long = "as", value_name = "AGENT", value_parser = agent_name)]
+    pub(crate) as_agent: Option<AgentName>,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

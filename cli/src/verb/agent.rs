@@ -22,6 +22,7 @@ use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
 use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
 
+mod fingerprint;
 mod passphrase;
 mod set;
 mod state;
@@ -61,6 +62,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         AgentVerb::Revoke(args) => block_on(state::revoke(&client, args)),
         AgentVerb::Rotate(args) => block_on(rotate(global, args)),
         AgentVerb::Passphrase(_) => unreachable!("it was done above"),
+        AgentVerb::Fingerprint(args) => block_on(fingerprint::run(global, args)),
     }
 }
 

@@ -89,6 +89,12 @@ impl<D: Disk> Writer<D> {
         })
     }
 
+    /// The keys that sign this log.
+    #[must_use]
+    pub fn keys(&self) -> &LogKeys {
+        &self.keys
+    }
+
     /// Where a source is to go on: what was last committed with [`Writer::set_resume`]. `None` when it never said anything.
     #[must_use]
     pub fn resume(&self, source: SourceId) -> Option<Resume> {

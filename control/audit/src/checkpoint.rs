@@ -13,7 +13,7 @@ use crate::chain::{Chain, ChainHash};
 use crate::event::SourceId;
 use crate::keys::{KeysError, LogKeys, LogPublic};
 use crate::limits::SOURCES_MAX;
-use crate::note::{Note, NoteError, push_signature};
+use crate::note::{Note, NoteError};
 use crate::tree::Hash;
 
 #[cfg(test)]
@@ -61,15 +61,8 @@ impl Checkpoint {
     /// When the keys are another log's, or the sources do not add up: a log signs only what it is.
     #[must_use]
     pub fn sign(&self, keys: &LogKeys) -> String {
-        let (text, public) = (self.to_text(), keys.public());
-        assert_eq!(public.origin(), self.origin, "a log signs with its own keys");
         assert!(self.adds_up(), "every leaf is of one source");
-        let signature = keys.signing().sign(text.as_bytes());
-        let mut note = text;
-        note.push('\n');
-        push_signature(&mut note, public.origin(), public.ed25519_id, &signature.ed25519);
-        push_signature(&mut note, public.origin(), public.ml_dsa_65_id, signature.ml_dsa_65.as_slice());
-        note
+        keys.sign_note(&self.to_text())
     }
 
     /// Reads the text of a note, whoever signed it. Only [`LogVerifier::verify`] says that it is true.
@@ -171,6 +164,16 @@ impl LogVerifier {
     /// # Errors
     /// [`CheckpointError`]: the first rule that is broken.
     pub fn verify(&self, note: &[u8]) -> Result<SignedCheckpoint, CheckpointError> {
+        let checkpoint = Checkpoint::parse(self.verify_text(note)?)?;
+        let note = str::from_utf8(note).map_err(|_| NoteError::Text)?.to_owned();
+        Ok(SignedCheckpoint { checkpoint, note })
+    }
+
+    /// The text of a note of this log, which **both** keys have signed. Signatures of others are not looked at.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]: the first rule that is broken. What the text says is not looked at, but for the origin.
+    pub fn verify_text<'n>(&self, note: &'n [u8]) -> Result<&'n str, CheckpointError> {
         let parsed = Note::parse(note)?;
         let origin = self.public.origin();
         let found = parsed.text.split('\n').next().unwrap_or_default();
@@ -190,8 +193,7 @@ impl LogVerifier {
             SignatureError::Ed25519 => CheckpointError::Forged(ED25519),
             _ => CheckpointError::Forged(ML_DSA_65),
         })?;
-        let note = str::from_utf8(note).map_err(|_| NoteError::Text)?.to_owned();
-        Ok(SignedCheckpoint { checkpoint: Checkpoint::parse(parsed.text)?, note })
+        Ok(parsed.text)
     }
 }
 

@@ -14,7 +14,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::limits::ORIGIN_BYTES_MAX;
-use crate::note::{TYPE_ED25519, TYPE_ML_DSA_65, is_key_name, key_id};
+use crate::note::{TYPE_ED25519, TYPE_ML_DSA_65, is_key_name, key_id, push_signature};
 
 #[cfg(test)]
 mod tests;
@@ -89,8 +89,27 @@ impl LogKeys {
         &self.public
     }
 
-    pub(crate) fn signing(&self) -> &SigningKeys {
-        &self.signing
+    /// The same two keys as those of another log of the same node. The name of a key is part of its id, and the origin is the
+    /// first line of what is signed: no checkpoint of one log is ever one of the other. `None` as for [`LogKeys::from_seeds`].
+    #[must_use]
+    pub fn of_log(&self, origin: &str) -> Option<Self> {
+        Self::from_seeds(origin, &self.seeds[0], &self.seeds[1])
+    }
+
+    /// A note: the text, which ends with a newline and begins with the log's origin, signed with both keys. About 200 us.
+    ///
+    /// # Panics
+    /// When the text begins with something else: a log signs only what it says of itself.
+    #[must_use]
+    pub fn sign_note(&self, text: &str) -> String {
+        let public = &self.public;
+        assert!(text.ends_with('\n'), "the text of a note ends with a newline");
+        assert_eq!(text.split('\n').next(), Some(public.origin.as_str()), "a log signs with its own keys");
+        let signature = self.signing.sign(text.as_bytes());
+        let mut note = format!("{text}\n");
+        push_signature(&mut note, &public.origin, public.ed25519_id, &signature.ed25519);
+        push_signature(&mut note, &public.origin, public.ml_dsa_65_id, signature.ml_dsa_65.as_slice());
+        note
     }
 }
 

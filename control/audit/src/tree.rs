@@ -54,6 +54,23 @@ impl Frontier {
         self.size
     }
 
+    /// The complete subtrees that the tree ends with, the smallest first: with the size, all that is needed to go on.
+    pub fn subtrees(&self) -> impl Iterator<Item = &Hash> {
+        self.pending.iter().flatten()
+    }
+
+    /// The tree of `size` leaves with these [`Frontier::subtrees`]; `None` when it has not so many.
+    #[must_use]
+    pub fn from_subtrees(size: u64, subtrees: &[Hash]) -> Option<Self> {
+        let mut left = subtrees.iter();
+        let pending = (0..64 - size.leading_zeros()).map(|level| match size >> level & 1 {
+            1 => left.next().map(|hash| Some(*hash)),
+            _ => Some(None),
+        });
+        let pending = pending.collect::<Option<Vec<_>>>()?;
+        left.next().is_none().then(|| Self { size, pending, ..Self::default() })
+    }
+
     /// Appends leaf hashes, and tells of each subtree of 256 leaves that they complete, in order: those are the hashes of the
     /// tiles one level up.
     ///
@@ -102,6 +119,28 @@ pub trait Nodes {
     /// # Errors
     /// When it is not there.
     fn complete(&mut self, level: u8, index: u64) -> Result<Hash, Self::Error>;
+}
+
+/// Tells of every complete subtree that the leaf `index` completes, itself first: all that a store of [`Nodes`] must add when
+/// this leaf is appended. What is to the left is read from `nodes`.
+///
+/// # Errors
+/// Those of `nodes`, and those of `each`.
+pub fn completed_by<N: Nodes>(
+    nodes: &mut N,
+    index: u64,
+    leaf: Hash,
+    mut each: impl FnMut(&mut N, u8, u64, Hash) -> Result<(), N::Error>,
+) -> Result<(), N::Error> {
+    let (mut hash, mut at, mut level) = (leaf, index, 0);
+    loop {
+        each(nodes, level, at, hash)?;
+        if at & 1 == 0 {
+            return Ok(());
+        }
+        hash = node_hash(&nodes.complete(level, at - 1)?, &hash);
+        (at, level) = (at >> 1, level + 1);
+    }
 }
 
 /// MTH(D\[range\]) of RFC 6962: `range.start` is a multiple of the largest power of two that is below the length.

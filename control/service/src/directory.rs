@@ -11,6 +11,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransacti
 use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
 use crate::attributes::AttributesRequest;
 use crate::error::ServiceError;
+use crate::key_log::tables::adopt as adopt_key_records;
 use crate::limits::{PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MAX, attributes_json_bytes_max};
 use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
 use crate::prekeys::check::CheckedBatch;
@@ -30,6 +31,7 @@ pub(crate) use states::StatesSet;
 pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
 
 mod attributes;
+mod key_log;
 mod keys;
 mod mailbox;
 mod outbox;
@@ -135,6 +137,10 @@ impl Directory {
         retention_s: u32,
         now_ms: u64,
     ) -> Result<Self, ServiceError> {
+        let adopted = adopt_key_records(&storage, now_ms)?;
+        if adopted > 0 {
+            tracing::info!(adopted, "key records from before the key log are its leaves now");
+        }
         let retention = storage.adopt_retention(retention_s, now_ms)?;
         let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
         builder.set_key_grace_ms(key_grace_ms);
@@ -270,6 +276,7 @@ impl Directory {
             }
             return Ok(answers);
         }
+        self.log_keys(&transaction, &pending, now_ms)?;
         // What shards need not know is no reason for them to decide anew.
         let epoch = if pending.is_empty() { self.epoch } else { self.storage.advance_epoch(&transaction)? };
         let told = match &self.outbox {

@@ -30,6 +30,7 @@
 //! - [`prekeys`]: prekeys that agents upload, each handed out once.
 //! - [`storage`]: the tables in redb and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
+//! - [`key_log`]: every change of a key record as a leaf of a log, and the proofs that agents ask for.
 //! - [`policy`]: the policy in force, from the operator's file, and why it decides as it does.
 //! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
@@ -47,6 +48,7 @@ mod error;
 mod fixture;
 pub mod health;
 mod http;
+pub mod key_log;
 pub mod limits;
 pub mod mailboxes;
 pub mod offline;

@@ -43,6 +43,10 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Most published key records that wait for the writer, of all agents.
 pub const PUBLICATIONS_MAX: usize = 1_024;
+/// Most questions about the key log that wait to be answered, of all agents.
+pub const KEY_LOG_QUESTIONS_MAX: usize = 1_024;
+/// Questions that are answered from one read of the directory.
+pub const KEY_LOG_ANSWERS_MAX: usize = 64;
 /// When an agent should try again that found the service busy, in milliseconds.
 pub const RETRY_MS: u32 = 1_000;
 /// Keys that one agent may replace within [`ROTATION_WINDOW_MS`]: each costs seven kilobytes of disk for ever.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use creto_audit::LogKeys;
 use creto_envelope::{AgentName, TrustDomain};
 use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +17,8 @@ use crate::directory::{Directory, Outbox, Reader, told_of_policy};
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::{Api, Gate};
+use crate::key_log::Questions;
+use crate::key_log::serve::{self, KeyLog};
 use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
@@ -132,6 +135,7 @@ pub struct Service {
     backups: Option<Arc<Backups>>,
     decisions: Option<Arc<dyn DecisionHost>>,
     prekeys: Option<Prekeys>,
+    key_log: Option<(KeyLog, Questions)>,
 }
 
 /// What is asked about prekeys, by what rules, and who is told when they become few.
@@ -171,6 +175,7 @@ impl Service {
             backups: None,
             decisions: None,
             prekeys: None,
+            key_log: None,
         })
     }
 
@@ -192,6 +197,14 @@ impl Service {
     pub fn with_backups(self, host: Arc<dyn BackupHost>) -> Self {
         let backups = Backups::new(host, Arc::clone(&self.storage), &self.options.directory_path);
         Self { backups: Some(Arc::new(backups)), ..self }
+    }
+
+    /// The same service, which answers what agents ask about the key log through the other end of `questions`, and signs its heads
+    /// with `keys`.
+    #[must_use]
+    pub fn with_key_log(self, keys: LogKeys, questions: Questions) -> Self {
+        let key_log = KeyLog::new(Arc::clone(&self.storage), keys);
+        Self { key_log: Some((key_log, questions)), ..self }
     }
 
     /// The same service, whose changes an audit log keeps: `sink` is told of each, first of those that it does not have.
@@ -228,10 +241,11 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, begun: _, backups, decisions, prekeys } = self;
+        let Self { options, storage, directory, policy, begun: _, backups, decisions, prekeys, key_log } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
+        let key_log = key_log.map(|(key_log, questions)| serve::answer(key_log, questions));
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
@@ -271,6 +285,7 @@ impl Service {
                     Box::new(sink),
                     publications,
                     prekeys,
+                    key_log,
                     reloads,
                     telling,
                     stopped,
@@ -391,6 +406,7 @@ fn run(
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
     prekeys: Option<(Arc<Storage>, Prekeys)>,
+    key_log: Option<impl Future<Output = ()> + Send + 'static>,
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
@@ -398,8 +414,8 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The commits, one after the other; those of claims, and the checks of prekeys, the same; the requests of a backup, one
-        // after the other; and what looks at policies.
-        .max_blocking_threads(6)
+        // after the other; questions about the key log, the same; and what looks at policies.
+        .max_blocking_threads(7)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -423,6 +439,7 @@ fn run(
             });
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
+        let key_log = key_log.map(tokio::spawn);
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
@@ -430,6 +447,9 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
+        if let Some(key_log) = key_log {
+            key_log.abort();
+        }
         if let Some((uploads, claims)) = prekeys {
             uploads.abort();
             claims.abort();

@@ -12,6 +12,7 @@
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
 //! | `tokens` | SHA-256 of a token, 32 | what it allows, see `tokens.rs` |
 //! | `audit_outbox` | number u64 | an event that the audit log may not have yet, see `outbox.rs` |
+//! | `key_leaves`, `key_subtrees`, `key_places` | | the key log, see `key_log/tables.rs` |
 //! | `prekey_owners`, `prekey_batches`, `prekeys` | | prekeys that were not handed out yet, see `prekeys/tables.rs` |
 //!
 //! What one change concerns changes in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so
@@ -32,6 +33,7 @@ use redb::{
 
 use crate::attributes::parse_row;
 use crate::error::ServiceError;
+use crate::key_log::tables::{KEY_LEAVES, KEY_PLACES, KEY_SUBTREES};
 use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
 use crate::mailboxes::{DefaultRetention, MailboxRow};
 use crate::prekeys::tables::{Owner, PREKEY_BATCHES, PREKEY_OWNERS, PREKEYS};
@@ -252,6 +254,11 @@ impl Storage {
             transaction.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
             transaction.open_table(PREKEY_BATCHES).map_err(ServiceError::database)?;
             transaction.open_table(PREKEYS).map_err(ServiceError::database)?;
+            // Without a format of its own: what a version that knows no key log adds meanwhile becomes leaves when the directory is
+            // loaded.
+            transaction.open_table(KEY_LEAVES).map_err(ServiceError::database)?;
+            transaction.open_table(KEY_SUBTREES).map_err(ServiceError::database)?;
+            transaction.open_table(KEY_PLACES).map_err(ServiceError::database)?;
             let is_new = meta.is_empty().map_err(ServiceError::database)?;
             if is_new {
                 let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
@@ -445,7 +452,10 @@ impl Storage {
                 ATTRIBUTES,
                 STATES,
                 TOKENS,
-                AUDIT_OUTBOX
+                AUDIT_OUTBOX,
+                KEY_LEAVES,
+                KEY_SUBTREES,
+                KEY_PLACES
             );
             // No prekey that may be handed out before the copy is: whoever restored it would hand it out again.
             known.extend([PREKEY_OWNERS.name(), PREKEY_BATCHES.name(), PREKEYS.name()]);

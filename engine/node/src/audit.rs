@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use creto_audit::monitor::Limits;
-use creto_audit::{Event, Label, SourceId, What};
+use creto_audit::{Event, KeysError, Label, LogKeys, SourceId, What};
 use creto_audit_store::disk::RealDisk;
 use creto_audit_store::{RESUME_BYTES, Resume, StoreError, Writer, keys};
 use creto_envelope::TrustDomain;
@@ -25,6 +25,7 @@ use creto_service::health::{Health, ShardState};
 use creto_service::outbox::{AuditSink, ControlEvent, Kept};
 use creto_shard::{AuditBatch, events_of};
 use creto_store::{LogPlace, Lsn, Position, Record, RecoveryError, SegmentSource, read_behind};
+use creto_transparency::origin_beside;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
 use crate::audit::alarm::Alarm;
@@ -79,6 +80,15 @@ impl AuditLog {
             &Label::of(env!("CARGO_PKG_VERSION")),
         )?;
         Ok(Self { folder: folder.to_owned(), writer: Mutex::new(writer), opened_ms: now_ms })
+    }
+
+    /// The keys of this node's key log: those of its audit log, under another name.
+    pub(crate) fn key_log_keys(&self) -> Result<LogKeys, StoreError> {
+        let writer = self.writer();
+        let keys = writer.keys();
+        let keys = keys.of_log(&origin_beside(keys.public().origin()));
+        // An origin that is nearly as long as one may be has no room for the other name.
+        keys.ok_or(StoreError::Keys(KeysError::Form))
     }
 
     /// Takes from a shard's log what it says and the audit log does not have yet; returns how many events that were. Before

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use creto_envelope::control::RotationMode;
+use creto_envelope::key_log::{KeyLogQuestion, KeyLogRefusal};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
 use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
@@ -37,6 +39,13 @@ pub(crate) enum NodeItem {
         connection: ConnectionId,
         /// The current version, or why not.
         answer: Result<u32, KeyRefused>,
+    },
+    /// From control: the answer to a question about the key log.
+    KeyLogAnswered {
+        /// Whoever asked.
+        connection: ConnectionId,
+        /// A whole frame.
+        frames: Bytes,
     },
     /// From the audit log: what this shard told is kept.
     Audited {
@@ -123,6 +132,10 @@ pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 4 * CREDIT_BYTES_MAX as usize + EN
 pub(crate) type PublishKeyRecord =
     Box<dyn Fn(ConnectionId, AgentId, RotationMode, Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
 
+/// Hands a question about the key log to control, which answers with [`NodeItem::KeyLogAnswered`]; or says at once why not. It
+/// never waits.
+pub(crate) type AskKeyLog = Box<dyn Fn(ConnectionId, KeyLogQuestion) -> Result<(), KeyLogRefusal> + Send>;
+
 type Todo = IoAction<NodeItem, LogWrite>;
 
 pub(crate) struct ShardMachine {
@@ -133,6 +146,9 @@ pub(crate) struct ShardMachine {
     publish: PublishKeyRecord,
     /// Key records that control did not take, to be told in the next turn.
     not_published: Vec<(ConnectionId, KeyRefused)>,
+    ask_key_log: AskKeyLog,
+    /// Answers to questions that control did not take, to be told in the next turn.
+    not_asked: Vec<(ConnectionId, Bytes)>,
     outboxes: Vec<Outbox>,
     disk: BTreeMap<u64, creto_store::ActionId>,
     disk_actions: u64,
@@ -168,6 +184,8 @@ struct Outbox {
 pub(crate) struct Ends {
     /// To control.
     pub(crate) publish: PublishKeyRecord,
+    /// To control.
+    pub(crate) ask_key_log: AskKeyLog,
     /// To the main thread.
     pub(crate) report: Sender<(u16, ShardReport)>,
     /// To the crypto workers, if there are any.
@@ -178,7 +196,7 @@ pub(crate) struct Ends {
 
 impl ShardMachine {
     pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
-        let Ends { publish, report, workers, audit } = ends;
+        let Ends { publish, ask_key_log, report, workers, audit } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -188,6 +206,8 @@ impl ShardMachine {
             todo: VecDeque::new(),
             publish,
             not_published: Vec::new(),
+            ask_key_log,
+            not_asked: Vec::new(),
             outboxes: (0..shard_count).map(|_| Outbox::default()).collect(),
             disk: BTreeMap::new(),
             disk_actions: 0,
@@ -258,6 +278,9 @@ impl ShardMachine {
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
             }
+            (Source::Control, NodeItem::KeyLogAnswered { connection, frames }) => {
+                self.apply(now, Event::KeyLogAnswered { connection, frames });
+            }
             (Source::Control, NodeItem::Audited { events, through, spare }) => {
                 self.apply(now, Event::Audited { events, through, spare });
             }
@@ -326,6 +349,11 @@ impl ShardMachine {
             Action::PublishKeyRecord { connection, agent, mode, record } => {
                 if let Err(refused) = (self.publish)(connection, agent, mode, record) {
                     self.not_published.push((connection, refused));
+                }
+            }
+            Action::AskKeyLog { connection, question } => {
+                if let Err(refusal) = (self.ask_key_log)(connection, question) {
+                    self.not_asked.push((connection, question.refused(refusal).into()));
                 }
             }
             Action::Disk(action) => self.translate_disk(action),
@@ -461,6 +489,9 @@ impl Machine for ShardMachine {
         for (connection, refused) in std::mem::take(&mut self.not_published) {
             self.apply(now, Event::KeyRecordPublished { connection, answer: Err(refused) });
         }
+        for (connection, frames) in std::mem::take(&mut self.not_asked) {
+            self.apply(now, Event::KeyLogAnswered { connection, frames });
+        }
         self.shard.end_turn(shard_time(now), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
             self.translate(action);
@@ -482,7 +513,8 @@ impl Machine for ShardMachine {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        if self.shard.has_work() || !self.not_published.is_empty() { Some(0) } else { Some(self.next_tick_us) }
+        let is_refused = !self.not_published.is_empty() || !self.not_asked.is_empty();
+        if self.shard.has_work() || is_refused { Some(0) } else { Some(self.next_tick_us) }
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use creto_audit::LogKeys;
 use creto_envelope::TrustDomain;
 use creto_io::executor::{self, ExecutorConfig, ShardThread};
 use creto_io::probe::Choice;
@@ -19,6 +20,7 @@ use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
+use creto_service::key_log::{self, Questioner, Questions};
 use creto_service::outbox::{AuditSink, Kept};
 use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
 use creto_service::{
@@ -38,7 +40,7 @@ use crate::data_dir::DataDir;
 use crate::decisions::Decisions;
 use crate::device;
 use crate::host::Host;
-use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
+use crate::machine::{AskKeyLog, Ends, NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
 use crate::plan::Plan;
 use crate::room::RoomWatch;
 use crate::workers::Workers;
@@ -126,6 +128,7 @@ impl Node {
         let (writes, source) = device::choose(config);
         tracing::info!("the log is written by {writes} ({})", source.text());
         let audit = AuditLog::open(&data_dir.audit_dir(), &trust_domain, shard_count, unix_ms())?;
+        let key_log_keys = audit.key_log_keys()?;
         let (shards, recovered) = recover_shards(config, writes, &data_dir, shard_count, &audit)?;
         let listen = config.node.listen;
         let sockets = socket::bind_group(listen, shard_count, plan.udp_buffer_bytes as usize)
@@ -141,6 +144,7 @@ impl Node {
             .start(control.clone(), health.clone(), config.audit.retention, config.alerts.limits())
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
         let (publisher, publications) = rotation::publications();
+        let (questioner, questions) = key_log::questions();
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
             .map_err(|error| NodeError::System { what: "starting the crypto workers", error })?;
         let mut watched = Vec::new();
@@ -150,6 +154,7 @@ impl Node {
             let progress = Arc::new(Progress::default());
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
             let publish = publish_key_records(publisher.clone(), shard_index, ports.control_port());
+            let ask_key_log = ask_key_log(questioner.clone(), shard_index, ports.control_port());
             let driver = DriverConfig {
                 endpoint: EndpointConfig {
                     shard_index: u8::try_from(shard_index).expect("the plan allows at most 256 shards"),
@@ -171,7 +176,8 @@ impl Node {
                 stats: StatsReader::default(),
             };
             let room = RoomWatch::new(shard_index, shard_count, data_dir.shard_dir(shard_index), health.clone());
-            let ends = Ends { publish, report: report.clone(), workers: jobs.clone(), audit: audit.sender() };
+            let ends =
+                Ends { publish, ask_key_log, report: report.clone(), workers: jobs.clone(), audit: audit.sender() };
             let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends);
             let report = report.clone();
             threads.push(executor::spawn(executor, move || async move {
@@ -185,8 +191,16 @@ impl Node {
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
-        let service =
-            start_service(config, &data_dir, trust_domain, health, control.clone(), publications, audit.control())?;
+        let service = start_service(
+            config,
+            &data_dir,
+            trust_domain,
+            health,
+            control.clone(),
+            publications,
+            audit.control(),
+            (key_log_keys, questions),
+        )?;
         let mut node = Self {
             address,
             plan,
@@ -381,6 +395,18 @@ fn publish_key_records(
     })
 }
 
+/// The way of a question about the key log from a shard to control, and of the answer back to it.
+fn ask_key_log(questioner: Questioner, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskKeyLog {
+    Box::new(move |connection, question| {
+        let port = port.clone();
+        questioner.ask(question, move |frame| {
+            let frames = frame.into();
+            tell(usize::from(shard_index), &port, NodeItem::KeyLogAnswered { connection, frames });
+        })
+    })
+}
+
+#[allow(clippy::too_many_arguments, reason = "what it is made of, and its doors")]
 fn start_service(
     config: &Config,
     data_dir: &DataDir,
@@ -389,6 +415,7 @@ fn start_service(
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
     publications: Publications,
     audit: (Arc<dyn AuditSink>, Arc<Kept>),
+    key_log: (LogKeys, Questions),
 ) -> Result<ServiceHandle, NodeError> {
     let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
     options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
@@ -407,9 +434,11 @@ fn start_service(
     options.health = health;
     options.policy = config.policy_options();
     let (sink, kept) = audit;
+    let (keys, questions) = key_log;
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone(), Arc::clone(&kept)));
     let decisions = Arc::new(Decisions::new(ports.clone()));
-    let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_audit(sink, kept)?;
+    let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_key_log(keys, questions);
+    let service = service.with_audit(sink, kept)?;
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
 }

@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     pub(crate) publishing: Option<StreamId>,
     /// The control stream that waits for an answer about dead letters.
     pub(crate) asking: Option<StreamId>,
+    /// Questions about the key log that control has not answered.
+    pub(crate) key_log_questions: u32,
     pub(crate) submit: SubmitLedger,
     streams: BTreeMap<StreamId, StreamRole>,
 }
@@ -48,6 +50,7 @@ impl Connection {
             subscribed: false,
             publishing: None,
             asking: None,
+            key_log_questions: 0,
             submit: SubmitLedger::default(),
             streams: BTreeMap::new(),
         }

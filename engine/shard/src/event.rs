@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::control::RotationMode;
+use creto_envelope::key_log::KeyLogQuestion;
 use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::Snapshot;
 use creto_store::{Action as DiskAction, ActionId, DiskError, Position, ReadProblem};
@@ -93,6 +94,13 @@ pub enum Event {
         connection: ConnectionId,
         /// The version that is current now, or why it was refused.
         answer: Result<u32, KeyRefused>,
+    },
+    /// Control has answered an [`Action::AskKeyLog`].
+    KeyLogAnswered {
+        /// The connection that asked; it may be gone.
+        connection: ConnectionId,
+        /// The answer, a whole frame.
+        frames: Bytes,
     },
     /// The disk has done, or failed to do, what the log asked.
     Disk {
@@ -189,6 +197,13 @@ pub enum Action {
         mode: RotationMode,
         /// The record; nothing about it was checked but its form and whose it is.
         record: Box<SignedKeyRecord>,
+    },
+    /// Have control answer a question about the key log with [`Event::KeyLogAnswered`]: once, and not before this turn is over.
+    AskKeyLog {
+        /// The connection that is to be answered.
+        connection: ConnectionId,
+        /// What it asks.
+        question: KeyLogQuestion,
     },
     /// Have a worker run this and answer with [`Event::Verified`], in any order. Only asked of a shard that was given
     /// workers, and never for more than it was told they take.

@@ -9,6 +9,7 @@ mod audit;
 mod connection;
 pub mod event;
 mod expiry;
+mod key_log;
 pub mod limits;
 mod meter;
 pub mod observe;

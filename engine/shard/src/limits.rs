@@ -26,6 +26,9 @@ pub const COUNTED_TOLD_US: u64 = 1_000_000;
 /// Reading goes on when so few are left.
 pub const AUDIT_EVENTS_RESUME: u64 = AUDIT_EVENTS_MAX / 2;
 
+/// Questions about the key log that one connection may have open.
+pub const KEY_LOG_QUESTIONS_MAX: u32 = 64;
+
 /// Batches that one connection may have in flight.
 pub const IN_FLIGHT_BATCHES_MAX: usize = IN_FLIGHT_MESSAGES_MAX as usize;
 

@@ -28,7 +28,7 @@ use crate::stage::receive::SubmitFrame;
 use crate::stage::verify::valid_key_record;
 
 /// What became of a frame.
-type Outcome = Result<(), Refusal>;
+pub(crate) type Outcome = Result<(), Refusal>;
 
 /// Why a frame was refused, and about whom.
 pub(crate) struct Refusal {
@@ -67,6 +67,9 @@ impl<L: RecordLog> Shard<L> {
             }
             (Some(StreamRole::Control), FrameType::KeyRecordPublish) => {
                 self.publish_key_record(connection, stream, &body, actions)
+            }
+            (Some(StreamRole::Control), FrameType::KeyProofRequest | FrameType::KeyLeavesRequest) => {
+                self.ask_key_log(now, connection, stream, frame_type, &body, actions)
             }
             (
                 Some(StreamRole::Control),
@@ -115,7 +118,7 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    fn logged_in(&self, connection: ConnectionId) -> Result<LoggedIn, Refusal> {
+    pub(crate) fn logged_in(&self, connection: ConnectionId) -> Result<LoggedIn, Refusal> {
         let login = self.connections.get(&connection).and_then(|state| state.login);
         login.ok_or_else(|| RejectCode::LoginRequired.into())
     }
@@ -186,17 +189,7 @@ impl<L: RecordLog> Shard<L> {
         let login = self.logged_in(connection)?;
         let request = KeyRecordRequest::parse(body)?;
         let refused = about(&request.agent);
-        let asked = PolicyAction::ReadDirectory;
-        let recent = match self.snapshot.reads_recent_messages() {
-            true => self.meter.recent(&login.agent, now.monotonic_us).ok_or_else(|| refused(RejectCode::Overloaded))?,
-            false => 0,
-        };
-        match self.decisions.decide(&self.snapshot, now.unix_ms, &login.agent, asked, &request.agent, recent) {
-            Decision::Allow(_) => {}
-            // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
-            Decision::Deny(RejectCode::UnknownRecipient) => return Err(refused(RejectCode::UnknownAgent)),
-            Decision::Deny(code) => return Err(refused(code)),
-        }
+        self.may_read_record(now, &login.agent, &request.agent).map_err(&refused)?;
         let principal = self.snapshot.principal(&request.agent).ok_or_else(|| refused(RejectCode::UnknownAgent))?;
         let record = match request.version {
             0 => principal.current(),
@@ -214,6 +207,21 @@ impl<L: RecordLog> Shard<L> {
         }
         actions.push(Action::Send { connection, stream, frames: out.into() });
         Ok(())
+    }
+
+    /// Whether policy lets `reader` have the key records of `agent`.
+    pub(crate) fn may_read_record(&mut self, now: Now, reader: &AgentId, agent: &AgentId) -> Result<(), RejectCode> {
+        let recent = match self.snapshot.reads_recent_messages() {
+            true => self.meter.recent(reader, now.monotonic_us).ok_or(RejectCode::Overloaded)?,
+            false => 0,
+        };
+        let asked = PolicyAction::ReadDirectory;
+        match self.decisions.decide(&self.snapshot, now.unix_ms, reader, asked, agent, recent) {
+            Decision::Allow(_) => Ok(()),
+            // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
+            Decision::Deny(RejectCode::UnknownRecipient) => Err(RejectCode::UnknownAgent),
+            Decision::Deny(code) => Err(code),
+        }
     }
 
     /// Hands an agent's next key record to control. The shard goes on; [`Event::KeyRecordPublished`](crate::Event) brings

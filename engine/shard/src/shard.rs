@@ -159,6 +159,7 @@ impl<L: RecordLog> Shard<L> {
             Event::KeyRecordPublished { connection, answer } => {
                 self.key_record_published(connection, answer, actions);
             }
+            Event::KeyLogAnswered { connection, frames } => self.key_log_answered(connection, frames, actions),
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, &mut self.audit, actions),
             Event::DiskRead { id, outcome } => {
                 let done = self.log.disk_read(id, outcome);

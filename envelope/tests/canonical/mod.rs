@@ -12,6 +12,7 @@ use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed,
 };
 use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::key_log::{KeyLeaves, KeyLeavesRequest, KeyProof, KeyProofRequest};
 use creto_envelope::letters::{
     DeadLetterChange, DeadLetterChanged, DeadLetterList, DeadLetterRead, DeadLetters, parse_dead_letter,
 };
@@ -64,6 +65,10 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::PrekeyClaimed => PrekeyClaimed::parse(body)?.encode(&mut out),
         FrameType::PrekeyStockRequest => PrekeyStockRequest::parse(body)?.encode(&mut out),
         FrameType::PrekeyStock => PrekeyStockTold::parse(body)?.encode(&mut out),
+        FrameType::KeyProofRequest => KeyProofRequest::parse(body)?.encode(&mut out),
+        FrameType::KeyProof => KeyProof::parse(body)?.encode(&mut out),
+        FrameType::KeyLeavesRequest => KeyLeavesRequest::parse(body)?.encode(&mut out),
+        FrameType::KeyLeaves => KeyLeaves::parse(body)?.encode(&mut out),
         unknown => panic!("{unknown:?} has no oracle yet: add it here"),
     }
     Ok(out)

@@ -7,6 +7,9 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
 };
+use creto_envelope::key_log::{
+    KEY_LEAF_BYTES, KeyLeaves, KeyLeavesRequest, KeyLogRefusal, KeyProof, KeyProofRequest, ProvenKey,
+};
 use creto_envelope::letters::{
     DeadLetterChange, DeadLetterChanged, DeadLetterEntry, DeadLetterList, DeadLetterRead, DeadLetters, DeathCause,
     LetterChange,
@@ -260,6 +263,18 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::PrekeyStock, |out| {
             PrekeyStockTold { answer: Err(RejectCode::ShuttingDown.into()) }.encode(out);
         }),
+        frame(FrameType::KeyProofRequest, |out| {
+            KeyProofRequest { agent: AgentId([2; 16]), version: 3, seen: 700, wants_keys: true }.encode(out);
+        }),
+        frame(FrameType::KeyProof, |out| key_proof(Ok(proven_key())).encode(out)),
+        frame(FrameType::KeyProof, |out| key_proof(Err(RejectCode::Overloaded.into())).encode(out)),
+        frame(FrameType::KeyLeavesRequest, |out| KeyLeavesRequest { from: 700, through: 703 }.encode(out)),
+        frame(FrameType::KeyLeaves, |out| {
+            KeyLeaves { from: 700, answer: Ok(vec![[8; KEY_LEAF_BYTES], [9; KEY_LEAF_BYTES]]) }.encode(out);
+        }),
+        frame(FrameType::KeyLeaves, |out| {
+            KeyLeaves { from: 700, answer: Err(RejectCode::ShuttingDown.into()) }.encode(out);
+        }),
     ]
 }
 
@@ -282,4 +297,20 @@ pub(crate) fn prekey_batch(one_time: u8) -> PrekeyBatch {
 pub(crate) fn signed_prekey() -> SignedPrekey {
     let PrekeyBatch { signature, prekeys, .. } = prekey_batch(2);
     SignedPrekey { signature, count: 3, index: 1, prekey: prekeys[1].clone(), path: vec![[8; 32], [9; 32]] }
+}
+
+fn key_proof(answer: Result<ProvenKey, KeyLogRefusal>) -> KeyProof {
+    KeyProof { agent: AgentId([2; 16]), version: 3, answer }
+}
+
+fn proven_key() -> ProvenKey {
+    ProvenKey {
+        size: 703,
+        index: 5,
+        leaf: [7; KEY_LEAF_BYTES],
+        path: vec![[1; 32], [2; 32]],
+        consistency: vec![[3; 32]],
+        note: b"a head\n".to_vec(),
+        keys: b"keys\n".to_vec(),
+    }
 }

@@ -24,6 +24,7 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
 };
+use creto_envelope::key_log::{KeyLeavesRequest, KeyProof, KeyProofRequest};
 use creto_envelope::letters::{
     DeadLetterChange, DeadLetterChanged, DeadLetterEntry, DeadLetterList, DeadLetterRead, DeadLetters, DeathCause,
     LetterChange,
@@ -454,6 +455,8 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         expired_at_ms: VALID_FROM_MS + 61_020,
         cause: NoticeCause::TimeToLive,
     };
+    let proof_request = KeyProofRequest { agent: mailbox, version: 1, seen: 40, wants_keys: false };
+    let no_proof = KeyProof { agent: mailbox, version: 9, answer: Err(RejectCode::UnknownKeyVersion.into()) };
     let mut response = Vec::new();
     encode_key_record_response(&mut response, &planner.record);
     let mut publish = Vec::new();
@@ -480,6 +483,9 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         ("dead_letter_read", frame(|out| DeadLetterRead { mailbox, mailbox_sequence: 3 }.encode(out))),
         ("dead_letter_change", frame(|out| change.encode(out))),
         ("dead_letter_changed", frame(|out| DeadLetterChanged { count: 1 }.encode(out))),
+        ("key_proof_request", frame(|out| proof_request.encode(out))),
+        ("key_proof_refused", frame(|out| no_proof.encode(out))),
+        ("key_leaves_request", frame(|out| KeyLeavesRequest { from: 40, through: 52 }.encode(out))),
     ])
 }
 

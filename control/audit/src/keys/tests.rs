@@ -37,3 +37,19 @@ fn keys_that_do_not_belong_together_are_refused() {
         assert!(LogKeys::from_seeds(origin, &[1; 32], &[2; 32]).is_none(), "{origin:?}");
     }
 }
+
+#[test]
+fn keys_of_another_log_of_the_node_sign_nothing_of_this_one() {
+    let ours = keys();
+    let other = ours.of_log(&format!("{ORIGIN}/keys")).unwrap();
+    assert_ne!(other.public(), ours.public());
+    let note = other.sign_note(&format!("{ORIGIN}/keys\nof the other\n"));
+    let verifier = |keys: &LogKeys| crate::LogVerifier::new(keys.public().clone()).unwrap();
+    assert_eq!(verifier(&other).verify_text(note.as_bytes()), Ok(&*format!("{ORIGIN}/keys\nof the other\n")));
+    assert_eq!(verifier(&ours).verify_text(note.as_bytes()).unwrap_err().code(), "other_origin");
+    // Also where the text is changed to begin with the origin of this log: the name is part of the key's id.
+    let renamed = note.replacen("/keys\n", "\n", 1);
+    assert_eq!(verifier(&ours).verify_text(renamed.as_bytes()).unwrap_err().code(), "signature_missing");
+    let renamed = note.replace("/keys", "");
+    assert_eq!(verifier(&ours).verify_text(renamed.as_bytes()).unwrap_err().code(), "signature_missing");
+}

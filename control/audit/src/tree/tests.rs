@@ -164,3 +164,52 @@ proptest! {
             check_consistency(old as u64, old_root, size as u64, root, &proof), Err(PathError::OtherRoot));
     }
 }
+
+#[test]
+fn a_frontier_goes_on_from_its_subtrees_and_from_no_others() {
+    let Leaves(all) = leaves(300);
+    for size in [0, 1, 2, 3, 255, 256, 257, 299] {
+        let mut tree = Frontier::new();
+        tree.append(&all[..size], |_| {});
+        let subtrees: Vec<_> = tree.subtrees().copied().collect();
+        let mut again = Frontier::from_subtrees(size as u64, &subtrees).unwrap();
+        assert_eq!(again.root(), naive_root(&all[..size]));
+        again.append(&all[size..], |_| {});
+        assert_eq!((again.size(), again.root()), (300, naive_root(&all)));
+        let longer = [&subtrees[..], &[[0; 32]]].concat();
+        assert_eq!(Frontier::from_subtrees(size as u64, &longer), None);
+        assert!(size == 0 || Frontier::from_subtrees(size as u64, &subtrees[1..]).is_none());
+    }
+}
+
+/// A store of every complete subtree, filled by [`completed_by`] alone.
+#[derive(Default)]
+struct Store(std::collections::BTreeMap<(u8, u64), Hash>);
+
+impl Nodes for Store {
+    type Error = std::convert::Infallible;
+
+    fn complete(&mut self, level: u8, index: u64) -> Result<Hash, Self::Error> {
+        Ok(self.0[&(level, index)])
+    }
+}
+
+#[test]
+fn what_each_leaf_completes_is_every_complete_subtree_and_no_other() {
+    let Leaves(all) = leaves(300);
+    let mut store = Store::default();
+    for (index, leaf) in all.iter().enumerate() {
+        let Ok(()) = completed_by(&mut store, index as u64, *leaf, |store, level, at, hash| {
+            assert_eq!(store.0.insert((level, at), hash), None, "each is told once");
+            Ok(())
+        });
+        let size = index + 1;
+        assert_eq!(root_at(&mut store, size as u64), Ok(naive_root(&all[..size])));
+        let complete: usize = (0..9).map(|level| size >> level).sum();
+        assert_eq!(store.0.len(), complete);
+    }
+    for ((level, at), hash) in &store.0 {
+        let begin = usize::try_from(at << level).unwrap();
+        assert_eq!(*hash, naive_root(&all[begin..begin + (1 << level)]));
+    }
+}

@@ -1,0 +1,532 @@
+//! The node's key log, as this agent sees it: no key record is used before the node has shown that it is a leaf of a log that grew
+//! out of the one that was seen last, and nobody gets a record of this agent that it did not make without its noticing.
+//!
+//! ```text
+//! record from the node -> KeyProofRequest -> KeyProof -> both signatures, grown out of what was seen -> on disk -> in the tree
+//! soon after a connect, and every ten minutes -> every new leaf -> the signed tree -> no record of ours that our keys did not sign
+//! ```
+//!
+//! The log's keys are those that were seen first, over a connection to the certificate that the agent was given. What was seen is
+//! in a file (`file.rs`), so that a restart forgets nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use creto_envelope::key_log::{KeyLeaves, KeyLeavesRequest, KeyLogRefusal, KeyProof, KeyProofRequest, ProvenKey};
+use creto_envelope::{AgentId, KeyId, KeyRecord, RejectCode};
+use creto_transparency::{Evidence, KeyLeaf, KeyLogError, Scan, ScanSelf, Watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::clock;
+use crate::error::{KeyLogFileError, LookupError};
+use crate::keys::AgentKeys;
+use crate::limits::{
+    KEY_LOG_PROOFS_OPEN_MAX, KEY_LOG_READ_AFTER, KEY_LOG_READ_EVERY, KEY_LOG_TRIES_MAX, KEY_RECORD_TIMEOUT,
+};
+use crate::stats::{Counters, UNPOISONED};
+use crate::worker::{offload, on_disk};
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+pub use file::KEY_LOG_FILE_FORMAT;
+
+/// How a key record stands in the node's key log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct KeyPlace {
+    /// Which leaf.
+    pub index: u64,
+    /// Leaves of the signed head that it was proven under.
+    pub size: u64,
+    /// Root of the tree of that head.
+    pub root: [u8; 32],
+    /// When the leaf was written, by the node's clock, Unix milliseconds.
+    pub time_ms: u64,
+}
+
+/// What this agent has seen of the node's key log.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct KeyLogStatus {
+    /// The newest signed head, as a note that others can verify; none before the first proof.
+    pub head: Option<String>,
+    /// Public keys of the log, in the form of `audit.pub`; none before the first proof.
+    pub keys: Option<String>,
+    /// Leaves of the newest signed head.
+    pub size: u64,
+    /// Leaves that were read, and found to be those of a signed head.
+    pub read: u64,
+    /// What was found that no honest node does. No further key is used until the agent connects anew.
+    pub alarm: Option<KeyLogError>,
+}
+
+type Answer = Result<KeyPlace, LookupError>;
+
+/// The key log of one agent's node.
+pub(crate) struct KeyLog {
+    own: Own,
+    file: Option<PathBuf>,
+    counters: Arc<Counters>,
+    state: Mutex<State>,
+    /// Wakes the control stream's writer: there is a question to ask.
+    asked: Notify,
+    connected: Notify,
+    /// One reader of leaves at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watch: Option<Watch>,
+    /// The leaves that were read, up to a head.
+    scan: Scan,
+    alarm: Option<KeyLogError>,
+    open: BTreeMap<(AgentId, u32), Open>,
+    /// Records whose proof must be asked for on this connection.
+    to_ask: VecDeque<(AgentId, u32)>,
+    /// Proofs that were asked for on this connection and have not come.
+    on_the_way: usize,
+    leaves: Page,
+    is_closed: bool,
+}
+
+/// A proof that somebody waits for.
+#[derive(Debug, Default)]
+struct Open {
+    /// Leaves of the head that it was asked against, once it was.
+    seen: Option<u64>,
+    tries: u32,
+    waiting: Vec<(Wanted, oneshot::Sender<Answer>)>,
+}
+
+/// What is to be proven.
+#[derive(Debug)]
+enum Wanted {
+    /// Exactly this record.
+    Record(Box<KeyRecord>),
+    /// A record that this agent's own keys have signed; and the log's keys are compared.
+    Own,
+}
+
+/// The one page of leaves that may be asked for.
+#[derive(Debug, Default)]
+enum Page {
+    #[default]
+    Idle,
+    Asked(KeyLeavesRequest, oneshot::Sender<KeyLeaves>),
+    Sent(oneshot::Sender<KeyLeaves>),
+}
+
+/// What an agent knows of itself.
+struct Own(Arc<AgentKeys>);
+
+impl ScanSelf for Own {
+    fn agent(&self) -> AgentId {
+        self.0.id()
+    }
+
+    fn signing(&self) -> [u8; 32] {
+        self.0.signing_fingerprint()
+    }
+
+    fn key_id(&self, version: u32) -> Option<KeyId> {
+        self.0.key_id_of(version)
+    }
+}
+
+impl std::fmt::Debug for KeyLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyLog").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl KeyLog {
+    /// Goes on with what the file has, if there is one; without it nothing was seen yet.
+    pub(crate) fn open(
+        keys: Arc<AgentKeys>,
+        file: Option<PathBuf>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, KeyLogFileError> {
+        let seen = file.as_deref().map_or(Ok(None), |path| file::read(path, keys.id()))?;
+        let (watch, scan) = seen.map_or((None, Scan::new()), |seen| (Some(seen.watch), seen.scan));
+        Ok(Self {
+            own: Own(keys),
+            file,
+            counters,
+            state: Mutex::new(State { watch, scan, ..State::default() }),
+            asked: Notify::new(),
+            connected: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(UNPOISONED)
+    }
+
+    /// What was seen.
+    pub(crate) fn status(&self) -> KeyLogStatus {
+        let state = self.state();
+        let watch = state.watch.as_ref();
+        KeyLogStatus {
+            head: watch.and_then(Watch::head).map(|head| head.note().to_owned()),
+            keys: watch.map(|watch| watch.public().to_text()),
+            size: watch.map_or(0, Watch::size),
+            read: state.scan.size(),
+            alarm: state.alarm.clone(),
+        }
+    }
+
+    /// Has the node prove that exactly this record is in its log.
+    pub(crate) async fn prove(&self, record: &KeyRecord) -> Answer {
+        self.ask((record.agent_id(), record.version), Wanted::Record(Box::new(record.clone()))).await
+    }
+
+    async fn ask(&self, key: (AgentId, u32), wanted: Wanted) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.is_closed {
+                return Err(LookupError::Closed);
+            }
+            if let Some(alarm) = &state.alarm {
+                return Err(LookupError::KeyLog { agent: key.0, source: alarm.clone() });
+            }
+            let is_new = !state.open.contains_key(&key);
+            let open = state.open.entry(key).or_default();
+            open.waiting.retain(|(_, waiting)| !waiting.is_closed());
+            open.waiting.push((wanted, reply));
+            if is_new {
+                state.to_ask.push_back(key);
+            }
+        }
+        self.asked.notify_one();
+        match timeout(KEY_RECORD_TIMEOUT, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(LookupError::Closed)),
+            Err(_) => {
+                self.abandon(key);
+                Err(LookupError::TimedOut { agent: key.0 })
+            }
+        }
+    }
+
+    /// Closes a question for which nobody waits any more.
+    fn abandon(&self, key: (AgentId, u32)) {
+        let mut state = self.state();
+        if state.open.get(&key).is_some_and(|open| open.waiting.iter().all(|(_, waiting)| waiting.is_closed())) {
+            state.open.remove(&key);
+        }
+    }
+
+    /// The next question for the control stream, waiting for one.
+    pub(crate) async fn next_frame(&self) -> Vec<u8> {
+        loop {
+            let asked = self.asked.notified();
+            if let Some(frame) = self.take_frame() {
+                return frame;
+            }
+            asked.await;
+        }
+    }
+
+    fn take_frame(&self) -> Option<Vec<u8>> {
+        let mut state = self.state();
+        let mut frame = Vec::new();
+        if let Page::Asked(..) = state.leaves
+            && let Page::Asked(request, reply) = std::mem::take(&mut state.leaves)
+        {
+            state.leaves = Page::Sent(reply);
+            request.encode(&mut frame);
+            return Some(frame);
+        }
+        // Fewer than the node takes of one connection.
+        while state.on_the_way < KEY_LOG_PROOFS_OPEN_MAX {
+            let key = state.to_ask.pop_front()?;
+            let seen = state.watch.as_ref().map_or(0, Watch::size);
+            let is_first = state.watch.is_none();
+            let Some(open) = state.open.get_mut(&key) else { continue };
+            let wants_keys = is_first || open.waiting.iter().any(|(wanted, _)| matches!(wanted, Wanted::Own));
+            (open.seen, open.tries) = (Some(seen), open.tries + 1);
+            state.on_the_way += 1;
+            KeyProofRequest { agent: key.0, version: key.1, seen, wants_keys }.encode(&mut frame);
+            return Some(frame);
+        }
+        None
+    }
+
+    /// A proof came, or a refusal. One that nobody waits for is ignored.
+    pub(crate) async fn proven(self: &Arc<Self>, proof: KeyProof) {
+        let key = (proof.agent, proof.version);
+        let open = {
+            let mut state = self.state();
+            state.on_the_way = state.on_the_way.saturating_sub(1);
+            state.open.remove(&key).filter(|open| open.seen.is_some())
+        };
+        // There is room for another question.
+        self.asked.notify_one();
+        let Some(open) = open else { return };
+        match proof.answer {
+            Err(refusal) => self.refused(key, open, refusal),
+            Ok(proven) => {
+                let this = Arc::clone(self);
+                let (open, outcome) = offload(move || {
+                    let outcome = this.take_proof(&open, &proven);
+                    (open, outcome)
+                })
+                .await;
+                match outcome {
+                    // The head that it was asked against is not the newest any more.
+                    Taken::AskAgain => self.ask_again(key, open),
+                    Taken::Checked { answers, is_new } => {
+                        if is_new {
+                            self.save().await;
+                        }
+                        for ((_, waiting), answer) in open.waiting.into_iter().zip(answers) {
+                            // Whoever asked may have stopped waiting.
+                            let _ = waiting.send(answer.map_err(|source| self.disbelieved(key.0, source)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn refused(self: &Arc<Self>, key: (AgentId, u32), open: Open, refusal: KeyLogRefusal) {
+        let code = RejectCode::from_u16(refusal.code);
+        if code.is_some_and(RejectCode::is_retryable) && open.tries < KEY_LOG_TRIES_MAX {
+            let pause = Duration::from_millis(u64::from(refusal.retry_after_ms));
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                sleep(pause.min(KEY_RECORD_TIMEOUT)).await;
+                this.ask_again(key, open);
+            });
+            return;
+        }
+        let error = code.map_or(LookupError::RefusedWith(refusal.code), LookupError::Refused);
+        for (_, waiting) in open.waiting {
+            let _ = waiting.send(Err(error.clone()));
+        }
+    }
+
+    fn ask_again(&self, key: (AgentId, u32), open: Open) {
+        let mut state = self.state();
+        if state.is_closed {
+            return;
+        }
+        let is_new = !state.open.contains_key(&key);
+        let again = state.open.entry(key).or_default();
+        again.tries = again.tries.max(open.tries);
+        again.waiting.extend(open.waiting);
+        if is_new {
+            state.to_ask.push_back(key);
+        }
+        drop(state);
+        self.asked.notify_one();
+    }
+
+    /// Counts and logs what no honest node says.
+    fn disbelieved(&self, agent: AgentId, source: KeyLogError) -> LookupError {
+        self.counters.key_log_refused.add(1);
+        tracing::error!(%agent, code = source.code(), "{source}");
+        LookupError::KeyLog { agent, source }
+    }
+
+    fn take_proof(&self, open: &Open, proven: &ProvenKey) -> Taken {
+        let mut state = self.state();
+        let State { watch, .. } = &mut *state;
+        let everyone = |error: KeyLogError| {
+            let answers = open.waiting.iter().map(|_| Err(error.clone())).collect();
+            Taken::Checked { answers, is_new: false }
+        };
+        let mut is_new = false;
+        match watch {
+            // The log's keys are those that are seen first.
+            None => {
+                let pinned = str::from_utf8(&proven.keys)
+                    .map_err(|_| KeyLogError::Keys("they are no text".to_owned()))
+                    .and_then(Watch::pin_text)
+                    .and_then(|mut watch| watch.advance(&proven.note, &[]).map(|_| watch));
+                match pinned {
+                    Ok(pinned) => *watch = Some(pinned),
+                    Err(error) => return everyone(error),
+                }
+                is_new = true;
+            }
+            Some(watch) => {
+                let has_other_keys = !proven.keys.is_empty() && proven.keys != watch.public().to_text().into_bytes();
+                if has_other_keys {
+                    return everyone(KeyLogError::OtherKeys);
+                }
+                if open.seen != Some(watch.size()) {
+                    if proven.size != watch.size() && open.tries < KEY_LOG_TRIES_MAX {
+                        return Taken::AskAgain;
+                    }
+                } else if !proven.note.is_empty() {
+                    match watch.advance(&proven.note, &proven.consistency) {
+                        Ok(advanced) => is_new = advanced,
+                        Err(error) => return everyone(error),
+                    }
+                }
+            }
+        }
+        let watch = watch.as_ref().expect("pinned above");
+        let evidence = Evidence { size: proven.size, index: proven.index, leaf: &proven.leaf, path: &proven.path };
+        let root = watch.head().map(|head| head.root).unwrap_or_default();
+        let check = |wanted: &Wanted| -> Result<KeyPlace, KeyLogError> {
+            let leaf = match wanted {
+                Wanted::Record(record) => watch.check(record, evidence)?,
+                Wanted::Own => self.check_own(watch, evidence)?,
+            };
+            Ok(KeyPlace { index: proven.index, size: proven.size, root, time_ms: leaf.time_ms })
+        };
+        let answers = open.waiting.iter().map(|(wanted, _)| check(wanted)).collect();
+        Taken::Checked { answers, is_new }
+    }
+
+    fn check_own(&self, watch: &Watch, evidence: Evidence<'_>) -> Result<KeyLeaf, KeyLogError> {
+        let leaf = watch.check_leaf(evidence)?;
+        let Evidence { index, leaf: bytes, .. } = evidence;
+        if leaf.agent != self.own.agent() {
+            return Err(KeyLogError::OtherRecord { index });
+        }
+        Scan::new().take(&[*bytes], &self.own).map_err(|error| match error {
+            KeyLogError::ForeignRecord { version, .. } => KeyLogError::ForeignRecord { index, version },
+            error => error,
+        })?;
+        Ok(leaf)
+    }
+
+    /// Leaves came. A page that nobody waits for is ignored.
+    pub(crate) fn leaves(&self, page: KeyLeaves) {
+        if let Page::Sent(reply) = std::mem::take(&mut self.state().leaves) {
+            let _ = reply.send(page);
+        }
+    }
+
+    /// A new connection: every open question is asked again.
+    pub(crate) fn connected(&self) {
+        let mut state = self.state();
+        state.to_ask = state.open.keys().copied().collect();
+        state.on_the_way = 0;
+        drop(state);
+        self.asked.notify_one();
+        self.connected.notify_one();
+    }
+
+    /// The connection is gone, and with it the page that may have been on its way.
+    pub(crate) fn lost(&self) {
+        self.state().leaves = Page::Idle;
+    }
+
+    /// No connection will come any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.is_closed = true;
+        state.open.clear();
+        state.leaves = Page::Idle;
+    }
+
+    /// Reads the leaves that are new, soon after each connect and every now and then, until the agent closes.
+    pub(crate) async fn look_after(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
+        let mut pause = KEY_LOG_READ_EVERY;
+        loop {
+            tokio::select! {
+                // An error means that every handle is gone: the same.
+                _ = closing.wait_for(|closing| *closing) => return,
+                () = self.connected.notified() => {
+                    // A fleet that comes back together does not read together.
+                    let after_ms = u64::try_from(KEY_LOG_READ_AFTER.as_millis()).unwrap_or(u64::MAX);
+                    pause = Duration::from_millis(u64::from(u32::from_le_bytes(clock::random())) % after_ms);
+                    continue;
+                }
+                () = sleep(pause) => pause = KEY_LOG_READ_EVERY,
+            }
+            tokio::select! {
+                _ = async { closing.clone().wait_for(|closing| *closing).await.map(drop) } => return,
+                () = self.read_on() => {}
+            }
+        }
+    }
+
+    /// Has the node show its newest head, and reads what it has not read of it. What cannot be had now is asked for the next time.
+    pub(crate) async fn read_on(&self) {
+        let _turn = self.turn.lock().await;
+        if self.state().alarm.is_some() {
+            return;
+        }
+        let own = (self.own.agent(), self.own.0.record_version());
+        match self.ask(own, Wanted::Own).await {
+            Ok(_) => {}
+            Err(LookupError::KeyLog { source, .. }) => return self.raise(source),
+            Err(error) => return tracing::debug!(%error, "the node's key log cannot be had now"),
+        }
+        if let Err(error) = self.read_leaves().await {
+            self.raise(error);
+        }
+    }
+
+    /// `Ok` also when no more leaves can be had now.
+    async fn read_leaves(&self) -> Result<(), KeyLogError> {
+        let (mut scan, head) = {
+            let state = self.state();
+            let Some(head) = state.watch.as_ref().and_then(Watch::head) else { return Ok(()) };
+            (state.scan.clone(), head.clone())
+        };
+        if scan.size() == head.size {
+            return Ok(());
+        }
+        while !scan.ends_at(&head)? {
+            let request = KeyLeavesRequest { from: scan.size(), through: head.size };
+            let Some(leaves) = self.page(request).await else { return Ok(()) };
+            if leaves.is_empty() || leaves.len() as u64 > request.through - request.from {
+                return Err(KeyLogError::LeavesChanged { size: head.size });
+            }
+            scan.take(&leaves, &self.own)?;
+        }
+        self.state().scan = scan;
+        self.save().await;
+        Ok(())
+    }
+
+    async fn page(&self, request: KeyLeavesRequest) -> Option<Vec<[u8; creto_envelope::key_log::KEY_LEAF_BYTES]>> {
+        let (reply, answer) = oneshot::channel();
+        self.state().leaves = Page::Asked(request, reply);
+        self.asked.notify_one();
+        let page = timeout(KEY_RECORD_TIMEOUT, answer).await.ok()?.ok()?;
+        page.answer.ok().filter(|_| page.from == request.from)
+    }
+
+    /// Something was found that no honest node does: no further key is used.
+    fn raise(&self, alarm: KeyLogError) {
+        tracing::error!(code = alarm.code(), "{alarm}");
+        self.counters.key_log_alarms.add(1);
+        self.state().alarm = Some(alarm);
+    }
+
+    /// Writes down what was seen. Where that fails, it is held in memory and written the next time.
+    async fn save(&self) {
+        let Some(path) = self.file.clone() else { return };
+        let text = {
+            let state = self.state();
+            let Some(watch) = &state.watch else { return };
+            file::Seen::text(self.own.agent(), watch, &state.scan)
+        };
+        let agent = self.own.agent();
+        if let Err(error) = on_disk(move || file::write(&path, agent, &text)).await {
+            tracing::warn!(%error, "what was seen of the node's key log could not be written down, and will be later");
+        }
+    }
+}
+
+/// What becomes of a proof.
+enum Taken {
+    /// It was asked against another head than the newest that was seen meanwhile.
+    AskAgain,
+    /// For everybody who waits, in order; and whether a newer head was seen.
+    Checked { answers: Vec<Result<KeyPlace, KeyLogError>>, is_new: bool },
+}

@@ -1,0 +1,111 @@
+//! What an agent has seen of the node's key log, over a restart: one file of JSON, written whole.
+//!
+//! ```text
+//! { "format": 1, "agent": ID, "keys": the two lines of the log's public keys, "head": the newest signed head,
+//!   "read": leaves that were read, "subtrees": [ the complete subtrees that they end with, base64 ] }
+//! ```
+//!
+//! It holds no secret. Processes of one agent share it: the larger of two heads stays.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use creto_envelope::AgentId;
+use creto_transparency::{Scan, Watch};
+use serde::{Deserialize, Serialize};
+
+use crate::error::KeyLogFileError;
+use crate::keys::file::write_whole;
+
+/// The format of the file that this version reads and writes.
+pub const KEY_LOG_FILE_FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    format: u32,
+    agent: String,
+    keys: String,
+    head: String,
+    read: u64,
+    subtrees: Vec<String>,
+}
+
+/// Looked at first: another format may be anything else.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// What the file says.
+pub(super) struct Seen {
+    pub(super) watch: Watch,
+    pub(super) scan: Scan,
+}
+
+impl Seen {
+    /// The text of the file.
+    pub(super) fn text(agent: AgentId, watch: &Watch, scan: &Scan) -> String {
+        let contents = Contents {
+            format: KEY_LOG_FILE_FORMAT,
+            agent: agent.to_string(),
+            keys: watch.public().to_text(),
+            head: watch.head().map(|head| head.note().to_owned()).unwrap_or_default(),
+            read: scan.size(),
+            subtrees: scan.subtrees().map(|hash| STANDARD.encode(hash)).collect(),
+        };
+        serde_json::to_string_pretty(&contents).expect("strings and numbers are JSON") + "\n"
+    }
+
+    fn parse(path: &Path, agent: AgentId, text: &str) -> Result<Self, KeyLogFileError> {
+        let damaged = |reason: String| KeyLogFileError::Damaged { path: path.to_owned(), reason };
+        let json = |error: serde_json::Error| damaged(format!("line {}: no such JSON", error.line()));
+        let Format { format } = serde_json::from_str(text).map_err(json)?;
+        if format != KEY_LOG_FILE_FORMAT {
+            return Err(KeyLogFileError::Version { path: path.to_owned(), found: format });
+        }
+        let Contents { agent: whose, keys, head, read, subtrees, .. } = serde_json::from_str(text).map_err(json)?;
+        if whose != agent.to_string() {
+            return Err(KeyLogFileError::OtherAgent { path: path.to_owned() });
+        }
+        let mut watch = Watch::pin_text(&keys).map_err(|error| damaged(error.to_string()))?;
+        watch.advance(head.as_bytes(), &[]).map_err(|error| damaged(error.to_string()))?;
+        let hash = |text: &String| STANDARD.decode(text).ok()?.try_into().ok();
+        let subtrees: Option<Vec<[u8; 32]>> = subtrees.iter().map(hash).collect();
+        let scan = subtrees.and_then(|subtrees| Scan::resume(read, &subtrees));
+        let scan = scan.ok_or_else(|| damaged("the subtrees are not those of so many leaves".to_owned()))?;
+        Ok(Self { watch, scan })
+    }
+}
+
+/// Reads the file; `None` when there is none.
+pub(super) fn read(path: &Path, agent: AgentId) -> Result<Option<Seen>, KeyLogFileError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Seen::parse(path, agent, &text).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(KeyLogFileError::Damaged { path: path.to_owned(), reason: "it is no text".to_owned() })
+        }
+        Err(source) => Err(KeyLogFileError::File { path: path.to_owned(), doing: "read", source }),
+    }
+}
+
+/// Writes the file, unless another process of the agent has seen more.
+pub(super) fn write(path: &Path, agent: AgentId, text: &str) -> Result<(), KeyLogFileError> {
+    let ours = Seen::parse(path, agent, text)?;
+    if let Ok(Some(there)) = read(path, agent) {
+        let (theirs, ours) = ((there.watch.size(), there.scan.size()), (ours.watch.size(), ours.scan.size()));
+        if theirs > ours {
+            return Ok(());
+        }
+    }
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        let made = fs::create_dir_all(folder);
+        made.map_err(|source| KeyLogFileError::File { path: path.to_owned(), doing: "made", source })?;
+    }
+    let written = write_whole(path, text.as_bytes());
+    written.map_err(|source| KeyLogFileError::File { path: path.to_owned(), doing: "written", source })
+}

@@ -1,0 +1,181 @@
+use creto_envelope::{AgentName, FrameHeader, FrameType, SignedKeyRecord, TrustDomain};
+use creto_transparency::memory::MemoryLog;
+use creto_transparency::{LeafKind, LogKeys};
+
+use super::*;
+
+fn agent_keys(name: &str) -> AgentKeys {
+    AgentKeys::generate(AgentName::parse(name).unwrap(), TrustDomain::default()).unwrap()
+}
+
+fn log_keys() -> LogKeys {
+    LogKeys::from_seeds("creto.local/creto-audit/node/keys", &[1; 32], &[2; 32]).unwrap()
+}
+
+/// An agent's key log and the node behind its connection.
+struct World {
+    key_log: Arc<KeyLog>,
+    log: MemoryLog,
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("me.keys.keylog");
+        let key_log = KeyLog::open(Arc::new(agent_keys("acme/me")), Some(file.clone()), Arc::default()).unwrap();
+        Self { key_log: Arc::new(key_log), log: MemoryLog::new(), file, _folder: folder }
+    }
+
+    /// The node gets to know an agent.
+    fn enter(&mut self, name: &str) -> SignedKeyRecord {
+        let signed = agent_keys(name).signed_record(1, 0, 9);
+        self.log.append(KeyLeaf::of(&signed.record, LeafKind::Enrolled, 5));
+        signed
+    }
+
+    fn asks(&self, signed: &SignedKeyRecord) -> tokio::task::JoinHandle<Answer> {
+        let (key_log, record) = (Arc::clone(&self.key_log), signed.record.clone());
+        tokio::spawn(async move { key_log.prove(&record).await })
+    }
+
+    /// The next question that leaves.
+    async fn question(&self) -> KeyProofRequest {
+        let frame = self.key_log.next_frame().await;
+        let (header, body) = frame.split_first_chunk().unwrap();
+        assert_eq!(FrameHeader::parse(header).unwrap().frame_type, FrameType::KeyProofRequest);
+        KeyProofRequest::parse(body).unwrap()
+    }
+
+    async fn answers(&mut self, question: &KeyProofRequest) {
+        let proof = self.log.prove(question, &log_keys(), 5);
+        self.key_log.proven(proof).await;
+    }
+}
+
+#[tokio::test]
+async fn proofs_that_are_asked_for_at_once_do_not_take_a_log_that_grows_for_another() {
+    let mut world = World::new();
+    let records: Vec<_> = (0..4).map(|n| world.enter(&format!("acme/a{n}"))).collect();
+    let mut asking = Vec::new();
+    let mut questions = Vec::new();
+    for record in &records {
+        asking.push(world.asks(record));
+        questions.push(world.question().await);
+    }
+    assert!(questions.iter().all(|question| question.seen == 0 && question.wants_keys), "nothing was seen yet");
+    // It grows between the answers, each of which says how it grew from nothing.
+    for question in &questions {
+        world.answers(question).await;
+        world.enter("acme/more");
+    }
+    // Those that were overtaken are asked again, from what is seen now.
+    for _ in 1..4 {
+        let again = world.question().await;
+        assert!(again.seen >= 4 && !again.wants_keys, "{again:?}");
+        world.answers(&again).await;
+    }
+    for asked in asking {
+        asked.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_a_connection_lost_is_asked_on_the_next_one() {
+    let mut world = World::new();
+    let record = world.enter("acme/a");
+    let asking = world.asks(&record);
+    let first = world.question().await;
+    world.key_log.lost();
+    world.key_log.connected();
+    assert_eq!(world.question().await, first);
+    world.answers(&first).await;
+    asking.await.unwrap().unwrap();
+    // Late, and nobody's.
+    world.answers(&first).await;
+}
+
+#[tokio::test]
+async fn only_so_many_proofs_are_asked_for_at_a_time() {
+    let mut world = World::new();
+    let records: Vec<_> = (0..KEY_LOG_PROOFS_OPEN_MAX + 1).map(|n| world.enter(&format!("acme/a{n}"))).collect();
+    let asking: Vec<_> = records.iter().map(|record| world.asks(record)).collect();
+    let mut questions = Vec::new();
+    for _ in 0..KEY_LOG_PROOFS_OPEN_MAX {
+        questions.push(world.question().await);
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(world.key_log.take_frame(), None);
+    for question in &questions {
+        world.answers(question).await;
+    }
+    let last = world.question().await;
+    world.answers(&last).await;
+    for asked in asking {
+        asked.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_busy_node_is_asked_again_and_a_refusal_is_an_answer() {
+    let mut world = World::new();
+    let record = world.enter("acme/a");
+    let (agent, version) = (record.record.agent_id(), 1);
+    let asking = world.asks(&record);
+    let busy = KeyLogRefusal { code: RejectCode::Overloaded.as_u16(), retry_after_ms: 1 };
+    let refuse = |refusal: KeyLogRefusal| KeyProof { agent, version, answer: Err(refusal) };
+    world.question().await;
+    world.key_log.proven(refuse(busy)).await;
+    world.question().await;
+    world.key_log.proven(refuse(RejectCode::PolicyDenied.into())).await;
+    assert_eq!(asking.await.unwrap(), Err(LookupError::Refused(RejectCode::PolicyDenied)));
+    let asking = world.asks(&record);
+    for _ in 0..KEY_LOG_TRIES_MAX {
+        world.question().await;
+        world.key_log.proven(refuse(busy)).await;
+    }
+    assert_eq!(asking.await.unwrap(), Err(LookupError::Refused(RejectCode::Overloaded)));
+    let asking = world.asks(&record);
+    world.question().await;
+    world.key_log.proven(refuse(KeyLogRefusal { code: 9_999, retry_after_ms: 0 })).await;
+    assert_eq!(asking.await.unwrap(), Err(LookupError::RefusedWith(9_999)));
+}
+
+#[tokio::test]
+async fn what_was_seen_is_in_the_file_before_the_key_is_used_and_a_damaged_file_is_refused() {
+    let mut world = World::new();
+    let record = world.enter("acme/a");
+    let asking = world.asks(&record);
+    let question = world.question().await;
+    world.answers(&question).await;
+    asking.await.unwrap().unwrap();
+    let me = world.key_log.own.agent();
+    let seen = file::read(&world.file, me).unwrap().unwrap();
+    assert_eq!((seen.watch.size(), seen.scan.size()), (1, 0));
+    // Another process that has seen less does not take it back.
+    let mut less = Watch::pin(log_keys().public().clone()).unwrap();
+    less.advance(world.log.head(1, 4).sign(&log_keys()).as_bytes(), &[]).unwrap();
+    world.enter("acme/b");
+    let mut more = Watch::pin(log_keys().public().clone()).unwrap();
+    more.advance(world.log.head(2, 4).sign(&log_keys()).as_bytes(), &[]).unwrap();
+    for (watch, size) in [(&more, 2), (&less, 2)] {
+        file::write(&world.file, me, &file::Seen::text(me, watch, &Scan::new())).unwrap();
+        assert_eq!(file::read(&world.file, me).unwrap().unwrap().watch.size(), size);
+    }
+
+    let text = std::fs::read_to_string(&world.file).unwrap();
+    let of = |text: &str| {
+        std::fs::write(&world.file, text).unwrap();
+        file::read(&world.file, me).map(|seen| seen.is_some())
+    };
+    assert!(matches!(of(&text), Ok(true)));
+    let (head, tail) = text.split_at(text.len() / 2);
+    assert!(matches!(of(head), Err(KeyLogFileError::Damaged { .. })));
+    assert!(matches!(of(tail), Err(KeyLogFileError::Damaged { .. })));
+    assert!(matches!(of(&text.replace("\\n2\\n", "\\n3\\n")), Err(KeyLogFileError::Damaged { .. })), "a forged head");
+    assert!(matches!(of(&text.replace("\"read\": 0", "\"read\": 1")), Err(KeyLogFileError::Damaged { .. })));
+    assert!(matches!(of(&text.replace("\"format\": 1", "\"format\": 2")), Err(KeyLogFileError::Version { .. })));
+    let other = text.replace(&me.to_string(), &AgentId([9; 16]).to_string());
+    assert!(matches!(of(&other), Err(KeyLogFileError::OtherAgent { .. })));
+}
