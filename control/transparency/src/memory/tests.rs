@@ -27,7 +27,7 @@ fn a_proof_of_a_million_leaves_reads_two_rows_for_each_level() {
             Ok(())
         });
     }
-    assert!(nodes.0.len() < 2 * SIZE as usize);
+    assert!((nodes.0.len() as u64) < 2 * SIZE);
     let mut counting = Counting { nodes: &mut nodes, reads: 0 };
     let mut most = 0;
     // An index of each kind: the ends, and a spread in between.
