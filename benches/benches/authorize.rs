@@ -10,9 +10,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use creto_benches::control::decisions::{
-    LIFETIME_MS, NOW_MS, ORGANIZATION, RATE, ROLE, agents, pairs, policy, table, warm,
-};
+use creto_benches::control::decisions::{NOW_MS, ORGANIZATION, RATE, ROLE, agents, pairs, policy, table, warm};
 use creto_envelope::AgentId;
 use creto_policy::{Action, Answer, DecisionTable, Policy, PolicySource as _, Question, SnapshotBuilder, decide};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

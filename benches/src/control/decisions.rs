@@ -75,7 +75,8 @@ pub fn warm(pair_count: usize) -> Times {
         black_box(table.decide(&snapshot, NOW_MS, from, Action::SendMessage, to, 0).is_allowed());
     }
     // What is asked about comes with the message, in the order of messages: only the table is looked up at random.
-    let asked: Vec<_> = (0..pair_count).map(|place| pairs[place.wrapping_mul(0x9e37_79b1) & (pair_count - 1)]).collect();
+    let asked: Vec<_> =
+        (0..pair_count).map(|place| pairs[place.wrapping_mul(0x9e37_79b1) & (pair_count - 1)]).collect();
     let before = table.stats();
     let times = Times::take(2 * pair_count, |round| {
         let (from, to) = &asked[round & (pair_count - 1)];

@@ -199,6 +199,9 @@ pub(crate) struct AgentPassphraseArgs {
     /// File whose first line is the new passphrase; only its owner may read it [default: the terminal].
     #[arg(long, value_name = "FILE")]
     pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

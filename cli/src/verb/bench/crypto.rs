@@ -32,7 +32,12 @@ pub(super) fn run(args: &BenchCryptoArgs) -> Result<Exit, Failure> {
 fn print(figures: &Figures) -> std::io::Result<()> {
     writeln!(stdout(), "{DIM}{}; medians of CPU time on one core; messages of 1 KiB{DIM:#}\n", figures.backend)?;
     let mut targets = Targets::new();
-    targets.row("seal and sign, 256 to a batch", figures.seal_n256_msgs_per_s, "messages/s", Target::AtLeast(300_000.0));
+    targets.row(
+        "seal and sign, 256 to a batch",
+        figures.seal_n256_msgs_per_s,
+        "messages/s",
+        Target::AtLeast(300_000.0),
+    );
     targets.row("seal and sign, 64 to a batch", figures.seal_n64_msgs_per_s, "messages/s", Target::AtLeast(180_000.0));
     targets.row("seal and sign, one message", figures.seal_single_us, "us", Target::None);
     targets.row("admit, 256 to a batch", figures.admit_n256_msgs_per_s, "messages/s", Target::AtLeast(700_000.0));
