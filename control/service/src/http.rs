@@ -276,7 +276,8 @@ async fn limit_time(request: Request, next: Next) -> Result<Response, Infallible
 async fn tell_refused(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A registration tells of itself: it knows which name and token it is about.
-    let is_change = !method.is_safe() && !(method == Method::POST && path == REGISTRATIONS);
+    let is_registration = method == Method::POST && path == REGISTRATIONS;
+    let is_change = !method.is_safe() && !is_registration;
     let caller = request.extensions().get::<Caller>().copied().unwrap_or_default();
     let answer = next.run(request).await;
     if let Some(code) = answer.extensions().get::<ErrorCode>().filter(|code| is_change && is_callers(**code)) {

@@ -25,9 +25,12 @@ pub const ADMINISTRATOR_BURST: u32 = 100;
 pub const ADMINISTRATOR_REQUEST: Duration = Duration::from_millis(20);
 /// Signed requests that are remembered so that none is taken twice, 32 bytes each: what all administrators may ask within the
 /// time that a signature is good for.
-pub const NONCES_MAX: usize = ADMINISTRATORS_MAX
-    * (ADMINISTRATOR_BURST as usize
-        + (2 * SIGNATURE_SKEW_S as usize * 1_000) / ADMINISTRATOR_REQUEST.as_millis() as usize);
+pub const NONCES_MAX: usize = 393_600;
+const _: () = assert!(
+    NONCES_MAX as u128
+        == ADMINISTRATORS_MAX as u128
+            * (ADMINISTRATOR_BURST as u128 + 2_000 * SIGNATURE_SKEW_S as u128 / ADMINISTRATOR_REQUEST.as_millis())
+);
 /// Most changes that one transaction commits together.
 pub const COMMIT_CHANGES_MAX: usize = CONNECTIONS_MAX;
 /// Largest head of a request, in bytes.

@@ -35,11 +35,12 @@ impl<L: RecordLog> Shard<L> {
             KeyLogQuestion::Leaves(_) => Ok(()),
         };
         let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
-        let granted = granted.and_then(|()| match self.draining {
+        let has_room = match self.draining {
             true => Err(RejectCode::ShuttingDown),
             false if state.key_log_questions >= KEY_LOG_QUESTIONS_MAX => Err(RejectCode::Overloaded),
             false => Ok(()),
-        });
+        };
+        let granted = granted.and(has_room);
         match granted {
             Ok(()) => {
                 state.key_log_questions += 1;
