@@ -110,8 +110,8 @@ impl Peer {
         let quic = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(quic));
         let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
-        let mut directory = Directory::default();
-        directory.records = agents.iter().map(|keys| (keys.id(), record(keys))).collect();
+        let records = agents.iter().map(|keys| (keys.id(), record(keys))).collect();
+        let mut directory = Directory { records, ..Directory::default() };
         agents.iter().for_each(|keys| drop(directory.record(keys.id())));
         Self {
             address: endpoint.local_addr().unwrap(),

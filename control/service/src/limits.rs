@@ -25,7 +25,7 @@ pub const ADMINISTRATOR_BURST: u32 = 100;
 pub const ADMINISTRATOR_REQUEST: Duration = Duration::from_millis(20);
 /// Signed requests that are remembered so that none is taken twice, 32 bytes each: what all administrators may ask within the
 /// time that a signature is good for.
-pub const NONCES_MAX: usize = 393_600;
+pub const NONCES_MAX: usize = 390_400;
 const _: () = assert!(
     NONCES_MAX as u128
         == ADMINISTRATORS_MAX as u128
