@@ -117,6 +117,10 @@ impl Directory {
 
     /// The keys of `agent` under `version` of its record ([`CURRENT`] for the current one).
     pub(crate) async fn lookup(&self, agent: AgentId, version: u32) -> Answer {
+        // Also of those that are known: whoever exchanged one key may have exchanged the next.
+        if let Some(source) = self.key_log.alarm() {
+            return Err(LookupError::KeyLog { agent, source });
+        }
         if let Some(known) = self.known(agent, version) {
             return Ok(known);
         }
@@ -336,6 +340,9 @@ impl Cache {
             }
             before => before.is_some(),
         };
+        if current && self.current.get(&agent).is_some_and(|(version, _)| *version > key.1) {
+            return Err("a newer version was current before");
+        }
         if current {
             self.current.insert(agent, (key.1, now_us));
         }

@@ -502,6 +502,11 @@ impl KeyLog {
     }
 
     /// Something was found that no honest node does: no further key is used.
+    /// What was found that no honest node does.
+    pub(crate) fn alarm(&self) -> Option<KeyLogError> {
+        self.state().alarm.clone()
+    }
+
     fn raise(&self, alarm: KeyLogError) {
         tracing::error!(code = alarm.code(), "{alarm}");
         self.counters.key_log_alarms.add(1);

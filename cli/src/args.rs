@@ -550,7 +550,8 @@ pub(crate) struct BackupArgs {
     /// Write a tar archive; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) tar: Option<PathBuf>,
-    /// Put the node's certificate and private key into it. Whoever has the backup can then pretend to be the node.
+    /// Put the node's certificate and private key and the secret keys of its audit log into it. Whoever has the backup can then
+    /// pretend to be the node and sign another history.
     #[arg(long)]
     pub(crate) with_secrets: bool,
     /// Most bytes per second, such as "100 MiB".

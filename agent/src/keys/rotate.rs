@@ -78,7 +78,9 @@ impl AgentKeys {
             // Not known from now on: each step looks again, and none writes over it.
             return Err(KeysError::OtherKeys { path: path.to_owned(), name: contents.name.to_string() });
         }
-        *kept = Kept { mark, held: contents.held };
+        // Somebody may have put a plain copy there: what was encrypted is encrypted when it is written again.
+        let held = contents.held.or_else(|| kept.held.take());
+        *kept = Kept { mark, held };
         self.ring_mut().merge(contents.ring);
         Ok(true)
     }

@@ -99,6 +99,14 @@ async fn create(
     let keys = if had_keys {
         let keys = load_keys(global, &args.keys, name)?;
         check_has_wanted(&keys, args)?;
+        if wants_lock(args) && keys.locks().is_empty() {
+            let what = format!("{name} has keys here, and they are not encrypted");
+            return Err(Failure::new(
+                Exit::Refused,
+                what,
+                format!("encrypt them first: `creto agent passphrase {name}`"),
+            ));
+        }
         keys
     } else {
         // Asked for first: nothing is left behind when there is none.
@@ -186,6 +194,11 @@ fn lock_names(keys: &AgentKeys) -> Vec<&'static str> {
 }
 
 /// What the keys are to be encrypted with, if they are.
+/// Whether the command says that the keys are to be encrypted. A credential of the system alone does not.
+fn wants_lock(args: &AgentCreateArgs) -> bool {
+    args.encrypt || args.keys.passphrase_file.is_some() || args.keys.pkcs11_module.is_some()
+}
+
 fn wanted_lock(args: &AgentCreateArgs) -> Result<Option<Box<dyn KeyLock>>, Failure> {
     if let Some(token) = crate::passphrase::token_of(&args.keys)? {
         return Ok(Some(Box::new(token)));

@@ -182,18 +182,16 @@ fn report(args: &BackupArgs, manifest: &Manifest, is_running: bool, took: Durati
         took.as_secs_f64()
     )?;
     if manifest.audit.is_none() {
-        writeln!(
-            out,
-            "{CAUTION}The audit log is not in it:{CAUTION:#} nothing of it was signed, or the node could not read it."
-        )?;
+        writeln!(out, "{CAUTION}The audit log is not in it:{CAUTION:#} nothing of it was signed.")?;
     }
     match manifest.secrets {
-        true => {
-            writeln!(out, "{CAUTION}It holds the node's private key:{CAUTION:#} keep it as safe as the node itself.")?
-        }
+        true => writeln!(
+            out,
+            "{CAUTION}It holds the secret keys of the node and of its audit log:{CAUTION:#} keep it as safe as the node."
+        )?,
         false => writeln!(
             out,
-            "{DIM}Without the node's certificate and key (--with-secrets): a restored node needs its old ones or new ones.{DIM:#}"
+            "{DIM}Without the secret keys of the node and its audit log (--with-secrets): a restored node needs its old ones.{DIM:#}"
         )?,
     }
     Ok(())

@@ -86,7 +86,8 @@ fn print(restored: &Restored, data_dir: &Path) -> std::io::Result<()> {
             writeln!(
                 out,
                 "Nor has it the audit log's secret keys: the log is in {RESTORED_AUDIT_DIR}, to be read. To go on with it, put the \
-                 old node's audit.key into that folder and call it audit; otherwise another log begins."
+                 old node's audit.key into that folder and call it audit; otherwise another log begins, and agents that \
+                 were here before refuse its key log."
             )?;
         }
     }

@@ -88,7 +88,7 @@ pub const fn what_to_do(rule: Rule) -> &'static str {
             "what an agent signs is dated more than five minutes ahead of this node's clock, or more than an hour behind: set its clock or the node's (NTP)"
         }
         Rule::RevokedKeys => {
-            "keys that were revoked or suspended are still used: stop that agent, and find out who else has its key file"
+            "somebody uses, or claims to be, an agent that was revoked or suspended: look at the address, stop that agent, and find out who else has its key file"
         }
     }
 }
@@ -169,18 +169,20 @@ impl Monitor {
 impl Count {
     fn add(&mut self, part: u64, count: u32) {
         // A clock that was set back begins anew: what it counts again is no more than there was.
+        // Events of several shards come a little out of order: those of an earlier part count there.
         let is_new = self.last == 0 && self.parts == [0; PARTS];
-        if is_new || part < self.last || part - self.last >= PARTS as u64 {
+        if is_new || part.abs_diff(self.last) >= PARTS as u64 {
             self.parts = [0; PARTS];
             if part < self.last {
                 self.silent_until = 0;
             }
+            self.last = part;
         } else {
             for gone in self.last + 1..=part {
                 self.parts[place(gone)] = 0;
             }
+            self.last = self.last.max(part);
         }
-        self.last = part;
         let counted = &mut self.parts[place(part)];
         *counted = counted.saturating_add(count);
     }
@@ -203,7 +205,9 @@ fn counted(what: &What) -> Option<(Rule, Subject, u32)> {
         What::LoginFailed { claimed, peer, code, .. } => {
             let rule = rule_of(13, code)?;
             // Who guesses names is known by the address only.
-            Some((rule, if rule == Rule::RevokedKeys { of_agent(claimed) } else { of_peer(peer) }, 1))
+            // Nobody has looked at the signatures of one that is revoked: the address is a part of what is known.
+            let of_both = Subject { agent: claimed, peer };
+            Some((rule, if rule == Rule::RevokedKeys { of_both } else { of_peer(peer) }, 1))
         }
         What::EnrolmentRefused { peer, code, .. } => Some((rule_of(77, code)?, of_peer(peer), 1)),
         What::EventsMerged { kind: KindOf(kind), code, count, .. } => {
@@ -217,7 +221,18 @@ fn counted(what: &What) -> Option<(Rule, Subject, u32)> {
 fn rule_of(kind: u8, code: Code) -> Option<Rule> {
     let of_token = |name: &str| Code::of_control(name) == Some(code);
     if kind == 77 {
-        let is_guess = ["token_missing", "token_unknown", "token_expired", "token_used", "token_scope"];
+        let is_guess = [
+            "token_missing",
+            "token_unknown",
+            "token_expired",
+            "token_used",
+            "token_scope",
+            "svid_trust_domain",
+            "svid_name",
+            "svid_time",
+            "svid_untrusted",
+            "svid_signature",
+        ];
         return is_guess.iter().any(|name| of_token(name)).then_some(Rule::LoginFailures);
     }
     let code = RejectCode::from_u16(code.0)?;

@@ -47,7 +47,10 @@ pub enum NotHeld {
 /// The node that is backed up.
 pub trait BackupHost: Send + Sync + 'static {
     /// What it consists of, asked while its logs are held: what the audit log does not have then is in them, or in the outbox.
-    fn source(&self) -> BackupSource;
+    ///
+    /// # Errors
+    /// Why what the log has cannot be said now.
+    fn source(&self) -> Result<BackupSource, NotHeld>;
 
     /// Asks all shards, and waits for their answers, a few seconds at most.
     ///
@@ -100,7 +103,7 @@ impl Backups {
         backups
     }
 
-    pub(crate) fn source(&self) -> BackupSource {
+    pub(crate) fn source(&self) -> Result<BackupSource, NotHeld> {
         self.host.source()
     }
 

@@ -24,7 +24,7 @@ use crate::telling::Note;
 
 pub(crate) use attributes::AttributesSet;
 pub(crate) use mailbox::MailboxSet;
-pub(crate) use outbox::{Outbox, token_in, told_of_policy};
+pub(crate) use outbox::{OPERATOR, Outbox, token_in, told_of_policy};
 use outbox::{told_of_organization, told_of_token};
 pub(crate) use rotate::Rotated;
 pub(crate) use states::StatesSet;
@@ -184,14 +184,25 @@ impl Directory {
     ///
     /// After an error nothing of it is changed, in the file or in memory.
     pub(crate) fn change(&mut self, changes: Vec<Change>, now_ms: u64) -> Result<Vec<Changed>, ServiceError> {
+        self.change_by(changes.into_iter().map(|change| (OPERATOR, change)).collect(), now_ms)
+    }
+
+    /// As [`Directory::change`], each asked for by this agent; [`OPERATOR`] is whoever may use the control socket.
+    pub(crate) fn change_by(
+        &mut self,
+        changes: Vec<(AgentId, Change)>,
+        now_ms: u64,
+    ) -> Result<Vec<Changed>, ServiceError> {
         let transaction = self.storage.begin_write()?;
         let mut answers = Vec::with_capacity(changes.len());
         let mut pending = Vec::new();
+        // Who asked for each of them.
+        let mut by_whom = Vec::new();
         // What only the audit log is told.
         let mut notes: Vec<Note> = Vec::new();
         // Whether there is something to keep that the shards need not know.
         let mut is_changed = false;
-        for change in changes {
+        for (by, change) in changes {
             answers.push(match change {
                 Change::Register(request) => {
                     let answer = self.register_one(&transaction, &request, now_ms)?;
@@ -241,13 +252,14 @@ impl Directory {
                     let answer = self.change_tokens(&transaction, &change, now_ms)?;
                     if let TokenSet::Done(hash, info) = &answer {
                         is_changed = true;
-                        notes.push(told_of_token(&change, hash, info));
+                        notes.push(told_of_token(by, &change, hash, info));
                     }
                     Changed::Token(answer)
                 }
                 Change::Prekeys(batch) => {
                     let answer = prekeys::upload(&self.storage, &transaction, &batch)?;
                     if let Uploaded::Added(_) = answer {
+                        is_changed = true;
                         let count = u32::try_from(batch.prekeys().len()).expect("a batch has a limit");
                         notes.push((What::PrekeysUploaded { agent: batch.agent(), count }, Label::NONE));
                     }
@@ -256,7 +268,7 @@ impl Directory {
                 Change::State(request) => {
                     let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
                     let reason: Arc<str> = request.change.reason.as_deref().unwrap_or_default().into();
-                    notes.extend(told_of_organization(&request, &changed));
+                    notes.extend(told_of_organization(by, &request, &changed));
                     pending.extend(changed.into_iter().map(|changed| Pending::State(changed, Arc::clone(&reason))));
                     Changed::State(answer)
                 }
@@ -265,6 +277,7 @@ impl Directory {
                     Changed::Told
                 }
             });
+            by_whom.resize(pending.len(), by);
         }
         if self.outbox.is_none() {
             notes.clear();
@@ -281,7 +294,8 @@ impl Directory {
         let epoch = if pending.is_empty() { self.epoch } else { self.storage.advance_epoch(&transaction)? };
         let told = match &self.outbox {
             Some(outbox) => {
-                let changes = pending.iter().map(|change| outbox::told(change, epoch, self.key_grace_ms, now_ms));
+                let changes = pending.iter().zip(&by_whom);
+                let changes = changes.map(|(change, by)| outbox::told(*by, change, epoch, self.key_grace_ms, now_ms));
                 outbox.fill(&self.storage, &transaction, changes.chain(notes), now_ms)?
             }
             None => Vec::new(),

@@ -54,10 +54,12 @@ mod policy;
 mod svid;
 
 pub(crate) use gate::Gate;
-use gate::{Caller, Origin};
+use gate::Origin;
 
 /// The path of registrations.
 const REGISTRATIONS: &str = "/v1/agents";
+/// The path of registrations by an X.509-SVID.
+const SVID_ENROLMENTS: &str = "/v1/svid-enrolments";
 /// The media type of an answer that is not a success (RFC 9457).
 const PROBLEM_JSON: &str = "application/problem+json";
 /// What the audit log calls a refusal of somebody who is neither the node's user nor root.
@@ -241,7 +243,7 @@ fn router(api: Api) -> Router {
         .route("/v1/organizations/{organization}/state", put(set_states))
         .route("/v1/tokens", get(tokens).post(make_token))
         .route("/v1/tokens/{id}", delete(withdraw_token))
-        .route("/v1/svid-enrolments", post(svid::enrol).layer(DefaultBodyLimit::max(SVID_BODY_BYTES_MAX)))
+        .route(SVID_ENROLMENTS, post(svid::enrol).layer(DefaultBodyLimit::max(SVID_BODY_BYTES_MAX)))
         .route("/v1/key-records/{agent}/{version}", get(key_record))
         .route("/v1/agents/{organization}/{agent}/keys", get(keys))
         .route("/v1/agents/{organization}/{agent}/prekeys", get(prekeys))
@@ -276,9 +278,9 @@ async fn limit_time(request: Request, next: Next) -> Result<Response, Infallible
 async fn tell_refused(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // A registration tells of itself: it knows which name and token it is about.
-    let is_registration = method == Method::POST && path == REGISTRATIONS;
-    let is_change = !method.is_safe() && !is_registration;
-    let caller = request.extensions().get::<Caller>().copied().unwrap_or_default();
+    let is_enrolment = method == Method::POST && [REGISTRATIONS, SVID_ENROLMENTS].contains(&path.as_str());
+    let is_change = !method.is_safe() && !is_enrolment;
+    let caller = gate::caller();
     let answer = next.run(request).await;
     if let Some(code) = answer.extensions().get::<ErrorCode>().filter(|code| is_change && is_callers(**code)) {
         let what = What::AdministrationRefused { actor: caller.agent, peer: caller.peer, code: number_of(*code) };
@@ -299,7 +301,6 @@ fn number_of(code: ErrorCode) -> Code {
 
 async fn register(
     State(api): State<Api>,
-    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {
@@ -309,8 +310,7 @@ async fn register(
         && is_callers(refused.code)
     {
         let token = brought_token(&headers).map(|token| token_in(&token.hash())).unwrap_or_default();
-        let peer = caller.map_or_else(Peer::default, |caller| caller.peer);
-        let what = What::EnrolmentRefused { token, peer, code: number_of(refused.code) };
+        let what = What::EnrolmentRefused { token, peer: gate::caller().peer, code: number_of(refused.code) };
         api.teller.refused(what, name);
     }
     registered
@@ -533,7 +533,7 @@ async fn written<T>(
     let shutting_down = || refuse(ErrorCode::ShuttingDown, format!("the service takes no {what} any more"));
     let (answer, answered) = oneshot::channel();
     let changes = api.changes.as_ref().ok_or_else(shutting_down)?;
-    let pending = Pending { change, answer: answer_as(answer) };
+    let pending = Pending { change, answer: answer_as(answer), by: gate::caller().agent };
     changes.send(pending).await.map_err(|_| shutting_down())?;
     // No answer, because the sender was dropped, means that storage failed.
     answered.await.map_err(|_| storage_failed(&format!("the {what} were not stored")))
@@ -631,10 +631,17 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
 
 async fn begin_backup(State(api): State<Api>) -> Result<(StatusCode, Json<BackupBegun>), Refusal> {
     let id = wall_clock_ms();
-    let (shards, node) = with_backups(&api, move |backups| Ok((backups.begin(id)?, backups.source()))).await?;
+    let begun = with_backups(&api, move |backups| {
+        let shards = backups.begin(id)?;
+        let source = backups.source().inspect_err(|_| {
+            // It was not begun, then.
+            let _ended = backups.end(id);
+        })?;
+        Ok((shards, source))
+    });
+    let (shards, node) = begun.await?;
     let lease_ms = u64::try_from(BACKUP_LEASE.as_millis()).unwrap_or(u64::MAX);
     let count = u16::try_from(shards.len()).unwrap_or(u16::MAX);
-    api.teller.tell(What::BackupBegun { backup: backup_in(id), shards: count }, Label::NONE).await;
     // Whoever began it may die at any moment: then nobody else would take away what it left.
     let (backups, teller) = (api.backups.clone(), api.teller.clone());
     tokio::spawn(async move {
@@ -647,6 +654,7 @@ async fn begin_backup(State(api): State<Api>) -> Result<(StatusCode, Json<Backup
             }
         }
     });
+    api.teller.tell(What::BackupBegun { backup: backup_in(id), shards: count }, Label::NONE).await;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Ok((StatusCode::CREATED, Json(BackupBegun { id: format!("{id:x}"), lease_ms, version, node, shards })))
 }

@@ -23,13 +23,13 @@ pub const SIGNATURE_SKEW_S: u64 = 60;
 pub const ADMINISTRATOR_BURST: u32 = 100;
 /// See there.
 pub const ADMINISTRATOR_REQUEST: Duration = Duration::from_millis(20);
-/// Signed requests that are remembered so that none is taken twice, 32 bytes each: what all administrators may ask within the
-/// time that a signature is good for.
-pub const NONCES_MAX: usize = 390_400;
+/// Signed requests that are remembered so that none is taken twice, 32 bytes each: what all administrators may ask within three times
+/// [`SIGNATURE_SKEW_S`].
+pub const NONCES_MAX: usize = 582_400;
 const _: () = assert!(
     NONCES_MAX as u128
         == ADMINISTRATORS_MAX as u128
-            * (ADMINISTRATOR_BURST as u128 + 2_000 * SIGNATURE_SKEW_S as u128 / ADMINISTRATOR_REQUEST.as_millis())
+            * (ADMINISTRATOR_BURST as u128 + 3_000 * SIGNATURE_SKEW_S as u128 / ADMINISTRATOR_REQUEST.as_millis())
 );
 /// Most changes that one transaction commits together.
 pub const COMMIT_CHANGES_MAX: usize = CONNECTIONS_MAX;

@@ -11,7 +11,7 @@ use creto_audit::{Label, What};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::directory::Change;
+use crate::directory::{Change, OPERATOR};
 use crate::limits::NOTES_MAX;
 use crate::service::wall_clock_ms;
 use crate::writer::{Answer, Pending};
@@ -106,7 +106,7 @@ impl Telling {
                 continue;
             }
             let change = Change::Tell(std::mem::take(&mut notes));
-            if changes.send(Pending { change, answer: Answer::Nobody }).await.is_err() {
+            if changes.send(Pending { change, answer: Answer::Nobody, by: OPERATOR }).await.is_err() {
                 return;
             }
         }

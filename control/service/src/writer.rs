@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use creto_envelope::prekeys::PrekeyStock;
-use creto_envelope::{RejectCode, TrustDomain};
+use creto_envelope::{AgentId, RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::directory::{
@@ -18,6 +18,8 @@ use crate::service::{Published, SnapshotSink, wall_clock_ms};
 pub(crate) struct Pending {
     pub(crate) change: Change,
     pub(crate) answer: Answer,
+    /// Who asked for it.
+    pub(crate) by: AgentId,
 }
 
 /// Who waits for an answer.
@@ -53,7 +55,7 @@ pub(crate) async fn take_publications(
         match Rotation::check(agent, mode, *record, &trust_domain, wall_clock_ms()) {
             Err(code) => reply.send(Err(code.into())),
             Ok(rotation) => {
-                let pending = Pending { change: Change::Rotate(rotation), answer: Answer::Key(reply) };
+                let pending = Pending { change: Change::Rotate(rotation), answer: Answer::Key(reply), by: agent };
                 // Without a writer the reply is dropped, which says so.
                 if changes.send(pending).await.is_err() {
                     return;
@@ -105,8 +107,8 @@ fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
 
 fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, requests: Vec<Pending>) {
     let (changes, answers): (Vec<_>, Vec<_>) =
-        requests.into_iter().map(|request| (request.change, request.answer)).unzip();
-    match directory.change(changes, wall_clock_ms()) {
+        requests.into_iter().map(|request| ((request.by, request.change), request.answer)).unzip();
+    match directory.change_by(changes, wall_clock_ms()) {
         Ok(results) => {
             // Before the answers: who is told "registered" and logs in at once must be known to the shards, and an
             // agent whose key was replaced may rely on it that the old one is handed out no more.

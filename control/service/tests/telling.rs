@@ -35,16 +35,16 @@ impl AuditSink for Log {
 struct Host(Mutex<bool>);
 
 impl BackupHost for Host {
-    fn source(&self) -> BackupSource {
+    fn source(&self) -> Result<BackupSource, NotHeld> {
         let path = PathBuf::new;
-        BackupSource {
+        Ok(BackupSource {
             data_dir: path(),
             wal_dir: path(),
             certificate: path(),
             private_key: path(),
             configuration: String::new(),
             audit: None,
-        }
+        })
     }
 
     fn hold(&self, _: u64, _: HoldRequest) -> Result<Vec<HeldShard>, NotHeld> {

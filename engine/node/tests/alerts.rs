@@ -141,7 +141,7 @@ fn each_rule_raises_one_alert_at_its_threshold() {
             (Rule::Denials, planner, nowhere, 3),
             (Rule::LoginFailures, AgentId::ZERO, here, 3),
             (Rule::ClockSkew, planner, nowhere, 3),
-            (Rule::RevokedKeys, gone, nowhere, 3),
+            (Rule::RevokedKeys, gone, here, 3),
         ];
         assert_eq!(world.alerts().await, expected);
     });

@@ -99,6 +99,21 @@ fn a_plain_file_is_encrypted_in_its_place_and_is_never_plain_again() {
 }
 
 #[test]
+fn a_plain_copy_in_the_place_of_encrypted_keys_is_encrypted_when_it_is_written_again() {
+    let (folder, path, keys) = saved();
+    // What somebody kept from before.
+    let plain = folder.path().join("plain.keys");
+    fs::copy(&path, &plain).unwrap();
+    keys.save_locked(&path, &first()).unwrap();
+    let running = AgentKeys::load_locked(&path, &first()).unwrap();
+    fs::rename(&plain, &path).unwrap();
+    assert!(running.reload().unwrap(), "it is another file");
+    running.begin_rotation(Planned, 1).unwrap();
+    assert!(matches!(AgentKeys::load(&path), Err(KeysError::Locked { .. })));
+    assert!(AgentKeys::load_locked(&path, &first()).unwrap().has_pending());
+}
+
+#[test]
 fn a_copy_of_encrypted_keys_is_encrypted_too() {
     let (folder, path, keys) = saved_locked();
     let copy = folder.path().join("copy.keys");

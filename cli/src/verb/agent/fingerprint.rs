@@ -9,7 +9,7 @@ use crate::args::Global;
 use crate::args::agent::AgentFingerprintArgs;
 use crate::client::connect_with;
 use crate::exit::{Exit, Failure};
-use crate::terminal::{DIM, GOOD, LITERAL, STRONG, print_json, stdout};
+use crate::terminal::{CAUTION, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
 
 pub(super) async fn run(global: &Global, args: &AgentFingerprintArgs) -> Result<Exit, Failure> {
     let me = args.as_agent.as_ref().unwrap_or(&args.name);
@@ -80,6 +80,13 @@ fn show(args: &AgentFingerprintArgs, found: &AgentFingerprint, log: &KeyLogStatu
         place.size,
         hex::encode(&place.root[..8])
     )?;
+    if log.read < log.size {
+        writeln!(
+            out,
+            "  {CAUTION}not all read{CAUTION:#}  {DIM}{} of {} leaves: the node did not give the others, in which keys of yours could be{DIM:#}",
+            log.read, log.size
+        )?;
+    }
     writeln!(
         out,
         "\nRead the fingerprint to each other over another channel: it must be the same digits at both ends."

@@ -458,7 +458,7 @@ events! {
         /// One-time keys in the batch.
         count: u32,
     }
-    /// Somebody asked for a change and was refused. The event's text is what was asked for.
+    /// Somebody asked for a change and was refused, or was not let in. The event's text is what was asked for, or which user it was.
     83 "administration_refused" AdministrationRefused {
         /// Who; zero: not known.
         actor: AgentId,

@@ -18,15 +18,15 @@ struct Host {
 }
 
 impl BackupHost for Host {
-    fn source(&self) -> BackupSource {
-        BackupSource {
+    fn source(&self) -> Result<BackupSource, NotHeld> {
+        Ok(BackupSource {
             data_dir: "data".into(),
             wal_dir: "wal".into(),
             certificate: "node.crt".into(),
             private_key: "node.key".into(),
             configuration: String::new(),
             audit: None,
-        }
+        })
     }
 
     fn hold(&self, backup: u64, request: HoldRequest) -> Result<Vec<HeldShard>, NotHeld> {

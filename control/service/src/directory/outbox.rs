@@ -27,7 +27,7 @@ pub(crate) struct Outbox {
 }
 
 /// Whoever runs the node, over its socket.
-const OPERATOR: AgentId = AgentId([0; 16]);
+pub(crate) const OPERATOR: AgentId = AgentId([0; 16]);
 
 impl Outbox {
     /// Writes what happened, and removes what is kept. Returns what is to be told once this is durable.
@@ -75,8 +75,7 @@ impl Outbox {
 }
 
 /// What an event says of a change.
-pub(super) fn told(change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> Note {
-    let actor = OPERATOR;
+pub(super) fn told(actor: AgentId, change: &Pending, epoch: u64, key_grace_ms: u64, now_ms: u64) -> Note {
     match change {
         Pending::Agent(entry, signed) => (
             What::AgentRegistered {
@@ -154,8 +153,8 @@ pub(crate) fn token_in(hash: &TokenHash) -> TokenId {
 }
 
 /// What an event says of a token that was made or withdrawn.
-pub(super) fn told_of_token(change: &TokenChange, hash: &TokenHash, info: &TokenInfo) -> Note {
-    let (token, actor) = (token_in(hash), OPERATOR);
+pub(super) fn told_of_token(actor: AgentId, change: &TokenChange, hash: &TokenHash, info: &TokenInfo) -> Note {
+    let token = token_in(hash);
     match change {
         TokenChange::Make(..) => {
             let valid_until = TimeMs(info.expires_at_ms);
@@ -166,12 +165,16 @@ pub(super) fn told_of_token(change: &TokenChange, hash: &TokenHash, info: &Token
 }
 
 /// What an event says of an organization whose agents were revoked together, if these were.
-pub(super) fn told_of_organization(request: &StateRequest, changed: &[states::Changed]) -> Option<Note> {
+pub(super) fn told_of_organization(
+    actor: AgentId,
+    request: &StateRequest,
+    changed: &[states::Changed],
+) -> Option<Note> {
     let Whose::Organization { name, .. } = &request.whose else { return None };
     let first = changed.first().filter(|first| first.state == AgentState::Revoked)?;
     let count = u32::try_from(changed.len()).unwrap_or(u32::MAX);
     let effective = TimeMs(first.since_ms);
-    Some((What::OrganizationRevoked { actor: OPERATOR, effective, count }, Label::of(name)))
+    Some((What::OrganizationRevoked { actor, effective, count }, Label::of(name)))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,8 @@ use creto_envelope::{AgentId, AgentName, TrustDomain};
 use super::{Refusal, number_of, refuse};
 use crate::api::ErrorCode;
 use crate::limits::{
-    ADMINISTRATOR_BURST, ADMINISTRATOR_REQUEST, NONCES_MAX, SIGNATURE_SKEW_S, SIGNED_KEY_RECORD_BYTES_MAX,
+    ADMINISTRATOR_BURST, ADMINISTRATOR_REQUEST, ATTRIBUTES_BODY_BYTES_MAX, NONCES_MAX, REQUEST_TIMEOUT,
+    SIGNATURE_SKEW_S, SVID_BODY_BYTES_MAX,
 };
 use crate::service::{Published, wall_clock_ms};
 use crate::signed_request::{
@@ -29,6 +31,19 @@ use crate::telling::Teller;
 
 /// Whoever asks these need not say who they are: they are for whatever restarts the node.
 const OPEN_PATHS: [&str; 2] = ["/live", "/ready"];
+
+/// The largest body of any request.
+const BODY_BYTES_MAX: usize = ATTRIBUTES_BODY_BYTES_MAX;
+const _: () = assert!(BODY_BYTES_MAX >= SVID_BODY_BYTES_MAX);
+
+tokio::task_local! {
+    static CALLER: Caller;
+}
+
+/// Who asked for what is being done.
+pub(super) fn caller() -> Caller {
+    CALLER.try_with(|caller| *caller).unwrap_or_default()
+}
 
 /// Who asked, for whoever tells the audit log.
 #[derive(Clone, Copy, Default, Debug)]
@@ -58,11 +73,12 @@ struct Inner {
 }
 
 /// What is remembered of requests whose signatures held.
-#[derive(Default)]
 struct Seen {
     nonces: BTreeSet<(AgentId, [u8; NONCE_BYTES])>,
-    /// The same, with the second after which a request is refused by its time; that one grows.
-    until: VecDeque<(u64, AgentId, [u8; NONCE_BYTES])>,
+    /// The same in the order of their coming, with when that was and when they were signed.
+    order: VecDeque<(Instant, u64, AgentId, [u8; NONCE_BYTES])>,
+    /// What was signed before this second is refused: before the node started, or at the time of what is forgotten.
+    floor_s: u64,
     /// When each administrator's allowance is full again.
     full_at: BTreeMap<AgentId, Instant>,
 }
@@ -77,18 +93,19 @@ impl Gate {
     ) -> Self {
         let administrators = administrators.iter().map(|name| AgentId::derive(&trust_domain, name)).collect();
         let authorities = [address.to_string(), format!("localhost:{}", address.port())];
-        let seen = Mutex::default();
+        let seen = Mutex::new(Seen::since(wall_clock_ms() / 1_000));
         Self(Arc::new(Inner { trust_domain, snapshot, teller, administrators, authorities, seen }))
     }
 
-    /// Who signed this request, if it may be taken. `body` is the whole one.
-    fn admit(&self, request: &Request, body: &[u8], asked: &mut Caller) -> Result<(), Refusal> {
+    /// Takes a request by its head: signed by an administrator who may act, in time, and for the first time. `caller` is who it is
+    /// once the signatures held, and `claimed` whose they were to be.
+    fn admit(&self, head: &Parts, caller: &mut Caller, claimed: &mut String) -> Result<(), Refusal> {
         let gate = &*self.0;
-        let headers = request.headers();
+        let headers = &head.headers;
         let unsigned = || refuse(ErrorCode::RequestUnsigned, "the request is not signed as this API wants it");
         let claim = text(headers, SIGNATURE_INPUT).and_then(Claim::parse).ok_or_else(unsigned)?;
         let signatures = text(headers, SIGNATURE).and_then(Signatures::parse).ok_or_else(unsigned)?;
-        let digest = text(headers, CONTENT_DIGEST).ok_or_else(unsigned)?;
+        let content_digest = text(headers, CONTENT_DIGEST).ok_or_else(unsigned)?;
         let authority = text(headers, header::HOST.as_str()).map(str::to_ascii_lowercase).ok_or_else(unsigned)?;
 
         if !gate.authorities.contains(&authority) {
@@ -99,7 +116,7 @@ impl Gate {
             let message = format!("{} is no administrator of this node", claim.name);
             return Err(refuse(ErrorCode::NotAdministrator, message));
         }
-        asked.agent = agent;
+        *claimed = format!(", as {}", claim.name);
         let now_ms = wall_clock_ms();
         if claim.created_s.abs_diff(now_ms / 1_000) > SIGNATURE_SKEW_S {
             let message = format!("the request was signed more than {SIGNATURE_SKEW_S} s from this node's time");
@@ -112,14 +129,11 @@ impl Gate {
         principal.may_act(now_ms).map_err(|code| {
             refuse(ErrorCode::NotAdministrator, format!("{} may not act: {}", claim.name, code.name()))
         })?;
-        if content_digest(body) != digest {
-            return Err(refuse(ErrorCode::ContentDigest, "the body is not the one whose digest was signed"));
-        }
         let base = claim.base(&Target {
-            method: request.method().as_str(),
+            method: head.method.as_str(),
             authority: &authority,
-            request_target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
-            content_digest: digest,
+            request_target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            content_digest,
         });
         let record = &principal.current().record;
         let held = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)
@@ -128,16 +142,27 @@ impl Gate {
             let message = format!("the signatures are not both those of {}", claim.name);
             return Err(refuse(ErrorCode::RequestSignature, message));
         }
+        caller.agent = agent;
         let mut seen = gate.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.take(agent, &claim, now_ms, Instant::now())
+        seen.take(agent, &claim, Instant::now())
     }
 }
 
 impl Seen {
+    fn since(floor_s: u64) -> Self {
+        Self { nonces: BTreeSet::new(), order: VecDeque::new(), floor_s, full_at: BTreeMap::new() }
+    }
+
     /// Once each, and not too many in a time. What comes here was signed: nobody else's requests take room.
-    fn take(&mut self, agent: AgentId, claim: &Claim, now_ms: u64, now: Instant) -> Result<(), Refusal> {
-        while let Some((_, agent, nonce)) = self.until.pop_front_if(|(until_s, ..)| *until_s < now_ms / 1_000) {
+    fn take(&mut self, agent: AgentId, claim: &Claim, now: Instant) -> Result<(), Refusal> {
+        let kept = Duration::from_secs(3 * SIGNATURE_SKEW_S);
+        while let Some((_, created_s, agent, nonce)) = self.order.pop_front_if(|(at, ..)| now - *at > kept) {
             self.nonces.remove(&(agent, nonce));
+            // By the clock it is too old by far. If somebody sets that back, it is refused by this.
+            self.floor_s = self.floor_s.max(created_s + 1);
+        }
+        if claim.created_s < self.floor_s {
+            return Err(refuse(ErrorCode::RequestStale, "the request was signed before what this node remembers"));
         }
         if self.nonces.contains(&(agent, claim.nonce)) {
             return Err(refuse(ErrorCode::RequestReplayed, "this request was taken before"));
@@ -147,8 +172,7 @@ impl Seen {
             return Err(refuse(ErrorCode::TooManyRequests, format!("{} asks too often", claim.name)));
         }
         self.nonces.insert((agent, claim.nonce));
-        // The clock may be set back meanwhile by as much as a signature may be ahead of it.
-        self.until.push_back((now_ms / 1_000 + 2 * SIGNATURE_SKEW_S, agent, claim.nonce));
+        self.order.push_back((now, claim.created_s, agent, claim.nonce));
         self.full_at.insert(agent, full_at + ADMINISTRATOR_REQUEST);
         Ok(())
     }
@@ -161,37 +185,41 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     values.next().is_none().then_some(value)
 }
 
+/// The whole body of a request that was taken, if it is the one that was signed.
+async fn body_of(head: &Parts, body: Body) -> Result<Bytes, Refusal> {
+    let body = match tokio::time::timeout(REQUEST_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes, or ended early");
+            return Err(refuse(ErrorCode::BodyTooLarge, message));
+        }
+        Err(_) => return Err(refuse(ErrorCode::RequestTimeout, "the body did not come in time")),
+    };
+    match text(&head.headers, CONTENT_DIGEST) == Some(content_digest(&body).as_str()) {
+        true => Ok(body),
+        false => Err(refuse(ErrorCode::ContentDigest, "the body is not the one whose digest was signed")),
+    }
+}
+
 /// Lets an administrator's request through, with who it is.
 pub(super) async fn authenticate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if OPEN_PATHS.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Origin>().map_or_else(Peer::default, |origin| origin.0.into());
-    let mut caller = Caller { agent: AgentId::ZERO, peer };
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (mut caller, mut claimed) = (Caller { agent: AgentId::ZERO, peer }, String::new());
     let (head, body) = request.into_parts();
-    let admitted = match to_bytes(body, SIGNED_KEY_RECORD_BYTES_MAX).await {
-        Ok(body) => {
-            let unread = Request::from_parts(head, Body::empty());
-            gate.admit(&unread, &body, &mut caller).map(|()| {
-                let (head, _) = unread.into_parts();
-                Request::from_parts(head, Body::from(body))
-            })
-        }
-        Err(_) => Err(refuse(
-            ErrorCode::BodyTooLarge,
-            format!("the body is larger than {SIGNED_KEY_RECORD_BYTES_MAX} bytes, or ended early"),
-        )),
+    // The body last: whoever is not known takes no memory.
+    let admitted = match gate.admit(&head, &mut caller, &mut claimed) {
+        Ok(()) => body_of(&head, body).await,
+        Err(refusal) => Err(refusal),
     };
     match admitted {
-        Ok(mut request) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
+        Ok(body) => CALLER.scope(caller, next.run(Request::from_parts(head, Body::from(body)))).await,
         Err(refusal) => {
             let what =
                 What::AdministrationRefused { actor: caller.agent, peer: caller.peer, code: number_of(refusal.code) };
-            gate.0.teller.refused(what, Label::of(&format!("{method} {path}")));
+            gate.0.teller.refused(what, Label::of(&format!("{} {}{claimed}", head.method, head.uri.path())));
             let is_over = refusal.code == ErrorCode::TooManyRequests;
             let mut answer = refusal.into_response();
             if is_over {
@@ -215,29 +243,30 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_is_taken_once_for_as_long_as_its_request_would_be() {
-        let (mut seen, agent, mut now) = (Seen::default(), AgentId([1; 16]), Instant::now());
-        let mut take = |agent, nonce, now_ms| {
-            // Its rate is another matter.
-            now += ADMINISTRATOR_REQUEST;
-            (code(seen.take(agent, &claim(nonce), now_ms, now)), seen.nonces.len(), seen.until.len())
-        };
-        assert_eq!(take(agent, 1, 1_000_000), (None, 1, 1));
-        let last_ms = 1_000_000 + 2 * SIGNATURE_SKEW_S * 1_000;
-        for now_ms in [1_000_000, 1_000_000 - SIGNATURE_SKEW_S * 1_000, last_ms] {
-            assert_eq!(take(agent, 1, now_ms).0, Some(ErrorCode::RequestReplayed), "at {now_ms}");
+    fn a_request_is_taken_once_whatever_becomes_of_the_clock() {
+        let (mut seen, agent, begun) = (Seen::since(900), AgentId([1; 16]), Instant::now());
+        assert_eq!(code(seen.take(agent, &Claim { created_s: 899, ..claim(9) }, begun)), Some(ErrorCode::RequestStale));
+        assert_eq!(code(seen.take(agent, &claim(1), begun)), None);
+        let kept = Duration::from_secs(3 * SIGNATURE_SKEW_S);
+        for after in [Duration::ZERO, kept / 2, kept] {
+            let again = code(seen.take(agent, &claim(1), begun + after));
+            assert_eq!(again, Some(ErrorCode::RequestReplayed), "after {after:?}");
         }
-        assert_eq!(take(AgentId([2; 16]), 1, last_ms).0, None, "another agent's");
-        assert_eq!(take(agent, 2, last_ms + 2_000), (None, 2, 2), "what is too old to be taken again is forgotten");
+        assert_eq!(code(seen.take(AgentId([2; 16]), &claim(1), begun + kept)), None, "another agent's");
+        // It is forgotten, and a clock that was set back does not bring it in again.
+        let later = begun + kept + Duration::from_secs(1);
+        assert_eq!(code(seen.take(agent, &claim(1), later)), Some(ErrorCode::RequestStale));
+        assert_eq!(code(seen.take(agent, &Claim { created_s: 1_001, ..claim(2) }, later)), None);
+        assert_eq!((seen.nonces.len(), seen.order.len()), (2, 2));
     }
 
     #[test]
     fn an_administrator_has_an_allowance_that_fills_again() {
-        let (mut seen, agent, now) = (Seen::default(), AgentId([1; 16]), Instant::now());
+        let (mut seen, agent, now) = (Seen::since(0), AgentId([1; 16]), Instant::now());
         let mut nonce = 0;
         let mut ask = |now| {
             nonce += 1;
-            code(seen.take(agent, &claim(nonce), 1_000_000, now))
+            code(seen.take(agent, &claim(nonce), now))
         };
         for _ in 0..ADMINISTRATOR_BURST {
             assert_eq!(ask(now), None);

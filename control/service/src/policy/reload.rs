@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{InForce, LoadError, RegoPolicy};
 use crate::api::PolicyInfo;
-use crate::directory::Change;
+use crate::directory::{Change, OPERATOR};
 use crate::limits::POLICY_POLL;
 use crate::telling::Teller;
 use crate::writer::{Answer, Pending};
@@ -109,7 +109,7 @@ async fn load(in_force: &InForce, changes: &mpsc::Sender<Pending>) -> Result<Opt
     }
     let (answer, answered) = oneshot::channel();
     let policy = Policy::Loaded(Arc::clone(&loaded) as _);
-    let pending = Pending { change: Change::Policy(policy), answer: Answer::Policy(answer) };
+    let pending = Pending { change: Change::Policy(policy), answer: Answer::Policy(answer), by: OPERATOR };
     changes.send(pending).await.map_err(|_| NotReloaded::ShuttingDown)?;
     let epoch = answered.await.map_err(|_| NotReloaded::Storage)?;
     Ok(Some(in_force.replace(loaded, epoch)))

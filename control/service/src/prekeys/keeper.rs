@@ -42,7 +42,8 @@ pub(crate) async fn take_uploads(
         });
         match checked.await {
             Ok(Ok(batch)) => {
-                let pending = Pending { change: Change::Prekeys(batch), answer: Answer::Prekeys(reply) };
+                let by = batch.agent();
+                let pending = Pending { change: Change::Prekeys(batch), answer: Answer::Prekeys(reply), by };
                 // Without a writer the reply is dropped, which says so.
                 if changes.send(pending).await.is_err() {
                     return;

@@ -65,12 +65,10 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 impl BackupHost for Host {
-    fn source(&self) -> BackupSource {
-        let audit = audit_of(&self.source.data_dir).unwrap_or_else(|error| {
-            tracing::error!("a backup goes without the audit log: {error}");
-            None
-        });
-        BackupSource { audit, ..self.source.clone() }
+    fn source(&self) -> Result<BackupSource, NotHeld> {
+        let audit = audit_of(&self.source.data_dir)
+            .map_err(|error| NotHeld::Unavailable(format!("the audit log cannot be read: {error}")))?;
+        Ok(BackupSource { audit, ..self.source.clone() })
     }
 
     fn hold(&self, backup: u64, request: HoldRequest) -> Result<Vec<HeldShard>, NotHeld> {
