@@ -58,7 +58,7 @@ fn each_rule_raises_an_alert_at_its_threshold_and_none_below() {
         assert_eq!((count, at, within, found), (threshold, threshold, window_s, rule));
         match rule {
             Rule::LoginFailures => assert_eq!((of, from), (AgentId::ZERO, peer(1))),
-            Rule::ForgedSignatures => assert_eq!((of, from), (agent(1), peer(1))),
+            Rule::ForgedSignatures | Rule::RevokedKeys => assert_eq!((of, from), (agent(1), peer(1))),
             _ => assert_eq!((of, from), (agent(1), Peer::default())),
         }
         assert!(!what_to_do(rule).is_empty());
@@ -90,6 +90,22 @@ fn what_was_spread_over_more_than_a_window_raises_none() {
         assert_eq!(monitor.see(NOW_MS + time, &one(Rule::Denials)), None, "after {time} ms");
     }
     assert!(monitor.see(NOW_MS + 131_000, &one(Rule::Denials)).is_some(), "three within 36 s");
+}
+
+#[test]
+fn events_of_several_shards_that_come_a_little_out_of_order_all_count() {
+    let limits = Limits::usual().with(Rule::LoginFailures, Limit { threshold: 20, window_s: 8 });
+    let mut monitor = Monitor::new(limits);
+    let mut alerts = 0;
+    // Two shards, each two events around every second: the second tells last what happened before it.
+    for second in 1..=40 {
+        for millisecond in [1_010, 990, 1_020, 980] {
+            let after = second * 1_000 + millisecond - 1_000;
+            alerts += u32::from(monitor.see(NOW_MS + after, &one(Rule::LoginFailures)).is_some());
+        }
+    }
+    // 32 in each window: the first alert after 20 of them, then one for each window that is left.
+    assert_eq!(alerts, 5);
 }
 
 #[test]

@@ -399,8 +399,8 @@ impl Key {
                 toml_string(&(at.get)(config).map(|address| address.to_string()).unwrap_or_default())
             }
             Field::Agents(at, _) => {
-                let names = (at.get)(config).iter().map(|name| toml_string(name.as_str()));
-                format!("[{}]", names.collect::<Vec<_>>().join(", "))
+                let names = (at.get)(config).iter().map(AgentName::as_str);
+                toml_string(&names.collect::<Vec<_>>().join(", "))
             }
             Field::Sync(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::InFlight(at) => match (at.get)(config) {
@@ -433,7 +433,7 @@ impl Key {
             Field::Digest(_) => words::<TreeDigest>(),
             Field::Enrolment(_) => words::<Enrolment>(),
             Field::Loopback(_) => "`127.0.0.1:port`, `[::1]:port` or empty".to_owned(),
-            Field::Agents(_, most) => format!("`[\"acme/ops\"]`, at most {most}"),
+            Field::Agents(_, most) => format!("`\"acme/ops, acme/night\"`, `[\"acme/ops\"]`, at most {most}"),
             Field::Sync(_) => words::<WalSync>(),
             Field::InFlight(_) => format!("`\"auto\"`, 1 to {WRITES_IN_FLIGHT_MAX}"),
         }

@@ -432,12 +432,12 @@ fn addresses_and_names_are_checked() {
     check_value(
         "[control]\nadministrators = [\"acme/ops\", \"acme/night\"]\n",
         "control.administrators",
-        "[\"acme/ops\", \"acme/night\"]",
+        "\"acme/ops, acme/night\"",
     );
     check_value(
         "[control]\nadministrators = \"acme/ops, acme/night\"\n",
         "control.administrators",
-        "[\"acme/ops\", \"acme/night\"]",
+        "\"acme/ops, acme/night\"",
     );
     check_value("[node]\nadvertise = \"node-1.example:7443\"\n", "node.advertise", "\"node-1.example:7443\"");
     for wrong in [
