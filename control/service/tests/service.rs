@@ -224,7 +224,7 @@ async fn requests_outside_the_api_are_told_so_in_json() {
     ] {
         let answer = node.raw(request.as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
-        assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{request:?}: {answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\",\"detail\":")), "{request:?}: {answer}");
     }
     assert!(node.raw(b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
     let endless = [b"GET /".as_slice(), &[b'a'; 64 * 1024]].concat();
@@ -399,7 +399,7 @@ async fn settings_of_a_mailbox_are_published_before_they_are_answered_and_bad_on
         ("application/json", r#"{"max_deliveries":1}"#, "setting_range"),
     ] {
         let answer = patch(content_type, body);
-        assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{body}: {answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\",\"detail\":")), "{body}: {answer}");
     }
     assert!(patch("application/json", "{}").starts_with("HTTP/1.1 200 "));
     assert_eq!(node.published.lock().unwrap().len(), 3, "what changes nothing is not published");
@@ -445,7 +445,7 @@ async fn attributes_are_published_before_they_are_answered_and_bad_ones_have_the
         ("application/json", &many.to_string(), "attribute_range"),
     ] {
         let answer = patch(content_type, body);
-        assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{body}: {answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\",\"detail\":")), "{body}: {answer}");
     }
     assert!(patch("application/json", "{}").starts_with("HTTP/1.1 200 "));
     assert!(patch("application/json", &" ".repeat(600_000)).contains("body_too_large"));
@@ -507,7 +507,7 @@ async fn a_revocation_is_published_before_it_is_answered_and_bad_ones_have_their
         (r#"{"state":"revoked","reason":"\u001b[2J"}"#, "state_range"),
     ] {
         let answer = put(body);
-        assert!(answer.contains(&format!("{{\"code\":\"{code}\",\"message\":")), "{body}: {answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\",\"detail\":")), "{body}: {answer}");
     }
     let node = node.restart();
     let listed = node.client().agents(Some("acme")).await.unwrap();
