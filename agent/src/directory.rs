@@ -14,6 +14,7 @@ use creto_crypto_accel::sign::HybridSignature;
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::control::KeyRecordRequest;
 use creto_envelope::{AgentId, KeyRecord, RejectCode, SignedKeyRecord, TreeDigest};
+use creto_transparency::KeyLogError;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 
@@ -100,6 +101,8 @@ struct State {
 #[derive(Debug)]
 struct Question {
     version: u32,
+    /// The record came, and is being proven: another one is not taken.
+    is_answered: bool,
     waiting: Vec<oneshot::Sender<Answer>>,
 }
 
@@ -117,12 +120,12 @@ impl Directory {
 
     /// The keys of `agent` under `version` of its record ([`CURRENT`] for the current one).
     pub(crate) async fn lookup(&self, agent: AgentId, version: u32) -> Answer {
-        // Also of those that are known: whoever exchanged one key may have exchanged the next.
-        if let Some(source) = self.key_log.alarm() {
-            return Err(LookupError::KeyLog { agent, source });
-        }
-        if let Some(known) = self.known(agent, version) {
-            return Ok(known);
+        match (self.key_log.alarm(), self.known(agent, version)) {
+            // A log that cannot be read now says nothing about keys that it has proven.
+            (None | Some(KeyLogError::Withheld { .. }), Some(known)) => return Ok(known),
+            // Also of those that are known: whoever exchanged one key may have exchanged the next.
+            (Some(source), _) => return Err(LookupError::KeyLog { agent, source }),
+            (None, None) => {}
         }
         let _place = self.open.acquire().await.map_err(|_| LookupError::Closed)?;
         let Some(answer) = self.ask(agent, version)? else {
@@ -184,7 +187,7 @@ impl Directory {
                 question.waiting.push(reply);
             }
             None => {
-                questions.push_back(Question { version, waiting: vec![reply] });
+                questions.push_back(Question { version, is_answered: false, waiting: vec![reply] });
                 if questions.len() == 1 {
                     state.to_ask.push_back(agent);
                 }
@@ -210,7 +213,9 @@ impl Directory {
     fn take_question(&self) -> Option<KeyRecordRequest> {
         let mut state = self.state.lock().expect(UNPOISONED);
         while let Some(agent) = state.to_ask.pop_front() {
-            if let Some(question) = state.questions.get(&agent).and_then(VecDeque::front) {
+            if let Some(question) = state.questions.get(&agent).and_then(VecDeque::front)
+                && !question.is_answered
+            {
                 return Some(KeyRecordRequest { agent, version: question.version });
             }
         }
@@ -220,7 +225,8 @@ impl Directory {
     /// A new connection: every open question is asked again.
     pub(crate) fn connected(&self) {
         let mut state = self.state.lock().expect(UNPOISONED);
-        state.to_ask = state.questions.keys().copied().collect();
+        let is_open = |questions: &VecDeque<Question>| questions.front().is_some_and(|first| !first.is_answered);
+        state.to_ask = state.questions.iter().filter(|(_, open)| is_open(open)).map(|(agent, _)| *agent).collect();
         drop(state);
         self.asked.notify_one();
     }
@@ -229,11 +235,16 @@ impl Directory {
     pub(crate) async fn answered(self: &Arc<Self>, signed: SignedKeyRecord) {
         let agent = signed.record.agent_id();
         let version = signed.record.version;
-        let Some(asked) = self.first_question(agent) else { return };
-        if asked != CURRENT && asked != version {
-            // A late answer to a question that was given up.
-            return;
-        }
+        let asked = {
+            let mut state = self.state.lock().expect(UNPOISONED);
+            let Some(question) = state.questions.get_mut(&agent).and_then(VecDeque::front_mut) else { return };
+            // A late answer to a question that was given up, or a second one to the same.
+            if question.is_answered || (question.version != CURRENT && question.version != version) {
+                return;
+            }
+            question.is_answered = true;
+            question.version
+        };
         match offload(move || Identity::verify(agent, &signed)).await {
             Err(error) => self.finish(agent, asked, Err(error)),
             Ok(identity) => {
@@ -258,16 +269,14 @@ impl Directory {
     /// The node refused a question. A refusal that fits none is late, and is ignored.
     pub(crate) fn refused(&self, refusal: &Refusal) {
         let agent = AgentId(refusal.context);
-        let Some(asked) = self.first_question(agent) else { return };
+        let first =
+            |state: &State| state.questions.get(&agent)?.front().map(|first| (first.version, first.is_answered));
+        let Some((asked, false)) = first(&self.state.lock().expect(UNPOISONED)) else { return };
         let error = match refusal.code {
             Ok(code) => LookupError::Refused(code),
             Err(number) => LookupError::RefusedWith(number),
         };
         self.finish(agent, asked, Err(error));
-    }
-
-    fn first_question(&self, agent: AgentId) -> Option<u32> {
-        self.state.lock().expect(UNPOISONED).questions.get(&agent)?.front().map(|question| question.version)
     }
 
     /// Answers the first question about `agent`, if it is still that one, and brings up the next.
@@ -367,6 +376,8 @@ impl Cache {
 pub(crate) fn lookup_code(error: &LookupError) -> RejectCode {
     match error {
         LookupError::Refused(code) => *code,
+        // It holds once the node lets the agent look again.
+        LookupError::KeyLog { source: KeyLogError::Withheld { .. }, .. } => RejectCode::UnknownSender,
         LookupError::Invalid { .. } | LookupError::KeyLog { .. } => RejectCode::BadSignature,
         _ => RejectCode::UnknownSender,
     }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use creto_envelope::key_log::{KeyLeaves, KeyLeavesRequest, KeyLogRefusal, KeyProof, KeyProofRequest, ProvenKey};
+use creto_envelope::limits::KEY_LEAVES_MAX;
 use creto_envelope::{AgentId, KeyId, KeyRecord, RejectCode};
 use creto_transparency::{Evidence, KeyLeaf, KeyLogError, Scan, ScanSelf, Watch};
 use tokio::sync::{Notify, oneshot, watch};
@@ -24,7 +25,8 @@ use crate::clock;
 use crate::error::{KeyLogFileError, LookupError};
 use crate::keys::AgentKeys;
 use crate::limits::{
-    KEY_LOG_PROOFS_OPEN_MAX, KEY_LOG_READ_AFTER, KEY_LOG_READ_EVERY, KEY_LOG_TRIES_MAX, KEY_RECORD_TIMEOUT,
+    KEY_LOG_LOOKS_MISSED_MAX, KEY_LOG_PROOFS_OPEN_MAX, KEY_LOG_READ_AFTER, KEY_LOG_READ_EVERY, KEY_LOG_TRIES_MAX,
+    KEY_RECORD_TIMEOUT,
 };
 use crate::stats::{Counters, UNPOISONED};
 use crate::worker::{offload, on_disk};
@@ -61,7 +63,10 @@ pub struct KeyLogStatus {
     pub size: u64,
     /// Leaves that were read, and found to be those of a signed head.
     pub read: u64,
-    /// What was found that no honest node does. No further key is used until the agent connects anew.
+    /// Looks at the log in succession that the node, though connected, did not let this agent finish.
+    pub looks_missed: u32,
+    /// What was found that no honest node does. No further key is used until the agent is started anew; after
+    /// [`KeyLogError::Withheld`] until the node lets it look.
     pub alarm: Option<KeyLogError>,
 }
 
@@ -78,13 +83,23 @@ pub(crate) struct KeyLog {
     connected: Notify,
     /// One reader of leaves at a time.
     turn: tokio::sync::Mutex<()>,
+    /// One writer of the file at a time, and what it wrote.
+    saved: tokio::sync::Mutex<Extent>,
 }
+
+/// Leaves of the newest head, and of those that were read.
+type Extent = (u64, u64);
 
 #[derive(Debug, Default)]
 struct State {
     watch: Option<Watch>,
     /// The leaves that were read, up to a head.
     scan: Scan,
+    /// Those that were read since, and do not reach the next head yet: they may be anything.
+    reading: Option<Scan>,
+    /// Looks in succession that came to nothing although there was a connection.
+    looks_missed: u32,
+    is_connected: bool,
     alarm: Option<KeyLogError>,
     open: BTreeMap<(AgentId, u32), Open>,
     /// Records whose proof must be asked for on this connection.
@@ -93,6 +108,22 @@ struct State {
     on_the_way: usize,
     leaves: Page,
     is_closed: bool,
+}
+
+impl State {
+    fn extent(&self) -> Extent {
+        (self.watch.as_ref().map_or(0, Watch::size), self.scan.size())
+    }
+
+    /// Why no key is used.
+    fn alarm(&self) -> Option<KeyLogError> {
+        let withheld = || {
+            let (size, read) = self.extent();
+            let looks = self.looks_missed;
+            (looks >= KEY_LOG_LOOKS_MISSED_MAX).then_some(KeyLogError::Withheld { looks, read, size })
+        };
+        self.alarm.clone().or_else(withheld)
+    }
 }
 
 /// A proof that somebody waits for.
@@ -154,11 +185,13 @@ impl KeyLog {
     ) -> Result<Self, KeyLogFileError> {
         let seen = file.as_deref().map_or(Ok(None), |path| file::read(path, keys.id()))?;
         let (watch, scan) = seen.map_or((None, Scan::new()), |seen| (Some(seen.watch), seen.scan));
+        let state = State { watch, scan, ..State::default() };
         Ok(Self {
             own: Own(keys),
             file,
             counters,
-            state: Mutex::new(State { watch, scan, ..State::default() }),
+            saved: tokio::sync::Mutex::new(state.extent()),
+            state: Mutex::new(state),
             asked: Notify::new(),
             connected: Notify::new(),
             turn: tokio::sync::Mutex::default(),
@@ -178,7 +211,8 @@ impl KeyLog {
             keys: watch.map(|watch| watch.public().to_text()),
             size: watch.map_or(0, Watch::size),
             read: state.scan.size(),
-            alarm: state.alarm.clone(),
+            looks_missed: state.looks_missed,
+            alarm: state.alarm(),
         }
     }
 
@@ -194,8 +228,10 @@ impl KeyLog {
             if state.is_closed {
                 return Err(LookupError::Closed);
             }
-            if let Some(alarm) = &state.alarm {
-                return Err(LookupError::KeyLog { agent: key.0, source: alarm.clone() });
+            // A look of its own is what ends that the node withholds something.
+            let alarm = if matches!(wanted, Wanted::Own) { state.alarm.clone() } else { state.alarm() };
+            if let Some(source) = alarm {
+                return Err(LookupError::KeyLog { agent: key.0, source });
             }
             let is_new = !state.open.contains_key(&key);
             let open = state.open.entry(key).or_default();
@@ -265,7 +301,9 @@ impl KeyLog {
         let open = {
             let mut state = self.state();
             state.on_the_way = state.on_the_way.saturating_sub(1);
-            state.open.remove(&key).filter(|open| open.seen.is_some())
+            // A question that was not asked yet on this connection stays: what came is late.
+            let is_asked = state.open.get(&key).is_some_and(|open| open.seen.is_some());
+            if is_asked { state.open.remove(&key) } else { None }
         };
         // There is room for another question.
         self.asked.notify_one();
@@ -273,24 +311,40 @@ impl KeyLog {
         match proof.answer {
             Err(refusal) => self.refused(key, open, refusal),
             Ok(proven) => {
-                let this = Arc::clone(self);
-                let (open, outcome) = offload(move || {
-                    let outcome = this.take_proof(&open, &proven);
-                    (open, outcome)
-                })
-                .await;
-                match outcome {
-                    // The head that it was asked against is not the newest any more.
-                    Taken::AskAgain => self.ask_again(key, open),
-                    Taken::Checked { answers, is_new } => {
-                        if is_new {
-                            self.save().await;
-                        }
-                        for ((_, waiting), answer) in open.waiting.into_iter().zip(answers) {
-                            // Whoever asked may have stopped waiting.
-                            let _ = waiting.send(answer.map_err(|source| self.disbelieved(key.0, source)));
-                        }
-                    }
+                // Whoever reads the stream is stopped when the connection is lost; those who wait get their answer even then.
+                let checking = tokio::spawn(Arc::clone(self).check_proof(key, open, proven));
+                if let Err(error) = checking.await
+                    && let Ok(panic) = error.try_into_panic()
+                {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+
+    async fn check_proof(self: Arc<Self>, key: (AgentId, u32), open: Open, proven: ProvenKey) {
+        let this = Arc::clone(&self);
+        let (open, outcome) = offload(move || {
+            let outcome = this.take_proof(&open, &proven);
+            (open, outcome)
+        })
+        .await;
+        match outcome {
+            // The head that it was asked against is not the newest any more.
+            Taken::Overtaken if open.tries < KEY_LOG_TRIES_MAX => self.ask_again(key, open),
+            Taken::Overtaken => {
+                for (_, waiting) in open.waiting {
+                    let _ = waiting.send(Err(LookupError::Overtaken { agent: key.0 }));
+                }
+            }
+            Taken::Checked(answers) => {
+                // Also when it was another proof that brought the head.
+                self.save().await;
+                let alarm = self.state().alarm.clone();
+                for ((_, waiting), answer) in open.waiting.into_iter().zip(answers) {
+                    let answer = alarm.clone().map_or(answer, Err);
+                    // Whoever asked may have stopped waiting.
+                    let _ = waiting.send(answer.map_err(|source| self.disbelieved(key.0, source)));
                 }
             }
         }
@@ -339,11 +393,7 @@ impl KeyLog {
     fn take_proof(&self, open: &Open, proven: &ProvenKey) -> Taken {
         let mut state = self.state();
         let State { watch, .. } = &mut *state;
-        let everyone = |error: KeyLogError| {
-            let answers = open.waiting.iter().map(|_| Err(error.clone())).collect();
-            Taken::Checked { answers, is_new: false }
-        };
-        let mut is_new = false;
+        let everyone = |error: KeyLogError| Taken::Checked(open.waiting.iter().map(|_| Err(error.clone())).collect());
         match watch {
             // The log's keys are those that are seen first.
             None => {
@@ -355,7 +405,6 @@ impl KeyLog {
                     Ok(pinned) => *watch = Some(pinned),
                     Err(error) => return everyone(error),
                 }
-                is_new = true;
             }
             Some(watch) => {
                 let has_other_keys = !proven.keys.is_empty() && proven.keys != watch.public().to_text().into_bytes();
@@ -363,14 +412,13 @@ impl KeyLog {
                     return everyone(KeyLogError::OtherKeys);
                 }
                 if open.seen != Some(watch.size()) {
-                    if proven.size != watch.size() && open.tries < KEY_LOG_TRIES_MAX {
-                        return Taken::AskAgain;
+                    if proven.size != watch.size() {
+                        return Taken::Overtaken;
                     }
-                } else if !proven.note.is_empty() {
-                    match watch.advance(&proven.note, &proven.consistency) {
-                        Ok(advanced) => is_new = advanced,
-                        Err(error) => return everyone(error),
-                    }
+                } else if !proven.note.is_empty()
+                    && let Err(error) = watch.advance(&proven.note, &proven.consistency)
+                {
+                    return everyone(error);
                 }
             }
         }
@@ -384,8 +432,7 @@ impl KeyLog {
             };
             Ok(KeyPlace { index: proven.index, size: proven.size, root, time_ms: leaf.time_ms })
         };
-        let answers = open.waiting.iter().map(|(wanted, _)| check(wanted)).collect();
-        Taken::Checked { answers, is_new }
+        Taken::Checked(open.waiting.iter().map(|(wanted, _)| check(wanted)).collect())
     }
 
     fn check_own(&self, watch: &Watch, evidence: Evidence<'_>) -> Result<KeyLeaf, KeyLogError> {
@@ -413,6 +460,10 @@ impl KeyLog {
         let mut state = self.state();
         state.to_ask = state.open.keys().copied().collect();
         state.on_the_way = 0;
+        for open in state.open.values_mut() {
+            open.seen = None;
+        }
+        state.is_connected = true;
         drop(state);
         self.asked.notify_one();
         self.connected.notify_one();
@@ -420,7 +471,9 @@ impl KeyLog {
 
     /// The connection is gone, and with it the page that may have been on its way.
     pub(crate) fn lost(&self) {
-        self.state().leaves = Page::Idle;
+        let mut state = self.state();
+        state.leaves = Page::Idle;
+        state.is_connected = false;
     }
 
     /// No connection will come any more.
@@ -444,53 +497,104 @@ impl KeyLog {
                     pause = Duration::from_millis(u64::from(u32::from_le_bytes(clock::random())) % after_ms);
                     continue;
                 }
-                () = sleep(pause) => pause = KEY_LOG_READ_EVERY,
+                () = sleep(pause) => {}
             }
             tokio::select! {
                 _ = async { closing.clone().wait_for(|closing| *closing).await.map(drop) } => return,
-                () = self.read_on() => {}
+                is_whole = self.look() => pause = self.looked(is_whole),
             }
         }
     }
 
     /// Has the node show its newest head, and reads what it has not read of it. What cannot be had now is asked for the next time.
     pub(crate) async fn read_on(&self) {
-        let _turn = self.turn.lock().await;
-        if self.state().alarm.is_some() {
-            return;
-        }
-        let own = (self.own.agent(), self.own.0.record_version());
-        match self.ask(own, Wanted::Own).await {
-            Ok(_) => {}
-            Err(LookupError::KeyLog { source, .. }) => return self.raise(source),
-            Err(error) => return tracing::debug!(%error, "the node's key log cannot be had now"),
-        }
-        if let Err(error) = self.read_leaves().await {
-            self.raise(error);
+        if self.look().await == Look::Whole {
+            self.looked(Look::Whole);
         }
     }
 
-    /// `Ok` also when no more leaves can be had now.
-    async fn read_leaves(&self) -> Result<(), KeyLogError> {
+    /// Counts a look, and says how long the next one has time.
+    fn looked(&self, look: Look) -> Duration {
+        let mut state = self.state();
+        let was_withheld = state.alarm();
+        match look {
+            Look::Whole => state.looks_missed = 0,
+            Look::Missed => state.looks_missed = state.looks_missed.saturating_add(1),
+            Look::Impossible => {}
+        }
+        let pause = if state.looks_missed == 0 { KEY_LOG_READ_EVERY } else { KEY_LOG_READ_AFTER };
+        let (alarm, missed) = (state.alarm(), state.looks_missed);
+        drop(state);
+        match (was_withheld, alarm) {
+            (None, Some(alarm)) => self.told(&alarm),
+            (Some(_), None) => {
+                tracing::info!("the node lets this agent look at its key log again: keys are used again")
+            }
+            (None, None) if missed > 0 => tracing::warn!(missed, "the node did not let this agent look at its key log"),
+            _ => {}
+        }
+        pause
+    }
+
+    async fn look(&self) -> Look {
+        let _turn = self.turn.lock().await;
+        {
+            let state = self.state();
+            if state.alarm.is_some() || !state.is_connected {
+                return Look::Impossible;
+            }
+        }
+        let own = (self.own.agent(), self.own.0.record_version());
+        let looked = match self.ask(own, Wanted::Own).await {
+            Ok(_) => self.read_leaves().await,
+            Err(LookupError::KeyLog { source, .. }) => Err(source),
+            Err(LookupError::Closed) => return Look::Impossible,
+            Err(error) => {
+                tracing::debug!(%error, "the node's key log cannot be had now");
+                return Look::Missed;
+            }
+        };
+        match looked {
+            Ok(true) => Look::Whole,
+            Ok(false) => Look::Missed,
+            Err(error) => {
+                self.raise(error);
+                Look::Impossible
+            }
+        }
+    }
+
+    /// Whether all leaves of the newest head are read now; `false` when the node does not give them.
+    async fn read_leaves(&self) -> Result<bool, KeyLogError> {
         let (mut scan, head) = {
             let state = self.state();
-            let Some(head) = state.watch.as_ref().and_then(Watch::head) else { return Ok(()) };
-            (state.scan.clone(), head.clone())
+            let Some(head) = state.watch.as_ref().and_then(Watch::head) else { return Ok(false) };
+            if state.scan.size() == head.size {
+                return Ok(true);
+            }
+            (state.reading.as_ref().unwrap_or(&state.scan).clone(), head.clone())
         };
-        if scan.size() == head.size {
-            return Ok(());
-        }
         while !scan.ends_at(&head)? {
             let request = KeyLeavesRequest { from: scan.size(), through: head.size };
-            let Some(leaves) = self.page(request).await else { return Ok(()) };
-            if leaves.is_empty() || leaves.len() as u64 > request.through - request.from {
+            let Some(leaves) = self.page(request).await else { return Ok(false) };
+            let asked = (request.through - request.from).min(KEY_LEAVES_MAX as u64);
+            if leaves.is_empty() || leaves.len() as u64 > asked {
                 return Err(KeyLogError::LeavesChanged { size: head.size });
             }
             scan.take(&leaves, &self.own)?;
+            self.state().reading = Some(scan.clone());
+            // A node gives as many as were asked for. With a few at a time it could keep the rest for itself for ever.
+            if (leaves.len() as u64) < asked {
+                return Ok(false);
+            }
         }
-        self.state().scan = scan;
+        {
+            let mut state = self.state();
+            state.scan = scan;
+            state.reading = None;
+        }
         self.save().await;
-        Ok(())
+        Ok(true)
     }
 
     async fn page(&self, request: KeyLeavesRequest) -> Option<Vec<[u8; creto_envelope::key_log::KEY_LEAF_BYTES]>> {
@@ -501,37 +605,63 @@ impl KeyLog {
         page.answer.ok().filter(|_| page.from == request.from)
     }
 
-    /// Something was found that no honest node does: no further key is used.
     /// What was found that no honest node does.
     pub(crate) fn alarm(&self) -> Option<KeyLogError> {
-        self.state().alarm.clone()
+        self.state().alarm()
     }
 
+    /// Something was found that no honest node does: no further key is used.
     fn raise(&self, alarm: KeyLogError) {
-        tracing::error!(code = alarm.code(), "{alarm}");
-        self.counters.key_log_alarms.add(1);
+        self.told(&alarm);
         self.state().alarm = Some(alarm);
     }
 
-    /// Writes down what was seen. Where that fails, it is held in memory and written the next time.
+    fn told(&self, alarm: &KeyLogError) {
+        tracing::error!(code = alarm.code(), "{alarm}");
+        self.counters.key_log_alarms.add(1);
+    }
+
+    /// Returns when the file has what was seen. Where it cannot be written, that is held in memory and written with what comes
+    /// next.
     async fn save(&self) {
         let Some(path) = self.file.clone() else { return };
-        let text = {
+        let mut saved = self.saved.lock().await;
+        let agent = self.own.agent();
+        let (text, extent) = {
             let state = self.state();
             let Some(watch) = &state.watch else { return };
-            file::Seen::text(self.own.agent(), watch, &state.scan)
+            let extent = state.extent();
+            if *saved == extent {
+                return;
+            }
+            (file::Seen::text(agent, watch, &state.scan), extent)
         };
-        let agent = self.own.agent();
-        if let Err(error) = on_disk(move || file::write(&path, agent, &text)).await {
-            tracing::warn!(%error, "what was seen of the node's key log could not be written down, and will be later");
+        match on_disk(move || file::write(&path, agent, &text)).await {
+            Ok(None) => {}
+            Ok(Some(conflict)) => self.raise(conflict),
+            Err(error) => {
+                tracing::warn!(%error, "what was seen of the node's key log could not be written down, and will be later");
+            }
         }
+        *saved = extent;
     }
+}
+
+/// What became of a look at the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Look {
+    /// Every leaf of the newest head is read.
+    Whole,
+    /// The node was there and did not give everything.
+    Missed,
+    /// There is no connection, or an alarm already.
+    Impossible,
 }
 
 /// What becomes of a proof.
 enum Taken {
     /// It was asked against another head than the newest that was seen meanwhile.
-    AskAgain,
-    /// For everybody who waits, in order; and whether a newer head was seen.
-    Checked { answers: Vec<Result<KeyPlace, KeyLogError>>, is_new: bool },
+    Overtaken,
+    /// For everybody who waits, in order.
+    Checked(Vec<Result<KeyPlace, KeyLogError>>),
 }

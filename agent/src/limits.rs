@@ -118,7 +118,9 @@ pub const KEY_LOG_PROOFS_OPEN_MAX: usize = 48;
 pub const KEY_LOG_TRIES_MAX: u32 = 8;
 /// How long after a connect the new leaves of the key log are read at the latest: each agent at a moment of its own.
 pub const KEY_LOG_READ_AFTER: Duration = Duration::from_secs(60);
-/// How often they are read besides.
+/// Looks at the key log in succession that a connected node may let come to nothing before no further key is used.
+pub const KEY_LOG_LOOKS_MISSED_MAX: u32 = 12;
+/// How often they are read besides; every [`KEY_LOG_READ_AFTER`] while they cannot be had.
 pub const KEY_LOG_READ_EVERY: Duration = Duration::from_secs(600);
 
 /// Encryption keys that a key file may hold.

@@ -216,7 +216,7 @@ impl Rotor {
                         own = identity;
                         break;
                     }
-                    Err(RotateError::Lookup(LookupError::TimedOut { .. })) => {}
+                    Err(RotateError::Lookup(LookupError::TimedOut { .. } | LookupError::Overtaken { .. })) => {}
                     Err(error) => return Err(error),
                 }
             }

@@ -184,3 +184,25 @@ fn the_cache_is_bounded_and_a_current_record_grows_old() {
     assert!(cache.get(last, CURRENT, hour_us).is_none());
     assert!(cache.get(last, 1, hour_us).is_some(), "a version never grows old");
 }
+
+#[tokio::test]
+async fn a_record_that_comes_twice_is_proven_once() {
+    let (directory, worker) = (directory(), keys("acme/worker"));
+    let id = worker.id();
+    let this = Arc::clone(&directory.directory);
+    let asking = tokio::spawn(async move { this.lookup(id, CURRENT).await });
+    directory.next_question().await;
+    let signed = worker.signed_record(4, 0, 9);
+    for _ in 0..3 {
+        directory.answered(signed.clone()).await;
+    }
+    // Nor is it asked for again where the proof alone is missing.
+    directory.connected();
+    assert_eq!(directory.take_question(), None);
+    directory.refused(&refusal(id, RejectCode::UnknownKeyVersion));
+    directory.log.lock().unwrap().append(KeyLeaf::of(&signed.record, LeafKind::Enrolled, 5));
+    let question = KeyProofRequest::parse(&directory.key_log.next_frame().await[8..]).unwrap();
+    let proof = directory.log.lock().unwrap().prove(&question, &log_keys(), 5);
+    directory.key_log.proven(proof).await;
+    assert_eq!(asking.await.unwrap().unwrap().record.version, 4);
+}

@@ -5,7 +5,7 @@
 //!   "read": leaves that were read, "subtrees": [ the complete subtrees that they end with, base64 ] }
 //! ```
 //!
-//! It holds no secret. Processes of one agent share it: the larger of two heads stays.
+//! It holds no secret. Processes of one agent share it: the larger of two heads stays. Two that cannot be of one log are an alarm.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_envelope::AgentId;
-use creto_transparency::{Scan, Watch};
+use creto_transparency::{KeyLogError, Scan, Watch};
 use serde::{Deserialize, Serialize};
 
 use crate::error::KeyLogFileError;
@@ -93,19 +93,29 @@ pub(super) fn read(path: &Path, agent: AgentId) -> Result<Option<Seen>, KeyLogFi
     }
 }
 
-/// Writes the file, unless another process of the agent has seen more.
-pub(super) fn write(path: &Path, agent: AgentId, text: &str) -> Result<(), KeyLogFileError> {
+/// Writes the file, unless another process of the agent has seen more. One that was shown another log is what comes back, and
+/// the file stays as it is.
+pub(super) fn write(path: &Path, agent: AgentId, text: &str) -> Result<Option<KeyLogError>, KeyLogFileError> {
+    let failed = |doing| move |source| KeyLogFileError::File { path: path.to_owned(), doing, source };
     let ours = Seen::parse(path, agent, text)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(failed("made"))?;
+    // Held by one process at a time, until it is closed: nothing is written between the look and the new file.
+    let lock = fs::File::open(folder).map_err(failed("opened"))?;
+    lock.lock().map_err(failed("locked"))?;
     if let Ok(Some(there)) = read(path, agent) {
-        let (theirs, ours) = ((there.watch.size(), there.scan.size()), (ours.watch.size(), ours.scan.size()));
-        if theirs > ours {
-            return Ok(());
+        if there.watch.public() != ours.watch.public() {
+            return Ok(Some(KeyLogError::OtherKeys));
+        }
+        let root = |seen: &Seen| seen.watch.head().map(|head| head.root);
+        if there.watch.size() == ours.watch.size() && root(&there) != root(&ours) {
+            return Ok(Some(KeyLogError::Forked { seen: there.watch.size(), found: ours.watch.size() }));
+        }
+        let extent = |seen: &Seen| (seen.watch.size(), seen.scan.size());
+        if extent(&there) > extent(&ours) {
+            return Ok(None);
         }
     }
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        let made = fs::create_dir_all(folder);
-        made.map_err(|source| KeyLogFileError::File { path: path.to_owned(), doing: "made", source })?;
-    }
-    let written = write_whole(path, text.as_bytes());
-    written.map_err(|source| KeyLogFileError::File { path: path.to_owned(), doing: "written", source })
+    write_whole(path, text.as_bytes()).map_err(failed("written"))?;
+    Ok(None)
 }

@@ -25,6 +25,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("me.keys.keylog");
         let key_log = KeyLog::open(Arc::new(agent_keys("acme/me")), Some(file.clone()), Arc::default()).unwrap();
+        key_log.connected();
         Self { key_log: Arc::new(key_log), log: MemoryLog::new(), file, _folder: folder }
     }
 
@@ -33,6 +34,34 @@ impl World {
         let signed = agent_keys(name).signed_record(1, 0, 9);
         self.log.append(KeyLeaf::of(&signed.record, LeafKind::Enrolled, 5));
         signed
+    }
+
+    /// The node gets to know this agent.
+    fn enter_me(&mut self) {
+        let signed = self.key_log.own.0.signed_record(1, 0, 9);
+        self.log.append(KeyLeaf::of(&signed.record, LeafKind::Enrolled, 5));
+    }
+
+    /// One look, as the agent takes it every now and then: its own record is proven, and pages are answered so.
+    async fn look(&mut self, mut page: impl FnMut(&KeyLeavesRequest, KeyLeaves) -> KeyLeaves) -> Look {
+        let key_log = Arc::clone(&self.key_log);
+        let looking = tokio::spawn(async move {
+            let look = key_log.look().await;
+            key_log.looked(look);
+            look
+        });
+        let question = self.question().await;
+        self.answers(&question).await;
+        loop {
+            tokio::task::yield_now().await;
+            if looking.is_finished() {
+                return looking.await.unwrap();
+            }
+            if let Some(frame) = self.key_log.take_frame() {
+                let request = KeyLeavesRequest::parse(&frame[8..]).unwrap();
+                self.key_log.leaves(page(&request, self.log.leaves(&request)));
+            }
+        }
     }
 
     fn asks(&self, signed: &SignedKeyRecord) -> tokio::task::JoinHandle<Answer> {
@@ -178,4 +207,129 @@ async fn what_was_seen_is_in_the_file_before_the_key_is_used_and_a_damaged_file_
     assert!(matches!(of(&text.replace("\"format\": 1", "\"format\": 2")), Err(KeyLogFileError::Version { .. })));
     let other = text.replace(&me.to_string(), &AgentId([9; 16]).to_string());
     assert!(matches!(of(&other), Err(KeyLogFileError::OtherAgent { .. })));
+}
+
+#[tokio::test]
+async fn a_node_that_keeps_its_leaves_to_itself_is_not_believed_until_it_gives_them() {
+    let mut world = World::new();
+    let record = world.enter("acme/a");
+    world.enter_me();
+    let refusal = KeyLogRefusal { code: RejectCode::Overloaded.as_u16(), retry_after_ms: 0 };
+    for looks in 1..=KEY_LOG_LOOKS_MISSED_MAX {
+        assert_eq!(world.key_log.alarm(), None, "after {} looks", looks - 1);
+        let look = world.look(|_, page| KeyLeaves { from: page.from, answer: Err(refusal) }).await;
+        assert_eq!(look, Look::Missed);
+    }
+    let withheld = KeyLogError::Withheld { looks: KEY_LOG_LOOKS_MISSED_MAX, read: 0, size: 2 };
+    assert_eq!(world.key_log.status().alarm, Some(withheld.clone()));
+    assert_eq!(world.key_log.counters.snapshot().key_log_alarms, 1);
+    let (agent, source) = (record.record.agent_id(), withheld);
+    assert_eq!(world.asks(&record).await.unwrap(), Err(LookupError::KeyLog { agent, source }));
+    // It looks on, and what it finds then counts.
+    assert_eq!(world.look(|_, page| page).await, Look::Whole);
+    assert_eq!((world.key_log.alarm(), world.key_log.status().read), (None, 2));
+    let asking = world.asks(&record);
+    let question = world.question().await;
+    world.answers(&question).await;
+    asking.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_gives_a_few_leaves_at_a_time_misses_a_look_with_each_and_nothing_is_read_twice() {
+    let mut world = World::new();
+    world.enter_me();
+    for n in 0..5 {
+        world.enter(&format!("acme/a{n}"));
+    }
+    let mut from = Vec::new();
+    for looks in 1..=6 {
+        let look = world
+            .look(|request, mut page| {
+                from.push(request.from);
+                page.answer.as_mut().unwrap().truncate(1);
+                page
+            })
+            .await;
+        assert_eq!(look, if looks < 6 { Look::Missed } else { Look::Whole }, "look {looks}");
+        assert_eq!(world.key_log.status().read, if looks < 6 { 0 } else { 6 });
+    }
+    assert_eq!(from, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(world.key_log.status().looks_missed, 0);
+}
+
+#[tokio::test]
+async fn leaves_of_a_broken_off_look_that_are_not_the_heads_are_found_by_the_next() {
+    let mut world = World::new();
+    world.enter_me();
+    world.enter("acme/a");
+    let other = agent_keys("acme/other").signed_record(1, 0, 9);
+    let other = KeyLeaf::of(&other.record, LeafKind::Enrolled, 5).to_bytes();
+    let look = world.look(|_, page| KeyLeaves { from: page.from, answer: Ok(vec![other]) }).await;
+    assert_eq!(look, Look::Missed);
+    assert_eq!(world.look(|_, page| page).await, Look::Impossible);
+    assert_eq!(world.key_log.alarm(), Some(KeyLogError::LeavesChanged { size: 2 }));
+}
+
+#[tokio::test]
+async fn a_log_that_outruns_an_agent_is_a_reason_to_ask_again_and_no_alarm() {
+    let mut world = World::new();
+    world.enter_me();
+    let record = world.enter("acme/a");
+    let key_log = Arc::clone(&world.key_log);
+    let looking = tokio::spawn(async move { key_log.look().await });
+    for _ in 0..KEY_LOG_TRIES_MAX {
+        let question = world.question().await;
+        // Another proof is faster, each time under a newer head.
+        world.enter("acme/more");
+        let asking = world.asks(&record);
+        let faster = world.question().await;
+        world.answers(&faster).await;
+        asking.await.unwrap().unwrap();
+        world.enter("acme/more");
+        world.answers(&question).await;
+    }
+    assert_eq!(looking.await.unwrap(), Look::Missed);
+    assert_eq!(world.key_log.alarm(), None);
+}
+
+#[tokio::test]
+async fn a_late_proof_takes_no_question_that_was_not_asked_yet() {
+    let mut world = World::new();
+    let record = world.enter("acme/a");
+    let asking = world.asks(&record);
+    let late = world.question().await;
+    world.key_log.lost();
+    world.key_log.connected();
+    // It comes before the question is asked on this connection.
+    world.answers(&late).await;
+    let again = world.question().await;
+    world.answers(&again).await;
+    asking.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn two_processes_that_are_shown_two_logs_notice_at_their_file() {
+    let mut world = World::new();
+    let record = world.enter("acme/a");
+    let me = world.key_log.own.agent();
+    let mut others = MemoryLog::new();
+    others.append(KeyLeaf::of(&agent_keys("acme/b").signed_record(1, 0, 9).record, LeafKind::Enrolled, 5));
+    let mut other = Watch::pin(log_keys().public().clone()).unwrap();
+    other.advance(others.head(1, 4).sign(&log_keys()).as_bytes(), &[]).unwrap();
+    let text = file::Seen::text(me, &other, &Scan::new());
+    assert_eq!(file::write(&world.file, me, &text).unwrap(), None);
+    let asking = world.asks(&record);
+    let question = world.question().await;
+    world.answers(&question).await;
+    let forked = KeyLogError::Forked { seen: 1, found: 1 };
+    let (agent, source) = (record.record.agent_id(), forked.clone());
+    assert_eq!(asking.await.unwrap(), Err(LookupError::KeyLog { agent, source }));
+    assert_eq!(world.key_log.alarm(), Some(forked));
+    assert_eq!(std::fs::read_to_string(&world.file).unwrap(), text);
+
+    let stranger = LogKeys::from_seeds("creto.local/creto-audit/node/keys", &[3; 32], &[4; 32]).unwrap();
+    let mut other = Watch::pin(stranger.public().clone()).unwrap();
+    other.advance(world.log.head(1, 4).sign(&stranger).as_bytes(), &[]).unwrap();
+    let text = file::Seen::text(me, &other, &Scan::new());
+    assert_eq!(file::write(&world.file, me, &text).unwrap(), Some(KeyLogError::OtherKeys));
 }

@@ -96,6 +96,18 @@ pub enum KeyLogError {
         /// Leaves of the signed head.
         size: u64,
     },
+    /// The node does not let this agent look.
+    #[error(
+        "the node did not let this agent look at its key log {looks} times in succession ({read} of {size} leaves are read): somebody else's key for its name could be among the rest; no key is used until it does, so ask the operator"
+    )]
+    Withheld {
+        /// How often.
+        looks: u32,
+        /// Leaves that were read.
+        read: u64,
+        /// Leaves of the newest head that was seen.
+        size: u64,
+    },
     /// There is a record of this agent that it did not make.
     #[error(
         "leaf {index} of the key log gives this agent a key record (version {version}) that it did not make: whoever used it wrote to somebody else; tell those who write to you over another channel, and ask the operator"
@@ -125,6 +137,7 @@ impl KeyLogError {
             Self::OtherRecord { .. } => "record_exchanged",
             Self::NotInLog { .. } => "not_in_the_log",
             Self::LeavesChanged { .. } => "leaves_changed",
+            Self::Withheld { .. } => "log_withheld",
             Self::ForeignRecord { .. } => "foreign_record",
         }
     }
