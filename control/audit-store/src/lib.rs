@@ -16,11 +16,13 @@ pub mod layout;
 mod moment;
 mod reader;
 mod recovery;
+mod shown;
 mod writer;
 
 pub use commit::{RESUME_BYTES, Resume, VERSION as FORMAT};
 pub use error::StoreError;
 pub use export::{ExportFailure, Exported, export, prove, verify_export, verify_log};
 pub use moment::{Moment, MomentFile, check_copy, is_log_file};
-pub use reader::{Block, LogReader};
+pub use reader::{Block, EventPage, LogReader};
+pub use shown::event_json;
 pub use writer::{Committed, Writer};

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use creto_audit::tile::TILE_WIDTH;
+use creto_audit::limits::SALT_BYTES;
+use creto_audit::tile::{Entry, TILE_WIDTH, entries};
 use creto_audit::tree::{Frontier, Hash, Nodes, TILE_HEIGHT};
-use creto_audit::{LogVerifier, SignedCheckpoint};
+use creto_audit::{ChainedEvent, LogVerifier, SignedCheckpoint};
 
 use crate::disk::{Disk, RealDisk};
 use crate::error::StoreError;
@@ -173,6 +174,36 @@ impl<D: Disk> LogReader<D> {
         Blocks { reader: self, next: first, segment: None }
     }
 
+    /// The events of the leaves from `from` on whose entries are there, at most `limit` of them. One file of entries is read at
+    /// most.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn events(&self, from: u64, limit: usize) -> Result<EventPage, StoreError> {
+        let (mut events, mut next) = (Vec::new(), from);
+        let end = self.checkpoint.size.min((from / SEGMENT_LEAVES + 1) * SEGMENT_LEAVES);
+        for block in self.blocks(from) {
+            let block = block?;
+            if block.first >= end {
+                break;
+            }
+            for (index, entry) in (block.first..end).zip(entries(&block.bundle)) {
+                if index < from {
+                    continue;
+                }
+                if events.len() == limit {
+                    return Ok(EventPage { events, next: Some(index) });
+                }
+                next = index + 1;
+                let Entry::Full(bytes) = entry else { continue };
+                let event = bytes.get(SALT_BYTES..).and_then(|bytes| ChainedEvent::parse(bytes).ok());
+                let event = event.ok_or_else(|| damaged("an entry is no event of this version", index))?;
+                events.push((index, event));
+            }
+        }
+        Ok(EventPage { events, next: (next < self.checkpoint.size).then_some(next) })
+    }
+
     /// The bytes of one entry.
     ///
     /// # Errors
@@ -180,11 +211,20 @@ impl<D: Disk> LogReader<D> {
     pub fn entry(&self, index: u64) -> Result<Vec<u8>, StoreError> {
         let block = self.blocks(index).next().transpose()?.ok_or(StoreError::NoLeaf(index))?;
         let place = usize::try_from(index - block.first).map_err(|_| StoreError::NoLeaf(index))?;
-        match creto_audit::tile::entries(&block.bundle).nth(place) {
-            Some(creto_audit::tile::Entry::Full(entry)) => Ok(entry.to_vec()),
+        match entries(&block.bundle).nth(place) {
+            Some(Entry::Full(entry)) => Ok(entry.to_vec()),
             _ => Err(StoreError::NoLeaf(index)),
         }
     }
+}
+
+/// See [`LogReader::events`].
+#[derive(Clone, Debug)]
+pub struct EventPage {
+    /// With their leaves.
+    pub events: Vec<(u64, ChainedEvent)>,
+    /// The leaf to read on from; none where the checkpoint ends.
+    pub next: Option<u64>,
 }
 
 /// See [`LogReader::blocks`].

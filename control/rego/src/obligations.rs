@@ -2,11 +2,12 @@
 
 use regorus::Value;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::EvaluationError;
 
 /// How urgent a message may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PriorityName {
     /// After everything else.
@@ -20,7 +21,7 @@ pub enum PriorityName {
 }
 
 /// Bounds that come with a yes; what is absent is not bounded by the policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Obligations {
     /// Messages in a second.

@@ -21,6 +21,10 @@
 //! | `GET /v1/policy` | 200 with [`PolicyInfo`] |
 //! | `POST /v1/policy/reload` | 200 with [`PolicyInfo`]: what is in force now; 409, 422 |
 //! | `GET /v1/policy/explain?from=acme/a&action=send_message&to=acme/b` | 200 with [`DecisionInfo`]; 400, 404 |
+//! | `GET /v1/audit/events?from=0&limit=1000` | 200 with [`AuditPage`]; 503 |
+//! | `GET /v1/audit/proofs/{leaf}` | 200, `text/plain`: the entry with its proof; 404, 503 |
+//! | `GET /v1/audit/checkpoint`, `GET /v1/audit/keys` | 200, `text/plain`; 503 |
+//! | `GET /v1/openapi.json` | 200, the [document](crate::openapi) of the API |
 //! | `GET /v1/status` | 200 with [`Status`] |
 //! | `GET /v1/ready` | 200 when every shard serves, 503 otherwise, with [`Readiness`](crate::health::Readiness) |
 //! | `POST /v1/backups` | 201 with [`BackupBegun`]; 409, 503 |
@@ -36,6 +40,7 @@ use std::path::PathBuf;
 use creto_envelope::AgentState;
 use creto_rego::Obligations;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::mailboxes::MailboxDefaults;
 
@@ -199,6 +204,10 @@ error_codes! {
     BackupRunning = "backup_running", 409, "wait for the other backup; one that was killed is forgotten after 30 s";
     /// The logs are not held for this backup any more.
     BackupOver = "backup_over", 410, "take another backup; what this one has copied may be from different times";
+    /// The audit log has no such leaf, or its entry was dropped.
+    LeafUnknown = "leaf_unknown", 404, "ask for a leaf below the size of the checkpoint; entries are dropped after [audit] retention";
+    /// The audit log cannot be read now.
+    AuditUnavailable = "audit_unavailable", 503, "try again in a second; if it stays so, look at the node's log";
     /// A shard does not hold its log now.
     BackupUnavailable = "backup_unavailable", 503, "try again when the node is ready";
     /// The service is shutting down.
@@ -207,7 +216,7 @@ error_codes! {
 
 /// The body of every answer that is not a success: problem details (RFC 9457), `application/problem+json`, of no `type` of their
 /// own, with a code and a next step beside what the standard names.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
     /// What the HTTP status is called.
     pub title: String,
@@ -223,7 +232,7 @@ pub struct ApiError {
 }
 
 /// An agent as the directory shows it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AgentInfo {
     /// `organization/agent`.
     pub name: String,
@@ -264,7 +273,7 @@ pub struct AgentInfo {
 }
 
 /// The versions of an agent's key record.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AgentKeys {
     /// `organization/agent`.
     pub name: String,
@@ -275,7 +284,7 @@ pub struct AgentKeys {
 }
 
 /// What is left of the prekeys that an agent uploaded.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AgentPrekeys {
     /// `organization/agent`.
     pub name: String,
@@ -293,7 +302,7 @@ pub struct AgentPrekeys {
 }
 
 /// One version of a key record.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyVersionInfo {
     /// Counts from 1.
     pub version: u32,
@@ -340,7 +349,7 @@ impl KeyState {
 }
 
 /// One page of the list of agents.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AgentPage {
     /// In the order of their names.
     pub agents: Vec<AgentInfo>,
@@ -350,7 +359,7 @@ pub struct AgentPage {
 }
 
 /// What is set for a mailbox, and what is in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MailboxInfo {
     /// `organization/agent`.
     pub name: String,
@@ -369,7 +378,7 @@ pub struct MailboxInfo {
 }
 
 /// One page of the list of mailboxes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MailboxPage {
     /// In the order of their names.
     pub mailboxes: Vec<MailboxInfo>,
@@ -379,7 +388,7 @@ pub struct MailboxPage {
 }
 
 /// How the service is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the software.
     pub version: String,
@@ -396,7 +405,7 @@ pub struct Status {
 }
 
 /// The policy in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PolicyInfo {
     /// The file; `same-organization` when none is configured, `fail-open` while it cannot be loaded and all is allowed.
     pub name: String,
@@ -418,7 +427,7 @@ pub struct PolicyInfo {
 }
 
 /// What the node decides about two agents, and why.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DecisionInfo {
     /// Whether it may be done.
     pub allow: bool,
@@ -451,7 +460,7 @@ pub struct DecisionInfo {
 }
 
 /// One rule `allow`, as if there were no other.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RuleInfo {
     /// Line on which it begins, counted from 1.
     pub line: u32,
@@ -465,7 +474,7 @@ pub struct RuleInfo {
 }
 
 /// A decision that a shard keeps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeptDecision {
     /// Counts from 0.
     pub shard: u16,
@@ -476,8 +485,25 @@ pub struct KeptDecision {
     pub code: Option<u16>,
 }
 
+/// Events of the audit log, in the order of its leaves.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditPage {
+    /// Who the log is of.
+    pub origin: String,
+    /// Leaves of the checkpoint that they were read under: signed by both keys.
+    pub size: u64,
+    /// When that was signed, by the node's clock, Unix milliseconds.
+    pub signed_at_ms: u64,
+    /// What each says, with its leaf (`index`); those that were dropped are left out.
+    #[schema(value_type = Vec<Object>)]
+    pub events: Vec<serde_json::Value>,
+    /// Pass this as `from` to read on; absent where the checkpoint ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_from: Option<u64>,
+}
+
 /// A backup that may begin to copy. It asks again with its id within [`lease_ms`](Self::lease_ms), or it is over.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BackupBegun {
     /// Names the backup in further requests.
     pub id: String,
@@ -492,15 +518,19 @@ pub struct BackupBegun {
 }
 
 /// What a node consists of, and where.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BackupSource {
     /// Folder of everything the node keeps.
+    #[schema(value_type = String)]
     pub data_dir: PathBuf,
     /// Folder of the logs.
+    #[schema(value_type = String)]
     pub wal_dir: PathBuf,
     /// TLS certificate.
+    #[schema(value_type = String)]
     pub certificate: PathBuf,
     /// TLS private key.
+    #[schema(value_type = String)]
     pub private_key: PathBuf,
     /// The configuration in force, as a file.
     pub configuration: String,
@@ -510,7 +540,7 @@ pub struct BackupSource {
 }
 
 /// What was durable and signed of an audit log.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditMoment {
     /// The signed checkpoint.
     pub checkpoint: String,
@@ -519,7 +549,7 @@ pub struct AuditMoment {
 }
 
 /// A log up to a frame that is durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct HeldShard {
     /// Whose log it is.
     pub shard: u16,
@@ -536,10 +566,11 @@ pub struct HeldShard {
 }
 
 /// How a backup is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BackupState {
     /// The copy of the directory, once it is complete: taken at one moment, after that of the logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub directory_copy: Option<PathBuf>,
 }
 

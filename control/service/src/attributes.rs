@@ -4,13 +4,14 @@ use creto_envelope::AgentId;
 use creto_policy::attributes::{CAPABILITIES_MAX, ROLES_MAX, TYPE_DEFAULT};
 use creto_policy::{Attributes, AttributesError};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 #[cfg(test)]
 mod tests;
 
 /// What to set. What is left out stays as it is; what is given takes the place of all that was there; `null` takes it back:
 /// the type `agent`, no roles, no capabilities.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttributesChange {
     /// What kind of agent it is.

@@ -24,8 +24,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use crate::api::{
-    AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ApiError, BackupBegun, BackupState, DecisionInfo, MailboxInfo,
-    MailboxPage, PolicyInfo, Status, TOKEN_HEADER,
+    AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ApiError, AuditPage, BackupBegun, BackupState, DecisionInfo,
+    MailboxInfo, MailboxPage, PolicyInfo, Status, TOKEN_HEADER,
 };
 use crate::attributes::AttributesChange;
 use crate::health::Readiness;
@@ -250,6 +250,46 @@ impl Client {
     /// As [`Client::agent`].
     pub async fn keys(&self, name: &AgentName) -> Result<AgentKeys, ClientError> {
         self.get(&format!("/v1/agents/{name}/keys")).await
+    }
+
+    /// Events of the audit log from leaf `from` on, at most `limit`.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `audit_unavailable`, or why there was no answer.
+    pub async fn audit_events(&self, from: u64, limit: usize) -> Result<AuditPage, ClientError> {
+        self.get(&format!("/v1/audit/events?from={from}&limit={limit}")).await
+    }
+
+    /// A leaf of the audit log with its proof, in the form of `docs/audit-format.md`. It was not verified here.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `leaf_unknown` or `audit_unavailable`, or why there was no answer.
+    pub async fn audit_proof(&self, leaf: u64) -> Result<String, ClientError> {
+        self.text(&format!("/v1/audit/proofs/{leaf}")).await
+    }
+
+    /// The newest checkpoint of the audit log: a signed note. It was not verified here.
+    ///
+    /// # Errors
+    /// As [`Client::audit_events`].
+    pub async fn audit_checkpoint(&self) -> Result<String, ClientError> {
+        self.text("/v1/audit/checkpoint").await
+    }
+
+    /// The public keys of the audit log, as this node says; keep them, or another log's may come the next time.
+    ///
+    /// # Errors
+    /// As [`Client::audit_events`].
+    pub async fn audit_keys(&self) -> Result<String, ClientError> {
+        self.text("/v1/audit/keys").await
+    }
+
+    async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let (status, body) = self.exchange_in_time(Method::GET, path, Bytes::new()).await?;
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        String::from_utf8(body.into()).map_err(|_| ClientError::Answer("not text".to_owned()))
     }
 
     /// What is left of an agent's prekeys.

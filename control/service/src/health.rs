@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::service::wall_clock_ms;
 
 /// How a shard is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ShardState {
     /// Its log is not proven yet.
@@ -43,7 +44,7 @@ impl ShardState {
 }
 
 /// One shard, as the API tells it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ShardHealth {
     /// Counts from 0.
     pub shard: u16,
@@ -57,7 +58,7 @@ pub struct ShardHealth {
 }
 
 /// Whether the node serves: the answer of `GET /v1/ready`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
     /// Whether every shard serves. A load balancer should send nobody here otherwise.
     pub ready: bool,

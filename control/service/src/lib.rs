@@ -40,6 +40,7 @@
 
 pub mod api;
 pub mod attributes;
+pub mod audit;
 pub mod backup;
 pub mod client;
 mod directory;
@@ -68,6 +69,7 @@ pub mod tokens;
 mod writer;
 
 pub use error::ServiceError;
+pub use http::openapi::openapi;
 pub use mailboxes::MailboxDefaults;
 pub use policy::{OnFailure, PolicyOptions};
 pub use service::{PolicyReloader, RemoteOptions, Service, ServiceHandle, ServiceOptions, SnapshotSink};

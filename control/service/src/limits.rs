@@ -127,6 +127,8 @@ pub const ATTRIBUTES_BODY_BYTES_MAX: usize = 512 * 1024;
 
 /// Most agents on one page of the list.
 pub const PAGE_AGENTS_MAX: usize = 1_000;
+/// Most events of the audit log on one page.
+pub const PAGE_EVENTS_MAX: usize = 1_000;
 /// Most bytes of JSON that attributes take on one page.
 pub const PAGE_ATTRIBUTES_BYTES_MAX: usize = 512 * 1024;
 /// Largest answer that the client reads, in bytes.

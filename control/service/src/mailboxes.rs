@@ -5,12 +5,13 @@ use creto_policy::mailbox::OutOfRange;
 pub use creto_policy::mailbox::{BYTES_MAX, MAX_DELIVERIES, MESSAGES_MAX, RETENTION_S};
 use creto_policy::{LowerRetention, MailboxSettings};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 #[cfg(test)]
 mod tests;
 
 /// What holds for every mailbox for which nothing else is set: the node's configuration.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MailboxDefaults {
     /// How long what nobody acknowledges is kept, in seconds.
     pub retention_s: u32,
@@ -29,7 +30,7 @@ impl Default for MailboxDefaults {
 }
 
 /// What to set. A setting that is left out stays, `null` takes it back: the node's default holds again.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MailboxChange {
     /// How long what nobody acknowledges is kept, in seconds.

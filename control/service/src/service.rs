@@ -12,6 +12,7 @@ use creto_envelope::{AgentName, TrustDomain};
 use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::audit::AuditLogSource;
 use crate::backup::{BackupHost, Backups};
 use crate::directory::{Directory, Outbox, Reader, told_of_policy};
 use crate::error::ServiceError;
@@ -134,6 +135,7 @@ pub struct Service {
     begun: Vec<Note>,
     backups: Option<Arc<Backups>>,
     decisions: Option<Arc<dyn DecisionHost>>,
+    audit_log: Option<Arc<dyn AuditLogSource>>,
     prekeys: Option<Prekeys>,
     key_log: Option<(KeyLog, Questions)>,
 }
@@ -174,6 +176,7 @@ impl Service {
             begun,
             backups: None,
             decisions: None,
+            audit_log: None,
             prekeys: None,
             key_log: None,
         })
@@ -183,6 +186,12 @@ impl Service {
     #[must_use]
     pub fn with_decisions(self, host: Arc<dyn DecisionHost>) -> Self {
         Self { decisions: Some(host), ..self }
+    }
+
+    /// The same service, whose API shows this audit log.
+    #[must_use]
+    pub fn with_audit_log(self, log: Arc<dyn AuditLogSource>) -> Self {
+        Self { audit_log: Some(log), ..self }
     }
 
     /// The same service, which takes what is asked about prekeys through the other end of `requests`, and tells `sink` whose
@@ -241,7 +250,8 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, begun: _, backups, decisions, prekeys, key_log } = self;
+        let Self { options, storage, directory, policy, begun: _, backups, decisions, audit_log, prekeys, key_log } =
+            self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
@@ -267,6 +277,7 @@ impl Service {
             reloads: reloader.downgrade(),
             snapshot,
             decisions,
+            audit_log,
             backups,
             teller,
             started_at_ms: wall_clock_ms(),

@@ -3,6 +3,7 @@
 use creto_envelope::{AgentId, AgentState};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::limits::REASON_BYTES_MAX;
 
@@ -10,7 +11,7 @@ use crate::limits::REASON_BYTES_MAX;
 mod tests;
 
 /// What an agent, or every agent of an organization, is to be from now on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateChange {
     /// `active`, `suspended` or `revoked`. Whoever is revoked stays so.
@@ -24,7 +25,7 @@ pub struct StateChange {
 }
 
 /// A state, as the API writes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateWord {
     /// It may act.
@@ -47,7 +48,7 @@ impl From<StateWord> for AgentState {
 
 /// What a bulk change of an organization did. One request changes at most
 /// [`STATE_CHANGES_MAX`](crate::limits::STATE_CHANGES_MAX) agents, all in one transaction.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OrganizationChanged {
     /// Agents that are what they were not before.
     pub changed: u64,

@@ -10,6 +10,7 @@ use creto_crypto_accel::digest::sha256;
 use creto_envelope::AgentName;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::limits::{TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TOKEN_USES_MAX};
@@ -98,7 +99,7 @@ fn digit(byte: u8) -> Option<u8> {
 }
 
 /// A token that somebody wants.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenWanted {
     /// Agents of this organization may be registered with it.
@@ -113,7 +114,7 @@ pub struct TokenWanted {
 }
 
 /// A token that was just made: the only time that its text is told.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct TokenMade {
     /// The token.
     pub token: String,
@@ -129,7 +130,7 @@ impl fmt::Debug for TokenMade {
 }
 
 /// What is known of a token, without the token.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TokenInfo {
     /// Names it: 16 hexadecimal digits of its hash.
     pub id: String,
@@ -146,7 +147,7 @@ pub struct TokenInfo {
 }
 
 /// Every token there is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TokenList {
     /// By hash, so in no order that means anything.
     pub tokens: Vec<TokenInfo>,

@@ -35,6 +35,9 @@ use crate::run::tell;
 
 mod alarm;
 mod retention;
+mod shown;
+
+pub(crate) use shown::AuditShown;
 
 /// At most so long after it happened an event is durable and signed, while the disk keeps up.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);

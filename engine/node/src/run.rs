@@ -33,7 +33,7 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::audit::{AuditLog, AuditThread};
+use crate::audit::{AuditLog, AuditShown, AuditThread};
 use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
 use crate::data_dir::DataDir;
@@ -437,7 +437,9 @@ fn start_service(
     let (keys, questions) = key_log;
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone(), Arc::clone(&kept)));
     let decisions = Arc::new(Decisions::new(ports.clone()));
+    let shown = Arc::new(AuditShown::new(data_dir.audit_dir()));
     let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_key_log(keys, questions);
+    let service = service.with_audit_log(shown);
     let service = service.with_audit(sink, kept)?;
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)

@@ -9,9 +9,11 @@ use std::path::Path;
 
 use creto_agent::MessageId;
 use creto_audit::export::Summary;
-use creto_audit::{ChainedEvent, Event, LogVerifier, SignedCheckpoint, SourceId, What};
+use creto_audit::proof::InclusionProof;
+use creto_audit::{ChainedEvent, Event, LogPublic, LogVerifier, SignedCheckpoint, SourceId, What};
 use creto_audit_store::disk::RealDisk;
-use creto_audit_store::{LogReader, Moment, MomentFile, Writer, export, keys, prove, verify_export};
+use creto_audit_store::{LogReader, Moment, MomentFile, Writer, event_json, export, keys, prove, verify_export};
+use creto_service::client::{Client, ClientError};
 use home::{Home, now_ms, on_time};
 
 /// Every event of the log, verified from an export, with nothing but the public keys.
@@ -121,6 +123,46 @@ fn every_acknowledged_message_is_in_the_log_once_and_so_is_its_delivery() {
         assert_eq!(names, [(SourceId::CONTROL, "acme/planner"), (SourceId::CONTROL, "acme/executor")]);
         let logins = events.iter().filter(|event| matches!(event.event.what, What::LoginAccepted { .. })).count();
         assert_eq!(logins, 2);
+    });
+}
+
+#[test]
+fn the_log_is_read_and_proven_through_the_api() {
+    on_time(async {
+        let home = Home::new();
+        exchange(&home, true, 30, 30).await;
+        let node = home.start();
+        let client = Client::new(node.control_socket());
+        let mut shown = Vec::new();
+        let (mut from, mut size) = (Some(0), 0);
+        while let Some(leaf) = from {
+            let page = client.audit_events(leaf, 7).await.unwrap();
+            assert!(page.events.len() <= 7);
+            shown.extend(page.events);
+            (from, size) = (page.next_from, page.size);
+        }
+        let accepted = shown.iter().filter(|event| event["kind"] == "message_accepted").count();
+        assert_eq!((shown.len() as u64, accepted), (size, 30));
+        for (index, event) in shown.iter().enumerate() {
+            assert_eq!(event["index"], index, "in the order of the leaves");
+        }
+
+        let public = fs::read_to_string(home.path().join("data/audit/audit.pub")).unwrap();
+        assert_eq!(client.audit_keys().await.unwrap(), public);
+        let verifier = LogVerifier::new(LogPublic::parse(&public).unwrap()).unwrap();
+        let checkpoint = verifier.verify(client.audit_checkpoint().await.unwrap().as_bytes()).unwrap();
+        assert!(checkpoint.size >= size);
+        let proof = client.audit_proof(5).await.unwrap();
+        let proven = InclusionProof::parse(proof.as_bytes()).unwrap().verify(&verifier, None).unwrap();
+        assert_eq!(event_json(5, &proven.event), shown[5]);
+
+        match client.audit_proof(1 << 40).await {
+            Err(ClientError::Refused { status: 404, error }) => assert_eq!(error.code, "leaf_unknown"),
+            other => panic!("{other:?}"),
+        }
+        let beyond = client.audit_events(1 << 40, 7).await.unwrap();
+        assert_eq!((beyond.events.len(), beyond.next_from), (0, None));
+        node.stop().unwrap();
     });
 }
 

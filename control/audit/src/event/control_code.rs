@@ -66,4 +66,6 @@ pub const CONTROL_CODES: &[(u16, &str)] = &[
     (1_061, "svid_untrusted"),
     (1_062, "svid_signature"),
     (1_063, "svid_bundle"),
+    (1_064, "leaf_unknown"),
+    (1_065, "audit_unavailable"),
 ];

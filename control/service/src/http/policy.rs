@@ -7,16 +7,22 @@ use creto_envelope::{AgentId, AgentName};
 use creto_policy::Action;
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use utoipa::IntoParams;
 
+use super::openapi::Problems;
 use super::{Api, Refusal, refuse, storage_failed, unknown_agent};
 use crate::api::{DecisionInfo, ErrorCode, PolicyInfo};
 use crate::policy::{self, NotReloaded, Reload};
 use crate::service::wall_clock_ms;
 
+/// The policy in force
+#[utoipa::path(get, path = "/v1/policy", operation_id = "show_policy", tag = "policy", responses((status = 200, body = PolicyInfo, description = "What is in force")))]
 pub(super) async fn in_force(State(api): State<Api>) -> Json<PolicyInfo> {
     Json(api.policy.info())
 }
 
+/// Read the file of policy again
+#[utoipa::path(post, path = "/v1/policy/reload", operation_id = "reload_policy", tag = "policy", responses((status = 200, body = PolicyInfo, description = "What is in force now"), Problems))]
 pub(super) async fn reload(State(api): State<Api>) -> Result<Json<PolicyInfo>, Refusal> {
     let shutting_down = || refuse(ErrorCode::ShuttingDown, "the service loads no policy any more");
     let (answer, answered) = oneshot::channel();
@@ -30,14 +36,20 @@ pub(super) async fn reload(State(api): State<Api>) -> Result<Json<PolicyInfo>, R
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainQuery {
+    /// Who wants to: `organization/agent`.
     from: String,
+    /// `send_message` or `read_directory`.
     action: String,
+    /// To whom: `organization/agent`.
     to: String,
 }
 
+/// What is decided about two agents, and why
+#[utoipa::path(get, path = "/v1/policy/explain", operation_id = "explain_policy", tag = "policy", params(ExplainQuery), responses((status = 200, body = DecisionInfo, description = "The decision"), Problems))]
 pub(super) async fn explain(
     State(api): State<Api>,
     query: Result<Query<ExplainQuery>, QueryRejection>,

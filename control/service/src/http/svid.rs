@@ -11,7 +11,9 @@ use creto_audit::{Label, What};
 use creto_envelope::SignedKeyRecord;
 use tokio::sync::Semaphore;
 
-use super::{Api, Refusal, answer_registered, body_of, gate, is_callers, number_of, refuse, storage_failed};
+use super::agents::answer_registered;
+use super::openapi::Problems;
+use super::{Api, Refusal, body_of, gate, is_callers, number_of, refuse, storage_failed};
 use crate::api::{AgentInfo, ErrorCode};
 use crate::directory::Change;
 use crate::limits::SVID_BODY_BYTES_MAX;
@@ -22,7 +24,10 @@ use crate::svid::{SvidEnrolment, TrustBundle};
 /// One reading of the bundle at a time: a file system that hangs takes one thread, and none that writes the directory.
 static READS: Semaphore = Semaphore::const_new(1);
 
+/// Register an agent by an X.509-SVID
+///
 /// The SVID takes the place of a token: it says that this name may be taken, and the key record says by whom.
+#[utoipa::path(post, path = "/v1/svid-enrolments", operation_id = "register_by_svid", tag = "agents", request_body = SvidEnrolment, responses((status = 201, body = AgentInfo, description = "It is registered"), (status = 200, body = AgentInfo, description = "It was registered with this record before"), Problems))]
 pub(super) async fn enrol(
     State(api): State<Api>,
     headers: HeaderMap,
