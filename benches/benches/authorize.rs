@@ -67,7 +67,7 @@ fn authorize(criterion: &mut Criterion) {
 
 /// Percentiles of lookups in a warm table of a million pairs.
 fn million() {
-    let times = warm(1 << 20);
+    let times = warm(1 << 20).batch;
     let [p50, p90, p99, p99_9] = [0.5, 0.9, 0.99, 0.999].map(|part| times.at(part));
     println!("authorize/hit/million-pairs: p50 {p50} ns, p90 {p90} ns, p99 {p99} ns, p99.9 {p99_9} ns");
 }
