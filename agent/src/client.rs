@@ -24,9 +24,10 @@ use crate::key_log::{KeyLog, KeyLogStatus};
 use crate::keys::AgentKeys;
 use crate::letters::{DeadLetter, Letters};
 use crate::limits::{
-    CLOSE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, KEY_GRACE, KEY_GRACE_RANGE,
-    RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, GOODBYE_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, KEY_GRACE,
+    KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
+use crate::prekeys::{PrekeyPolicy, Prekeys};
 use crate::receiver::link::DeliverLink;
 use crate::receiver::notices::Notices;
 use crate::receiver::open::Opener;
@@ -66,6 +67,10 @@ pub struct ConnectOptions {
     pub batch: BatchOptions,
     /// How long a session to a recipient serves; [`SessionPolicy::Off`] seals each message by itself.
     pub sessions: SessionPolicy,
+    /// Whether sessions are opened to prekeys, and whether this agent has some of its own at the node while it receives. It makes
+    /// none without a folder for its state: what was sealed to them must open after a restart. Default
+    /// [`PrekeyPolicy::Prefer`].
+    pub prekeys: PrekeyPolicy,
     /// Where sessions are kept over a restart. Default: beside the key file, if the keys have one.
     pub state: StateDirectory,
     /// Most deliveries that the application may hold without an acknowledgement. Default 1,024.
@@ -103,6 +108,7 @@ impl ConnectOptions {
             retry_for: RETRY_FOR,
             batch: BatchOptions::default(),
             sessions: SessionPolicy::default(),
+            prekeys: PrekeyPolicy::default(),
             state: StateDirectory::default(),
             window_messages: WINDOW_MESSAGES,
             window_bytes: WINDOW_BYTES,
@@ -139,6 +145,7 @@ struct Shared {
     opener: Arc<Opener>,
     directory: Arc<Directory>,
     key_log: Arc<KeyLog>,
+    prekeys: Arc<Prekeys>,
     counters: Arc<Counters>,
     submitter: Arc<Submitter>,
     closing: watch::Sender<bool>,
@@ -160,6 +167,9 @@ impl Agent {
     /// # Errors
     /// [`ConnectError`] says why there is no connection, and what to do.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
+        if options.prekeys == PrekeyPolicy::Require && options.sessions == SessionPolicy::Off {
+            return Err(ConnectError::PrekeysWithoutSessions);
+        }
         let dialer = Dialer::new(options.node, &options.certificate, options.idle_timeout)?;
         let session = dialer.log_in(&options.keys, options.connect_timeout).await?;
 
@@ -167,10 +177,11 @@ impl Agent {
         let folder = options.state.folder(&options.keys);
         let mut sessions = Sessions::new(options.sessions, RECIPIENT_SESSIONS_MAX);
         let stored = take_sessions(folder.clone(), options.keys.id()).await?;
-        adopt_sessions(&mut sessions, stored, clock.now_us());
+        adopt_sessions(&mut sessions, stored, options.prekeys, clock.now_us());
         let counters = Arc::new(Counters::default());
         let key_log = open_key_log(&options, Arc::clone(&counters)).await?;
         let directory = Arc::new(Directory::new(Arc::clone(&counters), clock, Arc::clone(&key_log)));
+        let prekeys = Arc::new(Prekeys::new(Arc::clone(&options.keys), Arc::clone(&counters)));
         let window = Credit {
             messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
             bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
@@ -199,8 +210,9 @@ impl Agent {
         let (events, to_sender) = mpsc::channel(64);
         let sender = Sender {
             keys: Arc::clone(&options.keys),
-            outbox: Outbox::new(options.keys.id(), options.batch.into(), sessions),
+            outbox: Outbox::new(options.keys.id(), options.batch.into(), sessions).with_prekeys(options.prekeys),
             directory: Arc::clone(&directory),
+            prekeys: Arc::clone(&prekeys),
             clock,
             counters: Arc::clone(&counters),
             messages: submitted,
@@ -210,10 +222,12 @@ impl Agent {
         };
         let letters = Arc::new(Letters::new(options.keys.id()));
         let opener = Arc::new(Opener::new(Arc::clone(&options.keys)).with_proofs(options.keep_proofs));
+        let makes_prekeys = options.prekeys != PrekeyPolicy::Off;
         let deliver = DeliverLink {
             inbox: Arc::clone(&inbox),
             opener: Arc::clone(&opener),
             directory: Arc::clone(&directory),
+            prekeys: makes_prekeys.then(|| Arc::clone(&prekeys)),
             closing: closed.clone(),
         };
         let rotor = Arc::new(Rotor::new(
@@ -222,7 +236,11 @@ impl Agent {
             Arc::clone(&counters),
             options.rotation,
             options.key_grace.clamp(*KEY_GRACE_RANGE.start(), *KEY_GRACE_RANGE.end()),
+            prekeys.wake(),
         ));
+        if makes_prekeys {
+            tokio::spawn(Arc::clone(&prekeys).look_after(closed.clone()));
+        }
         tokio::spawn(Arc::clone(&rotor).look_after(closed.clone()));
         tokio::spawn(Arc::clone(&key_log).look_after(closed.clone()));
         if let Some(due) = due {
@@ -235,6 +253,7 @@ impl Agent {
             key_log: Arc::clone(&key_log),
             rotor: Arc::clone(&rotor),
             letters: Arc::clone(&letters),
+            prekeys: Arc::clone(&prekeys),
             deliver,
             sender: events.clone(),
             counters: Arc::clone(&counters),
@@ -250,6 +269,7 @@ impl Agent {
             opener,
             directory,
             key_log,
+            prekeys,
             counters,
             submitter,
             closing,
@@ -603,6 +623,7 @@ impl Agent {
             self.flush().await
         })
         .await;
+        let _ = timeout(GOODBYE_TIMEOUT, self.shared.prekeys.settled()).await;
         self.shared.closing.send_replace(true);
         let tasks = self.shared.tasks.lock().expect(crate::stats::UNPOISONED).take();
         if let Some((driver, sender)) = tasks {

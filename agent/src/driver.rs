@@ -24,6 +24,7 @@ use crate::limits::{
     CONNECTION_PROVEN, GOODBYE_TIMEOUT, LOGIN_REFUSALS_MAX, RECONNECT_ATTEMPT_TIMEOUT, RECONNECT_PAUSE_MAX,
     RECONNECT_PAUSE_MIN, WRITE_QUEUE_FRAMES,
 };
+use crate::prekeys::Prekeys;
 use crate::receiver::link::DeliverLink;
 use crate::rotation::Rotor;
 use crate::sender::Event;
@@ -38,6 +39,7 @@ pub(crate) struct Driver {
     pub(crate) key_log: Arc<KeyLog>,
     pub(crate) rotor: Arc<Rotor>,
     pub(crate) letters: Arc<Letters>,
+    pub(crate) prekeys: Arc<Prekeys>,
     pub(crate) deliver: DeliverLink,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) counters: Arc<Counters>,
@@ -67,6 +69,7 @@ impl Driver {
         self.key_log.close();
         self.rotor.close();
         self.letters.close();
+        self.prekeys.close();
         self.deliver.inbox.end(match &reason {
             ConnectError::Closed => ReceiveError::Closed,
             error => ReceiveError::Disconnected(error.clone()),
@@ -118,6 +121,7 @@ impl Driver {
         self.key_log.lost();
         self.rotor.lost();
         self.letters.lost();
+        self.prekeys.lost();
         self.tell(Event::Lost).await;
         outcome.map_err(|end| match (reason, end) {
             (_, StreamEnd::Broken(code)) => ConnectError::Protocol(code),
@@ -142,6 +146,7 @@ impl Driver {
             key_log: Arc::clone(&self.key_log),
             rotor: Arc::clone(&self.rotor),
             letters: Arc::clone(&self.letters),
+            prekeys: Arc::clone(&self.prekeys),
         };
         streams.spawn(write_control(ask, control.clone()));
         streams.spawn(read_control(answers, control));
@@ -151,6 +156,7 @@ impl Driver {
         self.directory.connected();
         self.key_log.connected();
         self.rotor.connected();
+        self.prekeys.connected();
         self.tell(Event::Connected { accepted, frames }).await;
 
         let end = tokio::select! {
@@ -190,10 +196,11 @@ struct Control {
     key_log: Arc<KeyLog>,
     rotor: Arc<Rotor>,
     letters: Arc<Letters>,
+    prekeys: Arc<Prekeys>,
 }
 
 async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters } = control;
+    let Control { directory, key_log, rotor, letters, prekeys } = control;
     loop {
         let frame = tokio::select! {
             question = directory.next_question() => {
@@ -204,6 +211,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
             frame = key_log.next_frame() => frame,
             frame = rotor.next_frame() => frame,
             frame = letters.next_frame() => frame,
+            frame = prekeys.next_frame() => frame,
         };
         if let Err(end) = stream::write(&mut stream, frame).await {
             return end;
@@ -212,7 +220,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
 }
 
 async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters } = control;
+    let Control { directory, key_log, rotor, letters, prekeys } = control;
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -240,7 +248,13 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
                     return StreamEnd::Broken(RejectCode::FrameUnexpected);
                 }
             }
+            FrameType::PrekeyUploaded | FrameType::PrekeyClaimed | FrameType::PrekeyStock => {
+                if let Err(code) = prekeys.answered(&frame) {
+                    return StreamEnd::Broken(code);
+                }
+            }
             FrameType::Reject => match stream::refusal(&frame.body) {
+                Ok(refusal) if prekeys.refused(&refusal) => {}
                 Ok(refusal) if rotor.refused(&refusal) || letters.refused(&refusal) => {}
                 // About an agent: a question that was asked, or one that nobody waits for any more.
                 Ok(refusal) if refusal.context != [0; 16] => directory.refused(&refusal),

@@ -164,7 +164,7 @@ pub enum StateError {
     },
     /// It is not as it was written.
     #[error(
-        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs or this agent rotates its encryption key"
+        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb or prekeys what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs or this agent rotates its encryption key"
     )]
     Damaged {
         /// Which file.
@@ -281,6 +281,11 @@ pub enum ConnectError {
     /// The node sent something that the protocol does not allow here.
     #[error("the node broke the protocol: {0}; check that both sides run the same version")]
     Protocol(RejectCode),
+    /// Every message is to go to a prekey, and none is to have a session.
+    #[error(
+        "prekeys open sessions, and this agent has none: with `PrekeyPolicy::Require` choose `SessionPolicy::Renew`, or `PrekeyPolicy::Prefer`"
+    )]
+    PrekeysWithoutSessions,
     /// The sessions that the agent keeps cannot be used.
     #[error("{0}")]
     State(Arc<StateError>),
@@ -348,6 +353,53 @@ pub enum LookupError {
     Closed,
 }
 
+/// Why there is no prekey of an agent to open a session to.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PrekeyError {
+    /// The node refused to give one; [`RejectCode::NoPrekey`] when it has none.
+    #[error("{0}")]
+    Refused(RejectCode),
+    /// The node refused with a code that this version does not know.
+    #[error("the node answered with code {0}, which this version does not know; update creto")]
+    RefusedWith(u16),
+    /// The node is of a version that does not know prekeys.
+    #[error("the node does not know prekeys; update it, or send with `PrekeyPolicy::Prefer`")]
+    Unsupported,
+    /// The node gave one that its agent did not sign, or that is no usable key.
+    #[error(
+        "the prekey that the node gave for {agent} does not hold ({reason}); do not use this node before the operator has looked"
+    )]
+    Invalid {
+        /// Who was asked for.
+        agent: AgentId,
+        /// Which check failed.
+        reason: &'static str,
+    },
+    /// The key record that it must be signed under cannot be had.
+    #[error("{0}")]
+    Record(LookupError),
+    /// No answer in time.
+    #[error("no answer about a prekey; retry when the node can be reached")]
+    TimedOut,
+    /// The agent was closed.
+    #[error("this agent was closed; connect again")]
+    Closed,
+}
+
+impl PrekeyError {
+    /// Whether asking again may help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(code) => code.is_retryable(),
+            Self::RefusedWith(number) => (500..600).contains(number),
+            Self::TimedOut | Self::Record(LookupError::TimedOut { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why a message was not, or perhaps not, accepted.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
@@ -405,6 +457,14 @@ pub enum SendError {
         /// Why.
         source: LookupError,
     },
+    /// There is no prekey of the recipient, and [`PrekeyPolicy::Require`](crate::PrekeyPolicy::Require) sends nothing without.
+    #[error("{recipient} has no prekey to send to: {source}")]
+    NoPrekey {
+        /// The recipient's name.
+        recipient: String,
+        /// Why.
+        source: PrekeyError,
+    },
     /// The agent was closed before the message was answered; it may have been accepted if it was sent.
     #[error("this agent was closed before the message was answered; connect again")]
     Closed,
@@ -420,7 +480,8 @@ impl SendError {
         match self {
             Self::Refused { code, .. }
             | Self::Unknown { code, .. }
-            | Self::Recipient { source: LookupError::Refused(code), .. } => Some(*code),
+            | Self::Recipient { source: LookupError::Refused(code), .. }
+            | Self::NoPrekey { source: PrekeyError::Refused(code), .. } => Some(*code),
             Self::Disconnected(error) => error.code(),
             _ => None,
         }

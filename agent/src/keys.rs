@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use creto_crypto_accel::fn_dsa::{FN_DSA_512_PUBLIC_BYTES, FN_DSA_512_SIGNATURE_BYTES, FnDsaSigner};
-use creto_crypto_accel::seal::RecipientSecret;
+use creto_crypto_accel::seal::{RecipientSecret, derived_key};
 use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
 use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, SignedKeyRecord, TrustDomain};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -361,6 +361,21 @@ impl AgentKeys {
         let now_ms = clock::now_ms();
         let known = self.ring().opening(key_id, now_ms);
         known.or_else(|| self.reload_if_changed().then(|| self.ring().opening(key_id, now_ms)).flatten())
+    }
+
+    /// Under which the secret halves of prekeys are sealed in their file: it follows from a signing key, which is never replaced.
+    pub(crate) fn prekey_file_key(&self) -> Zeroizing<[u8; 32]> {
+        derived_key(&self.seeds.ed25519, &[b"creto/prekey-files/v1\0", &self.id.0])
+    }
+
+    /// A prekey of this version was needed, so its own key is in use.
+    pub(crate) fn touch(&self, version: u32) {
+        self.ring().touch(version, clock::now_ms());
+    }
+
+    /// Whether the encryption key of this version is here.
+    pub(crate) fn has_version(&self, version: u32) -> bool {
+        self.key_id_of(version).is_some()
     }
 
     fn ring(&self) -> RwLockReadGuard<'_, Ring> {

@@ -52,8 +52,12 @@
 //!   longer, leads to a notice in the sender's own mailbox ([`Agent::notices`]), durable before the message is forgotten.
 //!   Only when the sender's mailbox is full does it go without. [`SendOptions::notice`] leaves it out.
 //!
+//! - **Forward secret**: a session is opened to a prekey of its recipient, a key for this one session, which the recipient
+//!   erases when the session is on its disk. Whoever steals the recipient's keys later, and has recorded everything, opens
+//!   none of these sessions. [`PrekeyPolicy`] says what happens where there is no prekey; an agent that receives has some.
+//!
 //! - **A session pays for many messages**: the first message to a recipient opens one (one key encapsulation, no extra
-//!   message, no round trip), and every message of it has a key of its own that is erased once it is used. A session
+//!   message, one question to the node), and every message of it has a key of its own that is erased once it is used. A session
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
 //!   recipient's key.
 //!
@@ -71,7 +75,9 @@
 //!
 //! What was acknowledged must stay readable and must not be shown again, also after a restart. So an agent whose keys
 //! are in a file keeps its sessions in a folder beside it (`planner.keys` and `planner.keys.sessions/`, mode 0700);
-//! [`ConnectOptions::state`] names another. `incoming.redb` is written before acknowledgements leave, and belongs to the
+//! [`ConnectOptions::state`] names another. `prekeys` has the secret halves of the agent's prekeys: **what is sent to them opens
+//! only where this file is**. Identities that several machines take turns with want [`PrekeyPolicy::Off`], or a new key
+//! ([`Agent::rotate_keys`]) after each move. `incoming.redb` is written before acknowledgements leave, and belongs to the
 //! one process that is subscribed; `outgoing.redb` is read when an agent connects, emptied, and written when it closes.
 //!
 //! - **Keys that outlive the process need a state directory.** Keys that were never a file keep their sessions in memory:
@@ -120,6 +126,7 @@ mod keys;
 pub mod keystore;
 mod letters;
 pub mod limits;
+mod prekeys;
 pub mod proof;
 pub mod raw;
 mod receiver;
@@ -141,13 +148,14 @@ pub use creto_envelope::{
 pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;
 pub use error::{
-    CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, ReceiveError,
-    RotateError, SendError, StateError,
+    CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, PrekeyError,
+    ReceiveError, RotateError, SendError, StateError,
 };
 pub use fingerprint::AgentFingerprint;
 pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use letters::DeadLetter;
+pub use prekeys::PrekeyPolicy;
 pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
@@ -155,6 +163,7 @@ pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;
 pub use sender::{PendingSend, Receipt, SendOptions};
+pub use state::prekeys::PREKEY_FILE_FORMAT;
 pub use state::{STATE_FORMAT, StateDirectory};
 pub use stats::Stats;
 pub use tls::NodeCertificate;

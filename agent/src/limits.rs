@@ -5,7 +5,7 @@ use std::time::Duration;
 use creto_envelope::batch::BATCH_HEADER_BYTES;
 use creto_envelope::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX,
-    SESSION_AGE_S_MAX,
+    PREKEYS_PER_BATCH_MAX, SESSION_AGE_S_MAX,
 };
 
 /// A batch closes when it holds this many messages.
@@ -156,6 +156,31 @@ pub const ROTATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the agent looks whether a key is due to be replaced or erased.
 pub const KEYS_LOOKED_AFTER: Duration = Duration::from_secs(60);
 
+/// One-time prekeys that an agent has at its node once it has uploaded some. A batch of that many takes 83 KB there.
+pub const PREKEYS_STOCK: u32 = 64;
+/// Below this many left it uploads more: there the node says so by itself.
+pub const PREKEYS_LOW: u32 = 32;
+/// How often the prekey of last resort is replaced.
+pub const PREKEY_LAST_RESORT_AGE: Duration = Duration::from_secs(7 * 86_400);
+/// How long after that its secret half is kept: longer than mailboxes keep messages unless they are set otherwise, and than
+/// senders use it again. It is only erased when nothing needed a prekey for ten minutes.
+pub const PREKEY_LAST_RESORT_GRACE: Duration = Duration::from_secs(8 * 86_400);
+/// Secret halves that are kept, 128 bytes each; above it the oldest for one use go. Those that somebody claimed and never
+/// used stay until the key of their record's version goes.
+pub const PREKEY_SECRETS_MAX: usize = 16_384;
+/// Pause before prekeys are uploaded again that the node did not take for a reason that may pass.
+pub const PREKEYS_RETRY: Duration = Duration::from_secs(60);
+/// Questions about prekeys that are open at a time: fewer than a node takes of one connection.
+pub const PREKEY_QUESTIONS_OPEN_MAX: usize = 48;
+/// How long an answer to a claim may take, reconnects included.
+pub const PREKEY_CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a sender opens sessions to the same prekey of last resort before it asks again.
+pub const PREKEY_LAST_RESORT_USED: Duration = Duration::from_secs(600);
+/// How long a sender opens sessions to the key of a recipient's record before it asks again whether there is a prekey.
+pub const PREKEY_NONE_REMEMBERED: Duration = Duration::from_secs(60);
+/// Recipients of whom a sender remembers a prekey or that there is none.
+pub const PREKEYS_REMEMBERED_MAX: usize = 4_096;
+
 /// First pause before a reconnect; it doubles with every failure.
 pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before a reconnect.
@@ -199,4 +224,6 @@ const _: () = assert!(ALL_KEYS_KEPT_MAX >= SENDER_KEYS_KEPT_MAX);
 // Far from what a sender takes whose messages come: three sessions of all that the application may hold.
 const _: () = assert!(SENDER_KEYS_KEPT_MAX as u64 >= 64 * SESSION_MESSAGES.next_power_of_two());
 const _: () = assert!(NOTICE_LOOKUPS_MAX < KEY_RECORD_LOOKUPS_MAX);
+const _: () = assert!(PREKEYS_LOW <= PREKEYS_STOCK && (PREKEYS_STOCK as usize) < PREKEYS_PER_BATCH_MAX);
+const _: () = assert!(PREKEY_LAST_RESORT_USED.as_secs() < PREKEY_LAST_RESORT_GRACE.as_secs());
 const _: () = assert!(DEDUP_IDS_MAX >= DEDUP_IDS_PER_SENDER);

@@ -12,6 +12,7 @@ use creto_envelope::control::{Login, LoginAccepted, Reject, StreamOpen, StreamRo
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::limits::FRAME_BODY_BYTES_MAX;
+use creto_envelope::prekeys::{PrekeyBatch, PrekeyKind};
 use creto_envelope::{BatchHeader, FrameType, RejectCode, SignedKeyRecord, TreeDigest};
 use quinn::{RecvStream, SendStream, VarInt};
 
@@ -21,6 +22,7 @@ use crate::directory::Identity;
 use crate::error::{ConnectError, LookupError};
 use crate::keys::AgentKeys;
 use crate::limits::IDLE_TIMEOUT;
+use crate::prekeys::make;
 use crate::sender::seal;
 use crate::stream::{self, StreamEnd};
 use crate::tls::NodeCertificate;
@@ -246,6 +248,16 @@ pub fn sign_batch<'e>(
     let mut leaves = Vec::with_capacity(entries.len());
     leaf_hashes(entries, &mut leaves);
     seal::sign(keys, TreeDigest::Sha256, &leaves, signed_at_ms)
+}
+
+/// Prekeys that follow from these seeds, signed for the current version of the key record. The last one is of last resort if
+/// `last_resort` says so; the others are for one use.
+#[must_use]
+pub fn prekey_batch(keys: &AgentKeys, seeds: &[[u8; 32]], last_resort: bool, signed_at_ms: u64) -> PrekeyBatch {
+    let one_time = seeds.len() - usize::from(last_resort).min(seeds.len());
+    let kind = |index| if index < one_time { PrekeyKind::OneTime } else { PrekeyKind::LastResort };
+    let prekeys = seeds.iter().enumerate().map(|(index, seed)| make::prekey(kind(index), seed)).collect();
+    make::sign(keys, keys.record_version(), prekeys, signed_at_ms)
 }
 
 /// A whole SignedBatch frame over these envelopes, signed now, with fresh salts.

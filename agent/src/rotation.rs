@@ -90,6 +90,8 @@ pub(crate) struct Rotor {
     /// Wakes the control stream's writer: there is a record to publish.
     asked: Notify,
     connected: Notify,
+    /// Woken when the key was replaced: its prekeys are of no use any more.
+    replaced: Arc<Notify>,
 }
 
 /// The one publish that may be on its way.
@@ -119,6 +121,7 @@ impl Rotor {
         counters: Arc<Counters>,
         schedule: RotationSchedule,
         grace: Duration,
+        replaced: Arc<Notify>,
     ) -> Self {
         Self {
             keys,
@@ -130,6 +133,7 @@ impl Rotor {
             exchange: Mutex::default(),
             asked: Notify::new(),
             connected: Notify::new(),
+            replaced,
         }
     }
 
@@ -191,6 +195,7 @@ impl Rotor {
                     let keys = Arc::clone(&self.keys);
                     offload(move || keys.rotation_published(version)).await?;
                     self.counters.keys_rotated.add(1);
+                    self.replaced.notify_one();
                     tracing::info!(version, ?mode, "the encryption key was replaced");
                     return Ok(self.rotated(published_in));
                 }

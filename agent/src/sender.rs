@@ -16,8 +16,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::clock::{self, Clock};
 use crate::directory::{CURRENT, Directory, Identity};
-use crate::error::{ConnectError, LookupError, SendError};
+use crate::error::{ConnectError, LookupError, PrekeyError, SendError};
 use crate::keys::AgentKeys;
+use crate::prekeys::claimed::ClaimedPrekey;
+use crate::prekeys::{PrekeyPolicy, Prekeys};
 use crate::state::outgoing::{self, StoredSession};
 use crate::stats::Counters;
 use crate::worker::{offload, on_disk};
@@ -27,8 +29,9 @@ pub(crate) mod chain;
 pub(crate) mod outbox;
 pub(crate) mod seal;
 pub(crate) mod sessions;
+pub(crate) mod shelf;
 
-use chain::Chain;
+use chain::{Chain, SessionKeys};
 use outbox::{Answered, Message, Outbox, SealedBatch};
 use sessions::{Kept, Sessions, To};
 
@@ -144,6 +147,7 @@ pub(crate) struct Sender {
     pub(crate) keys: Arc<AgentKeys>,
     pub(crate) outbox: Outbox,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) prekeys: Arc<Prekeys>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<Counters>,
     pub(crate) messages: mpsc::Receiver<Message>,
@@ -156,6 +160,9 @@ pub(crate) struct Sender {
 
 /// What a question for a recipient's current record gave.
 type Fetched = (AgentId, Result<Arc<Identity>, LookupError>);
+
+/// What a claim of a prekey gave.
+type Claimed = (AgentId, Result<Arc<ClaimedPrekey>, PrekeyError>);
 
 const MESSAGES_PER_TURN: usize = 256;
 
@@ -170,12 +177,14 @@ impl Sender {
         let mut frames: Option<mpsc::Sender<Vec<u8>>> = None;
         let mut jobs: JoinSet<SealedBatch> = JoinSet::new();
         let mut lookups: JoinSet<Fetched> = JoinSet::new();
+        let mut claims: JoinSet<Claimed> = JoinSet::new();
         let mut given_up: Option<ConnectError> = None;
         let mut arrived = Vec::with_capacity(MESSAGES_PER_TURN);
         let mut open = true;
         loop {
             self.start_lookups(&mut lookups);
             self.start_jobs(&mut jobs);
+            self.start_claims(&mut claims);
             let unwritten = self.write(frames.as_ref());
             let deadline_us = self.outbox.deadline_us(self.clock.now_us());
             tokio::select! {
@@ -196,6 +205,12 @@ impl Sender {
                     self.outbox.fetched(recipient, record, &mut answers);
                     answers.into_iter().for_each(|answered| self.answer(answered));
                 }
+                Some(claimed) = claims.join_next() => {
+                    let (recipient, prekey) = claimed.expect("a claim does not panic");
+                    let mut answers = Vec::new();
+                    self.outbox.claimed(recipient, prekey, self.clock.now_us(), &mut answers);
+                    answers.into_iter().for_each(|answered| self.answer(answered));
+                },
                 () = has_place(frames.as_ref()), if unwritten => {},
                 count = self.messages.recv_many(&mut arrived, MESSAGES_PER_TURN), if open => {
                     // Without a handle nothing more comes; what was submitted goes out until the driver stops.
@@ -259,6 +274,7 @@ impl Sender {
             Err(SendError::Recipient { source: LookupError::Refused(code), .. }) => {
                 self.counters.refused(code.as_u16());
             }
+            Err(SendError::NoPrekey { source: PrekeyError::Refused(code), .. }) => self.counters.refused(code.as_u16()),
             Err(SendError::RefusedWith { code, .. }) => self.counters.refused(*code),
             Err(_) => {}
         }
@@ -279,6 +295,14 @@ impl Sender {
             self.directory.forget_current(recipient);
             let directory = Arc::clone(&self.directory);
             lookups.spawn(async move { (recipient, directory.lookup(recipient, CURRENT).await) });
+        }
+    }
+
+    /// Claims prekeys for sessions that wait for one. Asked after the jobs were made, which find out what is wanted.
+    fn start_claims(&mut self, claims: &mut JoinSet<Claimed>) {
+        for recipient in self.outbox.take_claims() {
+            let (prekeys, directory) = (Arc::clone(&self.prekeys), Arc::clone(&self.directory));
+            claims.spawn(async move { (recipient, prekeys.claim(&directory, recipient).await) });
         }
     }
 
@@ -320,15 +344,26 @@ impl Sender {
     }
 }
 
-/// The sessions of an earlier run, which nobody else has from now on.
-pub(crate) fn adopt_sessions(sessions: &mut Sessions<Chain>, stored: Vec<StoredSession>, now_us: u64) {
+/// The sessions of an earlier run, which nobody else has from now on. Where nothing goes without a prekey, those without are
+/// left.
+pub(crate) fn adopt_sessions(
+    sessions: &mut Sessions<Chain>,
+    stored: Vec<StoredSession>,
+    policy: PrekeyPolicy,
+    now_us: u64,
+) {
     let now_ms = clock::now_ms();
     for session in stored {
-        let StoredSession { recipient, key_id, record_version, opened_at_ms, freed, wrapped_key, chain } = session;
+        let StoredSession { recipient, key_id, prekey, record_version, opened_at_ms, freed, wrapped_key, chain } =
+            session;
+        if policy == PrekeyPolicy::Require && prekey.is_none() {
+            continue;
+        }
         // Under a clock that was set back nobody knows how old it is.
         let Some(age_ms) = now_ms.checked_sub(opened_at_ms) else { continue };
         let taken = chain.counter();
-        let chain = Arc::new(Chain::of(key_id, wrapped_key, chain));
+        let opened_to = SessionKeys { record: key_id, prekey };
+        let chain = Arc::new(Chain::of(opened_to, wrapped_key, chain));
         let to = To { recipient, key_id, record_version };
         sessions.adopt(Kept { to, chain, taken, age: Duration::from_millis(age_ms), freed }, now_us);
     }
@@ -336,9 +371,9 @@ pub(crate) fn adopt_sessions(sessions: &mut Sessions<Chain>, stored: Vec<StoredS
 
 fn stored(kept: Kept<Chain>) -> Option<StoredSession> {
     let Kept { to: To { recipient, key_id, record_version }, chain, age, freed, .. } = kept;
-    let (wrapped_key, chain) = chain.close()?;
+    let (SessionKeys { prekey, .. }, wrapped_key, chain) = chain.close()?;
     let opened_at_ms = clock::now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-    Some(StoredSession { recipient, key_id, record_version, opened_at_ms, freed, wrapped_key, chain })
+    Some(StoredSession { recipient, key_id, prekey, record_version, opened_at_ms, freed, wrapped_key, chain })
 }
 
 /// Waits until the writer takes a frame.

@@ -2,10 +2,12 @@
 //!
 //! | file | table | key | value |
 //! |---|---|---|---|
-//! | both | `meta` | text | `format` u64 LE, `agent` agent id 16, in `outgoing.redb` `place` 24 |
+//! | both databases | `meta` | text | `format` u64 LE, `agent` agent id 16, in `outgoing.redb` `place` 24 |
 //! | `outgoing.redb` | `sessions` | recipient 16 | [`outgoing`] |
 //! | `incoming.redb` | `sessions` | sender 16, session id 16 | [`incoming`] |
 //! | `incoming.redb` | `refused` | sender 16, session id 16, counter u64 LE | [`incoming`] |
+//!
+//! Beside them lies the file `prekeys`, which is no database: [`prekeys`].
 //!
 //! **Outgoing sessions are taken from the disk before they are used, and put back when the agent closes.** What is on
 //! disk is in nobody's use, so no counter is ever used twice, whoever else has the same keys and whenever a process
@@ -46,6 +48,7 @@ use crate::limits::STATE_CACHE_BYTES;
 
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
+pub(crate) mod prekeys;
 
 /// The format of files of sessions that this version reads and writes.
 pub const STATE_FORMAT: u64 = 1;

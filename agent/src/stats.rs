@@ -67,6 +67,16 @@ pub struct Stats {
     pub key_record_lookups: u64,
     /// Encryption keys of this agent that were replaced.
     pub keys_rotated: u64,
+    /// Prekeys of this agent that the node has taken.
+    pub prekeys_uploaded: u64,
+    /// One-time prekeys of this agent to which sessions were opened, and whose secret halves were erased then.
+    pub prekeys_used: u64,
+    /// Prekeys of others that the node has given and that hold.
+    pub prekeys_claimed: u64,
+    /// Of these, prekeys of last resort.
+    pub prekeys_last_resort: u64,
+    /// Times that a prekey was wanted and none could be had; then [`PrekeyPolicy`](crate::PrekeyPolicy) decides.
+    pub prekeys_missing: u64,
     /// Key records that were not used, because the node could not prove them as its key log wants it.
     pub key_log_refused: u64,
     /// Alarms of the key log: a record of this agent that it did not make, or a log that no honest node has.
@@ -136,6 +146,11 @@ counters!(
     reconnects,
     key_record_lookups,
     keys_rotated,
+    prekeys_uploaded,
+    prekeys_used,
+    prekeys_claimed,
+    prekeys_last_resort,
+    prekeys_missing,
     key_log_refused,
     key_log_alarms,
 );

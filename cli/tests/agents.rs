@@ -74,6 +74,15 @@ fn an_agent_is_created_once_and_found_again() {
     assert_eq!(shown.status, 0);
     assert!(shown.stdout.contains(created["id"].as_str().unwrap()), "{}", shown.stdout);
     assert!(shown.stdout.contains("spiffe://creto.local/acme/planner"), "{}", shown.stdout);
+
+    let prekeys = json(&creto(dir.path(), &["agent", "prekeys", "acme/planner", "--json"]));
+    assert_eq!(
+        prekeys,
+        serde_json::json!({ "name": "acme/planner", "version": 1, "one_time": 0, "last_resort": false, "low": 32 })
+    );
+    let prekeys = creto(dir.path(), &["agent", "prekeys", "acme/planner"]);
+    assert!(prekeys.stdout.starts_with("acme/planner  none\n"), "{}", prekeys.stdout);
+    assert_eq!(creto(dir.path(), &["agent", "prekeys", "acme/nobody"]).status, 4);
     service.shutdown().unwrap();
 }
 

@@ -73,6 +73,12 @@ impl RecipientKey {
         Ok(Self { encapsulator, x25519: public.x25519, key_id: public.key_id() })
     }
 
+    /// The same key under another id: a prekey is named by the hash of more than its two halves.
+    #[must_use]
+    pub fn named(self, key_id: [u8; 16]) -> Self {
+        Self { key_id, ..self }
+    }
+
     /// The id under which an envelope names this key.
     pub fn key_id(&self) -> [u8; 16] {
         self.key_id
@@ -150,6 +156,12 @@ impl RecipientSecret {
     /// The public halves, for the key record.
     pub fn public(&self) -> &RecipientPublic {
         &self.public
+    }
+
+    /// The same key under another id, as [`RecipientKey::named`].
+    #[must_use]
+    pub fn named(self, key_id: [u8; 16]) -> Self {
+        Self { key_id, ..self }
     }
 
     /// The id under which envelopes name this key.

@@ -105,6 +105,11 @@ impl Ring {
         Some(Arc::clone(&key.secret))
     }
 
+    /// The key of this version is in use at `now_ms`.
+    pub(super) fn touch(&self, version: u32, now_ms: u64) {
+        self.all().filter(|key| key.version == version).for_each(|key| key.used_ms.store(now_ms, Ordering::Relaxed));
+    }
+
     /// Gets the next key ready, as the version after the node's. A key that waits already is the one, but for an
     /// emergency: whoever has the old keys may have that one too.
     pub(super) fn begin(&mut self, mode: RotationMode, node_version: u32, seed: Zeroizing<[u8; 32]>, now_ms: u64) {

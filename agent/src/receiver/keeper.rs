@@ -1,12 +1,15 @@
 //! The disk of an inbox: the sessions of senders, opened once, and what the application acknowledges written down before
 //! the node is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use creto_envelope::KeyId;
 use creto_envelope::deliver::{DeliveredSpan, Nack};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::sessions::{Bounds, IncomingSessions, SessionUse};
+use super::open::{Arrived, Refused};
+use super::sessions::{Bounds, IncomingSessions, SessionKey, SessionUse};
 use super::window::Place;
 use super::{Inbox, Settling, State};
 use crate::error::{ReceiveError, StateError};
@@ -30,7 +33,8 @@ impl Inbox {
         let deadline = Instant::now() + STATE_WAIT;
         loop {
             let (folder, me) = (folder.clone(), self.me);
-            let opened = on_disk(move || IncomingSessions::open(&folder, me, Bounds::PRODUCTION));
+            let key = self.keys.prekey_file_key();
+            let opened = on_disk(move || IncomingSessions::open(&folder, me, key, Bounds::PRODUCTION));
             match opened.await {
                 Err(StateError::InUse { .. }) if Instant::now() < deadline => sleep(STATE_PAUSE).await,
                 Err(error) => return Err(ReceiveError::State(Arc::new(error))),
@@ -131,6 +135,28 @@ impl Inbox {
             return Ok(());
         }
         let kept = on_disk(move || sessions.keep_session(session.key)).await;
+        kept.map_err(|error| ReceiveError::State(Arc::new(error)))
+    }
+
+    /// The one-time prekeys that these messages were sealed to and that are not erased yet: their sessions are written to disk,
+    /// then they are, before the messages are shown. One transaction for all of them.
+    pub(super) async fn erase_used_prekeys(&self, verdicts: &[Result<Arrived, Refused>]) -> Result<(), ReceiveError> {
+        let used = |verdict: &Result<Arrived, Refused>| match verdict {
+            Ok(Arrived::Message(message)) => Some((message.session?.key, message.prekey?)),
+            _ => None,
+        };
+        let mut used: Vec<(SessionKey, KeyId)> = verdicts.iter().filter_map(used).collect();
+        if used.is_empty() {
+            return Ok(());
+        }
+        let sessions = self.sessions().await?;
+        let is_one_time = |prekey: &KeyId| sessions.prekeys(|prekeys| prekeys.is_one_time(prekey)) == Some(true);
+        used.retain(|(_, prekey)| is_one_time(prekey));
+        if used.is_empty() {
+            return Ok(());
+        }
+        self.counters.prekeys_used.add(used.iter().map(|(_, prekey)| prekey.0).collect::<BTreeSet<_>>().len());
+        let kept = on_disk(move || sessions.keep_and_erase(&used)).await;
         kept.map_err(|error| ReceiveError::State(Arc::new(error)))
     }
 

@@ -20,6 +20,7 @@ use super::sessions::SessionKey;
 use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
 use crate::limits::{ALL_SESSIONS_MAX, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX};
+use crate::prekeys::Prekeys;
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
 
@@ -38,6 +39,8 @@ pub(crate) struct DeliverLink {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) opener: Arc<Opener>,
     pub(crate) directory: Arc<Directory>,
+    /// Whoever makes prekeys does so while this process receives.
+    pub(crate) prekeys: Option<Arc<Prekeys>>,
     /// Turns true when the agent is closing: what is to be acknowledged goes out first.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -139,6 +142,9 @@ impl DeliverLink {
             }
         };
         sessions.stream_begins();
+        if let Some(prekeys) = &self.prekeys {
+            prekeys.receiving(&sessions);
+        }
         loop {
             let frame = match stream::read_frame(&mut receive).await {
                 Ok(frame) => frame,
@@ -242,6 +248,11 @@ impl DeliverLink {
         let mut kept: HashSet<SessionKey> = HashSet::new();
         while let Some(job) = opened.recv().await {
             let OpenedFrame { header, body, messages, verdicts } = job.await.expect("opening a message does not panic");
+            if let Err(error) = self.inbox.erase_used_prekeys(&verdicts).await {
+                tracing::error!(%error, "a session cannot be remembered, so what opened it is not shown");
+                self.inbox.end(error);
+                return StreamEnd::Ended;
+            }
             for (span, mut verdict) in messages.into_iter().zip(verdicts) {
                 if verdict.as_ref().is_err_and(|refused| refused.code == RejectCode::UnknownSession) {
                     // Frames are opened side by side: the message that opens this session may stand in the one before,

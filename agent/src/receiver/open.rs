@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use creto_crypto_accel::digest::{Hash, sha256};
 use creto_crypto_accel::merkle::{PathVerifier, TreeHash, leaf_hashes};
-use creto_crypto_accel::seal::message_key;
+use creto_crypto_accel::seal::{RecipientSecret, message_key};
 use creto_crypto_accel::session::{Peers, ReceiveChain};
 use creto_crypto_accel::verify::{Item, RootCache};
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::nonce;
 use creto_envelope::proof::ProofParts;
 use creto_envelope::{
-    AgentId, BatchHeaderView, EnvelopeView, Kind, MessageId, Priority, RejectCode, Suite, TreeDigest,
+    AgentId, BatchHeaderView, EnvelopeView, KeyId, Kind, MessageId, Priority, RejectCode, Suite, TreeDigest,
 };
 
+use crate::clock;
 use crate::directory::{Identity, lookup_code};
 use crate::error::LookupError;
 use crate::keys::AgentKeys;
@@ -95,6 +96,8 @@ pub(crate) struct Opened {
     pub(crate) session: Option<SessionUse>,
     /// It opened that session.
     pub(crate) accepted: bool,
+    /// The prekey to which that session was opened.
+    pub(crate) prekey: Option<KeyId>,
 }
 
 /// A message that does not.
@@ -215,6 +218,7 @@ impl Opener {
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
             session,
             accepted,
+            prekey: envelope.is_to_prekey().then(|| envelope.key_id()),
         }))
     }
 
@@ -236,7 +240,7 @@ impl Opener {
         let (sender, session_id) = session.key;
         let accept = envelope.wrapped_key().map(|wrapped_key| {
             move || {
-                let secret = self.keys.opening(envelope.key_id()).ok_or(RejectCode::UnknownRecipientKey)?;
+                let secret = self.session_secret(sessions, envelope).ok_or(RejectCode::UnknownRecipientKey)?;
                 let peers = Peers { sender: sender.0, recipient: envelope.recipient().0, key_id: envelope.key_id().0 };
                 ReceiveChain::accept(&secret, &peers, &session_id, wrapped_key).map_err(|_| RejectCode::EnvelopeSeal)
             }
@@ -244,6 +248,17 @@ impl Opener {
         let nonce = nonce(session.counter);
         let sealed = Sealed { nonce, aad: envelope.header_bytes(), payload: envelope.payload() };
         sessions.open_message(session, accept, &sealed)
+    }
+
+    /// The secret half of the key that a session was opened to.
+    fn session_secret(&self, sessions: &IncomingSessions, envelope: &EnvelopeView<'_>) -> Option<Arc<RecipientSecret>> {
+        let key_id = envelope.key_id();
+        if !envelope.is_to_prekey() {
+            return self.keys.opening(key_id);
+        }
+        let (secret, version) = sessions.prekeys(|prekeys| prekeys.opening(key_id, clock::now_ms()))??;
+        self.keys.touch(version);
+        Some(secret)
     }
 
     /// The verdict on the header's signatures: made once per header, remembered over connections.

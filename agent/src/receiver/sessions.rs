@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use creto_crypto_accel::keys::NONCE_BYTES;
 use creto_crypto_accel::session::{ReceiveChain, SESSION_MESSAGES_MAX, SessionError, SessionId};
-use creto_envelope::{AgentId, RejectCode};
+use creto_envelope::{AgentId, KeyId, RejectCode};
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::error::StateError;
@@ -29,6 +30,7 @@ use crate::limits::{
     SENDER_KEYS_KEPT_MAX, SENDER_REFUSED_KEYS_MAX, SENDER_SESSIONS_MAX,
 };
 use crate::state::incoming::{Incoming, Write};
+use crate::state::prekeys::PrekeySecrets;
 use crate::stats::UNPOISONED;
 
 pub(crate) mod refused;
@@ -97,20 +99,28 @@ pub(crate) struct IncomingSessions {
     failures: Mutex<Failures>,
     /// None in memory, and after [`release`](Self::release).
     disk: Mutex<Option<Incoming>>,
+    /// The same. Whoever holds this asks for nothing else.
+    prekeys: Mutex<Option<PrekeySecrets>>,
 }
 
 impl IncomingSessions {
     /// In memory only.
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self::with(Table::new(bounds), RefusedKeys::new(bounds.sender_refused, bounds.all_refused), None)
+        Self::with(Table::new(bounds), RefusedKeys::new(bounds.sender_refused, bounds.all_refused), None, None)
     }
 
-    /// Those of the folder, which no other process may have then.
+    /// Those of the folder, which no other process may have then. The file of prekeys there is sealed under `prekey_file_key`.
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) fn open(folder: &Path, me: AgentId, bounds: Bounds) -> Result<Self, StateError> {
+    pub(crate) fn open(
+        folder: &Path,
+        me: AgentId,
+        prekey_file_key: Zeroizing<[u8; 32]>,
+        bounds: Bounds,
+    ) -> Result<Self, StateError> {
         let (disk, stored) = Incoming::open(folder, me)?;
+        let prekeys = PrekeySecrets::open(folder, me, prekey_file_key, clock::now_ms())?;
         let mut table = Table::new(bounds);
         for read in stored.sessions {
             table.adopt((read.sender, read.session), read.used, read.chain);
@@ -120,15 +130,16 @@ impl IncomingSessions {
             refused.adopt(at, read);
         }
         refused.expire(clock::now_ms());
-        Ok(Self::with(table, refused, Some(disk)))
+        Ok(Self::with(table, refused, Some(disk), Some(prekeys)))
     }
 
-    fn with(table: Table, refused: RefusedKeys, disk: Option<Incoming>) -> Self {
+    fn with(table: Table, refused: RefusedKeys, disk: Option<Incoming>, prekeys: Option<PrekeySecrets>) -> Self {
         Self {
             table: Mutex::new(table),
             refused: Mutex::new(refused),
             failures: Mutex::default(),
             disk: Mutex::new(disk),
+            prekeys: Mutex::new(prekeys),
         }
     }
 
@@ -163,6 +174,14 @@ impl IncomingSessions {
             Some(accept) => self.accept(at, accept, sealed),
             None => Err(RejectCode::UnknownSession),
         };
+        let opened_meanwhile = accepted.is_err().then(|| self.table().get(at.key)).flatten();
+        if let Some(held) = opened_meanwhile {
+            // By another message, and the prekey that it was opened to is erased.
+            let mut chain = held.lock().expect(UNPOISONED);
+            let payload = chain.open(at.counter, sealed);
+            self.keep_count(at.key, &held, &mut chain);
+            return opened(payload, false);
+        }
         match (accepted, refused) {
             (Err(_), Some(refused)) => refused.open(sealed).map(|payload| Opened::Payload { payload, accepted: false }),
             (accepted, _) => accepted,
@@ -232,6 +251,25 @@ impl IncomingSessions {
         self.write([], [key])
     }
 
+    /// What is done with the secret halves of this agent's prekeys. `None`: there are none to keep, in memory and after
+    /// [`release`](Self::release).
+    pub(crate) fn prekeys<R>(&self, work: impl FnOnce(&mut PrekeySecrets) -> R) -> Option<R> {
+        self.prekeys.lock().expect(UNPOISONED).as_mut().map(work)
+    }
+
+    /// When this returns, these sessions are on disk, and **then** the one-time prekeys to which they were opened were erased
+    /// there: a crash in between leaves both, and the next message of the session erases.
+    ///
+    /// # Errors
+    /// [`StateError`]: the messages that opened them must not be shown.
+    pub(crate) fn keep_and_erase(&self, opened: &[(SessionKey, KeyId)]) -> Result<(), StateError> {
+        self.write([], opened.iter().map(|(key, _)| *key))?;
+        // A session that went for want of room is nowhere: its message must open again.
+        let is_kept = |key: &SessionKey| self.table().sessions.contains_key(key);
+        let used: Vec<KeyId> = opened.iter().filter(|(key, _)| is_kept(key)).map(|(_, prekey)| *prekey).collect();
+        self.prekeys(|prekeys| prekeys.erase(&used)).unwrap_or(Ok(()))
+    }
+
     /// The dead letters with these numbers were deleted: nothing needs their keys any more, here or in their sessions.
     ///
     /// # Errors
@@ -291,6 +329,8 @@ impl IncomingSessions {
     /// Lets go of the file: another process may have it now. What is settled from now on is not remembered, and must not
     /// be acknowledged.
     pub(crate) fn release(&self) {
+        // First: nothing is erased any more when nothing is written any more.
+        drop(self.prekeys.lock().expect(UNPOISONED).take());
         drop(self.disk.lock().expect(UNPOISONED).take());
     }
 

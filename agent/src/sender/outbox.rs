@@ -34,11 +34,14 @@ use super::Receipt;
 use super::batcher::{BatchLimits, Cut, cut};
 use super::chain::Chain;
 use super::seal::Planned;
-use super::sessions::{SessionTicket, Sessions, To};
+use super::sessions::{Decision, SessionTicket, Sessions, To};
+use super::shelf::Shelf;
 use crate::backoff::pause;
 use crate::directory::Identity;
-use crate::error::{LookupError, SendError};
+use crate::error::{LookupError, PrekeyError, SendError};
 use crate::limits::{PAUSE_MAX, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, RESEALS_MAX, SEAL_JOBS_MAX};
+use crate::prekeys::PrekeyPolicy;
+use crate::prekeys::claimed::ClaimedPrekey;
 
 /// A message on its way.
 #[derive(Debug)]
@@ -83,6 +86,17 @@ impl Plain {
 
     fn priority(&self) -> Priority {
         Priority::from_u8(self.header.priority).expect("the header was made from a priority")
+    }
+
+    /// The recipient has a newer record.
+    fn adopt(&mut self, identity: &Arc<Identity>) {
+        self.header.key_id = identity.sealing.key_id();
+        self.recipient = Arc::clone(identity);
+    }
+
+    /// Bytes of the envelope that this becomes.
+    fn envelope_bytes(&self, decision: Decision) -> usize {
+        self.header.envelope_bytes() - if decision.carries { 0 } else { WRAPPED_KEY_BYTES }
     }
 }
 
@@ -156,6 +170,14 @@ pub(crate) struct Answered {
     pub(crate) answer: Result<Receipt, SendError>,
 }
 
+/// A message that leaves now.
+struct Next {
+    /// `None`: it is sealed already.
+    decision: Option<Decision>,
+    /// Of its envelope.
+    bytes: usize,
+}
+
 #[derive(Debug)]
 struct Sealing {
     number: u64,
@@ -185,6 +207,8 @@ pub(crate) struct Outbox {
     fetching: BTreeSet<AgentId>,
     /// Those of them that nobody has asked for yet.
     to_fetch: Vec<AgentId>,
+    /// Prekeys of recipients, to open sessions to.
+    shelf: Shelf,
     sealing: VecDeque<Sealing>,
     in_flight: VecDeque<InFlight>,
     in_flight_messages: usize,
@@ -213,6 +237,7 @@ impl Outbox {
             stalled: BTreeMap::new(),
             fetching: BTreeSet::new(),
             to_fetch: Vec::new(),
+            shelf: Shelf::default(),
             sealing: VecDeque::new(),
             in_flight: VecDeque::new(),
             in_flight_messages: 0,
@@ -221,6 +246,11 @@ impl Outbox {
             recover: false,
             paused_until_us: 0,
         }
+    }
+
+    /// The same, which opens sessions to prekeys as the policy says.
+    pub(crate) fn with_prekeys(self, policy: PrekeyPolicy) -> Self {
+        Self { shelf: Shelf::new(policy), ..self }
     }
 
     /// A message was submitted.
@@ -262,36 +292,75 @@ impl Outbox {
 
     /// The next batch to seal and sign, if one is due.
     pub(crate) fn next_job(&mut self, now_us: u64) -> Option<SealJob> {
-        let Cut::Now(count) = self.cut(now_us) else { return None };
+        // Again when all of a batch turns out to wait for prekeys, without those.
+        loop {
+            let Cut::Now(count) = self.cut(now_us) else { return None };
+            let (messages, under) = self.take_batch(count, now_us);
+            if messages.is_empty() {
+                continue;
+            }
+            let number = self.next_job;
+            self.next_job += 1;
+            self.sealing.push_back(Sealing { number, message_count: messages.len(), done: None });
+            return Some(SealJob { number, messages, under });
+        }
+    }
+
+    /// Takes up to `count` messages out, each with its session. Those whose session must be opened to a prekey that is not in
+    /// hand stay, and hold back the later ones to the same recipient.
+    fn take_batch(&mut self, count: usize, now_us: u64) -> (Vec<Message>, Vec<Option<Planned>>) {
         let bytes_max = self.link.as_ref().map_or(0, |link| link.limits.bytes);
         let orders: Vec<u64> = self.free().map(|message| message.order).take(count).collect();
         let (mut messages, mut under, mut bytes) = (Vec::with_capacity(count), Vec::with_capacity(count), 0);
         for order in orders {
             // Decided one after the other: a session may be used up or renewed in the middle of a batch, and then a
             // message is larger than it looked.
-            bytes += entry_bytes(self.envelope_bytes(&self.waiting[&order], now_us));
+            let Some(next) = self.decide(order, now_us) else { continue };
+            bytes += entry_bytes(next.bytes);
             if !messages.is_empty() && bytes > bytes_max {
                 break;
             }
             let message = self.waiting.remove(&order).expect("the order was read from the map just now");
-            under.push(self.plan(&message, now_us));
+            under.push(next.decision.and_then(|decision| self.plan(&message, decision, now_us)));
             messages.push(message);
         }
-        let number = self.next_job;
-        self.next_job += 1;
-        self.sealing.push_back(Sealing { number, message_count: messages.len(), done: None });
-        Some(SealJob { number, messages, under })
+        (messages, under)
     }
 
-    fn plan(&mut self, message: &Message, now_us: u64) -> Option<Planned> {
-        if message.sealed.is_some() {
+    /// What becomes of a message that leaves now. `None`: it waits for a prekey, which is asked for.
+    fn decide(&mut self, order: u64, now_us: u64) -> Option<Next> {
+        let Self { waiting, sessions, shelf, .. } = self;
+        let message = waiting.get_mut(&order).expect("the order was read from the map just now");
+        if shelf.is_awaited(&message.recipient) {
             return None;
         }
-        let (plain, me) = (&message.plain, self.me);
+        if let Some(sealed) = &message.sealed {
+            return Some(Next { decision: None, bytes: sealed.envelope.len() });
+        }
+        let plain = &mut message.plain;
+        if let Some(prekey) = shelf.look(&message.recipient)
+            && prekey.version() > plain.recipient.record.version
+        {
+            plain.adopt(&prekey.identity);
+        }
         let (to, priority) = (plain.to(), plain.priority());
-        let decision = self.sessions.decide(&to, priority, now_us);
-        let open = || Chain::new(me, Arc::clone(&plain.recipient));
-        let under = self.sessions.take(&to, priority, plain.header.ttl_s > 0, decision, now_us, open)?;
+        let mut decision = sessions.decide(&to, priority, now_us);
+        if (decision.opens() || decision.opens_next()) && !shelf.is_ready(&to.recipient, to.record_version, now_us) {
+            shelf.want(to.recipient, decision.opens(), now_us);
+            if decision.opens() {
+                return None;
+            }
+            decision = sessions.go_on(&to, priority, decision);
+        }
+        Some(Next { decision: Some(decision), bytes: plain.envelope_bytes(decision) })
+    }
+
+    fn plan(&mut self, message: &Message, decision: Decision, now_us: u64) -> Option<Planned> {
+        let Self { sessions, shelf, me, .. } = self;
+        let plain = &message.plain;
+        let open = || Chain::new(*me, Arc::clone(&plain.recipient), shelf.take(&message.recipient));
+        let (to, priority, may_expire) = (plain.to(), plain.priority(), plain.header.ttl_s > 0);
+        let under = sessions.take(&to, priority, may_expire, decision, now_us, open)?;
         Some(Planned { under, carries: decision.carries })
     }
 
@@ -300,15 +369,19 @@ impl Outbox {
         match &message.sealed {
             Some(sealed) => sealed.envelope.len(),
             None => {
-                let carries = self.sessions.decide(&message.plain.to(), message.plain.priority(), now_us).carries;
-                message.plain.header.envelope_bytes() - if carries { 0 } else { WRAPPED_KEY_BYTES }
+                let plain = &message.plain;
+                plain.envelope_bytes(self.sessions.decide(&plain.to(), plain.priority(), now_us))
             }
         }
     }
 
     /// The messages that nothing holds back, in order.
     fn free(&self) -> impl Iterator<Item = &Message> {
-        let held = |recipient| self.stalled.contains_key(recipient) || self.fetching.contains(recipient);
+        let held = |recipient| {
+            self.stalled.contains_key(recipient)
+                || self.fetching.contains(recipient)
+                || self.shelf.is_awaited(recipient)
+        };
         self.waiting.values().filter(move |message| !held(&message.recipient))
     }
 
@@ -497,10 +570,9 @@ impl Outbox {
         match record {
             Ok(identity) => {
                 let waiting = self.waiting.values_mut().filter(|message| message.recipient == recipient);
-                for Plain { header, recipient, .. } in waiting.map(|message| &mut message.plain) {
-                    if identity.record.version >= recipient.record.version {
-                        header.key_id = identity.sealing.key_id();
-                        *recipient = Arc::clone(&identity);
+                for plain in waiting.map(|message| &mut message.plain) {
+                    if identity.record.version >= plain.recipient.record.version {
+                        plain.adopt(&identity);
                     }
                 }
             }
@@ -514,6 +586,45 @@ impl Outbox {
                     answers.push(Answered { message, answer });
                 }
             }
+        }
+    }
+
+    /// Recipients of whom a prekey is to be claimed; each is answered with [`claimed`](Self::claimed).
+    pub(crate) fn take_claims(&mut self) -> Vec<AgentId> {
+        self.shelf.take_wanted()
+    }
+
+    /// A prekey of a recipient came, or there is none: then sessions are opened to the key of its record, or, where none may be,
+    /// what waited for it is answered so.
+    pub(crate) fn claimed(
+        &mut self,
+        recipient: AgentId,
+        prekey: Result<Arc<ClaimedPrekey>, PrekeyError>,
+        now_us: u64,
+        answers: &mut Vec<Answered>,
+    ) {
+        let source = match prekey {
+            Ok(prekey) => return self.shelf.put(recipient, prekey, now_us),
+            Err(source) => source,
+        };
+        let was_awaited = self.shelf.is_awaited(&recipient);
+        self.shelf.missing(recipient, now_us);
+        if !self.shelf.is_required() || !was_awaited {
+            return;
+        }
+        let may_come = source.is_retryable();
+        if may_come {
+            let until_us = now_us.saturating_add(u64::try_from(REFUSED_PAUSE_MAX.as_micros()).unwrap_or(u64::MAX));
+            let stalled = self.stalled.entry(recipient).or_default();
+            *stalled = until_us.max(*stalled);
+        }
+        let hopeless = |_: &u64, message: &mut Message| {
+            message.recipient == recipient && message.sealed.is_none() && !(may_come && now_us < message.retry_until_us)
+        };
+        for (_, message) in self.waiting.extract_if(.., hopeless) {
+            let name = message.plain.recipient.record.name.to_string();
+            let answer = Err(SendError::NoPrekey { recipient: name, source: source.clone() });
+            answers.push(Answered { message, answer });
         }
     }
 

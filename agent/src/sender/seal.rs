@@ -6,7 +6,7 @@ use bytes::Bytes;
 use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hashes};
 use creto_crypto_accel::seal::{MessageKey, RecipientKey, message_key};
 use creto_crypto_accel::sign::HybridSignature;
-use creto_envelope::envelope::{EnvelopeHeader, Suite, nonce};
+use creto_envelope::envelope::{EnvelopeHeader, FLAG_PREKEY, Suite, nonce};
 use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::{AgentId, BatchHeader, KeyId, SignatureSuite, Statement, TreeDigest};
 
@@ -83,7 +83,8 @@ pub(crate) struct Planned {
     pub(crate) carries: bool,
 }
 
-/// Appends the envelope of a message to `out`; gives the key that it is for, and its place in a session.
+/// Appends the envelope of a message to `out`; gives the key of the recipient's record that it depends on, and its place in a
+/// session.
 fn seal_one(
     plain: &Plain,
     planned: Option<Planned>,
@@ -97,7 +98,7 @@ fn seal_one(
         && let Some((counter, key)) = session.keys.pop_front()
     {
         seal_in_session(plain, session, carries, counter, key, out);
-        return (session.key_id, Some(under.ticket));
+        return (session.opened_to.record, Some(under.ticket));
     }
     // Without sessions, and when a session has no key left after all: nothing is ever sealed under a key twice.
     counters.encapsulations.add(1);
@@ -116,7 +117,8 @@ fn seal_in_session(
     let wrapped_key: &[u8] = if carries { &session.wrapped_key[..] } else { &[] };
     let header = EnvelopeHeader {
         suite: Suite::Session as u8,
-        key_id: session.key_id.0,
+        flags: header.flags | if session.opened_to.prekey.is_some() { FLAG_PREKEY } else { 0 },
+        key_id: session.opened_to.wire().0,
         session_id: session.session_id,
         counter,
         nonce: nonce(counter),

@@ -74,6 +74,18 @@ enum Step {
     OpenNext,
 }
 
+impl Decision {
+    /// A session is opened that the message cannot go without.
+    pub(crate) fn opens(self) -> bool {
+        self.step == Step::Open
+    }
+
+    /// A session is opened, and the message could go under the one before.
+    pub(crate) fn opens_next(self) -> bool {
+        self.step == Step::OpenNext
+    }
+}
+
 /// The session that a message goes under.
 #[derive(Debug)]
 pub(crate) struct Under<C> {
@@ -205,6 +217,16 @@ impl<C> Sessions<C> {
                 Decision { step: Step::OpenNext, carries: true }
             }
             _ => Decision { step: Step::Go, carries: carries(&line.current) },
+        }
+    }
+
+    /// What becomes of a message that was to open the next session while the session in use goes on, if it does not.
+    pub(crate) fn go_on(&self, to: &To, priority: Priority, decision: Decision) -> Decision {
+        match (decision.step, self.lines.get(&to.recipient)) {
+            (Step::OpenNext, Some(line)) => {
+                Decision { step: Step::Go, carries: !line.current.freed[priority as usize] }
+            }
+            _ => decision,
         }
     }
 

@@ -6,6 +6,9 @@
 //! 0 u8 format=1 | 1 u8 freed priorities, one bit each | 2 u16 0 | 4 u32 key record version | 8 u64 opened_at_ms
 //! 16 [16] key id | 32 [1120] wrapped key | 1152 chain, as creto-crypto-accel stores it | check 8
 //! ```
+//!
+//! A session that was opened to a prekey has format 2, and between wrapped key and chain the prekey's id, 16 bytes; its key id is
+//! still that of the record.
 
 use std::path::Path;
 
@@ -22,13 +25,18 @@ use crate::limits::RECIPIENT_SESSIONS_MAX;
 const FILE: &str = "outgoing.redb";
 const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sessions");
 const VALUE_FORMAT: u8 = 1;
+const VALUE_FORMAT_PREKEY: u8 = 2;
 const FIXED_BYTES: usize = 32 + XWING_CIPHERTEXT_BYTES;
+const PREKEY_ID_BYTES: usize = 16;
 
 /// A session that nobody uses at the moment.
 #[derive(Debug)]
 pub(crate) struct StoredSession {
     pub(crate) recipient: AgentId,
+    /// The encryption key of the recipient's record.
     pub(crate) key_id: KeyId,
+    /// The prekey that it was opened to.
+    pub(crate) prekey: Option<KeyId>,
     pub(crate) record_version: u32,
     /// By the wall clock: it ages while nobody runs.
     pub(crate) opened_at_ms: u64,
@@ -105,14 +113,16 @@ pub(crate) fn put(folder: &Path, agent: AgentId, sessions: Vec<StoredSession>) -
 impl StoredSession {
     fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let chain = self.chain.to_bytes();
-        let mut out = Zeroizing::new(Vec::with_capacity(FIXED_BYTES + chain.len()));
+        let mut out = Zeroizing::new(Vec::with_capacity(FIXED_BYTES + PREKEY_ID_BYTES + chain.len()));
         let freed = self.freed.iter().rev().fold(0_u8, |bits, freed| bits << 1 | u8::from(*freed));
-        out.extend_from_slice(&[VALUE_FORMAT, freed, 0, 0]);
+        let format = if self.prekey.is_some() { VALUE_FORMAT_PREKEY } else { VALUE_FORMAT };
+        out.extend_from_slice(&[format, freed, 0, 0]);
         out.extend_from_slice(&self.record_version.to_le_bytes());
         out.extend_from_slice(&self.opened_at_ms.to_le_bytes());
         out.extend_from_slice(&self.key_id.0);
         out.extend_from_slice(&self.wrapped_key[..]);
         debug_assert_eq!(out.len(), FIXED_BYTES);
+        self.prekey.iter().for_each(|prekey| out.extend_from_slice(&prekey.0));
         out.extend_from_slice(&chain);
         out
     }
@@ -120,12 +130,21 @@ impl StoredSession {
 
 fn parse(recipient: AgentId, content: &[u8]) -> Result<StoredSession, String> {
     let (fixed, chain) = content.split_first_chunk::<FIXED_BYTES>().ok_or("it is cut short")?;
-    let [VALUE_FORMAT, freed @ 0..=15, 0, 0, v0, v1, v2, v3, ..] = *fixed else {
+    let [format, freed @ 0..=15, 0, 0, v0, v1, v2, v3, ..] = *fixed else {
         return Err("its format is not known".to_owned());
+    };
+    let (prekey, chain) = match format {
+        VALUE_FORMAT => (None, chain),
+        VALUE_FORMAT_PREKEY => {
+            let (id, chain) = chain.split_first_chunk::<PREKEY_ID_BYTES>().ok_or("it is cut short")?;
+            (Some(KeyId(*id)), chain)
+        }
+        _ => return Err("its format is not known".to_owned()),
     };
     Ok(StoredSession {
         recipient,
         key_id: KeyId(*fixed[16..].first_chunk().expect("the fixed part holds it")),
+        prekey,
         record_version: u32::from_le_bytes([v0, v1, v2, v3]),
         opened_at_ms: u64::from_le_bytes(*fixed[8..].first_chunk().expect("the fixed part holds it")),
         freed: [0, 1, 2, 3].map(|priority| freed >> priority & 1 == 1),

@@ -27,6 +27,7 @@ fn stored(recipient: u8) -> StoredSession {
     StoredSession {
         recipient: AgentId([recipient; 16]),
         key_id: KeyId([4; 16]),
+        prekey: (recipient == 2).then_some(KeyId([6; 16])),
         record_version: 5,
         opened_at_ms: 1_760_000_000_000,
         freed: [true, false, true, false],
@@ -51,7 +52,7 @@ fn what_is_taken_is_gone_from_the_disk_and_comes_as_it_was_put() {
     assert_eq!((mode(&folder), mode(&folder.join("outgoing.redb"))), (0o700, 0o600));
 
     let mut taken = take(&folder, ME).unwrap();
-    assert_eq!(taken.len(), 2);
+    assert_eq!(taken.iter().map(|session| session.prekey).collect::<Vec<_>>(), [None, Some(KeyId([6; 16]))]);
     let first = taken.remove(0);
     assert_eq!((first.recipient, first.key_id, first.record_version), (AgentId([1; 16]), KeyId([4; 16]), 5));
     assert_eq!((first.chain.session_id(), first.chain.counter(), &first.wrapped_key), (id, 1, &wrapped_key));

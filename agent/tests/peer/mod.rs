@@ -23,6 +23,7 @@ use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::key_log::{KeyLeavesRequest, KeyProof, KeyProofRequest};
 use creto_envelope::notice::{Notice, NoticeBody};
+use creto_envelope::prekeys::{PrekeyClaim, PrekeyClaimed, PrekeyStockTold};
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, BatchView, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord};
 use creto_transparency::memory::MemoryLog;
@@ -229,6 +230,17 @@ async fn answer_questions(
                 let question = KeyLeavesRequest::parse(&body).unwrap();
                 let directory = records.lock().unwrap();
                 directory.shown.as_ref().unwrap_or(&directory.log).leaves(&question).encode(&mut frame);
+                let _ = answers.send(frame);
+                continue;
+            }
+            FrameType::PrekeyClaim => {
+                let agent = PrekeyClaim::parse(&body).unwrap().agent;
+                PrekeyClaimed { agent, answer: Err(RejectCode::NoPrekey.into()) }.encode(&mut frame);
+                let _ = answers.send(frame);
+                continue;
+            }
+            FrameType::PrekeyStockRequest => {
+                PrekeyStockTold { answer: Err(RejectCode::Overloaded.into()) }.encode(&mut frame);
                 let _ = answers.send(frame);
                 continue;
             }

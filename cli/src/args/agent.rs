@@ -25,6 +25,8 @@ pub(crate) enum AgentVerb {
     List(AgentListArgs),
     /// Show one agent and the versions of its key.
     Show(AgentShowArgs),
+    /// Show how many prekeys an agent has at the node: keys for one session each, which senders claim.
+    Prekeys(AgentShowArgs),
     /// Set an agent's type, roles and capabilities, which policies read.
     ///
     /// What is given takes the place of all that was there: `--role a --role b` leaves these two and no other. What is not

@@ -24,6 +24,7 @@ use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, 
 
 mod fingerprint;
 mod passphrase;
+mod prekeys;
 mod set;
 mod state;
 mod svid;
@@ -56,6 +57,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         }
         AgentVerb::List(args) => block_on(list(&client, args)),
         AgentVerb::Show(args) => block_on(show(&client, args)),
+        AgentVerb::Prekeys(args) => block_on(prekeys::run(&client, args)),
         AgentVerb::Set(args) => block_on(set::run(&client, args)),
         AgentVerb::Suspend(args) => block_on(state::set(&client, StateWord::Suspended, args)),
         AgentVerb::Resume(args) => block_on(state::set(&client, StateWord::Active, args)),

@@ -159,6 +159,14 @@ impl Principal {
         self.current_key == *key || self.accepted_until_ms(key).is_some_and(|until_ms| now_ms < until_ms)
     }
 
+    /// Whether a message that is sealed to a prekey of this version of the key record is accepted at `now_ms`: whenever one to
+    /// the version's own encryption key is.
+    #[must_use]
+    pub fn accepts_version(&self, version: u32, now_ms: u64) -> bool {
+        let index = self.records.binary_search_by_key(&version, |known| known.version);
+        index.is_ok_and(|index| now_ms < self.records[index].accepted_until_ms || version == self.current_version())
+    }
+
     /// Up to when, exclusive, messages that are sealed to this key are accepted: `u64::MAX` for the current key, `None`
     /// for one that the agent never had.
     #[must_use]

@@ -8,14 +8,15 @@ use bytes::Bytes;
 use creto_envelope::control::RotationMode;
 use creto_envelope::key_log::{KeyLogQuestion, KeyLogRefusal};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
+use creto_envelope::prekeys::{PrekeyRefusal, PrekeyStock};
 use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
 use creto_net::{ConnId, NetEvent};
 use creto_policy::Snapshot;
 use creto_service::policy::KeptOn;
 use creto_shard::{
-    Action, ConnectionId, Event, HoldAnswer, HoldId, HoldRequest, KeyRefused, Room, Shard, ShardIndex, ShardMessage,
-    StreamId, VerifyOutcome,
+    Action, ConnectionId, Event, HoldAnswer, HoldId, HoldRequest, KeyRefused, PrekeyQuestion, Room, Shard, ShardIndex,
+    ShardMessage, StreamId, VerifyOutcome,
 };
 use creto_store::Position;
 use crossbeam::channel::Sender;
@@ -46,6 +47,20 @@ pub(crate) enum NodeItem {
         connection: ConnectionId,
         /// A whole frame.
         frames: Bytes,
+    },
+    /// From control: the answer to a question about prekeys.
+    PrekeysAnswered {
+        /// Whoever asked.
+        connection: ConnectionId,
+        /// A whole frame.
+        frames: Bytes,
+    },
+    /// From control: an agent has few one-time prekeys left. All shards are told.
+    PrekeysLow {
+        /// Whose.
+        agent: AgentId,
+        /// What is left.
+        stock: PrekeyStock,
     },
     /// From the audit log: what this shard told is kept.
     Audited {
@@ -136,6 +151,10 @@ pub(crate) type PublishKeyRecord =
 /// never waits.
 pub(crate) type AskKeyLog = Box<dyn Fn(ConnectionId, KeyLogQuestion) -> Result<(), KeyLogRefusal> + Send>;
 
+/// Hands what an agent wants of the node's prekeys to control, which answers with [`NodeItem::PrekeysAnswered`]; or says at once
+/// why not. It never waits.
+pub(crate) type AskPrekeys = Box<dyn Fn(ConnectionId, AgentId, PrekeyQuestion) -> Result<(), PrekeyRefusal> + Send>;
+
 type Todo = IoAction<NodeItem, LogWrite>;
 
 pub(crate) struct ShardMachine {
@@ -149,6 +168,9 @@ pub(crate) struct ShardMachine {
     ask_key_log: AskKeyLog,
     /// Answers to questions that control did not take, to be told in the next turn.
     not_asked: Vec<(ConnectionId, Bytes)>,
+    ask_prekeys: AskPrekeys,
+    /// The same, of prekeys.
+    no_prekeys: Vec<(ConnectionId, Bytes)>,
     outboxes: Vec<Outbox>,
     disk: BTreeMap<u64, creto_store::ActionId>,
     disk_actions: u64,
@@ -186,6 +208,8 @@ pub(crate) struct Ends {
     pub(crate) publish: PublishKeyRecord,
     /// To control.
     pub(crate) ask_key_log: AskKeyLog,
+    /// To control.
+    pub(crate) ask_prekeys: AskPrekeys,
     /// To the main thread.
     pub(crate) report: Sender<(u16, ShardReport)>,
     /// To the crypto workers, if there are any.
@@ -196,7 +220,7 @@ pub(crate) struct Ends {
 
 impl ShardMachine {
     pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
-        let Ends { publish, ask_key_log, report, workers, audit } = ends;
+        let Ends { publish, ask_key_log, ask_prekeys, report, workers, audit } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -208,6 +232,8 @@ impl ShardMachine {
             not_published: Vec::new(),
             ask_key_log,
             not_asked: Vec::new(),
+            ask_prekeys,
+            no_prekeys: Vec::new(),
             outboxes: (0..shard_count).map(|_| Outbox::default()).collect(),
             disk: BTreeMap::new(),
             disk_actions: 0,
@@ -280,6 +306,12 @@ impl ShardMachine {
             }
             (Source::Control, NodeItem::KeyLogAnswered { connection, frames }) => {
                 self.apply(now, Event::KeyLogAnswered { connection, frames });
+            }
+            (Source::Control, NodeItem::PrekeysAnswered { connection, frames }) => {
+                self.apply(now, Event::PrekeysAnswered { connection, frames });
+            }
+            (Source::Control, NodeItem::PrekeysLow { agent, stock }) => {
+                self.apply(now, Event::PrekeysLow { agent, stock });
             }
             (Source::Control, NodeItem::Audited { events, through, spare }) => {
                 self.apply(now, Event::Audited { events, through, spare });
@@ -354,6 +386,12 @@ impl ShardMachine {
             Action::AskKeyLog { connection, question } => {
                 if let Err(refusal) = (self.ask_key_log)(connection, question) {
                     self.not_asked.push((connection, question.refused(refusal).into()));
+                }
+            }
+            Action::AskPrekeys { connection, asker, question } => {
+                let topic = question.topic();
+                if let Err(refusal) = (self.ask_prekeys)(connection, asker, question) {
+                    self.no_prekeys.push((connection, topic.refused(refusal)));
                 }
             }
             Action::Disk(action) => self.translate_disk(action),
@@ -492,6 +530,9 @@ impl Machine for ShardMachine {
         for (connection, frames) in std::mem::take(&mut self.not_asked) {
             self.apply(now, Event::KeyLogAnswered { connection, frames });
         }
+        for (connection, frames) in std::mem::take(&mut self.no_prekeys) {
+            self.apply(now, Event::PrekeysAnswered { connection, frames });
+        }
         self.shard.end_turn(shard_time(now), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
             self.translate(action);
@@ -513,7 +554,7 @@ impl Machine for ShardMachine {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        let is_refused = !self.not_published.is_empty() || !self.not_asked.is_empty();
+        let is_refused = !self.not_published.is_empty() || !self.not_asked.is_empty() || !self.no_prekeys.is_empty();
         if self.shard.has_work() || is_refused { Some(0) } else { Some(self.next_tick_us) }
     }
 }

@@ -20,13 +20,13 @@ use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
 use creto_service::health::Health;
-use creto_service::key_log::{self, Questioner, Questions};
+use creto_service::key_log::{self, Questions};
 use creto_service::outbox::{AuditSink, Kept};
-use creto_service::rotation::{self, Publication, Publications, Publisher, Reply};
+use creto_service::prekeys::{self, PrekeyAllowance, PrekeyRequests};
+use creto_service::rotation::{self, Publications};
 use creto_service::{
     MailboxDefaults, PolicyReloader, RemoteOptions, Service, ServiceError, ServiceHandle, ServiceOptions,
 };
-use creto_shard::KeyRefused;
 use creto_shard::observe::Counters;
 use creto_store::{digest_file_name, segment_file_name};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
@@ -40,11 +40,12 @@ use crate::data_dir::DataDir;
 use crate::decisions::Decisions;
 use crate::device;
 use crate::host::Host;
-use crate::machine::{AskKeyLog, Ends, NodeItem, OUT_QUEUE_BYTES_MAX, PublishKeyRecord, ShardMachine, ShardReport};
+use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, ShardMachine, ShardReport};
 use crate::plan::Plan;
 use crate::room::RoomWatch;
 use crate::workers::Workers;
 
+mod doors;
 mod error;
 mod shards;
 
@@ -145,6 +146,7 @@ impl Node {
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
         let (publisher, publications) = rotation::publications();
         let (questioner, questions) = key_log::questions();
+        let (prekey_door, prekey_requests) = prekeys::prekey_requests();
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
             .map_err(|error| NodeError::System { what: "starting the crypto workers", error })?;
         let mut watched = Vec::new();
@@ -153,8 +155,9 @@ impl Node {
             let shard_index = executor.shard_index;
             let progress = Arc::new(Progress::default());
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
-            let publish = publish_key_records(publisher.clone(), shard_index, ports.control_port());
-            let ask_key_log = ask_key_log(questioner.clone(), shard_index, ports.control_port());
+            let publish = doors::publish_key_records(publisher.clone(), shard_index, ports.control_port());
+            let ask_key_log = doors::ask_key_log(questioner.clone(), shard_index, ports.control_port());
+            let ask_prekeys = doors::ask_prekeys(prekey_door.clone(), shard_index, ports.control_port());
             let driver = DriverConfig {
                 endpoint: EndpointConfig {
                     shard_index: u8::try_from(shard_index).expect("the plan allows at most 256 shards"),
@@ -176,8 +179,14 @@ impl Node {
                 stats: StatsReader::default(),
             };
             let room = RoomWatch::new(shard_index, shard_count, data_dir.shard_dir(shard_index), health.clone());
-            let ends =
-                Ends { publish, ask_key_log, report: report.clone(), workers: jobs.clone(), audit: audit.sender() };
+            let ends = Ends {
+                publish,
+                ask_key_log,
+                ask_prekeys,
+                report: report.clone(),
+                workers: jobs.clone(),
+                audit: audit.sender(),
+            };
             let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends);
             let report = report.clone();
             threads.push(executor::spawn(executor, move || async move {
@@ -200,6 +209,7 @@ impl Node {
             publications,
             audit.control(),
             (key_log_keys, questions),
+            prekey_requests,
         )?;
         let mut node = Self {
             address,
@@ -376,36 +386,6 @@ pub(crate) fn tell(shard_index: usize, port: &ControlPort<Parcel<NodeItem>>, mut
     }
 }
 
-/// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
-/// snapshot that was published before it, so it comes after that.
-fn publish_key_records(
-    publisher: Publisher,
-    shard_index: u16,
-    port: ControlPort<Parcel<NodeItem>>,
-) -> PublishKeyRecord {
-    let refused =
-        |refused: rotation::Refused| KeyRefused { code: refused.code, retry_after_ms: refused.retry_after_ms };
-    Box::new(move |connection, agent, mode, record| {
-        let port = port.clone();
-        let reply = Reply::new(move |answer| {
-            let answer = answer.map_err(refused);
-            tell(usize::from(shard_index), &port, NodeItem::KeyRecordPublished { connection, answer });
-        });
-        publisher.publish(Publication { agent, mode, record, reply }).map_err(refused)
-    })
-}
-
-/// The way of a question about the key log from a shard to control, and of the answer back to it.
-fn ask_key_log(questioner: Questioner, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskKeyLog {
-    Box::new(move |connection, question| {
-        let port = port.clone();
-        questioner.ask(question, move |frame| {
-            let frames = frame.into();
-            tell(usize::from(shard_index), &port, NodeItem::KeyLogAnswered { connection, frames });
-        })
-    })
-}
-
 #[allow(clippy::too_many_arguments, reason = "what it is made of, and its doors")]
 fn start_service(
     config: &Config,
@@ -416,6 +396,7 @@ fn start_service(
     publications: Publications,
     audit: (Arc<dyn AuditSink>, Arc<Kept>),
     key_log: (LogKeys, Questions),
+    prekey_requests: PrekeyRequests,
 ) -> Result<ServiceHandle, NodeError> {
     let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
     options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
@@ -440,7 +421,8 @@ fn start_service(
     let shown = Arc::new(AuditShown::new(data_dir.audit_dir()));
     let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_key_log(keys, questions);
     let service = service.with_audit_log(shown);
-    let service = service.with_audit(sink, kept)?;
+    let low = doors::tell_low(ports.clone());
+    let service = service.with_prekeys(prekey_requests, PrekeyAllowance::default(), low).with_audit(sink, kept)?;
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
 }

@@ -34,6 +34,10 @@ pub(crate) struct Connection {
     pub(crate) asking: Option<StreamId>,
     /// Questions about the key log that control has not answered.
     pub(crate) key_log_questions: u32,
+    /// Questions about prekeys that control has not answered.
+    pub(crate) prekey_questions: u32,
+    /// It has uploaded prekeys, or asked what is left of them: it is told when they become few.
+    pub(crate) keeps_prekeys: bool,
     pub(crate) submit: SubmitLedger,
     streams: BTreeMap<StreamId, StreamRole>,
 }
@@ -51,6 +55,8 @@ impl Connection {
             publishing: None,
             asking: None,
             key_log_questions: 0,
+            prekey_questions: 0,
+            keeps_prekeys: false,
             submit: SubmitLedger::default(),
             streams: BTreeMap::new(),
         }

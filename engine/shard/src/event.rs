@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use creto_envelope::control::RotationMode;
 use creto_envelope::key_log::KeyLogQuestion;
+use creto_envelope::prekeys::PrekeyStock;
 use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::Snapshot;
 use creto_store::{Action as DiskAction, ActionId, DiskError, Position, ReadProblem};
 
 use crate::audit::AuditBatch;
+use crate::prekeys::PrekeyQuestion;
 use crate::route::ShardMessage;
 use crate::stage::verify::{VerifyJob, VerifyOutcome};
 
@@ -101,6 +103,20 @@ pub enum Event {
         connection: ConnectionId,
         /// The answer, a whole frame.
         frames: Bytes,
+    },
+    /// Control has answered an [`Action::AskPrekeys`].
+    PrekeysAnswered {
+        /// The connection that asked; it may be gone.
+        connection: ConnectionId,
+        /// The answer, a whole frame.
+        frames: Bytes,
+    },
+    /// Control says that an agent has few one-time prekeys left. Every shard is told: nobody knows where its connections are.
+    PrekeysLow {
+        /// Whose.
+        agent: AgentId,
+        /// What is left.
+        stock: PrekeyStock,
     },
     /// The disk has done, or failed to do, what the log asked.
     Disk {
@@ -204,6 +220,15 @@ pub enum Action {
         connection: ConnectionId,
         /// What it asks.
         question: KeyLogQuestion,
+    },
+    /// Have control answer a question about prekeys with [`Event::PrekeysAnswered`]: once, and not before this turn is over.
+    AskPrekeys {
+        /// The connection that is to be answered.
+        connection: ConnectionId,
+        /// Who is logged in on it.
+        asker: AgentId,
+        /// What it wants.
+        question: PrekeyQuestion,
     },
     /// Have a worker run this and answer with [`Event::Verified`], in any order. Only asked of a shard that was given
     /// workers, and never for more than it was told they take.

@@ -28,6 +28,8 @@ pub const AUDIT_EVENTS_RESUME: u64 = AUDIT_EVENTS_MAX / 2;
 
 /// Questions about the key log that one connection may have open.
 pub const KEY_LOG_QUESTIONS_MAX: u32 = 64;
+/// Uploads, claims and other questions about prekeys that one connection may have open.
+pub const PREKEY_QUESTIONS_MAX: u32 = 64;
 
 /// Batches that one connection may have in flight.
 pub const IN_FLIGHT_BATCHES_MAX: usize = IN_FLIGHT_MESSAGES_MAX as usize;

@@ -1,5 +1,5 @@
 //! Everything a connection asks besides submitting messages: stream roles, login, key records, its own next key, its
-//! mailbox, its dead letters.
+//! mailbox, its dead letters; the key log and prekeys have files of their own.
 //!
 //! None of it is on the path. Each answer is a frame on the stream that asked; what is malformed is answered with a
 //! Reject, and a connection that keeps sending such is closed.
@@ -71,6 +71,10 @@ impl<L: RecordLog> Shard<L> {
             (Some(StreamRole::Control), FrameType::KeyProofRequest | FrameType::KeyLeavesRequest) => {
                 self.ask_key_log(now, connection, stream, frame_type, &body, actions)
             }
+            (
+                Some(StreamRole::Control),
+                FrameType::PrekeyUpload | FrameType::PrekeyClaim | FrameType::PrekeyStockRequest,
+            ) => self.ask_prekeys(now, connection, frame_type, &body, actions),
             (
                 Some(StreamRole::Control),
                 FrameType::DeadLetterList | FrameType::DeadLetterRead | FrameType::DeadLetterChange,

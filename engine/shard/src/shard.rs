@@ -160,6 +160,8 @@ impl<L: RecordLog> Shard<L> {
                 self.key_record_published(connection, answer, actions);
             }
             Event::KeyLogAnswered { connection, frames } => self.key_log_answered(connection, frames, actions),
+            Event::PrekeysAnswered { connection, frames } => self.prekeys_answered(connection, frames, actions),
+            Event::PrekeysLow { agent, stock } => self.prekeys_low(agent, stock, actions),
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, &mut self.audit, actions),
             Event::DiskRead { id, outcome } => {
                 let done = self.log.disk_read(id, outcome);

@@ -66,7 +66,7 @@ fn in_memory() -> IncomingSessions {
 }
 
 fn on_disk(folder: &Path) -> IncomingSessions {
-    IncomingSessions::open(folder, ME, BOUNDS).unwrap()
+    IncomingSessions::open(folder, ME, Zeroizing::new([0; 32]), BOUNDS).unwrap()
 }
 
 #[test]

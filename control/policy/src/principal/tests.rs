@@ -41,12 +41,15 @@ fn with_replacements(replaced: &[Option<(u64, RotationMode)>]) -> Principal {
     builder.principal(&agent("acme/a")).unwrap().clone()
 }
 
-/// The versions whose keys are accepted at `now_ms`.
+/// The versions whose keys are accepted at `now_ms`; those whose prekeys are, are the same.
 fn accepted(principal: &Principal, now_ms: u64) -> Vec<u32> {
     let accepts = |version: &u32| {
-        principal.key_record(*version).is_some_and(|known| principal.accepts_key(&known.record.key_id(), now_ms))
+        let known = principal.key_record(*version);
+        let accepts = known.is_some_and(|known| principal.accepts_key(&known.record.key_id(), now_ms));
+        assert_eq!(principal.accepts_version(*version, now_ms), accepts, "version {version} at {now_ms} ms");
+        accepts
     };
-    (1..=principal.current_version()).filter(accepts).collect()
+    (0..=principal.current_version() + 1).filter(accepts).collect()
 }
 
 #[test]

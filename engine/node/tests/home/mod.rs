@@ -52,11 +52,15 @@ impl Home {
 
     /// A node with further lines in its configuration.
     pub fn start_with(&self, topology: &str) -> Node {
+        Node::start(&self.configure(topology)).unwrap()
+    }
+
+    /// Writes the configuration of such a node.
+    pub fn configure(&self, topology: &str) -> Config {
         let text = "node.listen = \"127.0.0.1:0\"\nnode.data_dir = \"data\"\nnode.certificate = \"node.crt\"\n\
              node.private_key = \"node.key\"\nwal.segment_bytes = 16777216\n";
         std::fs::write(self.path().join("creto.toml"), format!("{text}{topology}")).unwrap();
-        let config = Config::load(&self.path().join("creto.toml"), []).unwrap();
-        Node::start(&config).unwrap()
+        Config::load(&self.path().join("creto.toml"), []).unwrap()
     }
 
     pub async fn register(&self, node: &Node, name: &str) -> AgentKeys {

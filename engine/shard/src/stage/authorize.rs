@@ -1,10 +1,11 @@
 //! Authorize: policy lets this sender send to this recipient, now.
 //!
 //! Promises that every message behind it was allowed by the decision table under the current snapshot, is sealed
-//! to a key of its recipient that is accepted now, and is within what its sender's obligations say of size, priority and
+//! to a key of its recipient that is accepted now, or to a prekey of a version whose key is, and is within what its sender's obligations say of size, priority and
 //! rate. No decision means no.
 
 use bytes::Bytes;
+use creto_envelope::prekeys::prekey_record_version;
 use creto_envelope::{AgentId, EntrySpan, RejectCode};
 use creto_policy::{Action, Decision, DecisionTable, MailboxLimits, Obligations, Snapshot};
 
@@ -55,7 +56,7 @@ pub(crate) fn authorize(
             decisions.expect(&sender, Action::SendMessage, &pair[1].recipient);
         }
         messages.retain_mut(|message| {
-            let asked = (message.recipient, message.key_id);
+            let asked = (message.recipient, message.key_id, message.is_to_prekey);
             let answer = match last {
                 Some((known, answer)) if known == asked && !asks_each_time => answer,
                 _ => match counts.then(|| meter.recent(&sender, now.monotonic_us)) {
@@ -114,7 +115,11 @@ fn allowed(
         Decision::Allow(obligations) => {
             // By the time of this turn: a kept decision may be older than the end of a grace period.
             let recipient = snapshot.principal(&message.recipient);
-            let accepts = recipient.filter(|recipient| recipient.accepts_key(&message.key_id, now.unix_ms));
+            let accepts = recipient.filter(|recipient| match message.is_to_prekey {
+                // Which prekeys there were, nobody here knows; which version they belong to, their ids say.
+                true => recipient.accepts_version(prekey_record_version(&message.key_id), now.unix_ms),
+                false => recipient.accepts_key(&message.key_id, now.unix_ms),
+            });
             let limits = accepts.map(|recipient| recipient.mailbox_limits(now.unix_ms));
             limits.map(|limits| (limits, obligations)).ok_or(RejectCode::UnknownRecipientKey)
         }

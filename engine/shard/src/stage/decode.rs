@@ -45,6 +45,8 @@ pub(crate) struct DecodedMessage {
     pub(crate) recipient: AgentId,
     pub(crate) message_id: MessageId,
     pub(crate) key_id: KeyId,
+    /// That key is a prekey.
+    pub(crate) is_to_prekey: bool,
     pub(crate) priority: Priority,
     /// Bytes of its payload, before it was sealed.
     pub(crate) payload_bytes: u32,
@@ -80,6 +82,7 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                     recipient: envelope.recipient(),
                     message_id: envelope.message_id(),
                     key_id: envelope.key_id(),
+                    is_to_prekey: envelope.is_to_prekey(),
                     priority: envelope.priority(),
                     payload_bytes: u32::try_from(envelope.payload().len().saturating_sub(AEAD_TAG_BYTES))
                         .expect("the envelope was checked: a payload is at most a mebibyte"),

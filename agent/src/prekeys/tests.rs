@@ -1,0 +1,325 @@
+use creto_crypto_accel::seal::{RecipientKey, RecipientSecret};
+use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
+use creto_envelope::prekeys::{Prekey, PrekeyBatch, PrekeyKind};
+use creto_envelope::{AgentName, TrustDomain};
+
+use super::*;
+use crate::clock;
+use crate::directory::Identity;
+use crate::receiver::sessions::{Bounds, Opened, Sealed, SessionUse};
+use crate::state::prekeys::Made;
+
+const SENDER: AgentId = AgentId([7; 16]);
+
+fn keys() -> AgentKeys {
+    AgentKeys::generate(AgentName::parse("acme/worker").unwrap(), TrustDomain::default()).unwrap()
+}
+
+fn identity(keys: &AgentKeys, version: u32) -> Arc<Identity> {
+    Arc::new(Identity::verify(keys.id(), &keys.signed_record(version, 0, u64::MAX)).unwrap())
+}
+
+fn seed(number: u8) -> [u8; 32] {
+    [number; 32]
+}
+
+/// A batch of so many one-time prekeys, as the node would hand out each of them.
+fn signed(keys: &AgentKeys, version: u32, count: u8) -> Vec<SignedPrekey> {
+    use creto_crypto_accel::merkle::{Tree, leaf_hash};
+    let prekeys: Vec<Prekey> = (0..count).map(|number| make::prekey(PrekeyKind::OneTime, &seed(number))).collect();
+    let PrekeyBatch { signature, prekeys, .. } = make::sign(keys, version, prekeys, 5);
+    let mut tree = Tree::new();
+    tree.rebuild(&prekeys.iter().map(|p| leaf_hash(&p.id(version).0, &p.to_bytes())).collect::<Vec<_>>());
+    let path = |index| {
+        let mut path = Vec::new();
+        tree.path(index, &mut path);
+        path
+    };
+    (0..)
+        .zip(prekeys)
+        .map(|(index, prekey)| SignedPrekey {
+            signature: signature.clone(),
+            count: count.into(),
+            index,
+            prekey,
+            path: path(index),
+        })
+        .collect()
+}
+
+#[test]
+fn every_prekey_of_a_batch_holds_and_none_of_which_anything_was_changed() {
+    let keys = keys();
+    let identity = identity(&keys, 1);
+    for count in [1, 2, 7, 64] {
+        for prekey in signed(&keys, 1, count) {
+            let claimed = ClaimedPrekey::check(&prekey, Arc::clone(&identity)).unwrap();
+            assert_eq!((claimed.id, claimed.version(), claimed.is_last_resort()), (prekey.id(), 1, false));
+        }
+    }
+    let whole = signed(&keys, 1, 7).remove(3);
+    type Change = Box<dyn Fn(&mut SignedPrekey)>;
+    let changes: [(&str, Change); 12] = [
+        ("another version", Box::new(|p| p.signature.key_record_version = 2)),
+        ("another time", Box::new(|p| p.signature.signed_at_ms += 1)),
+        ("a bit of Ed25519", Box::new(|p| p.signature.ed25519[5] ^= 1)),
+        ("a bit of ML-DSA-65", Box::new(|p| p.signature.ml_dsa_65[5] ^= 1)),
+        ("another place", Box::new(|p| p.index = 2)),
+        ("more in the batch", Box::new(|p| p.count = 8)),
+        ("fewer in the batch", Box::new(|p| p.count = 4)),
+        ("a node too few", Box::new(|p| p.path.truncate(p.path.len() - 1))),
+        ("a node too many", Box::new(|p| p.path.push([0; 32]))),
+        ("another kind", Box::new(|p| p.prekey.kind = PrekeyKind::LastResort)),
+        ("a bit of X25519", Box::new(|p| p.prekey.x25519[9] ^= 1)),
+        ("a bit of ML-KEM-768", Box::new(|p| p.prekey.ml_kem_768[9] ^= 1)),
+    ];
+    for (what, change) in changes {
+        let mut prekey = whole.clone();
+        change(&mut prekey);
+        let outcome = ClaimedPrekey::check(&prekey, Arc::clone(&identity));
+        assert!(matches!(outcome, Err(PrekeyError::Invalid { .. })), "{what}");
+    }
+    // Somebody else's, and a key that is of no use although it is signed.
+    let other = self::keys();
+    assert!(ClaimedPrekey::check(&signed(&other, 1, 1)[0], Arc::clone(&identity)).is_err());
+    let weak = Prekey { kind: PrekeyKind::OneTime, x25519: [0; 32], ..whole.prekey };
+    let batch = make::sign(&keys, 1, vec![weak.clone()], 5);
+    let weak = SignedPrekey { signature: batch.signature, count: 1, index: 0, prekey: weak, path: Vec::new() };
+    let refused = ClaimedPrekey::check(&weak, identity).unwrap_err();
+    assert!(refused.to_string().contains("not a usable key"), "{refused}");
+}
+
+/// A recorded session, opened to the prekey of `number`, and its first message.
+struct Recorded {
+    at: SessionUse,
+    peers: Peers,
+    wrapped_key: [u8; 1_120],
+    first: Vec<u8>,
+}
+
+fn record_session(keys: &AgentKeys, number: u8) -> Recorded {
+    let prekey = make::prekey(PrekeyKind::OneTime, &seed(number));
+    let id = prekey.id(1);
+    let key = RecipientKey::parse(RecipientSecret::from_seed(&seed(number)).public()).unwrap().named(id.0);
+    let peers = Peers { sender: SENDER.0, recipient: keys.id().0, key_id: id.0 };
+    let (mut chain, wrapped_key) = SendChain::open(&key, &peers);
+    let (counter, message_key) = chain.next().unwrap();
+    let mut first = Vec::new();
+    message_key.seal_append(&[0; 12], b"header", b"hello", &mut first);
+    let at = SessionUse { key: (SENDER, chain.session_id()), counter };
+    Recorded { at, peers, wrapped_key, first }
+}
+
+impl Recorded {
+    fn id(&self) -> creto_envelope::KeyId {
+        creto_envelope::KeyId(self.peers.key_id)
+    }
+
+    /// Opens the first message as a recipient does.
+    fn open(&self, sessions: &IncomingSessions) -> Result<Opened, RejectCode> {
+        let accept = || {
+            let secret = sessions.prekeys(|prekeys| prekeys.opening(self.id(), clock::now_ms())).flatten();
+            let (secret, _) = secret.ok_or(RejectCode::UnknownRecipientKey)?;
+            let chain = ReceiveChain::accept(&secret, &self.peers, &self.at.key.1, &self.wrapped_key);
+            chain.map_err(|_| RejectCode::EnvelopeSeal)
+        };
+        let sealed = Sealed { nonce: [0; 12], aad: b"header", payload: &self.first };
+        sessions.open_message(self.at, Some(accept), &sealed)
+    }
+
+    /// Whether somebody who has recorded everything opens it with the key of this seed, whatever it is called.
+    fn opens_with(&self, seed: [u8; 32]) -> bool {
+        let secret = RecipientSecret::from_seed(&seed).named(self.peers.key_id);
+        let mut chain = ReceiveChain::accept(&secret, &self.peers, &self.at.key.1, &self.wrapped_key).unwrap();
+        chain.open(0, &[0; 12], b"header", &self.first).is_ok()
+    }
+}
+
+fn sessions(folder: &std::path::Path, keys: &AgentKeys) -> IncomingSessions {
+    IncomingSessions::open(folder, keys.id(), keys.prekey_file_key(), Bounds::PRODUCTION).unwrap()
+}
+
+fn add(sessions: &IncomingSessions, numbers: std::ops::Range<u8>) {
+    let made = numbers.map(|number| {
+        let kind = PrekeyKind::OneTime;
+        let id = make::prekey(kind, &seed(number)).id(1);
+        Made { kind, version: 1, id, seed: zeroize::Zeroizing::new(seed(number)) }
+    });
+    sessions.prekeys(|prekeys| prekeys.add(made.collect(), 5)).unwrap().unwrap();
+}
+
+#[test]
+fn whoever_steals_the_keys_and_the_folder_later_opens_no_recorded_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = AgentName::parse("acme/worker").unwrap();
+    let keys = AgentKeys::from_seeds(name, TrustDomain::default(), 1, &[0x75; 32], &[0x76; 32], &[0x77; 32]);
+    let recorded = record_session(&keys, 3);
+    // The slots of the file as they were: what a thief would look for in every file of the folder.
+    let slots = || std::fs::read(folder.path().join("prekeys")).unwrap().split_off(512);
+    let is_in_folder = |part: &[u8]| {
+        let mut files =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+        files.any(|bytes| bytes.windows(part.len()).any(|window| window == part))
+    };
+    let sealed;
+    {
+        let sessions = sessions(folder.path(), &keys);
+        add(&sessions, 1..6);
+        assert!(recorded.opens_with(seed(3)), "until then it opens");
+        sealed = slots();
+        assert_eq!(recorded.open(&sessions), Ok(Opened::Payload { payload: b"hello".to_vec(), accepted: true }));
+        sessions.keep_and_erase(&[(recorded.at.key, recorded.id())]).unwrap();
+        // The application has it, and the node is told.
+        sessions.settle([recorded.at]).unwrap();
+    }
+    let slot = |number: usize| &sealed[(number - 1) * 128 + 40..(number - 1) * 128 + 88];
+    assert!(!is_in_folder(slot(3)) && !is_in_folder(&seed(3)), "its secret half is in no byte of the folder");
+    assert!([1, 2, 4, 5].iter().all(|number| is_in_folder(slot(*number))), "those of the others are");
+    // Every key that is left: those of the other prekeys, and the long-term one.
+    assert_eq!(RecipientSecret::from_seed(&[0x77; 32]).key_id(), keys.key_id().0);
+    assert!(!recorded.opens_with([0x77; 32]));
+    assert!([1, 2, 4, 5].iter().all(|number| !recorded.opens_with(seed(*number))));
+    // And the session itself gives no settled message back.
+    assert_eq!(recorded.open(&sessions(folder.path(), &keys)), Ok(Opened::Settled));
+}
+
+#[test]
+fn a_crash_between_the_session_on_disk_and_the_erased_prekey_leaves_a_message_that_opens_and_erases() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = keys();
+    let recorded = record_session(&keys, 3);
+    let payload = |accepted| Ok(Opened::Payload { payload: b"hello".to_vec(), accepted });
+    {
+        let sessions = sessions(folder.path(), &keys);
+        add(&sessions, 3..4);
+        assert_eq!(recorded.open(&sessions), payload(true));
+        // A crash before anything was written: the prekey is there, so the message opens when it comes again.
+    }
+    {
+        let sessions = sessions(folder.path(), &keys);
+        assert_eq!(recorded.open(&sessions), payload(true));
+        sessions.keep_session(recorded.at.key).unwrap();
+        // A crash here: the session is on disk, the prekey is not erased.
+    }
+    {
+        let sessions = sessions(folder.path(), &keys);
+        assert_eq!(recorded.open(&sessions), payload(false), "the session is known");
+        assert_eq!(sessions.prekeys(|prekeys| prekeys.is_one_time(&recorded.id())), Some(true));
+        sessions.keep_and_erase(&[(recorded.at.key, recorded.id())]).unwrap();
+        assert_eq!(sessions.prekeys(|prekeys| prekeys.is_one_time(&recorded.id())), Some(false));
+        // A crash before the application has acknowledged.
+    }
+    let sessions = sessions(folder.path(), &keys);
+    assert_eq!(recorded.open(&sessions), payload(false), "it comes again, and opens without its prekey");
+}
+
+#[test]
+fn a_session_that_is_in_no_file_keeps_its_prekey() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = keys();
+    let recorded = record_session(&keys, 3);
+    let sessions = sessions(folder.path(), &keys);
+    add(&sessions, 3..4);
+    // Nothing was opened: there is no session that could be kept.
+    sessions.keep_and_erase(&[(recorded.at.key, recorded.id())]).unwrap();
+    assert_eq!(sessions.prekeys(|prekeys| prekeys.is_one_time(&recorded.id())), Some(true));
+    // And after the files were let go of nothing is erased any more.
+    recorded.open(&sessions).unwrap();
+    sessions.release();
+    sessions.keep_and_erase(&[(recorded.at.key, recorded.id())]).unwrap();
+    drop(sessions);
+    let sessions = self::sessions(folder.path(), &keys);
+    assert_eq!(sessions.prekeys(|prekeys| prekeys.is_one_time(&recorded.id())), Some(true));
+}
+
+fn wire() -> Arc<Prekeys> {
+    Arc::new(Prekeys::new(Arc::new(keys()), Arc::new(Counters::default())))
+}
+
+/// The frame that the writer would send now.
+fn frame_type(prekeys: &Prekeys) -> Option<u8> {
+    prekeys.take_frame().map(|frame| frame[4])
+}
+
+fn frame(encode: impl FnOnce(&mut Vec<u8>)) -> Frame {
+    let mut bytes = Vec::new();
+    encode(&mut bytes);
+    let header = creto_envelope::FrameHeader::parse(bytes.first_chunk().unwrap()).unwrap();
+    Frame { frame_type: header.frame_type, body: bytes.split_off(8).into() }
+}
+
+fn no(agent: AgentId) -> Frame {
+    frame(|out| PrekeyClaimed { agent, answer: Err(RejectCode::NoPrekey.into()) }.encode(out))
+}
+
+async fn asks(prekeys: &Arc<Prekeys>, agents: &[AgentId]) -> Vec<tokio::task::JoinHandle<Said<SignedPrekey>>> {
+    let mut asked = Vec::new();
+    for agent in agents {
+        let (prekeys, agent) = (Arc::clone(prekeys), *agent);
+        asked.push(tokio::spawn(async move { prekeys.ask_claim(agent).await }));
+        tokio::task::yield_now().await;
+    }
+    asked
+}
+
+#[tokio::test]
+async fn a_node_is_asked_once_until_it_has_answered_and_then_freely() {
+    let prekeys = wire();
+    let agents = [1, 2, 3].map(|number| AgentId([number; 16]));
+    let asked = asks(&prekeys, &agents).await;
+    assert_eq!(frame_type(&prekeys), None, "without a connection");
+    prekeys.connected();
+    assert_eq!((frame_type(&prekeys), frame_type(&prekeys)), (Some(0x52), None));
+    prekeys.answered(&no(agents[0])).unwrap();
+    assert_eq!((frame_type(&prekeys), frame_type(&prekeys), frame_type(&prekeys)), (Some(0x52), Some(0x52), None));
+    // The connection breaks: what is open is asked again, on the next one.
+    prekeys.lost();
+    assert_eq!(frame_type(&prekeys), None);
+    prekeys.connected();
+    assert_eq!(frame_type(&prekeys), Some(0x52));
+    for agent in &agents[1..] {
+        prekeys.answered(&no(*agent)).unwrap();
+    }
+    for asked in asked {
+        assert_eq!(asked.await.unwrap(), Err(PrekeyError::Refused(RejectCode::NoPrekey)));
+    }
+}
+
+#[tokio::test]
+async fn two_that_want_one_of_the_same_agent_are_given_one_each() {
+    let prekeys = wire();
+    let agent = AgentId([1; 16]);
+    prekeys.connected();
+    let asked = asks(&prekeys, &[agent, agent]).await;
+    let given = signed(&keys(), 1, 2);
+    for prekey in &given {
+        assert_eq!((frame_type(&prekeys), frame_type(&prekeys)), (Some(0x52), None));
+        let answer = Ok(prekey.clone());
+        prekeys.answered(&frame(|out| PrekeyClaimed { agent, answer }.encode(out))).unwrap();
+    }
+    for (asked, given) in asked.into_iter().zip(given) {
+        assert_eq!(asked.await.unwrap().unwrap(), given);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_knows_no_prekeys_is_left_alone() {
+    let refusal = |code| Refusal { code: Ok(code), retry_after_ms: 0, context: [0; 16] };
+    for (code, asks_again) in [(RejectCode::FrameUnexpected, true), (RejectCode::FrameUnknownType, false)] {
+        let prekeys = wire();
+        prekeys.connected();
+        assert!(!prekeys.refused(&refusal(code)), "nothing was asked");
+        let asked = asks(&prekeys, &[AgentId([1; 16]), AgentId([2; 16])]).await;
+        assert_eq!(frame_type(&prekeys), Some(0x52));
+        assert!(!prekeys.refused(&refusal(RejectCode::LoginRequired)), "that is about something else");
+        assert!(prekeys.refused(&refusal(code)));
+        for asked in asked {
+            assert_eq!(asked.await.unwrap(), Err(PrekeyError::Unsupported));
+        }
+        assert_eq!(prekeys.ask_claim(AgentId([3; 16])).await, Err(PrekeyError::Unsupported));
+        prekeys.lost();
+        prekeys.connected();
+        let _asked = asks(&prekeys, &[AgentId([1; 16])]).await;
+        assert_eq!(frame_type(&prekeys).is_some(), asks_again);
+    }
+}

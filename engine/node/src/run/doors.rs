@@ -1,0 +1,92 @@
+//! The doors between shards and control: each hands a question over without waiting, and brings the answer back through the
+//! ring of the shard that asked.
+
+use creto_envelope::AgentId;
+use creto_envelope::prekeys::{PrekeyClaimed, PrekeyRefusal, PrekeyStock, PrekeyStockTold, PrekeyUploaded};
+use creto_io::Parcel;
+use creto_io::ring::ControlPort;
+use creto_service::key_log::Questioner;
+use creto_service::prekeys::{Claim, PrekeyDoor, StockSink, Upload};
+use creto_service::rotation::{self, Publication, Publisher, Reply};
+use creto_shard::{KeyRefused, PrekeyQuestion};
+
+use super::{tell, tell_all};
+use crate::machine::{AskKeyLog, AskPrekeys, NodeItem, PublishKeyRecord};
+
+/// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
+/// snapshot that was published before it, so it comes after that.
+pub(super) fn publish_key_records(
+    publisher: Publisher,
+    shard_index: u16,
+    port: ControlPort<Parcel<NodeItem>>,
+) -> PublishKeyRecord {
+    let refused =
+        |refused: rotation::Refused| KeyRefused { code: refused.code, retry_after_ms: refused.retry_after_ms };
+    Box::new(move |connection, agent, mode, record| {
+        let port = port.clone();
+        let reply = Reply::new(move |answer| {
+            let answer = answer.map_err(refused);
+            tell(usize::from(shard_index), &port, NodeItem::KeyRecordPublished { connection, answer });
+        });
+        publisher.publish(Publication { agent, mode, record, reply }).map_err(refused)
+    })
+}
+
+/// The way of a question about the key log from a shard to control, and of the answer back to it.
+pub(super) fn ask_key_log(questioner: Questioner, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskKeyLog {
+    Box::new(move |connection, question| {
+        let port = port.clone();
+        questioner.ask(question, move |frame| {
+            let frames = frame.into();
+            tell(usize::from(shard_index), &port, NodeItem::KeyLogAnswered { connection, frames });
+        })
+    })
+}
+
+/// The way of what agents want of prekeys from a shard to control, and of the answer back to it.
+pub(super) fn ask_prekeys(door: PrekeyDoor, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskPrekeys {
+    Box::new(move |connection, asker, question| {
+        let port = port.clone();
+        let answer = move |frame: Vec<u8>| {
+            let frames = frame.into();
+            tell(usize::from(shard_index), &port, NodeItem::PrekeysAnswered { connection, frames });
+        };
+        let asked = match question {
+            PrekeyQuestion::Upload(batch) => {
+                let reply = Reply::new(move |said: Result<PrekeyStock, rotation::Refused>| {
+                    let said = said.map(|stock| stock.one_time).map_err(refusal);
+                    answer(frame_of(|out| PrekeyUploaded { answer: said }.encode(out)));
+                });
+                door.upload(Upload { agent: asker, batch, reply })
+            }
+            PrekeyQuestion::Claim(agent) => {
+                let reply = Reply::new(move |said: Result<_, rotation::Refused>| {
+                    answer(frame_of(|out| PrekeyClaimed { agent, answer: said.map_err(refusal) }.encode(out)));
+                });
+                door.claim(Claim { asker, agent, reply })
+            }
+            PrekeyQuestion::Stock => {
+                let reply = Reply::new(move |said: Result<_, rotation::Refused>| {
+                    answer(frame_of(|out| PrekeyStockTold { answer: said.map_err(refusal) }.encode(out)));
+                });
+                door.stock(asker, reply)
+            }
+        };
+        asked.map_err(refusal)
+    })
+}
+
+/// Tells every shard whose prekeys have become few: one of them may have a connection of the owner.
+pub(super) fn tell_low(ports: Vec<ControlPort<Parcel<NodeItem>>>) -> impl StockSink {
+    move |agent: AgentId, stock: PrekeyStock| tell_all(&ports, || NodeItem::PrekeysLow { agent, stock })
+}
+
+fn refusal(refused: rotation::Refused) -> PrekeyRefusal {
+    PrekeyRefusal { code: refused.code.as_u16(), retry_after_ms: refused.retry_after_ms }
+}
+
+fn frame_of(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
+}
