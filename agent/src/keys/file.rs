@@ -94,8 +94,11 @@ pub(super) fn write(
         fn_dsa_512_key: seeds.fn_dsa_512.as_ref().map(|signer| Erased(base64(&signer.to_stored()[..]))),
         encryption_keys: pending.chain(current).chain(replaced).collect(),
     };
-    let mut json = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("strings and numbers make JSON"));
+    // Taken at once: a buffer that grows leaves what it held behind.
+    let mut json = Zeroizing::new(Vec::with_capacity(KEY_FILE_BYTES_MAX));
+    serde_json::to_writer_pretty(&mut *json, &file).expect("strings and numbers make JSON");
     json.push(b'\n');
+    debug_assert!(json.len() <= KEY_FILE_BYTES_MAX, "{} bytes", json.len());
     let sealed = held.map(|held| held.seal(&json));
     write_whole(path, sealed.as_ref().unwrap_or(&json)).map_err(|source| KeysError::File {
         path: path.to_owned(),
