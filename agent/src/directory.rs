@@ -120,12 +120,15 @@ impl Directory {
 
     /// The keys of `agent` under `version` of its record ([`CURRENT`] for the current one).
     pub(crate) async fn lookup(&self, agent: AgentId, version: u32) -> Answer {
-        match (self.key_log.alarm(), self.known(agent, version)) {
-            // A log that cannot be read now says nothing about keys that it has proven.
-            (None | Some(KeyLogError::Withheld { .. }), Some(known)) => return Ok(known),
-            // Also of those that are known: whoever exchanged one key may have exchanged the next.
-            (Some(source), _) => return Err(LookupError::KeyLog { agent, source }),
-            (None, None) => {}
+        let known = match self.key_log.alarm() {
+            None => self.known(agent, version),
+            // A log that cannot be read now says nothing about keys that it has proven: what was current last, however long ago.
+            Some(KeyLogError::Withheld { .. }) => self.known_at(agent, version, 0),
+            // Also those that are known are not used: whoever exchanged one key may have exchanged the next.
+            Some(source) => return Err(LookupError::KeyLog { agent, source }),
+        };
+        if let Some(known) = known {
+            return Ok(known);
         }
         let _place = self.open.acquire().await.map_err(|_| LookupError::Closed)?;
         let Some(answer) = self.ask(agent, version)? else {
@@ -159,7 +162,10 @@ impl Directory {
 
     /// The keys, if they are known already.
     pub(crate) fn known(&self, agent: AgentId, version: u32) -> Option<Arc<Identity>> {
-        let now_us = self.clock.now_us();
+        self.known_at(agent, version, self.clock.now_us())
+    }
+
+    fn known_at(&self, agent: AgentId, version: u32, now_us: u64) -> Option<Arc<Identity>> {
         self.state.lock().expect(UNPOISONED).known.get(agent, version, now_us)
     }
 
@@ -232,7 +238,7 @@ impl Directory {
     }
 
     /// A record came. It is used once it is proven to be in the key log. Answers that nobody asked for are ignored.
-    pub(crate) async fn answered(self: &Arc<Self>, signed: SignedKeyRecord) {
+    pub(crate) fn answered(self: &Arc<Self>, signed: SignedKeyRecord) {
         let agent = signed.record.agent_id();
         let version = signed.record.version;
         let asked = {
@@ -245,18 +251,19 @@ impl Directory {
             question.is_answered = true;
             question.version
         };
-        match offload(move || Identity::verify(agent, &signed)).await {
-            Err(error) => self.finish(agent, asked, Err(error)),
-            Ok(identity) => {
-                // The proof comes on the stream that brought the record: whoever reads it must not wait here.
-                let this = Arc::clone(self);
-                tokio::spawn(async move {
-                    let verdict = this.key_log.prove(&identity.record).await;
-                    let verdict = verdict.and_then(|_| this.keep(agent, asked, Arc::new(identity)));
-                    this.finish(agent, asked, verdict);
-                });
-            }
-        }
+        // The proof comes on the stream that brought the record: whoever reads it must not wait here. Nor does this end with the
+        // connection: nobody else would answer the question.
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let verdict = match offload(move || Identity::verify(agent, &signed)).await {
+                Err(error) => Err(error),
+                Ok(identity) => {
+                    let proven = this.key_log.prove(&identity.record).await;
+                    proven.and_then(|_| this.keep(agent, asked, Arc::new(identity)))
+                }
+            };
+            this.finish(agent, asked, verdict);
+        });
     }
 
     fn keep(&self, agent: AgentId, asked: u32, identity: Arc<Identity>) -> Answer {

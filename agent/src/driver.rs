@@ -228,7 +228,7 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
         };
         match frame.frame_type {
             FrameType::KeyRecordResponse => match SignedKeyRecord::parse(&frame.body) {
-                Ok(record) => directory.answered(record).await,
+                Ok(record) => directory.answered(record),
                 Err(code) => return StreamEnd::Broken(code),
             },
             FrameType::KeyProof => match KeyProof::parse(&frame.body) {

@@ -336,12 +336,6 @@ pub enum LookupError {
         /// What no honest node says; its [`code`](KeyLogError::code) is stable.
         source: KeyLogError,
     },
-    /// The node's key log grew faster than a proof could be had.
-    #[error("the node's key log grows faster than it proves the keys of {agent}; retry")]
-    Overtaken {
-        /// Who was asked for.
-        agent: AgentId,
-    },
     /// No answer in time.
     #[error("no answer about the key record of {agent}; retry when the node can be reached")]
     TimedOut {

@@ -25,8 +25,8 @@ use crate::clock;
 use crate::error::{KeyLogFileError, LookupError};
 use crate::keys::AgentKeys;
 use crate::limits::{
-    KEY_LOG_LOOKS_MISSED_MAX, KEY_LOG_PROOFS_OPEN_MAX, KEY_LOG_READ_AFTER, KEY_LOG_READ_EVERY, KEY_LOG_TRIES_MAX,
-    KEY_RECORD_TIMEOUT,
+    KEY_LOG_LOOKS_MISSED_MAX, KEY_LOG_OVERTAKEN_MAX, KEY_LOG_PROOFS_OPEN_MAX, KEY_LOG_READ_AFTER, KEY_LOG_READ_EVERY,
+    KEY_LOG_TRIES_MAX, KEY_RECORD_TIMEOUT,
 };
 use crate::stats::{Counters, UNPOISONED};
 use crate::worker::{offload, on_disk};
@@ -83,8 +83,18 @@ pub(crate) struct KeyLog {
     connected: Notify,
     /// One reader of leaves at a time.
     turn: tokio::sync::Mutex<()>,
+    /// When new leaves are read.
+    pace: Pace,
     /// One writer of the file at a time, and what it wrote.
     saved: tokio::sync::Mutex<Extent>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// After a connect, and after a look that came to nothing, at the latest.
+    after: Duration,
+    /// Otherwise.
+    every: Duration,
 }
 
 /// Leaves of the newest head, and of those that were read.
@@ -106,6 +116,8 @@ struct State {
     to_ask: VecDeque<(AgentId, u32)>,
     /// Proofs that were asked for on this connection and have not come.
     on_the_way: usize,
+    /// The one that is on its way was overtaken before: nothing else is asked for until it comes.
+    is_alone: bool,
     leaves: Page,
     is_closed: bool,
 }
@@ -132,7 +144,15 @@ struct Open {
     /// Leaves of the head that it was asked against, once it was.
     seen: Option<u64>,
     tries: u32,
+    /// How often another proof brought a newer head before the answer came.
+    overtaken: u32,
     waiting: Vec<(Wanted, oneshot::Sender<Answer>)>,
+}
+
+impl Open {
+    fn is_abandoned(&self) -> bool {
+        self.waiting.iter().all(|(_, waiting)| waiting.is_closed())
+    }
 }
 
 /// What is to be proven.
@@ -195,6 +215,7 @@ impl KeyLog {
             asked: Notify::new(),
             connected: Notify::new(),
             turn: tokio::sync::Mutex::default(),
+            pace: Pace { after: KEY_LOG_READ_AFTER, every: KEY_LOG_READ_EVERY },
         })
     }
 
@@ -251,10 +272,11 @@ impl KeyLog {
         }
     }
 
-    /// Closes a question for which nobody waits any more.
+    /// Closes a question for which nobody waits any more. One that is on the wire stays until its answer comes: that does not say
+    /// what it was asked against, and must not be taken for the answer to a later one.
     fn abandon(&self, key: (AgentId, u32)) {
         let mut state = self.state();
-        if state.open.get(&key).is_some_and(|open| open.waiting.iter().all(|(_, waiting)| waiting.is_closed())) {
+        if state.open.get(&key).is_some_and(|open| open.seen.is_none() && open.is_abandoned()) {
             state.open.remove(&key);
         }
     }
@@ -281,14 +303,20 @@ impl KeyLog {
             return Some(frame);
         }
         // Fewer than the node takes of one connection.
-        while state.on_the_way < KEY_LOG_PROOFS_OPEN_MAX {
-            let key = state.to_ask.pop_front()?;
+        while state.on_the_way < KEY_LOG_PROOFS_OPEN_MAX && !state.is_alone {
+            let key = *state.to_ask.front()?;
+            let is_alone = state.open.get(&key).is_some_and(|open| open.overtaken >= KEY_LOG_OVERTAKEN_MAX);
+            if is_alone && state.on_the_way > 0 {
+                return None;
+            }
+            state.to_ask.pop_front();
             let seen = state.watch.as_ref().map_or(0, Watch::size);
             let is_first = state.watch.is_none();
-            let Some(open) = state.open.get_mut(&key) else { continue };
+            // Given up, or on its way already.
+            let Some(open) = state.open.get_mut(&key).filter(|open| open.seen.is_none()) else { continue };
             let wants_keys = is_first || open.waiting.iter().any(|(wanted, _)| matches!(wanted, Wanted::Own));
             (open.seen, open.tries) = (Some(seen), open.tries + 1);
-            state.on_the_way += 1;
+            (state.on_the_way, state.is_alone) = (state.on_the_way + 1, is_alone);
             KeyProofRequest { agent: key.0, version: key.1, seen, wants_keys }.encode(&mut frame);
             return Some(frame);
         }
@@ -301,6 +329,7 @@ impl KeyLog {
         let open = {
             let mut state = self.state();
             state.on_the_way = state.on_the_way.saturating_sub(1);
+            state.is_alone &= state.on_the_way > 0;
             // A question that was not asked yet on this connection stays: what came is late.
             let is_asked = state.open.get(&key).is_some_and(|open| open.seen.is_some());
             if is_asked { state.open.remove(&key) } else { None }
@@ -331,11 +360,8 @@ impl KeyLog {
         .await;
         match outcome {
             // The head that it was asked against is not the newest any more.
-            Taken::Overtaken if open.tries < KEY_LOG_TRIES_MAX => self.ask_again(key, open),
             Taken::Overtaken => {
-                for (_, waiting) in open.waiting {
-                    let _ = waiting.send(Err(LookupError::Overtaken { agent: key.0 }));
-                }
+                self.ask_again(key, Open { overtaken: open.overtaken + 1, tries: open.tries - 1, ..open })
             }
             Taken::Checked(answers) => {
                 // Also when it was another proof that brought the head.
@@ -375,6 +401,7 @@ impl KeyLog {
         let is_new = !state.open.contains_key(&key);
         let again = state.open.entry(key).or_default();
         again.tries = again.tries.max(open.tries);
+        again.overtaken = again.overtaken.max(open.overtaken);
         again.waiting.extend(open.waiting);
         if is_new {
             state.to_ask.push_back(key);
@@ -450,7 +477,11 @@ impl KeyLog {
 
     /// Leaves came. A page that nobody waits for is ignored.
     pub(crate) fn leaves(&self, page: KeyLeaves) {
-        if let Page::Sent(reply) = std::mem::take(&mut self.state().leaves) {
+        let mut state = self.state();
+        // One that is not asked for yet stays: what came is late.
+        if let Page::Sent(_) = state.leaves
+            && let Page::Sent(reply) = std::mem::take(&mut state.leaves)
+        {
             let _ = reply.send(page);
         }
     }
@@ -458,8 +489,9 @@ impl KeyLog {
     /// A new connection: every open question is asked again.
     pub(crate) fn connected(&self) {
         let mut state = self.state();
+        state.open.retain(|_, open| !open.is_abandoned());
         state.to_ask = state.open.keys().copied().collect();
-        state.on_the_way = 0;
+        (state.on_the_way, state.is_alone) = (0, false);
         for open in state.open.values_mut() {
             open.seen = None;
         }
@@ -486,14 +518,14 @@ impl KeyLog {
 
     /// Reads the leaves that are new, soon after each connect and every now and then, until the agent closes.
     pub(crate) async fn look_after(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
-        let mut pause = KEY_LOG_READ_EVERY;
+        let mut pause = self.pace.every;
         loop {
             tokio::select! {
                 // An error means that every handle is gone: the same.
                 _ = closing.wait_for(|closing| *closing) => return,
                 () = self.connected.notified() => {
                     // A fleet that comes back together does not read together.
-                    let after_ms = u64::try_from(KEY_LOG_READ_AFTER.as_millis()).unwrap_or(u64::MAX);
+                    let after_ms = u64::try_from(self.pace.after.as_millis()).unwrap_or(u64::MAX);
                     pause = Duration::from_millis(u64::from(u32::from_le_bytes(clock::random())) % after_ms);
                     continue;
                 }
@@ -522,7 +554,7 @@ impl KeyLog {
             Look::Missed => state.looks_missed = state.looks_missed.saturating_add(1),
             Look::Impossible => {}
         }
-        let pause = if state.looks_missed == 0 { KEY_LOG_READ_EVERY } else { KEY_LOG_READ_AFTER };
+        let pause = if state.looks_missed == 0 { self.pace.every } else { self.pace.after };
         let (alarm, missed) = (state.alarm(), state.looks_missed);
         drop(state);
         match (was_withheld, alarm) {
@@ -555,8 +587,7 @@ impl KeyLog {
             }
         };
         match looked {
-            Ok(true) => Look::Whole,
-            Ok(false) => Look::Missed,
+            Ok(look) => look,
             Err(error) => {
                 self.raise(error);
                 Look::Impossible
@@ -564,19 +595,23 @@ impl KeyLog {
         }
     }
 
-    /// Whether all leaves of the newest head are read now; `false` when the node does not give them.
-    async fn read_leaves(&self) -> Result<bool, KeyLogError> {
+    async fn read_leaves(&self) -> Result<Look, KeyLogError> {
         let (mut scan, head) = {
             let state = self.state();
-            let Some(head) = state.watch.as_ref().and_then(Watch::head) else { return Ok(false) };
+            let Some(head) = state.watch.as_ref().and_then(Watch::head) else { return Ok(Look::Missed) };
             if state.scan.size() == head.size {
-                return Ok(true);
+                return Ok(Look::Whole);
             }
             (state.reading.as_ref().unwrap_or(&state.scan).clone(), head.clone())
         };
+        let begun = scan.size();
         while !scan.ends_at(&head)? {
             let request = KeyLeavesRequest { from: scan.size(), through: head.size };
-            let Some(leaves) = self.page(request).await else { return Ok(false) };
+            let Some(leaves) = self.page(request).await else {
+                // A long log over connections that break is read piece by piece.
+                let goes_on = scan.size() > begun && !self.state().is_connected;
+                return Ok(if goes_on { Look::Impossible } else { Look::Missed });
+            };
             let asked = (request.through - request.from).min(KEY_LEAVES_MAX as u64);
             if leaves.is_empty() || leaves.len() as u64 > asked {
                 return Err(KeyLogError::LeavesChanged { size: head.size });
@@ -585,7 +620,7 @@ impl KeyLog {
             self.state().reading = Some(scan.clone());
             // A node gives as many as were asked for. With a few at a time it could keep the rest for itself for ever.
             if (leaves.len() as u64) < asked {
-                return Ok(false);
+                return Ok(Look::Missed);
             }
         }
         {
@@ -594,7 +629,7 @@ impl KeyLog {
             state.reading = None;
         }
         self.save().await;
-        Ok(true)
+        Ok(Look::Whole)
     }
 
     async fn page(&self, request: KeyLeavesRequest) -> Option<Vec<[u8; creto_envelope::key_log::KEY_LEAF_BYTES]>> {
@@ -612,8 +647,15 @@ impl KeyLog {
 
     /// Something was found that no honest node does: no further key is used.
     fn raise(&self, alarm: KeyLogError) {
-        self.told(&alarm);
-        self.state().alarm = Some(alarm);
+        let is_first = {
+            let mut state = self.state();
+            let is_first = state.alarm.is_none();
+            state.alarm.get_or_insert_with(|| alarm.clone());
+            is_first
+        };
+        if is_first {
+            self.told(&alarm);
+        }
     }
 
     fn told(&self, alarm: &KeyLogError) {
@@ -637,13 +679,12 @@ impl KeyLog {
             (file::Seen::text(agent, watch, &state.scan), extent)
         };
         match on_disk(move || file::write(&path, agent, &text)).await {
-            Ok(None) => {}
+            Ok(None) => *saved = extent,
             Ok(Some(conflict)) => self.raise(conflict),
             Err(error) => {
                 tracing::warn!(%error, "what was seen of the node's key log could not be written down, and will be later");
             }
         }
-        *saved = extent;
     }
 }
 
@@ -654,7 +695,7 @@ enum Look {
     Whole,
     /// The node was there and did not give everything.
     Missed,
-    /// There is no connection, or an alarm already.
+    /// There is no connection, it broke on the way, or there is an alarm already.
     Impossible,
 }
 

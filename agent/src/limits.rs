@@ -114,8 +114,10 @@ pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Proofs that are asked for at a time: fewer than a node takes of one connection.
 pub const KEY_LOG_PROOFS_OPEN_MAX: usize = 48;
-/// How often a proof is asked for that a busy node refused, or that was overtaken by a newer head.
+/// How often a proof is asked for that a busy node refused.
 pub const KEY_LOG_TRIES_MAX: u32 = 8;
+/// How often a proof may be overtaken by a newer head, which another one brings, before it is asked for alone.
+pub const KEY_LOG_OVERTAKEN_MAX: u32 = 2;
 /// How long after a connect the new leaves of the key log are read at the latest: each agent at a moment of its own.
 pub const KEY_LOG_READ_AFTER: Duration = Duration::from_secs(60);
 /// Looks at the key log in succession that a connected node may let come to nothing before no further key is used.

@@ -221,7 +221,7 @@ impl Rotor {
                         own = identity;
                         break;
                     }
-                    Err(RotateError::Lookup(LookupError::TimedOut { .. } | LookupError::Overtaken { .. })) => {}
+                    Err(RotateError::Lookup(LookupError::TimedOut { .. })) => {}
                     Err(error) => return Err(error),
                 }
             }

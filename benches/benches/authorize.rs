@@ -35,7 +35,8 @@ fn authorize(criterion: &mut Criterion) {
             });
         });
         let stats = table.stats();
-        assert!(stats.hits > 50 * stats.misses, "{name} measured misses: {stats:?}");
+        // What a filter left out measured nothing.
+        assert!(stats.hits == 0 || stats.hits > 50 * stats.misses, "{name} measured misses: {stats:?}");
     }
 
     million();
@@ -67,9 +68,11 @@ fn authorize(criterion: &mut Criterion) {
 
 /// Percentiles of lookups in a warm table of a million pairs.
 fn million() {
-    let times = warm(1 << 20).batch;
-    let [p50, p90, p99, p99_9] = [0.5, 0.9, 0.99, 0.999].map(|part| times.at(part));
-    println!("authorize/hit/million-pairs: p50 {p50} ns, p90 {p90} ns, p99 {p99} ns, p99.9 {p99_9} ns");
+    let warm = warm(1 << 20);
+    for (name, times) in [("in-a-batch", warm.batch), ("alone", warm.alone)] {
+        let [p50, p90, p99, p99_9] = [0.5, 0.9, 0.99, 0.999].map(|part| times.at(part));
+        println!("authorize/hit/million-pairs/{name}: p50 {p50} ns, p90 {p90} ns, p99 {p99} ns, p99.9 {p99_9} ns");
+    }
 }
 
 /// What the documents' policies cost when they are asked, and a shard that knows the answer to what they read.

@@ -161,10 +161,9 @@ pub(crate) fn send_failure(error: &SendError) -> Failure {
         SendError::Disconnected(error) => connect_failure(error),
         SendError::TooLarge { .. } => Failure::of(Exit::Usage, error),
         SendError::Refused { .. } | SendError::RefusedWith { .. } => Failure::of(Exit::Refused, error),
-        SendError::Recipient {
-            source: LookupError::TimedOut { .. } | LookupError::Overtaken { .. } | LookupError::Closed,
-            ..
-        } => Failure::of(Exit::Unreachable, error),
+        SendError::Recipient { source: LookupError::TimedOut { .. } | LookupError::Closed, .. } => {
+            Failure::of(Exit::Unreachable, error)
+        }
         SendError::Recipient { .. } => Failure::of(Exit::Refused, error),
         _ => Failure::of(Exit::Unreachable, error),
     }

@@ -30,7 +30,7 @@ impl Node {
     async fn answers(&self, signed: SignedKeyRecord) {
         // It says so in its log, whatever it said before.
         self.log.lock().unwrap().append(KeyLeaf::of(&signed.record, LeafKind::Enrolled, 5));
-        self.directory.answered(signed).await;
+        self.directory.answered(signed);
         let frame = self.key_log.next_frame().await;
         let question = KeyProofRequest::parse(&frame[8..]).unwrap();
         let proof = self.log.lock().unwrap().prove(&question, &log_keys(), 5);
@@ -119,7 +119,7 @@ async fn versions_of_one_agent_are_asked_for_one_after_the_other() {
     let third = ask(3);
     tokio::task::yield_now().await;
     assert_eq!(directory.take_question(), None, "an answer carries no number");
-    directory.answered(worker.signed_record(7, 0, 9)).await;
+    directory.answered(worker.signed_record(7, 0, 9));
     assert_eq!(directory.take_question(), None, "an answer that fits no question is ignored");
     directory.answers(worker.signed_record(2, 0, 9)).await;
     assert_eq!(second.await.unwrap().unwrap().record.version, 2);
@@ -194,7 +194,7 @@ async fn a_record_that_comes_twice_is_proven_once() {
     directory.next_question().await;
     let signed = worker.signed_record(4, 0, 9);
     for _ in 0..3 {
-        directory.answered(signed.clone()).await;
+        directory.answered(signed.clone());
     }
     // Nor is it asked for again where the proof alone is missing.
     directory.connected();

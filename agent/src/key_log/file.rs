@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -100,9 +101,15 @@ pub(super) fn write(path: &Path, agent: AgentId, text: &str) -> Result<Option<Ke
     let ours = Seen::parse(path, agent, text)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed("made"))?;
-    // Held by one process at a time, until it is closed: nothing is written between the look and the new file.
-    let lock = fs::File::open(folder).map_err(failed("opened"))?;
-    lock.lock().map_err(failed("locked"))?;
+    // Held by one process at a time, until it is closed: nothing is written between the look and the new file. Where a file system
+    // knows no locks, each writes what it saw.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let lock = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
+    let lock = lock.and_then(|lock| lock.lock().map(|()| lock));
+    if let Err(error) = &lock {
+        tracing::warn!(%error, "what was seen of the node's key log is written without a lock");
+    }
     if let Ok(Some(there)) = read(path, agent) {
         if there.watch.public() != ours.watch.public() {
             return Ok(Some(KeyLogError::OtherKeys));

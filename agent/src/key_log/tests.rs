@@ -21,6 +21,12 @@ struct World {
 }
 
 impl World {
+    fn without_file() -> Self {
+        let key_log = KeyLog::open(Arc::new(agent_keys("acme/me")), None, Arc::default()).unwrap();
+        key_log.connected();
+        Self { key_log: Arc::new(key_log), ..Self::new() }
+    }
+
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("me.keys.keylog");
@@ -40,6 +46,19 @@ impl World {
     fn enter_me(&mut self) {
         let signed = self.key_log.own.0.signed_record(1, 0, 9);
         self.log.append(KeyLeaf::of(&signed.record, LeafKind::Enrolled, 5));
+    }
+
+    /// Answers a question as an honest node does. Returns whether it was one.
+    async fn serve(&mut self, frame: &[u8]) -> bool {
+        let (header, body) = frame.split_first_chunk().unwrap();
+        match FrameHeader::parse(header).unwrap().frame_type {
+            FrameType::KeyProofRequest => self.answers(&KeyProofRequest::parse(body).unwrap()).await,
+            FrameType::KeyLeavesRequest => {
+                self.key_log.leaves(self.log.leaves(&KeyLeavesRequest::parse(body).unwrap()));
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// One look, as the agent takes it every now and then: its own record is proven, and pages are answered so.
@@ -271,13 +290,13 @@ async fn leaves_of_a_broken_off_look_that_are_not_the_heads_are_found_by_the_nex
 }
 
 #[tokio::test]
-async fn a_log_that_outruns_an_agent_is_a_reason_to_ask_again_and_no_alarm() {
+async fn a_proof_that_others_overtake_is_asked_for_alone() {
     let mut world = World::new();
     world.enter_me();
     let record = world.enter("acme/a");
     let key_log = Arc::clone(&world.key_log);
     let looking = tokio::spawn(async move { key_log.look().await });
-    for _ in 0..KEY_LOG_TRIES_MAX {
+    for _ in 0..KEY_LOG_OVERTAKEN_MAX {
         let question = world.question().await;
         // Another proof is faster, each time under a newer head.
         world.enter("acme/more");
@@ -288,8 +307,86 @@ async fn a_log_that_outruns_an_agent_is_a_reason_to_ask_again_and_no_alarm() {
         world.enter("acme/more");
         world.answers(&question).await;
     }
-    assert_eq!(looking.await.unwrap(), Look::Missed);
-    assert_eq!(world.key_log.alarm(), None);
+    let alone = world.question().await;
+    assert_eq!(alone.agent, world.key_log.own.agent());
+    let asking = world.asks(&record);
+    tokio::task::yield_now().await;
+    assert_eq!(world.key_log.take_frame(), None, "nothing may overtake it now");
+    world.enter("acme/more");
+    world.answers(&alone).await;
+    for what in ["the other proof", "the leaves"] {
+        let frame = world.key_log.next_frame().await;
+        assert!(world.serve(&frame).await, "{what}");
+    }
+    asking.await.unwrap().unwrap();
+    assert_eq!(looking.await.unwrap(), Look::Whole);
+}
+
+#[tokio::test]
+async fn a_question_that_was_given_up_on_the_wire_gets_its_own_answer_and_no_later_one_does() {
+    let mut world = World::new();
+    let (first, second) = (world.enter("acme/a"), world.enter("acme/b"));
+    let asking = world.asks(&first);
+    let given_up = world.question().await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    world.key_log.abandon((given_up.agent, given_up.version));
+    // A newer head is seen meanwhile.
+    let asking = world.asks(&second);
+    let question = world.question().await;
+    world.enter("acme/more");
+    world.answers(&question).await;
+    asking.await.unwrap().unwrap();
+    // Whoever asks again waits for the answer that is on its way.
+    let asking = world.asks(&first);
+    tokio::task::yield_now().await;
+    assert_eq!(world.key_log.take_frame(), None);
+    world.answers(&given_up).await;
+    while !asking.is_finished() {
+        let frame = world.key_log.next_frame().await;
+        world.serve(&frame).await;
+        tokio::task::yield_now().await;
+    }
+    asking.await.unwrap().unwrap();
+    assert_eq!((world.key_log.alarm(), world.key_log.counters.snapshot().key_log_refused), (None, 0));
+}
+
+#[tokio::test]
+async fn an_agent_that_looks_by_itself_finds_out_in_time_and_one_that_is_told_to_look_counts_nothing() {
+    let mut world = World::without_file();
+    let pace = Pace { after: Duration::from_millis(20), every: Duration::from_secs(3_600) };
+    Arc::get_mut(&mut world.key_log).unwrap().pace = pace;
+    world.enter_me();
+    let (closing, closed) = watch::channel(false);
+    let looking = tokio::spawn(Arc::clone(&world.key_log).look_after(closed));
+    let refusal = KeyLogRefusal { code: RejectCode::Overloaded.as_u16(), retry_after_ms: 0 };
+    let began = std::time::Instant::now();
+    // It would wait for an hour if a look that came to nothing counted like any other.
+    while world.key_log.alarm().is_none() {
+        let frame = world.key_log.next_frame().await;
+        let (header, body) = frame.split_first_chunk().unwrap();
+        match FrameHeader::parse(header).unwrap().frame_type {
+            FrameType::KeyProofRequest => world.answers(&KeyProofRequest::parse(body).unwrap()).await,
+            _ => {
+                let from = KeyLeavesRequest::parse(body).unwrap().from;
+                world.key_log.leaves(KeyLeaves { from, answer: Err(refusal) });
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(began.elapsed() >= pace.after * (KEY_LOG_LOOKS_MISSED_MAX - 1), "not more often than that");
+    closing.send(true).unwrap();
+    looking.await.unwrap();
+    // By hand it is looked as often as somebody likes.
+    let missed = world.key_log.status().looks_missed;
+    let key_log = Arc::clone(&world.key_log);
+    let by_hand = tokio::spawn(async move { key_log.read_on().await });
+    let question = world.question().await;
+    let (agent, version) = (question.agent, question.version);
+    let denied = KeyLogRefusal { code: RejectCode::PolicyDenied.as_u16(), retry_after_ms: 0 };
+    world.key_log.proven(KeyProof { agent, version, answer: Err(denied) }).await;
+    by_hand.await.unwrap();
+    assert_eq!(world.key_log.status().looks_missed, missed);
 }
 
 #[tokio::test]

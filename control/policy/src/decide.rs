@@ -63,7 +63,7 @@ impl Decision {
 /// - A suspended recipient still gets mail: it reads it when it is active again. A revoked one never will, and to a
 ///   sender it looks as if it was never registered.
 /// - A revoked agent's key record can still be read: it says that it is revoked, and it verifies what was signed before.
-/// - Only its owner reads a mailbox, whatever the policy says.
+/// - Only its owner reads a mailbox, whatever the policy says, and it may read its own key record.
 /// - Whoever may send to an agent may read its key record, or it could not seal; and whoever may be sent to by it, or it
 ///   could not verify.
 pub fn decide(
@@ -123,6 +123,8 @@ fn decide_known(
         Action::Subscribe if from.agent() == to.agent() => return Decision::ALLOW,
         Action::Subscribe => return Decision::Deny(RejectCode::NotMailboxOwner),
         Action::SendMessage if to.state() == AgentState::Revoked => return Decision::Deny(unknown_target(action)),
+        // Or it could not find out that somebody else has a key for its name.
+        Action::ReadDirectory if from.agent() == to.agent() => return Decision::ALLOW,
         Action::SendMessage | Action::ReadDirectory => {}
     }
     match policy {

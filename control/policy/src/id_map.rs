@@ -1,13 +1,82 @@
-//! A map from agent ids with a fixed hasher: the same in every run, and one load instead of a hash function.
+//! A map from agent ids of which many versions share what is the same in them.
 
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use creto_envelope::AgentId;
 
-/// A map keyed by agents. Its order is never shown, because it follows the history of insertions.
-pub(crate) type AgentMap<V> = hashbrown::HashMap<AgentId, V, BuildHasherDefault<IdHasher>>;
+/// Parts of a map. A version that differs in one agent copies one of them, and the list of all: 32 KiB.
+const PARTS: usize = 4_096;
 
-/// Takes eight bytes of an id as its hash: ids are SHA-256 outputs, so they are already spread evenly.
+type Part<V> = hashbrown::HashMap<AgentId, V, BuildHasherDefault<IdHasher>>;
+
+/// A map keyed by agents. A clone shares every part with the original until one of the two changes something in it: a
+/// directory of a million agents is published as often as one of them changes.
+///
+/// Its order is never shown, because it follows the history of insertions.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentMap<V> {
+    /// Empty while nobody is in it, else [`PARTS`].
+    parts: Arc<[Arc<Part<V>>]>,
+    len: usize,
+}
+
+impl<V> Default for AgentMap<V> {
+    fn default() -> Self {
+        Self { parts: Arc::default(), len: 0 }
+    }
+}
+
+impl<V> AgentMap<V> {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn get(&self, agent: &AgentId) -> Option<&V> {
+        self.parts.get(part_of(agent))?.get(agent)
+    }
+}
+
+impl<V: Clone> AgentMap<V> {
+    pub(crate) fn get_mut(&mut self, agent: &AgentId) -> Option<&mut V> {
+        // Looked for first: nothing is copied for somebody who is not there.
+        self.get(agent)?;
+        self.part_mut(agent).get_mut(agent)
+    }
+
+    /// Returns what was there.
+    pub(crate) fn insert(&mut self, agent: AgentId, value: V) -> Option<V> {
+        if self.parts.is_empty() {
+            self.parts = (0..PARTS).map(|_| Arc::new(Part::default())).collect();
+        }
+        let before = self.part_mut(&agent).insert(agent, value);
+        self.len += usize::from(before.is_none());
+        before
+    }
+
+    /// Returns what was there.
+    pub(crate) fn remove(&mut self, agent: &AgentId) -> Option<V> {
+        self.get(agent)?;
+        let before = self.part_mut(agent).remove(agent);
+        self.len -= usize::from(before.is_some());
+        before
+    }
+
+    /// The part that the agent belongs to, which nobody else sees. There are parts.
+    fn part_mut(&mut self, agent: &AgentId) -> &mut Part<V> {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.parts)[part_of(agent)])
+    }
+}
+
+fn part_of(agent: &AgentId) -> usize {
+    // Neither what a part's own map looks at first, the lowest and the highest bits of the last eight bytes, nor the first eight,
+    // of which all ids of one shard share what chooses the partition.
+    let [.., a, b, _, _, _] = agent.0;
+    usize::from(u16::from_le_bytes([a, b])) % PARTS
+}
+
+/// Takes eight bytes of an id as its hash: ids are SHA-256 outputs, so they are already spread evenly. The hash is the same in
+/// every run, and one load instead of a hash function.
 ///
 /// These are the *last* eight. The first eight choose the partition, and all ids of one shard share what those say.
 /// Someone may search for names whose ids collide here, but a name enters the map only by a registration at the
@@ -27,5 +96,64 @@ impl Hasher for IdHasher {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use creto_envelope::{AgentName, TrustDomain};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn agent(number: u16) -> AgentId {
+        AgentId::derive(&TrustDomain::default(), &AgentName::parse(&format!("acme/a{number}")).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn every_version_stays_what_it_was(changes in prop::collection::vec((0..40_u16, 0..5_u8, any::<u32>()), 0..200)) {
+            let mut map = AgentMap::default();
+            let mut model = BTreeMap::new();
+            let mut versions = Vec::new();
+            for (number, what, value) in changes {
+                let id = agent(number);
+                match what {
+                    0 | 1 => prop_assert_eq!(map.insert(id, value), model.insert(id, value)),
+                    2 => prop_assert_eq!(map.remove(&id), model.remove(&id)),
+                    3 => {
+                        let known = map.get_mut(&id).map(|there| *there = value).is_some();
+                        prop_assert_eq!(known, model.get_mut(&id).map(|there| *there = value).is_some());
+                    }
+                    _ => versions.push((map.clone(), model.clone())),
+                }
+                prop_assert_eq!(map.len(), model.len());
+            }
+            versions.push((map, model));
+            for (map, model) in versions {
+                prop_assert_eq!(map.len(), model.len());
+                for number in 0..40 {
+                    prop_assert_eq!(map.get(&agent(number)), model.get(&agent(number)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clone_shares_all_parts_but_those_that_change() {
+        let mut map = AgentMap::default();
+        for number in 0..5_000 {
+            map.insert(agent(number), number);
+        }
+        let before = map.clone();
+        map.insert(agent(7), 0);
+        map.get_mut(&agent(20_000));
+        map.remove(&agent(20_001));
+        let is_shared = |(one, other): &(&Arc<Part<u16>>, &Arc<Part<u16>>)| !Arc::ptr_eq(one, other);
+        assert_eq!(map.parts.iter().zip(before.parts.iter()).filter(is_shared).count(), 1);
+        // Ids are spread: no part has many more than its share of about one.
+        assert!(map.parts.iter().all(|part| part.len() < 12));
     }
 }

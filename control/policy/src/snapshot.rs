@@ -128,6 +128,8 @@ pub struct SnapshotBuilder {
     policy: Option<Policy>,
     key_grace_ms: u64,
     agents: AgentMap<Principal>,
+    /// Of all agents' fingerprints: a sum, because it does not depend on their order, and changes with one of them.
+    fingerprint: u64,
     organizations: BTreeMap<(TrustDomain, String), OrganizationId>,
     attributes: SharedAttributes,
 }
@@ -138,6 +140,7 @@ impl Default for SnapshotBuilder {
             policy: None,
             key_grace_ms: KEY_GRACE_MS,
             agents: AgentMap::default(),
+            fingerprint: 0,
             organizations: BTreeMap::default(),
             attributes: SharedAttributes::default(),
         }
@@ -212,7 +215,7 @@ impl SnapshotBuilder {
         if state == AgentState::Revoked {
             principal.set_state(state, revoked_at_ms);
         }
-        self.agents.insert(agent, principal);
+        self.put(principal);
         Ok(agent)
     }
 
@@ -241,31 +244,53 @@ impl SnapshotBuilder {
     /// Sets what an agent's mailbox may hold. Returns whether the agent is known.
     pub fn set_mailbox(&mut self, agent: &AgentId, settings: MailboxSettings, lower: LowerRetention) -> bool {
         let mailbox = Mailbox { settings, lower };
-        self.agents.get_mut(agent).map(|principal| principal.set_mailbox(mailbox)).is_some()
+        self.change(agent, |principal| principal.set_mailbox(mailbox))
     }
 
     /// Sets an agent's attributes. Returns whether the agent is known.
     pub fn set_attributes(&mut self, agent: &AgentId, attributes: Arc<Attributes>) -> bool {
-        let Some(principal) = self.agents.get_mut(agent) else { return false };
-        principal.set_attributes(self.attributes.share(attributes));
-        true
+        if self.agents.get(agent).is_none() {
+            return false;
+        }
+        let attributes = self.attributes.share(attributes);
+        self.change(agent, |principal| principal.set_attributes(attributes))
     }
 
     /// Changes whether an agent may act. Returns whether the agent is known. Nobody knows when one that is revoked was: all that
     /// it ever signed is void ([`SnapshotBuilder::revoke`] says since when).
     pub fn set_state(&mut self, agent: &AgentId, state: AgentState) -> bool {
-        self.agents.get_mut(agent).map(|principal| principal.set_state(state, 0)).is_some()
+        self.change(agent, |principal| principal.set_state(state, 0))
     }
 
     /// Revokes an agent: it may not act any more, and what it signed after `at_ms`, Unix milliseconds, is void. Returns
     /// whether the agent is known.
     pub fn revoke(&mut self, agent: &AgentId, at_ms: u64) -> bool {
-        self.agents.get_mut(agent).map(|principal| principal.set_state(AgentState::Revoked, at_ms)).is_some()
+        self.change(agent, |principal| principal.set_state(AgentState::Revoked, at_ms))
     }
 
     /// Forgets an agent. Returns whether it was known.
     pub fn remove(&mut self, agent: &AgentId) -> bool {
-        self.agents.remove(agent).is_some()
+        let removed = self.agents.remove(agent);
+        if let Some(removed) = &removed {
+            self.fingerprint = self.fingerprint.wrapping_sub(removed.fingerprint());
+        }
+        removed.is_some()
+    }
+
+    fn put(&mut self, principal: Principal) {
+        let fingerprint = principal.fingerprint();
+        let before = self.agents.insert(principal.agent(), principal);
+        let before = before.as_ref().map_or(0, Principal::fingerprint);
+        self.fingerprint = self.fingerprint.wrapping_sub(before).wrapping_add(fingerprint);
+    }
+
+    /// Returns whether the agent is known.
+    fn change(&mut self, agent: &AgentId, change: impl FnOnce(&mut Principal)) -> bool {
+        let Some(principal) = self.agents.get_mut(agent) else { return false };
+        let before = principal.fingerprint();
+        change(principal);
+        self.fingerprint = self.fingerprint.wrapping_sub(before).wrapping_add(principal.fingerprint());
+        true
     }
 
     /// The agent with this id, as the next snapshot will hold it.
@@ -274,16 +299,15 @@ impl SnapshotBuilder {
         self.agents.get(agent)
     }
 
-    /// Makes a snapshot. `epoch` is above zero and above that of every earlier snapshot with other content.
+    /// Makes a snapshot, which shares everything with this until it is changed: it takes as long for many agents as for few.
+    /// `epoch` is above zero and above that of every earlier snapshot with other content.
     #[must_use]
     pub fn build(&self, epoch: u64) -> Snapshot {
         assert!(epoch > 0, "epoch 0 is the empty snapshot's");
-        // A sum, because it does not depend on the order of the map.
-        let agents = self.agents.values().map(Principal::fingerprint).fold(0, u64::wrapping_add);
         let policy = self.policy.as_ref().map_or(0, Policy::fingerprint);
         Snapshot {
             epoch,
-            fingerprint: mix(mix(0, policy), agents),
+            fingerprint: mix(mix(0, policy), self.fingerprint),
             policy: self.policy.clone(),
             agents: self.agents.clone(),
         }

@@ -502,7 +502,7 @@ pub struct AuditPage {
     pub next_from: Option<u64>,
 }
 
-/// A backup that may begin to copy. It asks again with its id within [`lease_ms`](Self::lease_ms), or it is over.
+/// A backup that may begin to copy. It asks again with its id within `lease_ms`, or it is over.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BackupBegun {
     /// Names the backup in further requests.

@@ -187,7 +187,8 @@ struct PageQuery {
     organization: Option<String>,
     /// `next_after` of the page before.
     after: Option<String>,
-    /// Most entries of a page: 1 to 1,000.
+    /// Most entries of a page.
+    #[param(minimum = 1, maximum = 1000, default = 1000)]
     limit: Option<usize>,
 }
 

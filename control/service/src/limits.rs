@@ -154,6 +154,8 @@ const _: () = assert!(SHUTDOWN_TIMEOUT.as_secs() > REQUEST_TIMEOUT.as_secs());
 // An agent in JSON is below four kilobytes without its attributes: name 128 B, SPIFFE id below 400 B, a reason of 512 bytes of
 // which each may become six, the rest numbers.
 const _: () = assert!(PAGE_AGENTS_MAX * 4_096 + PAGE_ATTRIBUTES_BYTES_MAX <= ANSWER_BYTES_MAX);
+// An event in JSON is below three kilobytes: a text of at most 255 bytes of which each may become six, the rest numbers and ids.
+const _: () = assert!(PAGE_EVENTS_MAX * 3_072 <= ANSWER_BYTES_MAX);
 // A token in JSON is below half a kilobyte.
 const _: () = assert!(TOKENS_MAX * 512 <= ANSWER_BYTES_MAX as u64);
 const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);

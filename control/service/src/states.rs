@@ -47,7 +47,7 @@ impl From<StateWord> for AgentState {
 }
 
 /// What a bulk change of an organization did. One request changes at most
-/// [`STATE_CHANGES_MAX`](crate::limits::STATE_CHANGES_MAX) agents, all in one transaction.
+/// `STATE_CHANGES_MAX` agents, all in one transaction.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OrganizationChanged {
     /// Agents that are what they were not before.

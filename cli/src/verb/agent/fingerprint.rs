@@ -28,7 +28,7 @@ pub(super) async fn run(global: &Global, args: &AgentFingerprintArgs) -> Result<
     let found = match found {
         Ok(found) => found,
         Err(LookupError::KeyLog { source, .. }) => return Err(failure(args.json, source.code(), &source.to_string())?),
-        Err(error @ (LookupError::TimedOut { .. } | LookupError::Overtaken { .. } | LookupError::Closed)) => {
+        Err(error @ (LookupError::TimedOut { .. } | LookupError::Closed)) => {
             return Err(Failure::of(Exit::Unreachable, &error));
         }
         Err(error) => return Err(Failure::of(Exit::Refused, &error)),

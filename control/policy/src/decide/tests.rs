@@ -48,6 +48,7 @@ fn an_organization_talks_among_itself_and_to_nobody_else() {
     check("globex/c", Action::SendMessage, "acme/a", Err(RejectCode::PolicyDenied));
     check("acme/a", Action::ReadDirectory, "acme/b", Ok(()));
     check("acme/a", Action::ReadDirectory, "globex/c", Err(RejectCode::PolicyDenied));
+    check("acme/a", Action::ReadDirectory, "acme/a", Ok(()));
 }
 
 #[test]

@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState};
 
 use crate::fixture::{agent, record};
 use crate::{
-    LowerRetention, MailboxLimits, MailboxSettings, Policy, PrincipalError, Replacement, Snapshot, SnapshotBuilder,
+    Attributes, LowerRetention, MailboxLimits, MailboxSettings, Policy, PrincipalError, Replacement, Snapshot,
+    SnapshotBuilder,
 };
 
 #[test]
@@ -116,4 +119,31 @@ fn since_when_an_agent_is_revoked_is_in_the_next_snapshot_and_its_stamp() {
     builder.revoke(&id, 5);
     let stamps = [&before, &revoked, &builder.build(1)].map(Snapshot::stamp);
     assert!(stamps[0] != stamps[1] && stamps[1] != stamps[2] && stamps[0] != stamps[2]);
+}
+
+#[test]
+fn a_builder_that_was_changed_gives_the_stamp_of_one_that_was_made_so() {
+    let attributes = || Arc::new(Attributes::parse("service", ["reader"], [""; 0]).unwrap());
+    let mut changed = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let ids: Vec<_> = ["acme/a", "acme/b", "acme/c", "acme/d"]
+        .map(|name| changed.insert(AgentState::Suspended, vec![record(name, 1, 0..10)]).unwrap())
+        .into();
+    let empty = SnapshotBuilder::with_policy(Policy::SameOrganization).build(1).stamp();
+    changed.set_state(&ids[0], AgentState::Active);
+    changed.set_attributes(&ids[0], attributes());
+    let replacement = Replacement { at_ms: 5, mode: RotationMode::Planned };
+    changed.replace_key(record("acme/a", 2, 0..20), replacement, 9).unwrap();
+    changed.revoke(&ids[1], 7);
+    changed.insert(AgentState::Active, vec![record("acme/c", 3, 0..30)]).unwrap();
+    assert!(changed.remove(&ids[3]) && !changed.remove(&ids[3]));
+
+    let mut made = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    made.insert(AgentState::Active, vec![record("acme/c", 3, 0..30)]).unwrap();
+    made.insert(AgentState::Revoked, vec![record("acme/b", 1, 0..10)]).unwrap();
+    made.revoke(&ids[1], 7);
+    made.insert(AgentState::Active, vec![record("acme/a", 2, 0..20)]).unwrap();
+    made.set_attributes(&ids[0], attributes());
+    assert_eq!(changed.build(1).stamp(), made.build(1).stamp());
+    assert_eq!(ids.iter().filter(|id| changed.remove(id)).count(), 3);
+    assert_eq!(changed.build(1).stamp(), empty);
 }

@@ -42,7 +42,7 @@ pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness
 }
 
 /// Whether every shard serves; signed over TCP
-#[utoipa::path(get, path = "/v1/ready", operation_id = "ready_v1", tag = "health", responses((status = 200, body = Readiness, description = "Every shard serves"), (status = 503, body = Readiness, description = "Not every shard serves")))]
+#[utoipa::path(get, path = "/v1/ready", operation_id = "ready_v1", tag = "health", responses((status = 200, body = Readiness, description = "Every shard serves"), (status = 503, body = Readiness, description = "Not every shard serves"), Problems))]
 pub(super) async fn ready_v1(api: State<Api>) -> (StatusCode, Json<Readiness>) {
     ready(api).await
 }

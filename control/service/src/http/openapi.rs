@@ -33,7 +33,7 @@ pub(super) fn frame() -> OpenApi {
         .title("creto control API")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
-            "Agents, keys, tokens, mailboxes, policies and backups of a node. One request per connection; what is refused comes as problem details (RFC 9457) with a stable code.",
+            "Agents, keys, tokens, mailboxes, policies, audit log and backups of a node. One request per connection; what is refused comes as problem details (RFC 9457) with a stable code.",
         ))
         .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build()))
         .build();
@@ -49,7 +49,7 @@ pub(super) fn frame() -> OpenApi {
 }
 
 /// This document
-#[utoipa::path(get, path = "/v1/openapi.json", operation_id = "openapi", tag = "node", responses((status = 200, description = "OpenAPI 3.1")))]
+#[utoipa::path(get, path = "/v1/openapi.json", operation_id = "openapi", tag = "node", responses((status = 200, description = "OpenAPI 3.1"), Problems))]
 pub(super) async fn document() -> Json<OpenApi> {
     Json(openapi())
 }

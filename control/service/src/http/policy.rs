@@ -16,7 +16,7 @@ use crate::policy::{self, NotReloaded, Reload};
 use crate::service::wall_clock_ms;
 
 /// The policy in force
-#[utoipa::path(get, path = "/v1/policy", operation_id = "show_policy", tag = "policy", responses((status = 200, body = PolicyInfo, description = "What is in force")))]
+#[utoipa::path(get, path = "/v1/policy", operation_id = "show_policy", tag = "policy", responses((status = 200, body = PolicyInfo, description = "What is in force"), Problems))]
 pub(super) async fn in_force(State(api): State<Api>) -> Json<PolicyInfo> {
     Json(api.policy.info())
 }

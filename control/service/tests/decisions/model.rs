@@ -71,6 +71,9 @@ impl<'a> Model<'a> {
             let asked = Asked { sender: from, recipient: to, action: "send_message", recent_messages };
             return policy(&asked).ok_or(RejectCode::PolicyDenied);
         }
+        if sender == recipient {
+            return Ok(Obligations::NONE);
+        }
         let reads = Asked { sender: from, recipient: to, action: "read_directory", recent_messages };
         let sends = Asked { action: "send_message", ..reads };
         let gets = Asked { sender: to, recipient: from, action: "send_message", recent_messages: 0 };

@@ -52,8 +52,10 @@ pub(crate) fn authorize(
         let sender = login.agent;
         // Most batches go to few recipients: what was just said about one is said again without looking it up.
         let mut last = None;
-        for pair in messages.windows(2).filter(|pair| pair[0].recipient != pair[1].recipient) {
-            decisions.expect(&sender, Action::SendMessage, &pair[1].recipient);
+        if !asks_each_time {
+            for run in messages.chunk_by(|one, next| one.recipient == next.recipient) {
+                decisions.expect(&sender, Action::SendMessage, &run[0].recipient);
+            }
         }
         messages.retain_mut(|message| {
             let asked = (message.recipient, message.key_id, message.is_to_prekey);

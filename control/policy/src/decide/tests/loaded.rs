@@ -277,7 +277,7 @@ fn whoever_may_send_or_be_sent_to_may_read_the_key_record() {
     let (builder, agents) = crowd(&policy);
     let snapshot = builder.build(1);
     let mut table = DecisionTable::new(64, 1_000);
-    for (from, to, may_read) in [(0, 1, true), (1, 0, true), (0, 2, true), (1, 3, false)] {
+    for (from, to, may_read) in [(0, 1, true), (1, 0, true), (0, 2, true), (1, 3, false), (1, 1, true)] {
         let read = table.decide(&snapshot, NOW_MS, &agents[from], Action::ReadDirectory, &agents[to], 0);
         assert_eq!(read.is_allowed(), may_read, "{from} reads {to}");
         assert_eq!(read, decide(&snapshot, NOW_MS, &agents[from], Action::ReadDirectory, &agents[to], 0));
