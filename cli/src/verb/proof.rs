@@ -9,7 +9,7 @@ use creto_envelope::limits::PROOF_BYTES_MAX;
 use creto_envelope::proof::ProofParts;
 use creto_envelope::{AgentId, AgentName, MessageId, SignedKeyRecord, TreeDigest, TrustDomain};
 use creto_node::config::Config;
-use creto_service::ServiceError;
+use creto_service::{ServiceError, StorageError};
 use creto_service::client::{Client, ClientError};
 use creto_store::{FileSource, PartMessage, Record, SenderId, recover};
 use serde_json::{Value, json};
@@ -165,7 +165,7 @@ fn key_record(config: &Config, batch_header: &[u8]) -> Result<SignedKeyRecord, F
             let path = config.data_dir().join("control.redb");
             match creto_service::offline::key_record(&path, agent, version) {
                 Ok(record) => record.ok_or_else(unknown),
-                Err(error @ ServiceError::InUse(_)) => Err(Failure::of(Exit::Unreachable, &error)),
+                Err(error @ ServiceError::Storage(StorageError::InUse(_))) => Err(Failure::of(Exit::Unreachable, &error)),
                 Err(error) => Err(Failure::of(Exit::System, &error)),
             }
         }

@@ -37,7 +37,7 @@ use crate::error::ServiceError;
 use crate::health::{Health, Readiness};
 use crate::limits::{
     ATTRIBUTES_BODY_BYTES_MAX, BACKUP_LEASE, CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT,
-    PAGE_AGENTS_MAX, REMOTE_CONNECTIONS_MAX, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
+    PAGE_AGENTS_MAX, READS_MAX, REMOTE_CONNECTIONS_MAX, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX,
     SVID_BODY_BYTES_MAX,
 };
 use crate::mailboxes::{MailboxChange, MailboxDefaults, MailboxRequest};
@@ -343,7 +343,7 @@ async fn answer_registered(api: &Api, change: Change) -> Result<(StatusCode, Jso
         Registered::Known(entry) => (StatusCode::OK, entry),
         Registered::Refused(code, message) => return Err(refuse(code, message)),
     };
-    Ok((status, Json(known_agent(api, &entry.name)?)))
+    Ok((status, Json(known_agent(api, entry.name).await?)))
 }
 
 /// The token that a registration brings, if it is one.
@@ -390,7 +390,7 @@ async fn make_token(
 }
 
 async fn tokens(State(api): State<Api>) -> Result<Json<TokenList>, Refusal> {
-    Ok(Json(TokenList { tokens: api.reader.tokens().map_err(log_failure)? }))
+    Ok(Json(TokenList { tokens: read(&api, Reader::tokens).await? }))
 }
 
 async fn withdraw_token(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<TokenInfo>, Refusal> {
@@ -436,19 +436,36 @@ async fn agents(
 ) -> Result<Json<AgentPage>, Refusal> {
     let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE_AGENTS_MAX);
-    let page = api.reader.page(query.organization.as_deref(), query.after.as_deref(), limit).map_err(log_failure)?;
-    Ok(Json(page))
+    let page = move |reader: &Reader| reader.page(query.organization.as_deref(), query.after.as_deref(), limit);
+    read(&api, page).await.map(Json)
 }
 
 async fn agent(
     State(api): State<Api>,
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentInfo>, Refusal> {
-    known_agent(&api, &agent_name(&organization, &agent)?).map(Json)
+    known_agent(&api, agent_name(&organization, &agent)?).await.map(Json)
 }
 
-fn known_agent(api: &Api, name: &AgentName) -> Result<AgentInfo, Refusal> {
-    api.reader.agent(name).map_err(log_failure)?.ok_or_else(|| unknown_agent(name))
+async fn known_agent(api: &Api, name: AgentName) -> Result<AgentInfo, Refusal> {
+    let asked = name.clone();
+    read(api, move |reader| reader.agent(&asked)).await?.ok_or_else(|| unknown_agent(&name))
+}
+
+/// Reads the directory beside the runtime: a disk may be slow, and a database away.
+async fn read<T: Send + 'static>(
+    api: &Api,
+    work: impl FnOnce(&Reader) -> Result<T, ServiceError> + Send + 'static,
+) -> Result<T, Refusal> {
+    static READS: Semaphore = Semaphore::const_new(READS_MAX);
+    let permit = READS.acquire().await.expect("it is never closed");
+    let reader = api.reader.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let outcome = work(&reader);
+        drop(permit);
+        outcome
+    });
+    done.await.map_err(|_| storage_failed("the directory was not read"))?.map_err(log_failure)
 }
 
 async fn set_attributes(
@@ -464,7 +481,7 @@ async fn set_attributes(
     let agent = AgentId::derive(api.reader.trust_domain(), &name);
     let change = Change::Attributes(AttributesRequest { agent, change });
     match written(&api, change, Answer::Attributes, "attributes").await? {
-        AttributesSet::Changed(_) | AttributesSet::Same => known_agent(&api, &name).map(Json),
+        AttributesSet::Changed(_) | AttributesSet::Same => known_agent(&api, name).await.map(Json),
         AttributesSet::Unknown => Err(unknown_agent(&name)),
         AttributesSet::Refused(error) => Err(refuse(ErrorCode::AttributeRange, error.to_string())),
     }
@@ -479,7 +496,7 @@ async fn set_state(
     let name = agent_name(&organization, &agent)?;
     let whose = Whose::Agent(AgentId::derive(api.reader.trust_domain(), &name));
     match change_states(&api, whose, &headers, body).await? {
-        StatesSet::Done(_) => known_agent(&api, &name).map(Json),
+        StatesSet::Done(_) => known_agent(&api, name).await.map(Json),
         StatesSet::Unknown => Err(unknown_agent(&name)),
         StatesSet::Final => Err(refuse(ErrorCode::AgentRevoked, format!("{name} was revoked"))),
         StatesSet::Refused(error) => Err(refuse(ErrorCode::StateRange, error.to_string())),
@@ -545,7 +562,7 @@ async fn key_record(
 ) -> Result<impl IntoResponse, Refusal> {
     let unknown = || refuse(ErrorCode::RecordUnknown, format!("there is no key record {version} of agent {agent}"));
     let (id, number) = AgentId::parse_hex(&agent).zip(version.parse().ok()).ok_or_else(unknown)?;
-    let record = api.reader.key_record(id, number).map_err(log_failure)?.ok_or_else(unknown)?;
+    let record = read(&api, move |reader| reader.key_record(id, number)).await?.ok_or_else(unknown)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], record))
 }
 
@@ -554,7 +571,8 @@ async fn keys(
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentKeys>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let found = api.reader.keys(&name, api.key_grace_ms, wall_clock_ms()).map_err(log_failure)?;
+    let (asked, key_grace_ms) = (name.clone(), api.key_grace_ms);
+    let found = read(&api, move |reader| reader.keys(&asked, key_grace_ms, wall_clock_ms())).await?;
     found.map(Json).ok_or_else(|| unknown_agent(&name))
 }
 
@@ -563,7 +581,8 @@ async fn prekeys(
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentPrekeys>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let found = api.reader.prekeys(&name).map_err(log_failure)?;
+    let asked = name.clone();
+    let found = read(&api, move |reader| reader.prekeys(&asked)).await?;
     found.map(Json).ok_or_else(|| unknown_agent(&name))
 }
 
@@ -573,9 +592,11 @@ async fn mailboxes(
 ) -> Result<Json<MailboxPage>, Refusal> {
     let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE_AGENTS_MAX);
-    let (organization, after) = (query.organization.as_deref(), query.after.as_deref());
-    let page = api.reader.mailboxes(organization, after, limit, &api.mailbox_defaults).map_err(log_failure)?;
-    Ok(Json(page))
+    let defaults = api.mailbox_defaults;
+    let page = move |reader: &Reader| {
+        reader.mailboxes(query.organization.as_deref(), query.after.as_deref(), limit, &defaults)
+    };
+    read(&api, page).await.map(Json)
 }
 
 async fn mailbox(
@@ -583,7 +604,8 @@ async fn mailbox(
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<MailboxInfo>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let found = api.reader.mailbox(&name, &api.mailbox_defaults).map_err(log_failure)?;
+    let (asked, defaults) = (name.clone(), api.mailbox_defaults);
+    let found = read(&api, move |reader| reader.mailbox(&asked, &defaults)).await?;
     found.map(Json).ok_or_else(|| unknown_agent(&name))
 }
 
@@ -618,7 +640,7 @@ fn unknown_agent(name: &AgentName) -> Refusal {
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
-    let (epoch, agents) = api.reader.counts().map_err(log_failure)?;
+    let (epoch, agents) = read(&api, Reader::counts).await?;
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         trust_domain: api.reader.trust_domain().to_string(),
