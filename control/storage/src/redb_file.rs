@@ -166,6 +166,7 @@ impl Backend for RedbFile {
 }
 
 /// Either kind.
+#[allow(clippy::large_enum_variant, reason = "there is one for each transaction, in a box of its own")]
 pub(crate) enum Transaction {
     Read(ReadTransaction),
     Write(WriteTransaction),
@@ -319,15 +320,22 @@ impl<K: Key, V: Value> Typed<K, V> {
         let (from, to) = (Self::turned_bound(&span.from), Self::turned_bound(&span.to));
         let bounds = (Self::bound(&from), Self::bound(&to));
         let rows = table.range::<<K::Redb as redb::Value>::SelfType<'_>>(bounds).map_err(StorageError::redb)?;
-        let row =
-            |row: Result<(redb::AccessGuard<'_, K::Redb>, redb::AccessGuard<'_, V::Redb>), redb::StorageError>| {
-                let (key, value) = row.map_err(StorageError::redb)?;
-                Ok((Self::key_of(key.value()), Self::value_of(value.value())))
-            };
+        let mut page = Vec::new();
         match order {
-            Order::Ascending => rows.take(rows_max).map(row).collect(),
-            Order::Descending => rows.rev().take(rows_max).map(row).collect(),
+            Order::Ascending => {
+                for row in rows.take(rows_max) {
+                    let (key, value) = row.map_err(StorageError::redb)?;
+                    page.push((Self::key_of(key.value()), Self::value_of(value.value())));
+                }
+            }
+            Order::Descending => {
+                for row in rows.rev().take(rows_max) {
+                    let (key, value) = row.map_err(StorageError::redb)?;
+                    page.push((Self::key_of(key.value()), Self::value_of(value.value())));
+                }
+            }
         }
+        Ok(page)
     }
 
     fn turned_bound(bound: &Bound<Vec<u8>>) -> Bound<Cow<'_, [u8]>> {

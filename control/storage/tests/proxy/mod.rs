@@ -65,8 +65,7 @@ impl Proxy {
     /// What the client says, up to a commit whose fate is not to pass.
     fn carry(&self, mut client: UnixStream, mut server: UnixStream) {
         let mut bytes = [0; 65_536];
-        loop {
-            let Ok(count @ 1..) = client.read(&mut bytes) else { break };
+        while let Ok(count @ 1..) = client.read(&mut bytes) {
             let said = &bytes[..count];
             let fate = self.fate();
             // A message of the simple protocol: Q, length, text, zero.

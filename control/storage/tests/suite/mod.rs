@@ -89,7 +89,10 @@ pub(crate) fn rows_of_every_type_come_back_in_the_order_of_their_keys(home: &dyn
     for level in [0, 1, 0x80, 0xff] {
         edges.iter().rev().for_each(|edge| transaction.table(LEVELS).put(&(level, *edge), &[level; 32]).unwrap());
     }
-    texts.iter().rev().for_each(|text| transaction.table(NAMES).put(text, &[text.len() as u8; 16]).unwrap());
+    texts
+        .iter()
+        .rev()
+        .for_each(|text| transaction.table(NAMES).put(text, &[u8::try_from(text.len()).unwrap(); 16]).unwrap());
     transaction.commit().unwrap();
 
     let read = backend.begin_read().unwrap();
@@ -325,7 +328,7 @@ pub(crate) fn readers_see_whole_transactions_while_one_writes(home: &dyn Home) {
         for number in 1..=30_u64 {
             let transaction = backend.begin_write().unwrap();
             transaction.table(NUMBERS).put(&number, b"").unwrap();
-            transaction.table(BYTES).put(&[number as u8; 16], b"").unwrap();
+            transaction.table(BYTES).put(&[u8::try_from(number).unwrap(); 16], b"").unwrap();
             transaction.commit().unwrap();
         }
         is_over.store(true, Ordering::Relaxed);
