@@ -74,7 +74,7 @@ impl Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
             width: text[start..end].trim_end().chars().count().max(1),
-            text: text[line_start..line_end].trim_end_matches('\r').to_owned(),
+            text: without_passwords(text[line_start..line_end].trim_end_matches('\r')),
         }
     }
 }
@@ -99,6 +99,20 @@ impl fmt::Display for Problem {
             }
         }
     }
+}
+
+/// The line with stars in the place of what stands between `:` and `@` of a URL: it is shown on screens and written to logs.
+pub(super) fn without_passwords(line: &str) -> String {
+    let begin = match line.find("://") {
+        Some(at) => at + 3,
+        // Whoever forgot how a URL begins has written the rest of it.
+        None if line.contains("database") => 0,
+        None => return line.to_owned(),
+    };
+    let end = line[begin..].rfind('@').map_or(begin, |at| begin + at);
+    let Some(colon) = line[begin..end].find(':').map(|at| begin + at + 1) else { return line.to_owned() };
+    let stars = "*".repeat(line[colon..end].chars().count());
+    format!("{}{stars}{}", &line[..colon], &line[end..])
 }
 
 /// The part of a line around `column` that is worth showing, with the column inside it; never a control character.
