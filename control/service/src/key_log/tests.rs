@@ -354,4 +354,6 @@ crate::storage::both::on_postgres_too!(
     what_is_in_no_leaf_is_refused_by_name,
     all_leaves_are_read_page_by_page_and_make_the_tree,
     records_of_an_older_directory_are_its_first_leaves_and_taken_over_once,
+    // From the file of each older version, which a new database takes over.
+    every_record_of_every_older_directory_is_proven_after_it_was_opened,
 );
