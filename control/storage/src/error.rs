@@ -67,6 +67,18 @@ pub enum StorageError {
         /// Where, without the password.
         database: String,
     },
+    /// commits that were answered are gone
+    #[error(
+        "the database {database} went back: it has {found} of the {known} transactions that this node knows of (restored to an earlier time, or a standby that was behind took its place); bring back the one that has them, or restart this node to go on without what was changed since"
+    )]
+    WentBack {
+        /// Where, without the password.
+        database: String,
+        /// How many transactions were known.
+        known: i64,
+        /// How many are there.
+        found: i64,
+    },
     /// the connection was lost while a commit was under way
     #[error(
         "the connection to the database {database} was lost during a commit, and it is not known yet whether the change was made; it is looked up when the database is back, then ask again"
@@ -112,6 +124,29 @@ pub enum StorageError {
 impl StorageError {
     pub(crate) fn redb(error: impl Into<redb::Error>) -> Self {
         Self::Redb(Box::new(error.into()))
+    }
+
+    /// The same, for whoever asks next.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Unreachable { database, cause } => {
+                Self::Unreachable { database: database.clone(), cause: cause.clone() }
+            }
+            Self::Refused { database, cause } => Self::Refused { database: database.clone(), cause: cause.clone() },
+            Self::Taken { database } => Self::Taken { database: database.clone() },
+            Self::Overtaken { database } => Self::Overtaken { database: database.clone() },
+            &Self::WentBack { ref database, known, found } => {
+                Self::WentBack { database: database.clone(), known, found }
+            }
+            Self::OutcomeUnknown { database } => Self::OutcomeUnknown { database: database.clone() },
+            Self::NotDurable { database } => Self::NotDurable { database: database.clone() },
+            &Self::TooOld { ref database, found } => Self::TooOld { database: database.clone(), found },
+            Self::Row { table } => Self::Row { table },
+            Self::Certificates { path, cause } => Self::Certificates { path: path.clone(), cause: cause.clone() },
+            Self::InUse(path) => Self::InUse(path.clone()),
+            Self::Failed => Self::Failed,
+            Self::File { .. } | Self::Redb(_) | Self::Thread(_) => Self::Thread(io::Error::other(self.to_string())),
+        }
     }
 
     /// Whether it may pass without anybody doing anything to this node.

@@ -8,7 +8,8 @@
 //!
 //! **One process writes.** It holds an advisory lock of the database for as long as its connection lives; a second one is refused
 //! ([`StorageError::Taken`]). When the connection is lost, the lock is taken again, and `_writer` says whether another process
-//! wrote meanwhile ([`StorageError::Overtaken`]).
+//! wrote meanwhile ([`StorageError::Overtaken`]), and whether all commits that this one knows of are there still
+//! ([`StorageError::WentBack`]). Both are for ever: what this process knows is not what is stored.
 //!
 //! **A commit is done or not.** Its number is written in its own transaction. When the answer to a commit is lost, the next
 //! connection waits for the lock, so the lost session has ended, and reads the number: the outcome is certain then. Only while
@@ -23,7 +24,7 @@ mod write;
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use url::{DatabaseUrl, UrlError};
 
@@ -32,7 +33,7 @@ use self::read::Snapshot;
 use self::write::{Seat, Transaction};
 use crate::backend::{Backend, Reading, Writing};
 use crate::error::StorageError;
-use crate::limits::{READER_WAIT, READERS_MAX, RECONNECT_PAUSE};
+use crate::limits::{LOCK_TIMEOUT, READER_WAIT, READERS_MAX, RECONNECT_PAUSE, TAKEN_WAIT};
 use crate::table::TableRef;
 
 /// The schema of all tables.
@@ -45,14 +46,33 @@ pub struct Postgres(Arc<Shared>);
 
 pub(crate) struct Shared {
     driver: Driver,
-    /// Of this process, as `_writer` names it.
-    incarnation: [u8; 16],
+    /// Of this process, as `_writer` names it; `None`: it only reads.
+    incarnation: Option<[u8; 16]>,
+    known: Mutex<Known>,
     writer: Mutex<Place>,
     writer_is_free: Condvar,
     readers: Mutex<Readers>,
     reader_is_free: Condvar,
     /// When nobody could connect last.
-    failed: Mutex<Option<(Instant, String)>>,
+    failed: Mutex<Option<(Instant, StorageError)>>,
+    /// When the database could not be taken last.
+    not_taken: Mutex<Option<(Instant, StorageError)>>,
+}
+
+/// What this process knows of the database.
+#[derive(Default)]
+struct Known {
+    /// How many transactions were committed.
+    commits: i64,
+    /// Why it neither reads nor writes any more.
+    lost: Option<Lost>,
+}
+
+/// What no new connection mends: see [`StorageError::Overtaken`] and [`StorageError::WentBack`].
+#[derive(Clone, Copy)]
+enum Lost {
+    Overtaken,
+    WentBack { known: i64, found: i64 },
 }
 
 /// Where the connection that writes is.
@@ -61,8 +81,8 @@ enum Place {
     Taken,
     /// Nowhere.
     Empty,
-    /// Here, after so many commits of the database.
-    Here(Link, i64),
+    /// Here.
+    Here(Link),
 }
 
 #[derive(Default)]
@@ -72,16 +92,26 @@ struct Readers {
 }
 
 impl Postgres {
-    /// Connects, and takes the database for this process.
+    /// Connects, and takes the database for this process. Over TCP it waits [`TAKEN_WAIT`] for one whose machine may have died.
     ///
     /// # Errors
     /// [`StorageError`]: it cannot be reached, another process has it, it does not keep what it commits, or it is too old.
     pub fn open(url: DatabaseUrl) -> Result<Self, StorageError> {
         let mut incarnation = [0; 16];
         getrandom::fill(&mut incarnation).map_err(|error| StorageError::Thread(std::io::Error::other(error)))?;
-        let shared = Shared::start(url, incarnation)?;
-        let (link, commits) = shared.take_database(true)?;
-        *shared.writer() = Place::Here(link, commits);
+        // Of a process that ended on this machine the server has heard.
+        let until =
+            Instant::now() + if url.is_over_tcp() { TAKEN_WAIT.saturating_sub(LOCK_TIMEOUT) } else { Duration::ZERO };
+        let shared = Shared::start(url, Some(incarnation))?;
+        let link = loop {
+            match shared.take_now(true) {
+                Err(StorageError::Taken { database }) if Instant::now() < until => {
+                    tracing::info!(%database, "another node has the database, or had it and its machine died; waiting");
+                }
+                other => break other?,
+            }
+        };
+        *shared.writer() = Place::Here(link);
         Ok(Self(Arc::new(shared)))
     }
 
@@ -90,8 +120,7 @@ impl Postgres {
     /// # Errors
     /// [`StorageError`] when the database cannot be reached.
     pub fn read_only(url: DatabaseUrl) -> Result<Self, StorageError> {
-        // No row of `_writer` has it, so it never writes.
-        let shared = Shared::start(url, [0; 16])?;
+        let shared = Shared::start(url, None)?;
         let link = shared.connect()?;
         shared.readers().idle.push(link);
         Ok(Self(Arc::new(shared)))
@@ -110,6 +139,7 @@ impl Backend for Postgres {
     }
 
     fn begin_read(&self) -> Result<Box<dyn Reading>, StorageError> {
+        self.0.check()?;
         Ok(Box::new(Snapshot::begin(Arc::clone(&self.0))?))
     }
 
@@ -131,15 +161,17 @@ fn create_statement(name: &str) -> String {
 }
 
 impl Shared {
-    fn start(url: DatabaseUrl, incarnation: [u8; 16]) -> Result<Self, StorageError> {
+    fn start(url: DatabaseUrl, incarnation: Option<[u8; 16]>) -> Result<Self, StorageError> {
         Ok(Self {
             driver: Driver::start(url)?,
             incarnation,
+            known: Mutex::default(),
             writer: Mutex::new(Place::Empty),
             writer_is_free: Condvar::new(),
             readers: Mutex::default(),
             reader_is_free: Condvar::new(),
             failed: Mutex::default(),
+            not_taken: Mutex::default(),
         })
     }
 
@@ -152,24 +184,51 @@ impl Shared {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new connection. Who comes soon after one failed is told the same.
-    fn connect(&self) -> Result<Link, StorageError> {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, cause)) = failed.as_ref()
-            && at.elapsed() < RECONNECT_PAUSE
-        {
-            return Err(self.driver.unreachable(cause));
-        }
-        let connected = self.driver.connect();
-        *failed = match &connected {
-            Err(StorageError::Unreachable { cause, .. }) => Some((Instant::now(), cause.clone())),
-            _ => None,
-        };
-        connected
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that holds the database for this process, and how many transactions were committed.
-    fn take_database(&self, is_first: bool) -> Result<(Link, i64), StorageError> {
+    /// # Errors
+    /// What was lost for ever.
+    fn check(&self) -> Result<(), StorageError> {
+        let database = || self.driver.place();
+        match self.known().lost {
+            None => Ok(()),
+            Some(Lost::Overtaken) => Err(StorageError::Overtaken { database: database() }),
+            Some(Lost::WentBack { known, found }) => Err(StorageError::WentBack { database: database(), known, found }),
+        }
+    }
+
+    /// Takes in what `_writer` says: whether this process is named there, and how many transactions were committed; at least so
+    /// many were known when it was asked.
+    fn learn(&self, at_least: i64, is_ours: bool, found: i64) -> Result<(), StorageError> {
+        let mut known = self.known();
+        if known.lost.is_none() {
+            known.lost = match is_ours {
+                _ if found < at_least => Some(Lost::WentBack { known: at_least, found }),
+                false => Some(Lost::Overtaken),
+                true => None,
+            };
+            if known.lost.is_none() {
+                known.commits = known.commits.max(found);
+            }
+        }
+        drop(known);
+        self.check()
+    }
+
+    /// A new connection. Who comes soon after one failed is told the same.
+    fn connect(&self) -> Result<Link, StorageError> {
+        remembering(&self.failed, || self.driver.connect())
+    }
+
+    /// A connection that holds the database for this process, again. Who comes soon after that failed is told the same.
+    fn take_database(&self) -> Result<Link, StorageError> {
+        self.check()?;
+        remembering(&self.not_taken, || self.take_now(false))
+    }
+
+    fn take_now(&self, is_first: bool) -> Result<Link, StorageError> {
         let link = self.connect()?;
         let driver = &self.driver;
         let locked = driver.query(&link, "SELECT pg_advisory_lock($1)".to_owned(), vec![Param::Number(LOCK)]);
@@ -183,18 +242,19 @@ impl Shared {
         }
         if is_first {
             self.lay_out(&link)?;
-        }
-        let sql = match is_first {
-            true => format!(
+            let sql = format!(
                 "INSERT INTO {SCHEMA}._writer (id, incarnation, commits) VALUES (1, $1, 0) \
-                 ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation RETURNING commits"
-            ),
-            false => format!("SELECT commits FROM {SCHEMA}._writer WHERE incarnation = $1"),
-        };
-        let rows = driver.query(&link, sql, vec![Param::Bytes(self.incarnation.to_vec())])?;
-        let row = rows.first().ok_or_else(|| StorageError::Overtaken { database: driver.place() })?;
-        let commits = driver.column(row, 0)?;
-        Ok((link, commits))
+                 ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation"
+            );
+            driver.query(&link, sql, vec![self.incarnation()])?;
+        }
+        self.commits(&link)?;
+        Ok(link)
+    }
+
+    fn incarnation(&self) -> Param {
+        // No row has the name of a process that only reads, so that it never writes.
+        Param::Bytes(self.incarnation.unwrap_or_default().to_vec())
     }
 
     /// Makes the schema and the row of the writer. What is there is not made again: that asks for rights, also where it does
@@ -221,11 +281,19 @@ impl Shared {
     }
 
     /// How many transactions were committed, as this connection sees it.
+    ///
+    /// # Errors
+    /// [`StorageError`], also when that is not what this process knows.
     fn commits(&self, link: &Link) -> Result<i64, StorageError> {
-        let sql = format!("SELECT commits FROM {SCHEMA}._writer WHERE incarnation = $1");
-        let rows = self.driver.query(link, sql, vec![Param::Bytes(self.incarnation.to_vec())])?;
-        let row = rows.first().ok_or_else(|| StorageError::Overtaken { database: self.driver.place() })?;
-        self.driver.column(row, 0)
+        let at_least = self.known().commits;
+        let sql = format!("SELECT incarnation = $1, commits FROM {SCHEMA}._writer");
+        let rows = self.driver.query(link, sql, vec![self.incarnation()])?;
+        let (is_ours, found) = match rows.first() {
+            Some(row) => (self.driver.column(row, 0)?, self.driver.column(row, 1)?),
+            None => (false, 0),
+        };
+        self.learn(at_least, is_ours, found)?;
+        Ok(found)
     }
 
     fn table_names(&self, link: &Link) -> Result<Vec<String>, StorageError> {
@@ -267,4 +335,20 @@ impl Shared {
         drop(readers);
         self.reader_is_free.notify_one();
     }
+}
+
+/// Does `attempt`, but for [`RECONNECT_PAUSE`] after it failed: then it fails as before. Whoever comes meanwhile waits for it.
+fn remembering<T>(
+    failed: &Mutex<Option<(Instant, StorageError)>>,
+    attempt: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, error)) = failed.as_ref()
+        && at.elapsed() < RECONNECT_PAUSE
+    {
+        return Err(error.again());
+    }
+    let attempted = attempt();
+    *failed = attempted.as_ref().err().map(|error| (Instant::now(), error.again()));
+    attempted
 }

@@ -10,7 +10,7 @@ mod server;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use creto_control_storage::limits::{LOCK_TIMEOUT, OUTCOME_TIMEOUT, RECONNECT_PAUSE};
+use creto_control_storage::limits::{BEGIN_TIMEOUT, CONNECT_TIMEOUT, LOCK_TIMEOUT, OUTCOME_TIMEOUT, RECONNECT_PAUSE};
 use creto_control_storage::{Backend, Postgres, StorageError, Table};
 use proxy::{Fate, Proxy};
 use server::Server;
@@ -150,9 +150,7 @@ fn a_second_process_is_refused_and_one_that_was_overtaken_writes_nothing_more() 
     // The first one loses its connection and finds no way back; another takes its place, and is gone again.
     proxy.set(Fate::Shut);
     let name = url.rsplit('/').next().unwrap();
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-               WHERE application_name = 'creto' AND datname = current_database()";
-    server.sql(name, end);
+    cut(server, name);
     let second = until_done(|| open(&url));
     put(&second, 5).unwrap();
     drop(second);
@@ -168,6 +166,91 @@ fn a_second_process_is_refused_and_one_that_was_overtaken_writes_nothing_more() 
     assert_eq!(numbers(&Postgres::read_only(url.parse().unwrap()).unwrap()).unwrap(), [1, 5]);
 }
 
+/// Ends all connections of a database.
+fn cut(server: &Server, name: &str) {
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE application_name = 'creto' AND datname = current_database()";
+    server.sql(name, end);
+}
+
+#[test]
+fn a_database_that_lost_commits_is_neither_written_nor_read_any_more() {
+    let Some(server) = Server::shared() else { return };
+    // Restored to a time at which this process had it already, to one before that, and to one before any.
+    for restored in [
+        "UPDATE creto._writer SET commits = 1",
+        "UPDATE creto._writer SET commits = 1, incarnation = '\\x00'",
+        "DELETE FROM creto._writer",
+    ] {
+        for is_read_first in [false, true] {
+            let url = server.database();
+            let name = url.rsplit('/').next().unwrap();
+            let postgres = open(&url).unwrap();
+            for number in 1..4 {
+                put(&postgres, number).unwrap();
+            }
+            server.sql(name, restored);
+            cut(server, name);
+            for is_read in [is_read_first, !is_read_first, is_read_first] {
+                let error = if is_read { numbers(&postgres).unwrap_err() } else { put(&postgres, 9).unwrap_err() };
+                assert!(matches!(error, StorageError::WentBack { known: 3, .. }), "{restored}: {error}");
+                assert!(!error.is_passing());
+            }
+            // Also when it has as many again: they are others.
+            server.sql(name, "UPDATE creto._writer SET commits = 3");
+            assert!(matches!(put(&postgres, 9), Err(StorageError::WentBack { .. })));
+            drop(postgres);
+            // Whoever starts on it knows nothing else.
+            put(&open(&url).unwrap(), 4).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_database_that_says_nothing_is_given_up_in_seconds() {
+    let Some(server) = Server::shared() else { return };
+    let (postgres, proxy, _folder) = behind_a_proxy(server);
+    put(&postgres, 1).unwrap();
+    assert_eq!(numbers(&postgres).unwrap(), [1]);
+    proxy.set(Fate::Silent);
+    let within = BEGIN_TIMEOUT + CONNECT_TIMEOUT + Duration::from_secs(1);
+    for what in [|postgres: &Postgres| numbers(postgres).map(drop), |postgres: &Postgres| put(postgres, 2)] {
+        let began = Instant::now();
+        let error = what(&postgres).unwrap_err();
+        assert!(matches!(error, StorageError::Unreachable { .. }), "{error}");
+        assert!(began.elapsed() < within, "{:?}", began.elapsed());
+    }
+    proxy.set(Fate::Passes);
+    until_done(|| put(&postgres, 3));
+    assert_eq!(until_done(|| numbers(&postgres)), [1, 3]);
+}
+
+#[test]
+fn whoever_asks_often_while_the_database_refuses_does_not_connect_as_often() {
+    let Some(server) = Server::shared() else { return };
+    let (postgres, proxy, _folder) = behind_a_proxy(server);
+    let place = postgres.place();
+    let name = place.rsplit('/').next().unwrap();
+    server.sql("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
+    server.sql(
+        "postgres",
+        &format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"),
+    );
+    let (before, began) = (proxy.accepted(), Instant::now());
+    for _ in 0..200 {
+        for error in [put(&postgres, 1).unwrap_err(), numbers(&postgres).unwrap_err()] {
+            assert!(matches!(error, StorageError::Refused { .. }), "{error}");
+        }
+    }
+    let pauses = u32::try_from(began.elapsed().as_millis() / RECONNECT_PAUSE.as_millis()).unwrap();
+    assert!(proxy.accepted() - before <= pauses + 1, "{} connections", proxy.accepted() - before);
+    server.sql("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
+    until_done(|| match put(&postgres, 2) {
+        Err(StorageError::Refused { .. }) => Err(StorageError::Failed),
+        other => other,
+    });
+}
+
 #[test]
 fn a_server_that_does_not_keep_what_it_commits_is_refused() {
     let Some(server) = Server::start(&["-c", "fsync=off"]) else { return };
@@ -177,15 +260,54 @@ fn a_server_that_does_not_keep_what_it_commits_is_refused() {
 }
 
 #[test]
-fn commits_are_synchronous_also_where_the_server_would_not_wait() {
-    let Some(server) = Server::start(&["-c", "synchronous_commit=off"]) else { return };
-    let url = server.database();
-    let postgres = open(&url).unwrap();
+fn a_server_that_stops_keeping_what_it_commits_gets_no_more_commits() {
+    let Some(server) = Server::start(&[]) else { return };
+    let postgres = open(&server.database()).unwrap();
     put(&postgres, 1).unwrap();
-    let mut server = server;
-    server.kill();
-    server.start_again();
-    assert_eq!(until_done(|| numbers(&postgres)), [1]);
+    reload_with(&server, "fsync", "off");
+    // Its processes hear of it one after the other.
+    let until = Instant::now() + Duration::from_secs(10);
+    let error = loop {
+        match put(&postgres, 2) {
+            Ok(()) => assert!(Instant::now() < until, "it commits on"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StorageError::NotDurable { .. }), "{error}");
+    reload_with(&server, "fsync", "on");
+    until_done(|| match put(&postgres, 3) {
+        Err(StorageError::NotDurable { .. }) => Err(StorageError::Failed),
+        other => other,
+    });
+}
+
+/// Changes a setting of the server while it runs.
+fn reload_with(server: &Server, name: &str, value: &str) {
+    server.sql("postgres", &format!("ALTER SYSTEM SET {name} = {value}"));
+    server.sql("postgres", "SELECT pg_reload_conf()");
+    let until = Instant::now() + Duration::from_secs(10);
+    while server.sql("postgres", &format!("SHOW {name}")) != value {
+        assert!(Instant::now() < until, "it does not read its configuration");
+    }
+}
+
+#[test]
+fn commits_are_synchronous_also_where_the_server_would_not_wait() {
+    for is_off_before in [true, false] {
+        // So that nobody but the commit writes the log in time.
+        let Some(mut server) = Server::start(&["-c", "wal_writer_delay=10s"]) else { return };
+        let url = server.database();
+        if is_off_before {
+            reload_with(&server, "synchronous_commit", "off");
+        }
+        let postgres = open(&url).unwrap();
+        put(&postgres, 1).unwrap();
+        reload_with(&server, "synchronous_commit", "off");
+        put(&postgres, 2).unwrap();
+        server.kill();
+        server.start_again();
+        assert_eq!(until_done(|| numbers(&postgres)), [1, 2]);
+    }
 }
 
 #[test]
@@ -233,9 +355,15 @@ fn over_tcp_the_certificate_and_its_name_are_checked_and_the_password_is_asked_f
     let error = refused(&url("wrong", "localhost", &format!("sslrootcert={trusted}")));
     assert!(matches!(error, StorageError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("password authentication failed"), "{error}");
-    // Without TLS, because the URL says so.
+    // Without TLS, because the URL says so. What another one holds is waited for longer than a socket's: it may be that its
+    // machine died, and the server has not heard of that.
     let plain = url("correct%20horse", "127.0.0.1", "sslmode=disable");
-    until_done(|| open(&plain));
+    let first = until_done(|| open(&plain));
+    std::thread::spawn(move || {
+        std::thread::sleep(LOCK_TIMEOUT + Duration::from_secs(1));
+        drop(first);
+    });
+    open(&plain).unwrap();
 }
 
 fn refused(url: &str) -> StorageError {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -12,14 +13,16 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::url::{DatabaseUrl, Tls};
 use crate::error::StorageError;
-use crate::limits::{CONNECT_TIMEOUT, LOCK_TIMEOUT, POSTGRES_VERSION_MIN, STATEMENT_TIMEOUT};
+use crate::limits::{
+    BEGIN_TIMEOUT, CONNECT_TIMEOUT, KEEPALIVES, LOCK_TIMEOUT, POSTGRES_VERSION_MIN, STATEMENT_TIMEOUT,
+};
 
 /// Where distributions keep the certificates that they trust.
 const SYSTEM_CERTIFICATES: [&str; 3] =
@@ -101,9 +104,12 @@ impl Driver {
         let Some(refused) = error.as_db_error() else { return self.unreachable(causes(error)) };
         let cause = format!("{} ({})", refused.message(), refused.code().code());
         let database = self.place();
-        // 08: the connection, 57: the database is being stopped or started, 53300: all connections are taken.
-        let is_passing = ["08", "57"].iter().any(|class| refused.code().code().starts_with(class))
-            || *refused.code() == SqlState::TOO_MANY_CONNECTIONS;
+        // 08: the connection, 57: the database is being stopped or started, but not a statement that took too long; 53300: all
+        // connections are taken.
+        let code = refused.code();
+        let is_passing = ["08", "57"].iter().any(|class| code.code().starts_with(class))
+            && *code != SqlState::QUERY_CANCELED
+            || *code == SqlState::TOO_MANY_CONNECTIONS;
         match is_passing {
             true => StorageError::Unreachable { database, cause },
             false => StorageError::Refused { database, cause },
@@ -126,7 +132,7 @@ impl Driver {
             })
         };
         // The configuration's own limit is one for each address.
-        let connected = self.wait(async move { timeout(2 * CONNECT_TIMEOUT, connecting).await })?;
+        let connected = self.wait(async move { timeout(CONNECT_TIMEOUT, connecting).await })?;
         let (client, driver) =
             connected.map_err(|_| self.unreachable("it does not answer"))?.map_err(|error| self.fault(&error))?;
         let link = Link { client: Arc::new(client), driver, is_broken: AtomicBool::new(false) };
@@ -135,21 +141,22 @@ impl Driver {
     }
 
     fn prepare(&self, link: &Link) -> Result<(), StorageError> {
-        // Nothing is looked up in schemas that others may fill; statements and waits end; a client that is gone is noticed within
-        // half a minute, so that its lock is free.
-        self.batch(
-            link,
-            format!(
-                "SET search_path = pg_catalog; SET statement_timeout = {}; SET lock_timeout = {}; \
-                 SET idle_in_transaction_session_timeout = '120s'; SET client_min_messages = warning; \
-                 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
-                 SET tcp_user_timeout = 20000; \
-                 SELECT set_config('synchronous_commit', 'on', false) \
-                 WHERE current_setting('synchronous_commit') IN ('off', 'local')",
-                STATEMENT_TIMEOUT.as_millis(),
-                LOCK_TIMEOUT.as_millis(),
-            ),
-        )?;
+        // Nothing is looked up in schemas that others may fill; statements and waits end; a client that is gone is noticed, so
+        // that its lock is free; a commit waits for the disk, also when the server's configuration changes under this connection.
+        let (idle, count, interval) = KEEPALIVES;
+        let sql = format!(
+            "SET search_path = pg_catalog; SET statement_timeout = {}; SET lock_timeout = {}; \
+             SET idle_in_transaction_session_timeout = '120s'; SET client_min_messages = warning; \
+             SET tcp_keepalives_idle = {}; SET tcp_keepalives_interval = {}; SET tcp_keepalives_count = {count}; \
+             SET tcp_user_timeout = 20000; \
+             SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
+             WHEN 'remote_apply' THEN 'remote_apply' WHEN 'remote_write' THEN 'remote_write' ELSE 'on' END, false)",
+            STATEMENT_TIMEOUT.as_millis(),
+            LOCK_TIMEOUT.as_millis(),
+            idle.as_secs(),
+            interval.as_secs(),
+        );
+        self.ask(link, sql, CONNECT_TIMEOUT)?;
         let rows = self.query(
             link,
             "SELECT current_setting('fsync') = 'on', current_setting('server_version_num')::int8".to_owned(),
@@ -181,19 +188,44 @@ impl Driver {
         self.run(link, async move { client.batch_execute(&sql).await })
     }
 
+    /// Begins a transaction with statements that do nothing yet, and returns the first row that they give.
+    pub(crate) fn begin(&self, link: &Link, sql: impl Into<String>) -> Result<Option<SimpleQueryRow>, StorageError> {
+        self.ask(link, sql.into(), BEGIN_TIMEOUT)
+    }
+
+    fn ask(&self, link: &Link, sql: String, within: Duration) -> Result<Option<SimpleQueryRow>, StorageError> {
+        let client = Arc::clone(&link.client);
+        let said = self.run_within(within, link, async move { client.simple_query(&sql).await })?;
+        Ok(said.into_iter().find_map(|said| match said {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        }))
+    }
+
     fn run<T: Send + 'static>(
         &self,
         link: &Link,
         work: impl Future<Output = Result<T, tokio_postgres::Error>> + Send + 'static,
     ) -> Result<T, StorageError> {
         // The server ends a statement first; whoever does not hear of that waits a little longer.
-        let outcome = self.wait(async move { timeout(STATEMENT_TIMEOUT + LOCK_TIMEOUT, work).await })?;
+        self.run_within(STATEMENT_TIMEOUT + LOCK_TIMEOUT, link, work)
+    }
+
+    fn run_within<T: Send + 'static>(
+        &self,
+        within: Duration,
+        link: &Link,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let outcome = self.wait(async move { timeout(within, work).await })?;
         let Ok(outcome) = outcome else {
             link.is_broken.store(true, Ordering::Relaxed);
             return Err(self.unreachable("it does not answer"));
         };
         outcome.map_err(|error| {
-            let is_fine = error.as_db_error().is_some_and(|refused| refused.severity() == "ERROR");
+            // Not by its text, which is in the language of the server.
+            let severity = error.as_db_error().and_then(|refused| refused.parsed_severity());
+            let is_fine = severity == Some(Severity::Error);
             if !is_fine {
                 link.is_broken.store(true, Ordering::Relaxed);
             }

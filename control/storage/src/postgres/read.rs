@@ -82,17 +82,32 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     pub(super) fn begin(shared: Arc<Shared>) -> Result<Self, StorageError> {
-        // The second statement is what takes the snapshot.
-        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
+        // The second statement is what takes the snapshot. It may not be older than what this process knows already.
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ";
+        let at_least = shared.known().commits;
+        let sql = match shared.incarnation {
+            None => format!("{BEGIN}SELECT 1"),
+            Some(incarnation) => {
+                let hex: String = incarnation.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{BEGIN}SELECT incarnation = decode('{hex}', 'hex'), commits FROM {SCHEMA}._writer")
+            }
+        };
         let (link, was_used) = shared.reader()?;
         let mut snapshot = Self { shared, link: Some(link) };
-        let mut begun = snapshot.shared.driver.batch(snapshot.link(), BEGIN);
+        let mut begun = snapshot.shared.driver.begin(snapshot.link(), sql.clone());
         if begun.is_err() && was_used {
             // The database was started again meanwhile, which an old connection does not know.
+            snapshot.link = None;
             snapshot.link = Some(snapshot.shared.connect()?);
-            begun = snapshot.shared.driver.batch(snapshot.link(), BEGIN);
+            begun = snapshot.shared.driver.begin(snapshot.link(), sql);
         }
-        begun.map(|()| snapshot)
+        let row = begun?;
+        if snapshot.shared.incarnation.is_some() {
+            let is_ours = row.as_ref().and_then(|row| row.get(0)) == Some("t");
+            let found = row.as_ref().and_then(|row| row.get(1)?.parse().ok()).unwrap_or(0);
+            snapshot.shared.learn(at_least, is_ours, found)?;
+        }
+        Ok(snapshot)
     }
 
     fn link(&self) -> &Link {

@@ -1,6 +1,7 @@
 //! Which database, and how it is reached.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -9,10 +10,11 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use zeroize::Zeroizing;
 
-use crate::limits::CONNECT_TIMEOUT;
+use crate::limits::ADDRESS_TIMEOUT;
 
 /// Where the sockets of a database lie whose URL names no host.
 const SOCKETS: &str = "/var/run/postgresql";
+const PORT: u16 = 5_432;
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// The URL of a PostgreSQL database: `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...&sslrootcert=...`.
@@ -31,6 +33,7 @@ pub struct DatabaseUrl {
     shown: String,
     place: String,
     tls: Tls,
+    is_over_tcp: bool,
 }
 
 /// How the connection is protected.
@@ -51,7 +54,7 @@ pub enum UrlError {
     Scheme,
     /// it cannot be read
     #[error(
-        "the URL of the database cannot be read; write postgres://USER@HOST:PORT/DATABASE, with %40 for @ and %2F for / inside of a part"
+        "the URL of the database cannot be read; write postgres://USER@HOST:PORT/DATABASE, with %40 for @, %2F for / and %3F for ? inside of a part"
     )]
     Malformed,
     /// it would go without TLS where the server wants none
@@ -62,6 +65,11 @@ pub enum UrlError {
     /// TLS over a socket file
     #[error("over a Unix socket there is no TLS; take sslmode out of the URL of the database")]
     TlsOnSocket,
+    /// addresses without names
+    #[error(
+        "hostaddr goes with as many names of hosts, which certificates are checked by; name them, or take hostaddr out of the URL of the database"
+    )]
+    HostAddress,
     /// both kinds of hosts
     #[error("the hosts of a database are all reached over TCP, or all over a Unix socket")]
     MixedHosts,
@@ -75,9 +83,14 @@ impl FromStr for DatabaseUrl {
             return Err(UrlError::Scheme);
         }
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
+        // Who reads it otherwise shows a part of the password.
+        if address.matches('@').count() > 1 || query.contains('@') {
+            return Err(UrlError::Malformed);
+        }
         let (mut others, mut mode, mut certificates) = (Vec::new(), None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
+                Some((key, _)) if key.contains('%') => return Err(UrlError::Malformed),
                 Some(("sslmode", value)) => mode = Some(value),
                 Some(("sslrootcert", value)) => certificates = Some(PathBuf::from(decoded(value)?)),
                 _ => others.push(pair),
@@ -88,10 +101,16 @@ impl FromStr for DatabaseUrl {
             text.push('?');
             text.push_str(&others.join("&"));
         }
+        let shown = shown(&text.parse().map_err(|_| UrlError::Malformed)?, query);
         let config = parsed(&text)?;
         let over_tcp = config.get_hosts().iter().filter(|host| matches!(host, Host::Tcp(_))).count();
         if over_tcp != 0 && over_tcp != config.get_hosts().len() {
             return Err(UrlError::MixedHosts);
+        }
+        // The library connects to the addresses, whatever the hosts are.
+        let addresses = config.get_hostaddrs().len();
+        if addresses != 0 && addresses != over_tcp {
+            return Err(UrlError::HostAddress);
         }
         let tls = match (mode, over_tcp) {
             (Some("prefer" | "allow"), _) => return Err(UrlError::SslMode),
@@ -102,7 +121,7 @@ impl FromStr for DatabaseUrl {
         };
         let place = place(&config);
         let has_password = config.get_password().is_some();
-        Ok(Self { text, password: None, has_password, shown: without_password(url), place, tls })
+        Ok(Self { text, password: None, has_password, shown, place, tls, is_over_tcp: over_tcp != 0 })
     }
 }
 
@@ -119,7 +138,7 @@ impl DatabaseUrl {
         Self { password: Some(Zeroizing::new(password)), has_password: true, ..self }
     }
 
-    /// The URL as it was written, but for its password.
+    /// The URL as it is understood, without its password.
     #[must_use]
     pub fn without_password(&self) -> &str {
         &self.shown
@@ -135,6 +154,11 @@ impl DatabaseUrl {
         Self { tls, ..self }
     }
 
+    /// Whether it may be on another machine.
+    pub(crate) fn is_over_tcp(&self) -> bool {
+        self.is_over_tcp
+    }
+
     pub(crate) fn tls(&self) -> &Tls {
         &self.tls
     }
@@ -148,19 +172,49 @@ impl DatabaseUrl {
             .ssl_mode(if self.tls == Tls::None { SslMode::Disable } else { SslMode::Require })
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .application_name("creto")
-            .connect_timeout(CONNECT_TIMEOUT);
+            .connect_timeout(ADDRESS_TIMEOUT);
         config
     }
 }
 
-fn without_password(url: &str) -> String {
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let begin = address.find("://").map_or(0, |at| at + 3);
-    let end = address[begin..].find('@').map_or(begin, |at| begin + at);
-    let user = address[begin..end].split(':').next().unwrap_or_default();
-    let query: Vec<_> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("password=")).collect();
+/// A URL that means the same, without the password: of what was understood, not of what was written.
+fn shown(config: &Config, query: &str) -> String {
+    let user = config.get_user().map(|user| format!("{}@", encoded(user.as_bytes()))).unwrap_or_default();
+    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+        let name = match host {
+            Host::Tcp(name) if name.contains(':') => format!("[{name}]"),
+            Host::Tcp(name) => encoded(name.as_bytes()),
+            Host::Unix(folder) => encoded(folder.as_os_str().as_bytes()),
+        };
+        match port(config, index) {
+            PORT => name,
+            port => format!("{name}:{port}"),
+        }
+    });
+    let hosts = hosts.collect::<Vec<_>>().join(",");
+    let database = config.get_dbname().map(|name| format!("/{}", encoded(name.as_bytes()))).unwrap_or_default();
+    let is_shown = |pair: &&str| {
+        !pair.is_empty() && !matches!(pair.split('=').next(), Some("password" | "user" | "host" | "port" | "dbname"))
+    };
+    let query: Vec<_> = query.split('&').filter(is_shown).collect();
     let mark = if query.is_empty() { "" } else { "?" };
-    format!("{}{user}{}{mark}{}", &address[..begin], &address[end..], query.join("&"))
+    format!("postgres://{user}{hosts}{database}{mark}{}", query.join("&"))
+}
+
+/// The port of a host, counted from 0.
+fn port(config: &Config, index: usize) -> u16 {
+    let ports = config.get_ports();
+    ports.get(index).or(ports.first()).copied().unwrap_or(PORT)
+}
+
+fn encoded(part: &[u8]) -> String {
+    part.iter().fold(String::new(), |mut text, &byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(byte.into()),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+        text
+    })
 }
 
 fn parsed(text: &str) -> Result<Config, UrlError> {
@@ -192,9 +246,8 @@ fn decoded(value: &str) -> Result<String, UrlError> {
 /// The database without its password.
 fn place(config: &Config) -> String {
     let user = config.get_user().map(|user| format!("{user}@")).unwrap_or_default();
-    let ports = config.get_ports();
     let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
-        let port = ports.get(index).or(ports.first()).copied().unwrap_or(5_432);
+        let port = port(config, index);
         match host {
             Host::Tcp(name) => format!("{name}:{port}"),
             Host::Unix(folder) => format!("{}:{port}", folder.display()),
@@ -240,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_shown_as_it_was_written_but_for_its_password_and_reads_back() {
+    fn a_url_is_shown_as_it_is_understood_but_for_its_password_and_reads_back() {
         for (written, shown) in [
             (
                 "postgres://creto:se%40cret@db:6432/agents?sslmode=disable",
@@ -250,6 +303,7 @@ mod tests {
                 "postgres://creto@db/agents?password=secret&sslrootcert=ca.pem",
                 "postgres://creto@db/agents?sslrootcert=ca.pem",
             ),
+            ("postgresql://creto:se%3Fcr%40t@[::1],db:6432/agents", "postgres://creto@[::1],db:6432/agents"),
             ("postgres://db/agents", "postgres://db/agents"),
             ("postgres:///agents", "postgres:///agents"),
             ("postgres://%2Frun%2Fpg:5433/agents", "postgres://%2Frun%2Fpg:5433/agents"),
@@ -280,6 +334,16 @@ mod tests {
             assert_eq!(tls(&format!("postgres://creto@db/agents?sslmode={mode}")), Err(UrlError::SslMode));
         }
         assert_eq!(tls("postgres://creto@db/agents?sslmode=maybe"), Err(UrlError::Malformed));
+        // What is connected to are the addresses, and what is checked are the names.
+        assert_eq!(tls("postgres://creto@db/agents?hostaddr=192.0.2.1"), verified());
+        assert_eq!(tls("postgres://creto@db,eb/agents?hostaddr=192.0.2.1,192.0.2.2"), verified());
+        for text in [
+            "postgres://creto@/agents?hostaddr=192.0.2.1",
+            "postgres://creto@%2Frun%2Fpg/agents?hostaddr=192.0.2.1",
+            "postgres://creto@db/agents?hostaddr=192.0.2.1,192.0.2.2",
+        ] {
+            assert_eq!(tls(text), Err(UrlError::HostAddress), "{text}");
+        }
     }
 
     #[test]
@@ -304,6 +368,11 @@ mod tests {
             "postgres://creto:secret@db:port/agents",
             "postgres://creto@db/agents?nonsense=1",
             "postgres://db/a?sslrootcert=%2",
+            // Parts of these passwords would be taken for something else, and shown.
+            "postgres://creto:pa?secret@db/agents",
+            "postgres://creto:p@secret@db/agents",
+            "postgres://creto@db/agents?password=p@secret",
+            "postgres://creto@db/agents?%70assword=secret",
         ] {
             let error = url(text).unwrap_err();
             assert_eq!(error, UrlError::Malformed, "{text}");

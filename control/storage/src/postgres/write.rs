@@ -17,12 +17,13 @@ use crate::table::TableRef;
 pub(super) struct Seat {
     shared: Arc<Shared>,
     /// `None` when it is lost.
-    held: Option<(Link, i64)>,
+    held: Option<Link>,
 }
 
 impl Seat {
     /// Waits until nobody writes, and sees to it that there is a connection.
     pub(super) fn take(shared: Arc<Shared>) -> Result<Self, StorageError> {
+        shared.check()?;
         let mut place = shared.writer();
         let place = loop {
             match mem::replace(&mut *place, Place::Taken) {
@@ -35,14 +36,14 @@ impl Seat {
         };
         let mut seat = Self { shared, held: None };
         seat.held = match place {
-            Place::Here(link, commits) if !link.is_over() => Some((link, commits)),
-            _ => Some(seat.shared.take_database(false)?),
+            Place::Here(link) if !link.is_over() => Some(link),
+            _ => Some(seat.shared.take_database()?),
         };
         Ok(seat)
     }
 
     pub(super) fn link(&self) -> &Link {
-        &self.held.as_ref().expect("it was connected when it was taken").0
+        self.held.as_ref().expect("it was connected when it was taken")
     }
 
     fn driver(&self) -> &Driver {
@@ -52,15 +53,15 @@ impl Seat {
     /// Connects again.
     fn renew(&mut self) -> Result<(), StorageError> {
         self.held = None;
-        self.held = Some(self.shared.take_database(false)?);
+        self.held = Some(self.shared.take_database()?);
         Ok(())
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let held = self.held.take().filter(|(link, _)| !link.is_over());
-        *self.shared.writer() = held.map_or(Place::Empty, |(link, commits)| Place::Here(link, commits));
+        let held = self.held.take().filter(|link| !link.is_over());
+        *self.shared.writer() = held.map_or(Place::Empty, Place::Here);
         self.shared.writer_is_free.notify_one();
     }
 }
@@ -88,10 +89,10 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
 
 impl Transaction {
     pub(super) fn begin(mut seat: Seat) -> Result<Self, StorageError> {
-        if seat.driver().batch(seat.link(), BEGIN).is_err() {
+        if seat.driver().begin(seat.link(), BEGIN).is_err() {
             // The database was started again meanwhile, which an old connection does not know.
             seat.renew()?;
-            seat.driver().batch(seat.link(), BEGIN)?;
+            seat.driver().begin(seat.link(), BEGIN)?;
         }
         Ok(Self {
             seat: Some(seat),
@@ -175,13 +176,15 @@ impl Transaction {
         }
         if let Some(number) = number {
             let step = steps.len();
-            params.extend([Param::Number(number), Param::Bytes(self.seat().shared.incarnation.to_vec())]);
+            params.extend([Param::Number(number), self.seat().shared.incarnation()]);
             let (number, incarnation) = (params.len() - 1, params.len());
             steps.push(format!(
                 "s{step} AS (UPDATE {SCHEMA}._writer SET commits = ${number} \
                  WHERE incarnation = ${incarnation} AND commits = ${number} - 1 RETURNING 1)"
             ));
             results.push(format!("(SELECT count(*) FROM s{step})"));
+            // Whoever runs the server may switch it off at any time.
+            results.push("current_setting('fsync') = 'on'".to_owned());
         }
         let sql = format!("WITH {} SELECT {}", steps.join(", "), results.join(", "));
         self.attempt(|driver, link| {
@@ -192,10 +195,17 @@ impl Transaction {
                 let changed: i64 = driver.column(row, index)?;
                 counts.entry(table).and_modify(|count| *count += sign * changed);
             }
-            if number.is_some() && driver.column::<i64>(row, tables.len())? != 1 {
-                return Err(StorageError::Overtaken { database: driver.place() });
+            if number.is_none() {
+                return Ok(());
             }
-            Ok(())
+            if driver.column::<i64>(row, tables.len())? != 1 {
+                // The connection is the one that took the database, and yet it is another's now.
+                self.seat().shared.learn(0, false, 0)?;
+            }
+            match driver.column(row, tables.len() + 1)? {
+                true => Ok(()),
+                false => Err(StorageError::NotDurable { database: driver.place() }),
+            }
         })
     }
 
@@ -206,21 +216,20 @@ impl Transaction {
     /// What has become of commit `number`, whose answer was an error.
     fn outcome(mut seat: Seat, number: i64, error: StorageError) -> Result<(), StorageError> {
         let until = Instant::now() + OUTCOME_TIMEOUT;
-        if !seat.link().is_over()
-            && let Ok(commits) = seat.shared.commits(seat.link())
-        {
-            return seat.settle(commits, number, error);
+        if !seat.link().is_over() {
+            match seat.shared.commits(seat.link()) {
+                Ok(commits) => return settled(commits, number, error),
+                Err(lost @ (StorageError::Overtaken { .. } | StorageError::WentBack { .. })) => return Err(lost),
+                Err(_) => {}
+            }
         }
         loop {
             match seat.renew() {
                 // With the lock: the session whose answer was lost has ended, and what it did stands.
-                Ok(()) => {
-                    let commits = seat.held.as_ref().map_or(0, |held| held.1);
-                    return seat.settle(commits, number, error);
-                }
+                Ok(()) => return settled(seat.shared.known().commits, number, error),
                 // A pause, so that a database that starts is not flooded.
                 Err(error) if error.is_passing() && Instant::now() < until => std::thread::sleep(RECONNECT_PAUSE),
-                Err(overtaken @ StorageError::Overtaken { .. }) => return Err(overtaken),
+                Err(lost @ (StorageError::Overtaken { .. } | StorageError::WentBack { .. })) => return Err(lost),
                 Err(_) => return Err(StorageError::OutcomeUnknown { database: seat.driver().place() }),
             }
         }
@@ -233,13 +242,9 @@ impl Transaction {
     }
 }
 
-impl Seat {
-    fn settle(&mut self, commits: i64, number: i64, error: StorageError) -> Result<(), StorageError> {
-        if let Some(held) = &mut self.held {
-            held.1 = commits;
-        }
-        if commits == number { Ok(()) } else { Err(error) }
-    }
+/// Commit `number` was made if so many were, else it is the error that it was.
+fn settled(commits: i64, number: i64, error: StorageError) -> Result<(), StorageError> {
+    if commits == number { Ok(()) } else { Err(error) }
 }
 
 impl Reading for Transaction {
@@ -317,19 +322,15 @@ impl Writing for Transaction {
         if !self.is_changed.get() {
             return self.roll_back();
         }
-        let number = self.seat().held.as_ref().map_or(0, |held| held.1).saturating_add(1);
+        let known = self.seat().shared.known().commits;
+        let number = known.saturating_add(1);
         if let Err(error) = self.send(Some(number)) {
             let _over = self.roll_back();
             return Err(error);
         }
-        let mut seat = self.seat.take().expect("a transaction has it until it is over");
+        let seat = self.seat.take().expect("a transaction has it until it is over");
         match seat.driver().batch(seat.link(), "COMMIT") {
-            Ok(()) => {
-                if let Some(held) = &mut seat.held {
-                    held.1 = number;
-                }
-                Ok(())
-            }
+            Ok(()) => seat.shared.learn(known, true, number),
             Err(error) => Self::outcome(seat, number, error),
         }
     }

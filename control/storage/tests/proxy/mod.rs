@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// What happens to the next commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,11 +20,20 @@ pub(crate) enum Fate {
     CutAndShut = 3,
     /// Nobody is let in.
     Shut = 4,
+    /// Everybody is let in, and nothing is carried any more.
+    Silent = 5,
 }
 
 /// Listens in `folder` for a server that listens in `server`, until the process ends.
 #[derive(Clone)]
-pub(crate) struct Proxy(Arc<AtomicU8>);
+pub(crate) struct Proxy(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    fate: AtomicU8,
+    /// How many came.
+    accepted: AtomicU32,
+}
 
 const SOCKET: &str = ".s.PGSQL.5432";
 
@@ -36,6 +45,7 @@ impl Proxy {
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
+                accepting.0.accepted.fetch_add(1, Ordering::SeqCst);
                 if accepting.fate() == Fate::Shut {
                     continue;
                 }
@@ -49,16 +59,22 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, fate: Fate) {
-        self.0.store(fate as u8, Ordering::SeqCst);
+        self.0.fate.store(fate as u8, Ordering::SeqCst);
+    }
+
+    /// How many connections there were.
+    pub(crate) fn accepted(&self) -> u32 {
+        self.0.accepted.load(Ordering::SeqCst)
     }
 
     pub(crate) fn fate(&self) -> Fate {
-        match self.0.load(Ordering::SeqCst) {
+        match self.0.fate.load(Ordering::SeqCst) {
             0 => Fate::Passes,
             1 => Fate::CutBefore,
             2 => Fate::CutBehind,
             3 => Fate::CutAndShut,
-            _ => Fate::Shut,
+            4 => Fate::Shut,
+            _ => Fate::Silent,
         }
     }
 
@@ -68,6 +84,9 @@ impl Proxy {
         while let Ok(count @ 1..) = client.read(&mut bytes) {
             let said = &bytes[..count];
             let fate = self.fate();
+            if fate == Fate::Silent {
+                continue;
+            }
             // A message of the simple protocol: Q, length, text, zero.
             if fate != Fate::Passes && fate != Fate::Shut && said == b"Q\0\0\0\x0bCOMMIT\0" {
                 self.set(if fate == Fate::CutAndShut { Fate::Shut } else { Fate::Passes });

@@ -101,18 +101,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The line with stars in the place of what stands between `:` and `@` of a URL: it is shown on screens and written to logs.
+/// The line with stars in the place of a database's URL, from where there may be a password: it is shown on screens and written to
+/// logs, and what was not understood cannot be told from a password.
 pub(super) fn without_passwords(line: &str) -> String {
+    let key = line.split('=').next().unwrap_or_default();
+    let is_database = key.contains("database") || line.contains("postgres");
     let begin = match line.find("://") {
-        Some(at) => at + 3,
+        Some(at) if is_database || line[at..].contains('@') => at + 3,
         // Whoever forgot how a URL begins has written the rest of it.
-        None if line.contains("database") => 0,
-        None => return line.to_owned(),
+        None if is_database => line.find('=').map_or(0, |at| at + 1),
+        _ => return line.to_owned(),
     };
-    let end = line[begin..].rfind('@').map_or(begin, |at| begin + at);
-    let Some(colon) = line[begin..end].find(':').map(|at| begin + at + 1) else { return line.to_owned() };
-    let stars = "*".repeat(line[colon..end].chars().count());
-    format!("{}{stars}{}", &line[..colon], &line[end..])
+    let hidden = line[begin..].chars().map(|c| if c == ' ' || c == '"' || c == '\'' { c } else { '*' });
+    line[..begin].chars().chain(hidden).collect()
 }
 
 /// The part of a line around `column` that is worth showing, with the column inside it; never a control character.

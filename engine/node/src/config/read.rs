@@ -283,7 +283,7 @@ fn quotes_hint(text: &str, offset: usize) -> String {
     let (name, value) = (name.trim(), value.split('#').next().unwrap_or("").trim());
     let is_known = KEYS.iter().any(|key| key.name == name);
     if is_known && !value.is_empty() && !value.contains(['"', '\'', '[', '{']) {
-        format!("text stands in quotes: {name} = \"{}\"", without_passwords(value).escape_debug())
+        format!("text stands in quotes: {}", without_passwords(&format!("{name} = \"{}\"", value.escape_debug())))
     } else {
         String::new()
     }

@@ -333,6 +333,12 @@ fn the_password_of_a_database_is_shown_nowhere() {
         ("[control]\ndatabase = \"creto:hunter2@db/agents\"\n", &[]),
         ("[control]\ndatabase = postgres://creto:hunter2@db/agents\n", &[]),
         ("[control]\ndatabase = [\"postgres://creto:hunter2@db/agents\"]\n", &[]),
+        ("[control]\ndatabase = creto:hunter2@db/agents\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto:hun?hunter2@db/agents\"\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto:h@hunter2@db/agents\"\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto@db/agents?password=hunter2&sslmode=prefer\"\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto@db/agents?%70assword=hunter2\"\n", &[]),
+        ("[control]\ndatabase = \"postgres:/creto:hunter2@db/agents\"\n", &[]),
         ("", &from_environment),
     ] {
         let error = Config::parse("creto.toml", text, env(variables)).unwrap_err().to_string();
