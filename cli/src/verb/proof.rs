@@ -9,8 +9,8 @@ use creto_envelope::limits::PROOF_BYTES_MAX;
 use creto_envelope::proof::ProofParts;
 use creto_envelope::{AgentId, AgentName, MessageId, SignedKeyRecord, TreeDigest, TrustDomain};
 use creto_node::config::Config;
-use creto_service::ServiceError;
 use creto_service::client::{Client, ClientError};
+use creto_service::{ServiceError, StorageError};
 use creto_store::{FileSource, PartMessage, Record, SenderId, recover};
 use serde_json::{Value, json};
 
@@ -162,10 +162,15 @@ fn key_record(config: &Config, batch_header: &[u8]) -> Result<SignedKeyRecord, F
     match block_on(async { Ok(Client::new(config.control_socket()).key_record(agent, version).await) })? {
         Ok(record) => Ok(record),
         Err(ClientError::SocketMissing(_) | ClientError::NotRunning(_)) => {
-            let path = config.data_dir().join("control.redb");
-            match creto_service::offline::key_record(&path, agent, version) {
+            let found = match config.database() {
+                Some(database) => creto_service::offline::key_record_in(database, agent, version),
+                None => creto_service::offline::key_record(&config.data_dir().join("control.redb"), agent, version),
+            };
+            match found {
                 Ok(record) => record.ok_or_else(unknown),
-                Err(error @ ServiceError::InUse(_)) => Err(Failure::of(Exit::Unreachable, &error)),
+                Err(error @ ServiceError::Storage(StorageError::InUse(_))) => {
+                    Err(Failure::of(Exit::Unreachable, &error))
+                }
                 Err(error) => Err(Failure::of(Exit::System, &error)),
             }
         }

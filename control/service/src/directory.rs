@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use creto_audit::{Label, What};
+use creto_control_storage::{Reading, StorageError, Table, Writing};
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, AgentState, SignedKeyRecord, TrustDomain};
 use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
 use crate::attributes::AttributesRequest;
@@ -19,7 +19,7 @@ use crate::prekeys::tables::{self as prekeys, Uploaded};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
 use crate::states::{StateRequest, StateRow, Whose};
-use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, META, NAMES, STATES, Storage};
+use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, NAMES, STATES, Storage};
 use crate::telling::Note;
 
 pub(crate) use attributes::AttributesSet;
@@ -46,10 +46,15 @@ pub(crate) struct Directory {
     storage: Arc<Storage>,
     builder: SnapshotBuilder,
     epoch: u64,
+    policy: Policy,
     agents_max: u64,
     retention: DefaultRetention,
     key_grace_ms: u64,
     outbox: Option<Outbox>,
+    /// What is in memory may be older than what is stored: a commit's outcome was not known.
+    is_stale: bool,
+    /// What is in memory was loaded again since somebody asked.
+    is_reloaded: bool,
 }
 
 /// What became of one registration.
@@ -142,24 +147,60 @@ impl Directory {
             tracing::info!(adopted, "key records from before the key log are its leaves now");
         }
         let retention = storage.adopt_retention(retention_s, now_ms)?;
-        let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
-        builder.set_key_grace_ms(key_grace_ms);
-        let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes, since_ms }| {
-            let agent = insert(&storage, &mut builder, &entry, versions)?;
-            if entry.state == AgentState::Revoked {
-                builder.revoke(&agent, since_ms);
-            }
-            if let Some(attributes) = attributes {
-                builder.set_attributes(&agent, attributes);
-            }
-            builder.set_mailbox(&agent, mailbox.settings, mailbox.lower_with(retention.lower, now_ms));
-            Ok(())
-        })?;
-        Ok(Self { storage, builder, epoch, agents_max, retention, key_grace_ms, outbox: None })
+        let policy = Policy::SameOrganization;
+        let (builder, epoch) = load_agents(&storage, policy.clone(), retention, key_grace_ms, now_ms)?;
+        Ok(Self {
+            storage,
+            builder,
+            epoch,
+            policy,
+            agents_max,
+            retention,
+            key_grace_ms,
+            outbox: None,
+            is_stale: false,
+            is_reloaded: false,
+        })
+    }
+
+    /// Whether what is in memory may be older than what is stored.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// Loads again what is stored, if what is in memory may be older.
+    ///
+    /// The outcome of a commit is unknown only until the storage can be written to again: it has ended by then.
+    pub(crate) fn refresh(&mut self, now_ms: u64) -> Result<(), ServiceError> {
+        if !self.is_stale {
+            return Ok(());
+        }
+        self.storage.begin_write()?.abort()?;
+        let (builder, epoch) =
+            load_agents(&self.storage, self.policy.clone(), self.retention, self.key_grace_ms, now_ms)?;
+        assert!(epoch >= self.epoch, "an epoch never goes back");
+        (self.builder, self.epoch) = (builder, epoch);
+        if let Some(outbox) = &mut self.outbox {
+            outbox.tell_again(&self.storage)?;
+        }
+        (self.is_stale, self.is_reloaded) = (false, true);
+        tracing::info!(epoch, "the directory was loaded again, after a commit whose outcome was not known");
+        Ok(())
+    }
+
+    /// Whether what is in memory was loaded again since this was asked last: the shards have to be given it.
+    pub(crate) fn take_reloaded(&mut self) -> bool {
+        std::mem::take(&mut self.is_reloaded)
+    }
+
+    fn commit(&mut self, transaction: Box<dyn Writing>) -> Result<(), ServiceError> {
+        let committed = transaction.commit();
+        self.is_stale |= matches!(committed, Err(StorageError::OutcomeUnknown { .. }));
+        Ok(committed?)
     }
 
     /// Has every change told to the audit log from now on: first what it does not have yet, again, and `notes`.
-    pub(crate) fn tell_audit(&mut self, outbox: Outbox, notes: Vec<Note>, now_ms: u64) -> Result<(), ServiceError> {
+    pub(crate) fn tell_audit(&mut self, mut outbox: Outbox, notes: Vec<Note>, now_ms: u64) -> Result<(), ServiceError> {
         outbox.tell_again(&self.storage)?;
         self.outbox = Some(outbox);
         self.change(vec![Change::Tell(notes)], now_ms).map(drop)
@@ -167,6 +208,7 @@ impl Directory {
 
     /// Sets the policy of a node that starts.
     pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy.clone();
         self.builder.set_policy(Some(policy));
     }
 
@@ -193,6 +235,7 @@ impl Directory {
         changes: Vec<(AgentId, Change)>,
         now_ms: u64,
     ) -> Result<Vec<Changed>, ServiceError> {
+        self.refresh(now_ms)?;
         let transaction = self.storage.begin_write()?;
         let mut answers = Vec::with_capacity(changes.len());
         let mut pending = Vec::new();
@@ -205,14 +248,14 @@ impl Directory {
         for (by, change) in changes {
             answers.push(match change {
                 Change::Register(request) => {
-                    let answer = self.register_one(&transaction, &request, now_ms)?;
+                    let answer = self.register_one(&*transaction, &request, now_ms)?;
                     if let Registered::Created(entry) = &answer {
                         pending.push(Pending::Agent(entry.clone(), request.into_signed()));
                     }
                     Changed::Register(answer)
                 }
                 Change::Rotate(rotation) => {
-                    let answer = self.rotate_one(&transaction, &rotation, now_ms)?;
+                    let answer = self.rotate_one(&*transaction, &rotation, now_ms)?;
                     if let Rotated::Replaced(_) = answer {
                         let mode = rotation.mode;
                         pending.push(Pending::Key(rotation.into_signed(), mode));
@@ -220,7 +263,7 @@ impl Directory {
                     Changed::Rotate(answer)
                 }
                 Change::Mailbox(request) => {
-                    let answer = self.set_mailbox_one(&transaction, &request, now_ms)?;
+                    let answer = self.set_mailbox_one(&*transaction, &request, now_ms)?;
                     if let MailboxSet::Changed(row) = answer {
                         pending.push(Pending::Mailbox(request.agent, row));
                     }
@@ -232,14 +275,14 @@ impl Directory {
                     Changed::Policy(0)
                 }
                 Change::Attributes(request) => {
-                    let answer = self.set_attributes_one(&transaction, &request)?;
+                    let answer = self.set_attributes_one(&*transaction, &request)?;
                     if let AttributesSet::Changed(attributes) = &answer {
                         pending.push(Pending::Attributes(request.agent, Arc::clone(attributes)));
                     }
                     Changed::Attributes(answer)
                 }
                 Change::Enrol(request) => {
-                    let (answer, uses_left) = self.enrol_one(&transaction, &request, now_ms)?;
+                    let (answer, uses_left) = self.enrol_one(&*transaction, &request, now_ms)?;
                     if let Registered::Created(entry) = &answer {
                         let agent = request.registration.signed().record.agent_id();
                         notes
@@ -249,7 +292,7 @@ impl Directory {
                     Changed::Register(answer)
                 }
                 Change::Token(change) => {
-                    let answer = self.change_tokens(&transaction, &change, now_ms)?;
+                    let answer = self.change_tokens(&*transaction, &change, now_ms)?;
                     if let TokenSet::Done(hash, info) = &answer {
                         is_changed = true;
                         notes.push(told_of_token(by, &change, hash, info));
@@ -257,7 +300,7 @@ impl Directory {
                     Changed::Token(answer)
                 }
                 Change::Prekeys(batch) => {
-                    let answer = prekeys::upload(&self.storage, &transaction, &batch)?;
+                    let answer = prekeys::upload(&self.storage, &*transaction, &batch)?;
                     if let Uploaded::Added(_) = answer {
                         is_changed = true;
                         let count = u32::try_from(batch.prekeys().len()).expect("a batch has a limit");
@@ -266,7 +309,7 @@ impl Directory {
                     Changed::Prekeys(answer)
                 }
                 Change::State(request) => {
-                    let (answer, changed) = self.set_states(&transaction, &request, now_ms)?;
+                    let (answer, changed) = self.set_states(&*transaction, &request, now_ms)?;
                     let reason: Arc<str> = request.change.reason.as_deref().unwrap_or_default().into();
                     notes.extend(told_of_organization(by, &request, &changed));
                     pending.extend(changed.into_iter().map(|changed| Pending::State(changed, Arc::clone(&reason))));
@@ -284,28 +327,28 @@ impl Directory {
         }
         if pending.is_empty() && notes.is_empty() {
             match is_changed {
-                true => transaction.commit().map_err(ServiceError::database)?,
-                false => transaction.abort().map_err(ServiceError::database)?,
+                true => self.commit(transaction)?,
+                false => transaction.abort()?,
             }
             return Ok(answers);
         }
-        self.log_keys(&transaction, &pending, now_ms)?;
+        self.log_keys(&*transaction, &pending, now_ms)?;
         // What shards need not know is no reason for them to decide anew.
-        let epoch = if pending.is_empty() { self.epoch } else { self.storage.advance_epoch(&transaction)? };
+        let epoch = if pending.is_empty() { self.epoch } else { self.storage.advance_epoch(&*transaction)? };
         let told = match &self.outbox {
             Some(outbox) => {
                 let changes = pending.iter().zip(&by_whom);
                 let changes = changes.map(|(change, by)| outbox::told(*by, change, epoch, self.key_grace_ms, now_ms));
-                outbox.fill(&self.storage, &transaction, changes.chain(notes), now_ms)?
+                outbox.fill(&self.storage, &*transaction, changes.chain(notes), now_ms)?
             }
             None => Vec::new(),
         };
         // Durable before memory, and memory before the answer: what a shard decides by is never ahead of the disk.
-        transaction.commit().map_err(ServiceError::database)?;
+        self.commit(transaction)?;
         assert!(pending.is_empty() || epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
-        if let Some(outbox) = &self.outbox {
-            outbox.sink.tell(told);
+        if let Some(outbox) = &mut self.outbox {
+            outbox.tell(told);
         }
         for answer in &mut answers {
             if let Changed::Policy(from_epoch) = answer {
@@ -314,7 +357,7 @@ impl Directory {
         }
         for change in pending {
             match change {
-                Pending::Policy(policy) => self.builder.set_policy(Some(policy)),
+                Pending::Policy(policy) => self.set_policy(policy),
                 Pending::Agent(entry, signed) => {
                     insert(&self.storage, &mut self.builder, &entry, vec![Arc::new(signed).into()])?;
                 }
@@ -346,22 +389,18 @@ impl Directory {
     }
 
     /// What is to be said of a registration whose name is registered; `None` when it is not.
-    fn known(
-        &self,
-        transaction: &WriteTransaction,
-        request: &Registration,
-    ) -> Result<Option<Registered>, ServiceError> {
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
+    fn known(&self, transaction: &dyn Writing, request: &Registration) -> Result<Option<Registered>, ServiceError> {
+        let agents = transaction.table(AGENTS);
         let record = &request.signed().record;
         let id = record.agent_id();
-        let Some(known) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
-        let entry = AgentEntry::parse(known.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+        let Some(known) = agents.get(&id.0)? else { return Ok(None) };
+        let entry = AgentEntry::parse(&known).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
         if entry.state == AgentState::Revoked {
             return Ok(Some(Registered::Refused(ErrorCode::AgentRevoked, format!("{} was revoked", record.name))));
         }
-        let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
-        let stored = key_records.get((&id.0, record.version)).map_err(ServiceError::database)?;
-        let stored = stored.and_then(|row| SignedKeyRecord::parse(row.value()).ok());
+        let key_records = transaction.table(KEY_RECORDS);
+        let stored = key_records.get(&(id.0, record.version))?;
+        let stored = stored.and_then(|row| SignedKeyRecord::parse(&row).ok());
         // Compared without the signatures: the same record signed twice has different ones.
         Ok(Some(match stored {
             Some(stored) if stored.record == *record => Registered::Known(entry),
@@ -374,16 +413,16 @@ impl Directory {
 
     fn register_one(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         request: &Registration,
         now_ms: u64,
     ) -> Result<Registered, ServiceError> {
         if let Some(known) = self.known(transaction, request)? {
             return Ok(known);
         }
-        let mut agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let mut names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
-        let mut key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
+        let agents = transaction.table(AGENTS);
+        let names = transaction.table(NAMES);
+        let key_records = transaction.table(KEY_RECORDS);
         let signed = request.signed();
         let record = &signed.record;
         let id = record.agent_id();
@@ -393,18 +432,42 @@ impl Directory {
                 format!("{} is not registered, and the record has version {}", record.name, record.version),
             ));
         }
-        if agents.len().map_err(ServiceError::database)? >= self.agents_max {
+        if agents.count()? >= self.agents_max {
             return Ok(Registered::Refused(
                 ErrorCode::DirectoryFull,
                 format!("the directory holds its limit of {} agents", self.agents_max),
             ));
         }
         let entry = AgentEntry::registered(signed, now_ms);
-        agents.insert(&id.0, &entry.to_bytes()[..]).map_err(ServiceError::database)?;
-        names.insert(entry.name.as_str(), &id.0).map_err(ServiceError::database)?;
-        key_records.insert((&id.0, record.version), &signed.to_bytes()[..]).map_err(ServiceError::database)?;
+        agents.put(&id.0, &entry.to_bytes())?;
+        names.put(entry.name.as_str(), &id.0)?;
+        key_records.put(&(id.0, record.version), &signed.to_bytes())?;
         Ok(Registered::Created(entry))
     }
+}
+
+/// Every agent as it is stored, under this policy, and the epoch.
+fn load_agents(
+    storage: &Storage,
+    policy: Policy,
+    retention: DefaultRetention,
+    key_grace_ms: u64,
+    now_ms: u64,
+) -> Result<(SnapshotBuilder, u64), ServiceError> {
+    let mut builder = SnapshotBuilder::with_policy(policy);
+    builder.set_key_grace_ms(key_grace_ms);
+    let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes, since_ms }| {
+        let agent = insert(storage, &mut builder, &entry, versions)?;
+        if entry.state == AgentState::Revoked {
+            builder.revoke(&agent, since_ms);
+        }
+        if let Some(attributes) = attributes {
+            builder.set_attributes(&agent, attributes);
+        }
+        builder.set_mailbox(&agent, mailbox.settings, mailbox.lower_with(retention.lower, now_ms));
+        Ok(())
+    })?;
+    Ok((builder, epoch))
 }
 
 fn insert(
@@ -414,6 +477,33 @@ fn insert(
     versions: Vec<KeyVersion>,
 ) -> Result<AgentId, ServiceError> {
     builder.insert_versions(entry.state, versions).map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))
+}
+
+/// Agents whose rows are read together.
+const AGENTS_AT_ONCE: usize = 64;
+
+/// The rows of these agents in one table, in their order.
+fn rows_of(
+    transaction: &dyn Reading,
+    table: Table<[u8; 16], Vec<u8>>,
+    ids: &[AgentId],
+) -> Result<Vec<Option<Vec<u8>>>, ServiceError> {
+    Ok(transaction.table(table).get_many(ids.iter().map(|id| &id.0))?)
+}
+
+/// Names and ids of the agents of one organization or of all, in the order of names, those after `after`.
+fn named_from<'t>(
+    transaction: &'t dyn Reading,
+    organization: Option<&str>,
+    after: Option<&str>,
+) -> impl Iterator<Item = Result<(String, [u8; 16]), StorageError>> + use<'t> {
+    let prefix = organization.map(|organization| format!("{organization}/")).unwrap_or_default();
+    let names = transaction.table(NAMES);
+    let rows = match after {
+        Some(after) if after >= prefix.as_str() => names.after(after),
+        _ => names.from(&prefix),
+    };
+    rows.take_while(move |row| row.as_ref().map_or(true, |(name, _)| name.starts_with(&prefix)))
 }
 
 /// Reads of the last committed state. They never wait for a writer.
@@ -457,21 +547,17 @@ impl Reader {
     /// The agent with this name.
     pub(crate) fn agent(&self, name: &AgentName) -> Result<Option<AgentInfo>, ServiceError> {
         let transaction = self.storage.begin_read()?;
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
-        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
+        let agents = transaction.table(AGENTS);
         let id = AgentId::derive(&self.trust_domain, name);
-        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
-        let entry = AgentEntry::parse(row.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
-        let attributes = attributes::stored(&self.storage, &table, id)?;
-        Ok(Some(self.info(&entry, &attributes, self.storage.state(&states, id)?)))
+        let Some(row) = agents.get(&id.0)? else { return Ok(None) };
+        let entry = AgentEntry::parse(&row).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+        let attributes = attributes::stored(&self.storage, &*transaction, id)?;
+        Ok(Some(self.info(&entry, &attributes, self.storage.state(&*transaction, id)?)))
     }
 
     /// The bytes of one signed key record.
     pub(crate) fn key_record(&self, agent: AgentId, version: u32) -> Result<Option<Vec<u8>>, ServiceError> {
-        let records = self.storage.begin_read()?.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
-        let row = records.get((&agent.0, version)).map_err(ServiceError::database)?;
-        Ok(row.map(|row| row.value().to_vec()))
+        Ok(self.storage.begin_read()?.table(KEY_RECORDS).get(&(agent.0, version))?)
     }
 
     /// Agents by name, of one organization or of all, those after `after`, at most `limit`, and fewer when they have many
@@ -483,65 +569,63 @@ impl Reader {
         limit: usize,
     ) -> Result<AgentPage, ServiceError> {
         let transaction = self.storage.begin_read()?;
-        let table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
-        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
         let mut room = PAGE_ATTRIBUTES_BYTES_MAX;
-        let show = |id: AgentId, entry: AgentEntry| {
-            let attributes = attributes::stored(&self.storage, &table, id)?;
+        let fetch = |ids: &[AgentId]| {
+            let attributes = rows_of(&*transaction, ATTRIBUTES, ids)?;
+            Ok(attributes.into_iter().zip(rows_of(&*transaction, STATES, ids)?).collect())
+        };
+        let show = |id: AgentId, entry: AgentEntry, (attributes, state): (Option<Vec<u8>>, Option<Vec<u8>>)| {
+            let attributes = self.storage.parse_attributes(id, attributes)?.unwrap_or_default();
             let Some(left) = room.checked_sub(attributes_json_bytes_max(&attributes)) else { return Ok(None) };
             room = left;
-            Ok(Some(self.info(&entry, &attributes, self.storage.state(&states, id)?)))
+            Ok(Some(self.info(&entry, &attributes, self.storage.parse_state(id, state)?)))
         };
-        let (agents, next_after) = self.named(&transaction, organization, after, limit, show)?;
+        let (agents, next_after) = self.named(&*transaction, organization, after, limit, fetch, show)?;
         Ok(AgentPage { agents, next_after })
     }
 
-    /// What `show` makes of the agents by name, at most `limit` of them, and the name after which there are more. The page ends
-    /// early where it makes nothing of one, which it must not of the first.
-    fn named<T>(
+    /// What `show` makes of the agents by name, at most `limit` of them, and the name after which there are more. `fetch` reads
+    /// what is shown of some of them beside their entries. The page ends early where `show` makes nothing of one, which it must not
+    /// of the first.
+    fn named<B, T>(
         &self,
-        transaction: &ReadTransaction,
+        transaction: &dyn Reading,
         organization: Option<&str>,
         after: Option<&str>,
         limit: usize,
-        mut show: impl FnMut(AgentId, AgentEntry) -> Result<Option<T>, ServiceError>,
+        fetch: impl Fn(&[AgentId]) -> Result<Vec<B>, ServiceError>,
+        mut show: impl FnMut(AgentId, AgentEntry, B) -> Result<Option<T>, ServiceError>,
     ) -> Result<(Vec<T>, Option<String>), ServiceError> {
         let limit = limit.clamp(1, PAGE_AGENTS_MAX);
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
-        let prefix = organization.map(|organization| format!("{organization}/")).unwrap_or_default();
-        let start = after.unwrap_or_default().max(prefix.as_str());
+        let mut names = named_from(transaction, organization, after);
         let (mut shown, mut last) = (Vec::new(), None);
-        for row in names.range(start..).map_err(ServiceError::database)? {
-            let (name, id) = row.map_err(ServiceError::database)?;
-            if after == Some(name.value()) {
-                continue;
+        loop {
+            let chunk: Vec<_> = names.by_ref().take(AGENTS_AT_ONCE).collect::<Result<_, _>>()?;
+            if chunk.is_empty() {
+                return Ok((shown, None));
             }
-            if !name.value().starts_with(&prefix) {
-                break;
+            let ids: Vec<_> = chunk.iter().map(|(_, id)| AgentId(*id)).collect();
+            let beside = rows_of(transaction, AGENTS, &ids)?.into_iter().zip(fetch(&ids)?);
+            for ((name, id), (row, beside)) in chunk.into_iter().zip(beside) {
+                if shown.len() == limit {
+                    return Ok((shown, last));
+                }
+                let entry = row.and_then(|row| AgentEntry::parse(&row));
+                let entry = entry.ok_or_else(|| self.storage.damaged(format!("name {name}")))?;
+                let Some(one) = show(AgentId(id), entry, beside)? else {
+                    assert!(last.is_some(), "a page has room for one agent, or the list would never end");
+                    return Ok((shown, last));
+                };
+                last = Some(name);
+                shown.push(one);
             }
-            if shown.len() == limit {
-                return Ok((shown, last));
-            }
-            let row = agents.get(id.value()).map_err(ServiceError::database)?;
-            let entry = row.and_then(|row| AgentEntry::parse(row.value()));
-            let entry = entry.ok_or_else(|| self.storage.damaged(format!("name {}", name.value())))?;
-            let name = entry.name.to_string();
-            let Some(one) = show(AgentId(*id.value()), entry)? else {
-                assert!(last.is_some(), "a page has room for one agent, or the list would never end");
-                return Ok((shown, last));
-            };
-            last = Some(name);
-            shown.push(one);
         }
-        Ok((shown, None))
     }
 
     /// Epoch and number of agents.
     pub(crate) fn counts(&self) -> Result<(u64, u64), ServiceError> {
         let transaction = self.storage.begin_read()?;
-        let meta = transaction.open_table(META).map_err(ServiceError::database)?;
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        Ok((self.storage.epoch(&meta)?, agents.len().map_err(ServiceError::database)?))
+        let agents = transaction.table(AGENTS);
+        Ok((self.storage.epoch(&*transaction)?, agents.count()?))
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use creto_control_storage::StorageError;
 use thiserror::Error;
 
 use crate::limits::ADMINISTRATORS_MAX;
@@ -12,9 +13,6 @@ use crate::limits::ADMINISTRATORS_MAX;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ServiceError {
-    /// a directory file is open in another process; stop that node first
-    #[error("the directory file {0} is open in another process; stop that node first, or choose another data folder")]
-    InUse(PathBuf),
     /// a file operation failed
     #[error("cannot {what} {path}: {source}; check that the folder exists, is writable by this user and has space")]
     File {
@@ -25,11 +23,21 @@ pub enum ServiceError {
         /// What the system said.
         source: io::Error,
     },
-    /// the database refused to work
-    #[error("the directory file failed: {0}; look at the free space and the device, then restart the node")]
-    Database(#[from] Box<redb::Error>),
+    /// The tables cannot be had.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// there is a directory in the file, and another one in the database
+    #[error(
+        "there is a directory in {file} and another in the database {database}; move the file away to go on with the database, or empty the database (DROP SCHEMA creto CASCADE) to have the file taken over"
+    )]
+    TwoDirectories {
+        /// The file.
+        file: PathBuf,
+        /// The database, without the password.
+        database: String,
+    },
     /// the file was written by a version that this one does not know
-    #[error("the directory file has format {found}, this version knows {known}; start the version that wrote it")]
+    #[error("the directory has format {found}, this version knows {known}; start the version that wrote it")]
     Format {
         /// In the file.
         found: u64,
@@ -46,7 +54,7 @@ pub enum ServiceError {
     },
     /// the file belongs to another trust domain
     #[error(
-        "the directory file belongs to trust domain {found}, the node is configured for {configured}; correct the configuration or choose another data folder"
+        "the directory belongs to trust domain {found}, the node is configured for {configured}; correct the configuration or choose another data folder"
     )]
     TrustDomain {
         /// In the file.
@@ -55,7 +63,7 @@ pub enum ServiceError {
         configured: String,
     },
     /// the file contradicts itself
-    #[error("the directory file is damaged at {0}; restore it from a copy")]
+    #[error("the directory is damaged at {0}; restore it from a copy")]
     Damaged(String),
     /// a live process answers on the socket
     #[error("another node answers on {0}; stop it first, or choose another control socket")]
@@ -75,7 +83,7 @@ pub enum ServiceError {
     },
     /// the directory has a table that copying does not know
     #[error(
-        "the directory file has the table {0}, which a backup would leave out; report this fault, and stop the node to back it up"
+        "the directory has the table {0}, which a backup would leave out; report this fault, and stop the node to back it up"
     )]
     UnknownTable(String),
     /// the API over TCP was to listen where others could listen in
@@ -106,10 +114,4 @@ pub enum ServiceError {
     /// requests were still running when the shutdown had to end
     #[error("{0} control requests were cut off by the shutdown; registrations that were committed are safe")]
     CutOff(usize),
-}
-
-impl ServiceError {
-    pub(crate) fn database(error: impl Into<redb::Error>) -> Self {
-        Self::Database(Box::new(error.into()))
-    }
 }

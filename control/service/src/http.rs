@@ -15,7 +15,7 @@ use creto_audit::event::Code;
 use creto_audit::{Label, What};
 use creto_envelope::AgentName;
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use utoipa::IntoParams;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
@@ -26,7 +26,7 @@ use crate::backup::Backups;
 use crate::directory::{Change, Reader};
 use crate::error::ServiceError;
 use crate::health::Health;
-use crate::limits::{ATTRIBUTES_BODY_BYTES_MAX, REQUEST_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX, SVID_BODY_BYTES_MAX};
+use crate::limits::{ATTRIBUTES_BODY_BYTES_MAX, READS_MAX, REQUEST_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX, SVID_BODY_BYTES_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::policy::{DecisionHost, InForce, Reload};
 use crate::service::Published;
@@ -206,6 +206,22 @@ async fn written<T>(
     changes.send(pending).await.map_err(|_| shutting_down())?;
     // No answer, because the sender was dropped, means that storage failed.
     answered.await.map_err(|_| storage_failed(&format!("the {what} were not stored")))
+}
+
+/// Reads the directory beside the runtime: a disk may be slow, and a database away.
+async fn read<T: Send + 'static>(
+    api: &Api,
+    work: impl FnOnce(&Reader) -> Result<T, ServiceError> + Send + 'static,
+) -> Result<T, Refusal> {
+    static READS: Semaphore = Semaphore::const_new(READS_MAX);
+    let permit = READS.acquire().await.expect("it is never closed");
+    let reader = api.reader.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let outcome = work(&reader);
+        drop(permit);
+        outcome
+    });
+    done.await.map_err(|_| storage_failed("the directory was not read"))?.map_err(log_failure)
 }
 
 fn agent_name(organization: &str, agent: &str) -> Result<AgentName, Refusal> {

@@ -4,7 +4,7 @@
 //!  creto agent create            control thread                                     shards
 //!  ------------------            -------------------------------------------------  ------------------------
 //!  POST /v1/agents  -- socket -> registration: names, ids, keys, both signatures
-//!                                directory:    one redb transaction for all that wait
+//!                                directory:    one transaction for all that wait
 //!                                              commit (durable)
 //!                                              new Snapshot  --- SnapshotSink ----> hold it, decide by it
 //!                  <-- 201 ----  answer
@@ -28,14 +28,14 @@
 //! - [`svid`]: workloads that SPIFFE knows register their agents with their certificate.
 //! - [`states`]: who may not act for now, and who never may again.
 //! - [`prekeys`]: prekeys that agents upload, each handed out once.
-//! - [`storage`]: the tables in redb and their bytes.
+//! - [`storage`]: the tables and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`key_log`]: every change of a key record as a leaf of a log, and the proofs that agents ask for.
 //! - [`policy`]: the policy in force, from the operator's file, and why it decides as it does.
 //! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
 //! - [`backup`]: holds logs and copies the directory while a backup is taken.
-//! - [`offline`]: reads the file of a node that is stopped.
+//! - [`offline`]: reads the directory of a node that is stopped.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -68,6 +68,7 @@ mod telling;
 pub mod tokens;
 mod writer;
 
+pub use creto_control_storage::{DatabaseUrl, StorageError, UrlError};
 pub use error::ServiceError;
 pub use http::openapi::openapi;
 pub use mailboxes::MailboxDefaults;

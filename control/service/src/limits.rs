@@ -33,6 +33,10 @@ const _: () = assert!(
 );
 /// Most changes that one transaction commits together.
 pub const COMMIT_CHANGES_MAX: usize = CONNECTIONS_MAX;
+/// Requests that read the directory at a time; the next ones wait.
+pub const READS_MAX: usize = 4;
+/// How often a directory is looked for whose storage is away, while it is not known what of the last change was stored.
+pub const REFRESH_POLL: Duration = Duration::from_secs(1);
 /// Largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Longest wait for the head of a request.

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use creto_audit::LogKeys;
+use creto_control_storage::DatabaseUrl;
 use creto_envelope::{AgentName, TrustDomain};
 use creto_policy::{KEY_GRACE_MS, Snapshot};
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +21,7 @@ use crate::health::Health;
 use crate::http::{Api, Gate};
 use crate::key_log::Questions;
 use crate::key_log::serve::{self, KeyLog};
-use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, RELOADS_MAX};
+use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, READS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
 use crate::policy::{DecisionHost, InForce, LoadError, PolicyOptions, Reload, Reloads, follow};
@@ -55,6 +56,9 @@ impl<F: Fn(Arc<Snapshot>) + Send + 'static> SnapshotSink for F {
 pub struct ServiceOptions {
     /// The directory's file; it is created when it does not exist, its folder is not.
     pub directory_path: PathBuf,
+    /// The database that has the directory instead, if it is not to be in that file. What is in the file is taken over by a database
+    /// that is new; the file is renamed then.
+    pub database: Option<DatabaseUrl>,
     /// The socket of the HTTP API.
     pub socket_path: PathBuf,
     /// The trust domain of all names; a directory belongs to one for ever.
@@ -93,6 +97,7 @@ impl ServiceOptions {
     pub fn new(directory_path: impl Into<PathBuf>, socket_path: impl Into<PathBuf>, trust_domain: TrustDomain) -> Self {
         Self {
             directory_path: directory_path.into(),
+            database: None,
             socket_path: socket_path.into(),
             trust_domain,
             agents_max: AGENTS_MAX,
@@ -156,7 +161,10 @@ impl Service {
         if let Some(path) = &options.spiffe_bundle {
             TrustBundle::read(path)?;
         }
-        let storage = Arc::new(Storage::open(&options.directory_path, &options.trust_domain)?);
+        let storage = Arc::new(match &options.database {
+            None => Storage::open(&options.directory_path, &options.trust_domain)?,
+            Some(url) => Storage::open_database(url.clone(), &options.directory_path, &options.trust_domain)?,
+        });
         let mut directory = Directory::load(
             Arc::clone(&storage),
             options.agents_max,
@@ -222,7 +230,7 @@ impl Service {
     /// [`ServiceError`] when the outbox cannot be read.
     pub fn with_audit(mut self, sink: Arc<dyn AuditSink>, kept: Arc<Kept>) -> Result<Self, ServiceError> {
         let begun = std::mem::take(&mut self.begun);
-        self.directory.tell_audit(Outbox { sink, kept }, begun, wall_clock_ms())?;
+        self.directory.tell_audit(Outbox::new(sink, kept), begun, wall_clock_ms())?;
         Ok(self)
     }
 
@@ -425,8 +433,8 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The commits, one after the other; those of claims, and the checks of prekeys, the same; the requests of a backup, one
-        // after the other; questions about the key log, the same; and what looks at policies.
-        .max_blocking_threads(7)
+        // after the other; questions about the key log, the same; what looks at policies; and what requests read.
+        .max_blocking_threads(7 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;

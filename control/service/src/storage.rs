@@ -1,4 +1,4 @@
-//! The directory on disk: one redb file, and the bytes in its tables.
+//! The directory's tables and the bytes in them, wherever they are kept: in a redb file or in PostgreSQL (`creto-control-storage`).
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -15,21 +15,19 @@
 //! | `key_leaves`, `key_subtrees`, `key_places` | | the key log, see `key_log/tables.rs` |
 //! | `prekey_owners`, `prekey_batches`, `prekeys` | | prekeys that were not handed out yet, see `prekeys/tables.rs` |
 //!
-//! What one change concerns changes in one transaction, and so does the epoch. Commits are durable (fsync) and two-phase, so
-//! that no choice of stored bytes can make a torn commit look whole.
+//! What one change concerns changes in one transaction, and so does the epoch. Commits are durable.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::path::Path;
 use std::sync::Arc;
 
+use creto_control_storage::{
+    Backend, DatabaseUrl, Postgres, Reading, RedbFile, StorageError, Table, TableRef, Writing, copy_rows,
+};
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, AgentState, KeyId, SignedKeyRecord, TrustDomain};
 use creto_policy::{Attributes, KeyVersion, Replacement};
-use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    TableHandle, WriteTransaction,
-};
 
 use crate::attributes::parse_row;
 use crate::error::ServiceError;
@@ -40,9 +38,11 @@ use crate::prekeys::tables::{Owner, PREKEY_BATCHES, PREKEY_OWNERS, PREKEYS};
 use crate::states::StateRow;
 
 #[cfg(test)]
+pub(crate) mod both;
+#[cfg(test)]
 pub(crate) mod faulty;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The format that this code writes. Format 1, which knew no replacements, format 2, which knew no settings of mailboxes, and
 /// format 3, which knew no attributes, no reasons of states and no tokens, are read and become this one.
@@ -50,22 +50,22 @@ pub const FORMAT: u64 = 4;
 /// The oldest format that this code reads.
 const FORMAT_OLDEST: u64 = 1;
 
-pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-pub(crate) const AGENTS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("agents");
-pub(crate) const NAMES: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("names");
-pub(crate) const KEY_RECORDS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = TableDefinition::new("key_records");
+pub(crate) const META: Table<String, Vec<u8>> = Table::new("meta");
+pub(crate) const AGENTS: Table<[u8; 16], Vec<u8>> = Table::new("agents");
+pub(crate) const NAMES: Table<String, [u8; 16]> = Table::new("names");
+pub(crate) const KEY_RECORDS: Table<([u8; 16], u32), Vec<u8>> = Table::new("key_records");
 
-pub(crate) const REPLACEMENTS: TableDefinition<'_, (&[u8; 16], u32), &[u8]> = TableDefinition::new("replacements");
+pub(crate) const REPLACEMENTS: Table<([u8; 16], u32), Vec<u8>> = Table::new("replacements");
 
-pub(crate) const MAILBOXES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("mailboxes");
+pub(crate) const MAILBOXES: Table<[u8; 16], Vec<u8>> = Table::new("mailboxes");
 
-pub(crate) const ATTRIBUTES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("attributes");
+pub(crate) const ATTRIBUTES: Table<[u8; 16], Vec<u8>> = Table::new("attributes");
 
-pub(crate) const STATES: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("states");
+pub(crate) const STATES: Table<[u8; 16], Vec<u8>> = Table::new("states");
 
-pub(crate) const AUDIT_OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit_outbox");
+pub(crate) const AUDIT_OUTBOX: Table<u64, Vec<u8>> = Table::new("audit_outbox");
 
-pub(crate) const TOKENS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("tokens");
+pub(crate) const TOKENS: Table<[u8; 32], Vec<u8>> = Table::new("tokens");
 
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
@@ -188,107 +188,119 @@ pub(crate) struct Loaded {
     pub(crate) since_ms: u64,
 }
 
-/// The open file. Cheap reads of the last committed state, one writer.
+/// The tables that a backup has as they are.
+const COPIED: [TableRef; 13] = [
+    META.erased(),
+    AGENTS.erased(),
+    NAMES.erased(),
+    KEY_RECORDS.erased(),
+    REPLACEMENTS.erased(),
+    MAILBOXES.erased(),
+    ATTRIBUTES.erased(),
+    STATES.erased(),
+    TOKENS.erased(),
+    AUDIT_OUTBOX.erased(),
+    // Without a format of its own: what a version that knows no key log adds meanwhile becomes leaves when the directory is
+    // loaded.
+    KEY_LEAVES.erased(),
+    KEY_SUBTREES.erased(),
+    KEY_PLACES.erased(),
+];
+
+/// The others. No prekey may be handed out that a copy has: whoever restored it would hand it out again.
+const NOT_COPIED: [TableRef; 3] = [PREKEY_OWNERS.erased(), PREKEY_BATCHES.erased(), PREKEYS.erased()];
+
+/// The directory's tables. Cheap reads of the last committed state, one writer.
 pub(crate) struct Storage {
-    database: Database,
-    path: PathBuf,
+    backend: Box<dyn Backend>,
 }
 
 impl Storage {
     /// Opens or creates the file, readable by its owner only, and checks that it is ours.
     pub(crate) fn open(path: &Path, trust_domain: &TrustDomain) -> Result<Self, ServiceError> {
-        let failed = |what| move |source| ServiceError::File { what, path: path.to_owned(), source };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(failed("open"))?;
-        let database = Database::builder().create_file(file).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => ServiceError::InUse(path.to_owned()),
-            other => ServiceError::database(other),
-        })?;
-        // The file's name must be durable before the first answer is, or a crash loses the file with all it holds.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))?;
-        Self::with_database(database, path, trust_domain)
+        Self::with_backend(Box::new(RedbFile::open(path)?), trust_domain)
     }
 
-    fn with_database(database: Database, path: &Path, trust_domain: &TrustDomain) -> Result<Self, ServiceError> {
-        let storage = Self { database, path: path.to_owned() };
+    /// Opens the database, makes the tables if there are none, and checks that they are ours. One that is new takes over what is
+    /// in the file at `path`, if there is one, as a backup has it; the file is renamed then, so that this happens once.
+    pub(crate) fn open_database(
+        url: DatabaseUrl,
+        path: &Path,
+        trust_domain: &TrustDomain,
+    ) -> Result<Self, ServiceError> {
+        let database = Postgres::open(url)?;
+        database.create(&COPIED)?;
+        database.create(&NOT_COPIED)?;
+        let is_new = database.begin_read()?.table(META).count()? == 0;
+        if path.exists() {
+            if !is_new {
+                return Err(ServiceError::TwoDirectories { file: path.to_owned(), database: database.place() });
+            }
+            let file = Self::open(path, trust_domain)?;
+            let (from, to) = (file.begin_read()?, database.begin_write()?);
+            file.copy_rows(&*from, &*to)?;
+            to.commit()?;
+            drop((from, file));
+            let mut taken_over = path.as_os_str().to_owned();
+            taken_over.push(".moved");
+            let failed = |source| StorageError::File { what: "rename", path: path.to_owned(), source };
+            std::fs::rename(path, &taken_over).map_err(failed)?;
+            tracing::info!(database = %database.place(), file = %path.display(), "the database has what was in the file, which is renamed");
+        }
+        Self::with_backend(Box::new(database), trust_domain)
+    }
+
+    pub(crate) fn with_backend(backend: Box<dyn Backend>, trust_domain: &TrustDomain) -> Result<Self, ServiceError> {
+        let storage = Self { backend };
+        storage.backend.create(&COPIED)?;
+        storage.backend.create(&NOT_COPIED)?;
         storage.adopt(trust_domain)?;
         Ok(storage)
     }
 
-    pub(crate) fn begin_read(&self) -> Result<ReadTransaction, ServiceError> {
-        self.database.begin_read().map_err(ServiceError::database)
+    /// Tables that are only read, whatever they are.
+    pub(crate) fn unchecked(backend: Box<dyn Backend>) -> Self {
+        Self { backend }
     }
 
-    pub(crate) fn begin_write(&self) -> Result<WriteTransaction, ServiceError> {
-        let mut transaction = self.database.begin_write().map_err(ServiceError::database)?;
-        transaction.set_durability(Durability::Immediate).map_err(ServiceError::database)?;
-        transaction.set_two_phase_commit(true);
-        Ok(transaction)
+    pub(crate) fn begin_read(&self) -> Result<Box<dyn Reading>, ServiceError> {
+        Ok(self.backend.begin_read()?)
+    }
+
+    pub(crate) fn begin_write(&self) -> Result<Box<dyn Writing>, ServiceError> {
+        Ok(self.backend.begin_write()?)
     }
 
     pub(crate) fn damaged(&self, what: impl std::fmt::Display) -> ServiceError {
-        ServiceError::Damaged(format!("{}: {what}", self.path.display()))
+        ServiceError::Damaged(format!("{}: {what}", self.backend.place()))
     }
 
-    /// Writes what a new file begins with, or checks what an old one holds.
+    /// Writes what new tables begin with, or checks what old ones hold.
     fn adopt(&self, trust_domain: &TrustDomain) -> Result<(), ServiceError> {
         let transaction = self.begin_write()?;
-        {
-            let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
-            transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-            transaction.open_table(NAMES).map_err(ServiceError::database)?;
-            transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
-            transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
-            transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
-            transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
-            transaction.open_table(STATES).map_err(ServiceError::database)?;
-            transaction.open_table(TOKENS).map_err(ServiceError::database)?;
-            transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
-            transaction.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
-            transaction.open_table(PREKEY_BATCHES).map_err(ServiceError::database)?;
-            transaction.open_table(PREKEYS).map_err(ServiceError::database)?;
-            // Without a format of its own: what a version that knows no key log adds meanwhile becomes leaves when the directory is
-            // loaded.
-            transaction.open_table(KEY_LEAVES).map_err(ServiceError::database)?;
-            transaction.open_table(KEY_SUBTREES).map_err(ServiceError::database)?;
-            transaction.open_table(KEY_PLACES).map_err(ServiceError::database)?;
-            let is_new = meta.is_empty().map_err(ServiceError::database)?;
-            if is_new {
-                let mut put = |key, value: &[u8]| meta.insert(key, value).map(drop).map_err(ServiceError::database);
-                put(META_FORMAT, &FORMAT.to_le_bytes())?;
-                put(META_EPOCH, &1_u64.to_le_bytes())?;
-                put(META_TRUST_DOMAIN, trust_domain.as_str().as_bytes())?;
-            } else {
-                self.check_meta(&meta, trust_domain)?;
-                // An older version would take every replaced key for a good one, and forget what mailboxes may hold and agents
-                // are: it must not open this file any more.
-                meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..]).map_err(ServiceError::database)?;
-            }
+        let meta = transaction.table(META);
+        if meta.count()? == 0 {
+            meta.put(META_EPOCH, &1_u64.to_le_bytes())?;
+            meta.put(META_TRUST_DOMAIN, trust_domain.as_str().as_bytes())?;
+        } else {
+            self.check_meta(&*transaction, trust_domain)?;
         }
-        transaction.commit().map_err(ServiceError::database)
+        // An older version would take every replaced key for a good one, and forget what mailboxes may hold and agents are: it
+        // must not open these tables any more.
+        meta.put(META_FORMAT, &FORMAT.to_le_bytes())?;
+        Ok(transaction.commit()?)
     }
 
-    fn check_meta(
-        &self,
-        meta: &impl ReadableTable<&'static str, &'static [u8]>,
-        trust_domain: &TrustDomain,
-    ) -> Result<(), ServiceError> {
-        let found = self.meta_number(meta, META_FORMAT)?;
+    fn check_meta(&self, transaction: &dyn Reading, trust_domain: &TrustDomain) -> Result<(), ServiceError> {
+        let found = self.meta_number(transaction, META_FORMAT)?;
         if !(FORMAT_OLDEST..=FORMAT).contains(&found) {
             return Err(ServiceError::Format { found, known: FORMAT });
         }
-        let value = meta.get(META_TRUST_DOMAIN).map_err(ServiceError::database)?;
+        let value = transaction.table(META).get(META_TRUST_DOMAIN)?;
         let value = value.ok_or_else(|| self.damaged("meta trust_domain"))?;
-        if value.value() != trust_domain.as_str().as_bytes() {
+        if value != trust_domain.as_str().as_bytes() {
             return Err(ServiceError::TrustDomain {
-                found: String::from_utf8_lossy(value.value()).into_owned(),
+                found: String::from_utf8_lossy(&value).into_owned(),
                 configured: trust_domain.to_string(),
             });
         }
@@ -296,195 +308,206 @@ impl Storage {
     }
 
     /// The epoch in `meta`.
-    pub(crate) fn epoch(&self, meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, ServiceError> {
-        match self.meta_number(meta, META_EPOCH)? {
+    pub(crate) fn epoch(&self, transaction: &dyn Reading) -> Result<u64, ServiceError> {
+        match self.meta_number(transaction, META_EPOCH)? {
             0 => Err(self.damaged("meta epoch")),
             epoch => Ok(epoch),
         }
     }
 
     /// The number of the last event that was written into the outbox.
-    pub(crate) fn outbox_number(&self, transaction: &WriteTransaction) -> Result<u64, ServiceError> {
-        let meta = transaction.open_table(META).map_err(ServiceError::database)?;
-        let row = meta.get(META_OUTBOX).map_err(ServiceError::database)?;
-        let Some(row) = row else { return Ok(0) };
-        let number = row.value().try_into().map(u64::from_le_bytes);
-        number.map_err(|_| self.damaged(format!("meta {META_OUTBOX}")))
+    pub(crate) fn outbox_number(&self, transaction: &dyn Reading) -> Result<u64, ServiceError> {
+        match transaction.table(META).get(META_OUTBOX)? {
+            Some(row) => self.number(META_OUTBOX, &row),
+            None => Ok(0),
+        }
     }
 
     /// Sets it, inside `transaction`.
-    pub(crate) fn set_outbox_number(&self, transaction: &WriteTransaction, number: u64) -> Result<(), ServiceError> {
-        let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
-        meta.insert(META_OUTBOX, &number.to_le_bytes()[..]).map(drop).map_err(ServiceError::database)
+    pub(crate) fn set_outbox_number(&self, transaction: &dyn Writing, number: u64) -> Result<(), ServiceError> {
+        Ok(transaction.table(META).put(META_OUTBOX, &number.to_le_bytes())?)
     }
 
     /// Moves the epoch forward inside `transaction`, and says where to.
-    pub(crate) fn advance_epoch(&self, transaction: &WriteTransaction) -> Result<u64, ServiceError> {
-        let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
-        let epoch = self.epoch(&meta)?.checked_add(1).ok_or_else(|| self.damaged("meta epoch"))?;
-        meta.insert(META_EPOCH, &epoch.to_le_bytes()[..]).map_err(ServiceError::database)?;
+    pub(crate) fn advance_epoch(&self, transaction: &dyn Writing) -> Result<u64, ServiceError> {
+        let epoch = self.epoch(transaction)?.checked_add(1).ok_or_else(|| self.damaged("meta epoch"))?;
+        transaction.table(META).put(META_EPOCH, &epoch.to_le_bytes())?;
         Ok(epoch)
     }
 
     /// Keeps what the configuration says about retention, and says what of an earlier one still counts.
     pub(crate) fn adopt_retention(&self, retention_s: u32, now_ms: u64) -> Result<DefaultRetention, ServiceError> {
         let transaction = self.begin_write()?;
-        let mut meta = transaction.open_table(META).map_err(ServiceError::database)?;
-        let row = meta.get(META_RETENTION).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
+        let meta = transaction.table(META);
         let damaged = || self.damaged(format!("meta {META_RETENTION}"));
+        let row = meta.get(META_RETENTION)?;
         let before = row.map(|row| DefaultRetention::parse(&row).ok_or_else(damaged)).transpose()?;
         let retention = DefaultRetention::configured(before, retention_s, now_ms);
         if before == Some(retention) {
             return Ok(retention);
         }
-        meta.insert(META_RETENTION, &retention.to_bytes()[..]).map_err(ServiceError::database)?;
-        drop(meta);
-        transaction.commit().map_err(ServiceError::database)?;
+        meta.put(META_RETENTION, &retention.to_bytes())?;
+        transaction.commit()?;
         Ok(retention)
     }
 
     /// Every agent with the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the snapshot at start.
     pub(crate) fn load(&self, mut each: impl FnMut(Loaded) -> Result<(), ServiceError>) -> Result<u64, ServiceError> {
         let transaction = self.begin_read()?;
-        let meta = transaction.open_table(META).map_err(ServiceError::database)?;
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
-        let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
-        let replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
-        let mailboxes = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
-        let attributes = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
-        let states = transaction.open_table(STATES).map_err(ServiceError::database)?;
-        for row in agents.iter().map_err(ServiceError::database)? {
-            let (id, entry) = row.map_err(ServiceError::database)?;
-            let id = AgentId(*id.value());
-            let damaged = || self.damaged(format!("agent {id}"));
-            let entry = AgentEntry::parse(entry.value()).ok_or_else(damaged)?;
-            let mut versions = Vec::with_capacity(1);
-            let stored = key_records.range((&id.0, 0)..=(&id.0, u32::MAX)).map_err(ServiceError::database)?;
-            for row in stored.rev().take(VERSIONS_HELD_MAX) {
-                let (key, bytes) = row.map_err(ServiceError::database)?;
-                let signed = SignedKeyRecord::parse(bytes.value()).map_err(|_| damaged())?;
-                let version = key.value().1;
-                if signed.record.agent_id() != id || signed.record.version != version {
+        let names = transaction.table(NAMES);
+        // All in the order of agents, so each is read once, from its beginning to its end.
+        let mut agents = transaction.table(AGENTS).all();
+        let mut key_records = Beside::of(transaction.table(KEY_RECORDS).all());
+        let mut replacements = Beside::of(transaction.table(REPLACEMENTS).all());
+        let mut mailboxes = Beside::of(transaction.table(MAILBOXES).all());
+        let mut attributes = Beside::of(transaction.table(ATTRIBUTES).all());
+        let mut states = Beside::of(transaction.table(STATES).all());
+        loop {
+            let mut entries = Vec::with_capacity(NAMES_AT_ONCE);
+            for row in agents.by_ref().take(NAMES_AT_ONCE) {
+                let (id, entry) = row?;
+                let entry = AgentEntry::parse(&entry);
+                entries.push((id, entry.ok_or_else(|| self.damaged(format!("agent {}", AgentId(id))))?));
+            }
+            if entries.is_empty() {
+                return self.epoch(&*transaction);
+            }
+            let named = names.get_many(entries.iter().map(|(_, entry)| entry.name.as_str()))?;
+            for ((key, entry), named) in entries.into_iter().zip(named) {
+                let id = AgentId(key);
+                let damaged = || self.damaged(format!("agent {id}"));
+                let mut stored = VecDeque::new();
+                while let Some(((_, version), bytes)) = key_records.next_where(|(agent, _)| agent.cmp(&key))? {
+                    if stored.len() == VERSIONS_HELD_MAX {
+                        stored.pop_front();
+                    }
+                    stored.push_back((version, bytes));
+                }
+                let newest = stored.back().map(|(version, _)| *version);
+                let mut versions = Vec::with_capacity(stored.len());
+                for (version, bytes) in stored {
+                    let signed = SignedKeyRecord::parse(&bytes).map_err(|_| damaged())?;
+                    if signed.record.agent_id() != id || signed.record.version != version {
+                        return Err(damaged());
+                    }
+                    let row = replacements.next_where(|place| place.cmp(&(key, version)))?;
+                    let replaced = row.map(|(_, row)| parse_replacement(&row).ok_or_else(damaged)).transpose()?;
+                    // Every version but the current one has a time at which it was replaced.
+                    if replaced.is_some() == (newest == Some(version)) {
+                        return Err(damaged());
+                    }
+                    versions.push(KeyVersion { record: Arc::new(signed), replaced });
+                }
+                let newest = versions.last().map(|version| &version.record.record);
+                let whole = named == Some(key)
+                    && newest.is_some_and(|newest| newest.version == entry.version && newest.key_id() == entry.key_id);
+                if !whole {
                     return Err(damaged());
                 }
-                let row = replacements.get((&id.0, version)).map_err(ServiceError::database)?;
-                let replaced = row.map(|row| parse_replacement(row.value()).ok_or_else(damaged)).transpose()?;
-                // Every version but the current one has a time at which it was replaced.
-                if replaced.is_some() == versions.is_empty() {
-                    return Err(damaged());
-                }
-                versions.push(KeyVersion { record: Arc::new(signed), replaced });
+                let row = mailboxes.next_where(|agent| agent.cmp(&key))?;
+                let mailbox = row.map_or(Some(MailboxRow::default()), |(_, row)| MailboxRow::parse(&row));
+                let mailbox = mailbox.ok_or_else(damaged)?;
+                let row = attributes.next_where(|agent| agent.cmp(&key))?;
+                let attributes = self.parse_attributes(id, row.map(|(_, row)| row))?.map(Arc::new);
+                let row = states.next_where(|agent| agent.cmp(&key))?;
+                let since_ms = self.parse_state(id, row.map(|(_, row)| row))?.map_or(0, |state| state.since_ms);
+                each(Loaded { entry, versions, mailbox, attributes, since_ms })?;
             }
-            versions.reverse();
-            let named = names.get(entry.name.as_str()).map_err(ServiceError::database)?;
-            let newest = versions.last().map(|version| &version.record.record);
-            let whole = named.is_some_and(|named| *named.value() == id.0)
-                && newest.is_some_and(|newest| newest.version == entry.version && newest.key_id() == entry.key_id);
-            if !whole {
-                return Err(damaged());
-            }
-            let row = mailboxes.get(&id.0).map_err(ServiceError::database)?;
-            let mailbox = row.map_or(Some(MailboxRow::default()), |row| MailboxRow::parse(row.value()));
-            let mailbox = mailbox.ok_or_else(damaged)?;
-            let attributes = self.attributes(&attributes, id)?.map(Arc::new);
-            let since_ms = self.state(&states, id)?.map_or(0, |state| state.since_ms);
-            each(Loaded { entry, versions, mailbox, attributes, since_ms })?;
         }
-        self.epoch(&meta)
     }
 
     /// The attributes of an agent, if any are set.
     pub(crate) fn attributes(
         &self,
-        table: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
+        transaction: &dyn Reading,
         id: AgentId,
     ) -> Result<Option<Attributes>, ServiceError> {
-        let Some(row) = table.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
-        parse_row(row.value()).map(Some).ok_or_else(|| self.damaged(format!("attributes of agent {id}")))
+        self.parse_attributes(id, transaction.table(ATTRIBUTES).get(&id.0)?)
+    }
+
+    pub(crate) fn parse_attributes(
+        &self,
+        id: AgentId,
+        row: Option<Vec<u8>>,
+    ) -> Result<Option<Attributes>, ServiceError> {
+        let Some(row) = row else { return Ok(None) };
+        parse_row(&row).map(Some).ok_or_else(|| self.damaged(format!("attributes of agent {id}")))
     }
 
     /// Since when and why an agent may not act.
-    pub(crate) fn state(
-        &self,
-        table: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
-        id: AgentId,
-    ) -> Result<Option<StateRow>, ServiceError> {
-        let Some(row) = table.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
-        StateRow::parse(row.value()).map(Some).ok_or_else(|| self.damaged(format!("state of agent {id}")))
+    pub(crate) fn state(&self, transaction: &dyn Reading, id: AgentId) -> Result<Option<StateRow>, ServiceError> {
+        self.parse_state(id, transaction.table(STATES).get(&id.0)?)
+    }
+
+    pub(crate) fn parse_state(&self, id: AgentId, row: Option<Vec<u8>>) -> Result<Option<StateRow>, ServiceError> {
+        let Some(row) = row else { return Ok(None) };
+        StateRow::parse(&row).map(Some).ok_or_else(|| self.damaged(format!("state of agent {id}")))
     }
 
     /// Writes all tables, as they are at one moment, into a new file at `path`, readable by its owner only. Changes go on
     /// meanwhile, and are not in it.
     pub(crate) fn copy_to(&self, path: &Path) -> Result<(), ServiceError> {
-        let failed = |what| move |source| ServiceError::File { what, path: path.to_owned(), source };
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("replace")(error)),
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path).map_err(failed("create"))?;
         let from = self.begin_read()?;
-        let mut builder = Database::builder();
-        builder.set_cache_size(COPY_CACHE_BYTES);
-        let mut copy = builder.create_file(file).map_err(ServiceError::database)?;
-        let mut known = Vec::new();
-        {
-            let to = copy.begin_write().map_err(ServiceError::database)?;
-            macro_rules! copy_tables {
-                ($($table:ident),+) => {$(
-                    known.push($table.name());
-                    let mut into = to.open_table($table).map_err(ServiceError::database)?;
-                    for row in from.open_table($table).map_err(ServiceError::database)?.iter().map_err(ServiceError::database)? {
-                        let (key, value) = row.map_err(ServiceError::database)?;
-                        into.insert(key.value(), value.value()).map_err(ServiceError::database)?;
-                    }
-                    drop(into);
-                )+};
-            }
-            copy_tables!(
-                META,
-                AGENTS,
-                NAMES,
-                KEY_RECORDS,
-                REPLACEMENTS,
-                MAILBOXES,
-                ATTRIBUTES,
-                STATES,
-                TOKENS,
-                AUDIT_OUTBOX,
-                KEY_LEAVES,
-                KEY_SUBTREES,
-                KEY_PLACES
-            );
-            // No prekey that may be handed out before the copy is: whoever restored it would hand it out again.
-            known.extend([PREKEY_OWNERS.name(), PREKEY_BATCHES.name(), PREKEYS.name()]);
-            let mut owners = to.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
-            let stored = from.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
-            for row in stored.iter().map_err(ServiceError::database)? {
-                let (agent, owner) = row.map_err(ServiceError::database)?;
-                let owner = Owner::without_prekeys(owner.value()).ok_or_else(|| self.damaged("prekey_owners"))?;
-                owners.insert(agent.value(), &owner[..]).map_err(ServiceError::database)?;
-            }
-            drop(owners);
-            to.commit().map_err(ServiceError::database)?;
-        }
+        let mut copy = RedbFile::replace(path, COPY_CACHE_BYTES)?;
+        copy.create(&COPIED)?;
+        let to = copy.begin_write()?;
+        self.copy_rows(&*from, &*to)?;
+        to.commit()?;
+        Ok(copy.compact()?)
+    }
+
+    fn copy_rows(&self, from: &dyn Reading, to: &dyn Writing) -> Result<(), ServiceError> {
         // A table that is added and not named above would be missing in every backup.
-        let unknown = from.list_tables().map_err(ServiceError::database)?.find(|table| !known.contains(&table.name()));
-        if let Some(unknown) = unknown {
-            return Err(ServiceError::UnknownTable(unknown.name().to_owned()));
+        let is_known = |name: &String| COPIED.iter().chain(&NOT_COPIED).any(|table| table.name() == name);
+        if let Some(unknown) = from.table_names()?.into_iter().find(|name| !is_known(name)) {
+            return Err(ServiceError::UnknownTable(unknown));
         }
-        copy.compact().map_err(ServiceError::database)?;
+        for table in COPIED {
+            copy_rows(from, to, table)?;
+        }
+        for row in from.table(PREKEY_OWNERS).all() {
+            let (agent, owner) = row?;
+            let owner = Owner::without_prekeys(&owner).ok_or_else(|| self.damaged("prekey_owners"))?;
+            to.table(PREKEY_OWNERS).put(&agent, &owner)?;
+        }
         Ok(())
     }
 
-    fn meta_number(
-        &self,
-        meta: &impl ReadableTable<&'static str, &'static [u8]>,
-        key: &str,
-    ) -> Result<u64, ServiceError> {
-        let value = meta.get(key).map_err(ServiceError::database)?;
-        let number = value.and_then(|value| value.value().try_into().ok()).map(u64::from_le_bytes);
-        number.ok_or_else(|| self.damaged(format!("meta {key}")))
+    fn meta_number(&self, transaction: &dyn Reading, key: &str) -> Result<u64, ServiceError> {
+        let value = transaction.table(META).get(key)?;
+        self.number(key, &value.unwrap_or_default())
+    }
+
+    fn number(&self, key: &str, value: &[u8]) -> Result<u64, ServiceError> {
+        value.try_into().map(u64::from_le_bytes).map_err(|_| self.damaged(format!("meta {key}")))
+    }
+}
+
+/// Names that are looked up together.
+const NAMES_AT_ONCE: usize = 256;
+
+/// Rows that are read beside others, in the same order.
+struct Beside<I: Iterator> {
+    rows: Peekable<I>,
+}
+
+impl<I, K, V> Beside<I>
+where
+    I: Iterator<Item = Result<(K, V), StorageError>>,
+{
+    fn of(rows: I) -> Self {
+        Self { rows: rows.peekable() }
+    }
+
+    /// The next row if it is where `place` says `Equal`; those before it, which nothing asked for, are passed over.
+    fn next_where(&mut self, place: impl Fn(&K) -> std::cmp::Ordering) -> Result<Option<(K, V)>, StorageError> {
+        while let Some(row) = self.rows.peek() {
+            match row.as_ref().map_or(std::cmp::Ordering::Equal, |(key, _)| place(key)) {
+                std::cmp::Ordering::Less => drop(self.rows.next()),
+                std::cmp::Ordering::Equal => return self.rows.next().transpose(),
+                std::cmp::Ordering::Greater => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::directory::{
     AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
 };
-use crate::limits::COMMIT_CHANGES_MAX;
+use crate::limits::{COMMIT_CHANGES_MAX, REFRESH_POLL};
 use crate::prekeys::tables::Uploaded;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
 use crate::service::{Published, SnapshotSink, wall_clock_ms};
@@ -75,10 +75,22 @@ pub(crate) async fn write(
     mut pending: mpsc::Receiver<Pending>,
 ) {
     let mut batch = Vec::with_capacity(COMMIT_CHANGES_MAX);
-    while pending.recv_many(&mut batch, COMMIT_CHANGES_MAX).await > 0 {
+    loop {
+        let arrived = pending.recv_many(&mut batch, COMMIT_CHANGES_MAX);
+        // What was stored without anybody being told of it is looked for, also when nobody wants anything.
+        let arrived = match directory.is_stale() {
+            true => tokio::time::timeout(REFRESH_POLL, arrived).await,
+            false => Ok(arrived.await),
+        };
+        if arrived == Ok(0) {
+            return;
+        }
         let requests = std::mem::take(&mut batch);
         let published = published.clone();
         let commit = tokio::task::spawn_blocking(move || {
+            if requests.is_empty() {
+                refresh(&mut directory, sink.as_ref(), &published);
+            }
             for requests in transactions(requests) {
                 commit(&mut directory, sink.as_ref(), &published, requests);
             }
@@ -105,23 +117,37 @@ fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
     transactions
 }
 
+fn refresh(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published) {
+    match directory.refresh(wall_clock_ms()) {
+        Ok(()) => publish_if(directory.take_reloaded(), directory, sink, published),
+        Err(error) => tracing::debug!(%error, "the directory cannot be loaded again yet"),
+    }
+}
+
+fn publish_if(is_new: bool, directory: &Directory, sink: &dyn SnapshotSink, published: &Published) {
+    if is_new {
+        let snapshot = Arc::new(directory.snapshot());
+        published.set(&snapshot);
+        sink.publish(snapshot);
+    }
+}
+
 fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, requests: Vec<Pending>) {
     let (changes, answers): (Vec<_>, Vec<_>) =
         requests.into_iter().map(|request| ((request.by, request.change), request.answer)).unzip();
-    match directory.change_by(changes, wall_clock_ms()) {
+    let changed = directory.change_by(changes, wall_clock_ms());
+    let is_reloaded = directory.take_reloaded();
+    match changed {
         Ok(results) => {
             // Before the answers: who is told "registered" and logs in at once must be known to the shards, and an
             // agent whose key was replaced may rely on it that the old one is handed out no more.
-            if results.iter().any(Changed::is_new) {
-                let snapshot = Arc::new(directory.snapshot());
-                published.set(&snapshot);
-                sink.publish(snapshot);
-            }
+            publish_if(is_reloaded || results.iter().any(Changed::is_new), directory, sink, published);
             for (result, answer) in results.into_iter().zip(answers) {
                 tell(result, answer);
             }
         }
         Err(error) => {
+            publish_if(is_reloaded, directory, sink, published);
             tracing::error!(%error, change_count = answers.len(), "changes of the directory were refused");
             for answer in answers {
                 match answer {

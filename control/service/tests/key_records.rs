@@ -7,7 +7,7 @@ use std::sync::Arc;
 use creto_envelope::{AgentId, TrustDomain};
 use creto_service::api::ErrorCode;
 use creto_service::client::Client;
-use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions, offline};
+use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions, StorageError, offline};
 
 #[allow(dead_code, reason = "each test file takes what it needs")]
 #[path = "../src/fixture.rs"]
@@ -34,7 +34,7 @@ async fn a_key_record_is_given_as_it_was_registered() {
         let error = client.key_record(agent, version).await.unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::RecordUnknown.as_str()), "{error}");
     }
-    assert!(matches!(offline::key_record(&path, id, 1), Err(ServiceError::InUse(_))));
+    assert!(matches!(offline::key_record(&path, id, 1), Err(ServiceError::Storage(StorageError::InUse(_)))));
     // As after SIGKILL: the file as it is while the service runs.
     let killed = folder.path().join("killed.redb");
     std::fs::copy(&path, &killed).unwrap();

@@ -20,16 +20,25 @@ use creto_service::{Service, ServiceHandle, ServiceOptions};
 #[path = "../src/fixture.rs"]
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
+#[path = "../../storage/tests/server/mod.rs"]
+#[allow(dead_code, reason = "each test file takes what it needs")]
+mod server;
 use fixture::{prekeys, signed};
 
 const WITHIN: Duration = Duration::from_secs(60);
 const EVERYTHING: PrekeyAllowance =
     PrekeyAllowance { claims_per_pair: u32::MAX, claims_per_asker: u32::MAX, uploads: u32::MAX };
 
+/// A file with the URL of the database that has the directory.
+const DATABASE: &str = "database";
+
 type Low = Arc<Mutex<Vec<(AgentId, PrekeyStock)>>>;
 
 fn start(folder: &Path, allowance: PrekeyAllowance) -> (ServiceHandle, PrekeyDoor, Low) {
-    let options = ServiceOptions::new(folder.join("control.redb"), folder.join("control.sock"), TrustDomain::default());
+    let mut options =
+        ServiceOptions::new(folder.join("control.redb"), folder.join("control.sock"), TrustDomain::default());
+    // The process that is killed finds it there, too.
+    options.database = std::fs::read_to_string(folder.join(DATABASE)).ok().map(|url| url.parse().unwrap());
     let (door, requests) = prekey_requests();
     let low = Low::default();
     let told = Arc::clone(&low);
@@ -240,11 +249,25 @@ fn ledgers(folder: &Path) -> Vec<[u8; 16]> {
 /// As many claims as `CRETO_PREKEY_CLAIMS` says: `scripts/prekeys.sh` asks for ten million.
 #[test]
 fn no_prekey_is_handed_out_twice_by_a_process_that_is_killed() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let claims = number("CRETO_PREKEY_CLAIMS", 100_000);
+    let folder = tempfile::tempdir().unwrap();
+    hand_out_and_kill(folder.path(), number("CRETO_PREKEY_CLAIMS", 100_000));
+}
+
+#[test]
+fn no_prekey_is_handed_out_twice_by_a_process_that_is_killed_on_postgresql() {
+    let Some(server) = server::Server::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(DATABASE), server.database()).unwrap();
+    hand_out_and_kill(folder.path(), 10_000);
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+fn hand_out_and_kill(folder: &Path, claims: u64) {
     let mut seed = number("CRETO_SEED", std::process::id().into());
     println!("CRETO_SEED={seed}, {claims} claims");
-    let folder = tempfile::tempdir().unwrap();
     let begun = std::time::Instant::now();
     let (mut first, mut kills, mut answered) = (1 << 32, 0, 0);
     while answered < claims {
@@ -252,17 +275,17 @@ fn no_prekey_is_handed_out_twice_by_a_process_that_is_killed() {
         seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let quota = 1 + (mixed ^ (mixed >> 27)) % (claims / 8).max(1);
-        run_and_kill(folder.path(), first, quota);
+        run_and_kill(folder, first, quota);
         kills += 1;
         // No number comes twice, however many the one before had uploaded.
         first += 1 << 32;
-        answered = ledgers(folder.path()).len() as u64;
+        answered = ledgers(folder).len() as u64;
     }
 
-    let mut ids = ledgers(folder.path());
+    let mut ids = ledgers(folder);
     let took = begun.elapsed();
     // And what is left is none of them.
-    let (service, door, _) = start(folder.path(), EVERYTHING);
+    let (service, door, _) = start(folder, EVERYTHING);
     let mut left = 0;
     for owner in owners() {
         while let Ok(prekey) = claim(&door, AgentId([1; 16]), owner.record.agent_id()) {

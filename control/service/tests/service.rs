@@ -19,7 +19,7 @@ use creto_service::limits::{CONNECTIONS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
 use creto_service::mailboxes::MailboxChange;
 use creto_service::states::{StateChange, StateWord};
 use creto_service::tokens::{Enrolment, EnrolmentToken, TokenWanted};
-use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions};
+use creto_service::{Service, ServiceError, ServiceHandle, ServiceOptions, StorageError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -260,7 +260,7 @@ async fn a_shutdown_does_not_wait_for_silent_connections_and_removes_the_socket(
 fn a_second_node_on_the_same_files_is_refused_and_the_first_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let node = start(folder.path());
-    assert!(matches!(Service::open(options(folder.path())), Err(ServiceError::InUse(_))));
+    assert!(matches!(Service::open(options(folder.path())), Err(ServiceError::Storage(StorageError::InUse(_)))));
     let mut other = options(folder.path());
     other.directory_path = folder.path().join("other.redb");
     let refused = Service::open(other).unwrap().spawn(|_| {}).err();

@@ -94,6 +94,9 @@ pub enum BackupError {
     /// The data folder.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The directory cannot be copied out of its database.
+    #[error(transparent)]
+    Directory(#[from] creto_service::ServiceError),
     /// The audit log cannot be read.
     #[error(transparent)]
     Audit(#[from] creto_audit_store::StoreError),

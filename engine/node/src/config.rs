@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use creto_audit::monitor::{Limit, Limits, Rule, usual};
 use creto_envelope::{AgentName, TreeDigest, limits};
-use creto_service::{Enrolment, OnFailure, PolicyOptions};
+use creto_service::{DatabaseUrl, Enrolment, OnFailure, PolicyOptions};
 
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::KeyDoc;
@@ -183,6 +183,8 @@ pub struct ControlSection {
     pub administrators: Vec<AgentName>,
     /// Trust bundle (PEM) whose SVIDs register agents there; empty: none do.
     pub spiffe_bundle: PathBuf,
+    /// The database that has the directory instead of the file in the data folder.
+    pub database: Option<DatabaseUrl>,
 }
 
 /// `[keys]`
@@ -366,6 +368,20 @@ impl Config {
         (!path.as_os_str().is_empty()).then(|| self.base.join(path))
     }
 
+    /// The database of the directory, if one is configured, with the password of the environment (`PGPASSWORD`, as PostgreSQL's
+    /// own programs take it) where its URL has none.
+    #[must_use]
+    pub fn database(&self) -> Option<DatabaseUrl> {
+        let url = self.control.database.clone()?.relative_to(&self.base);
+        if url.has_password() {
+            return Some(url);
+        }
+        match std::env::var("PGPASSWORD") {
+            Ok(password) if !password.is_empty() => Some(url.with_password(password)),
+            _ => Some(url),
+        }
+    }
+
     /// The file of policy, if one is configured, and what holds without it.
     #[must_use]
     pub fn policy_options(&self) -> PolicyOptions {
@@ -461,6 +477,7 @@ impl Default for ControlSection {
             spiffe_bundle: PathBuf::new(),
             listen: None,
             administrators: Vec::new(),
+            database: None,
         }
     }
 }

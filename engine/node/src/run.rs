@@ -412,6 +412,7 @@ fn start_service(
         .listen
         .map(|listen| RemoteOptions { listen, administrators: config.control.administrators.clone() });
     options.spiffe_bundle = config.spiffe_bundle();
+    options.database = config.database();
     options.health = health;
     options.policy = config.policy_options();
     let (sink, kept) = audit;

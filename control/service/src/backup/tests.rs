@@ -1,12 +1,14 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use creto_control_storage::Table;
 use creto_envelope::TrustDomain;
 
 use super::*;
 use crate::error::ServiceError;
+use crate::key_log::tables::KEY_LEAVES;
 use crate::registration::Registration;
-use crate::storage::{AGENTS, KEY_RECORDS};
+use crate::storage::{AGENTS, KEY_RECORDS, NAMES};
 
 /// A node of one shard that holds its log as long as it is told to.
 #[derive(Default)]
@@ -42,10 +44,13 @@ impl BackupHost for Host {
 }
 
 fn backups(folder: &Path) -> (Arc<Host>, Arc<Backups>) {
-    let path = folder.join("control.redb");
-    let storage = Storage::open(&path, &TrustDomain::default()).unwrap();
+    let storage = Storage::open(&folder.join("control.redb"), &TrustDomain::default()).unwrap();
+    backups_of(storage, folder)
+}
+
+fn backups_of(storage: Storage, folder: &Path) -> (Arc<Host>, Arc<Backups>) {
     let host = Arc::new(Host::default());
-    (Arc::clone(&host), Arc::new(Backups::new(host, Arc::new(storage), &path)))
+    (Arc::clone(&host), Arc::new(Backups::new(host, Arc::new(storage), &folder.join("control.redb"))))
 }
 
 fn register(storage: &Arc<Storage>, name: &str) {
@@ -77,9 +82,8 @@ fn the_copy_is_a_directory_of_one_moment_and_goes_with_the_backup() {
 
     let copy = Storage::open(&path, &TrustDomain::default()).unwrap();
     let read = copy.begin_read().unwrap();
-    use redb::ReadableTableMetadata;
-    assert_eq!(read.open_table(AGENTS).unwrap().len().unwrap(), 1);
-    assert_eq!(read.open_table(KEY_RECORDS).unwrap().len().unwrap(), 1);
+    assert_eq!(read.table(AGENTS).count().unwrap(), 1);
+    assert_eq!(read.table(KEY_RECORDS).count().unwrap(), 1);
     drop((read, copy));
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -93,6 +97,34 @@ fn the_copy_is_a_directory_of_one_moment_and_goes_with_the_backup() {
 }
 
 #[test]
+fn a_backup_of_a_directory_in_postgresql_is_the_same_file() {
+    let Some(url) = crate::storage::both::database() else { return };
+    let again = url.clone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.redb");
+    let storage = Storage::open_database(url, &path, &TrustDomain::default()).unwrap();
+    let (_, backups) = backups_of(storage, dir.path());
+    register(&backups.storage, "acme/early");
+    assert!(backups.begin(1).is_ok());
+    let copied = copied(&backups, 1);
+    register(&backups.storage, "acme/late");
+
+    // The same of a node that is stopped.
+    let offline = dir.path().join("offline.redb");
+    crate::offline::copy(again, &offline).unwrap();
+    let found = Storage::open(&offline, &TrustDomain::default()).unwrap();
+    assert_eq!(found.begin_read().unwrap().table(AGENTS).count().unwrap(), 2);
+
+    // What `creto restore` puts into a data folder, and a node without a database opens.
+    std::fs::copy(copied, &path).unwrap();
+    let restored = Arc::new(Storage::open(&path, &TrustDomain::default()).unwrap());
+    let names: Vec<_> = restored.begin_read().unwrap().table(NAMES).all().map(|row| row.unwrap().0).collect();
+    assert_eq!(names, ["acme/early"]);
+    register(&restored, "acme/next");
+    assert_eq!(restored.begin_read().unwrap().table(KEY_LEAVES).count().unwrap(), 2);
+}
+
+#[test]
 fn an_agent_whose_message_was_the_last_in_a_log_is_in_the_copy() {
     let dir = tempfile::tempdir().unwrap();
     let (host, backups) = backups(dir.path());
@@ -102,8 +134,7 @@ fn an_agent_whose_message_was_the_last_in_a_log_is_in_the_copy() {
     assert!(backups.begin(1).is_ok());
     let path = copied(&backups, 1);
     let copy = Storage::open(&path, &TrustDomain::default()).unwrap();
-    use redb::ReadableTableMetadata;
-    assert_eq!(copy.begin_read().unwrap().open_table(AGENTS).unwrap().len().unwrap(), 1);
+    assert_eq!(copy.begin_read().unwrap().table(AGENTS).count().unwrap(), 1);
 }
 
 #[test]
@@ -139,9 +170,8 @@ fn a_table_that_copying_does_not_know_fails_the_backup() {
     let dir = tempfile::tempdir().unwrap();
     let (_, backups) = backups(dir.path());
     let transaction = backups.storage.begin_write().unwrap();
-    let table: redb::TableDefinition<'_, u64, u64> = redb::TableDefinition::new("something new");
-    transaction.open_table(table).unwrap();
+    transaction.table(Table::<u64, u64>::new("something_new")).put(&1, &1).unwrap();
     transaction.commit().unwrap();
     let error = backups.storage.copy_to(&dir.path().join("copy")).unwrap_err();
-    assert!(matches!(&error, ServiceError::UnknownTable(name) if name == "something new"), "{error}");
+    assert!(matches!(&error, ServiceError::UnknownTable(name) if name == "something_new"), "{error}");
 }

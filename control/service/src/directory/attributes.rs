@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use creto_control_storage::{Reading, Writing};
 use creto_envelope::AgentId;
 use creto_policy::{Attributes, AttributesError};
-use redb::{ReadableTable, WriteTransaction};
 
 use super::Directory;
 use crate::attributes::{AttributesRequest, row_bytes};
@@ -27,35 +27,31 @@ pub(crate) enum AttributesSet {
 impl Directory {
     pub(super) fn set_attributes_one(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         request: &AttributesRequest,
     ) -> Result<AttributesSet, ServiceError> {
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let mut table = transaction.open_table(ATTRIBUTES).map_err(ServiceError::database)?;
+        let agents = transaction.table(AGENTS);
+        let table = transaction.table(ATTRIBUTES);
         let id = request.agent;
-        if agents.get(&id.0).map_err(ServiceError::database)?.is_none() {
+        if agents.get(&id.0)?.is_none() {
             return Ok(AttributesSet::Unknown);
         }
-        let before = stored(&self.storage, &table, id)?;
+        let before = stored(&self.storage, transaction, id)?;
         let after = match request.change.applied_to(&before) {
             Ok(after) if after == before => return Ok(AttributesSet::Same),
             Ok(after) => after,
             Err(error) => return Ok(AttributesSet::Refused(error)),
         };
         if after == Attributes::default() {
-            table.remove(&id.0).map_err(ServiceError::database)?;
+            table.delete(&id.0)?;
         } else {
-            table.insert(&id.0, &row_bytes(&after)[..]).map_err(ServiceError::database)?;
+            table.put(&id.0, &row_bytes(&after))?;
         }
         Ok(AttributesSet::Changed(Arc::new(after)))
     }
 }
 
 /// Those of an agent; without a row, those of one for which none are set.
-pub(crate) fn stored(
-    storage: &Storage,
-    table: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
-    id: AgentId,
-) -> Result<Attributes, ServiceError> {
-    storage.attributes(table, id).map(Option::unwrap_or_default)
+pub(crate) fn stored(storage: &Storage, transaction: &dyn Reading, id: AgentId) -> Result<Attributes, ServiceError> {
+    storage.attributes(transaction, id).map(Option::unwrap_or_default)
 }

@@ -15,10 +15,10 @@ impl Reader {
     pub(crate) fn prekeys(&self, name: &AgentName) -> Result<Option<AgentPrekeys>, ServiceError> {
         let id = AgentId::derive(&self.trust_domain, name);
         let transaction = self.storage.begin_read()?;
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
-        let entry = AgentEntry::parse(row.value()).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
-        let (stock, uploaded_at_ms) = tables::look(&self.storage, &transaction, id, entry.version)?;
+        let agents = transaction.table(AGENTS);
+        let Some(row) = agents.get(&id.0)? else { return Ok(None) };
+        let entry = AgentEntry::parse(&row).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+        let (stock, uploaded_at_ms) = tables::look(&self.storage, &*transaction, id, entry.version)?;
         Ok(Some(AgentPrekeys {
             name: entry.name.to_string(),
             version: entry.version,
@@ -39,21 +39,24 @@ impl Reader {
         let id = AgentId::derive(&self.trust_domain, name);
         let damaged = || self.storage.damaged(format!("agent {id}"));
         let transaction = self.storage.begin_read()?;
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
-        let replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
-        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)? else { return Ok(None) };
-        let entry = AgentEntry::parse(row.value()).ok_or_else(damaged)?;
+        let agents = transaction.table(AGENTS);
+        let key_records = transaction.table(KEY_RECORDS);
+        let replacements = transaction.table(REPLACEMENTS);
+        let Some(row) = agents.get(&id.0)? else { return Ok(None) };
+        let entry = AgentEntry::parse(&row).ok_or_else(damaged)?;
 
         let mut keys = AgentKeys { name: entry.name.to_string(), key_grace_ms, versions: Vec::new() };
         // An emergency ends all that was before it.
         let mut revoked = false;
-        let stored = key_records.range((&id.0, 0)..=(&id.0, u32::MAX)).map_err(ServiceError::database)?;
-        for row in stored.rev().take(VERSIONS_LISTED_MAX) {
-            let (key, bytes) = row.map_err(ServiceError::database)?;
-            let record = SignedKeyRecord::parse(bytes.value()).map_err(|_| damaged())?.record;
-            let row = replacements.get((&id.0, key.value().1)).map_err(ServiceError::database)?;
-            let replaced = row.map(|row| parse_replacement(row.value()).ok_or_else(damaged)).transpose()?;
+        let stored: Vec<_> = key_records
+            .within(&(id.0, 0), &(id.0, u32::MAX))
+            .descending()
+            .limit(VERSIONS_LISTED_MAX)
+            .collect::<Result<_, _>>()?;
+        let replaced = replacements.get_many(stored.iter().map(|(key, _)| key))?;
+        for ((_, bytes), row) in stored.into_iter().zip(replaced) {
+            let record = SignedKeyRecord::parse(&bytes).map_err(|_| damaged())?.record;
+            let replaced = row.map(|row| parse_replacement(&row).ok_or_else(damaged)).transpose()?;
             revoked |= replaced.is_some_and(|replaced| replaced.mode == RotationMode::Emergency);
             let accepted_until_ms =
                 replaced.map(|replaced| if revoked { 0 } else { replaced.at_ms.saturating_add(key_grace_ms) });

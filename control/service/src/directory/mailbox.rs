@@ -1,10 +1,10 @@
 //! What is set for mailboxes: changed inside the writer's transaction, and as the API shows it.
 
+use creto_control_storage::Writing;
 use creto_envelope::{AgentId, AgentName};
 use creto_policy::mailbox::OutOfRange;
-use redb::{ReadableTable, WriteTransaction};
 
-use super::{Directory, Reader};
+use super::{Directory, Reader, rows_of};
 use crate::api::{MailboxInfo, MailboxPage};
 use crate::error::ServiceError;
 use crate::mailboxes::{MailboxDefaults, MailboxRequest, MailboxRow};
@@ -26,17 +26,17 @@ pub(crate) enum MailboxSet {
 impl Directory {
     pub(super) fn set_mailbox_one(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         request: &MailboxRequest,
         now_ms: u64,
     ) -> Result<MailboxSet, ServiceError> {
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let mut mailboxes = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
+        let agents = transaction.table(AGENTS);
+        let mailboxes = transaction.table(MAILBOXES);
         let id = request.agent;
-        if agents.get(&id.0).map_err(ServiceError::database)?.is_none() {
+        if agents.get(&id.0)?.is_none() {
             return Ok(MailboxSet::Unknown);
         }
-        let row = mailboxes.get(&id.0).map_err(ServiceError::database)?.map(|row| MailboxRow::parse(row.value()));
+        let row = mailboxes.get(&id.0)?.map(|row| MailboxRow::parse(&row));
         let before = row.unwrap_or(Some(MailboxRow::default()));
         let before = before.ok_or_else(|| self.storage.damaged(format!("mailbox of agent {id}")))?;
         let settings = match request.change.applied_to(&before.settings) {
@@ -45,7 +45,7 @@ impl Directory {
             Err(error) => return Ok(MailboxSet::OutOfRange(error)),
         };
         let after = before.changed(settings, self.retention.retention_s, self.retention.lower, now_ms);
-        mailboxes.insert(&id.0, &after.to_bytes()[..]).map_err(ServiceError::database)?;
+        mailboxes.put(&id.0, &after.to_bytes())?;
         Ok(MailboxSet::Changed(after))
     }
 }
@@ -77,13 +77,12 @@ impl Reader {
         defaults: &MailboxDefaults,
     ) -> Result<Option<MailboxInfo>, ServiceError> {
         let transaction = self.storage.begin_read()?;
-        let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let mailboxes = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
+        let agents = transaction.table(AGENTS);
         let id = AgentId::derive(&self.trust_domain, name);
-        if agents.get(&id.0).map_err(ServiceError::database)?.is_none() {
+        if agents.get(&id.0)?.is_none() {
             return Ok(None);
         }
-        let row = self.mailbox_row(&mailboxes, id)?;
+        let row = self.mailbox_row(id, transaction.table(MAILBOXES).get(&id.0)?)?;
         Ok(Some(self.mailbox_info(name, &row, defaults)))
     }
 
@@ -96,21 +95,16 @@ impl Reader {
         defaults: &MailboxDefaults,
     ) -> Result<MailboxPage, ServiceError> {
         let transaction = self.storage.begin_read()?;
-        let table = transaction.open_table(MAILBOXES).map_err(ServiceError::database)?;
-        let show = |id: AgentId, entry: AgentEntry| {
-            Ok(Some(self.mailbox_info(&entry.name, &self.mailbox_row(&table, id)?, defaults)))
+        let fetch = |ids: &[AgentId]| rows_of(&*transaction, MAILBOXES, ids);
+        let show = |id: AgentId, entry: AgentEntry, row| {
+            Ok(Some(self.mailbox_info(&entry.name, &self.mailbox_row(id, row)?, defaults)))
         };
-        let (mailboxes, next_after) = self.named(&transaction, organization, after, limit, show)?;
+        let (mailboxes, next_after) = self.named(&*transaction, organization, after, limit, fetch, show)?;
         Ok(MailboxPage { mailboxes, next_after })
     }
 
-    fn mailbox_row(
-        &self,
-        mailboxes: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
-        id: AgentId,
-    ) -> Result<MailboxRow, ServiceError> {
-        let row = mailboxes.get(&id.0).map_err(ServiceError::database)?;
-        let row = row.map_or(Some(MailboxRow::default()), |row| MailboxRow::parse(row.value()));
+    fn mailbox_row(&self, id: AgentId, row: Option<Vec<u8>>) -> Result<MailboxRow, ServiceError> {
+        let row = row.map_or(Some(MailboxRow::default()), |row| MailboxRow::parse(&row));
         row.ok_or_else(|| self.storage.damaged(format!("mailbox of agent {id}")))
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use creto_audit::event::{self, Digest, TimeMs, TokenId};
 use creto_audit::{Event, Label, What};
+use creto_control_storage::Writing;
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState};
 use creto_policy::Policy;
-use redb::WriteTransaction;
 
 use super::{Pending, TokenChange, states};
 use crate::attributes::row_bytes;
@@ -24,52 +24,64 @@ use crate::tokens::{TokenHash, TokenInfo};
 pub(crate) struct Outbox {
     pub(crate) sink: Arc<dyn AuditSink>,
     pub(crate) kept: Arc<Kept>,
+    /// The last that was told.
+    told: u64,
 }
 
 /// Whoever runs the node, over its socket.
 pub(crate) const OPERATOR: AgentId = AgentId([0; 16]);
 
 impl Outbox {
+    pub(crate) fn new(sink: Arc<dyn AuditSink>, kept: Arc<Kept>) -> Self {
+        Self { sink, kept, told: 0 }
+    }
+
+    /// Tells of events that are durable.
+    pub(super) fn tell(&mut self, events: Vec<ControlEvent>) {
+        if let Some(last) = events.last() {
+            assert!(last.number > self.told, "numbers only go up");
+            self.told = last.number;
+            self.sink.tell(events);
+        }
+    }
+
     /// Writes what happened, and removes what is kept. Returns what is to be told once this is durable.
     pub(super) fn fill(
         &self,
         storage: &Storage,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         happened: impl Iterator<Item = Note>,
         now_ms: u64,
     ) -> Result<Vec<ControlEvent>, ServiceError> {
-        let mut table = transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
+        let table = transaction.table(AUDIT_OUTBOX);
         let kept = self.kept.get();
         // Above what the log has, also in a directory that was restored from an older time.
         let mut number = storage.outbox_number(transaction)?.max(kept);
-        table.retain_in(..=self.kept.removable(), |_, _| false).map_err(ServiceError::database)?;
+        table.delete_within(&0, &self.kept.removable())?;
         let mut events = Vec::new();
         for (what, label) in happened {
             number += 1;
             let event = ControlEvent { number, event: Event::new(now_ms, what), label };
-            table.insert(number, &event.to_bytes()[..]).map_err(ServiceError::database)?;
+            table.put(&number, &event.to_bytes())?;
             events.push(event);
         }
         storage.set_outbox_number(transaction, number)?;
         Ok(events)
     }
 
-    /// Tells again what is not kept.
-    pub(super) fn tell_again(&self, storage: &Storage) -> Result<(), ServiceError> {
+    /// Tells what is not kept, again when it was told by an earlier process.
+    pub(super) fn tell_again(&mut self, storage: &Storage) -> Result<(), ServiceError> {
         let transaction = storage.begin_read()?;
-        let table = transaction.open_table(AUDIT_OUTBOX).map_err(ServiceError::database)?;
+        let table = transaction.table(AUDIT_OUTBOX);
         let mut events = Vec::new();
-        for row in table.range(self.kept.get() + 1..).map_err(ServiceError::database)? {
-            let (number, bytes) = row.map_err(ServiceError::database)?;
-            let number = number.value();
-            let told = ControlEvent::parse(number, bytes.value());
+        for row in table.after(&self.kept.get().max(self.told)) {
+            let (number, bytes) = row?;
+            let told = ControlEvent::parse(number, &bytes);
             let ControlEvent { event, label, .. } =
                 told.ok_or_else(|| storage.damaged(format!("audit_outbox {number}")))?;
             events.push(ControlEvent { number, event: Event::recovered(event.time_ms(), event.what), label });
         }
-        if !events.is_empty() {
-            self.sink.tell(events);
-        }
+        self.tell(events);
         Ok(())
     }
 }

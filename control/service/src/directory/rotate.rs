@@ -1,9 +1,9 @@
 //! The rules of replacing an encryption key, inside the writer's transaction.
 
+use creto_control_storage::Writing;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentState, KeyRecord, RejectCode, SignedKeyRecord};
 use creto_policy::Replacement;
-use redb::{ReadableTable, WriteTransaction};
 
 use super::Directory;
 use crate::error::ServiceError;
@@ -31,19 +31,19 @@ impl From<RejectCode> for Rotated {
 impl Directory {
     pub(super) fn rotate_one(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         rotation: &Rotation,
         now_ms: u64,
     ) -> Result<Rotated, ServiceError> {
-        let mut agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-        let mut key_records = transaction.open_table(KEY_RECORDS).map_err(ServiceError::database)?;
-        let mut replacements = transaction.open_table(REPLACEMENTS).map_err(ServiceError::database)?;
+        let agents = transaction.table(AGENTS);
+        let key_records = transaction.table(KEY_RECORDS);
+        let replacements = transaction.table(REPLACEMENTS);
         let signed = rotation.signed();
         let record = &signed.record;
         let id = record.agent_id();
         let damaged = || self.storage.damaged(format!("agent {id}"));
 
-        let Some(row) = agents.get(&id.0).map_err(ServiceError::database)?.map(|row| row.value().to_vec()) else {
+        let Some(row) = agents.get(&id.0)? else {
             return Ok(RejectCode::UnknownSender.into());
         };
         let entry = AgentEntry::parse(&row).ok_or_else(damaged)?;
@@ -52,8 +52,8 @@ impl Directory {
             AgentState::Suspended => return Ok(RejectCode::AgentSuspended.into()),
             AgentState::Revoked => return Ok(RejectCode::AgentRevoked.into()),
         }
-        let current = key_records.get((&id.0, entry.version)).map_err(ServiceError::database)?;
-        let current = current.and_then(|row| SignedKeyRecord::parse(row.value()).ok()).ok_or_else(damaged)?.record;
+        let current = key_records.get(&(id.0, entry.version))?;
+        let current = current.and_then(|row| SignedKeyRecord::parse(&row).ok()).ok_or_else(damaged)?.record;
         // Compared without the signatures: whoever lost the answer may have signed again.
         if current == *record {
             return Ok(Rotated::Known(current.version));
@@ -78,8 +78,8 @@ impl Directory {
             RotationMode::Emergency => EMERGENCIES_PER_WINDOW_MAX,
         };
         if let Some(version) = entry.version.checked_sub(rotations_max) {
-            let row = replacements.get((&id.0, version)).map_err(ServiceError::database)?;
-            let replaced = row.and_then(|row| parse_replacement(row.value()));
+            let row = replacements.get(&(id.0, version))?;
+            let replaced = row.and_then(|row| parse_replacement(&row));
             let until_ms = replaced.map_or(0, |replaced| replaced.at_ms.saturating_add(ROTATION_WINDOW_MS));
             if until_ms > now_ms {
                 let retry_after_ms = u32::try_from(until_ms - now_ms).unwrap_or(u32::MAX);
@@ -89,11 +89,9 @@ impl Directory {
 
         let replacement = Replacement { at_ms: now_ms, mode: rotation.mode };
         let entry = AgentEntry { registered_at_ms: entry.registered_at_ms, ..AgentEntry::registered(signed, now_ms) };
-        agents.insert(&id.0, &entry.to_bytes()[..]).map_err(ServiceError::database)?;
-        key_records.insert((&id.0, record.version), &signed.to_bytes()[..]).map_err(ServiceError::database)?;
-        replacements
-            .insert((&id.0, current.version), &replacement_bytes(&replacement)[..])
-            .map_err(ServiceError::database)?;
+        agents.put(&id.0, &entry.to_bytes())?;
+        key_records.put(&(id.0, record.version), &signed.to_bytes())?;
+        replacements.put(&(id.0, current.version), &replacement_bytes(&replacement))?;
         Ok(Rotated::Replaced(record.version))
     }
 }

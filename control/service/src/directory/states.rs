@@ -1,13 +1,13 @@
 //! Whether agents may act: changed inside the writer's transaction, one agent or an organization at a time.
 
+use creto_control_storage::Writing;
 use creto_envelope::{AgentId, AgentState};
-use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::Directory;
+use super::{AGENTS_AT_ONCE, Directory, named_from, rows_of};
 use crate::error::ServiceError;
 use crate::limits::STATE_CHANGES_MAX;
 use crate::states::{OrganizationChanged, StateError, StateRequest, StateRow, Whose};
-use crate::storage::{AGENTS, AgentEntry, NAMES, STATES, Storage};
+use crate::storage::{AGENTS, AgentEntry, STATES, Storage};
 
 /// What became of a change.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,7 +38,7 @@ enum One {
 impl Directory {
     pub(super) fn set_states(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         request: &StateRequest,
         now_ms: u64,
     ) -> Result<(StatesSet, Vec<Changed>), ServiceError> {
@@ -47,13 +47,10 @@ impl Directory {
             Err(error) => return Ok((StatesSet::Refused(error), Vec::new())),
         };
         let state = AgentState::from(request.change.state);
-        let mut tables = Tables {
-            storage: &self.storage,
-            agents: transaction.open_table(AGENTS).map_err(ServiceError::database)?,
-            states: transaction.open_table(STATES).map_err(ServiceError::database)?,
-        };
+        let row = row.as_ref();
+        let tables = Tables { storage: &self.storage, transaction };
         match &request.whose {
-            Whose::Agent(agent) => Ok(match tables.set(*agent, state, row.as_ref())? {
+            Whose::Agent(agent) => Ok(match tables.set_all(&[*agent], state, row)?.pop().flatten() {
                 None => (StatesSet::Unknown, Vec::new()),
                 Some(One::Final) => (StatesSet::Final, Vec::new()),
                 Some(One::Same) => {
@@ -64,33 +61,32 @@ impl Directory {
                 }
             }),
             Whose::Organization { name, after } => {
-                let names = transaction.open_table(NAMES).map_err(ServiceError::database)?;
-                let prefix = format!("{name}/");
-                let start = after.as_deref().unwrap_or_default().max(prefix.as_str());
+                let mut names = named_from(transaction, Some(name), after.as_deref());
                 let (mut done, mut all, mut last) = (OrganizationChanged::default(), Vec::new(), None);
-                for row_of_name in names.range(start..).map_err(ServiceError::database)? {
-                    let (name, id) = row_of_name.map_err(ServiceError::database)?;
-                    if after.as_deref() == Some(name.value()) {
-                        continue;
-                    }
-                    if !name.value().starts_with(&prefix) {
+                loop {
+                    // Those that were so before cost no space in the transaction, but the ones to come may.
+                    let room = (STATE_CHANGES_MAX - all.len()).min(AGENTS_AT_ONCE);
+                    let chunk: Vec<_> = names.by_ref().take(room.max(1)).collect::<Result<_, _>>()?;
+                    if chunk.is_empty() {
                         break;
                     }
-                    // Those that were so before cost no space in the transaction, but the one to come may.
-                    if all.len() == STATE_CHANGES_MAX {
+                    if room == 0 {
                         done.next_after = last.clone();
                         break;
                     }
-                    match tables.set(AgentId(*id.value()), state, row.as_ref())? {
-                        None => return Err(self.storage.damaged(format!("name {}", name.value()))),
-                        Some(One::Final) => done.revoked_before += 1,
-                        Some(One::Same) => done.unchanged += 1,
-                        Some(One::Changed(changed)) => {
-                            done.changed += 1;
-                            all.push(changed);
+                    let ids: Vec<_> = chunk.iter().map(|(_, id)| AgentId(*id)).collect();
+                    for ((name, _), one) in chunk.into_iter().zip(tables.set_all(&ids, state, row)?) {
+                        match one {
+                            None => return Err(self.storage.damaged(format!("name {name}"))),
+                            Some(One::Final) => done.revoked_before += 1,
+                            Some(One::Same) => done.unchanged += 1,
+                            Some(One::Changed(changed)) => {
+                                done.changed += 1;
+                                all.push(changed);
+                            }
                         }
+                        last = Some(name);
                     }
-                    last = Some(name.value().to_owned());
                 }
                 let is_known = last.is_some() || after.is_some();
                 Ok((if is_known { StatesSet::Done(done) } else { StatesSet::Unknown }, all))
@@ -101,38 +97,58 @@ impl Directory {
 
 struct Tables<'t> {
     storage: &'t Storage,
-    agents: Table<'t, &'static [u8; 16], &'static [u8]>,
-    states: Table<'t, &'static [u8; 16], &'static [u8]>,
+    transaction: &'t dyn Writing,
 }
 
 impl Tables<'_> {
-    /// Sets one agent's state; `None` when there is no such agent.
-    fn set(&mut self, id: AgentId, state: AgentState, row: Option<&StateRow>) -> Result<Option<One>, ServiceError> {
-        let known = self.agents.get(&id.0).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
-        let Some(known) = known else { return Ok(None) };
-        let entry = AgentEntry::parse(&known).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
+    /// Sets the state of some agents, none of them twice; `None` where there is no such agent.
+    fn set_all(
+        &self,
+        ids: &[AgentId],
+        state: AgentState,
+        row: Option<&StateRow>,
+    ) -> Result<Vec<Option<One>>, ServiceError> {
+        let known = rows_of(self.transaction, AGENTS, ids)?;
+        let before = rows_of(self.transaction, STATES, ids)?;
+        let each = ids.iter().zip(known.into_iter().zip(before));
+        each.map(|(id, (known, before))| match known {
+            Some(known) => self.set(*id, &known, before, state, row).map(Some),
+            None => Ok(None),
+        })
+        .collect()
+    }
+
+    fn set(
+        &self,
+        id: AgentId,
+        known: &[u8],
+        before: Option<Vec<u8>>,
+        state: AgentState,
+        row: Option<&StateRow>,
+    ) -> Result<One, ServiceError> {
+        let entry = AgentEntry::parse(known).ok_or_else(|| self.storage.damaged(format!("agent {id}")))?;
         if entry.state == AgentState::Revoked && state != AgentState::Revoked {
-            return Ok(Some(One::Final));
+            return Ok(One::Final);
         }
         let mut since_ms = row.map_or(0, |row| row.since_ms);
         if entry.state == state {
-            let before = self.storage.state(&self.states, id)?;
+            let before = self.storage.parse_state(id, before)?;
             // A revocation may be found to count since earlier, never since later: that would give back what was void.
             let is_earlier = state == AgentState::Revoked && before.is_some_and(|before| since_ms < before.since_ms);
             if !is_earlier {
-                return Ok(Some(One::Same));
+                return Ok(One::Same);
             }
         } else {
             let entry = AgentEntry { state, ..entry };
-            self.agents.insert(&id.0, &entry.to_bytes()[..]).map_err(ServiceError::database)?;
+            self.transaction.table(AGENTS).put(&id.0, &entry.to_bytes())?;
         }
         match row {
-            Some(row) => drop(self.states.insert(&id.0, &row.to_bytes()[..]).map_err(ServiceError::database)?),
+            Some(row) => self.transaction.table(STATES).put(&id.0, &row.to_bytes())?,
             None => {
                 since_ms = 0;
-                drop(self.states.remove(&id.0).map_err(ServiceError::database)?);
+                self.transaction.table(STATES).delete(&id.0)?;
             }
         }
-        Ok(Some(One::Changed(Changed { agent: id, state, since_ms })))
+        Ok(One::Changed(Changed { agent: id, state, since_ms }))
     }
 }

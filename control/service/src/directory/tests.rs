@@ -2,13 +2,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use creto_control_storage::StorageError;
 use creto_envelope::{AgentState, SignedKeyRecord, TrustDomain};
 
 use super::{Change, Changed, Directory, Reader, Registered};
 use crate::ServiceError;
 use crate::fixture::{record, sign, signed};
 use crate::registration::Registration;
-use crate::storage::{AGENTS, AgentEntry, Storage, faulty};
+use crate::storage::both;
+use crate::storage::{AGENTS, AgentEntry, faulty};
 
 mod attributes;
 mod mailbox;
@@ -21,7 +23,7 @@ pub(super) const GRACE_MS: u64 = 3_600_000;
 pub(super) const RETENTION_S: u32 = 7 * 86_400;
 
 fn open(path: &Path, agents_max: u64) -> (Directory, Reader) {
-    let storage = Arc::new(Storage::open(path, &TrustDomain::default()).unwrap());
+    let storage = Arc::new(both::open(path));
     let directory = Directory::load(Arc::clone(&storage), agents_max, GRACE_MS, RETENTION_S, NOW_MS).unwrap();
     (directory, Reader::new(storage, TrustDomain::default()))
 }
@@ -137,9 +139,49 @@ fn after_a_failed_commit_nobody_is_registered_and_the_epoch_stands() {
     is_broken.store(true, Ordering::Relaxed);
     for _ in 0..2 {
         let failed = directory.change(vec![Change::Register(checked(&signed("acme/b", 2)))], NOW_MS);
-        assert!(matches!(failed, Err(ServiceError::Database(_))), "{failed:?}");
+        assert!(matches!(failed, Err(ServiceError::Storage(_))), "{failed:?}");
         let snapshot = directory.snapshot();
         assert_eq!((snapshot.epoch(), snapshot.agent_count()), (2, 1));
+    }
+}
+
+/// What the audit log was told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<crate::outbox::ControlEvent>>);
+
+impl crate::outbox::AuditSink for Told {
+    fn tell(&self, events: Vec<crate::outbox::ControlEvent>) {
+        self.0.lock().unwrap().extend(events);
+    }
+}
+
+#[test]
+fn a_change_whose_outcome_is_unknown_is_an_error_and_what_was_stored_is_loaded_before_the_next() {
+    for was_done in [true, false] {
+        let (storage, fate) = faulty::uncertain_storage();
+        let mut directory = Directory::load(Arc::new(storage), 10, GRACE_MS, RETENTION_S, NOW_MS).unwrap();
+        let told = Arc::new(Told::default());
+        let kept = Arc::new(crate::outbox::Kept::default());
+        directory.tell_audit(super::Outbox::new(Arc::clone(&told) as _, kept), Vec::new(), NOW_MS).unwrap();
+        directory.set_policy(creto_policy::Policy::FailOpen);
+        register(&mut directory, &[signed("acme/a", 1)]);
+        fate.store(if was_done { faulty::DONE } else { faulty::NOT_DONE }, Ordering::Relaxed);
+        let failed = directory.change(vec![Change::Register(checked(&signed("acme/b", 2)))], NOW_MS);
+        let unknown = matches!(failed, Err(ServiceError::Storage(StorageError::OutcomeUnknown { .. })));
+        assert!(unknown && directory.is_stale(), "{failed:?}");
+        assert_eq!(directory.snapshot().agent_count(), 1, "what is not known to be stored is not decided by");
+        // Nothing is decided by old memory: as long as it cannot be loaded, nothing is changed.
+        fate.store(faulty::AWAY, Ordering::Relaxed);
+        assert!(directory.change(vec![Change::Register(checked(&signed("acme/c", 3)))], NOW_MS).is_err());
+        fate.store(faulty::FINE, Ordering::Relaxed);
+        let answers = register(&mut directory, &[signed("acme/b", 2)]);
+        assert_eq!(codes(&answers), [if was_done { "known" } else { "created" }]);
+        assert!(directory.take_reloaded() && !directory.take_reloaded() && !directory.is_stale());
+        let snapshot = directory.snapshot();
+        assert_eq!((snapshot.epoch(), snapshot.agent_count()), (3, 2));
+        assert!(matches!(snapshot.policy(), Some(creto_policy::Policy::FailOpen)), "the policy is the one in force");
+        let numbers: Vec<_> = told.0.lock().unwrap().iter().map(|event| event.number).collect();
+        assert_eq!(numbers, [1, 2], "each is told once, in its order");
     }
 }
 
@@ -153,7 +195,7 @@ fn states_are_loaded_as_they_were_stored() {
     let id = signed.record.agent_id();
     let entry = AgentEntry { state: AgentState::Revoked, ..AgentEntry::registered(&signed, NOW_MS) };
     let transaction = directory.storage.begin_write().unwrap();
-    transaction.open_table(AGENTS).unwrap().insert(&id.0, &entry.to_bytes()[..]).unwrap();
+    transaction.table(AGENTS).put(&id.0, &entry.to_bytes()).unwrap();
     transaction.commit().unwrap();
     drop((directory, reader));
     let (directory, reader) = open(&path, 10);
@@ -170,7 +212,7 @@ fn an_agent_that_contradicts_its_records_is_found_at_start() {
     register(&mut directory, std::slice::from_ref(&signed));
     let entry = AgentEntry { version: 2, ..AgentEntry::registered(&signed, NOW_MS) };
     let transaction = directory.storage.begin_write().unwrap();
-    transaction.open_table(AGENTS).unwrap().insert(&signed.record.agent_id().0, &entry.to_bytes()[..]).unwrap();
+    transaction.table(AGENTS).put(&signed.record.agent_id().0, &entry.to_bytes()).unwrap();
     transaction.commit().unwrap();
     let reloaded = Directory::load(Arc::clone(&directory.storage), 10, GRACE_MS, RETENTION_S, NOW_MS);
     assert!(matches!(reloaded.err(), Some(ServiceError::Damaged(_))));
@@ -207,3 +249,14 @@ fn pages_hold_every_agent_once_in_the_order_of_names() {
     assert!(reader.page(None, Some("zzz"), 10).unwrap().agents.is_empty());
     assert!(reader.page(Some("acme"), Some("zeta/a"), 10).unwrap().agents.is_empty());
 }
+
+crate::storage::both::on_postgres_too!(
+    a_name_belongs_to_the_record_that_came_first,
+    in_one_transaction_too_exactly_one_of_a_name_wins,
+    the_first_version_is_one,
+    the_epoch_moves_once_per_commit_and_not_without_a_change,
+    a_full_directory_refuses_and_still_knows_whom_it_has,
+    states_are_loaded_as_they_were_stored,
+    an_agent_that_contradicts_its_records_is_found_at_start,
+    pages_hold_every_agent_once_in_the_order_of_names,
+);

@@ -1,6 +1,6 @@
 //! Tokens for enrolment: made, listed and used inside the writer's transaction.
 
-use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+use creto_control_storage::{Reading, Writing};
 
 use super::{Directory, Reader, Registered};
 use crate::api::ErrorCode;
@@ -39,7 +39,7 @@ impl Directory {
     /// uses are left then.
     pub(super) fn enrol_one(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         request: &EnrolRequest,
         now_ms: u64,
     ) -> Result<(Registered, u32), ServiceError> {
@@ -47,8 +47,8 @@ impl Directory {
         if let Some(known) = self.known(transaction, &request.registration)? {
             return Ok((known, 0));
         }
-        let mut tokens = transaction.open_table(TOKENS).map_err(ServiceError::database)?;
-        let row = tokens.get(&request.token).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
+        let tokens = transaction.table(TOKENS);
+        let row = tokens.get(&request.token)?;
         let Some(row) = row else {
             return Ok(refused(ErrorCode::TokenUnknown, "this node made no such token, or has forgotten it"));
         };
@@ -67,35 +67,39 @@ impl Directory {
         let answer = self.register_one(transaction, &request.registration, now_ms)?;
         if let Registered::Created(_) = answer {
             row.uses_left -= 1;
-            tokens.insert(&request.token, &row.to_bytes()[..]).map_err(ServiceError::database)?;
+            tokens.put(&request.token, &row.to_bytes())?;
         }
         Ok((answer, row.uses_left))
     }
 
     pub(super) fn change_tokens(
         &self,
-        transaction: &WriteTransaction,
+        transaction: &dyn Writing,
         change: &TokenChange,
         now_ms: u64,
     ) -> Result<TokenSet, ServiceError> {
-        let mut tokens = transaction.open_table(TOKENS).map_err(ServiceError::database)?;
+        let tokens = transaction.table(TOKENS);
         match change {
             TokenChange::Make(hash, row) => {
-                if tokens.len().map_err(ServiceError::database)? >= TOKENS_MAX {
+                if tokens.count()? >= TOKENS_MAX {
                     // Those that nobody can use any more were only kept to say so.
-                    let is_open = |bytes: &[u8]| TokenRow::parse(bytes).is_some_and(|row| !row.is_over(now_ms));
-                    tokens.retain(|_, bytes| is_open(bytes)).map_err(ServiceError::database)?;
+                    for token in tokens.all() {
+                        let (hash, bytes) = token?;
+                        if TokenRow::parse(&bytes).is_none_or(|row| row.is_over(now_ms)) {
+                            tokens.delete(&hash)?;
+                        }
+                    }
                 }
-                if tokens.len().map_err(ServiceError::database)? >= TOKENS_MAX {
+                if tokens.count()? >= TOKENS_MAX {
                     return Ok(TokenSet::Full);
                 }
-                tokens.insert(hash, &row.to_bytes()[..]).map_err(ServiceError::database)?;
+                tokens.put(hash, &row.to_bytes())?;
                 Ok(TokenSet::Done(*hash, row.info(hash)))
             }
             TokenChange::Withdraw(id) => {
-                let found = all(&self.storage, &tokens)?.into_iter().find(|(hash, _)| token_id(hash) == *id);
+                let found = all(&self.storage, transaction)?.into_iter().find(|(hash, _)| token_id(hash) == *id);
                 let Some((hash, row)) = found else { return Ok(TokenSet::Unknown) };
-                tokens.remove(&hash).map_err(ServiceError::database)?;
+                tokens.delete(&hash)?;
                 Ok(TokenSet::Done(hash, row.info(&hash)))
             }
         }
@@ -105,20 +109,16 @@ impl Directory {
 impl Reader {
     /// Every token there is, without the tokens.
     pub(crate) fn tokens(&self) -> Result<Vec<TokenInfo>, ServiceError> {
-        let tokens = self.storage.begin_read()?.open_table(TOKENS).map_err(ServiceError::database)?;
-        Ok(all(&self.storage, &tokens)?.into_iter().map(|(hash, row)| row.info(&hash)).collect())
+        let transaction = self.storage.begin_read()?;
+        Ok(all(&self.storage, &*transaction)?.into_iter().map(|(hash, row)| row.info(&hash)).collect())
     }
 }
 
-fn all(
-    storage: &Storage,
-    table: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
-) -> Result<Vec<(TokenHash, TokenRow)>, ServiceError> {
-    let rows = table.iter().map_err(ServiceError::database)?;
+fn all(storage: &Storage, transaction: &dyn Reading) -> Result<Vec<(TokenHash, TokenRow)>, ServiceError> {
+    let rows = transaction.table(TOKENS).all();
     rows.map(|row| {
-        let (hash, bytes) = row.map_err(ServiceError::database)?;
-        let hash = *hash.value();
-        Ok((hash, parse(storage, &hash, bytes.value())?))
+        let (hash, bytes) = row?;
+        Ok((hash, parse(storage, &hash, &bytes)?))
     })
     .collect()
 }

@@ -12,12 +12,12 @@ use utoipa::IntoParams;
 
 use super::openapi::{Problems, SignedKeyRecordBytes};
 use super::{
-    Api, PageQuery, Refusal, agent_name, body_of, gate, is_callers, log_failure, number_of, refuse, unknown_agent,
+    Api, PageQuery, Refusal, agent_name, body_of, gate, is_callers, number_of, read, refuse, unknown_agent,
     written,
 };
 use crate::api::{AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ErrorCode, TOKEN_HEADER};
 use crate::attributes::{AttributesChange, AttributesRequest};
-use crate::directory::{AttributesSet, Change, EnrolRequest, Registered, StatesSet, token_in};
+use crate::directory::{AttributesSet, Change, EnrolRequest, Reader, Registered, StatesSet, token_in};
 use crate::limits::{ATTRIBUTES_BODY_BYTES_MAX, PAGE_AGENTS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
 use crate::registration::Registration;
 use crate::service::wall_clock_ms;
@@ -73,7 +73,7 @@ pub(super) async fn answer_registered(api: &Api, change: Change) -> Result<(Stat
         Registered::Known(entry) => (StatusCode::OK, entry),
         Registered::Refused(code, message) => return Err(refuse(code, message)),
     };
-    Ok((status, Json(known_agent(api, &entry.name)?)))
+    Ok((status, Json(known_agent(api, entry.name).await?)))
 }
 
 /// The token that a registration brings, if it is one.
@@ -102,8 +102,8 @@ pub(super) async fn agents(
 ) -> Result<Json<AgentPage>, Refusal> {
     let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE_AGENTS_MAX);
-    let page = api.reader.page(query.organization.as_deref(), query.after.as_deref(), limit).map_err(log_failure)?;
-    Ok(Json(page))
+    let page = move |reader: &Reader| reader.page(query.organization.as_deref(), query.after.as_deref(), limit);
+    read(&api, page).await.map(Json)
 }
 
 /// Show an agent
@@ -112,11 +112,12 @@ pub(super) async fn agent(
     State(api): State<Api>,
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentInfo>, Refusal> {
-    known_agent(&api, &agent_name(&organization, &agent)?).map(Json)
+    known_agent(&api, agent_name(&organization, &agent)?).await.map(Json)
 }
 
-fn known_agent(api: &Api, name: &AgentName) -> Result<AgentInfo, Refusal> {
-    api.reader.agent(name).map_err(log_failure)?.ok_or_else(|| unknown_agent(name))
+async fn known_agent(api: &Api, name: AgentName) -> Result<AgentInfo, Refusal> {
+    let asked = name.clone();
+    read(api, move |reader| reader.agent(&asked)).await?.ok_or_else(|| unknown_agent(&name))
 }
 
 /// Change an agent's type, roles or capabilities
@@ -134,7 +135,7 @@ pub(super) async fn set_attributes(
     let agent = AgentId::derive(api.reader.trust_domain(), &name);
     let change = Change::Attributes(AttributesRequest { agent, change });
     match written(&api, change, Answer::Attributes, "attributes").await? {
-        AttributesSet::Changed(_) | AttributesSet::Same => known_agent(&api, &name).map(Json),
+        AttributesSet::Changed(_) | AttributesSet::Same => known_agent(&api, name).await.map(Json),
         AttributesSet::Unknown => Err(unknown_agent(&name)),
         AttributesSet::Refused(error) => Err(refuse(ErrorCode::AttributeRange, error.to_string())),
     }
@@ -153,7 +154,7 @@ pub(super) async fn set_state(
     let name = agent_name(&organization, &agent)?;
     let whose = Whose::Agent(AgentId::derive(api.reader.trust_domain(), &name));
     match change_states(&api, whose, &headers, body).await? {
-        StatesSet::Done(_) => known_agent(&api, &name).map(Json),
+        StatesSet::Done(_) => known_agent(&api, name).await.map(Json),
         StatesSet::Unknown => Err(unknown_agent(&name)),
         StatesSet::Final => Err(refuse(ErrorCode::AgentRevoked, format!("{name} was revoked"))),
         StatesSet::Refused(error) => Err(refuse(ErrorCode::StateRange, error.to_string())),
@@ -211,7 +212,7 @@ pub(super) async fn key_record(
 ) -> Result<impl IntoResponse, Refusal> {
     let unknown = || refuse(ErrorCode::RecordUnknown, format!("there is no key record {version} of agent {agent}"));
     let (id, number) = AgentId::parse_hex(&agent).zip(version.parse().ok()).ok_or_else(unknown)?;
-    let record = api.reader.key_record(id, number).map_err(log_failure)?.ok_or_else(unknown)?;
+    let record = read(&api, move |reader| reader.key_record(id, number)).await?.ok_or_else(unknown)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], record))
 }
 
@@ -222,7 +223,8 @@ pub(super) async fn keys(
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentKeys>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let found = api.reader.keys(&name, api.key_grace_ms, wall_clock_ms()).map_err(log_failure)?;
+    let (asked, key_grace_ms) = (name.clone(), api.key_grace_ms);
+    let found = read(&api, move |reader| reader.keys(&asked, key_grace_ms, wall_clock_ms())).await?;
     found.map(Json).ok_or_else(|| unknown_agent(&name))
 }
 
@@ -233,6 +235,7 @@ pub(super) async fn prekeys(
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<AgentPrekeys>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let found = api.reader.prekeys(&name).map_err(log_failure)?;
+    let asked = name.clone();
+    let found = read(&api, move |reader| reader.prekeys(&asked)).await?;
     found.map(Json).ok_or_else(|| unknown_agent(&name))
 }

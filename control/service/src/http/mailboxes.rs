@@ -8,9 +8,9 @@ use axum::response::Json;
 use creto_envelope::AgentId;
 
 use super::openapi::Problems;
-use super::{Api, PageQuery, Refusal, agent_name, body_of, log_failure, refuse, unknown_agent, written};
+use super::{Api, PageQuery, Refusal, agent_name, body_of, read, refuse, unknown_agent, written};
 use crate::api::{ErrorCode, MailboxInfo, MailboxPage};
-use crate::directory::{Change, MailboxSet};
+use crate::directory::{Change, MailboxSet, Reader};
 use crate::limits::{PAGE_AGENTS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
 use crate::mailboxes::{MailboxChange, MailboxRequest};
 use crate::writer::Answer;
@@ -23,9 +23,11 @@ pub(super) async fn mailboxes(
 ) -> Result<Json<MailboxPage>, Refusal> {
     let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE_AGENTS_MAX);
-    let (organization, after) = (query.organization.as_deref(), query.after.as_deref());
-    let page = api.reader.mailboxes(organization, after, limit, &api.mailbox_defaults).map_err(log_failure)?;
-    Ok(Json(page))
+    let defaults = api.mailbox_defaults;
+    let page = move |reader: &Reader| {
+        reader.mailboxes(query.organization.as_deref(), query.after.as_deref(), limit, &defaults)
+    };
+    read(&api, page).await.map(Json)
 }
 
 /// What holds for a mailbox
@@ -35,7 +37,8 @@ pub(super) async fn mailbox(
     Path((organization, agent)): Path<(String, String)>,
 ) -> Result<Json<MailboxInfo>, Refusal> {
     let name = agent_name(&organization, &agent)?;
-    let found = api.reader.mailbox(&name, &api.mailbox_defaults).map_err(log_failure)?;
+    let (asked, defaults) = (name.clone(), api.mailbox_defaults);
+    let found = read(&api, move |reader| reader.mailbox(&asked, &defaults)).await?;
     found.map(Json).ok_or_else(|| unknown_agent(&name))
 }
 

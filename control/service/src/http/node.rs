@@ -5,14 +5,15 @@ use axum::http::StatusCode;
 use axum::response::Json;
 
 use super::openapi::Problems;
-use super::{Api, Refusal, log_failure};
+use super::{Api, Refusal, read};
 use crate::api::Status;
+use crate::directory::Reader;
 use crate::health::Readiness;
 
 /// How the service is
 #[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = Status, description = "Version, trust domain, numbers"), Problems))]
 pub(super) async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
-    let (epoch, agents) = api.reader.counts().map_err(log_failure)?;
+    let (epoch, agents) = read(&api, Reader::counts).await?;
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         trust_domain: api.reader.trust_domain().to_string(),

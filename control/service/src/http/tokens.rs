@@ -7,9 +7,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Json;
 
 use super::openapi::Problems;
-use super::{Api, Refusal, body_of, log_failure, refuse, storage_failed, written};
+use super::{Api, Refusal, body_of, read, refuse, storage_failed, written};
 use crate::api::ErrorCode;
-use crate::directory::{Change, TokenChange, TokenSet};
+use crate::directory::{Change, Reader, TokenChange, TokenSet};
 use crate::limits::SIGNED_KEY_RECORD_BYTES_MAX;
 use crate::service::wall_clock_ms;
 use crate::tokens::{EnrolmentToken, TokenInfo, TokenList, TokenMade, TokenWanted};
@@ -47,7 +47,7 @@ pub(super) async fn make_token(
 /// List the tokens for enrolment
 #[utoipa::path(get, path = "/v1/tokens", operation_id = "list_tokens", tag = "tokens", responses((status = 200, body = TokenList, description = "Without their texts"), Problems))]
 pub(super) async fn tokens(State(api): State<Api>) -> Result<Json<TokenList>, Refusal> {
-    Ok(Json(TokenList { tokens: api.reader.tokens().map_err(log_failure)? }))
+    Ok(Json(TokenList { tokens: read(&api, Reader::tokens).await? }))
 }
 
 /// Withdraw a token

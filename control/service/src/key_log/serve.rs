@@ -53,7 +53,11 @@ impl KeyLog {
 
     pub(super) fn answer_all(&mut self, asked: Vec<Asked>) {
         let storage = Arc::clone(&self.storage);
-        let opened = storage.begin_read().and_then(|transaction| LogReader::open(&storage, &transaction));
+        let transaction = storage.begin_read();
+        let opened = transaction
+            .as_ref()
+            .map_err(ToString::to_string)
+            .and_then(|transaction| LogReader::open(&storage, &**transaction).map_err(|error| error.to_string()));
         let mut log = match opened {
             Ok(log) => log,
             Err(error) => {

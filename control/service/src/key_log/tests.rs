@@ -7,7 +7,6 @@ use creto_envelope::key_log::{KeyLeaves, KeyLeavesRequest, KeyProof, KeyProofReq
 use creto_envelope::limits::KEY_LEAVES_MAX;
 use creto_envelope::{AgentId, FrameHeader, KeyRecord, SignedKeyRecord, TrustDomain};
 use creto_transparency::{Evidence, KeyLeaf, LeafKind, Scan, ScanSelf, Watch, origin_beside};
-use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::serve::KeyLog;
 use super::tables::{KEY_LEAVES, KEY_PLACES, KEY_SUBTREES, LogReader, LogWriter, adopt};
@@ -26,7 +25,7 @@ fn keys() -> LogKeys {
 }
 
 fn storage(path: &Path) -> Arc<Storage> {
-    Arc::new(Storage::open(path, &TrustDomain::default()).unwrap())
+    Arc::new(crate::storage::both::open(path))
 }
 
 fn load(storage: &Arc<Storage>) -> Directory {
@@ -54,7 +53,7 @@ fn revoke(directory: &mut Directory, agent: AgentId, since_ms: u64) {
 
 fn leaves(storage: &Storage) -> Vec<KeyLeaf> {
     let transaction = storage.begin_read().unwrap();
-    let log = LogReader::open(storage, &transaction).unwrap();
+    let log = LogReader::open(storage, &*transaction).unwrap();
     log.leaves(0, log.size()).unwrap().iter().map(|bytes| KeyLeaf::parse(bytes).unwrap()).collect()
 }
 
@@ -196,11 +195,10 @@ impl ScanSelf for Nobody {
 fn grow(storage: &Storage, from: u32, count: u32) {
     let template = KeyLeaf::of(&signed("acme/a", 1).record, LeafKind::Enrolled, 0);
     let transaction = storage.begin_write().unwrap();
-    let mut log = LogWriter::open(storage, &transaction).unwrap();
+    let mut log = LogWriter::open(storage, &*transaction).unwrap();
     for version in from..from + count {
         log.append(&KeyLeaf { version, ..template }).unwrap();
     }
-    drop(log);
     transaction.commit().unwrap();
 }
 
@@ -241,9 +239,9 @@ fn records_of_an_older_directory_are_its_first_leaves_and_taken_over_once() {
     drop(directory);
     // What a version leaves that knew no key log.
     let transaction = storage.begin_write().unwrap();
-    transaction.open_table(KEY_LEAVES).unwrap().retain(|_, _| false).unwrap();
-    transaction.open_table(KEY_SUBTREES).unwrap().retain(|_, _| false).unwrap();
-    transaction.open_table(KEY_PLACES).unwrap().retain(|_, _| false).unwrap();
+    transaction.table(KEY_LEAVES).clear().unwrap();
+    transaction.table(KEY_SUBTREES).clear().unwrap();
+    transaction.table(KEY_PLACES).clear().unwrap();
     transaction.commit().unwrap();
 
     let mut directory = load(&storage);
@@ -290,10 +288,10 @@ fn every_record_of_every_older_directory_is_proven_after_it_was_opened() {
         drop(load(&storage));
         let mut client = Client::new(&storage);
         let transaction = storage.begin_read().unwrap();
-        let records = transaction.open_table(KEY_RECORDS).unwrap();
-        assert!(records.len().unwrap() >= 3, "{}", file.display());
-        for row in records.iter().unwrap() {
-            let record = SignedKeyRecord::parse(row.unwrap().1.value()).unwrap().record;
+        let records = transaction.table(KEY_RECORDS);
+        assert!(records.count().unwrap() >= 3, "{}", file.display());
+        for row in records.all() {
+            let record = SignedKeyRecord::parse(&row.unwrap().1).unwrap().record;
             assert!(client.check(&record).is_adopted);
         }
     }
@@ -349,3 +347,13 @@ fn a_full_door_refuses_at_once_and_whatever_was_taken_is_answered_once() {
     assert_eq!(ask().unwrap_err(), RejectCode::ShuttingDown.into());
     assert!(answered.try_recv().is_err());
 }
+
+crate::storage::both::on_postgres_too!(
+    every_change_of_a_key_record_is_a_leaf_and_nothing_else_is,
+    each_record_is_proven_to_a_client_that_has_seen_any_earlier_size,
+    what_is_in_no_leaf_is_refused_by_name,
+    all_leaves_are_read_page_by_page_and_make_the_tree,
+    records_of_an_older_directory_are_its_first_leaves_and_taken_over_once,
+    // From the file of each older version, which a new database takes over.
+    every_record_of_every_older_directory_is_proven_after_it_was_opened,
+);

@@ -144,7 +144,7 @@ fn take(
     waiting: &mut Vec<Said>,
 ) -> Result<BTreeMap<AgentId, PrekeyStock>, ServiceError> {
     let transaction = storage.begin_write()?;
-    let mut claims = Claims::begin(storage, &transaction)?;
+    let mut claims = Claims::begin(storage, &*transaction)?;
     let mut low = BTreeMap::new();
     let now_ms = wall_clock_ms();
     for question in questions {
@@ -178,8 +178,8 @@ fn take(
         *stock = PrekeyStock { is_notice: true, ..claims.stock(*agent)? };
     }
     match claims.finish()? {
-        true => transaction.commit().map_err(ServiceError::database)?,
-        false => transaction.abort().map_err(ServiceError::database)?,
+        true => transaction.commit()?,
+        false => transaction.abort()?,
     }
     Ok(low)
 }

@@ -14,9 +14,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use creto_control_storage::{Reading, Rows, Table, Writing};
 use creto_envelope::prekeys::{PREKEY_BYTES, Prekey, PrekeySignature, PrekeyStock, SignedPrekey};
 use creto_envelope::{AgentId, AgentState, RejectCode};
-use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::check::CheckedBatch;
 use crate::error::ServiceError;
@@ -24,9 +24,9 @@ use crate::limits::PREKEYS_HELD_MAX;
 use crate::rotation::Refused;
 use crate::storage::{AGENTS, AgentEntry, Storage};
 
-pub(crate) const PREKEY_OWNERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("prekey_owners");
-pub(crate) const PREKEY_BATCHES: TableDefinition<'_, (&[u8; 16], u64), &[u8]> = TableDefinition::new("prekey_batches");
-pub(crate) const PREKEYS: TableDefinition<'_, (&[u8; 16], u64), &[u8]> = TableDefinition::new("prekeys");
+pub(crate) const PREKEY_OWNERS: Table<[u8; 16], Vec<u8>> = Table::new("prekey_owners");
+pub(crate) const PREKEY_BATCHES: Table<([u8; 16], u64), Vec<u8>> = Table::new("prekey_batches");
+pub(crate) const PREKEYS: Table<([u8; 16], u64), Vec<u8>> = Table::new("prekeys");
 
 /// The number of the prekey of last resort.
 const LAST_RESORT: u64 = u64::MAX;
@@ -190,16 +190,16 @@ impl From<RejectCode> for Uploaded {
 /// Adds the prekeys of a batch.
 pub(crate) fn upload(
     storage: &Storage,
-    transaction: &WriteTransaction,
+    transaction: &dyn Writing,
     batch: &CheckedBatch,
 ) -> Result<Uploaded, ServiceError> {
     let id = batch.agent();
     let damaged = || storage.damaged(format!("prekeys of agent {id}"));
-    let agents = transaction.open_table(AGENTS).map_err(ServiceError::database)?;
-    let Some(entry) = agents.get(&id.0).map_err(ServiceError::database)? else {
+    let agents = transaction.table(AGENTS);
+    let Some(entry) = agents.get(&id.0)? else {
         return Ok(RejectCode::UnknownSender.into());
     };
-    let entry = AgentEntry::parse(entry.value()).ok_or_else(damaged)?;
+    let entry = AgentEntry::parse(&entry).ok_or_else(damaged)?;
     match entry.state {
         AgentState::Active => {}
         AgentState::Suspended => return Ok(RejectCode::AgentSuspended.into()),
@@ -209,10 +209,10 @@ pub(crate) fn upload(
     if signature.key_record_version != entry.version {
         return Ok(RejectCode::UnknownKeyVersion.into());
     }
-    let mut owners = transaction.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
-    let mut batches = transaction.open_table(PREKEY_BATCHES).map_err(ServiceError::database)?;
-    let mut prekeys = transaction.open_table(PREKEYS).map_err(ServiceError::database)?;
-    let stored = owners.get(&id.0).map_err(ServiceError::database)?.map(|row| row.value().to_vec());
+    let owners = transaction.table(PREKEY_OWNERS);
+    let batches = transaction.table(PREKEY_BATCHES);
+    let prekeys = transaction.table(PREKEYS);
+    let stored = owners.get(&id.0)?;
     let mut owner = stored.map_or(Some(Owner::new()), |row| Owner::parse(&row)).ok_or_else(damaged)?;
     // Whoever lost the answer asks again, and must not bring back what was handed out meanwhile. So every batch is later
     // than the one before, and each is added once.
@@ -224,8 +224,8 @@ pub(crate) fn upload(
     }
     // Prekeys of an older version are as old as its key: nobody is given them any more.
     if owner.version != entry.version {
-        prekeys.retain_in((&id.0, 0)..=(&id.0, u64::MAX), |_, _| false).map_err(ServiceError::database)?;
-        batches.retain_in((&id.0, 0)..=(&id.0, u64::MAX), |_, _| false).map_err(ServiceError::database)?;
+        prekeys.delete_within(&(id.0, 0), &(id.0, u64::MAX))?;
+        batches.delete_within(&(id.0, 0), &(id.0, u64::MAX))?;
         (owner.version, owner.first, owner.has_last_resort) = (entry.version, owner.next, false);
     }
     let one_time = batch.one_time() as u64;
@@ -233,16 +233,16 @@ pub(crate) fn upload(
         return Ok(RejectCode::PrekeysFull.into());
     }
     let number = owner.next_batch;
+    let at = |index: u64| if index >= one_time { LAST_RESORT } else { owner.next + index };
+    let keys: Vec<_> = (0..batch.prekeys().len() as u64).map(|index| (id.0, at(index))).collect();
+    let before = prekeys.get_many(&keys)?;
     for (index, (prekey, path)) in (0_u32..).zip(batch.prekeys()) {
         let row = row_bytes(number, index, prekey, path);
         let is_last_resort = u64::from(index) >= one_time;
-        let at = if is_last_resort { LAST_RESORT } else { owner.next + u64::from(index) };
-        let before = prekeys.insert((&id.0, at), &row[..]).map_err(ServiceError::database)?;
-        match before.map(|before| parse_row(before.value()).map(|row| row.0)) {
-            Some(Some(batch)) if is_last_resort => let_go(&mut batches, id, batch, 1).map_err(|error| match error {
-                LetGo::Damaged => damaged(),
-                LetGo::Database(error) => ServiceError::database(error),
-            })?,
+        let place = index as usize;
+        prekeys.put(&keys[place], &row)?;
+        match before[place].as_ref().map(|before| parse_row(before).map(|row| row.0)) {
+            Some(Some(batch)) if is_last_resort => let_go(batches, id, batch, 1)?.ok_or_else(damaged)?,
             None => {}
             // A number that is used a second time.
             Some(_) => return Err(damaged()),
@@ -252,47 +252,39 @@ pub(crate) fn upload(
     let count = batch.prekeys().len();
     let count = u32::try_from(count).expect("a batch has a limit");
     let kept = Batch { signature: signature.clone(), count, left: count };
-    batches.insert((&id.0, number), &kept.to_bytes()[..]).map_err(ServiceError::database)?;
+    batches.put(&(id.0, number), &kept.to_bytes())?;
     owner.next += one_time;
     owner.next_batch += 1;
     (owner.signed_at_ms, owner.root) = (signature.signed_at_ms, *batch.root());
-    owners.insert(&id.0, &owner.to_bytes()[..]).map_err(ServiceError::database)?;
+    owners.put(&id.0, &owner.to_bytes())?;
     Ok(Uploaded::Added(owner.stock()))
 }
 
-enum LetGo {
-    Damaged,
-    Database(redb::StorageError),
-}
+type Batches<'t> = Rows<'t, dyn Writing + 't, ([u8; 16], u64), Vec<u8>>;
 
-/// So many prekeys of a batch are gone; with the last of them the batch goes.
-fn let_go(
-    batches: &mut Table<'_, (&'static [u8; 16], u64), &'static [u8]>,
-    agent: AgentId,
-    number: u64,
-    gone: u32,
-) -> Result<(), LetGo> {
-    let key = (&agent.0, number);
-    let row = batches.get(key).map_err(LetGo::Database)?.map(|row| row.value().to_vec());
-    let mut batch = row.and_then(|row| Batch::parse(&row)).ok_or(LetGo::Damaged)?;
-    batch.left = batch.left.checked_sub(gone).ok_or(LetGo::Damaged)?;
-    let written = match batch.left {
-        0 => batches.remove(key).map(drop),
-        _ => batches.insert(key, &batch.to_bytes()[..]).map(drop),
-    };
-    written.map_err(LetGo::Database)
+/// So many prekeys of a batch are gone; with the last of them the batch goes. `None` when it never had so many.
+fn let_go(batches: Batches<'_>, agent: AgentId, number: u64, gone: u32) -> Result<Option<()>, ServiceError> {
+    let key = (agent.0, number);
+    let Some(mut batch) = batches.get(&key)?.and_then(|row| Batch::parse(&row)) else { return Ok(None) };
+    let Some(left) = batch.left.checked_sub(gone) else { return Ok(None) };
+    batch.left = left;
+    match left {
+        0 => batches.delete(&key)?,
+        _ => batches.put(&key, &batch.to_bytes())?,
+    }
+    Ok(Some(()))
 }
 
 /// What is left of an agent's prekeys, as the last commit has it, and when it uploaded some last; nothing of it is claimed.
 pub(crate) fn look(
     storage: &Storage,
-    transaction: &ReadTransaction,
+    transaction: &dyn Reading,
     agent: AgentId,
     version: u32,
 ) -> Result<(PrekeyStock, Option<u64>), ServiceError> {
-    let owners = transaction.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?;
-    let Some(row) = owners.get(&agent.0).map_err(ServiceError::database)? else { return Ok(Default::default()) };
-    let owner = Owner::parse(row.value()).ok_or_else(|| storage.damaged(format!("prekeys of agent {agent}")))?;
+    let owners = transaction.table(PREKEY_OWNERS);
+    let Some(row) = owners.get(&agent.0)? else { return Ok(Default::default()) };
+    let owner = Owner::parse(&row).ok_or_else(|| storage.damaged(format!("prekeys of agent {agent}")))?;
     let stock = if owner.version == version { owner.stock() } else { PrekeyStock::default() };
     Ok((stock, Some(owner.signed_at_ms)))
 }
@@ -309,10 +301,7 @@ pub(crate) struct Claimed {
 /// [`finish`](Self::finish).
 pub(crate) struct Claims<'t> {
     storage: &'t Storage,
-    agents: Table<'t, &'static [u8; 16], &'static [u8]>,
-    owners: Table<'t, &'static [u8; 16], &'static [u8]>,
-    batches: Table<'t, (&'static [u8; 16], u64), &'static [u8]>,
-    prekeys: Table<'t, (&'static [u8; 16], u64), &'static [u8]>,
+    transaction: &'t dyn Writing,
     /// `None`: nobody is given a prekey of that agent now.
     seen: HashMap<AgentId, Option<Owner>>,
     opened: HashMap<(AgentId, u64), Batch>,
@@ -320,17 +309,8 @@ pub(crate) struct Claims<'t> {
 }
 
 impl<'t> Claims<'t> {
-    pub(crate) fn begin(storage: &'t Storage, transaction: &'t WriteTransaction) -> Result<Self, ServiceError> {
-        Ok(Self {
-            storage,
-            agents: transaction.open_table(AGENTS).map_err(ServiceError::database)?,
-            owners: transaction.open_table(PREKEY_OWNERS).map_err(ServiceError::database)?,
-            batches: transaction.open_table(PREKEY_BATCHES).map_err(ServiceError::database)?,
-            prekeys: transaction.open_table(PREKEYS).map_err(ServiceError::database)?,
-            seen: HashMap::new(),
-            opened: HashMap::new(),
-            is_changed: false,
-        })
+    pub(crate) fn begin(storage: &'t Storage, transaction: &'t dyn Writing) -> Result<Self, ServiceError> {
+        Ok(Self { storage, transaction, seen: HashMap::new(), opened: HashMap::new(), is_changed: false })
     }
 
     /// Takes a prekey of `agent`: the next one-time one if `one_time` allows it and one is left, else that of last resort.
@@ -344,14 +324,14 @@ impl<'t> Claims<'t> {
             if !owner.has_last_resort {
                 return Ok(Err(RejectCode::NoPrekey));
             }
-            let row = self.prekeys.get((&agent.0, LAST_RESORT)).map_err(ServiceError::database)?;
-            let row = row.and_then(|row| parse_row(row.value())).ok_or_else(|| self.damaged(agent))?;
+            let row = self.transaction.table(PREKEYS).get(&(agent.0, LAST_RESORT))?;
+            let row = row.and_then(|row| parse_row(&row)).ok_or_else(|| self.damaged(agent))?;
             let prekey = self.signed(agent, row, false)?;
             return Ok(Ok(Claimed { prekey, left: None }));
         }
         let number = owner.first;
-        let row = self.prekeys.remove((&agent.0, number)).map_err(ServiceError::database)?;
-        let row = row.and_then(|row| parse_row(row.value())).ok_or_else(|| self.damaged(agent))?;
+        let row = self.transaction.table(PREKEYS).take(&(agent.0, number))?;
+        let row = row.and_then(|row| parse_row(&row)).ok_or_else(|| self.damaged(agent))?;
         owner.first += 1;
         self.is_changed = true;
         self.seen.insert(agent, Some(owner));
@@ -365,22 +345,22 @@ impl<'t> Claims<'t> {
     }
 
     /// Writes what the claims changed; the caller commits. Whether anything was.
-    pub(crate) fn finish(mut self) -> Result<bool, ServiceError> {
+    pub(crate) fn finish(self) -> Result<bool, ServiceError> {
         if !self.is_changed {
             return Ok(false);
         }
+        let (owners, batches) = (self.transaction.table(PREKEY_OWNERS), self.transaction.table(PREKEY_BATCHES));
         for (agent, owner) in &self.seen {
             if let Some(owner) = owner {
-                self.owners.insert(&agent.0, &owner.to_bytes()[..]).map_err(ServiceError::database)?;
+                owners.put(&agent.0, &owner.to_bytes())?;
             }
         }
         for ((agent, number), batch) in &self.opened {
-            let key = (&agent.0, *number);
+            let key = (agent.0, *number);
             match batch.left {
-                0 => self.batches.remove(key).map(drop),
-                _ => self.batches.insert(key, &batch.to_bytes()[..]).map(drop),
+                0 => batches.delete(&key)?,
+                _ => batches.put(&key, &batch.to_bytes())?,
             }
-            .map_err(ServiceError::database)?;
         }
         Ok(true)
     }
@@ -391,10 +371,10 @@ impl<'t> Claims<'t> {
             return Ok(*owner);
         }
         let damaged = || self.damaged(agent);
-        let entry = self.agents.get(&agent.0).map_err(ServiceError::database)?;
-        let entry = entry.map(|row| AgentEntry::parse(row.value()).ok_or_else(damaged)).transpose()?;
-        let row = self.owners.get(&agent.0).map_err(ServiceError::database)?;
-        let owner = row.map(|row| Owner::parse(row.value()).ok_or_else(damaged)).transpose()?;
+        let entry = self.transaction.table(AGENTS).get(&agent.0)?;
+        let entry = entry.map(|row| AgentEntry::parse(&row).ok_or_else(damaged)).transpose()?;
+        let row = self.transaction.table(PREKEY_OWNERS).get(&agent.0)?;
+        let owner = row.map(|row| Owner::parse(&row).ok_or_else(damaged)).transpose()?;
         let current = entry.filter(|entry| entry.state == AgentState::Active).map(|entry| entry.version);
         let owner = owner.filter(|owner| current == Some(owner.version));
         self.seen.insert(agent, owner);
@@ -407,8 +387,8 @@ impl<'t> Claims<'t> {
         let batch = match self.opened.entry((agent, number)) {
             Entry::Occupied(batch) => batch.into_mut(),
             Entry::Vacant(place) => {
-                let row = self.batches.get((&agent.0, number)).map_err(ServiceError::database)?;
-                let batch = row.and_then(|row| Batch::parse(row.value()));
+                let row = self.transaction.table(PREKEY_BATCHES).get(&(agent.0, number))?;
+                let batch = row.and_then(|row| Batch::parse(&row));
                 place.insert(batch.ok_or_else(|| self.storage.damaged(format!("prekeys of agent {agent}")))?)
             }
         };

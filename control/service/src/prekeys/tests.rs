@@ -16,6 +16,7 @@ use crate::limits::{PREKEYS_HELD_MAX, PREKEYS_SIGNED_AHEAD_MS};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
 use crate::states::{StateChange, StateRequest, StateWord, Whose};
+use crate::storage::both;
 use crate::storage::{Storage, faulty};
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -29,7 +30,7 @@ struct World {
 
 impl World {
     fn open(path: &Path) -> Self {
-        Self::with(Storage::open(path, &TrustDomain::default()).unwrap())
+        Self::with(both::open(path))
     }
 
     fn with(storage: Storage) -> Self {
@@ -60,7 +61,7 @@ impl World {
     /// Claims so often, in one transaction.
     fn claim(&self, count: usize) -> Vec<Result<Claimed, RejectCode>> {
         let transaction = self.storage.begin_write().unwrap();
-        let mut claims = Claims::begin(&self.storage, &transaction).unwrap();
+        let mut claims = Claims::begin(&self.storage, &*transaction).unwrap();
         let answers = (0..count).map(|_| claims.claim(self.id(), true).unwrap()).collect();
         claims.finish().unwrap();
         transaction.commit().unwrap();
@@ -69,7 +70,7 @@ impl World {
 
     fn stock(&self) -> PrekeyStock {
         let transaction = self.storage.begin_write().unwrap();
-        Claims::begin(&self.storage, &transaction).unwrap().stock(self.id()).unwrap()
+        Claims::begin(&self.storage, &*transaction).unwrap().stock(self.id()).unwrap()
     }
 
     fn rotate(&mut self, mode: RotationMode) {
@@ -127,9 +128,8 @@ fn prekeys_are_handed_out_in_their_order_each_once_and_with_what_proves_them() {
     assert!(first.iter().chain(&rest[..4]).all(|answer| holds(&answer.as_ref().unwrap().prekey, &owner)));
     // Nothing of them is left in the file.
     let read = world.storage.begin_read().unwrap();
-    use redb::ReadableTableMetadata;
-    assert_eq!(read.open_table(super::tables::PREKEYS).unwrap().len().unwrap(), 0);
-    assert_eq!(read.open_table(super::tables::PREKEY_BATCHES).unwrap().len().unwrap(), 0);
+    assert_eq!(read.table(super::tables::PREKEYS).count().unwrap(), 0);
+    assert_eq!(read.table(super::tables::PREKEY_BATCHES).count().unwrap(), 0);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn when_none_is_left_the_newest_of_last_resort_is_given_to_everybody() {
     // Whoever has used up their share gets it, too, and takes nothing from the others.
     world.upload(&world.batch(4, 7..8));
     let transaction = world.storage.begin_write().unwrap();
-    let mut claims = Claims::begin(&world.storage, &transaction).unwrap();
+    let mut claims = Claims::begin(&world.storage, &*transaction).unwrap();
     assert_eq!(number(&claims.claim(world.id(), false).unwrap().unwrap().prekey), 3);
     assert!(!claims.finish().unwrap(), "there is nothing to write");
     drop(transaction);
@@ -284,7 +284,7 @@ fn a_disk_that_refuses_hands_nothing_out() {
     world.upload(&world.batch(1, 0..3));
     is_broken.store(true, Ordering::Relaxed);
     let transaction = world.storage.begin_write().unwrap();
-    let mut claims = Claims::begin(&world.storage, &transaction).unwrap();
+    let mut claims = Claims::begin(&world.storage, &*transaction).unwrap();
     let outcome = claims.claim(world.id(), true).and_then(|_| claims.finish());
     let committed = outcome.is_ok() && transaction.commit().is_ok();
     assert!(!committed, "what is not on the disk is not said");
@@ -308,3 +308,12 @@ fn a_backup_has_no_prekey_that_could_be_handed_out_a_second_time() {
     assert_eq!(restored.upload(&restored.batch(2, 3..5)), Uploaded::Added(stock(2, false)));
     assert_eq!(numbers(&restored.claim(2)), [3, 4]);
 }
+
+crate::storage::both::on_postgres_too!(
+    prekeys_are_handed_out_in_their_order_each_once_and_with_what_proves_them,
+    when_none_is_left_the_newest_of_last_resort_is_given_to_everybody,
+    a_batch_that_comes_again_brings_nothing_back_that_was_handed_out,
+    prekeys_end_with_the_version_of_the_key_record_that_they_belong_to,
+    nobody_is_given_a_prekey_of_an_agent_that_may_not_act_and_it_uploads_none,
+    an_agent_keeps_so_many_prekeys_on_the_node_and_no_more,
+);

@@ -65,14 +65,27 @@ pub struct Stopped {
     pub source: BackupSource,
     /// Its logs, up to where recovery finds that they end.
     pub shards: Vec<ShardPoint>,
+    /// The directory, when it is in a database.
+    copy: Option<DirectoryCopy>,
     _data_dir: DataDir,
+}
+
+/// A copy of the directory; it goes when nobody needs it any more.
+#[derive(Debug)]
+struct DirectoryCopy(PathBuf);
+
+impl Drop for DirectoryCopy {
+    fn drop(&mut self) {
+        // One that stays is written over by the next.
+        let _gone = fs::remove_file(&self.0);
+    }
 }
 
 impl Stopped {
     /// Locks the data folder of this configuration and reads its logs.
     ///
     /// # Errors
-    /// [`BackupError`]: a node runs on it, there is none, or a log is damaged.
+    /// [`BackupError`]: a node runs on it, there is none, a log is damaged, or the database that has the directory is away.
     pub fn open(config: &Config) -> Result<Self, BackupError> {
         let (data_dir, shard_count) = DataDir::open_stopped(&config.data_dir(), &config.wal_dir())?;
         let mut shards = Vec::with_capacity(usize::from(shard_count));
@@ -88,13 +101,24 @@ impl Stopped {
         }
         let source = source_of(config);
         let source = BackupSource { audit: audit_of(&source.data_dir)?, ..source };
-        Ok(Self { source, shards, _data_dir: data_dir })
+        let copy = match config.database() {
+            None => None,
+            Some(database) => {
+                let copy = DirectoryCopy(source.data_dir.join(format!("{DIRECTORY_FILE}.backup")));
+                creto_service::offline::copy(database, &copy.0)?;
+                Some(copy)
+            }
+        };
+        Ok(Self { source, shards, copy, _data_dir: data_dir })
     }
 
     /// The directory: nobody changes it now.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        self.source.data_dir.join(DIRECTORY_FILE)
+        match &self.copy {
+            None => self.source.data_dir.join(DIRECTORY_FILE),
+            Some(copy) => copy.0.clone(),
+        }
     }
 }
 

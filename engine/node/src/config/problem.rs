@@ -74,7 +74,7 @@ impl Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
             width: text[start..end].trim_end().chars().count().max(1),
-            text: text[line_start..line_end].trim_end_matches('\r').to_owned(),
+            text: without_passwords(text[line_start..line_end].trim_end_matches('\r')),
         }
     }
 }
@@ -99,6 +99,21 @@ impl fmt::Display for Problem {
             }
         }
     }
+}
+
+/// The line with stars in the place of a database's URL, from where there may be a password: it is shown on screens and written to
+/// logs, and what was not understood cannot be told from a password.
+pub(super) fn without_passwords(line: &str) -> String {
+    let key = line.split('=').next().unwrap_or_default();
+    let is_database = key.contains("database") || line.contains("postgres");
+    let begin = match line.find("://") {
+        Some(at) if is_database || line[at..].contains('@') => at + 3,
+        // Whoever forgot how a URL begins has written the rest of it.
+        None if is_database => line.find('=').map_or(0, |at| at + 1),
+        _ => return line.to_owned(),
+    };
+    let hidden = line[begin..].chars().map(|c| if c == ' ' || c == '"' || c == '\'' { c } else { '*' });
+    line[..begin].chars().chain(hidden).collect()
 }
 
 /// The part of a line around `column` that is worth showing, with the column inside it; never a control character.

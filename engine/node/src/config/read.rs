@@ -7,7 +7,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{ConfigError, Place, Problem};
+use super::problem::{ConfigError, Place, Problem, without_passwords};
 use super::schema::{KEYS, Key, SECTIONS, SEGMENTS_MIN};
 use super::show::Origin;
 use super::value::{Written, nearest, quoted, size_text};
@@ -283,7 +283,7 @@ fn quotes_hint(text: &str, offset: usize) -> String {
     let (name, value) = (name.trim(), value.split('#').next().unwrap_or("").trim());
     let is_known = KEYS.iter().any(|key| key.name == name);
     if is_known && !value.is_empty() && !value.contains(['"', '\'', '[', '{']) {
-        format!("text stands in quotes: {name} = \"{}\"", value.escape_debug())
+        format!("text stands in quotes: {}", without_passwords(&format!("{name} = \"{}\"", value.escape_debug())))
     } else {
         String::new()
     }

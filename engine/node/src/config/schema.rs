@@ -10,7 +10,7 @@ use creto_envelope::AgentName;
 use creto_envelope::{TreeDigest, limits};
 use creto_policy::mailbox;
 use creto_service::limits::ADMINISTRATORS_MAX;
-use creto_service::{Enrolment, OnFailure};
+use creto_service::{DatabaseUrl, Enrolment, OnFailure, UrlError};
 
 use super::value::{self, Written};
 use super::{
@@ -75,6 +75,8 @@ enum Field {
     /// An address of this machine only, or nothing.
     Loopback(Access<Option<SocketAddr>>),
     Agents(Access<Vec<AgentName>>, usize),
+    /// The URL of a database, or nothing. Shown without its password.
+    Database(Access<Option<DatabaseUrl>>),
     Sync(Access<WalSync>),
     InFlight(Access<WritesInFlight>),
 }
@@ -269,6 +271,12 @@ pub(super) const KEYS: &[Key] = &[
         "Trust bundle (PEM) of `node.trust_domain`: whoever has an X.509-SVID from it registers the agent of its path, without a token. Relative to this file. Empty: nobody."
     ),
     key!(
+        control.database,
+        Database,
+        "PostgreSQL database that has the agents and their keys instead of the file `control.redb`: \
+         `postgres://USER@HOST/DATABASE`, see docs/operations.md. Without a password there it is `PGPASSWORD`. Empty: the file."
+    ),
+    key!(
         keys.grace,
         Span(KEY_GRACE_MIN..=KEY_GRACE_MAX),
         "How long messages are accepted that are sealed to a replaced key. An emergency ends the old keys at once."
@@ -369,6 +377,8 @@ impl Key {
             Field::Loopback(at) if written.text() == Some("") => *(at.set)(config) = None,
             Field::Loopback(at) => *(at.set)(config) = Some(read_loopback(written)?),
             Field::Agents(at, most) => *(at.set)(config) = value::read_agents(written, *most)?,
+            Field::Database(at) if written.text() == Some("") => *(at.set)(config) = None,
+            Field::Database(at) => *(at.set)(config) = Some(read_database(written)?),
             Field::Sync(at) => *(at.set)(config) = value::read_word(written)?,
             Field::InFlight(at) => *(at.set)(config) = value::read_in_flight(written, WRITES_IN_FLIGHT_MAX)?,
         }
@@ -402,6 +412,9 @@ impl Key {
                 let names = (at.get)(config).iter().map(AgentName::as_str);
                 toml_string(&names.collect::<Vec<_>>().join(", "))
             }
+            Field::Database(at) => {
+                toml_string((at.get)(config).as_ref().map(DatabaseUrl::without_password).unwrap_or_default())
+            }
             Field::Sync(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::InFlight(at) => match (at.get)(config) {
                 WritesInFlight::Auto => toml_string("auto"),
@@ -434,6 +447,7 @@ impl Key {
             Field::Enrolment(_) => words::<Enrolment>(),
             Field::Loopback(_) => "`127.0.0.1:port`, `[::1]:port` or empty".to_owned(),
             Field::Agents(_, most) => format!("`\"acme/ops, acme/night\"`, `[\"acme/ops\"]`, at most {most}"),
+            Field::Database(_) => "`postgres://user@host/database` or empty".to_owned(),
             Field::Sync(_) => words::<WalSync>(),
             Field::InFlight(_) => format!("`\"auto\"`, 1 to {WRITES_IN_FLIGHT_MAX}"),
         }
@@ -461,6 +475,11 @@ pub(super) fn toml_string(text: &str) -> String {
 
 fn words<W: value::Word>() -> String {
     W::WORDS.iter().map(|(word, _)| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What is wrong is said without what was written: there may be a password in it.
+fn read_database(written: &Written<'_>) -> Result<DatabaseUrl, String> {
+    written.text().unwrap_or_default().parse().map_err(|error: UrlError| error.to_string())
 }
 
 fn read_address(written: &Written<'_>) -> Result<SocketAddr, String> {

@@ -318,6 +318,35 @@ fn nothing_that_moves_the_cursor_reaches_the_terminal() {
 }
 
 #[test]
+fn the_password_of_a_database_is_shown_nowhere() {
+    let text = "[control]\ndatabase = \"postgres://creto:hunter2@db.example/agents?sslrootcert=ca.pem\"\n";
+    let config = Config::parse("creto.toml", text, []).unwrap();
+    let shown = "\"postgres://creto@db.example/agents?sslrootcert=ca.pem\"";
+    check_value(text, "control.database", shown);
+    for written in [config.to_toml(), format!("{config:?}"), format!("{:?}", config.show())] {
+        assert!(!written.contains("hunter2"), "{written}");
+    }
+    assert_eq!(config.database().unwrap().without_password(), shown.trim_matches('"'));
+    let from_environment = [("CRETO__CONTROL__DATABASE", "postgres://creto:hunter2@/agents?sslmode=prefer")];
+    for (text, variables) in [
+        ("[control]\ndatabase = \"postgres://creto:hunter2@db/agents?sslmode=prefer\"\n", &[][..]),
+        ("[control]\ndatabase = \"creto:hunter2@db/agents\"\n", &[]),
+        ("[control]\ndatabase = postgres://creto:hunter2@db/agents\n", &[]),
+        ("[control]\ndatabase = [\"postgres://creto:hunter2@db/agents\"]\n", &[]),
+        ("[control]\ndatabase = creto:hunter2@db/agents\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto:hun?hunter2@db/agents\"\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto:h@hunter2@db/agents\"\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto@db/agents?password=hunter2&sslmode=prefer\"\n", &[]),
+        ("[control]\ndatabase = \"postgres://creto@db/agents?%70assword=hunter2\"\n", &[]),
+        ("[control]\ndatabase = \"postgres:/creto:hunter2@db/agents\"\n", &[]),
+        ("", &from_environment),
+    ] {
+        let error = Config::parse("creto.toml", text, env(variables)).unwrap_err().to_string();
+        assert!(!error.contains("hunter2") && error.contains("database"), "{error}");
+    }
+}
+
+#[test]
 fn a_line_without_end_does_not_fill_the_screen() {
     let text = format!("[log]\nformat = \"{}\"\n", "x".repeat(100_000));
     let error = Config::parse("creto.toml", &text, []).unwrap_err().to_string();
@@ -563,6 +592,8 @@ fn any_config() -> impl Strategy<Value = Config> {
             .map(|name| AgentName::parse(name).expect("a name"))
             .collect();
         config.control.spiffe_bundle = PathBuf::from(if log.1 == LogFormat::Json { "bundle.pem" } else { "" });
+        let url = "postgres://creto@db.example:6432/agents?sslrootcert=ca.pem";
+        config.control.database = (log.1 == LogFormat::Json).then(|| url.parse().expect("a URL"));
         config.keys.grace = Duration::from_secs(u64::from(grace_s));
         config.audit.retention = Duration::from_secs(u64::from(grace_s) * 25);
         config.alerts.denials = grace_s % 1_000_001;

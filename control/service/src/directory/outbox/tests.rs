@@ -9,7 +9,6 @@ use crate::fixture::signed;
 use crate::outbox::{AuditSink, ControlEvent, Kept};
 use crate::registration::Registration;
 use crate::states::{StateChange, StateRequest, StateWord, Whose};
-use crate::storage::Storage;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -37,12 +36,10 @@ struct Node {
 
 impl Node {
     fn start(path: &std::path::Path, kept: u64) -> Self {
-        let storage = Arc::new(Storage::open(path, &TrustDomain::default()).unwrap());
+        let storage = Arc::new(crate::storage::both::open(path));
         let mut directory = Directory::load(storage, 100, 1_000, 3_600, NOW_MS).unwrap();
         let (log, kept) = (Arc::new(Log::default()), Arc::new(Kept::up_to(kept)));
-        directory
-            .tell_audit(Outbox { sink: Arc::clone(&log) as _, kept: Arc::clone(&kept) }, Vec::new(), NOW_MS)
-            .unwrap();
+        directory.tell_audit(Outbox::new(Arc::clone(&log) as _, Arc::clone(&kept)), Vec::new(), NOW_MS).unwrap();
         Self { directory, log, kept }
     }
 
@@ -124,3 +121,9 @@ fn uploaded_prekeys_are_told_once_and_move_no_epoch() {
     assert_eq!(told, [What::PrekeysUploaded { agent, count: 4 }]);
     assert_eq!(node.directory.epoch(), epoch, "what the shards need not know does not make them decide anew");
 }
+
+crate::storage::both::on_postgres_too!(
+    a_change_is_told_when_it_is_durable_and_again_until_it_is_kept,
+    a_directory_that_was_restored_goes_on_behind_what_the_log_has,
+    uploaded_prekeys_are_told_once_and_move_no_epoch,
+);

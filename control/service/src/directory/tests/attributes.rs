@@ -5,7 +5,7 @@ use crate::attributes::{AttributesChange, AttributesRequest, row_bytes};
 use crate::directory::AttributesSet;
 use crate::fixture::next;
 use crate::limits::{PAGE_ATTRIBUTES_BYTES_MAX, attributes_json_bytes_max};
-use crate::storage::{ATTRIBUTES, MAILBOXES, META};
+use crate::storage::{ATTRIBUTES, META};
 
 fn set(directory: &mut Directory, name: &str, change: AttributesChange) -> AttributesSet {
     let agent =
@@ -60,9 +60,8 @@ fn what_is_set_is_in_the_next_snapshot_and_there_after_a_restart() {
     // What is all taken back leaves no row.
     assert!(matches!(set(&mut directory, "acme/a", roles(&[])), AttributesSet::Changed(_)));
     assert_eq!(held(&directory, "acme/a"), Attributes::default());
-    use redb::ReadableTableMetadata;
     let read = directory.storage.begin_read().unwrap();
-    assert_eq!(read.open_table(ATTRIBUTES).unwrap().len().unwrap(), 0);
+    assert_eq!(read.table(ATTRIBUTES).count().unwrap(), 0);
 }
 
 #[test]
@@ -84,11 +83,10 @@ fn a_file_of_format_3_gets_attributes_when_it_is_opened_and_a_copy_has_them() {
     let (mut directory, reader) = open(&path, 10);
     register(&mut directory, &[signed("acme/a", 1)]);
     let transaction = directory.storage.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert("format", &3_u64.to_le_bytes()[..]).unwrap();
-    transaction.delete_table(ATTRIBUTES).unwrap();
-    transaction.open_table(MAILBOXES).unwrap();
+    transaction.table(META).put("format", &3_u64.to_le_bytes()).unwrap();
     transaction.commit().unwrap();
     drop((directory, reader));
+    crate::storage::tests::delete_table(&path, ATTRIBUTES);
     let (mut directory, _) = open(&path, 10);
     assert_eq!(held(&directory, "acme/a"), Attributes::default());
     set(&mut directory, "acme/a", roles(&["coordinator"]));
@@ -107,7 +105,7 @@ fn a_row_that_nobody_wrote_is_found_at_start() {
     let transaction = directory.storage.begin_write().unwrap();
     let mut row = row_bytes(&Attributes::default());
     row.push(0);
-    transaction.open_table(ATTRIBUTES).unwrap().insert(&record("acme/a", 1).agent_id().0, &row[..]).unwrap();
+    transaction.table(ATTRIBUTES).put(&record("acme/a", 1).agent_id().0, &row).unwrap();
     transaction.commit().unwrap();
     let reloaded = Directory::load(Arc::clone(&directory.storage), 10, GRACE_MS, RETENTION_S, NOW_MS);
     assert!(matches!(reloaded.err(), Some(ServiceError::Damaged(_))));
@@ -141,3 +139,10 @@ fn a_page_ends_early_where_agents_have_very_many_attributes_and_none_is_left_out
     assert_eq!(found, names);
     assert!(pages > 1, "vacuous: one page holds {}", attributes_json_bytes_max(&held(&directory, "acme/a1")));
 }
+
+crate::storage::both::on_postgres_too!(
+    what_is_set_is_in_the_next_snapshot_and_there_after_a_restart,
+    an_attribute_that_may_not_be_changes_nothing,
+    a_row_that_nobody_wrote_is_found_at_start,
+    a_page_ends_early_where_agents_have_very_many_attributes_and_none_is_left_out,
+);

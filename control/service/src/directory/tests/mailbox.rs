@@ -10,7 +10,7 @@ const NAME: &str = "acme/a";
 const HOUR_S: u32 = 3_600;
 
 fn open_with(path: &Path, retention_s: u32, now_ms: u64) -> (Directory, Reader) {
-    let storage = Arc::new(Storage::open(path, &TrustDomain::default()).unwrap());
+    let storage = Arc::new(both::open(path));
     let directory = Directory::load(Arc::clone(&storage), 10, GRACE_MS, retention_s, now_ms).unwrap();
     (directory, Reader::new(storage, TrustDomain::default()))
 }
@@ -142,8 +142,15 @@ fn a_row_that_nobody_wrote_is_found_at_start() {
     register(&mut directory, &[signed(NAME, 1)]);
     let transaction = directory.storage.begin_write().unwrap();
     let id = record(NAME, 1).agent_id();
-    transaction.open_table(crate::storage::MAILBOXES).unwrap().insert(&id.0, &[1; 32][..]).unwrap();
+    transaction.table(crate::storage::MAILBOXES).put(&id.0, &[1; 32]).unwrap();
     transaction.commit().unwrap();
     let reloaded = Directory::load(Arc::clone(&directory.storage), 10, GRACE_MS, RETENTION_S, NOW_MS);
     assert!(matches!(reloaded.err(), Some(ServiceError::Damaged(_))));
 }
+
+crate::storage::both::on_postgres_too!(
+    what_is_set_is_in_the_next_snapshot_and_there_after_a_restart,
+    a_value_outside_its_range_changes_nothing,
+    a_retention_that_is_raised_counts_for_open_sessions_later_also_over_a_restart,
+    a_row_that_nobody_wrote_is_found_at_start,
+);

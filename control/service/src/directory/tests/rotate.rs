@@ -213,6 +213,15 @@ fn after_a_failed_commit_the_old_key_is_still_the_current_one() {
     register(&mut directory, std::slice::from_ref(&first));
     is_broken.store(true, Ordering::Relaxed);
     let failed = directory.change(vec![Change::Rotate(check(Planned, &next(&first, 1, 2)).unwrap())], NOW_MS);
-    assert!(matches!(failed, Err(ServiceError::Database(_))), "{failed:?}");
+    assert!(matches!(failed, Err(ServiceError::Storage(_))), "{failed:?}");
     assert_eq!(directory.snapshot().principal(&first.record.agent_id()).unwrap().current_version(), 1);
 }
+
+crate::storage::both::on_postgres_too!(
+    the_next_version_with_the_same_signing_keys_and_a_new_encryption_key_replaces_the_current_one,
+    an_emergency_is_remembered_over_a_restart,
+    the_list_of_versions_says_what_is_still_accepted,
+    what_is_not_the_next_version_of_the_same_agent_is_refused,
+    two_that_publish_the_same_version_in_one_commit_do_not_both_win,
+    an_agent_cannot_fill_the_disk_with_keys_and_has_room_for_an_emergency,
+);

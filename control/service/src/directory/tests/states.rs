@@ -141,15 +141,11 @@ fn a_larger_organization_takes_several_transactions_and_leaves_nobody_out() {
     let count = STATE_CHANGES_MAX + 5;
     let template = signed("acme/a", 1);
     let transaction = directory.storage.begin_write().unwrap();
-    {
-        let mut agents = transaction.open_table(AGENTS).unwrap();
-        let mut names = transaction.open_table(crate::storage::NAMES).unwrap();
-        for number in 0..count {
-            let name = AgentName::parse(&format!("acme/{number:06}")).unwrap();
-            let entry = AgentEntry { name: name.clone(), ..AgentEntry::registered(&template, NOW_MS) };
-            agents.insert(&id(name.as_str()).0, &entry.to_bytes()[..]).unwrap();
-            names.insert(name.as_str(), &id(name.as_str()).0).unwrap();
-        }
+    for number in 0..count {
+        let name = AgentName::parse(&format!("acme/{number:06}")).unwrap();
+        let entry = AgentEntry { name: name.clone(), ..AgentEntry::registered(&template, NOW_MS) };
+        transaction.table(AGENTS).put(&id(name.as_str()).0, &entry.to_bytes()).unwrap();
+        transaction.table(crate::storage::NAMES).put(name.as_str(), &id(name.as_str()).0).unwrap();
     }
     transaction.commit().unwrap();
     let (mut after, mut changed, mut transactions) = (None, 0, 0);
@@ -158,7 +154,7 @@ fn a_larger_organization_takes_several_transactions_and_leaves_nobody_out() {
         let transaction = directory.storage.begin_write().unwrap();
         let whose = Whose::Organization { name: "acme".to_owned(), after: after.clone() };
         let request = StateRequest { whose, change: change(StateWord::Revoked, None) };
-        let (set, all) = directory.set_states(&transaction, &request, NOW_MS).unwrap();
+        let (set, all) = directory.set_states(&*transaction, &request, NOW_MS).unwrap();
         transaction.commit().unwrap();
         let StatesSet::Done(done) = set else { panic!("it is known: {set:?}") };
         assert_eq!(done.changed, all.len() as u64);
@@ -171,6 +167,12 @@ fn a_larger_organization_takes_several_transactions_and_leaves_nobody_out() {
         }
     }
     assert_eq!((changed, transactions), (count, 2));
-    use redb::ReadableTableMetadata;
-    assert_eq!(directory.storage.begin_read().unwrap().open_table(STATES).unwrap().len().unwrap(), count as u64);
+    assert_eq!(directory.storage.begin_read().unwrap().table(STATES).count().unwrap(), count as u64);
 }
+
+crate::storage::both::on_postgres_too!(
+    who_is_revoked_in_a_transaction_replaces_no_key_later_in_it,
+    what_cannot_be_meant_changes_nothing,
+    an_organization_is_changed_in_one_transaction_and_nobody_elses_agents,
+    a_larger_organization_takes_several_transactions_and_leaves_nobody_out,
+);

@@ -111,3 +111,9 @@ fn a_token_that_is_withdrawn_is_unknown_and_a_full_table_makes_room_by_what_is_o
     assert!(matches!(change(&mut directory, later, NOW_MS + 10), TokenSet::Done(..)));
     assert_eq!(reader.tokens().unwrap().len(), 1);
 }
+
+crate::storage::both::on_postgres_too!(
+    each_token_that_is_no_good_has_its_own_code_and_registers_nobody,
+    in_one_transaction_too_a_token_is_used_as_often_as_it_may_be,
+    a_token_that_is_withdrawn_is_unknown_and_a_full_table_makes_room_by_what_is_over,
+);
