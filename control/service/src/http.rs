@@ -26,7 +26,9 @@ use crate::backup::Backups;
 use crate::directory::{Change, Reader};
 use crate::error::ServiceError;
 use crate::health::Health;
-use crate::limits::{ATTRIBUTES_BODY_BYTES_MAX, READS_MAX, REQUEST_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX, SVID_BODY_BYTES_MAX};
+use crate::limits::{
+    ATTRIBUTES_BODY_BYTES_MAX, READS_MAX, REQUEST_TIMEOUT, SIGNED_KEY_RECORD_BYTES_MAX, SVID_BODY_BYTES_MAX,
+};
 use crate::mailboxes::MailboxDefaults;
 use crate::policy::{DecisionHost, InForce, Reload};
 use crate::service::Published;

@@ -12,8 +12,7 @@ use utoipa::IntoParams;
 
 use super::openapi::{Problems, SignedKeyRecordBytes};
 use super::{
-    Api, PageQuery, Refusal, agent_name, body_of, gate, is_callers, number_of, read, refuse, unknown_agent,
-    written,
+    Api, PageQuery, Refusal, agent_name, body_of, gate, is_callers, number_of, read, refuse, unknown_agent, written,
 };
 use crate::api::{AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ErrorCode, TOKEN_HEADER};
 use crate::attributes::{AttributesChange, AttributesRequest};
