@@ -26,6 +26,6 @@ pub const UNSENT_ROWS_MAX: usize = 1_024;
 /// The same in bytes.
 pub const UNSENT_BYTES_MAX: usize = 4 << 20;
 /// Oldest PostgreSQL that is spoken with.
-pub const POSTGRES_VERSION_MIN: u32 = 13;
+pub const POSTGRES_VERSION_MIN: u32 = 14;
 
 const _: () = assert!(LOCK_TIMEOUT.as_secs() < STATEMENT_TIMEOUT.as_secs());

@@ -177,15 +177,21 @@ fn a_server_that_does_not_keep_what_it_commits_is_refused() {
 }
 
 #[test]
-fn commits_are_synchronous_also_where_the_server_would_not_wait() {
-    let Some(server) = Server::start(&["-c", "synchronous_commit=off"]) else { return };
+fn commits_are_synchronous_and_the_lock_is_kept_whatever_the_servers_defaults_are() {
+    let Some(server) = Server::start(&["-c", "synchronous_commit=off", "-c", "idle_session_timeout=300ms"]) else {
+        return;
+    };
     let url = server.database();
     let postgres = open(&url).unwrap();
     put(&postgres, 1).unwrap();
+    // Nor does it let an idle connection lose its lock.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(matches!(open(&url), Err(StorageError::Taken { .. })));
+    put(&postgres, 2).unwrap();
     let mut server = server;
     server.kill();
     server.start_again();
-    assert_eq!(until_done(|| numbers(&postgres)), [1]);
+    assert_eq!(until_done(|| numbers(&postgres)), [1, 2]);
 }
 
 #[test]

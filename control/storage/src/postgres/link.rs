@@ -136,7 +136,7 @@ impl Driver {
 
     fn prepare(&self, link: &Link) -> Result<(), StorageError> {
         // Nothing is looked up in schemas that others may fill; statements and waits end; a client that is gone is noticed within
-        // half a minute, so that its lock is free.
+        // half a minute, so that its lock is free. One that is only idle keeps its lock, whatever the server's default is.
         self.batch(
             link,
             format!(
@@ -145,7 +145,9 @@ impl Driver {
                  SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
                  SET tcp_user_timeout = 20000; \
                  SELECT set_config('synchronous_commit', 'on', false) \
-                 WHERE current_setting('synchronous_commit') IN ('off', 'local')",
+                 WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
+                 SELECT set_config(name, '0', false) FROM pg_settings \
+                 WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
                 STATEMENT_TIMEOUT.as_millis(),
                 LOCK_TIMEOUT.as_millis(),
             ),
