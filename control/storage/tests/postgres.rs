@@ -292,10 +292,13 @@ fn reload_with(server: &Server, name: &str, value: &str) {
 }
 
 #[test]
-fn commits_are_synchronous_also_where_the_server_would_not_wait() {
+fn commits_are_synchronous_and_the_lock_is_kept_whatever_the_servers_defaults_are() {
     for is_off_before in [true, false] {
         // So that nobody but the commit writes the log in time.
-        let Some(mut server) = Server::start(&["-c", "wal_writer_delay=10s"]) else { return };
+        let Some(mut server) = Server::start(&["-c", "wal_writer_delay=10s", "-c", "idle_session_timeout=300ms"])
+        else {
+            return;
+        };
         let url = server.database();
         if is_off_before {
             reload_with(&server, "synchronous_commit", "off");
@@ -303,6 +306,9 @@ fn commits_are_synchronous_also_where_the_server_would_not_wait() {
         let postgres = open(&url).unwrap();
         put(&postgres, 1).unwrap();
         reload_with(&server, "synchronous_commit", "off");
+        // Nor does an idle connection lose its lock.
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(matches!(open(&url), Err(StorageError::Taken { .. })));
         put(&postgres, 2).unwrap();
         server.kill();
         server.start_again();

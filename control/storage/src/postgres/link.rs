@@ -142,7 +142,8 @@ impl Driver {
 
     fn prepare(&self, link: &Link) -> Result<(), StorageError> {
         // Nothing is looked up in schemas that others may fill; statements and waits end; a client that is gone is noticed, so
-        // that its lock is free; a commit waits for the disk, also when the server's configuration changes under this connection.
+        // that its lock is free, and one that is only idle keeps it; a commit waits for the disk. All of it whatever the server's
+        // defaults are and become.
         let (idle, count, interval) = KEEPALIVES;
         let sql = format!(
             "SET search_path = pg_catalog; SET statement_timeout = {}; SET lock_timeout = {}; \
@@ -150,7 +151,9 @@ impl Driver {
              SET tcp_keepalives_idle = {}; SET tcp_keepalives_interval = {}; SET tcp_keepalives_count = {count}; \
              SET tcp_user_timeout = 20000; \
              SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
-             WHEN 'remote_apply' THEN 'remote_apply' WHEN 'remote_write' THEN 'remote_write' ELSE 'on' END, false)",
+             WHEN 'remote_apply' THEN 'remote_apply' WHEN 'remote_write' THEN 'remote_write' ELSE 'on' END, false); \
+             SELECT set_config(name, '0', false) FROM pg_settings \
+             WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
             STATEMENT_TIMEOUT.as_millis(),
             LOCK_TIMEOUT.as_millis(),
             idle.as_secs(),
