@@ -274,6 +274,12 @@ impl SnapshotBuilder {
         self.agents.get(agent)
     }
 
+    /// How many agents there are, whatever their state.
+    #[must_use]
+    pub fn agent_count(&self) -> usize {
+        self.agents.len()
+    }
+
     /// Makes a snapshot. `epoch` is above zero and above that of every earlier snapshot with other content.
     #[must_use]
     pub fn build(&self, epoch: u64) -> Snapshot {

@@ -68,7 +68,7 @@ pub mod tokens;
 mod writer;
 
 pub use creto_control_storage::{DatabaseUrl, StorageError, UrlError};
-pub use error::ServiceError;
+pub use error::{Extent, ServiceError};
 pub use mailboxes::MailboxDefaults;
 pub use policy::{OnFailure, PolicyOptions};
 pub use service::{PolicyReloader, RemoteOptions, Service, ServiceHandle, ServiceOptions, SnapshotSink};

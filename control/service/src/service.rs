@@ -321,7 +321,7 @@ impl std::fmt::Debug for Service {
 pub(crate) struct Published(Arc<Mutex<Arc<Snapshot>>>);
 
 impl Published {
-    fn new(snapshot: Snapshot) -> Self {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
         Self(Arc::new(Mutex::new(Arc::new(snapshot))))
     }
 

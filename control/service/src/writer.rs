@@ -22,6 +22,22 @@ pub(crate) struct Pending {
     pub(crate) by: AgentId,
 }
 
+impl Answer {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Registration(answer) => answer.is_closed(),
+            Self::Mailbox(answer) => answer.is_closed(),
+            Self::Policy(answer) => answer.is_closed(),
+            Self::Attributes(answer) => answer.is_closed(),
+            Self::State(answer) => answer.is_closed(),
+            Self::Token(answer) => answer.is_closed(),
+            // What nobody waits for is to be done in any case, and of agents the shard knows who is gone.
+            Self::Key(_) | Self::Prekeys(_) | Self::Nobody => false,
+        }
+    }
+}
+
 /// Who waits for an answer.
 pub(crate) enum Answer {
     /// A request of the API. No answer, because the sender was dropped, means that storage failed.
@@ -77,8 +93,9 @@ pub(crate) async fn write(
     let mut batch = Vec::with_capacity(COMMIT_CHANGES_MAX);
     loop {
         let arrived = pending.recv_many(&mut batch, COMMIT_CHANGES_MAX);
-        // What was stored without anybody being told of it is looked for, also when nobody wants anything.
-        let arrived = match directory.is_stale() {
+        // What was stored without anybody being told of it is looked for, and what could not be told is told, also when nobody wants
+        // anything.
+        let arrived = match directory.is_stale() || directory.has_untold() {
             true => tokio::time::timeout(REFRESH_POLL, arrived).await,
             false => Ok(arrived.await),
         };
@@ -91,7 +108,12 @@ pub(crate) async fn write(
             if requests.is_empty() {
                 refresh(&mut directory, sink.as_ref(), &published);
             }
-            for requests in transactions(requests) {
+            for mut requests in transactions(requests) {
+                // Whoever gave up while the storage was away, and was told so, does not want it any more.
+                requests.retain(|request| !request.answer.is_abandoned());
+                if requests.is_empty() {
+                    continue;
+                }
                 commit(&mut directory, sink.as_ref(), &published, requests);
             }
             (directory, sink)
@@ -118,9 +140,10 @@ fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
 }
 
 fn refresh(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published) {
-    match directory.refresh(wall_clock_ms()) {
-        Ok(()) => publish_if(directory.take_reloaded(), directory, sink, published),
-        Err(error) => tracing::debug!(%error, "the directory cannot be loaded again yet"),
+    let refreshed = directory.change(Vec::new(), wall_clock_ms());
+    publish_if(directory.take_reloaded(), directory, sink, published);
+    if let Err(error) = refreshed {
+        tracing::debug!(%error, "the directory cannot be loaded again yet");
     }
 }
 
@@ -193,3 +216,6 @@ fn tell(result: Changed, answer: Answer) {
         _ => unreachable!("the answer to a change is of its kind"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use creto_control_storage::limits::{BEGIN_TIMEOUT, CONNECT_TIMEOUT, LOCK_TIMEOUT, OUTCOME_TIMEOUT, RECONNECT_PAUSE};
-use creto_control_storage::{Backend, Postgres, StorageError, Table};
+use creto_control_storage::{Backend, Postgres, RedbFile, StorageError, Table, copy_rows};
 use proxy::{Fate, Proxy};
 use server::Server;
 
@@ -249,6 +249,22 @@ fn whoever_asks_often_while_the_database_refuses_does_not_connect_as_often() {
         Err(StorageError::Refused { .. }) => Err(StorageError::Failed),
         other => other,
     });
+}
+
+#[test]
+fn a_row_that_is_none_of_its_table_is_an_error_of_the_copy() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let postgres = open(&url).unwrap();
+    put(&postgres, 1).unwrap();
+    server.sql(url.rsplit('/').next().unwrap(), "INSERT INTO creto.numbers VALUES ('\\x0203', '\\x00')");
+    let folder = tempfile::tempdir().unwrap();
+    let file = RedbFile::open(&folder.path().join("copy.redb")).unwrap();
+    for _ in 0..2 {
+        let (from, to) = (postgres.begin_read().unwrap(), file.begin_write().unwrap());
+        let error = copy_rows(&*from, &*to, NUMBERS.erased()).unwrap_err();
+        assert!(matches!(error, StorageError::Row { table: "numbers" }), "{error}");
+    }
 }
 
 #[test]
