@@ -160,17 +160,14 @@ impl Driver {
             interval.as_secs(),
         );
         self.ask(link, sql, CONNECT_TIMEOUT)?;
-        let rows = self.query(
-            link,
-            "SELECT current_setting('fsync') = 'on', current_setting('server_version_num')::int8".to_owned(),
-            Vec::new(),
-        )?;
-        let row = rows.first().ok_or_else(|| self.unreachable("it gave no answer"))?;
-        let version = u32::try_from(self.column::<i64>(row, 1)? / 10_000).unwrap_or(0);
+        let sql = "SELECT current_setting('fsync'), current_setting('server_version_num')";
+        let row = self.ask(link, sql.to_owned(), CONNECT_TIMEOUT)?;
+        let column = |index: usize| row.as_ref().and_then(|row| row.get(index)).unwrap_or_default();
+        let version = column(1).parse::<u32>().unwrap_or(0) / 10_000;
         if version < POSTGRES_VERSION_MIN {
             return Err(StorageError::TooOld { database: self.place(), found: version });
         }
-        if !self.column::<bool>(row, 0)? {
+        if column(0) != "on" {
             return Err(StorageError::NotDurable { database: self.place() });
         }
         Ok(())
