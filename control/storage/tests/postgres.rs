@@ -252,6 +252,40 @@ fn whoever_asks_often_while_the_database_refuses_does_not_connect_as_often() {
 }
 
 #[test]
+fn a_statement_that_is_cancelled_is_refused_and_its_connection_goes_on() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let name = url.rsplit('/').next().unwrap();
+    let postgres = open(&url).unwrap();
+    put(&postgres, 1).unwrap();
+    let writers = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted \
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let before = server.sql(name, writers);
+    let until = Instant::now() + Duration::from_secs(30);
+    let wait_for = |statement: &str| {
+        while server.sql(name, statement) == "0" {
+            assert!(Instant::now() < until, "{statement}");
+        }
+    };
+    std::thread::scope(|scope| {
+        let lock = "BEGIN; LOCK TABLE creto.numbers IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3); COMMIT";
+        scope.spawn(|| server.sql(name, lock));
+        wait_for("SELECT count(*) FROM pg_locks WHERE relation = 'creto.numbers'::regclass AND granted");
+        let putting = scope.spawn(|| put(&postgres, 2));
+        wait_for(
+            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
+             WHERE application_name = 'creto' AND datname = current_database() AND wait_event_type = 'Lock'",
+        );
+        let error = putting.join().unwrap().unwrap_err();
+        // As a statement that takes too long: it would take as long again.
+        assert!(matches!(&error, StorageError::Refused { cause, .. } if cause.contains("57014")), "{error}");
+        assert!(!error.is_passing());
+    });
+    put(&postgres, 3).unwrap();
+    assert_eq!((numbers(&postgres).unwrap(), server.sql(name, writers)), (vec![1, 3], before));
+}
+
+#[test]
 fn a_row_that_is_none_of_its_table_is_an_error_of_the_copy() {
     let Some(server) = Server::shared() else { return };
     let url = server.database();

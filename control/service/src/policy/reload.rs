@@ -52,7 +52,7 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
             asked = reloads.recv() => {
                 let Some(Reload(answer)) = asked else { return };
                 let state = file.as_deref().and_then(FileState::of);
-                let reloaded = reload(&in_force, &changes, &teller).await;
+                let reloaded = reload(&in_force, &changes, &teller, false).await;
                 again_at = again_after(&reloaded);
                 (loaded, seen) = (state, state);
                 if let Some(answer) = answer {
@@ -67,7 +67,7 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
                 if (state != loaded || is_due) && state == seen {
                     loaded = state;
                     // It is in the log, and in the status.
-                    again_at = again_after(&reload(&in_force, &changes, &teller).await);
+                    again_at = again_after(&reload(&in_force, &changes, &teller, is_due).await);
                 }
                 seen = state;
             }
@@ -80,7 +80,7 @@ fn again_after(reloaded: &Reloaded) -> Option<Instant> {
     matches!(reloaded, Err(NotReloaded::Storage)).then(|| Instant::now() + REFRESH_POLL)
 }
 
-async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>, teller: &Teller) -> Reloaded {
+async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>, teller: &Teller, is_again: bool) -> Reloaded {
     let reloaded = load(in_force, changes).await;
     match &reloaded {
         Ok(None) => {}
@@ -93,6 +93,8 @@ async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>, teller: &Te
             teller.refused(what, label);
         }
         Err(NotReloaded::NoFile) => tracing::warn!("there is no policy to load: [policy] file is not set"),
+        // Said once.
+        Err(NotReloaded::Storage) if is_again => {}
         Err(NotReloaded::Storage) => {
             tracing::error!("the policy was not loaded: the directory could not be written; it is tried again")
         }
