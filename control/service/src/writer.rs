@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use creto_control_storage::StorageError;
 use creto_envelope::prekeys::PrekeyStock;
 use creto_envelope::{AgentId, RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::directory::{
     AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
 };
+use crate::error::ServiceError;
+use crate::health::Health;
 use crate::limits::{COMMIT_CHANGES_MAX, REFRESH_POLL};
 use crate::prekeys::tables::Uploaded;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
@@ -88,6 +91,7 @@ pub(crate) async fn write(
     mut directory: Directory,
     mut sink: Box<dyn SnapshotSink>,
     published: Published,
+    health: Health,
     mut pending: mpsc::Receiver<Pending>,
 ) {
     let mut batch = Vec::with_capacity(COMMIT_CHANGES_MAX);
@@ -103,10 +107,10 @@ pub(crate) async fn write(
             return;
         }
         let requests = std::mem::take(&mut batch);
-        let published = published.clone();
+        let (published, health) = (published.clone(), health.clone());
         let commit = tokio::task::spawn_blocking(move || {
             if requests.is_empty() {
-                refresh(&mut directory, sink.as_ref(), &published);
+                refresh(&mut directory, sink.as_ref(), &published, &health);
             }
             for mut requests in transactions(requests) {
                 // Whoever gave up while the storage was away, and was told so, does not want it any more.
@@ -114,7 +118,7 @@ pub(crate) async fn write(
                 if requests.is_empty() {
                     continue;
                 }
-                commit(&mut directory, sink.as_ref(), &published, requests);
+                commit(&mut directory, sink.as_ref(), &published, &health, requests);
             }
             (directory, sink)
         });
@@ -139,10 +143,26 @@ fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
     transactions
 }
 
-fn refresh(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published) {
+/// Whoever watches the node hears of what no waiting mends.
+fn note_lost(error: &ServiceError, health: &Health) {
+    match error {
+        ServiceError::Storage(StorageError::Overtaken { .. }) => {
+            health.lose_directory("another node has written to the database; restart this node, or stop it");
+        }
+        ServiceError::Storage(StorageError::WentBack { .. }) => {
+            health.lose_directory(
+                "the database went back to an earlier time; its log says what to do, then restart this node",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn refresh(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, health: &Health) {
     let refreshed = directory.change(Vec::new(), wall_clock_ms());
     publish_if(directory.take_reloaded(), directory, sink, published);
     if let Err(error) = refreshed {
+        note_lost(&error, health);
         tracing::debug!(%error, "the directory cannot be loaded again yet");
     }
 }
@@ -155,7 +175,13 @@ fn publish_if(is_new: bool, directory: &Directory, sink: &dyn SnapshotSink, publ
     }
 }
 
-fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, requests: Vec<Pending>) {
+fn commit(
+    directory: &mut Directory,
+    sink: &dyn SnapshotSink,
+    published: &Published,
+    health: &Health,
+    requests: Vec<Pending>,
+) {
     let (changes, answers): (Vec<_>, Vec<_>) =
         requests.into_iter().map(|request| ((request.by, request.change), request.answer)).unzip();
     let changed = directory.change_by(changes, wall_clock_ms());
@@ -171,6 +197,7 @@ fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Publis
         }
         Err(error) => {
             publish_if(is_reloaded, directory, sink, published);
+            note_lost(&error, health);
             tracing::error!(%error, change_count = answers.len(), "changes of the directory were refused");
             for answer in answers {
                 match answer {

@@ -15,6 +15,7 @@ use super::{
     FAIL_OPEN, InForce, LoadError, NotReloaded, OnFailure, PolicyOptions, RegoPolicy, Reload, SAME_ORGANIZATION, follow,
 };
 use crate::directory::Directory;
+use crate::health::Health;
 use crate::service::Published;
 use crate::storage::faulty;
 use crate::telling::telling;
@@ -119,7 +120,7 @@ async fn a_policy_that_could_not_be_put_into_force_is_tried_again_by_itself() {
         let (reloader, reloads) = mpsc::channel(1);
         let (teller, _telling) = telling();
         let sink = Box::new(|_: Arc<Snapshot>| {});
-        let writing = tokio::spawn(writer::write(directory, sink, published.clone(), pending));
+        let writing = tokio::spawn(writer::write(directory, sink, published.clone(), Health::default(), pending));
         fate.store(fate_of_it, Ordering::Relaxed);
         let other = "allow { input.action == \"send\" }\n";
         in_file(&folder, other, OnFailure::Deny);

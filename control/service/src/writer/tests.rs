@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Answer, Pending, write};
 use crate::directory::{Change, Directory, OPERATOR, Registered};
 use crate::fixture::signed;
+use crate::health::Health;
 use crate::registration::Registration;
 use crate::service::Published;
 use crate::storage::faulty;
@@ -29,7 +30,7 @@ async fn a_change_that_nobody_waits_for_any_more_is_not_made() {
     }
     let waiting = answers.pop().unwrap();
     drop((answers, changes));
-    write(directory, Box::new(|_: Arc<Snapshot>| {}), published.clone(), pending).await;
+    write(directory, Box::new(|_: Arc<Snapshot>| {}), published.clone(), Health::default(), pending).await;
     assert!(matches!(waiting.await.unwrap(), Registered::Created(_)));
     assert_eq!(published.newest().agent_count(), 1);
 }
