@@ -255,13 +255,14 @@ impl Directory {
             _ => None,
         });
         let told = told.flatten().copied().collect::<Vec<_>>();
-        let was_stale = self.is_stale;
-        let changed = self.refresh(now_ms).and_then(|()| self.change_now(changes, now_ms));
+        let refreshed = self.refresh(now_ms);
+        let was_tried = refreshed.is_ok();
+        let changed = refreshed.and_then(|()| self.change_now(changes, now_ms));
         match &changed {
             Ok(_) => self.untold.clear(),
             Err(_) => {
                 self.keep_untold(told);
-                if self.is_stale && !was_stale {
+                if self.is_stale && was_tried {
                     self.untold_in_doubt = self.untold.len();
                 }
             }
@@ -272,6 +273,16 @@ impl Directory {
     /// Whether the audit log is still to be told of something.
     pub(crate) fn has_untold(&self) -> bool {
         !self.untold.is_empty()
+    }
+
+    /// Says what the audit log will never be told, because the service ends.
+    pub(crate) fn end(self) {
+        if self.has_untold() {
+            tracing::error!(
+                lost = self.untold.len(),
+                "the audit log is not told of these: the directory could not be written"
+            );
+        }
     }
 
     fn keep_untold(&mut self, notes: Vec<Note>) {

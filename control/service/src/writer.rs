@@ -84,7 +84,7 @@ pub(crate) async fn take_publications(
     }
 }
 
-/// Writes until every sender is gone, then hands the directory back.
+/// Writes until every sender is gone.
 ///
 /// Commits sync the disk, so they run beside the runtime, one at a time; meanwhile the API keeps answering.
 pub(crate) async fn write(
@@ -104,7 +104,7 @@ pub(crate) async fn write(
             false => Ok(arrived.await),
         };
         if arrived == Ok(0) {
-            return;
+            return directory.end();
         }
         let requests = std::mem::take(&mut batch);
         let (published, health) = (published.clone(), health.clone());

@@ -197,23 +197,23 @@ fn what_the_audit_log_could_not_be_told_is_told_with_the_next_change_and_once() 
         directory.tell_audit(super::Outbox::new(Arc::clone(&told) as _, kept), Vec::new(), NOW_MS).unwrap();
         let agent = creto_envelope::AgentId([9; 16]);
         let note = |count| Change::Tell(vec![(What::PrekeysUploaded { agent, count }, Label::NONE)]);
-        for (number, fate_of_it) in [(1, fate_of_it), (2, faulty::AWAY)] {
+        for (number, fate_of_it) in [(1, fate_of_it), (2, fate_of_it), (3, faulty::AWAY)] {
             fate.store(fate_of_it, Ordering::Relaxed);
             assert!(directory.change(vec![note(number)], NOW_MS).is_err() && directory.has_untold());
         }
         fate.store(faulty::FINE, Ordering::Relaxed);
-        directory.change(vec![note(3)], NOW_MS).unwrap();
         directory.change(vec![note(4)], NOW_MS).unwrap();
+        directory.change(vec![note(5)], NOW_MS).unwrap();
         assert!(!directory.has_untold());
         let counts: Vec<_> = told.0.lock().unwrap().iter().map(|event| event.event.what).collect();
-        assert_eq!(counts, [1, 2, 3, 4].map(|count| What::PrekeysUploaded { agent, count }));
+        assert_eq!(counts, [1, 2, 3, 4, 5].map(|count| What::PrekeysUploaded { agent, count }));
         // Kept are only so many.
         fate.store(faulty::AWAY, Ordering::Relaxed);
-        let many = vec![(What::PrekeysUploaded { agent, count: 5 }, Label::NONE); 2 * NOTES_MAX];
+        let many = vec![(What::PrekeysUploaded { agent, count: 6 }, Label::NONE); 2 * NOTES_MAX];
         assert!(directory.change(vec![Change::Tell(many)], NOW_MS).is_err());
         fate.store(faulty::FINE, Ordering::Relaxed);
         directory.change(Vec::new(), NOW_MS).unwrap();
-        assert_eq!(told.0.lock().unwrap().len(), 4 + NOTES_MAX);
+        assert_eq!(told.0.lock().unwrap().len(), 5 + NOTES_MAX);
     }
 }
 
