@@ -40,6 +40,9 @@ fn print(readiness: &Readiness) -> std::io::Result<()> {
         true => writeln!(out, "{GOOD}ready{GOOD:#}")?,
         false => writeln!(out, "{BAD}not ready{BAD:#}")?,
     }
+    for line in wrap(&readiness.directory, TEXT_CHARS_MAX).iter().filter(|line| !line.is_empty()) {
+        writeln!(out, "  directory  {BAD}{line}{BAD:#}")?;
+    }
     for shard in &readiness.shards {
         let style = match shard.state {
             ShardState::Serving => GOOD,

@@ -299,6 +299,12 @@ impl SnapshotBuilder {
         self.agents.get(agent)
     }
 
+    /// How many agents there are, whatever their state.
+    #[must_use]
+    pub fn agent_count(&self) -> usize {
+        self.agents.len()
+    }
+
     /// Makes a snapshot, which shares everything with this until it is changed: it takes as long for many agents as for few.
     /// `epoch` is above zero and above that of every earlier snapshot with other content.
     #[must_use]

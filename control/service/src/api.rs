@@ -26,7 +26,7 @@
 //! | `GET /v1/audit/checkpoint`, `GET /v1/audit/keys` | 200, `text/plain`; 503 |
 //! | `GET /v1/openapi.json` | 200, the [document](crate::openapi) of the API |
 //! | `GET /v1/status` | 200 with [`Status`] |
-//! | `GET /v1/ready` | 200 when every shard serves, 503 otherwise, with [`Readiness`](crate::health::Readiness) |
+//! | `GET /v1/ready` | 200 when every shard serves, by the directory that there is, 503 otherwise, with [`Readiness`](crate::health::Readiness) |
 //! | `POST /v1/backups` | 201 with [`BackupBegun`]; 409, 503 |
 //! | `POST /v1/backups/{id}` | 200 with [`BackupState`]: the logs are held on; 410 |
 //! | `DELETE /v1/backups/{id}?given_up=true` | 200 with [`BackupState`]: the logs were held until now; 410. Without `given_up` the backup is complete |

@@ -12,7 +12,9 @@ use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
 use crate::attributes::AttributesRequest;
 use crate::error::ServiceError;
 use crate::key_log::tables::adopt as adopt_key_records;
-use crate::limits::{PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MAX, attributes_json_bytes_max};
+use crate::limits::{
+    NOTES_MAX, PAGE_AGENTS_MAX, PAGE_ATTRIBUTES_BYTES_MAX, VERSIONS_HELD_MAX, attributes_json_bytes_max,
+};
 use crate::mailboxes::{DefaultRetention, MailboxRequest, MailboxRow};
 use crate::prekeys::check::CheckedBatch;
 use crate::prekeys::tables::{self as prekeys, Uploaded};
@@ -51,6 +53,10 @@ pub(crate) struct Directory {
     retention: DefaultRetention,
     key_grace_ms: u64,
     outbox: Option<Outbox>,
+    /// What the audit log was to be told and could not yet, because nothing could be written; at most [`NOTES_MAX`].
+    untold: Vec<Note>,
+    /// How many of them went with the commit whose outcome is not known.
+    untold_in_doubt: usize,
     /// What is in memory may be older than what is stored: a commit's outcome was not known.
     is_stale: bool,
     /// What is in memory was loaded again since somebody asked.
@@ -158,6 +164,8 @@ impl Directory {
             retention,
             key_grace_ms,
             outbox: None,
+            untold: Vec::new(),
+            untold_in_doubt: 0,
             is_stale: false,
             is_reloaded: false,
         })
@@ -181,7 +189,12 @@ impl Directory {
         assert!(epoch >= self.epoch, "an epoch never goes back");
         (self.builder, self.epoch) = (builder, epoch);
         if let Some(outbox) = &mut self.outbox {
-            outbox.tell_again(&self.storage)?;
+            // A commit that is there has events that nobody was told of, unless nothing went with it.
+            let was_done = outbox.tell_again(&self.storage)? > 0;
+            if was_done {
+                self.untold.drain(..self.untold_in_doubt);
+            }
+            self.untold_in_doubt = 0;
         }
         (self.is_stale, self.is_reloaded) = (false, true);
         tracing::info!(epoch, "the directory was loaded again, after a commit whose outcome was not known");
@@ -230,25 +243,77 @@ impl Directory {
     }
 
     /// As [`Directory::change`], each asked for by this agent; [`OPERATOR`] is whoever may use the control socket.
+    ///
+    /// What only the audit log is told goes with the next change instead, if this one fails.
     pub(crate) fn change_by(
         &mut self,
         changes: Vec<(AgentId, Change)>,
         now_ms: u64,
     ) -> Result<Vec<Changed>, ServiceError> {
-        self.refresh(now_ms)?;
+        let told = changes.iter().filter_map(|(_, change)| match change {
+            Change::Tell(notes) => Some(notes.as_slice()),
+            _ => None,
+        });
+        let told = told.flatten().copied().collect::<Vec<_>>();
+        let refreshed = self.refresh(now_ms);
+        let was_tried = refreshed.is_ok();
+        let changed = refreshed.and_then(|()| self.change_now(changes, now_ms));
+        match &changed {
+            Ok(_) => self.untold.clear(),
+            Err(_) => {
+                self.keep_untold(told);
+                if self.is_stale && was_tried {
+                    self.untold_in_doubt = self.untold.len();
+                }
+            }
+        }
+        changed
+    }
+
+    /// Whether the audit log is still to be told of something.
+    pub(crate) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// Says what the audit log will never be told, because the service ends.
+    pub(crate) fn end(self) {
+        if self.has_untold() {
+            tracing::error!(
+                lost = self.untold.len(),
+                "the audit log is not told of these: the directory could not be written"
+            );
+        }
+    }
+
+    fn keep_untold(&mut self, notes: Vec<Note>) {
+        if self.outbox.is_none() {
+            return;
+        }
+        let room = NOTES_MAX.saturating_sub(self.untold.len());
+        let lost = notes.len().saturating_sub(room);
+        self.untold.extend(notes.into_iter().take(room));
+        if lost > 0 {
+            tracing::error!(
+                lost,
+                "the audit log is not told of these: the directory cannot be written, and no more are kept"
+            );
+        }
+    }
+
+    fn change_now(&mut self, changes: Vec<(AgentId, Change)>, now_ms: u64) -> Result<Vec<Changed>, ServiceError> {
         let transaction = self.storage.begin_write()?;
         let mut answers = Vec::with_capacity(changes.len());
         let mut pending = Vec::new();
         // Who asked for each of them.
         let mut by_whom = Vec::new();
         // What only the audit log is told.
-        let mut notes: Vec<Note> = Vec::new();
+        let mut notes = self.untold.clone();
         // Whether there is something to keep that the shards need not know.
         let mut is_changed = false;
         for (by, change) in changes {
             answers.push(match change {
                 Change::Register(request) => {
-                    let answer = self.register_one(&*transaction, &request, now_ms)?;
+                    let answer = self.register_one(&*transaction, &request, new_agents(&pending), now_ms)?;
                     if let Registered::Created(entry) = &answer {
                         pending.push(Pending::Agent(entry.clone(), request.into_signed()));
                     }
@@ -282,7 +347,7 @@ impl Directory {
                     Changed::Attributes(answer)
                 }
                 Change::Enrol(request) => {
-                    let (answer, uses_left) = self.enrol_one(&*transaction, &request, now_ms)?;
+                    let (answer, uses_left) = self.enrol_one(&*transaction, &request, new_agents(&pending), now_ms)?;
                     if let Registered::Created(entry) = &answer {
                         let agent = request.registration.signed().record.agent_id();
                         notes
@@ -415,6 +480,7 @@ impl Directory {
         &self,
         transaction: &dyn Writing,
         request: &Registration,
+        new_agents: u64,
         now_ms: u64,
     ) -> Result<Registered, ServiceError> {
         if let Some(known) = self.known(transaction, request)? {
@@ -432,7 +498,8 @@ impl Directory {
                 format!("{} is not registered, and the record has version {}", record.name, record.version),
             ));
         }
-        if agents.count()? >= self.agents_max {
+        // Counted in memory, which has what the tables have: PostgreSQL would read all of them.
+        if self.builder.agent_count() as u64 + new_agents >= self.agents_max {
             return Ok(Registered::Refused(
                 ErrorCode::DirectoryFull,
                 format!("the directory holds its limit of {} agents", self.agents_max),
@@ -444,6 +511,11 @@ impl Directory {
         key_records.put(&(id.0, record.version), &signed.to_bytes())?;
         Ok(Registered::Created(entry))
     }
+}
+
+/// How many agents are registered by the transaction so far.
+fn new_agents(pending: &[Pending]) -> u64 {
+    pending.iter().filter(|change| matches!(change, Pending::Agent(..))).count() as u64
 }
 
 /// Every agent as it is stored, under this policy, and the epoch.

@@ -1,5 +1,6 @@
 //! Why the service could not be started, or stopped working.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,21 @@ use creto_control_storage::StorageError;
 use thiserror::Error;
 
 use crate::limits::ADMINISTRATORS_MAX;
+
+/// How much is in a directory, to tell it from another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// How many agents it has, whatever their state.
+    pub agents: u64,
+    /// Counts its changes; 0 when it cannot be read.
+    pub epoch: u64,
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} agents, epoch {}", self.agents, self.epoch)
+    }
+}
 
 /// What went wrong with the world around the service.
 #[derive(Debug, Error)]
@@ -28,13 +44,27 @@ pub enum ServiceError {
     Storage(#[from] StorageError),
     /// there is a directory in the file, and another one in the database
     #[error(
-        "there is a directory in {file} and another in the database {database}; move the file away to go on with the database, or empty the database (DROP SCHEMA creto CASCADE) to have the file taken over"
+        "there is a directory in {file} ({in_file}) and another in the database {database} ({in_database}); to go on with the one in the database move the file away, to go on with the one in the file name a new database in control.database, which takes it over"
     )]
     TwoDirectories {
         /// The file.
         file: PathBuf,
+        /// What is in it.
+        in_file: Extent,
         /// The database, without the password.
         database: String,
+        /// What is in it.
+        in_database: Extent,
+    },
+    /// the directory was in a database, and the configuration names none
+    #[error(
+        "the directory of this node is in a database, as {mark} says, and the configuration names none; set control.database again, or, to go on with a backup, put its file at {file}"
+    )]
+    InDatabase {
+        /// Where the file would be made.
+        file: PathBuf,
+        /// What says so.
+        mark: PathBuf,
     },
     /// the file was written by a version that this one does not know
     #[error("the directory has format {found}, this version knows {known}; start the version that wrote it")]

@@ -1,6 +1,6 @@
 //! Whether the node serves, shard by shard: the shards say it, the control API tells it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -60,15 +60,24 @@ pub struct ShardHealth {
 /// Whether the node serves: the answer of `GET /v1/ready`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
-    /// Whether every shard serves. A load balancer should send nobody here otherwise.
+    /// Whether every shard serves, and decides by the directory that there is. A load balancer should send nobody here otherwise.
     pub ready: bool,
+    /// Why it decides by another: empty when it does not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
     /// Every shard.
     pub shards: Vec<ShardHealth>,
 }
 
 /// Where shards say how they are. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<Vec<ShardHealth>>>);
+pub struct Health(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    shards: Mutex<Vec<ShardHealth>>,
+    directory: OnceLock<&'static str>,
+}
 
 impl Health {
     /// For so many shards, all of them starting.
@@ -76,23 +85,33 @@ impl Health {
     pub fn new(shard_count: u16) -> Self {
         let since_ms = wall_clock_ms();
         let starting = |shard| ShardHealth { shard, state: ShardState::Starting, since_ms, cause: String::new() };
-        Self(Arc::new(Mutex::new((0..shard_count).map(starting).collect())))
+        let shards = Mutex::new((0..shard_count).map(starting).collect());
+        Self(Arc::new(State { shards, directory: OnceLock::new() }))
     }
 
     /// Says how a shard is. One that is fenced stays so.
     pub fn set(&self, shard: u16, state: ShardState, cause: impl Into<String>) {
-        let mut shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shards = self.0.shards.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(health) = shards.get_mut(usize::from(shard)) else { return };
         if health.state != ShardState::Fenced {
             *health = ShardHealth { shard, state, since_ms: wall_clock_ms(), cause: cause.into() };
         }
     }
 
+    /// Says that what the shards decide by is not the directory any more that there is, and what to do: for as long as the process
+    /// lives.
+    pub(crate) fn lose_directory(&self, cause: &'static str) {
+        // The first cause is the one that counts.
+        let _known = self.0.directory.set(cause);
+    }
+
     /// How all of them are.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Readiness { ready: shards.iter().all(|shard| shard.state.is_ready()), shards }
+        let shards = self.0.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let directory = self.0.directory.get().copied().unwrap_or_default();
+        let ready = directory.is_empty() && shards.iter().all(|shard| shard.state.is_ready());
+        Readiness { ready, directory: directory.to_owned(), shards }
     }
 }
 

@@ -69,7 +69,7 @@ pub mod tokens;
 mod writer;
 
 pub use creto_control_storage::{DatabaseUrl, StorageError, UrlError};
-pub use error::ServiceError;
+pub use error::{Extent, ServiceError};
 pub use http::openapi::openapi;
 pub use mailboxes::MailboxDefaults;
 pub use policy::{OnFailure, PolicyOptions};

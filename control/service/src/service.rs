@@ -332,7 +332,7 @@ impl std::fmt::Debug for Service {
 pub(crate) struct Published(Arc<Mutex<Arc<Snapshot>>>);
 
 impl Published {
-    fn new(snapshot: Snapshot) -> Self {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
         Self(Arc::new(Mutex::new(Arc::new(snapshot))))
     }
 
@@ -456,11 +456,12 @@ fn run(
                 let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, published, allowance));
                 (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
             });
+        let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
         let key_log = key_log.map(tokio::spawn);
         api.changes = Some(changes);
-        let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), pending));
+        let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), health, pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
         let cut_off = http::serve(listener, remote, api, stopped, move || drop(socket_file)).await;
         // What it had not handed on is answered with "shutting down".

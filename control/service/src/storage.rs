@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text, `retention` 16 bytes, see `mailboxes.rs`; `outbox` u64 LE |
+//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text, `retention` 16 bytes, see `mailboxes.rs`; `outbox` u64 LE; `moving` 16 bytes, see `storage/moving.rs` |
 //! | `agents` | agent id 16 | [`AgentEntry`] |
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
@@ -36,6 +36,8 @@ use crate::limits::{COPY_CACHE_BYTES, VERSIONS_HELD_MAX};
 use crate::mailboxes::{DefaultRetention, MailboxRow};
 use crate::prekeys::tables::{Owner, PREKEY_BATCHES, PREKEY_OWNERS, PREKEYS};
 use crate::states::StateRow;
+
+mod moving;
 
 #[cfg(test)]
 pub(crate) mod both;
@@ -216,9 +218,19 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Opens or creates the file, readable by its owner only, and checks that it is ours.
+    /// Opens or creates the file, readable by its owner only, and checks that it is ours. It is not created where the directory was
+    /// in a database before.
     pub(crate) fn open(path: &Path, trust_domain: &TrustDomain) -> Result<Self, ServiceError> {
-        Self::with_backend(Box::new(RedbFile::open(path)?), trust_domain)
+        let is_there = path.exists();
+        if !is_there {
+            moving::check_unmarked(path)?;
+        }
+        let storage = Self::with_backend(Box::new(RedbFile::open(path)?), trust_domain)?;
+        if is_there {
+            // Whoever put the file here and named no database means it.
+            moving::unmark(path)?;
+        }
+        Ok(storage)
     }
 
     /// Opens the database, makes the tables if there are none, and checks that they are ours. One that is new takes over what is
@@ -228,34 +240,35 @@ impl Storage {
         path: &Path,
         trust_domain: &TrustDomain,
     ) -> Result<Self, ServiceError> {
-        let database = Postgres::open(url)?;
-        database.create(&COPIED)?;
-        database.create(&NOT_COPIED)?;
-        let is_new = database.begin_read()?.table(META).count()? == 0;
-        if path.exists() {
-            if !is_new {
-                return Err(ServiceError::TwoDirectories { file: path.to_owned(), database: database.place() });
-            }
-            let file = Self::open(path, trust_domain)?;
-            let (from, to) = (file.begin_read()?, database.begin_write()?);
-            file.copy_rows(&*from, &*to)?;
-            to.commit()?;
-            drop((from, file));
-            let mut taken_over = path.as_os_str().to_owned();
-            taken_over.push(".moved");
-            let failed = |source| StorageError::File { what: "rename", path: path.to_owned(), source };
-            std::fs::rename(path, &taken_over).map_err(failed)?;
-            tracing::info!(database = %database.place(), file = %path.display(), "the database has what was in the file, which is renamed");
-        }
-        Self::with_backend(Box::new(database), trust_domain)
+        moving::open_database(Self { backend: Box::new(Postgres::open(url)?) }, path, trust_domain)
     }
 
     pub(crate) fn with_backend(backend: Box<dyn Backend>, trust_domain: &TrustDomain) -> Result<Self, ServiceError> {
         let storage = Self { backend };
-        storage.backend.create(&COPIED)?;
-        storage.backend.create(&NOT_COPIED)?;
+        storage.is_ours(trust_domain)?;
+        storage.create_all()?;
         storage.adopt(trust_domain)?;
         Ok(storage)
+    }
+
+    fn create_all(&self) -> Result<(), ServiceError> {
+        self.backend.create(&COPIED)?;
+        Ok(self.backend.create(&NOT_COPIED)?)
+    }
+
+    /// Whether there is a directory already. One that is not ours stays as it is.
+    ///
+    /// # Errors
+    /// [`ServiceError::Format`] and [`ServiceError::TrustDomain`].
+    fn is_ours(&self, trust_domain: &TrustDomain) -> Result<bool, ServiceError> {
+        let transaction = self.begin_read()?;
+        if !transaction.table_names()?.iter().any(|name| name == META.erased().name())
+            || transaction.table(META).count()? == 0
+        {
+            return Ok(false);
+        }
+        self.check_meta(&*transaction, trust_domain)?;
+        Ok(true)
     }
 
     /// Tables that are only read, whatever they are.

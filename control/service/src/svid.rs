@@ -1,7 +1,7 @@
 //! Enrolment by an X.509-SVID: a workload that SPIFFE knows registers its agent without a token.
 //!
 //! The workload has a certificate whose one URI is its SPIFFE id, `spiffe://<trust domain>/<agent's name>`, from an authority of
-//! the node's trust bundle. With the certificate's key it signs the [statement](statement) over the key record that it wants
+//! the node's trust bundle. With the certificate's key it signs the [statement] over the key record that it wants
 //! registered. What is checked is the X.509-SVID standard (sections 2 to 5 of SPIFFE's `X509-SVID.md`) and RFC 5280's path, but
 //! for the key usage of intermediates, which the library does not look at.
 //! Pure: bytes and time in, a verdict out. What the record itself must fulfil is in [`registration`](crate::registration).

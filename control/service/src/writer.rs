@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use creto_control_storage::StorageError;
 use creto_envelope::prekeys::PrekeyStock;
 use creto_envelope::{AgentId, RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::directory::{
     AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
 };
+use crate::error::ServiceError;
+use crate::health::Health;
 use crate::limits::{COMMIT_CHANGES_MAX, REFRESH_POLL};
 use crate::prekeys::tables::Uploaded;
 use crate::rotation::{Publication, Publications, Reply, Rotation};
@@ -20,6 +23,22 @@ pub(crate) struct Pending {
     pub(crate) answer: Answer,
     /// Who asked for it.
     pub(crate) by: AgentId,
+}
+
+impl Answer {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Registration(answer) => answer.is_closed(),
+            Self::Mailbox(answer) => answer.is_closed(),
+            Self::Policy(answer) => answer.is_closed(),
+            Self::Attributes(answer) => answer.is_closed(),
+            Self::State(answer) => answer.is_closed(),
+            Self::Token(answer) => answer.is_closed(),
+            // What nobody waits for is to be done in any case, and of agents the shard knows who is gone.
+            Self::Key(_) | Self::Prekeys(_) | Self::Nobody => false,
+        }
+    }
 }
 
 /// Who waits for an answer.
@@ -65,34 +84,41 @@ pub(crate) async fn take_publications(
     }
 }
 
-/// Writes until every sender is gone, then hands the directory back.
+/// Writes until every sender is gone.
 ///
 /// Commits sync the disk, so they run beside the runtime, one at a time; meanwhile the API keeps answering.
 pub(crate) async fn write(
     mut directory: Directory,
     mut sink: Box<dyn SnapshotSink>,
     published: Published,
+    health: Health,
     mut pending: mpsc::Receiver<Pending>,
 ) {
     let mut batch = Vec::with_capacity(COMMIT_CHANGES_MAX);
     loop {
         let arrived = pending.recv_many(&mut batch, COMMIT_CHANGES_MAX);
-        // What was stored without anybody being told of it is looked for, also when nobody wants anything.
-        let arrived = match directory.is_stale() {
+        // What was stored without anybody being told of it is looked for, and what could not be told is told, also when nobody wants
+        // anything.
+        let arrived = match directory.is_stale() || directory.has_untold() {
             true => tokio::time::timeout(REFRESH_POLL, arrived).await,
             false => Ok(arrived.await),
         };
         if arrived == Ok(0) {
-            return;
+            return directory.end();
         }
         let requests = std::mem::take(&mut batch);
-        let published = published.clone();
+        let (published, health) = (published.clone(), health.clone());
         let commit = tokio::task::spawn_blocking(move || {
             if requests.is_empty() {
-                refresh(&mut directory, sink.as_ref(), &published);
+                refresh(&mut directory, sink.as_ref(), &published, &health);
             }
-            for requests in transactions(requests) {
-                commit(&mut directory, sink.as_ref(), &published, requests);
+            for mut requests in transactions(requests) {
+                // Whoever gave up while the storage was away, and was told so, does not want it any more.
+                requests.retain(|request| !request.answer.is_abandoned());
+                if requests.is_empty() {
+                    continue;
+                }
+                commit(&mut directory, sink.as_ref(), &published, &health, requests);
             }
             (directory, sink)
         });
@@ -117,10 +143,27 @@ fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
     transactions
 }
 
-fn refresh(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published) {
-    match directory.refresh(wall_clock_ms()) {
-        Ok(()) => publish_if(directory.take_reloaded(), directory, sink, published),
-        Err(error) => tracing::debug!(%error, "the directory cannot be loaded again yet"),
+/// Whoever watches the node hears of what no waiting mends.
+fn note_lost(error: &ServiceError, health: &Health) {
+    match error {
+        ServiceError::Storage(StorageError::Overtaken { .. }) => {
+            health.lose_directory("another node has written to the database; restart this node, or stop it");
+        }
+        ServiceError::Storage(StorageError::WentBack { .. }) => {
+            health.lose_directory(
+                "the database went back to an earlier time; its log says what to do, then restart this node",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn refresh(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, health: &Health) {
+    let refreshed = directory.change(Vec::new(), wall_clock_ms());
+    publish_if(directory.take_reloaded(), directory, sink, published);
+    if let Err(error) = refreshed {
+        note_lost(&error, health);
+        tracing::debug!(%error, "the directory cannot be loaded again yet");
     }
 }
 
@@ -132,7 +175,13 @@ fn publish_if(is_new: bool, directory: &Directory, sink: &dyn SnapshotSink, publ
     }
 }
 
-fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, requests: Vec<Pending>) {
+fn commit(
+    directory: &mut Directory,
+    sink: &dyn SnapshotSink,
+    published: &Published,
+    health: &Health,
+    requests: Vec<Pending>,
+) {
     let (changes, answers): (Vec<_>, Vec<_>) =
         requests.into_iter().map(|request| ((request.by, request.change), request.answer)).unzip();
     let changed = directory.change_by(changes, wall_clock_ms());
@@ -148,6 +197,7 @@ fn commit(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Publis
         }
         Err(error) => {
             publish_if(is_reloaded, directory, sink, published);
+            note_lost(&error, health);
             tracing::error!(%error, change_count = answers.len(), "changes of the directory were refused");
             for answer in answers {
                 match answer {
@@ -193,3 +243,6 @@ fn tell(result: Changed, answer: Answer) {
         _ => unreachable!("the answer to a change is of its kind"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,6 +113,25 @@ async fn while_the_database_is_away_changes_are_refused_the_shards_keep_what_the
 }
 
 #[tokio::test]
+async fn a_node_whose_database_went_back_is_not_ready() {
+    let Some(server) = Server::shared() else { return };
+    let (folder, url) = (tempfile::tempdir().unwrap(), server.database());
+    let (handle, client, published) = start(folder.path(), &url);
+    client.register(&signed("acme/a", 1)).await.unwrap();
+    assert!(client.readiness().await.unwrap().ready);
+    let name = url.rsplit('/').next().unwrap();
+    server.sql(name, "UPDATE creto._writer SET commits = 1");
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE application_name = 'creto' AND datname = current_database()";
+    server.sql(name, end);
+    assert_eq!(code(client.register(&signed("acme/b", 2)).await), ErrorCode::StorageFailed.as_str());
+    let readiness = client.readiness().await.unwrap();
+    assert!(!readiness.ready && readiness.directory.contains("went back"), "{readiness:?}");
+    assert_eq!(published.lock().unwrap().last().unwrap().agent_count(), 1, "the shards go on with what they have");
+    handle.shutdown().unwrap();
+}
+
+#[tokio::test]
 async fn a_new_database_takes_over_what_is_in_the_file_once() {
     let Some(server) = Server::shared() else { return };
     let (folder, url) = (tempfile::tempdir().unwrap(), server.database());
@@ -135,7 +154,8 @@ async fn a_new_database_takes_over_what_is_in_the_file_once() {
     std::fs::copy(folder.path().join("control.redb.moved"), &path).unwrap();
     let refused = Service::open(options(folder.path(), &url)).unwrap_err();
     assert!(matches!(refused, ServiceError::TwoDirectories { .. }), "{refused}");
-    assert!(refused.to_string().contains("DROP SCHEMA creto CASCADE"));
+    assert!(refused.to_string().contains("(1 agents, epoch 2)"), "{refused}");
+    assert!(refused.to_string().contains("(2 agents, epoch 3)"), "{refused}");
     std::fs::remove_file(&path).unwrap();
     let found = Service::open(options(folder.path(), &url)).unwrap().snapshot();
     assert!(found.principal(&record("acme/later", 2).agent_id()).is_some());

@@ -36,7 +36,7 @@ pub const UNSENT_ROWS_MAX: usize = 1_024;
 /// The same in bytes.
 pub const UNSENT_BYTES_MAX: usize = 4 << 20;
 /// Oldest PostgreSQL that is spoken with.
-pub const POSTGRES_VERSION_MIN: u32 = 13;
+pub const POSTGRES_VERSION_MIN: u32 = 14;
 
 const _: () = assert!(TAKEN_WAIT.as_secs() > KEEPALIVES.0.as_secs() + KEEPALIVES.1 as u64 * KEEPALIVES.2.as_secs());
 const _: () = assert!(ADDRESS_TIMEOUT.as_secs() < CONNECT_TIMEOUT.as_secs());

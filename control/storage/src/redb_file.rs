@@ -237,6 +237,9 @@ impl Writing for Transaction {
 
 /// A table of certain types in the file, whatever they are.
 pub(crate) trait TypedTable: Sync {
+    /// Whether these bytes are a row of it. A database takes any.
+    fn is_row(&self, key: &[u8], value: &[u8]) -> bool;
+
     fn get(&self, on: &Transaction, name: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
 
     fn get_many(&self, on: &Transaction, name: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StorageError>;
@@ -348,6 +351,10 @@ impl<K: Key, V: Value> Typed<K, V> {
 }
 
 impl<K: Key, V: Value> TypedTable for Typed<K, V> {
+    fn is_row(&self, key: &[u8], value: &[u8]) -> bool {
+        K::parse(key).is_some() && V::parse(value.to_vec()).is_some()
+    }
+
     fn get(&self, on: &Transaction, name: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         on_table!(on, name, None, |table| Self::get_in(&table, key))
     }

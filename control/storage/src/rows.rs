@@ -262,7 +262,7 @@ fn page_of<T: Reading + ?Sized>(
 /// Copies all rows of a table, and says how many there were.
 ///
 /// # Errors
-/// [`StorageError`] of either side.
+/// [`StorageError`] of either side, or [`StorageError::Row`].
 pub fn copy_rows(from: &dyn Reading, to: &dyn Writing, table: TableRef) -> Result<u64, StorageError> {
     let (mut span, mut copied) = (Span::ALL, 0);
     loop {
@@ -270,6 +270,10 @@ pub fn copy_rows(from: &dyn Reading, to: &dyn Writing, table: TableRef) -> Resul
         let Some((last, _)) = page.last() else { return Ok(copied) };
         span.from = Bound::Excluded(last.clone());
         for (key, value) in &page {
+            // A file takes only rows of its types.
+            if !table.typed.is_row(key, value) {
+                return Err(StorageError::Row { table: table.name() });
+            }
             to.put(table, key, value)?;
         }
         copied += page.len() as u64;

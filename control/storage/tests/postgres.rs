@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use creto_control_storage::limits::{BEGIN_TIMEOUT, CONNECT_TIMEOUT, LOCK_TIMEOUT, OUTCOME_TIMEOUT, RECONNECT_PAUSE};
-use creto_control_storage::{Backend, Postgres, StorageError, Table};
+use creto_control_storage::{Backend, Postgres, RedbFile, StorageError, Table, copy_rows};
 use proxy::{Fate, Proxy};
 use server::Server;
 
@@ -252,6 +252,56 @@ fn whoever_asks_often_while_the_database_refuses_does_not_connect_as_often() {
 }
 
 #[test]
+fn a_statement_that_is_cancelled_is_refused_and_its_connection_goes_on() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let name = url.rsplit('/').next().unwrap();
+    let postgres = open(&url).unwrap();
+    put(&postgres, 1).unwrap();
+    let writers = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted \
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let before = server.sql(name, writers);
+    let until = Instant::now() + Duration::from_secs(30);
+    let wait_for = |statement: &str| {
+        while server.sql(name, statement) == "0" {
+            assert!(Instant::now() < until, "{statement}");
+        }
+    };
+    std::thread::scope(|scope| {
+        let lock = "BEGIN; LOCK TABLE creto.numbers IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3); COMMIT";
+        scope.spawn(|| server.sql(name, lock));
+        wait_for("SELECT count(*) FROM pg_locks WHERE relation = 'creto.numbers'::regclass AND granted");
+        let putting = scope.spawn(|| put(&postgres, 2));
+        wait_for(
+            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
+             WHERE application_name = 'creto' AND datname = current_database() AND wait_event_type = 'Lock'",
+        );
+        let error = putting.join().unwrap().unwrap_err();
+        // As a statement that takes too long: it would take as long again.
+        assert!(matches!(&error, StorageError::Refused { cause, .. } if cause.contains("57014")), "{error}");
+        assert!(!error.is_passing());
+    });
+    put(&postgres, 3).unwrap();
+    assert_eq!((numbers(&postgres).unwrap(), server.sql(name, writers)), (vec![1, 3], before));
+}
+
+#[test]
+fn a_row_that_is_none_of_its_table_is_an_error_of_the_copy() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let postgres = open(&url).unwrap();
+    put(&postgres, 1).unwrap();
+    server.sql(url.rsplit('/').next().unwrap(), "INSERT INTO creto.numbers VALUES ('\\x0203', '\\x00')");
+    let folder = tempfile::tempdir().unwrap();
+    let file = RedbFile::open(&folder.path().join("copy.redb")).unwrap();
+    for _ in 0..2 {
+        let (from, to) = (postgres.begin_read().unwrap(), file.begin_write().unwrap());
+        let error = copy_rows(&*from, &*to, NUMBERS.erased()).unwrap_err();
+        assert!(matches!(error, StorageError::Row { table: "numbers" }), "{error}");
+    }
+}
+
+#[test]
 fn a_server_that_does_not_keep_what_it_commits_is_refused() {
     let Some(server) = Server::start(&["-c", "fsync=off"]) else { return };
     let error = open(&server.database()).unwrap_err();
@@ -292,10 +342,13 @@ fn reload_with(server: &Server, name: &str, value: &str) {
 }
 
 #[test]
-fn commits_are_synchronous_also_where_the_server_would_not_wait() {
+fn commits_are_synchronous_and_the_lock_is_kept_whatever_the_servers_defaults_are() {
     for is_off_before in [true, false] {
         // So that nobody but the commit writes the log in time.
-        let Some(mut server) = Server::start(&["-c", "wal_writer_delay=10s"]) else { return };
+        let Some(mut server) = Server::start(&["-c", "wal_writer_delay=10s", "-c", "idle_session_timeout=300ms"])
+        else {
+            return;
+        };
         let url = server.database();
         if is_off_before {
             reload_with(&server, "synchronous_commit", "off");
@@ -303,6 +356,9 @@ fn commits_are_synchronous_also_where_the_server_would_not_wait() {
         let postgres = open(&url).unwrap();
         put(&postgres, 1).unwrap();
         reload_with(&server, "synchronous_commit", "off");
+        // Nor does an idle connection lose its lock.
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(matches!(open(&url), Err(StorageError::Taken { .. })));
         put(&postgres, 2).unwrap();
         server.kill();
         server.start_again();

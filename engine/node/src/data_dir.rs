@@ -5,6 +5,7 @@
 //! data_dir/lock                 held as long as the process lives
 //! data_dir/audit/               the audit log, and its keys
 //! data_dir/control.redb         the control service's storage
+//! data_dir/control.redb.in-database   it is in a database: no new file is made
 //! wal_dir/wal.lock              held as long as the process lives: a wal_dir may be on another device than its data_dir
 //! wal_dir/shard-0000/segment-*  the log of each shard
 //! ```

@@ -69,8 +69,8 @@ impl Outbox {
         Ok(events)
     }
 
-    /// Tells what is not kept, again when it was told by an earlier process.
-    pub(super) fn tell_again(&mut self, storage: &Storage) -> Result<(), ServiceError> {
+    /// Tells what is not kept, again when it was told by an earlier process. Says how much that is.
+    pub(super) fn tell_again(&mut self, storage: &Storage) -> Result<usize, ServiceError> {
         let transaction = storage.begin_read()?;
         let table = transaction.table(AUDIT_OUTBOX);
         let mut events = Vec::new();
@@ -81,8 +81,9 @@ impl Outbox {
                 told.ok_or_else(|| storage.damaged(format!("audit_outbox {number}")))?;
             events.push(ControlEvent { number, event: Event::recovered(event.time_ms(), event.what), label });
         }
+        let count = events.len();
         self.tell(events);
-        Ok(())
+        Ok(count)
     }
 }
 

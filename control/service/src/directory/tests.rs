@@ -2,12 +2,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use creto_audit::{Label, What};
 use creto_control_storage::StorageError;
 use creto_envelope::{AgentState, SignedKeyRecord, TrustDomain};
 
 use super::{Change, Changed, Directory, Reader, Registered};
 use crate::ServiceError;
 use crate::fixture::{record, sign, signed};
+use crate::limits::NOTES_MAX;
 use crate::registration::Registration;
 use crate::storage::both;
 use crate::storage::{AGENTS, AgentEntry, faulty};
@@ -182,6 +184,36 @@ fn a_change_whose_outcome_is_unknown_is_an_error_and_what_was_stored_is_loaded_b
         assert!(matches!(snapshot.policy(), Some(creto_policy::Policy::FailOpen)), "the policy is the one in force");
         let numbers: Vec<_> = told.0.lock().unwrap().iter().map(|event| event.number).collect();
         assert_eq!(numbers, [1, 2], "each is told once, in its order");
+    }
+}
+
+#[test]
+fn what_the_audit_log_could_not_be_told_is_told_with_the_next_change_and_once() {
+    for fate_of_it in [faulty::DONE, faulty::NOT_DONE, faulty::AWAY] {
+        let (storage, fate) = faulty::uncertain_storage();
+        let mut directory = Directory::load(Arc::new(storage), 10, GRACE_MS, RETENTION_S, NOW_MS).unwrap();
+        let told = Arc::new(Told::default());
+        let kept = Arc::new(crate::outbox::Kept::default());
+        directory.tell_audit(super::Outbox::new(Arc::clone(&told) as _, kept), Vec::new(), NOW_MS).unwrap();
+        let agent = creto_envelope::AgentId([9; 16]);
+        let note = |count| Change::Tell(vec![(What::PrekeysUploaded { agent, count }, Label::NONE)]);
+        for (number, fate_of_it) in [(1, fate_of_it), (2, fate_of_it), (3, faulty::AWAY)] {
+            fate.store(fate_of_it, Ordering::Relaxed);
+            assert!(directory.change(vec![note(number)], NOW_MS).is_err() && directory.has_untold());
+        }
+        fate.store(faulty::FINE, Ordering::Relaxed);
+        directory.change(vec![note(4)], NOW_MS).unwrap();
+        directory.change(vec![note(5)], NOW_MS).unwrap();
+        assert!(!directory.has_untold());
+        let counts: Vec<_> = told.0.lock().unwrap().iter().map(|event| event.event.what).collect();
+        assert_eq!(counts, [1, 2, 3, 4, 5].map(|count| What::PrekeysUploaded { agent, count }));
+        // Kept are only so many.
+        fate.store(faulty::AWAY, Ordering::Relaxed);
+        let many = vec![(What::PrekeysUploaded { agent, count: 6 }, Label::NONE); 2 * NOTES_MAX];
+        assert!(directory.change(vec![Change::Tell(many)], NOW_MS).is_err());
+        fate.store(faulty::FINE, Ordering::Relaxed);
+        directory.change(Vec::new(), NOW_MS).unwrap();
+        assert_eq!(told.0.lock().unwrap().len(), 5 + NOTES_MAX);
     }
 }
 

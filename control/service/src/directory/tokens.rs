@@ -41,6 +41,7 @@ impl Directory {
         &self,
         transaction: &dyn Writing,
         request: &EnrolRequest,
+        new_agents: u64,
         now_ms: u64,
     ) -> Result<(Registered, u32), ServiceError> {
         // Whoever lost the answer asks again, and the token may be used up by now: it was by them.
@@ -64,7 +65,7 @@ impl Directory {
         if !row.covers(name) {
             return Ok(refused(ErrorCode::TokenScope, format!("the token is for {}, not for {name}", row.scope)));
         }
-        let answer = self.register_one(transaction, &request.registration, now_ms)?;
+        let answer = self.register_one(transaction, &request.registration, new_agents, now_ms)?;
         if let Registered::Created(_) = answer {
             row.uses_left -= 1;
             tokens.put(&request.token, &row.to_bytes())?;

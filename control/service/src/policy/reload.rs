@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use creto_policy::Policy;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{InForce, LoadError, RegoPolicy};
 use crate::api::PolicyInfo;
 use crate::directory::{Change, OPERATOR};
-use crate::limits::POLICY_POLL;
+use crate::limits::{POLICY_POLL, REFRESH_POLL};
 use crate::telling::Teller;
 use crate::writer::{Answer, Pending};
 
@@ -45,12 +45,15 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
     // What was loaded, and what was seen last. Nobody knows what the file was when it was read at the start, so it is read
     // once more.
     let (mut loaded, mut seen) = (None, None);
+    // When it is tried again, after the directory could not be written.
+    let mut again_at: Option<Instant> = None;
     loop {
         tokio::select! {
             asked = reloads.recv() => {
                 let Some(Reload(answer)) = asked else { return };
                 let state = file.as_deref().and_then(FileState::of);
-                let reloaded = reload(&in_force, &changes, &teller).await;
+                let reloaded = reload(&in_force, &changes, &teller, false).await;
+                again_at = again_after(&reloaded);
                 (loaded, seen) = (state, state);
                 if let Some(answer) = answer {
                     // Whoever went away can look at the log.
@@ -60,10 +63,11 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
             _ = ticks.tick(), if file.is_some() => {
                 let state = file.as_deref().and_then(FileState::of);
                 // Half a file may be a policy, too: it is read when it has lain still.
-                if state != loaded && state == seen {
+                let is_due = again_at.is_some_and(|at| at <= Instant::now());
+                if (state != loaded || is_due) && state == seen {
                     loaded = state;
                     // It is in the log, and in the status.
-                    let _told = reload(&in_force, &changes, &teller).await;
+                    again_at = again_after(&reload(&in_force, &changes, &teller, is_due).await);
                 }
                 seen = state;
             }
@@ -71,7 +75,12 @@ pub(crate) async fn follow(in_force: InForce, mut reloads: Reloads, changes: mps
     }
 }
 
-async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>, teller: &Teller) -> Reloaded {
+/// A policy that was read and could not be put into force is tried again by itself: nobody changes its file once more for that.
+fn again_after(reloaded: &Reloaded) -> Option<Instant> {
+    matches!(reloaded, Err(NotReloaded::Storage)).then(|| Instant::now() + REFRESH_POLL)
+}
+
+async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>, teller: &Teller, is_again: bool) -> Reloaded {
     let reloaded = load(in_force, changes).await;
     match &reloaded {
         Ok(None) => {}
@@ -84,7 +93,11 @@ async fn reload(in_force: &InForce, changes: &mpsc::Sender<Pending>, teller: &Te
             teller.refused(what, label);
         }
         Err(NotReloaded::NoFile) => tracing::warn!("there is no policy to load: [policy] file is not set"),
-        Err(NotReloaded::Storage) => tracing::error!("the policy was not loaded: the directory could not be written"),
+        // Said once.
+        Err(NotReloaded::Storage) if is_again => {}
+        Err(NotReloaded::Storage) => {
+            tracing::error!("the policy was not loaded: the directory could not be written; it is tried again")
+        }
         Err(NotReloaded::ShuttingDown) => {}
     }
     reloaded.map(|info| info.unwrap_or_else(|| in_force.info()))

@@ -2,13 +2,24 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use creto_envelope::Priority;
-use creto_policy::{Input, Obligations, Policy, PolicySource as _, Priorities};
+use creto_policy::{Input, Obligations, Policy, PolicySource as _, Priorities, Snapshot};
 use creto_rego::PolicySource;
+use tokio::sync::{mpsc, oneshot};
 
 use super::rego::bounds;
-use super::{FAIL_OPEN, InForce, LoadError, OnFailure, PolicyOptions, RegoPolicy, SAME_ORGANIZATION};
+use super::{
+    FAIL_OPEN, InForce, LoadError, NotReloaded, OnFailure, PolicyOptions, RegoPolicy, Reload, SAME_ORGANIZATION, follow,
+};
+use crate::directory::Directory;
+use crate::health::Health;
+use crate::service::Published;
+use crate::storage::faulty;
+use crate::telling::telling;
+use crate::writer;
 
 const POLICY: &str = "allow { input.sender.organization_id == input.recipient.organization_id }\n";
 
@@ -94,4 +105,42 @@ fn the_door_stands_open_only_where_it_is_configured_and_until_there_is_a_policy(
     in_force.keep(&in_force.load().unwrap().unwrap_err());
     let info = in_force.info();
     assert!(info.name.ends_with("p.rego") && info.failure.is_some(), "the one before stays: {info:?}");
+}
+
+#[tokio::test]
+async fn a_policy_that_could_not_be_put_into_force_is_tried_again_by_itself() {
+    for fate_of_it in [faulty::DONE, faulty::NOT_DONE, faulty::AWAY] {
+        let folder = tempfile::tempdir().unwrap();
+        let (in_force, policy, _) = InForce::open(in_file(&folder, POLICY, OnFailure::Deny), 1).unwrap();
+        let (storage, fate) = faulty::uncertain_storage();
+        let mut directory = Directory::load(Arc::new(storage), 10, 1_000, 3_600, 5_000).unwrap();
+        directory.set_policy(policy);
+        let published = Published::new(directory.snapshot());
+        let (changes, pending) = mpsc::channel(8);
+        let (reloader, reloads) = mpsc::channel(1);
+        let (teller, _telling) = telling();
+        let sink = Box::new(|_: Arc<Snapshot>| {});
+        let writing = tokio::spawn(writer::write(directory, sink, published.clone(), Health::default(), pending));
+        fate.store(fate_of_it, Ordering::Relaxed);
+        let other = "allow { input.action == \"send\" }\n";
+        in_file(&folder, other, OnFailure::Deny);
+        let following = tokio::spawn(follow(in_force.clone(), reloads, changes, teller));
+        let (answer, answered) = oneshot::channel();
+        reloader.send(Reload(Some(answer))).await.unwrap();
+        let failed = answered.await.unwrap();
+        assert!(matches!(failed, Err(NotReloaded::Storage)), "{failed:?}");
+        fate.store(faulty::FINE, Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(30);
+        let wanted = rego(other).digest_text();
+        while in_force.info().sha256.as_ref() != Some(&wanted) {
+            assert!(Instant::now() < until, "it is not tried again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let snapshot = published.newest();
+        let Some(Policy::Loaded(loaded)) = snapshot.policy() else { panic!("{:?}", snapshot.policy()) };
+        assert_eq!((loaded.digest(), snapshot.epoch()), (rego(other).digest(), in_force.info().epoch));
+        drop(reloader);
+        following.await.unwrap();
+        writing.await.unwrap();
+    }
 }

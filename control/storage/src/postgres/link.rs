@@ -142,7 +142,8 @@ impl Driver {
 
     fn prepare(&self, link: &Link) -> Result<(), StorageError> {
         // Nothing is looked up in schemas that others may fill; statements and waits end; a client that is gone is noticed, so
-        // that its lock is free; a commit waits for the disk, also when the server's configuration changes under this connection.
+        // that its lock is free, and one that is only idle keeps it; a commit waits for the disk. All of it whatever the server's
+        // defaults are and become.
         let (idle, count, interval) = KEEPALIVES;
         let sql = format!(
             "SET search_path = pg_catalog; SET statement_timeout = {}; SET lock_timeout = {}; \
@@ -150,24 +151,23 @@ impl Driver {
              SET tcp_keepalives_idle = {}; SET tcp_keepalives_interval = {}; SET tcp_keepalives_count = {count}; \
              SET tcp_user_timeout = 20000; \
              SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
-             WHEN 'remote_apply' THEN 'remote_apply' WHEN 'remote_write' THEN 'remote_write' ELSE 'on' END, false)",
+             WHEN 'remote_apply' THEN 'remote_apply' WHEN 'remote_write' THEN 'remote_write' ELSE 'on' END, false); \
+             SELECT set_config(name, '0', false) FROM pg_settings \
+             WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
             STATEMENT_TIMEOUT.as_millis(),
             LOCK_TIMEOUT.as_millis(),
             idle.as_secs(),
             interval.as_secs(),
         );
         self.ask(link, sql, CONNECT_TIMEOUT)?;
-        let rows = self.query(
-            link,
-            "SELECT current_setting('fsync') = 'on', current_setting('server_version_num')::int8".to_owned(),
-            Vec::new(),
-        )?;
-        let row = rows.first().ok_or_else(|| self.unreachable("it gave no answer"))?;
-        let version = u32::try_from(self.column::<i64>(row, 1)? / 10_000).unwrap_or(0);
+        let sql = "SELECT current_setting('fsync'), current_setting('server_version_num')";
+        let row = self.ask(link, sql.to_owned(), CONNECT_TIMEOUT)?;
+        let column = |index: usize| row.as_ref().and_then(|row| row.get(index)).unwrap_or_default();
+        let version = column(1).parse::<u32>().unwrap_or(0) / 10_000;
         if version < POSTGRES_VERSION_MIN {
             return Err(StorageError::TooOld { database: self.place(), found: version });
         }
-        if !self.column::<bool>(row, 0)? {
+        if column(0) != "on" {
             return Err(StorageError::NotDurable { database: self.place() });
         }
         Ok(())

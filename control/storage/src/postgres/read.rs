@@ -94,20 +94,26 @@ impl Snapshot {
         };
         let (link, was_used) = shared.reader()?;
         let mut snapshot = Self { shared, link: Some(link) };
-        let mut begun = snapshot.shared.driver.begin(snapshot.link(), sql.clone());
-        if begun.is_err() && was_used {
-            // The database was started again meanwhile, which an old connection does not know.
+        let mut seen = snapshot.look(&sql);
+        if was_used && !matches!(seen, Ok((true, found)) if found >= at_least) {
+            // The database was started again meanwhile, or another one took its place, which an old connection does not know.
             snapshot.link = None;
             snapshot.link = Some(snapshot.shared.connect()?);
-            begun = snapshot.shared.driver.begin(snapshot.link(), sql);
+            seen = snapshot.look(&sql);
         }
-        let row = begun?;
-        if snapshot.shared.incarnation.is_some() {
-            let is_ours = row.as_ref().and_then(|row| row.get(0)) == Some("t");
-            let found = row.as_ref().and_then(|row| row.get(1)?.parse().ok()).unwrap_or(0);
-            snapshot.shared.learn(at_least, is_ours, found)?;
-        }
+        let (is_ours, found) = seen?;
+        snapshot.shared.learn(at_least, is_ours, found)?;
         Ok(snapshot)
+    }
+
+    /// Begins, and says what `_writer` says; whoever only reads does not ask.
+    fn look(&self, sql: &str) -> Result<(bool, i64), StorageError> {
+        let row = self.shared.driver.begin(self.link(), sql)?;
+        if self.shared.incarnation.is_none() {
+            return Ok((true, 0));
+        }
+        let is_ours = row.as_ref().and_then(|row| row.get(0)) == Some("t");
+        Ok((is_ours, row.and_then(|row| row.get(1)?.parse().ok()).unwrap_or(0)))
     }
 
     fn link(&self) -> &Link {
