@@ -35,6 +35,8 @@ struct Memory {
     signed_at_ms: u64,
     /// The version for which the node had enough.
     stocked: Option<u32>,
+    /// The version of which the node takes none: it has another key of this agent, from another copy of its keys.
+    behind: Option<u32>,
 }
 
 impl Prekeys {
@@ -72,13 +74,19 @@ impl Prekeys {
         let made_ms = sessions.prekeys(|prekeys| prekeys.last_resort_made_ms(version))?;
         let is_due =
             made_ms.is_none_or(|made_ms| clock::now_ms() >= made_ms.saturating_add(millis(PREKEY_LAST_RESORT_AGE)));
-        if !is_woken && !is_due && memory.stocked == Some(version) && memory.pending.is_none() {
+        let has_enough = !is_due && memory.stocked == Some(version) && memory.pending.is_none();
+        if !is_woken && (has_enough || memory.behind == Some(version)) {
             return None;
         }
         match self.restock(sessions, version, is_due, memory).await {
             Ok(()) => None,
             // The next connection looks again.
             Err(Trouble::Prekeys(PrekeyError::TimedOut | PrekeyError::Closed | PrekeyError::Unsupported)) => None,
+            Err(Trouble::Prekeys(error @ PrekeyError::Refused(RejectCode::UnknownKeyVersion))) => {
+                tracing::warn!(%error, version, "prekeys of this version are not taken: the node has another key of this agent");
+                memory.behind = Some(version);
+                None
+            }
             Err(trouble) => {
                 tracing::warn!(%trouble, "prekeys could not be uploaded, and will be later");
                 memory.stocked = None;
