@@ -304,7 +304,8 @@ fn write_a_fixture_when_asked_to() {
     ok(home, SHARDS, &["dlq", "replay", "acme/other", &id(1), "--node", &address]);
     // A message of a session that was opened to a prekey, and waits.
     let to_prekey = "to a prekey";
-    ok(home, SHARDS, &["send", "acme/reader", "acme/other", to_prekey, "--node", &address]);
+    let urgent = ["--priority", "high", "--node", &address];
+    ok(home, SHARDS, &[&["send", "acme/reader", "acme/other", to_prekey], &urgent[..]].concat());
     // A setting of a mailbox, and a message that expired, with its notice.
     ok(home, SHARDS, &["mailbox", "set", "acme/reader", "--messages", "5000"]);
     send("acme/other", "too late", &["--ttl", "1"]);
@@ -358,7 +359,10 @@ fn write_a_fixture_when_asked_to() {
     let write = |name: &str, value: &serde_json::Value| {
         fs::write(fixture.join(name), format!("{value:#}\n")).expect("a file");
     };
-    write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": ["refused 2", to_prekey], "acme/sender": [] }));
+    write(
+        MESSAGES_FILE,
+        &serde_json::json!({ "acme/reader": wanted, "acme/other": [to_prekey, "refused 2"], "acme/sender": [] }),
+    );
     write(AGENTS_FILE, &serde_json::Value::Object(described));
     write(LETTERS_FILE, &serde_json::json!({ "acme/other": ["refused 3", "refused 4"] }));
     write(NOTICES_FILE, &serde_json::json!({ "acme/sender": 1 }));

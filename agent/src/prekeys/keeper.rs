@@ -149,7 +149,8 @@ impl Prekeys {
             let mut made = Vec::new();
             let mut prekeys = Vec::new();
             for kind in kinds {
-                let seed = Zeroizing::new(clock::random::<32>());
+                let mut seed = Zeroizing::new([0; 32]);
+                clock::fill(&mut seed[..]);
                 let prekey = make::prekey(kind, &seed);
                 made.push(Made { kind, version, id: prekey.id(version), seed });
                 prekeys.push(prekey);
