@@ -323,3 +323,149 @@ async fn a_node_that_knows_no_prekeys_is_left_alone() {
         assert_eq!(frame_type(&prekeys).is_some(), asks_again);
     }
 }
+
+/// A keeper at work on a folder, and this test in the place of the node.
+struct Kept {
+    prekeys: Arc<Prekeys>,
+    sessions: Arc<IncomingSessions>,
+    folder: tempfile::TempDir,
+    /// Ends the keeper when it goes.
+    _closing: watch::Sender<bool>,
+}
+
+const STOCK: PrekeyStock = PrekeyStock { key_record_version: 1, one_time: 64, last_resort: true, is_notice: false };
+
+impl Kept {
+    /// `before` is what an earlier process left in the folder.
+    fn start(before: impl FnOnce(&IncomingSessions)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Arc::new(keys());
+        let sessions = Arc::new(sessions(folder.path(), &keys));
+        before(&sessions);
+        let prekeys = Arc::new(Prekeys::new(keys, Arc::new(Counters::default())));
+        let (closing, closed) = watch::channel(false);
+        tokio::spawn(Arc::clone(&prekeys).look_after(closed));
+        prekeys.connected();
+        prekeys.receiving(&sessions);
+        Self { prekeys, sessions, folder, _closing: closing }
+    }
+
+    async fn next(&self) -> Vec<u8> {
+        timeout(PREKEY_CLAIM_TIMEOUT, self.prekeys.next_frame()).await.expect("the keeper asks")
+    }
+
+    /// Expects the question what is left, and answers it.
+    async fn stock(&self, stock: PrekeyStock) {
+        assert_eq!(self.next().await[4], FrameType::PrekeyStockRequest as u8);
+        self.answer(|out| PrekeyStockTold { answer: Ok(stock) }.encode(out));
+    }
+
+    async fn batch(&self) -> PrekeyBatch {
+        let frame = self.next().await;
+        assert_eq!(frame[4], FrameType::PrekeyUpload as u8);
+        PrekeyBatch::parse(&frame[8..]).unwrap()
+    }
+
+    fn answer(&self, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.prekeys.answered(&frame(encode)).unwrap();
+    }
+
+    fn uploaded(&self, answer: Result<u32, RejectCode>) {
+        self.answer(|out| PrekeyUploaded { answer: answer.map_err(PrekeyRefusal::from) }.encode(out));
+    }
+
+    fn notice(&self, one_time: u32) {
+        let stock = PrekeyStock { one_time, is_notice: true, ..STOCK };
+        self.answer(|out| PrekeyStockTold { answer: Ok(stock) }.encode(out));
+    }
+
+    /// How many of these open here.
+    fn there(&self, batch: &PrekeyBatch) -> usize {
+        let opens = |prekey: &&Prekey| {
+            let id = prekey.id(batch.signature.key_record_version);
+            self.sessions.prekeys(|prekeys| prekeys.opening(id, 0)).flatten().is_some()
+        };
+        batch.prekeys.iter().filter(opens).count()
+    }
+}
+
+fn kinds(batch: &PrekeyBatch) -> (usize, bool) {
+    (batch.one_time(), batch.prekeys.last().unwrap().kind == PrekeyKind::LastResort)
+}
+
+#[tokio::test]
+async fn an_agent_makes_what_the_node_lacks_and_its_secret_halves_are_on_disk_before_anybody_sees_them() {
+    let kept = Kept::start(|_| {});
+    kept.stock(PrekeyStock::default()).await;
+    let batch = kept.batch().await;
+    assert_eq!(kinds(&batch), (64, true));
+    assert_eq!((batch.agent, batch.signature.key_record_version), (kept.prekeys.keys.id(), 1));
+    // A copy of the file at this moment is what a crash would leave.
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(kept.folder.path().join("prekeys"), copy.path().join("prekeys")).unwrap();
+    let crashed = sessions(copy.path(), &kept.prekeys.keys);
+    let id = batch.prekeys[63].id(1);
+    assert!(crashed.prekeys(|prekeys| prekeys.opening(id, 0)).flatten().is_some());
+    kept.uploaded(Ok(64));
+    // Few are left: only what is missing, and no other one of last resort.
+    kept.notice(31);
+    kept.stock(PrekeyStock { one_time: 31, ..STOCK }).await;
+    let more = kept.batch().await;
+    assert_eq!(kinds(&more), (33, false));
+    assert!(more.signature.signed_at_ms > batch.signature.signed_at_ms);
+    kept.uploaded(Ok(64));
+    kept.prekeys.settled().await;
+    assert_eq!(kept.prekeys.counters.snapshot().prekeys_uploaded, 65 + 33);
+    // Whoever has enough only asks.
+    kept.prekeys.connected();
+    kept.stock(STOCK).await;
+    kept.prekeys.settled().await;
+    assert_eq!(frame_type(&kept.prekeys), None);
+}
+
+#[tokio::test]
+async fn one_of_last_resort_is_replaced_after_a_week() {
+    let week_ms = u64::try_from(crate::limits::PREKEY_LAST_RESORT_AGE.as_millis()).unwrap();
+    for (age_ms, is_due) in [(week_ms, true), (week_ms - 60_000, false)] {
+        let kept = Kept::start(|sessions| {
+            let id = make::prekey(PrekeyKind::LastResort, &seed(9)).id(1);
+            let made = Made { kind: PrekeyKind::LastResort, version: 1, id, seed: zeroize::Zeroizing::new(seed(9)) };
+            let made_ms = clock::now_ms() - age_ms;
+            let work = sessions.prekeys(|prekeys| {
+                prekeys.add(vec![made], made_ms)?;
+                prekeys.uploaded(&[id], made_ms)
+            });
+            work.unwrap().unwrap();
+        });
+        kept.stock(STOCK).await;
+        if is_due {
+            assert_eq!(kinds(&kept.batch().await), (0, true));
+            kept.uploaded(Ok(64));
+        }
+        kept.prekeys.settled().await;
+        assert_eq!(frame_type(&kept.prekeys), None);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_whose_answer_was_lost_comes_again_as_it_was_and_one_that_is_refused_leaves_nothing() {
+    let kept = Kept::start(|_| {});
+    kept.stock(PrekeyStock::default()).await;
+    let first = kept.batch().await;
+    kept.prekeys.lost();
+    kept.prekeys.settled().await;
+    kept.prekeys.connected();
+    assert_eq!(kept.batch().await, first, "the node may have it: it knows it again");
+    // Refused although it may have been taken before: it stays.
+    kept.uploaded(Err(RejectCode::PrekeyBatch));
+    kept.prekeys.settled().await;
+    assert_eq!(kept.there(&first), 65);
+    kept.prekeys.connected();
+    kept.stock(PrekeyStock::default()).await;
+    let second = kept.batch().await;
+    assert_ne!(second, first);
+    // Refused for good, and never sent before: nobody can be given any of them.
+    kept.uploaded(Err(RejectCode::PrekeysFull));
+    kept.prekeys.settled().await;
+    assert_eq!((kept.there(&first), kept.there(&second)), (65, 0));
+}
