@@ -181,7 +181,10 @@ impl Agent {
         let counters = Arc::new(Counters::default());
         let key_log = open_key_log(&options, Arc::clone(&counters)).await?;
         let directory = Arc::new(Directory::new(Arc::clone(&counters), clock, Arc::clone(&key_log)));
-        let prekeys = Arc::new(Prekeys::new(Arc::clone(&options.keys), Arc::clone(&counters)));
+        let prekeys = Prekeys::new(Arc::clone(&options.keys), Arc::clone(&counters));
+        // Whoever keeps no state may still have to erase what another process of the same keys keeps beside them.
+        let prekey_folder = folder.clone().or_else(|| StateDirectory::BesideKeys.folder(&options.keys));
+        let prekeys = Arc::new(prekeys.of(options.prekeys, prekey_folder));
         let window = Credit {
             messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
             bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
@@ -222,12 +225,11 @@ impl Agent {
         };
         let letters = Arc::new(Letters::new(options.keys.id()));
         let opener = Arc::new(Opener::new(Arc::clone(&options.keys)).with_proofs(options.keep_proofs));
-        let makes_prekeys = options.prekeys != PrekeyPolicy::Off;
         let deliver = DeliverLink {
             inbox: Arc::clone(&inbox),
             opener: Arc::clone(&opener),
             directory: Arc::clone(&directory),
-            prekeys: makes_prekeys.then(|| Arc::clone(&prekeys)),
+            prekeys: Arc::clone(&prekeys),
             closing: closed.clone(),
         };
         let rotor = Arc::new(Rotor::new(
@@ -236,11 +238,10 @@ impl Agent {
             Arc::clone(&counters),
             options.rotation,
             options.key_grace.clamp(*KEY_GRACE_RANGE.start(), *KEY_GRACE_RANGE.end()),
-            prekeys.wake(),
+            prekeys.replaced(),
+            prekeys.to_replace(),
         ));
-        if makes_prekeys {
-            tokio::spawn(Arc::clone(&prekeys).look_after(closed.clone()));
-        }
+        tokio::spawn(Arc::clone(&prekeys).look_after(closed.clone()));
         tokio::spawn(Arc::clone(&rotor).look_after(closed.clone()));
         tokio::spawn(Arc::clone(&key_log).look_after(closed.clone()));
         if let Some(due) = due {
@@ -491,18 +492,26 @@ impl Agent {
     /// # Errors
     /// [`RotateError`]. A new key that was saved and not published is published with the next connection.
     pub async fn rotate_keys(&self) -> Result<KeyRotation, RotateError> {
-        self.shared.rotor.rotate(RotationMode::Planned).await
+        self.rotate(RotationMode::Planned).await
     }
 
     /// Replaces an encryption key that may be in foreign hands: from the node's answer on, nothing that is sealed to it or
     /// to one before it is accepted; senders seal again by themselves. The old keys leave the key file at once, and
     /// memory once they were not needed for ten minutes: what the node had accepted before is opened as long as this
-    /// process receives.
+    /// process receives. Their prekeys leave their file before this returns, unless another process receives, which erases them
+    /// within two minutes.
     ///
     /// # Errors
     /// As [`rotate_keys`](Self::rotate_keys).
     pub async fn rotate_compromised_keys(&self) -> Result<KeyRotation, RotateError> {
-        self.shared.rotor.rotate(RotationMode::Emergency).await
+        self.rotate(RotationMode::Emergency).await
+    }
+
+    async fn rotate(&self, mode: RotationMode) -> Result<KeyRotation, RotateError> {
+        let rotation = self.shared.rotor.rotate(mode).await?;
+        // Before this returns: whoever replaces a key and ends must not leave the prekeys of the old one behind.
+        self.shared.prekeys.erase_ended().await;
+        Ok(rotation)
     }
 
     /// A page of the dead letters of this agent's mailbox, by growing number: those behind `after` (0 for the first page), up to

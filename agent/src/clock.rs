@@ -35,8 +35,16 @@ pub(crate) fn now_ms() -> u64 {
 /// When the system has none: nothing can be sealed or named safely then.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the system gives randomness");
+    fill(&mut bytes);
     bytes
+}
+
+/// The same, where they are wanted: for what must leave no copy behind.
+///
+/// # Panics
+/// As [`random`].
+pub(crate) fn fill(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the system gives randomness");
 }
 
 /// So many of them, asked for at once.

@@ -7,7 +7,7 @@ use creto_envelope::control::{KeyRecordPublished, StreamOpen, StreamRole};
 use creto_envelope::key_log::{KeyLeaves, KeyProof};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameType, RejectCode, SignedKeyRecord};
-use quinn::{RecvStream, SendStream, VarInt};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -121,6 +121,11 @@ impl Driver {
         self.key_log.lost();
         self.rotor.lost();
         self.letters.lost();
+        if let Some(ConnectionError::ApplicationClosed(closed)) = &reason
+            && let Some(code) = u16::try_from(closed.error_code.into_inner()).ok().and_then(RejectCode::from_u16)
+        {
+            self.prekeys.ended_with(code);
+        }
         self.prekeys.lost();
         self.tell(Event::Lost).await;
         outcome.map_err(|end| match (reason, end) {
@@ -254,8 +259,9 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
                 }
             }
             FrameType::Reject => match stream::refusal(&frame.body) {
-                Ok(refusal) if prekeys.refused(&refusal) => {}
                 Ok(refusal) if rotor.refused(&refusal) || letters.refused(&refusal) => {}
+                // Last of those that name nobody: what is about dead letters says nothing about prekeys.
+                Ok(refusal) if prekeys.refused(&refusal) => {}
                 // About an agent: a question that was asked, or one that nobody waits for any more.
                 Ok(refusal) if refusal.context != [0; 16] => directory.refused(&refusal),
                 Ok(refusal) => return StreamEnd::Broken(refusal.code.unwrap_or(RejectCode::FrameUnexpected)),

@@ -164,7 +164,7 @@ pub enum StateError {
     },
     /// It is not as it was written.
     #[error(
-        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb or prekeys what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs or this agent rotates its encryption key"
+        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs. Without prekeys what was sent to them stays unreadable, and so does what comes until the agent has replaced its encryption key: while it receives it does so by itself, or run `creto agent rotate`"
     )]
     Damaged {
         /// Which file.
@@ -373,6 +373,9 @@ pub enum PrekeyError {
     /// The key record that it must be signed under cannot be had.
     #[error("{0}")]
     Record(LookupError),
+    /// The session that the message was planned for gives no keys any more.
+    #[error("the session that the message was to go with is over; send it again")]
+    SessionOver,
     /// No answer in time.
     #[error("no answer about a prekey; retry when the node can be reached")]
     TimedOut,
@@ -391,6 +394,11 @@ impl PrekeyError {
             Self::TimedOut | Self::Record(LookupError::TimedOut { .. }) => true,
             _ => false,
         }
+    }
+
+    /// Whether the node said what no honest one says: nothing may be sent on its word then.
+    pub(crate) fn is_false(&self) -> bool {
+        matches!(self, Self::Invalid { .. } | Self::Record(LookupError::Invalid { .. } | LookupError::KeyLog { .. }))
     }
 }
 
@@ -451,7 +459,8 @@ pub enum SendError {
         /// Why.
         source: LookupError,
     },
-    /// There is no prekey of the recipient, and [`PrekeyPolicy::Require`](crate::PrekeyPolicy::Require) sends nothing without.
+    /// There is no prekey of the recipient, and [`PrekeyPolicy::Require`](crate::PrekeyPolicy::Require) sends nothing without; or,
+    /// under whichever policy, the one that the node gave does not hold.
     #[error("{recipient} has no prekey to send to: {source}")]
     NoPrekey {
         /// The recipient's name.

@@ -165,8 +165,11 @@ pub const PREKEYS_LOW: u32 = 32;
 /// How often the prekey of last resort is replaced.
 pub const PREKEY_LAST_RESORT_AGE: Duration = Duration::from_secs(7 * 86_400);
 /// How long after that its secret half is kept: longer than mailboxes keep messages unless they are set otherwise, and than
-/// senders use it again. It is only erased when nothing needed a prekey for ten minutes.
+/// senders use it again. One that opened something within ten minutes stays, at most for [`PREKEY_IN_USE_MAX`].
 pub const PREKEY_LAST_RESORT_GRACE: Duration = Duration::from_secs(8 * 86_400);
+/// The longest that a secret half whose time is over is kept because it still opens something, beyond that time: longer than any
+/// mailbox keeps a message.
+pub const PREKEY_IN_USE_MAX: Duration = REFUSED_KEY_AGE_MAX;
 /// Secret halves that are kept, 128 bytes each; above it the oldest for one use go. Those that somebody claimed and never
 /// used stay until the key of their record's version goes.
 pub const PREKEY_SECRETS_MAX: usize = 16_384;
@@ -174,12 +177,21 @@ pub const PREKEY_SECRETS_MAX: usize = 16_384;
 pub const PREKEYS_RETRY: Duration = Duration::from_secs(60);
 /// Questions about prekeys that are open at a time: fewer than a node takes of one connection.
 pub const PREKEY_QUESTIONS_OPEN_MAX: usize = 48;
-/// How long an answer to a claim may take, reconnects included.
+/// How long an answer to a question about the agent's own prekeys may take: an upload is checked and written to disk.
+pub const PREKEY_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a node that ends the connection over such a question is not asked again.
+pub const PREKEYS_UNSUPPORTED_REMEMBERED: Duration = Duration::from_secs(3_600);
+/// How long an answer to a claim may take on a connection. Without one nobody waits for it.
 pub const PREKEY_CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a sender that was given a one-time prekey may open a session to it: then it asks for another.
+pub const PREKEY_ONE_TIME_USED: Duration = Duration::from_secs(3_600);
 /// How long a sender opens sessions to the same prekey of last resort before it asks again.
 pub const PREKEY_LAST_RESORT_USED: Duration = Duration::from_secs(600);
 /// How long a sender opens sessions to the key of a recipient's record before it asks again whether there is a prekey.
 pub const PREKEY_NONE_REMEMBERED: Duration = Duration::from_secs(60);
+/// The same where the node could not say so now, or did not answer: after that long it is asked once more, and only then are
+/// sessions opened to the key of the record.
+pub const PREKEY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Recipients of whom a sender remembers a prekey or that there is none.
 pub const PREKEYS_REMEMBERED_MAX: usize = 4_096;
 

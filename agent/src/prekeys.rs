@@ -7,10 +7,12 @@
 //!
 //! All questions go over the control stream. Their answers say everything themselves, so a Reject is never one of them, but from
 //! a node of a version that does not know these frames: it is asked once for each connection, and nothing more until it has
-//! answered. `docs/prekeys.md` has the rules.
+//! answered; one that ends the connection over the question is left alone for an hour. `docs/prekeys.md` has the rules.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use creto_envelope::prekeys::{
     PrekeyClaim, PrekeyClaimed, PrekeyRefusal, PrekeyStock, PrekeyStockRequest, PrekeyStockTold, PrekeyUploaded,
@@ -18,12 +20,14 @@ use creto_envelope::prekeys::{
 };
 use creto_envelope::{AgentId, FrameType, RejectCode};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::directory::{CURRENT, Directory};
 use crate::error::{LookupError, PrekeyError};
 use crate::keys::AgentKeys;
-use crate::limits::{PREKEY_CLAIM_TIMEOUT, PREKEY_QUESTIONS_OPEN_MAX};
+use crate::limits::{
+    PREKEY_ANSWER_TIMEOUT, PREKEY_CLAIM_TIMEOUT, PREKEY_QUESTIONS_OPEN_MAX, PREKEYS_UNSUPPORTED_REMEMBERED,
+};
 use crate::receiver::sessions::IncomingSessions;
 use crate::stats::{Counters, UNPOISONED};
 use crate::stream::{Frame, Refusal};
@@ -43,7 +47,7 @@ use claimed::ClaimedPrekey;
 /// everything that was ever sent. One that was opened to the key of its record does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PrekeyPolicy {
-    /// Neither makes nor claims any. For an identity that several machines use in turn without sharing its state folder: what
+    /// Neither makes nor claims any, and only erases what is left of earlier ones when its time is over. For an identity that several machines use in turn without sharing its state folder: what
     /// is sent to a prekey opens only where its secret half is.
     Off,
     /// Makes them, and opens sessions to those of others; to the key of the record where there is none.
@@ -61,15 +65,44 @@ type Said<T> = Result<T, PrekeyError>;
 pub(crate) struct Prekeys {
     keys: Arc<AgentKeys>,
     counters: Arc<Counters>,
+    /// Whether this agent has some of its own.
+    makes: bool,
+    /// Where the secret halves are while nobody receives.
+    folder: Option<PathBuf>,
     wire: Mutex<Wire>,
     /// Wakes the control stream's writer: there is a question to ask.
     asked: Notify,
-    /// Wakes the keeper: there is a connection, few are left, or the key was replaced.
-    wake: Arc<Notify>,
+    /// Wakes the keeper: there is a connection, or few are left.
+    wake: Notify,
+    /// Wakes whoever erases, and the keeper after that: the key was replaced.
+    replaced: Arc<Notify>,
+    /// The version whose key is to be replaced, because the node hands out prekeys of it whose secret halves are gone. Zero: none.
+    to_replace: watch::Sender<u32>,
+    waits: Waits,
+    /// Whether there is a connection, for clocks that stand still without.
+    connection: watch::Sender<bool>,
     /// Where the secret halves are, once this process receives.
     store: watch::Sender<Option<Arc<IncomingSessions>>>,
+    /// Held by whoever erases: one that finds the file in use by another would go away before it is done.
+    erasing: tokio::sync::Mutex<()>,
     /// Whether the keeper is at work.
     is_busy: watch::Sender<bool>,
+}
+
+/// How long what is waited for, or remembered.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    claim: Duration,
+    answer: Duration,
+    unsupported: Duration,
+}
+
+impl Waits {
+    const PRODUCTION: Self = Self {
+        claim: PREKEY_CLAIM_TIMEOUT,
+        answer: PREKEY_ANSWER_TIMEOUT,
+        unsupported: PREKEYS_UNSUPPORTED_REMEMBERED,
+    };
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +117,8 @@ struct Wire {
     claims: BTreeMap<AgentId, Vec<oneshot::Sender<Said<SignedPrekey>>>>,
     /// Of whom one must be claimed on this connection.
     to_claim: VecDeque<AgentId>,
+    /// When the node ended the connection over a question, if it did.
+    never_since: Option<Instant>,
     is_closed: bool,
 }
 
@@ -96,7 +131,7 @@ enum Speaks {
     Asked,
     Yes,
     No,
-    /// Not even the frames: it ends the connection over one. It is not asked again.
+    /// Not even the frames: it ends the connection over one. It is not asked again for a while.
     Never,
 }
 
@@ -157,6 +192,14 @@ impl Wire {
         }
     }
 
+    /// The node knows no prekeys, or not even their frames.
+    fn knows_none(&mut self, node: Speaks) {
+        tracing::info!("this node knows no prekeys: sessions are opened to the keys of records");
+        self.node = node;
+        self.never_since = (node == Speaks::Never).then(Instant::now);
+        self.end(&PrekeyError::Unsupported);
+    }
+
     const fn is_deaf(&self) -> bool {
         matches!(self.node, Speaks::No | Speaks::Never)
     }
@@ -171,17 +214,34 @@ impl Prekeys {
         Self {
             keys,
             counters,
+            makes: true,
+            folder: None,
             wire: Mutex::default(),
             asked: Notify::new(),
-            wake: Arc::new(Notify::new()),
+            wake: Notify::new(),
+            replaced: Arc::new(Notify::new()),
+            to_replace: watch::Sender::new(0),
+            waits: Waits::PRODUCTION,
+            connection: watch::Sender::new(false),
             store: watch::Sender::new(None),
+            erasing: tokio::sync::Mutex::default(),
             is_busy: watch::Sender::new(false),
         }
     }
 
-    /// What wakes the keeper, for whoever replaces the key.
-    pub(crate) fn wake(&self) -> Arc<Notify> {
-        Arc::clone(&self.wake)
+    /// The same, as the policy says, for an agent whose secret halves are in this folder while nobody receives.
+    pub(crate) fn of(self, policy: PrekeyPolicy, folder: Option<PathBuf>) -> Self {
+        Self { makes: policy != PrekeyPolicy::Off, folder, ..self }
+    }
+
+    /// What is to be woken when the key was replaced.
+    pub(crate) fn replaced(&self) -> Arc<Notify> {
+        Arc::clone(&self.replaced)
+    }
+
+    /// The version whose key is to be replaced, said anew as long as it is not.
+    pub(crate) fn to_replace(&self) -> watch::Receiver<u32> {
+        self.to_replace.subscribe()
     }
 
     /// This process receives from now on, and these are its sessions.
@@ -197,15 +257,17 @@ impl Prekeys {
         let _ = self.is_busy.subscribe().wait_for(|is_busy| !is_busy).await;
     }
 
-    /// A prekey of `recipient` to open a session to, checked under the current record.
+    /// A prekey of `recipient` to open a session to, checked under the current record. Waits for a connection as long as it takes,
+    /// and on each for [`PREKEY_CLAIM_TIMEOUT`].
     pub(crate) async fn claim(&self, directory: &Directory, recipient: AgentId) -> Said<Arc<ClaimedPrekey>> {
-        let claimed = match timeout(PREKEY_CLAIM_TIMEOUT, self.claim_checked(directory, recipient)).await {
-            Ok(claimed) => claimed,
-            Err(_) => {
-                self.abandon(recipient);
-                Err(PrekeyError::TimedOut)
-            }
+        let claimed = tokio::select! {
+            claimed = self.claim_checked(directory, recipient) => Some(claimed),
+            () = self.connected_for(self.waits.claim) => None,
         };
+        let claimed = claimed.unwrap_or_else(|| {
+            self.abandon(recipient);
+            Err(PrekeyError::TimedOut)
+        });
         match &claimed {
             Ok(claimed) => {
                 self.counters.prekeys_claimed.add(1);
@@ -219,6 +281,19 @@ impl Prekeys {
             }
         }
         claimed
+    }
+
+    /// Resolves when one connection has lasted so long from now on.
+    async fn connected_for(&self, time: Duration) {
+        let mut connection = self.connection.subscribe();
+        loop {
+            // The sender lives as long as this.
+            let _ = connection.wait_for(|is_connected| *is_connected).await;
+            tokio::select! {
+                () = sleep(time) => return,
+                _ = connection.wait_for(|is_connected| !is_connected) => {}
+            }
+        }
     }
 
     async fn claim_checked(&self, directory: &Directory, recipient: AgentId) -> Said<Arc<ClaimedPrekey>> {
@@ -272,7 +347,9 @@ impl Prekeys {
         }
     }
 
-    /// Asks one question of the keeper; `of` is where questions of its kind are.
+    /// Asks one question of the keeper; `of` is where questions of its kind are. A node that does not answer in
+    /// [`PREKEY_ANSWER_TIMEOUT`] is not asked another one of that kind before it has, or the connection is another one: its late
+    /// answer would be taken for that to the next question.
     async fn ask<T>(&self, of: impl Fn(&mut Wire) -> &mut Exchange<T>, frame: Vec<u8>) -> Said<T> {
         let answer = {
             let mut wire = self.wire();
@@ -287,12 +364,17 @@ impl Prekeys {
             }
             let (reply, answer) = oneshot::channel();
             let exchange = of(&mut wire);
-            assert!(!matches!(exchange, Exchange::Sent(_)), "the keeper asks one question after the other");
+            if matches!(exchange, Exchange::Sent(_)) {
+                return Err(PrekeyError::TimedOut);
+            }
             *exchange = Exchange::Asked(frame, reply);
             answer
         };
         self.asked.notify_one();
-        answer.await.unwrap_or(Err(PrekeyError::Closed))
+        match timeout(self.waits.answer, answer).await {
+            Ok(said) => said.unwrap_or(Err(PrekeyError::Closed)),
+            Err(_) => Err(PrekeyError::TimedOut),
+        }
     }
 
     async fn ask_stock(&self) -> Said<PrekeyStock> {
@@ -404,19 +486,29 @@ impl Prekeys {
         if refusal.context != [0; 16] || wire.node != Speaks::Asked {
             return false;
         }
-        tracing::info!("this node knows no prekeys: sessions are opened to the keys of records");
-        wire.node = node;
-        wire.end(&PrekeyError::Unsupported);
+        wire.knows_none(node);
         true
+    }
+
+    /// The node closes the connection with this code. One that does not know the frames writes a refusal first, which may be lost
+    /// with the connection.
+    pub(crate) fn ended_with(&self, code: RejectCode) {
+        let mut wire = self.wire();
+        if code == RejectCode::FrameUnknownType && wire.node == Speaks::Asked {
+            wire.knows_none(Speaks::Never);
+        }
     }
 
     /// A new connection: claims are made again, the keeper looks again.
     pub(crate) fn connected(&self) {
         let mut wire = self.wire();
-        if wire.node != Speaks::Never {
+        // It may be a newer version by now.
+        let is_over = |since: Instant| since.elapsed() >= self.waits.unsupported;
+        if wire.node != Speaks::Never || wire.never_since.is_none_or(is_over) {
             wire.node = Speaks::Unknown;
         }
         wire.is_connected = true;
+        self.connection.send_replace(true);
         wire.on_the_way = 0;
         wire.to_claim = wire.claims.keys().copied().collect();
         drop(wire);
@@ -428,6 +520,7 @@ impl Prekeys {
     pub(crate) fn lost(&self) {
         let mut wire = self.wire();
         wire.is_connected = false;
+        self.connection.send_replace(false);
         wire.to_claim.clear();
         wire.upload.end(&PrekeyError::TimedOut);
         wire.stock.end(&PrekeyError::TimedOut);

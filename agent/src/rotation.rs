@@ -92,6 +92,8 @@ pub(crate) struct Rotor {
     connected: Notify,
     /// Woken when the key was replaced: its prekeys are of no use any more.
     replaced: Arc<Notify>,
+    /// The version whose key is to be replaced, whatever the schedule says.
+    wanted: watch::Receiver<u32>,
 }
 
 /// The one publish that may be on its way.
@@ -122,6 +124,7 @@ impl Rotor {
         schedule: RotationSchedule,
         grace: Duration,
         replaced: Arc<Notify>,
+        wanted: watch::Receiver<u32>,
     ) -> Self {
         Self {
             keys,
@@ -134,6 +137,7 @@ impl Rotor {
             asked: Notify::new(),
             connected: Notify::new(),
             replaced,
+            wanted,
         }
     }
 
@@ -319,12 +323,15 @@ impl Rotor {
     pub(crate) async fn look_after(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
         let mut due_ms = u64::MAX;
         let mut is_settled = true;
+        let mut wanted = self.wanted.clone();
         loop {
             let soon = Duration::from_millis(due_ms.saturating_sub(clock::now_ms())).min(KEYS_LOOKED_AFTER);
             let is_new_connection = tokio::select! {
                 // An error means that every handle is gone: the same.
                 _ = closing.wait_for(|closing| *closing) => return,
                 () = self.connected.notified() => true,
+                // An error means that whoever wanted it is gone.
+                Ok(()) = wanted.changed() => false,
                 () = sleep(soon) => false,
             };
             let work = async {
@@ -333,7 +340,8 @@ impl Rotor {
                     is_settled = settled.is_some();
                     due_ms = settled.unwrap_or(u64::MAX);
                 }
-                if clock::now_ms() >= due_ms {
+                let is_wanted = *wanted.borrow_and_update() == self.keys.record_version();
+                if is_wanted || clock::now_ms() >= due_ms {
                     due_ms = self.rotate_on_schedule().await;
                 }
                 let (keys, grace_ms) = (Arc::clone(&self.keys), self.grace_ms);
@@ -380,7 +388,7 @@ impl Rotor {
         match self.rotate(RotationMode::Planned).await {
             Ok(_) => self.schedule.due_ms(clock::now_ms(), &self.keys.id()),
             Err(error) => {
-                tracing::warn!(%error, "the key could not be replaced on schedule, and will be later");
+                tracing::warn!(%error, "the key could not be replaced although it is due, and will be later");
                 clock::now_ms().saturating_add(u64::try_from(KEYS_LOOKED_AFTER.as_millis()).unwrap_or(u64::MAX))
             }
         }

@@ -195,6 +195,7 @@ impl Sender {
                 },
                 Some(batch) = jobs.join_next() => {
                     self.outbox.sealed(batch.expect("sealing a batch does not panic"));
+                    self.outbox.take_unsealed().into_iter().for_each(|answered| self.answer(answered));
                     if let Some(error) = &given_up {
                         self.give_up(error);
                     }

@@ -100,13 +100,7 @@ impl StateFile {
         let path = folder.join(name);
         let failed = |doing| move |source| StateError::File { path: folder.join(name), doing, source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("made"))?;
-        let make =
-            |path: &Path| OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let lock = make(&folder.join(format!("{name}.lock"))).map_err(failed("opened"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StateError::InUse { path: path.clone() },
-            TryLockError::Error(error) => failed("locked")(error),
-        })?;
+        let lock = lock(folder, name)?;
         let sum = folder.join(format!("{name}.sha256"));
         check_sum(&path, &sum)?;
         let file = make(&path).map_err(failed("opened"))?;
@@ -225,6 +219,25 @@ impl StateFile {
             false => Err(self.damaged("a session is not as it was written")),
         }
     }
+}
+
+fn make(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// The lock of the file `name` in `folder`: nobody else has it until this is dropped.
+fn lock(folder: &Path, name: &str) -> Result<File, StateError> {
+    let path = folder.join(name);
+    let lock = make(&folder.join(format!("{name}.lock"))).map_err(|source| StateError::File {
+        path: path.clone(),
+        doing: "opened",
+        source,
+    })?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => StateError::InUse { path: path.clone() },
+        TryLockError::Error(source) => StateError::File { path: path.clone(), doing: "locked", source },
+    })?;
+    Ok(lock)
 }
 
 /// Runs the database's code, which panics on some damage that its checks do not find. A process that is built to abort on

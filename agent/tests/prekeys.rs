@@ -205,17 +205,24 @@ fn whoever_takes_more_than_its_share_gets_the_last_resort_and_the_owner_makes_ne
     on_time(async {
         let world = World::new().await;
         let (worker, mut mailbox) = world.receiving().await;
-        let a = world.agent("acme/a", PrekeyPolicy::Require).await;
-        // Each of these takes one; at 31 the node says so, and the stock is filled up.
-        for n in 0..u64::from(PREKEYS_STOCK) {
-            a.renew_sessions().await.unwrap();
-            a.send(&name("acme/worker"), n.to_string()).await.unwrap();
-            take(&mut mailbox, &n.to_string()).await;
+        let mut senders = Vec::new();
+        for sender in ["acme/a", "acme/b", "acme/c", "acme/d"] {
+            senders.push(world.agent(sender, PrekeyPolicy::Require).await);
+        }
+        // Each of these takes one, and each sender its share of an hour; at 31 the node says so, and the stock is filled up.
+        let share = 16;
+        for n in 0..share {
+            for sender in &senders {
+                sender.renew_sessions().await.unwrap();
+                sender.send(&name("acme/worker"), n.to_string()).await.unwrap();
+                take(&mut mailbox, &n.to_string()).await;
+            }
         }
         let uploaded = || worker.stats().prekeys_uploaded;
         assert!(uploaded() > u64::from(PREKEYS_STOCK) + 1, "{}", uploaded());
-        assert_eq!((a.stats().prekeys_claimed, worker.stats().prekeys_used), (64, 64));
-        // Its share of an hour is used up.
+        let a = senders.swap_remove(0);
+        assert_eq!((a.stats().prekeys_claimed, worker.stats().prekeys_used), (share, 4 * share));
+        // Its share is used up.
         a.renew_sessions().await.unwrap();
         for n in 0..3 {
             a.send(&name("acme/worker"), n.to_string()).await.unwrap();
@@ -224,10 +231,10 @@ fn whoever_takes_more_than_its_share_gets_the_last_resort_and_the_owner_makes_ne
         }
         assert_eq!(
             (a.stats().prekeys_last_resort, a.stats().prekeys_claimed),
-            (1, 65),
+            (1, share + 1),
             "one claim serves three sessions"
         );
-        assert_eq!((worker.stats().prekeys_used, worker.stats().rejected_total()), (64, 0));
+        assert_eq!((worker.stats().prekeys_used, worker.stats().rejected_total()), (4 * share, 0));
         a.close().await;
         worker.close().await;
         world.node.stop().unwrap();
@@ -288,6 +295,60 @@ fn an_agent_without_a_folder_for_its_state_has_none_and_still_claims_others() {
         worker.send(&name("acme/a"), "and back").await.unwrap();
         take(&mut at_a, "and back").await;
         assert_eq!((worker.stats().prekeys_claimed, worker.stats().prekeys_uploaded), (1, 0));
+        a.close().await;
+        worker.close().await;
+        world.node.stop().unwrap();
+    });
+}
+
+/// Whether no secret half is in a worker's file any more.
+fn is_empty(world: &World) -> bool {
+    let file = world.home.path().join("acme-worker.keys.sessions/prekeys");
+    std::fs::read(file).unwrap()[512..].iter().all(|byte| *byte == 0)
+}
+
+#[test]
+fn a_key_that_is_replaced_in_an_emergency_by_a_process_that_does_not_receive_takes_its_prekeys_along() {
+    on_time(async {
+        let world = World::new().await;
+        for (policy, state) in [
+            (PrekeyPolicy::Prefer, StateDirectory::BesideKeys),
+            (PrekeyPolicy::Off, StateDirectory::BesideKeys),
+            (PrekeyPolicy::Prefer, StateDirectory::Memory),
+        ] {
+            let (worker, mailbox) = world.receiving().await;
+            worker.close().await;
+            drop(mailbox);
+            assert!(!is_empty(&world));
+            let options = options(&world.home, &world.node, &world.worker, policy);
+            let other = Agent::connect(ConnectOptions { state, ..options }).await.unwrap();
+            other.rotate_keys().await.unwrap();
+            assert!(!is_empty(&world), "what was sent to them before still opens");
+            other.rotate_compromised_keys().await.unwrap();
+            assert!(is_empty(&world), "when it returns, under {policy:?}");
+            other.close().await;
+        }
+        world.node.stop().unwrap();
+    });
+}
+
+#[test]
+fn an_agent_that_lost_its_prekeys_replaces_its_key_and_is_sent_what_it_can_read() {
+    on_time(async {
+        let world = World::new().await;
+        let (worker, mailbox) = world.receiving().await;
+        worker.close().await;
+        drop(mailbox);
+        // A container that keeps its key file and nothing else.
+        std::fs::remove_dir_all(world.home.path().join("acme-worker.keys.sessions")).unwrap();
+        let worker = connect(&world.home, &world.node, &world.worker, PrekeyPolicy::Prefer).await;
+        let mut mailbox = worker.subscribe().unwrap();
+        stocked(&world.node, "acme/worker", |stock| stock.version == 2 && full(stock)).await;
+        let a = world.agent("acme/a", PrekeyPolicy::Require).await;
+        a.send(&name("acme/worker"), "to a prekey that is there").await.unwrap();
+        take(&mut mailbox, "to a prekey that is there").await;
+        let stats = worker.stats();
+        assert_eq!((stats.keys_rotated, stats.prekeys_used, stats.rejected_total()), (1, 1, 0));
         a.close().await;
         worker.close().await;
         world.node.stop().unwrap();

@@ -4,6 +4,7 @@
 
 mod peer;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use creto_agent::{
@@ -13,7 +14,7 @@ use creto_envelope::batch::BATCH_HEADER_BYTES;
 use creto_envelope::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, Nack};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::WHOLE_BATCH;
-use peer::{Batch, PATIENCE, Peer, eventually, keys, name, record};
+use peer::{Batch, PATIENCE, Peer, Prekeys, eventually, keys, name, record};
 use tokio::time::timeout;
 
 /// Submits without waiting for the answers.
@@ -530,4 +531,60 @@ async fn a_payload_above_the_limit_is_refused_here() {
     assert_eq!(link.batch().await.entries[0].1.len(), 160 + 1_120 + (1 << 20) + 16);
     link.acknowledge(1, &[]).await;
     sending.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn with_a_node_that_knows_no_prekeys_messages_go_to_the_keys_of_records_and_connections_last() {
+    let (a, b, c) = (keys("acme/a"), keys("acme/b"), keys("acme/c"));
+    for (prekeys, reconnects) in [(Prekeys::Unexpected, 0), (Prekeys::UnknownType, 1)] {
+        let mut peer = Peer::start(&[&a, &b, &c]);
+        peer.prekeys = prekeys;
+        let (agent, mut link) = peer.connect(peer.options(&a)).await;
+        for (n, to) in ["acme/b", "acme/c"].into_iter().enumerate() {
+            let sending = tokio::spawn({
+                let agent = agent.clone();
+                async move { agent.send(&name(to), "hello").await }
+            });
+            if n == 0 && reconnects == 1 {
+                // It ends the connection in the turn in which it refuses, and is not asked on the next one.
+                link = peer.accept().await;
+            }
+            let batch = link.batch().await;
+            link.acknowledge(batch.sequence, &[]).await;
+            sending.await.unwrap().unwrap();
+        }
+        assert_eq!(peer.claims.load(Ordering::Relaxed), 1, "{prekeys:?}");
+        assert_eq!(agent.stats().reconnects, reconnects);
+        agent.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_question_about_dead_letters_that_is_refused_says_nothing_about_prekeys() {
+    let (a, b, c) = (keys("acme/a"), keys("acme/b"), keys("acme/c"));
+    let mut peer = Peer::start(&[&a, &b, &c]);
+    peer.prekeys = Prekeys::RefusesLetters;
+    let (agent, mut link) = peer.connect(peer.options(&a)).await;
+    let letters = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.dead_letters(0, 1).await }
+    });
+    eventually("it is asked before anything about prekeys is", || peer.letters.load(Ordering::Relaxed)).await;
+    let sending = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.send(&name("acme/b"), "hello").await }
+    });
+    let batch = link.batch().await;
+    link.acknowledge(batch.sequence, &[]).await;
+    sending.await.unwrap().unwrap();
+    letters.await.unwrap().unwrap_err();
+    // The claim was answered, and the next session claims again.
+    let sending = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.send(&name("acme/c"), "hello").await }
+    });
+    let batch = link.batch().await;
+    link.acknowledge(batch.sequence, &[]).await;
+    sending.await.unwrap().unwrap();
+    assert_eq!(peer.claims.load(Ordering::Relaxed), 2);
 }

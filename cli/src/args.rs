@@ -246,11 +246,36 @@ pub(crate) struct SendArgs {
     /// Do not ask for a notice, which else comes to FROM's mailbox when the message expires unread (`creto recv FROM`).
     #[arg(long)]
     pub(crate) no_notice: bool,
+    /// Keys for one session each, which the agent's node keeps: whoever steals keys later cannot read what was sent to one.
+    #[arg(long, value_enum, value_name = "POLICY", env = "CRETO_PREKEYS", hide_env_values = true, default_value_t)]
+    pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whether sessions are opened to prekeys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PrekeysArg {
+    /// Neither use nor have any.
+    Off,
+    /// Use them where there are some.
+    #[default]
+    Prefer,
+    /// Send nothing that is not sent to one.
+    Require,
+}
+
+impl From<PrekeysArg> for creto_agent::PrekeyPolicy {
+    fn from(prekeys: PrekeysArg) -> Self {
+        match prekeys {
+            PrekeysArg::Off => Self::Off,
+            PrekeysArg::Prefer => Self::Prefer,
+            PrekeysArg::Require => Self::Require,
+        }
+    }
 }
 
 /// How urgent a message is.
@@ -287,6 +312,9 @@ pub(crate) struct RecvArgs {
     /// Milliseconds to wait for a message before stopping, unless --follow.
     #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
     pub(crate) wait: u64,
+    /// Keys for one session each, which the agent's node keeps: whoever steals keys later cannot read what was sent to one.
+    #[arg(long, value_enum, value_name = "POLICY", env = "CRETO_PREKEYS", hide_env_values = true, default_value_t)]
+    pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object per line.

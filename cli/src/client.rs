@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use creto_agent::keystore::LockKind;
 use creto_agent::{
     Agent, AgentKeys, AgentName, CertificateReadError, ConnectError, ConnectOptions, KeysError, LookupError,
-    NodeCertificate, ReceiveError, RotateError, SendError,
+    NodeCertificate, PrekeyError, ReceiveError, RotateError, SendError,
 };
 use creto_node::config::Config;
 use creto_service::client::ClientError;
@@ -70,12 +70,7 @@ pub(crate) fn load_keys(global: &Global, args: &KeysArgs, name: &AgentName) -> R
     Ok(keys)
 }
 
-/// Connects as `name` and logs in.
-pub(crate) async fn connect(global: &Global, reach: &ReachArgs, name: &AgentName) -> Result<Agent, Failure> {
-    connect_with(global, reach, name, |_| ()).await
-}
-
-/// As [`connect`], with options of the caller's own.
+/// Connects as `name` and logs in, with options of the caller's own.
 pub(crate) async fn connect_with(
     global: &Global,
     reach: &ReachArgs,
@@ -148,6 +143,7 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
         ConnectError::Refused(_) | ConnectError::RefusedWith(_) | ConnectError::Protocol(_) => {
             Failure::of(Exit::Refused, error)
         }
+        ConnectError::PrekeysWithoutSessions => Failure::of(Exit::Usage, error),
         ConnectError::Socket(_) | ConnectError::State(_) | ConnectError::KeyLog(_) => Failure::of(Exit::System, error),
         ConnectError::Lost { .. } => {
             Failure::new(Exit::Unreachable, error.to_string(), "try again when the node is back")
@@ -165,8 +161,27 @@ pub(crate) fn send_failure(error: &SendError) -> Failure {
             Failure::of(Exit::Unreachable, error)
         }
         SendError::Recipient { .. } => Failure::of(Exit::Refused, error),
+        SendError::NoPrekey { source, .. } if !is_from_the_node(source) => Failure::of(Exit::Unreachable, error),
+        SendError::NoPrekey { .. } => {
+            let what = error.to_string();
+            let next = "wait until it receives, or send with --prekeys prefer";
+            let is_none = error.code() == Some(creto_agent::RejectCode::NoPrekey);
+            if is_none { Failure::new(Exit::Refused, what, next) } else { Failure::of(Exit::Refused, error) }
+        }
         _ => Failure::of(Exit::Unreachable, error),
     }
+}
+
+/// Whether the node was reached and said something, be it something that does not hold.
+fn is_from_the_node(error: &PrekeyError) -> bool {
+    let nobody_said = matches!(
+        error,
+        PrekeyError::TimedOut
+            | PrekeyError::Closed
+            | PrekeyError::SessionOver
+            | PrekeyError::Record(LookupError::TimedOut { .. } | LookupError::Closed)
+    );
+    !nobody_said
 }
 
 pub(crate) fn rotate_failure(error: &RotateError) -> Failure {
@@ -199,6 +214,16 @@ pub(crate) fn control_failure(error: &ClientError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_prekey_the_status_says_whether_the_node_refused_or_did_not_answer() {
+        let status = |source| send_failure(&SendError::NoPrekey { recipient: "acme/b".into(), source }).exit;
+        assert_eq!(status(PrekeyError::Refused(creto_agent::RejectCode::NoPrekey)), Exit::Refused);
+        assert_eq!(status(PrekeyError::Unsupported), Exit::Refused);
+        assert_eq!(status(PrekeyError::TimedOut), Exit::Unreachable);
+        assert_eq!(status(PrekeyError::Closed), Exit::Unreachable);
+        assert_eq!(connect_failure(&ConnectError::PrekeysWithoutSessions).exit, Exit::Usage);
+    }
 
     #[test]
     fn a_rotation_that_finds_the_keys_of_another_agent_ends_with_status_5_and_what_to_do() {

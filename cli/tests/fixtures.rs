@@ -51,6 +51,7 @@ fn written() -> BTreeMap<&'static str, u64> {
         ("key record", u64::from(creto_envelope::key_record::KEY_RECORD_FORMAT)),
         ("key file of an agent", u64::from(creto_agent::KEY_FILE_FORMAT)),
         ("sessions of an agent", creto_agent::STATE_FORMAT),
+        ("prekeys of an agent", u64::from(creto_agent::PREKEY_FILE_FORMAT)),
         ("backup (manifest.json)", u64::from(creto_node::backup::BACKUP_FORMAT)),
         ("audit log", u64::from(creto_audit_store::FORMAT)),
     ])
@@ -301,6 +302,10 @@ fn write_a_fixture_when_asked_to() {
     let id = |index: usize| listed["letters"][index]["mailbox_sequence"].to_string();
     ok(home, SHARDS, &["dlq", "purge", "acme/other", &id(0), "--node", &address]);
     ok(home, SHARDS, &["dlq", "replay", "acme/other", &id(1), "--node", &address]);
+    // A message of a session that was opened to a prekey, and waits.
+    let to_prekey = "to a prekey";
+    let urgent = ["--priority", "high", "--node", &address];
+    ok(home, SHARDS, &[&["send", "acme/reader", "acme/other", to_prekey], &urgent[..]].concat());
     // A setting of a mailbox, and a message that expired, with its notice.
     ok(home, SHARDS, &["mailbox", "set", "acme/reader", "--messages", "5000"]);
     send("acme/other", "too late", &["--ttl", "1"]);
@@ -339,10 +344,11 @@ fn write_a_fixture_when_asked_to() {
     fs::create_dir(fixture.join(sessions)).expect("a folder");
     for entry in fs::read_dir(home.join(sessions)).expect("the sessions of a reader") {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
-        if ["incoming.redb", "incoming.redb.sha256"].iter().any(|wanted| name == *wanted) {
+        if ["incoming.redb", "incoming.redb.sha256", "prekeys"].iter().any(|wanted| name == *wanted) {
             fs::copy(path, fixture.join(sessions).join(name)).expect("a copy");
         }
     }
+    assert!(fixture.join(sessions).join("prekeys").exists(), "whoever received has prekeys");
     // Its logs are written anew below: a start tells again what it takes for new.
     copy(&home.join("backup/audit"), &data.join("audit"));
     for shard in 0..SHARDS {
@@ -353,7 +359,10 @@ fn write_a_fixture_when_asked_to() {
     let write = |name: &str, value: &serde_json::Value| {
         fs::write(fixture.join(name), format!("{value:#}\n")).expect("a file");
     };
-    write(MESSAGES_FILE, &serde_json::json!({ "acme/reader": wanted, "acme/other": ["refused 2"], "acme/sender": [] }));
+    write(
+        MESSAGES_FILE,
+        &serde_json::json!({ "acme/reader": wanted, "acme/other": [to_prekey, "refused 2"], "acme/sender": [] }),
+    );
     write(AGENTS_FILE, &serde_json::Value::Object(described));
     write(LETTERS_FILE, &serde_json::json!({ "acme/other": ["refused 3", "refused 4"] }));
     write(NOTICES_FILE, &serde_json::json!({ "acme/sender": 1 }));

@@ -179,6 +179,31 @@ fn following_prints_what_comes_and_ends_in_order_with_ctrl_c() {
 }
 
 #[test]
+fn a_send_that_requires_a_prekey_says_with_status_4_that_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    ok(folder, &["init", "--listen", "127.0.0.1:0"]);
+    let node = Node::start(folder);
+    ok(folder, &["agent", "create", "acme/planner"]);
+    ok(folder, &["agent", "create", "acme/worker"]);
+    let send = ["send", "acme/planner", "acme/worker", "hello", "--node", &node.address];
+    let refused = creto(folder, &[&send[..], &["--prekeys", "require"]].concat());
+    assert_eq!(refused.status, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("\n next: wait until it receives"), "{}", refused.stderr);
+    let by_variable = command(folder, &send).env("CRETO_PREKEYS", "require").output().unwrap();
+    assert_eq!(by_variable.status.code(), Some(4));
+    for prekeys in ["prefer", "off"] {
+        ok(folder, &[&send[..], &["--prekeys", prekeys]].concat());
+    }
+    assert_eq!(creto(folder, &[&send[..], &["--prekeys", "sometimes"]].concat()).status, 2);
+    // Whoever receives without any leaves none.
+    let received = ok(folder, &["recv", "acme/worker", "--prekeys", "off", "--node", &node.address]);
+    assert_eq!(received.stdout.matches("hello").count(), 2);
+    let prekeys = ok(folder, &["agent", "prekeys", "acme/worker"]);
+    assert!(prekeys.stdout.starts_with("acme/worker  none\n"), "{}", prekeys.stdout);
+}
+
+#[test]
 fn a_running_agent_goes_on_when_its_keys_are_replaced_from_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path();

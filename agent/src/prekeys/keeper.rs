@@ -13,11 +13,16 @@ use super::{Prekeys, make};
 use crate::clock;
 use crate::error::{PrekeyError, StateError};
 use crate::limits::{
-    KEYS_LOOKED_AFTER, PREKEY_LAST_RESORT_AGE, PREKEY_LAST_RESORT_GRACE, PREKEYS_LOW, PREKEYS_RETRY, PREKEYS_STOCK,
+    KEYS_LOOKED_AFTER, PREKEY_IN_USE_MAX, PREKEY_LAST_RESORT_AGE, PREKEY_LAST_RESORT_GRACE, PREKEYS_LOW, PREKEYS_RETRY,
+    PREKEYS_STOCK,
 };
 use crate::receiver::sessions::IncomingSessions;
-use crate::state::prekeys::Made;
+use crate::state::prekeys::{Grace, Made, PrekeySecrets};
 use crate::worker::{offload, on_disk};
+
+/// How long what is over is kept.
+const GRACE: Grace =
+    Grace { last_resort_ms: millis(PREKEY_LAST_RESORT_GRACE), in_use_ms_max: millis(PREKEY_IN_USE_MAX) };
 
 /// A batch whose secret halves are on disk, and of which nobody knows whether the node has it.
 struct Pending {
@@ -35,11 +40,71 @@ struct Memory {
     signed_at_ms: u64,
     /// The version for which the node had enough.
     stocked: Option<u32>,
+    /// The version of which the node takes none: it has another key of this agent, from another copy of its keys.
+    behind: Option<u32>,
+    /// The version of which the node has prekeys whose secret halves are gone.
+    lost: Option<u32>,
 }
 
 impl Prekeys {
-    /// Looks after them until the agent closes: with every connection, when few are left, after a new key, and every minute.
-    pub(crate) async fn look_after(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
+    /// Looks after them until the agent closes: erases what is over, with every new key and every minute, whether or not this
+    /// process receives; and where it makes some, restocks with every connection, when few are left, after a new key, and every
+    /// minute.
+    pub(crate) async fn look_after(self: Arc<Self>, closing: watch::Receiver<bool>) {
+        tokio::join!(self.keep_erasing(closing.clone()), self.keep_stocked(closing));
+    }
+
+    /// Nothing that the node says, or does not say, holds this up.
+    async fn keep_erasing(&self, mut closing: watch::Receiver<bool>) {
+        let mut store = self.store.subscribe();
+        loop {
+            let is_replaced = tokio::select! {
+                // An error means that every handle is gone: the same.
+                _ = closing.wait_for(|closing| *closing) => return,
+                () = self.replaced.notified() => true,
+                // The sender lives as long as this.
+                _ = store.changed() => false,
+                () = sleep(KEYS_LOOKED_AFTER) => false,
+            };
+            self.erase_ended().await;
+            if is_replaced {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Erases what is of no use any more. Where this process does not receive, the file is opened for it, if no other process has
+    /// it: that one erases.
+    pub(crate) async fn erase_ended(&self) {
+        let _turn = self.erasing.lock().await;
+        let (keys, store) = (Arc::clone(&self.keys), self.store.borrow().clone());
+        let (me, file_key, current) = (keys.id(), keys.prekey_file_key(), keys.record_version());
+        let folder = self.folder.clone();
+        let ended = on_disk(move || {
+            // A key that is newer than the current one may be published any moment.
+            let has_version = |version| version >= current || keys.has_version(version);
+            let now_ms = clock::now_ms();
+            let end = |prekeys: &mut PrekeySecrets| prekeys.end(has_version, GRACE, now_ms);
+            let ended = store.and_then(|sessions| sessions.prekeys(end));
+            let here = || {
+                let folder = folder?;
+                Some(PrekeySecrets::end_in(&folder, me, file_key, has_version, GRACE, now_ms))
+            };
+            ended.or_else(here).unwrap_or(Ok(()))
+        })
+        .await;
+        match ended {
+            Ok(()) | Err(StateError::InUse { .. }) => {}
+            Err(error) => {
+                tracing::error!(%error, "prekeys that are of no use any more could not be erased, and will be later");
+            }
+        }
+    }
+
+    async fn keep_stocked(&self, mut closing: watch::Receiver<bool>) {
+        if !self.makes {
+            return;
+        }
         let mut memory = Memory::default();
         let mut pause = KEYS_LOOKED_AFTER;
         loop {
@@ -63,38 +128,58 @@ impl Prekeys {
         }
     }
 
-    /// Erases and uploads what is due. Says when to look again, if it should be another time than usual.
+    /// Uploads what is due. Says when to look again, if it should be another time than usual.
     async fn look(&self, sessions: &Arc<IncomingSessions>, is_woken: bool, memory: &mut Memory) -> Option<Duration> {
-        if let Err(error) = self.end(sessions).await {
-            tracing::warn!(%error, "prekeys that are of no use any more could not be erased, and will be later");
-        }
         let version = self.keys.record_version();
-        let made_ms = sessions.prekeys(|prekeys| prekeys.last_resort_made_ms(version))?;
+        let made_ms = self.secrets(sessions, move |prekeys| prekeys.last_resort_made_ms(version)).await?;
         let is_due =
             made_ms.is_none_or(|made_ms| clock::now_ms() >= made_ms.saturating_add(millis(PREKEY_LAST_RESORT_AGE)));
-        if !is_woken && !is_due && memory.stocked == Some(version) && memory.pending.is_none() {
+        let has_enough = !is_due && memory.stocked == Some(version) && memory.pending.is_none();
+        if !is_woken && (has_enough || memory.behind == Some(version)) {
             return None;
         }
-        match self.restock(sessions, version, is_due, memory).await {
-            Ok(()) => None,
-            // The next connection looks again.
-            Err(Trouble::Prekeys(PrekeyError::TimedOut | PrekeyError::Closed | PrekeyError::Unsupported)) => None,
-            Err(trouble) => {
+        let trouble = match self.restock(sessions, version, is_due, memory).await {
+            Ok(()) => return None,
+            Err(trouble) => trouble,
+        };
+        memory.stocked = None;
+        match trouble {
+            // The next connection looks again, and so does the next minute: it may be the answer that did not come.
+            Trouble::Prekeys(PrekeyError::TimedOut | PrekeyError::Closed | PrekeyError::Unsupported) => None,
+            Trouble::Prekeys(error @ PrekeyError::Refused(RejectCode::UnknownKeyVersion)) => {
+                tracing::warn!(%error, version, "prekeys of this version are not taken: the node has another key of this agent");
+                memory.behind = Some(version);
+                None
+            }
+            Trouble::Lost { stock, there } => {
+                if memory.lost.replace(version) != Some(version) {
+                    tracing::error!(
+                        version,
+                        stock,
+                        there,
+                        "the node hands out prekeys whose secret halves are gone from here: what is sent to them cannot be read. \
+                         The encryption key is replaced, so that the node forgets them; keep the state folder with its key file, \
+                         or use no prekeys"
+                    );
+                }
+                self.to_replace.send_replace(version);
+                Some(PREKEYS_RETRY)
+            }
+            trouble => {
                 tracing::warn!(%trouble, "prekeys could not be uploaded, and will be later");
-                memory.stocked = None;
                 Some(PREKEYS_RETRY)
             }
         }
     }
 
-    async fn end(&self, sessions: &Arc<IncomingSessions>) -> Result<(), StateError> {
-        let (keys, sessions) = (Arc::clone(&self.keys), Arc::clone(sessions));
-        let grace_ms = millis(PREKEY_LAST_RESORT_GRACE);
-        let current = keys.record_version();
-        // A key that is newer than the current one may be published any moment.
-        let has_version = move |version| version >= current || keys.has_version(version);
-        let ended = on_disk(move || sessions.prekeys(|prekeys| prekeys.end(has_version, grace_ms, clock::now_ms())));
-        ended.await.unwrap_or(Ok(()))
+    /// Asks something of the secret halves, without anybody who waits for them meanwhile. `None` once they were let go of.
+    async fn secrets<R: Send + 'static>(
+        &self,
+        sessions: &Arc<IncomingSessions>,
+        work: impl FnOnce(&mut PrekeySecrets) -> R + Send + 'static,
+    ) -> Option<R> {
+        let sessions = Arc::clone(sessions);
+        on_disk(move || sessions.prekeys(work)).await
     }
 
     /// Sees to it that the node has enough prekeys of this version.
@@ -111,8 +196,14 @@ impl Prekeys {
         {
             self.upload(sessions, pending, memory).await?;
         }
+        // Counted before the question: what is used meanwhile is gone from the node before it is gone from here.
+        let there = self.secrets(sessions, move |prekeys| prekeys.one_time_of(version)).await;
+        let there = there.ok_or(Trouble::Prekeys(PrekeyError::Closed))?;
         let stock = self.ask_stock().await?;
         let has = if stock.key_record_version == version { stock } else { PrekeyStock::default() };
+        if (has.one_time as usize) > there {
+            return Err(Trouble::Lost { stock: has.one_time, there });
+        }
         let one_time = if has.one_time < PREKEYS_LOW { PREKEYS_STOCK - has.one_time } else { 0 };
         let last_resort = is_due || !has.last_resort;
         if one_time > 0 || last_resort {
@@ -141,7 +232,8 @@ impl Prekeys {
             let mut made = Vec::new();
             let mut prekeys = Vec::new();
             for kind in kinds {
-                let seed = Zeroizing::new(clock::random::<32>());
+                let mut seed = Zeroizing::new([0; 32]);
+                clock::fill(&mut seed[..]);
                 let prekey = make::prekey(kind, &seed);
                 made.push(Made { kind, version, id: prekey.id(version), seed });
                 prekeys.push(prekey);
@@ -204,8 +296,10 @@ enum Trouble {
     Prekeys(#[from] PrekeyError),
     #[error("{0}")]
     State(#[from] StateError),
+    #[error("the node has {stock} one-time prekeys, and {there} secret halves are here")]
+    Lost { stock: u32, there: usize },
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+const fn millis(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000 + duration.subsec_millis() as u64
 }

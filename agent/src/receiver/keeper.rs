@@ -150,12 +150,12 @@ impl Inbox {
             return Ok(());
         }
         let sessions = self.sessions().await?;
-        let is_one_time = |prekey: &KeyId| sessions.prekeys(|prekeys| prekeys.is_one_time(prekey)) == Some(true);
-        used.retain(|(_, prekey)| is_one_time(prekey));
+        used.retain(|(_, prekey)| sessions.is_one_time(prekey));
         if used.is_empty() {
             return Ok(());
         }
         self.counters.prekeys_used.add(used.iter().map(|(_, prekey)| prekey.0).collect::<BTreeSet<_>>().len());
+        let used: Vec<SessionKey> = used.into_iter().map(|(session, _)| session).collect();
         let kept = on_disk(move || sessions.keep_and_erase(&used)).await;
         kept.map_err(|error| ReceiveError::State(Arc::new(error)))
     }

@@ -39,8 +39,8 @@ pub(crate) struct DeliverLink {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) opener: Arc<Opener>,
     pub(crate) directory: Arc<Directory>,
-    /// Whoever makes prekeys does so while this process receives.
-    pub(crate) prekeys: Option<Arc<Prekeys>>,
+    /// Made while this process receives.
+    pub(crate) prekeys: Arc<Prekeys>,
     /// Turns true when the agent is closing: what is to be acknowledged goes out first.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -142,9 +142,7 @@ impl DeliverLink {
             }
         };
         sessions.stream_begins();
-        if let Some(prekeys) = &self.prekeys {
-            prekeys.receiving(&sessions);
-        }
+        self.prekeys.receiving(&sessions);
         loop {
             let frame = match stream::read_frame(&mut receive).await {
                 Ok(frame) => frame,

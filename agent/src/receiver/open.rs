@@ -247,7 +247,8 @@ impl Opener {
         });
         let nonce = nonce(session.counter);
         let sealed = Sealed { nonce, aad: envelope.header_bytes(), payload: envelope.payload() };
-        sessions.open_message(session, accept, &sealed)
+        let prekey = envelope.is_to_prekey().then(|| envelope.key_id());
+        sessions.open_message(session, prekey, accept, &sealed)
     }
 
     /// The secret half of the key that a session was opened to.

@@ -30,7 +30,7 @@ use crate::limits::{
     SENDER_KEYS_KEPT_MAX, SENDER_REFUSED_KEYS_MAX, SENDER_SESSIONS_MAX,
 };
 use crate::state::incoming::{Incoming, Write};
-use crate::state::prekeys::PrekeySecrets;
+use crate::state::prekeys::{OneTimeIds, PrekeySecrets};
 use crate::stats::UNPOISONED;
 
 pub(crate) mod refused;
@@ -101,6 +101,8 @@ pub(crate) struct IncomingSessions {
     disk: Mutex<Option<Incoming>>,
     /// The same. Whoever holds this asks for nothing else.
     prekeys: Mutex<Option<PrekeySecrets>>,
+    /// Of those, the ones for one use. Whoever asks waits for no disk.
+    one_time: OneTimeIds,
 }
 
 impl IncomingSessions {
@@ -120,10 +122,17 @@ impl IncomingSessions {
         bounds: Bounds,
     ) -> Result<Self, StateError> {
         let (disk, stored) = Incoming::open(folder, me)?;
-        let prekeys = PrekeySecrets::open(folder, me, prekey_file_key, clock::now_ms())?;
+        let mut prekeys = PrekeySecrets::open(folder, me, prekey_file_key, clock::now_ms())?;
         let mut table = Table::new(bounds);
+        let mut used = Vec::new();
         for read in stored.sessions {
-            table.adopt((read.sender, read.session), read.used, read.chain);
+            used.extend(read.prekey.filter(|prekey| prekeys.one_time().contains(prekey)));
+            table.adopt((read.sender, read.session), read.used, read.prekey, read.chain);
+        }
+        if !used.is_empty() {
+            // A crash came after their sessions were written; no other message of these may ever come.
+            tracing::info!(count = used.len(), "prekeys that were used before the last end are erased now");
+            prekeys.erase(&used)?;
         }
         let mut refused = RefusedKeys::new(bounds.sender_refused, bounds.all_refused);
         for (at, read) in stored.refused {
@@ -139,6 +148,7 @@ impl IncomingSessions {
             refused: Mutex::new(refused),
             failures: Mutex::default(),
             disk: Mutex::new(disk),
+            one_time: prekeys.as_ref().map(PrekeySecrets::one_time).unwrap_or_default(),
             prekeys: Mutex::new(prekeys),
         }
     }
@@ -149,13 +159,14 @@ impl IncomingSessions {
     }
 
     /// Opens a message. A session that is not known is made by `accept`, from the wrapped key that the message carries;
-    /// `None` when it carries none.
+    /// `None` when it carries none. `prekey` is what the message says that its session was opened to: it must be that.
     ///
     /// # Errors
     /// The code under which the message is refused. Nothing was changed then.
     pub(crate) fn open_message(
         &self,
         at: SessionUse,
+        prekey: Option<KeyId>,
         accept: Option<impl FnOnce() -> Result<ReceiveChain, RejectCode>>,
         sealed: &Sealed<'_>,
     ) -> Result<Opened, RejectCode> {
@@ -163,7 +174,7 @@ impl IncomingSessions {
         if refused.as_ref().is_some_and(|refused| refused.key.is_none()) {
             return Ok(Opened::Settled);
         }
-        let known = self.table().get(at.key);
+        let known = self.known(at.key, prekey)?;
         if let Some(held) = known {
             let mut chain = held.lock().expect(UNPOISONED);
             let payload = chain.open(at.counter, sealed);
@@ -171,10 +182,10 @@ impl IncomingSessions {
             return opened(payload, false);
         }
         let accepted = match accept {
-            Some(accept) => self.accept(at, accept, sealed),
+            Some(accept) => self.accept(at, prekey, accept, sealed),
             None => Err(RejectCode::UnknownSession),
         };
-        let opened_meanwhile = accepted.is_err().then(|| self.table().get(at.key)).flatten();
+        let opened_meanwhile = if accepted.is_err() { self.known(at.key, prekey)? } else { None };
         if let Some(held) = opened_meanwhile {
             // By another message, and the prekey that it was opened to is erased.
             let mut chain = held.lock().expect(UNPOISONED);
@@ -188,9 +199,19 @@ impl IncomingSessions {
         }
     }
 
+    /// The session, if it is known, to which this prekey or none belongs: nothing that a message says of another is believed.
+    fn known(&self, key: SessionKey, prekey: Option<KeyId>) -> Result<Option<Arc<Mutex<Held>>>, RejectCode> {
+        let mut table = self.table();
+        match table.sessions.get(&key) {
+            Some(entry) if entry.prekey != prekey => Err(RejectCode::EnvelopeSeal),
+            _ => Ok(table.get(key)),
+        }
+    }
+
     fn accept(
         &self,
         at: SessionUse,
+        prekey: Option<KeyId>,
         accept: impl FnOnce() -> Result<ReceiveChain, RejectCode>,
         sealed: &Sealed<'_>,
     ) -> Result<Opened, RejectCode> {
@@ -205,7 +226,7 @@ impl IncomingSessions {
         }
         // Two messages that both carry the wrapped key may be opened at once: the first one's session stays, and the
         // second one's is the same but for what it has opened, which opens again when it is asked for.
-        let accepted = self.table().insert(at.key, chain);
+        let accepted = self.table().insert(at.key, prekey, chain);
         opened(payload, accepted)
     }
 
@@ -257,17 +278,33 @@ impl IncomingSessions {
         self.prekeys.lock().expect(UNPOISONED).as_mut().map(work)
     }
 
+    /// Whether the secret half of this prekey is here, and is to go with its first use. Waits for no disk.
+    pub(crate) fn is_one_time(&self, prekey: &KeyId) -> bool {
+        self.one_time.contains(prekey)
+    }
+
     /// When this returns, these sessions are on disk, and **then** the one-time prekeys to which they were opened were erased
-    /// there: a crash in between leaves both, and the next message of the session erases.
+    /// there: a crash in between leaves both, and whoever opens the folder next erases.
     ///
     /// # Errors
     /// [`StateError`]: the messages that opened them must not be shown.
-    pub(crate) fn keep_and_erase(&self, opened: &[(SessionKey, KeyId)]) -> Result<(), StateError> {
-        self.write([], opened.iter().map(|(key, _)| *key))?;
-        // A session that went for want of room is nowhere: its message must open again.
-        let is_kept = |key: &SessionKey| self.table().sessions.contains_key(key);
-        let used: Vec<KeyId> = opened.iter().filter(|(key, _)| is_kept(key)).map(|(_, prekey)| *prekey).collect();
+    pub(crate) fn keep_and_erase(&self, opened: &[SessionKey]) -> Result<(), StateError> {
+        self.write([], opened.iter().copied())?;
+        // A session that went for want of room is nowhere: its message must open again. And what a message says of its prekey
+        // counts for nothing: only what opened the session goes.
+        let used: Vec<KeyId> = {
+            let table = self.table();
+            let kept = |key: &SessionKey| table.sessions.get(key).filter(|entry| entry.on_disk && !entry.is_behind);
+            let prekeys = opened.iter().filter_map(|key| kept(key)?.prekey);
+            prekeys.filter(|prekey| self.one_time.contains(prekey)).collect()
+        };
         self.prekeys(|prekeys| prekeys.erase(&used)).unwrap_or(Ok(()))
+    }
+
+    /// From now on no transaction succeeds, or they do again.
+    #[cfg(test)]
+    pub(crate) fn fail(&self, fails: bool) {
+        self.disk.lock().expect(UNPOISONED).as_mut().expect("a test has files").fails = fails;
     }
 
     /// The dead letters with these numbers were deleted: nothing needs their keys any more, here or in their sessions.
@@ -312,9 +349,9 @@ impl IncomingSessions {
         let is_changed = !changed.is_empty() || !refused.is_empty();
         let (true, Some(disk)) = (is_changed, disk.as_ref()) else { return Ok(()) };
         let (writes, removed) = self.table().take_changes(changed);
-        let write = |(key, used, held): (SessionKey, u64, Arc<Mutex<Held>>)| {
+        let write = |Changed { key, used, prekey, held }: Changed| {
             let chain = held.lock().expect(UNPOISONED).chain.to_bytes();
-            Write { sender: key.0, session: key.1, used, chain }
+            Write { sender: key.0, session: key.1, used, prekey, chain }
         };
         let writes: Vec<Write> = writes.into_iter().map(write).collect();
         let outcome = disk.commit(&writes, &removed, &refused);
@@ -331,6 +368,7 @@ impl IncomingSessions {
     pub(crate) fn release(&self) {
         // First: nothing is erased any more when nothing is written any more.
         drop(self.prekeys.lock().expect(UNPOISONED).take());
+        self.one_time.clear();
         drop(self.disk.lock().expect(UNPOISONED).take());
     }
 
@@ -469,10 +507,20 @@ struct Table {
 struct Entry {
     held: Arc<Mutex<Held>>,
     used: u64,
+    /// To which it was opened, if it was.
+    prekey: Option<KeyId>,
     /// Some state of it may be there, and goes from there when it goes.
     on_disk: bool,
     /// Something of it that was asked for is not there: it is new, or a transaction failed.
     is_behind: bool,
+}
+
+/// A session that is to be written.
+struct Changed {
+    key: SessionKey,
+    used: u64,
+    prekey: Option<KeyId>,
+    held: Arc<Mutex<Held>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -546,23 +594,24 @@ impl Table {
 
     /// A session from the disk, which come in the order of their use. What is used from now on was used later than all of
     /// them, also to whoever reads the disk next.
-    fn adopt(&mut self, key: SessionKey, used: u64, chain: ReceiveChain) {
+    fn adopt(&mut self, key: SessionKey, used: u64, prekey: Option<KeyId>, chain: ReceiveChain) {
         self.uses = self.uses.max(used.saturating_sub(1));
-        self.insert(key, Held::new(chain));
+        self.insert(key, prekey, Held::new(chain));
         if let Some(entry) = self.sessions.get_mut(&key) {
             (entry.on_disk, entry.is_behind) = (true, false);
         }
     }
 
     /// A new session; one that is there already stays. Whether it was new.
-    fn insert(&mut self, key: SessionKey, mut held: Held) -> bool {
+    fn insert(&mut self, key: SessionKey, prekey: Option<KeyId>, mut held: Held) -> bool {
         if self.sessions.contains_key(&key) {
             return false;
         }
         self.uses += 1;
         let places = held.places;
         held.counted = places;
-        let entry = Entry { held: Arc::new(Mutex::new(held)), used: self.uses, on_disk: false, is_behind: true };
+        let held = Arc::new(Mutex::new(held));
+        let entry = Entry { held, used: self.uses, prekey, on_disk: false, is_behind: true };
         self.sessions.insert(key, entry);
         self.senders.entry(key.0).or_default().insert(self.uses, Listed { session: key.1, places });
         self.counts.change(key.0, 0, 1);
@@ -615,16 +664,13 @@ impl Table {
     }
 
     /// What the next transaction writes and removes.
-    #[allow(clippy::type_complexity, reason = "two lists, taken apart at once by the one caller")]
-    fn take_changes(
-        &mut self,
-        changed: HashSet<SessionKey>,
-    ) -> (Vec<(SessionKey, u64, Arc<Mutex<Held>>)>, Vec<SessionKey>) {
+    fn take_changes(&mut self, changed: HashSet<SessionKey>) -> (Vec<Changed>, Vec<SessionKey>) {
         let mut writes = Vec::with_capacity(changed.len());
         for key in changed {
             let Some(entry) = self.sessions.get_mut(&key) else { continue };
             (entry.on_disk, entry.is_behind) = (true, false);
-            writes.push((key, entry.used, Arc::clone(&entry.held)));
+            let Entry { used, prekey, .. } = *entry;
+            writes.push(Changed { key, used, prekey, held: Arc::clone(&entry.held) });
         }
         (writes, std::mem::take(&mut self.removed))
     }

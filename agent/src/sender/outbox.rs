@@ -39,7 +39,7 @@ use super::shelf::Shelf;
 use crate::backoff::pause;
 use crate::directory::Identity;
 use crate::error::{LookupError, PrekeyError, SendError};
-use crate::limits::{PAUSE_MAX, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, RESEALS_MAX, SEAL_JOBS_MAX};
+use crate::limits::{PAUSE_MAX, PREKEY_RETRY_AFTER, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, RESEALS_MAX, SEAL_JOBS_MAX};
 use crate::prekeys::PrekeyPolicy;
 use crate::prekeys::claimed::ClaimedPrekey;
 
@@ -152,15 +152,20 @@ pub(crate) struct SealJob {
     pub(crate) messages: Vec<Message>,
     /// The session of each message; `None` for one that is sealed already or goes without.
     pub(crate) under: Vec<Option<Planned>>,
+    /// Nothing may be sealed but in a session.
+    pub(crate) sessions_only: bool,
 }
 
 /// A batch that is sealed and signed.
 #[derive(Debug)]
 pub(crate) struct SealedBatch {
     pub(crate) number: u64,
-    pub(crate) header: BatchHeader,
+    /// `None`: there is nothing in it.
+    pub(crate) header: Option<BatchHeader>,
     pub(crate) salts: Vec<[u8; 16]>,
     pub(crate) messages: Vec<Message>,
+    /// Messages that could not be sealed as they must be.
+    pub(crate) unsealed: Vec<Message>,
 }
 
 /// What came of a message.
@@ -210,6 +215,8 @@ pub(crate) struct Outbox {
     /// Prekeys of recipients, to open sessions to.
     shelf: Shelf,
     sealing: VecDeque<Sealing>,
+    /// What a worker could not seal, until it is answered.
+    unsealed: Vec<Message>,
     in_flight: VecDeque<InFlight>,
     in_flight_messages: usize,
     next_order: u64,
@@ -239,6 +246,7 @@ impl Outbox {
             to_fetch: Vec::new(),
             shelf: Shelf::default(),
             sealing: VecDeque::new(),
+            unsealed: Vec::new(),
             in_flight: VecDeque::new(),
             in_flight_messages: 0,
             next_order: 0,
@@ -302,7 +310,7 @@ impl Outbox {
             let number = self.next_job;
             self.next_job += 1;
             self.sealing.push_back(Sealing { number, message_count: messages.len(), done: None });
-            return Some(SealJob { number, messages, under });
+            return Some(SealJob { number, messages, under, sessions_only: self.shelf.is_required() });
         }
     }
 
@@ -413,11 +421,21 @@ impl Outbox {
         cut(&limits, waiting, under_way == 0, now_us)
     }
 
-    /// A batch was sealed and signed.
-    pub(crate) fn sealed(&mut self, batch: SealedBatch) {
+    /// A batch was sealed and signed. What could not be sealed is for [`take_unsealed`](Self::take_unsealed).
+    pub(crate) fn sealed(&mut self, mut batch: SealedBatch) {
+        self.unsealed.append(&mut batch.unsealed);
         let place = self.sealing.iter_mut().find(|sealing| sealing.number == batch.number);
         place.expect("every job was given out by next_job").done = Some(batch);
         self.recover_if_due();
+    }
+
+    /// Messages that had to go in a session to a prekey, and whose session was over when they were sealed.
+    pub(crate) fn take_unsealed(&mut self) -> Vec<Answered> {
+        let answered = |message: Message| {
+            let recipient = message.plain.recipient.record.name.to_string();
+            Answered { message, answer: Err(SendError::NoPrekey { recipient, source: PrekeyError::SessionOver }) }
+        };
+        self.unsealed.drain(..).map(answered).collect()
     }
 
     /// The next SignedBatch frame to write, in the order in which the jobs were given out.
@@ -426,12 +444,17 @@ impl Outbox {
             return None;
         }
         let link = self.link.as_mut()?;
-        self.sealing.front()?.done.as_ref()?;
-        let batch = self.sealing.pop_front()?.done?;
+        let (batch, header) = loop {
+            self.sealing.front()?.done.as_ref()?;
+            let mut batch = self.sealing.pop_front()?.done?;
+            if let Some(header) = batch.header.take() {
+                break (batch, header);
+            }
+        };
         let mut messages = batch.messages;
         let mut frame = Vec::new();
         let entries = batch.salts.iter().zip(&messages).map(|(salt, message)| (salt, message.sealed_bytes()));
-        encode_signed_batch(&mut frame, link.next_sequence, &batch.header, entries)
+        encode_signed_batch(&mut frame, link.next_sequence, &header, entries)
             .expect("the limits of batches are below those of the wire");
         messages.iter_mut().for_each(|message| message.sent += 1);
         self.in_flight_messages += messages.len();
@@ -595,7 +618,8 @@ impl Outbox {
     }
 
     /// A prekey of a recipient came, or there is none: then sessions are opened to the key of its record, or, where none may be,
-    /// what waited for it is answered so.
+    /// what waited for it is answered so. A node that could not say is asked again first, and on the word of one that gave a prekey
+    /// that does not hold nothing goes.
     pub(crate) fn claimed(
         &mut self,
         recipient: AgentId,
@@ -608,18 +632,20 @@ impl Outbox {
             Err(source) => source,
         };
         let was_awaited = self.shelf.is_awaited(&recipient);
-        self.shelf.missing(recipient, now_us);
-        if !self.shelf.is_required() || !was_awaited {
+        let is_asked_again = self.shelf.missing(recipient, &source, now_us);
+        let goes_without = !self.shelf.is_required() && !source.is_false();
+        if !was_awaited || (goes_without && !is_asked_again) {
             return;
         }
         let may_come = source.is_retryable();
         if may_come {
-            let until_us = now_us.saturating_add(u64::try_from(REFUSED_PAUSE_MAX.as_micros()).unwrap_or(u64::MAX));
+            let until_us = now_us.saturating_add(u64::try_from(PREKEY_RETRY_AFTER.as_micros()).unwrap_or(u64::MAX));
             let stalled = self.stalled.entry(recipient).or_default();
             *stalled = until_us.max(*stalled);
         }
         let hopeless = |_: &u64, message: &mut Message| {
-            message.recipient == recipient && message.sealed.is_none() && !(may_come && now_us < message.retry_until_us)
+            let waits = goes_without || (may_come && now_us < message.retry_until_us);
+            message.recipient == recipient && message.sealed.is_none() && !waits
         };
         for (_, message) in self.waiting.extract_if(.., hopeless) {
             let name = message.plain.recipient.record.name.to_string();

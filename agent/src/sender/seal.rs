@@ -21,26 +21,32 @@ use crate::stats::Counters;
 pub(crate) fn seal_batch(
     keys: &AgentKeys,
     mut job: SealJob,
-    salts: Vec<[u8; 16]>,
+    mut salts: Vec<[u8; 16]>,
     digest: TreeDigest,
     now_ms: u64,
     counters: &Counters,
 ) -> SealedBatch {
     assert_eq!(salts.len(), job.messages.len(), "every leaf has a salt of its own");
-    seal_messages(&mut job, counters);
-    let mut leaves = Vec::with_capacity(job.messages.len());
-    let entries = salts.iter().zip(job.messages.iter().map(|message| message.sealed_bytes()));
+    let unsealed = seal_messages(&mut job, counters);
+    let (number, messages) = (job.number, job.messages);
+    if messages.is_empty() {
+        return SealedBatch { number, header: None, salts: Vec::new(), messages, unsealed };
+    }
+    salts.truncate(messages.len());
+    let mut leaves = Vec::with_capacity(messages.len());
+    let entries = salts.iter().zip(messages.iter().map(|message| message.sealed_bytes()));
     match digest {
         TreeDigest::Sha256 => leaf_hashes(entries, &mut leaves),
         TreeDigest::Sha3_256 => leaves.extend(entries.map(|(salt, bytes)| TreeHash::Sha3_256.leaf(salt, bytes))),
     }
     counters.signatures.add(1);
-    SealedBatch { number: job.number, header: sign(keys, digest, &leaves, now_ms), salts, messages: job.messages }
+    SealedBatch { number, header: Some(sign(keys, digest, &leaves, now_ms)), salts, messages, unsealed }
 }
 
 /// Seals what is not sealed yet. All of it lies in one piece of memory, of which each message has a part: one allocation
-/// for a batch. It is given back when the last of them is answered or, refused for now, copied.
-fn seal_messages(job: &mut SealJob, counters: &Counters) {
+/// for a batch. It is given back when the last of them is answered or, refused for now, copied. Takes out and gives what may only
+/// go in a session and has none.
+fn seal_messages(job: &mut SealJob, counters: &Counters) -> Vec<Message> {
     let mut taken = take_keys(&job.under, counters);
     let new = || job.messages.iter().zip(&job.under).filter(|(message, _)| message.sealed.is_none());
     let bytes = |(message, under): (&Message, &Option<Planned>)| match under {
@@ -50,16 +56,19 @@ fn seal_messages(job: &mut SealJob, counters: &Counters) {
     let (count, bytes) = (new().count(), new().map(bytes).sum());
     let (mut envelopes, mut sealed) = (Vec::with_capacity(bytes), Vec::with_capacity(count));
     let under = std::mem::take(&mut job.under);
+    let sessions_only = job.sessions_only;
     for (message, under) in job.messages.iter().zip(under).filter(|(message, _)| message.sealed.is_none()) {
         let start = envelopes.len();
-        let (key_id, ticket) = seal_one(&message.plain, under, &mut taken, counters, &mut envelopes);
-        sealed.push((start..envelopes.len(), key_id, ticket));
+        let one = seal_one(&message.plain, under, sessions_only, &mut taken, counters, &mut envelopes);
+        sealed.push(one.map(|(key_id, ticket)| (start..envelopes.len(), key_id, ticket)));
     }
     let envelopes = Bytes::from(envelopes);
     let new = job.messages.iter_mut().filter(|message| message.sealed.is_none());
-    for (message, (range, key_id, ticket)) in new.zip(sealed) {
-        message.sealed = Some(Sealed { envelope: envelopes.slice(range), key_id, ticket });
+    for (message, sealed) in new.zip(sealed) {
+        message.sealed =
+            sealed.map(|(range, key_id, ticket)| Sealed { envelope: envelopes.slice(range), key_id, ticket });
     }
+    job.messages.extract_if(.., |message| message.sealed.is_none()).collect()
 }
 
 /// The keys that the batch needs, session by session: each chain is held once, for the time of its steps.
@@ -84,26 +93,30 @@ pub(crate) struct Planned {
 }
 
 /// Appends the envelope of a message to `out`; gives the key of the recipient's record that it depends on, and its place in a
-/// session.
+/// session. `None`, and nothing is appended, when it may only go in a session and there is none.
 fn seal_one(
     plain: &Plain,
     planned: Option<Planned>,
+    sessions_only: bool,
     taken: &mut BTreeMap<u64, Taken>,
     counters: &Counters,
     out: &mut Vec<u8>,
-) -> (KeyId, Option<SessionTicket>) {
+) -> Option<(KeyId, Option<SessionTicket>)> {
     counters.sealed.add(1);
     if let Some(Planned { under, carries }) = planned
         && let Some(session) = taken.get_mut(&under.ticket.number())
         && let Some((counter, key)) = session.keys.pop_front()
     {
         seal_in_session(plain, session, carries, counter, key, out);
-        return (session.opened_to.record, Some(under.ticket));
+        return Some((session.opened_to.record, Some(under.ticket)));
+    }
+    if sessions_only {
+        return None;
     }
     // Without sessions, and when a session has no key left after all: nothing is ever sealed under a key twice.
     counters.encapsulations.add(1);
     seal_append(&plain.header, &plain.recipient.sealing, &plain.payload, out);
-    (plain.key_id(), None)
+    Some((plain.key_id(), None))
 }
 
 fn seal_in_session(

@@ -1,7 +1,8 @@
 //! The prekeys of recipients that a sender has in hand. Pure: what is to be claimed is asked for, and the answer put here.
 //!
-//! A one-time prekey is taken by the session that is opened to it. One of last resort serves for a while, and so does the word
-//! that there is none: neither is asked for again with every session.
+//! A one-time prekey is taken by the session that is opened to it, within an hour: its owner may not keep the secret half for ever.
+//! One of last resort serves for a while, and so does the word that there is none: neither is asked for again with every session.
+//! A node that cannot say is asked once more before that counts as the word that there is none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,7 +10,10 @@ use std::time::Duration;
 
 use creto_envelope::AgentId;
 
-use crate::limits::{PREKEY_LAST_RESORT_USED, PREKEY_NONE_REMEMBERED, PREKEYS_REMEMBERED_MAX};
+use crate::error::PrekeyError;
+use crate::limits::{
+    PREKEY_LAST_RESORT_USED, PREKEY_NONE_REMEMBERED, PREKEY_ONE_TIME_USED, PREKEY_RETRY_AFTER, PREKEYS_REMEMBERED_MAX,
+};
 use crate::prekeys::PrekeyPolicy;
 use crate::prekeys::claimed::ClaimedPrekey;
 
@@ -30,8 +34,20 @@ pub(crate) struct Shelf {
 struct InHand {
     /// `None`: there is none to be had.
     prekey: Option<Arc<ClaimedPrekey>>,
-    /// Until when that is so; of one for one use, until it is used.
+    /// Until when that is so.
     until_us: u64,
+    /// Where there is none: what that means.
+    missing: Missing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Missing {
+    /// Sessions are opened to the key of the record, unless a prekey is required.
+    GoesWithout,
+    /// The node could not say, and is asked once more.
+    AskedAgain,
+    /// What the node gave does not hold: nothing goes on its word.
+    Refused,
 }
 
 impl Shelf {
@@ -50,7 +66,7 @@ impl Shelf {
             || self.in_hand.get(recipient).is_some_and(|in_hand| {
                 let is_good = match &in_hand.prekey {
                     Some(prekey) => prekey.version() >= record_version,
-                    None => !self.is_required(),
+                    None => in_hand.missing == Missing::GoesWithout && !self.is_required(),
                 };
                 is_good && now_us < in_hand.until_us
             })
@@ -82,17 +98,26 @@ impl Shelf {
 
     /// A prekey came.
     pub(crate) fn put(&mut self, recipient: AgentId, prekey: Arc<ClaimedPrekey>, now_us: u64) {
-        let until_us = match prekey.is_last_resort() {
-            true => now_us.saturating_add(micros(PREKEY_LAST_RESORT_USED)),
-            false => u64::MAX,
-        };
-        self.answered(recipient, InHand { prekey: Some(prekey), until_us });
+        let used = if prekey.is_last_resort() { PREKEY_LAST_RESORT_USED } else { PREKEY_ONE_TIME_USED };
+        let (prekey, missing) = (Some(prekey), Missing::GoesWithout);
+        self.answered(recipient, InHand { prekey, until_us: now_us.saturating_add(micros(used)), missing });
     }
 
-    /// There is none.
-    pub(crate) fn missing(&mut self, recipient: AgentId, now_us: u64) {
-        let until_us = now_us.saturating_add(micros(PREKEY_NONE_REMEMBERED));
-        self.answered(recipient, InHand { prekey: None, until_us });
+    /// There is none, or nobody knows. Says whether it is to be asked for once more before anything goes without.
+    pub(crate) fn missing(&mut self, recipient: AgentId, why: &PrekeyError, now_us: u64) -> bool {
+        let was_asked_again = self
+            .in_hand
+            .get(&recipient)
+            .is_some_and(|in_hand| in_hand.prekey.is_none() && in_hand.missing == Missing::AskedAgain);
+        let (missing, remembered) = match (why.is_false(), why.is_retryable()) {
+            (true, _) => (Missing::Refused, PREKEY_NONE_REMEMBERED),
+            (_, true) if was_asked_again => (Missing::GoesWithout, PREKEY_RETRY_AFTER),
+            (_, true) => (Missing::AskedAgain, PREKEY_RETRY_AFTER),
+            _ => (Missing::GoesWithout, PREKEY_NONE_REMEMBERED),
+        };
+        let until_us = now_us.saturating_add(micros(remembered));
+        self.answered(recipient, InHand { prekey: None, until_us, missing });
+        missing == Missing::AskedAgain
     }
 
     fn answered(&mut self, recipient: AgentId, in_hand: InHand) {
@@ -100,7 +125,8 @@ impl Shelf {
         self.awaited.remove(&recipient);
         if self.in_hand.len() >= PREKEYS_REMEMBERED_MAX && !self.in_hand.contains_key(&recipient) {
             // What can be asked for again goes first.
-            self.in_hand.retain(|_, known| known.until_us == u64::MAX);
+            let is_one_time = |known: &InHand| known.prekey.as_ref().is_some_and(|prekey| !prekey.is_last_resort());
+            self.in_hand.retain(|_, known| is_one_time(known));
             if self.in_hand.len() >= PREKEYS_REMEMBERED_MAX {
                 self.in_hand.clear();
             }

@@ -6,6 +6,12 @@
 //! 0 u8 format=1 | 1 [7] 0 | 8 u64 used: higher was used later | 16 chain, as creto-crypto-accel stores it | check 8
 //! ```
 //!
+//! One that was opened to a prekey:
+//!
+//! ```text
+//! 0 u8 format=2 | 1 [7] 0 | 8 u64 used | 16 [16] id of the prekey | 32 chain | check 8
+//! ```
+//!
 //! A refused message:
 //!
 //! ```text
@@ -13,11 +19,12 @@
 //! 16 u64 refused at, Unix ms | 24 u64 number in the mailbox, 0 if unknown | 32 [32] its key, zero when settled | check 8
 //! ```
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use creto_crypto_accel::session::{ReceiveChain, SessionId};
-use creto_envelope::AgentId;
+use creto_envelope::{AgentId, KeyId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
@@ -30,14 +37,17 @@ const FILE: &str = "incoming.redb";
 const SESSIONS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("sessions");
 const REFUSED: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("refused");
 const VALUE_FORMAT: u8 = 1;
+/// Of a session that was opened to a prekey.
+const PREKEY_VALUE_FORMAT: u8 = 2;
 const FIXED_BYTES: usize = 16;
 const REFUSED_BYTES: usize = 64;
 
-/// A session to write: whose, when it was used, and its chain as stored.
+/// A session to write: whose, when it was used, the prekey to which it was opened if it was, and its chain as stored.
 pub(crate) struct Write {
     pub(crate) sender: AgentId,
     pub(crate) session: SessionId,
     pub(crate) used: u64,
+    pub(crate) prekey: Option<KeyId>,
     pub(crate) chain: Zeroizing<Vec<u8>>,
 }
 
@@ -46,6 +56,8 @@ pub(crate) struct Read {
     pub(crate) sender: AgentId,
     pub(crate) session: SessionId,
     pub(crate) used: u64,
+    /// To which it was opened, if it was.
+    pub(crate) prekey: Option<KeyId>,
     pub(crate) chain: ReceiveChain,
 }
 
@@ -55,6 +67,14 @@ pub(crate) struct Stored {
     pub(crate) sessions: Vec<Read>,
     /// In the order in which they were refused.
     pub(crate) refused: Vec<(SessionUse, Refused)>,
+}
+
+/// Keeps everybody else from the file, and from what belongs to whoever holds it, until it is dropped. Does not open it.
+///
+/// # Errors
+/// [`StateError`]; [`StateError::InUse`] while somebody has it open.
+pub(crate) fn lock(folder: &Path) -> Result<File, StateError> {
+    super::lock(folder, FILE)
 }
 
 /// The open file.
@@ -114,11 +134,14 @@ impl Incoming {
             for (sender, session) in removed {
                 table.remove(&key(*sender, session)).map_err(|error| file.database_error(error))?;
             }
-            for Write { sender, session, used, chain } in writes {
+            for Write { sender, session, used, prekey, chain } in writes {
                 let key = key(*sender, session);
-                let mut content = Zeroizing::new(Vec::with_capacity(FIXED_BYTES + chain.len()));
-                content.extend_from_slice(&[VALUE_FORMAT, 0, 0, 0, 0, 0, 0, 0]);
+                let prekey = prekey.as_ref().map_or(&[][..], |prekey| &prekey.0);
+                let format = if prekey.is_empty() { VALUE_FORMAT } else { PREKEY_VALUE_FORMAT };
+                let mut content = Zeroizing::new(Vec::with_capacity(FIXED_BYTES + prekey.len() + chain.len()));
+                content.extend_from_slice(&[format, 0, 0, 0, 0, 0, 0, 0]);
                 content.extend_from_slice(&used.to_le_bytes());
+                content.extend_from_slice(prekey);
                 content.extend_from_slice(chain);
                 let value = with_check(&key, content);
                 table.insert(&key, value.as_slice()).map_err(|error| file.database_error(error))?;
@@ -192,14 +215,20 @@ fn key(sender: AgentId, session: &SessionId) -> [u8; 32] {
 
 fn parse(key: &[u8; 32], content: &[u8]) -> Result<Read, String> {
     let (fixed, chain) = content.split_first_chunk::<FIXED_BYTES>().ok_or("it is cut short")?;
-    if fixed[..8] != [VALUE_FORMAT, 0, 0, 0, 0, 0, 0, 0] {
-        return Err("its format is not known".to_owned());
-    }
+    let (prekey, chain) = match fixed[..8] {
+        [VALUE_FORMAT, 0, 0, 0, 0, 0, 0, 0] => (None, chain),
+        [PREKEY_VALUE_FORMAT, 0, 0, 0, 0, 0, 0, 0] => {
+            let (prekey, chain) = chain.split_first_chunk().ok_or("it is cut short")?;
+            (Some(KeyId(*prekey)), chain)
+        }
+        _ => return Err("its format is not known".to_owned()),
+    };
     let (sender, session) = key.split_at(16);
     Ok(Read {
         sender: AgentId(sender.try_into().expect("half of 32 bytes")),
         session: session.try_into().expect("half of 32 bytes"),
         used: u64::from_le_bytes(*fixed[8..].first_chunk().expect("the fixed part holds it")),
+        prekey,
         chain: ReceiveChain::from_bytes(chain).map_err(|error| error.to_string())?,
     })
 }

@@ -28,7 +28,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use creto_crypto_accel::Backend;
 use creto_crypto_accel::seal::{MessageKey, RecipientSecret, derived_key};
@@ -39,6 +39,7 @@ use zeroize::Zeroizing;
 use super::check_bytes;
 use crate::error::StateError;
 use crate::limits::{KEY_UNUSED_MS_MIN, PREKEY_SECRETS_MAX};
+use crate::stats::UNPOISONED;
 
 /// The format of the file of prekeys that this version reads and writes.
 pub const PREKEY_FILE_FORMAT: u32 = 1;
@@ -72,9 +73,52 @@ struct Secret {
     /// When the node had the next one of last resort; zero before.
     replaced_ms: u64,
     /// Its seed, as it is in the file.
-    sealed: [u8; SEALED_BYTES],
+    sealed: Zeroizing<[u8; SEALED_BYTES]>,
     /// Its slot; `None`: it has left the file, and what was accepted before may still be on its way.
     place: Option<usize>,
+    /// When it last opened something, or was read; in memory only.
+    used_ms: u64,
+    /// When it left the file; zero before, and in memory only.
+    left_ms: u64,
+}
+
+/// How long secret halves are kept that are of no use any more, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Grace {
+    /// One of last resort, once the next one is with the node, unless it opened something just now.
+    pub(crate) last_resort_ms: u64,
+    /// The longest that whatever is in use may be kept beyond its time: what senders use for ever is not kept for ever.
+    pub(crate) in_use_ms_max: u64,
+}
+
+/// The ids of the prekeys for one use that are in the file: whoever asks does not wait for a disk.
+#[derive(Clone, Default)]
+pub(crate) struct OneTimeIds(Arc<Mutex<HashSet<KeyId>>>);
+
+impl OneTimeIds {
+    /// Whether this prekey is there, and is to go with its first use.
+    pub(crate) fn contains(&self, id: &KeyId) -> bool {
+        self.0.lock().expect(UNPOISONED).contains(id)
+    }
+
+    /// Nothing is to go any more.
+    pub(crate) fn clear(&self) {
+        self.0.lock().expect(UNPOISONED).clear();
+    }
+
+    fn insert(&self, id: KeyId) {
+        self.0.lock().expect(UNPOISONED).insert(id);
+    }
+
+    fn remove(&self, id: &KeyId) {
+        self.0.lock().expect(UNPOISONED).remove(id);
+    }
+}
+
+impl std::fmt::Debug for OneTimeIds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OneTimeIds").finish_non_exhaustive()
+    }
 }
 
 /// All of them.
@@ -88,8 +132,9 @@ pub(crate) struct PrekeySecrets {
     secrets: HashMap<KeyId, Secret>,
     /// Whose slot it is.
     slots: Vec<Option<KeyId>>,
-    /// When one of them opened something, or the file was opened.
-    used_ms: u64,
+    one_time: OneTimeIds,
+    /// When one of each version of the key record last opened something, also one that is gone by now.
+    used_ms: HashMap<u32, u64>,
 }
 
 impl PrekeySecrets {
@@ -105,18 +150,43 @@ impl PrekeySecrets {
     ) -> Result<Self, StateError> {
         let path = folder.join(FILE);
         let (file, secrets, slots) = (None, HashMap::new(), Vec::new());
-        let new = Self { path, agent, key, file, secrets, slots, used_ms: now_ms };
+        let (one_time, used_ms) = (OneTimeIds::default(), HashMap::new());
+        let new = Self { path, agent, key, file, secrets, slots, one_time, used_ms };
         let mut file = match OpenOptions::new().read(true).write(true).open(&new.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(new),
             opened => opened.map_err(|source| new.failed("opened", source))?,
         };
         let most = HEADER_BYTES + PREKEY_SECRETS_MAX * SLOT_BYTES;
-        let mut bytes = Vec::new();
-        (&mut file).take(most as u64 + 1).read_to_end(&mut bytes).map_err(|source| new.failed("read", source))?;
-        new.with_content(file, &bytes)
+        let metadata = file.metadata().map_err(|source| new.failed("read", source))?;
+        // With room for all of it from the beginning: no copy of what is in it stays where it grew out of.
+        let bytes = usize::try_from(metadata.len()).unwrap_or(most).min(most) + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(bytes));
+        let room = bytes.capacity() as u64;
+        (&mut file).take(room).read_to_end(&mut bytes).map_err(|source| new.failed("read", source))?;
+        new.with_content(file, &bytes, now_ms)
     }
 
-    fn with_content(mut self, file: File, bytes: &[u8]) -> Result<Self, StateError> {
+    /// Opens the file in `folder`, which nobody may have open, for as long as it takes to erase what is of no use any more; see
+    /// [`end`](Self::end). Where there is none, none is made.
+    ///
+    /// # Errors
+    /// [`StateError`]; [`StateError::InUse`] when somebody has it, who erases then.
+    pub(crate) fn end_in(
+        folder: &Path,
+        agent: AgentId,
+        key: Zeroizing<[u8; 32]>,
+        has_version: impl Fn(u32) -> bool,
+        grace: Grace,
+        now_ms: u64,
+    ) -> Result<(), StateError> {
+        if !folder.join(FILE).exists() {
+            return Ok(());
+        }
+        let _lock = super::incoming::lock(folder)?;
+        Self::open(folder, agent, key, now_ms)?.end(has_version, grace, now_ms)
+    }
+
+    fn with_content(mut self, file: File, bytes: &[u8], now_ms: u64) -> Result<Self, StateError> {
         let Some((header, slots)) =
             bytes.split_first_chunk::<HEADER_BYTES>().filter(|(header, _)| **header != [0; 512])
         else {
@@ -139,12 +209,15 @@ impl PrekeySecrets {
         self.file = Some(file);
         for (place, slot) in slots.chunks(SLOT_BYTES).enumerate().take(PREKEY_SECRETS_MAX) {
             let read = <&[u8; SLOT_BYTES]>::try_from(slot).ok().filter(|slot| **slot != EMPTY);
-            let parsed = read.and_then(|slot| parse(place, slot));
+            let parsed = read.and_then(|slot| parse(place, slot, now_ms));
             if parsed.is_none() && read.is_some() {
                 tracing::warn!(file = %self.path.display(), place, "a prekey is not as it was written: what was sealed to it cannot be opened");
             }
             // A slot that says nothing is used again.
             self.slots.push(parsed.as_ref().map(|(id, _)| *id));
+            if let Some((id, Secret { kind: PrekeyKind::OneTime, .. })) = &parsed {
+                self.one_time.insert(*id);
+            }
             self.secrets.extend(parsed);
         }
         Ok(self)
@@ -159,8 +232,7 @@ impl PrekeySecrets {
         if over > 0 {
             let mut oldest: Vec<_> =
                 self.secrets.iter().filter(|(_, secret)| secret.kind == PrekeyKind::OneTime).collect();
-            // Those of which nobody knows that the node has them first: an upload was cut off.
-            oldest.sort_unstable_by_key(|(_, secret)| (secret.is_uploaded, secret.made_ms));
+            oldest.sort_unstable_by_key(|(_, secret)| secret.made_ms);
             let oldest: Vec<KeyId> = oldest.into_iter().take(over).map(|(id, _)| *id).collect();
             self.erase(&oldest)?;
         }
@@ -170,14 +242,18 @@ impl PrekeySecrets {
         for (place, Made { kind, version, id, seed }) in places.into_iter().zip(made) {
             let (is_uploaded, replaced_ms) = (false, 0);
             let sealed = self.seal(&id, &seed);
+            let (made_ms, used_ms, left_ms, place_of) = (now_ms, now_ms, 0, Some(place));
             let secret =
-                Secret { kind, version, made_ms: now_ms, is_uploaded, replaced_ms, sealed, place: Some(place) };
+                Secret { kind, version, made_ms, is_uploaded, replaced_ms, sealed, place: place_of, used_ms, left_ms };
             if self.slots.len() <= place {
                 self.slots.resize(place + 1, None);
             }
             self.slots[place] = Some(id);
             self.secrets.insert(id, secret);
             self.write(&id)?;
+            if kind == PrekeyKind::OneTime {
+                self.one_time.insert(id);
+            }
         }
         self.sync()
     }
@@ -212,20 +288,22 @@ impl PrekeySecrets {
     /// The secret half of a prekey, and the version of the key record that it belongs to.
     pub(crate) fn opening(&mut self, id: KeyId, now_ms: u64) -> Option<(Arc<RecipientSecret>, u32)> {
         let secret = self.secrets.get(&id)?;
-        let mut sealed = Zeroizing::new(secret.sealed);
+        let mut sealed = secret.sealed.clone();
         let Ok(seed) = self.slot_key(&id).open_in_place(&[0; 12], SEAL_LABEL, &mut sealed[..]) else {
             tracing::warn!(file = %self.path.display(), "a prekey was sealed under other keys of this agent: what was sent to it cannot be opened");
             return None;
         };
         let seed = <&[u8; 32]>::try_from(&*seed).expect("48 bytes without the tag");
         let opened = RecipientSecret::from_seed(seed).named(id.0);
-        let version = secret.version;
-        self.used_ms = self.used_ms.max(now_ms);
-        Some((Arc::new(opened), version))
+        let secret = self.secrets.get_mut(&id)?;
+        secret.used_ms = secret.used_ms.max(now_ms);
+        let of_version = self.used_ms.entry(secret.version).or_default();
+        *of_version = secret.used_ms.max(*of_version);
+        Some((Arc::new(opened), secret.version))
     }
 
-    fn seal(&self, id: &KeyId, seed: &[u8; 32]) -> [u8; SEALED_BYTES] {
-        let mut sealed = [0; SEALED_BYTES];
+    fn seal(&self, id: &KeyId, seed: &[u8; 32]) -> Zeroizing<[u8; SEALED_BYTES]> {
+        let mut sealed = Zeroizing::new([0; SEALED_BYTES]);
         let (place, tag_place) = sealed.split_at_mut(seed.len());
         place.copy_from_slice(seed);
         // An id is never sealed twice: it is the hash of a key that was just made.
@@ -238,9 +316,17 @@ impl PrekeySecrets {
         MessageKey::from_bytes(Backend::AwsLc, derived_key(&self.key, &[SEAL_LABEL, &id.0]))
     }
 
-    /// Whether the secret half of this prekey is here, and is to go with its first use.
-    pub(crate) fn is_one_time(&self, id: &KeyId) -> bool {
-        self.secrets.get(id).is_some_and(|secret| secret.kind == PrekeyKind::OneTime)
+    /// The ids of those for one use, as they are at any moment.
+    pub(crate) fn one_time(&self) -> OneTimeIds {
+        self.one_time.clone()
+    }
+
+    /// How many for one use are in the file for this version of the key record.
+    pub(crate) fn one_time_of(&self, version: u32) -> usize {
+        let is_it = |secret: &&Secret| {
+            secret.kind == PrekeyKind::OneTime && secret.version == version && secret.place.is_some()
+        };
+        self.secrets.values().filter(is_it).count()
     }
 
     /// Overwrites the secret halves of these, durably.
@@ -260,26 +346,31 @@ impl PrekeySecrets {
         for id in ids {
             let place = self.secrets.remove(id).and_then(|secret| secret.place);
             place.into_iter().for_each(|place| self.slots[place] = None);
+            self.one_time.remove(id);
         }
         Ok(())
     }
 
     /// Erases what is of no use any more: prekeys of versions whose own key has gone from the key file (`has_version` says which
-    /// have not), and those of last resort that were replaced `last_resort_ms` ago. What is in memory stays until nothing
-    /// needed a prekey for [`KEY_UNUSED_MS_MIN`].
+    /// have not), and those of last resort that were replaced [`Grace::last_resort_ms`] ago. One of last resort that opened something
+    /// within [`KEY_UNUSED_MS_MIN`] stays a while, and so do, in memory only, those of a version of which one did: what was accepted
+    /// before may still be on its way to any of them. None stays for longer than [`Grace::in_use_ms_max`].
     ///
     /// # Errors
     /// [`StateError`]: some may still be there.
     pub(crate) fn end(
         &mut self,
         has_version: impl Fn(u32) -> bool,
-        last_resort_ms: u64,
+        grace: Grace,
         now_ms: u64,
     ) -> Result<(), StateError> {
-        let is_quiet = now_ms.saturating_sub(self.used_ms) >= KEY_UNUSED_MS_MIN;
+        let is_over = |since_ms: u64, for_ms: u64| since_ms != 0 && now_ms >= since_ms.saturating_add(for_ms);
+        let is_quiet = |secret: &Secret| now_ms.saturating_sub(secret.used_ms) >= KEY_UNUSED_MS_MIN;
         let is_leaving = |secret: &Secret| {
-            let is_old = secret.replaced_ms != 0 && now_ms >= secret.replaced_ms.saturating_add(last_resort_ms);
-            !has_version(secret.version) || (is_old && is_quiet)
+            let Grace { last_resort_ms, in_use_ms_max } = grace;
+            !has_version(secret.version)
+                || (is_over(secret.replaced_ms, last_resort_ms) && is_quiet(secret))
+                || is_over(secret.replaced_ms, last_resort_ms.saturating_add(in_use_ms_max))
         };
         let leaving: HashSet<KeyId> =
             self.secrets.iter().filter(|(_, secret)| is_leaving(secret)).map(|(id, _)| *id).collect();
@@ -293,11 +384,24 @@ impl PrekeySecrets {
         }
         for (id, place) in places {
             self.slots[place] = None;
-            self.secrets.get_mut(&id).expect("listed just now").place = None;
+            self.one_time.remove(&id);
+            let secret = self.secrets.get_mut(&id).expect("listed just now");
+            (secret.place, secret.left_ms) = (None, now_ms);
         }
-        if is_quiet {
-            self.secrets.retain(|id, _| !leaving.contains(id));
-        }
+        let used_ms = &self.used_ms;
+        self.secrets.retain(|id, secret| {
+            let version_used_ms = used_ms.get(&secret.version).copied().unwrap_or_default();
+            let is_unused = match has_version(secret.version) {
+                true => is_quiet(secret),
+                false => is_over(secret.left_ms.max(version_used_ms), KEY_UNUSED_MS_MIN),
+            };
+            let is_done = is_unused
+                || is_over(secret.left_ms, grace.in_use_ms_max)
+                || is_over(secret.replaced_ms, grace.last_resort_ms.saturating_add(grace.in_use_ms_max));
+            !(leaving.contains(id) && is_done)
+        });
+        let secrets = &self.secrets;
+        self.used_ms.retain(|version, _| secrets.values().any(|secret| secret.version == *version));
         Ok(())
     }
 
@@ -338,14 +442,14 @@ impl PrekeySecrets {
     fn write(&self, id: &KeyId) -> Result<(), StateError> {
         let secret = &self.secrets[id];
         let Some(place) = secret.place else { return Ok(()) };
-        let mut slot = EMPTY;
+        let mut slot = Zeroizing::new(EMPTY);
         slot[0] = secret.kind as u8 + 1;
         slot[1] = u8::from(secret.is_uploaded);
         slot[4..8].copy_from_slice(&secret.version.to_le_bytes());
         slot[8..16].copy_from_slice(&secret.made_ms.to_le_bytes());
         slot[16..24].copy_from_slice(&secret.replaced_ms.to_le_bytes());
         slot[24..40].copy_from_slice(&id.0);
-        slot[40..88].copy_from_slice(&secret.sealed);
+        slot[40..88].copy_from_slice(&secret.sealed[..]);
         let check = check_bytes(&(place as u64).to_le_bytes(), &slot[..CHECKED_BYTES]);
         slot[CHECKED_BYTES..].copy_from_slice(&check);
         self.write_at(&slot, offset(place))
@@ -383,7 +487,7 @@ fn offset(place: usize) -> u64 {
     (HEADER_BYTES + place * SLOT_BYTES) as u64
 }
 
-fn parse(place: usize, slot: &[u8; SLOT_BYTES]) -> Option<(KeyId, Secret)> {
+fn parse(place: usize, slot: &[u8; SLOT_BYTES], now_ms: u64) -> Option<(KeyId, Secret)> {
     if slot[CHECKED_BYTES..] != check_bytes(&(place as u64).to_le_bytes(), &slot[..CHECKED_BYTES]) {
         return None;
     }
@@ -395,8 +499,10 @@ fn parse(place: usize, slot: &[u8; SLOT_BYTES]) -> Option<(KeyId, Secret)> {
         made_ms: u64_at(8)?,
         is_uploaded: slot[1] == 1,
         replaced_ms: u64_at(16)?,
-        sealed: *slot[40..].first_chunk()?,
+        sealed: Zeroizing::new(*slot[40..].first_chunk()?),
         place: Some(place),
+        used_ms: now_ms,
+        left_ms: 0,
     };
     Some((KeyId(*slot[24..].first_chunk()?), secret))
 }

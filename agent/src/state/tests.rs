@@ -99,7 +99,13 @@ fn an_incoming_session_comes_back_with_what_was_settled_and_in_the_order_of_use(
     key.seal_append(&[0; 12], b"header", b"hello", &mut sealed);
     receive.open(counter, &[0; 12], b"header", &sealed).unwrap();
     receive.settle(counter);
-    let write = |session: u8, used| Write { sender: PEER, session: [session; 16], used, chain: receive.to_bytes() };
+    let write = |session: u8, used| Write {
+        sender: PEER,
+        session: [session; 16],
+        used,
+        prekey: None,
+        chain: receive.to_bytes(),
+    };
     {
         let (file, stored) = Incoming::open(folder.path(), ME).unwrap();
         assert!(stored.sessions.is_empty() && stored.refused.is_empty());

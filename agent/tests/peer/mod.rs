@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,6 +87,19 @@ pub(crate) fn log_keys() -> LogKeys {
     LogKeys::from_seeds("creto.local/creto-audit/peer/keys", &[1; 32], &[2; 32]).unwrap()
 }
 
+/// What the node makes of a question about prekeys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Prekeys {
+    /// It has none.
+    None,
+    /// It does not expect such a frame.
+    Unexpected,
+    /// It knows no such frame, and ends the connection with its refusal.
+    UnknownType,
+    /// It refuses a question about dead letters that is open, and then says that it has none.
+    RefusesLetters,
+}
+
 pub(crate) struct Peer {
     endpoint: quinn::Endpoint,
     pub(crate) address: SocketAddr,
@@ -93,6 +107,11 @@ pub(crate) struct Peer {
     records: Arc<Mutex<Directory>>,
     /// About whom no question is answered yet.
     withheld: watch::Sender<BTreeSet<AgentId>>,
+    pub(crate) prekeys: Prekeys,
+    /// Claims that came.
+    pub(crate) claims: Arc<AtomicU64>,
+    /// A question about dead letters came, and is not answered.
+    pub(crate) letters: Arc<AtomicBool>,
     pub(crate) accepted: LoginAccepted,
 }
 
@@ -120,6 +139,9 @@ impl Peer {
             endpoint,
             records: Arc::new(Mutex::new(directory)),
             withheld: watch::Sender::default(),
+            prekeys: Prekeys::None,
+            claims: Arc::default(),
+            letters: Arc::default(),
             accepted: LoginAccepted {
                 node_time_ms: 0,
                 shard_index: 0,
@@ -173,7 +195,9 @@ impl Peer {
         let mut frame = Vec::new();
         self.accepted.encode(&mut frame);
         control.send.write_all(&frame).await.unwrap();
-        tokio::spawn(answer_questions(control, Arc::clone(&self.records), self.withheld.subscribe()));
+        let prekeys = (self.prekeys, Arc::clone(&self.claims), Arc::clone(&self.letters));
+        let withheld = self.withheld.subscribe();
+        tokio::spawn(answer_questions(control, Arc::clone(&self.records), withheld, prekeys, connection.clone()));
         Link { connection, submit: None, deliver: None, owner: login.agent, header_sent: None }
     }
 
@@ -202,6 +226,8 @@ async fn answer_questions(
     control: Stream,
     records: Arc<Mutex<Directory>>,
     withheld: watch::Receiver<BTreeSet<AgentId>>,
+    (prekeys, claims, letters): (Prekeys, Arc<AtomicU64>, Arc<AtomicBool>),
+    connection: quinn::Connection,
 ) {
     let (answers, mut frames) = mpsc::unbounded_channel::<Vec<u8>>();
     let Stream { mut send, mut receive } = control;
@@ -235,8 +261,33 @@ async fn answer_questions(
             }
             FrameType::PrekeyClaim => {
                 let agent = PrekeyClaim::parse(&body).unwrap().agent;
+                claims.fetch_add(1, Ordering::Relaxed);
+                match prekeys {
+                    Prekeys::None => {}
+                    Prekeys::Unexpected => {
+                        Reject::new(RejectCode::FrameUnexpected).encode(&mut frame);
+                        let _ = answers.send(frame);
+                        continue;
+                    }
+                    Prekeys::UnknownType => {
+                        Reject::new(RejectCode::FrameUnknownType).encode(&mut frame);
+                        let _ = answers.send(frame);
+                        let code = u32::from(RejectCode::FrameUnknownType.as_u16());
+                        connection.close(VarInt::from_u32(code), b"the frame's type is not known");
+                        continue;
+                    }
+                    Prekeys::RefusesLetters => {
+                        if letters.swap(false, Ordering::Relaxed) {
+                            Reject::new(RejectCode::FrameUnexpected).encode(&mut frame);
+                        }
+                    }
+                }
                 PrekeyClaimed { agent, answer: Err(RejectCode::NoPrekey.into()) }.encode(&mut frame);
                 let _ = answers.send(frame);
+                continue;
+            }
+            FrameType::DeadLetterList => {
+                letters.store(true, Ordering::Relaxed);
                 continue;
             }
             FrameType::PrekeyStockRequest => {

@@ -37,7 +37,11 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
         std::fs::create_dir_all(folder).map_err(|error| Failure::file("make the folder", folder, &error))?;
     }
     let keep_proofs = args.proofs.is_some();
-    let agent = connect_with(global, &args.reach, &args.agent, |options| options.keep_proofs = keep_proofs).await?;
+    let agent = connect_with(global, &args.reach, &args.agent, |options| {
+        options.keep_proofs = keep_proofs;
+        options.prekeys = args.prekeys.into();
+    })
+    .await?;
     let printed = print_all(&agent, args).await;
     // In every case: what was printed is acknowledged before the connection ends.
     agent.close().await;

@@ -7,7 +7,7 @@ use creto_agent::{Priority, SendOptions};
 use serde_json::json;
 
 use crate::args::{Global, PriorityArg, SendArgs};
-use crate::client::{block_on, connect, send_failure};
+use crate::client::{block_on, connect_with, send_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{DIM, GOOD, grouped, print_json, stdout};
 
@@ -22,7 +22,7 @@ pub(crate) fn run(global: &Global, args: &SendArgs) -> Result<Exit, Failure> {
 }
 
 async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit, Failure> {
-    let agent = connect(global, &args.reach, &args.from).await?;
+    let agent = connect_with(global, &args.reach, &args.from, |options| options.prekeys = args.prekeys.into()).await?;
     let options = SendOptions {
         priority: match args.priority {
             PriorityArg::Low => Priority::Low,

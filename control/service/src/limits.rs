@@ -79,9 +79,9 @@ pub const PREKEYS_HELD_MAX: u64 = 512;
 pub const PREKEYS_LOW: u64 = 32;
 /// How far ahead of the node's clock a batch of prekeys may be signed, in milliseconds.
 pub const PREKEYS_SIGNED_AHEAD_MS: u64 = 300_000;
-/// One-time prekeys of one agent that another one may claim within [`PREKEY_WINDOW_MS`]: fewer than an agent uploads at a
-/// time, so that nobody alone uses them up.
-pub const PREKEY_CLAIMS_PER_PAIR_MAX: u32 = 64;
+/// One-time prekeys of one agent that another one may claim within [`PREKEY_WINDOW_MS`]: fewer than are left when an agent is
+/// told to upload more, so that nobody alone uses them up.
+pub const PREKEY_CLAIMS_PER_PAIR_MAX: u32 = 16;
 /// One-time prekeys that an agent may claim of all others within [`PREKEY_WINDOW_MS`].
 pub const PREKEY_CLAIMS_PER_ASKER_MAX: u32 = 4_096;
 /// Batches of prekeys that an agent may upload within [`PREKEY_WINDOW_MS`].
@@ -166,7 +166,8 @@ const _: () = assert!(VERSIONS_LISTED_MAX * 1_024 <= ANSWER_BYTES_MAX);
 const _: () = assert!(EMERGENCIES_PER_WINDOW_MAX > ROTATIONS_PER_WINDOW_MAX);
 // A full upload fits beside what an agent has that is told that it has few.
 const _: () = assert!(PREKEYS_LOW + creto_envelope::limits::PREKEYS_PER_BATCH_MAX as u64 <= PREKEYS_HELD_MAX);
-const _: () = assert!((PREKEY_CLAIMS_PER_PAIR_MAX as usize) < creto_envelope::limits::PREKEYS_PER_BATCH_MAX);
+// Whoever takes its whole share at once, of an agent that was not told yet that it has few, leaves some to others.
+const _: () = assert!((PREKEY_CLAIMS_PER_PAIR_MAX as u64) < PREKEYS_LOW);
 // Hourly rotation and the longest grace period: every key that is accepted is held.
 const _: () = assert!(VERSIONS_HELD_MAX > 30 * 24);
 // A policy is in force less than a second after its file was changed: seen, seen again, loaded.

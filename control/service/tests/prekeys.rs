@@ -104,6 +104,24 @@ fn whoever_asks_more_than_their_share_is_given_the_last_resort_and_the_owner_is_
     assert_eq!(claim(&door, AgentId([1; 16]), id).unwrap_err().code, RejectCode::ShuttingDown);
 }
 
+#[test]
+fn an_asker_that_takes_all_it_may_leaves_some_to_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (service, door, _) = start(folder.path(), PrekeyAllowance::default());
+    let owner = signed("acme/owner", 1);
+    let id = owner.record.agent_id();
+    register(&service, &owner);
+    // Not one more than what an agent may have before it is told that it has few.
+    let few = u32::try_from(creto_service::limits::PREKEYS_LOW).unwrap();
+    assert_eq!(upload(&door, &owner, 1, 0..few.into()).unwrap().one_time, few);
+    let greedy: Vec<PrekeyKind> =
+        (0..2 * few).map(|_| claim(&door, AgentId([1; 16]), id).unwrap().prekey.kind).collect();
+    let share = creto_service::limits::PREKEY_CLAIMS_PER_PAIR_MAX as usize;
+    assert_eq!(greedy.iter().filter(|kind| **kind == PrekeyKind::OneTime).count(), share);
+    assert_eq!(claim(&door, AgentId([2; 16]), id).unwrap().prekey.kind, PrekeyKind::OneTime);
+    service.shutdown().unwrap();
+}
+
 #[tokio::test]
 async fn the_operator_sees_how_many_prekeys_of_an_agent_are_left() {
     let folder = tempfile::tempdir().unwrap();

@@ -198,3 +198,17 @@ fn nothing_secret_is_printed() {
         assert_eq!(format!("{key:?}"), "MessageKey { .. }");
     }
 }
+
+#[test]
+fn a_key_under_another_name_is_the_same_key() {
+    both_ways(|sender, recipient| {
+        let secret = RecipientSecret::with_backend(recipient, &[3; 32]);
+        let public = secret.public().clone();
+        let key = RecipientKey::with_backend(sender, &public).unwrap().named([7; 16]);
+        assert_eq!((key.key_id(), secret.key_id()), ([7; 16], public.key_id()));
+        let (wrapped, shared) = key.encapsulate();
+        let secret = secret.named([7; 16]);
+        assert_eq!(secret.key_id(), [7; 16]);
+        assert_eq!(secret.decapsulate(&wrapped).unwrap().expose(), shared.expose());
+    });
+}

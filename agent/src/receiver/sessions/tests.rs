@@ -44,7 +44,12 @@ impl Sender {
             chain.map_err(|_| RejectCode::EnvelopeSeal)
         };
         let accept = message.carries.then_some(accept);
-        sessions.open_message(message.at, accept, &Sealed { nonce: NONCE, aad: b"header", payload: &message.sealed })
+        sessions.open_message(
+            message.at,
+            None,
+            accept,
+            &Sealed { nonce: NONCE, aad: b"header", payload: &message.sealed },
+        )
     }
 }
 
@@ -198,7 +203,7 @@ fn flood(sessions: &IncomingSessions, hostile: &Sender, count: u8, counter: u64)
         };
         let at = SessionUse { key: (AgentId(hostile.peers.sender), [n; 16]), counter };
         let refused =
-            sessions.open_message(at, Some(accept), &Sealed { nonce: NONCE, aad: b"header", payload: &[0; 24] });
+            sessions.open_message(at, None, Some(accept), &Sealed { nonce: NONCE, aad: b"header", payload: &[0; 24] });
         assert_eq!(refused, Err(RejectCode::EnvelopeSeal));
     }
     tried.get()
@@ -451,9 +456,9 @@ fn a_refused_message_that_opened_its_session_opens_also_when_the_encryption_key_
     }
     let erased = Some(|| Err(RejectCode::UnknownRecipientKey));
     let sealed = Sealed { nonce: NONCE, aad: b"header", payload: &opener.sealed };
-    assert_eq!(sessions.open_message(opener.at, erased, &sealed), payload(&opener, false));
+    assert_eq!(sessions.open_message(opener.at, None, erased, &sealed), payload(&opener, false));
     let tampered = Sealed { aad: b"another", ..sealed };
-    assert_eq!(sessions.open_message(opener.at, erased, &tampered), Err(RejectCode::EnvelopeSeal));
+    assert_eq!(sessions.open_message(opener.at, None, erased, &tampered), Err(RejectCode::EnvelopeSeal));
 }
 
 /// The life of three messages at their recipient, step by step, in an order where acknowledgements overtake each other.

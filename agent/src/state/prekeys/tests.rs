@@ -22,6 +22,8 @@ fn open(folder: &Path) -> PrekeySecrets {
     try_open(folder, ME).unwrap()
 }
 
+const GRACE: Grace = Grace { last_resort_ms: 500, in_use_ms_max: 3 * KEY_UNUSED_MS_MIN };
+
 /// The prekeys of these numbers that are there.
 fn there(secrets: &mut PrekeySecrets, numbers: std::ops::Range<u8>) -> Vec<u8> {
     numbers.filter(|number| secrets.opening(KeyId([*number; 16]), NOW_MS).is_some()).collect()
@@ -49,7 +51,7 @@ fn what_is_added_is_there_after_a_restart_and_for_its_owner_only() {
     let mut secrets = open(folder.path());
     assert_eq!(there(&mut secrets, 0..10), (1..9).collect::<Vec<_>>());
     assert_eq!((secrets.last_resort_made_ms(1), secrets.last_resort_made_ms(2)), (Some(NOW_MS), None));
-    assert!(secrets.is_one_time(&KeyId([1; 16])) && !secrets.is_one_time(&KeyId([8; 16])));
+    assert!(secrets.one_time().contains(&KeyId([1; 16])) && !secrets.one_time().contains(&KeyId([8; 16])));
     let (secret, version) = secrets.opening(KeyId([3; 16]), NOW_MS).unwrap();
     assert_eq!((secret.key_id(), version), ([3; 16], 1));
     assert_eq!(secret.public(), RecipientSecret::from_seed(&[3; 32]).public());
@@ -87,8 +89,9 @@ fn one_of_last_resort_goes_a_while_after_the_next_one_and_prekeys_of_a_version_w
         .unwrap();
     secrets.uploaded(&[KeyId([1; 16])], NOW_MS).unwrap();
     secrets.uploaded(&[KeyId([2; 16])], NOW_MS + 1_000).unwrap();
-    let end =
-        |secrets: &mut PrekeySecrets, version: u32, now_ms| secrets.end(|known| known >= version, 500, now_ms).unwrap();
+    let end = |secrets: &mut PrekeySecrets, version: u32, now_ms| {
+        secrets.end(|known| known >= version, GRACE, now_ms).unwrap()
+    };
     end(&mut secrets, 1, NOW_MS + 1_499);
     assert!(is_in_file(folder.path(), 1));
     // Over, but something was opened not long ago: what is on its way may need it.
@@ -108,6 +111,67 @@ fn one_of_last_resort_goes_a_while_after_the_next_one_and_prekeys_of_a_version_w
 }
 
 #[test]
+fn one_of_last_resort_goes_although_others_are_in_use_and_in_the_end_although_it_is_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut secrets = open(folder.path());
+    let last = |number| made(number, PrekeyKind::LastResort, 1);
+    secrets.add(vec![last(1), last(2), last(3)], NOW_MS).unwrap();
+    for number in 1..4 {
+        secrets.uploaded(&[KeyId([number; 16])], NOW_MS).unwrap();
+    }
+    // A busy agent: every minute something is sent to the second, which is replaced, and to the third, which is not.
+    let minute_ms = 60_000;
+    let mut gone = [None; 4];
+    for minute in 0..60 {
+        let now_ms = NOW_MS + minute * minute_ms;
+        for number in 1..4 {
+            if gone[number].is_none() && !is_in_file(folder.path(), u8::try_from(number).unwrap()) {
+                gone[number] = Some(minute);
+            }
+        }
+        secrets.opening(KeyId([2; 16]), now_ms);
+        secrets.opening(KeyId([3; 16]), now_ms);
+        secrets.end(|_| true, GRACE, now_ms).unwrap();
+    }
+    // Ten minutes after it was read; thirty minutes and half a second after it was replaced; not at all.
+    assert_eq!(gone, [None, Some(11), Some(32), None]);
+    assert_eq!(there(&mut secrets, 0..9), [3], "nor are they in memory");
+}
+
+#[test]
+fn what_leaves_the_file_leaves_memory_in_the_end_although_it_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut secrets = open(folder.path());
+    secrets.add(vec![made(1, PrekeyKind::LastResort, 1)], NOW_MS).unwrap();
+    for minute in 0..40 {
+        secrets.opening(KeyId([1; 16]), NOW_MS + minute * 60_000);
+        secrets.end(|_| false, GRACE, NOW_MS + minute * 60_000).unwrap();
+        assert!(!is_in_file(folder.path(), 1), "at once");
+        assert_eq!(there(&mut secrets, 0..9).is_empty(), minute >= 30, "{minute}");
+    }
+}
+
+#[test]
+fn a_file_that_nobody_has_open_is_opened_to_erase_and_one_that_somebody_has_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = || Zeroizing::new([0x55; 32]);
+    let end = || PrekeySecrets::end_in(folder.path(), ME, key(), |version| version > 1, GRACE, NOW_MS);
+    end().unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+    open(folder.path())
+        .add(one_time(1..4).into_iter().chain([made(8, PrekeyKind::OneTime, 2)]).collect(), NOW_MS)
+        .unwrap();
+    let held = super::super::incoming::lock(folder.path()).unwrap();
+    assert!(matches!(end(), Err(StateError::InUse { .. })));
+    assert!(is_in_file(folder.path(), 1));
+    drop(held);
+    end().unwrap();
+    assert_eq!(there(&mut open(folder.path()), 0..9), [8]);
+    assert!((1..4).all(|number| !is_in_file(folder.path(), number)));
+    assert_eq!((open(folder.path()).one_time_of(1), open(folder.path()).one_time_of(2)), (0, 1));
+}
+
+#[test]
 fn above_the_bound_the_oldest_for_one_use_go() {
     let folder = tempfile::tempdir().unwrap();
     let mut secrets = open(folder.path());
@@ -119,6 +183,8 @@ fn above_the_bound_the_oldest_for_one_use_go() {
     };
     secrets.add(vec![made(255, PrekeyKind::LastResort, 1)], NOW_MS).unwrap();
     secrets.add(many(1, 10), NOW_MS + 1).unwrap();
+    // That the node has them does not keep them: they are the oldest.
+    secrets.uploaded(&many(1, 10).iter().map(|made| made.id).collect::<Vec<_>>(), NOW_MS + 1).unwrap();
     secrets.add(many(11, PREKEY_SECRETS_MAX - 11), NOW_MS + 2).unwrap();
     secrets.add(many(PREKEY_SECRETS_MAX, 10), NOW_MS + 3).unwrap();
     assert_eq!(secrets.secrets.len(), PREKEY_SECRETS_MAX);
