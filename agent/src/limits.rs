@@ -175,6 +175,8 @@ pub const PREKEY_IN_USE_MAX: Duration = REFUSED_KEY_AGE_MAX;
 pub const PREKEY_SECRETS_MAX: usize = 16_384;
 /// Pause before prekeys are uploaded again that the node did not take for a reason that may pass.
 pub const PREKEYS_RETRY: Duration = Duration::from_secs(60);
+/// How long after an agent saw that secret halves are lost it does not replace its key a second time for that.
+pub const PREKEYS_LOST_PAUSE: Duration = Duration::from_secs(3_600);
 /// Questions about prekeys that are open at a time: fewer than a node takes of one connection.
 pub const PREKEY_QUESTIONS_OPEN_MAX: usize = 48;
 /// How long an answer to a question about the agent's own prekeys may take: an upload is checked and written to disk.

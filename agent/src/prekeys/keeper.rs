@@ -6,15 +6,15 @@ use std::time::Duration;
 use creto_envelope::prekeys::{PrekeyBatch, PrekeyKind, PrekeyStock, encode_prekey_upload};
 use creto_envelope::{KeyId, RejectCode};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use super::{Prekeys, make};
 use crate::clock;
 use crate::error::{PrekeyError, StateError};
 use crate::limits::{
-    KEYS_LOOKED_AFTER, PREKEY_IN_USE_MAX, PREKEY_LAST_RESORT_AGE, PREKEY_LAST_RESORT_GRACE, PREKEYS_LOW, PREKEYS_RETRY,
-    PREKEYS_STOCK,
+    KEYS_LOOKED_AFTER, PREKEY_IN_USE_MAX, PREKEY_LAST_RESORT_AGE, PREKEY_LAST_RESORT_GRACE, PREKEYS_LOST_PAUSE,
+    PREKEYS_LOW, PREKEYS_RETRY, PREKEYS_STOCK,
 };
 use crate::receiver::sessions::IncomingSessions;
 use crate::state::prekeys::{Grace, Made, PrekeySecrets};
@@ -42,8 +42,23 @@ struct Memory {
     stocked: Option<u32>,
     /// The version of which the node takes none: it has another key of this agent, from another copy of its keys.
     behind: Option<u32>,
-    /// The version of which the node has prekeys whose secret halves are gone.
-    lost: Option<u32>,
+    /// The version of which the node has prekeys whose secret halves are gone, and when that was seen.
+    lost: Option<(u32, Instant)>,
+}
+
+impl Memory {
+    /// The node says that it has prekeys of this version whose secret halves are gone. Whether that is news, and whether the key is
+    /// to be replaced for it: a node that says so of each key in turn would have an agent replace it for ever.
+    fn lost(&mut self, version: u32, now: Instant) -> (bool, bool) {
+        match self.lost {
+            Some((lost, _)) if lost == version => (false, true),
+            Some((_, at)) if now.duration_since(at) < PREKEYS_LOST_PAUSE => (false, false),
+            _ => {
+                self.lost = Some((version, now));
+                (true, true)
+            }
+        }
+    }
 }
 
 impl Prekeys {
@@ -152,7 +167,8 @@ impl Prekeys {
                 None
             }
             Trouble::Lost { stock, there } => {
-                if memory.lost.replace(version) != Some(version) {
+                let (is_news, is_to_replace) = memory.lost(version, Instant::now());
+                if is_news {
                     tracing::error!(
                         version,
                         stock,
@@ -162,7 +178,9 @@ impl Prekeys {
                          or use no prekeys"
                     );
                 }
-                self.to_replace.send_replace(version);
+                if is_to_replace {
+                    self.to_replace.send_replace(version);
+                }
                 Some(PREKEYS_RETRY)
             }
             trouble => {
@@ -302,4 +320,18 @@ enum Trouble {
 
 const fn millis(duration: Duration) -> u64 {
     duration.as_secs() * 1_000 + duration.subsec_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_says_of_every_key_that_its_prekeys_are_lost_has_one_replaced_in_an_hour() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        assert_eq!(memory.lost(1, now), (true, true));
+        assert_eq!(memory.lost(1, now + PREKEYS_RETRY), (false, true), "it is not done yet");
+        assert_eq!(memory.lost(2, now + 2 * PREKEYS_RETRY), (false, false));
+        assert_eq!(memory.lost(2, now + PREKEYS_LOST_PAUSE), (true, true));
+    }
 }
