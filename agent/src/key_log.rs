@@ -570,11 +570,8 @@ impl KeyLog {
 
     async fn look(&self) -> Look {
         let _turn = self.turn.lock().await;
-        {
-            let state = self.state();
-            if state.alarm.is_some() || !state.is_connected {
-                return Look::Impossible;
-            }
+        if self.state().alarm.is_some() {
+            return Look::Impossible;
         }
         let own = (self.own.agent(), self.own.0.record_version());
         let looked = match self.ask(own, Wanted::Own).await {
@@ -583,7 +580,8 @@ impl KeyLog {
             Err(LookupError::Closed) => return Look::Impossible,
             Err(error) => {
                 tracing::debug!(%error, "the node's key log cannot be had now");
-                return Look::Missed;
+                // A node that cannot be reached keeps nothing back.
+                return if self.state().is_connected { Look::Missed } else { Look::Impossible };
             }
         };
         match looked {
