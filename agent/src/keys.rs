@@ -190,6 +190,11 @@ impl AgentKeys {
         creto_transparency::leaf::signing_fingerprint(&self.unsigned_record_of(&self.ring().current, 1, 0, 0))
     }
 
+    /// When the key before the current one was replaced, Unix milliseconds, as long as it is kept.
+    pub(crate) fn replaced_at_ms(&self) -> Option<u64> {
+        self.ring().replaced.first().map(|replaced| replaced.at_ms)
+    }
+
     /// The id of the encryption key that these keys have under this version of the record, if they have it.
     pub(crate) fn key_id_of(&self, version: u32) -> Option<KeyId> {
         let ring = self.ring();

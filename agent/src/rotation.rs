@@ -19,7 +19,7 @@ use crate::clock;
 use crate::directory::{CURRENT, Directory, Identity};
 use crate::error::{KeysError, LookupError, RotateError};
 use crate::keys::{AgentKeys, Standing};
-use crate::limits::{KEYS_LOOKED_AFTER, ROTATE_TIMEOUT};
+use crate::limits::{KEYS_LOOKED_AFTER, PREKEYS_LOST_PAUSE, ROTATE_TIMEOUT};
 use crate::stats::{Counters, UNPOISONED};
 use crate::stream::Refusal;
 use crate::worker::offload;
@@ -341,7 +341,7 @@ impl Rotor {
                     due_ms = settled.unwrap_or(u64::MAX);
                 }
                 let is_wanted = *wanted.borrow_and_update() == self.keys.record_version();
-                if is_wanted || clock::now_ms() >= due_ms {
+                if is_wanted && self.may_replace_lost() || clock::now_ms() >= due_ms {
                     due_ms = self.rotate_on_schedule().await;
                 }
                 let (keys, grace_ms) = (Arc::clone(&self.keys), self.grace_ms);
@@ -354,6 +354,14 @@ impl Rotor {
                 () = work => {}
             }
         }
+    }
+
+    /// Whether a key whose prekeys are lost is replaced. Other copies of the keys would be left behind: without a schedule somebody
+    /// has to say so. And not in every process of an agent whose folder does not last.
+    fn may_replace_lost(&self) -> bool {
+        let pause_ms = u64::try_from(PREKEYS_LOST_PAUSE.as_millis()).unwrap_or(u64::MAX);
+        let is_old = |at_ms| clock::now_ms().saturating_sub(at_ms) >= pause_ms;
+        self.schedule != RotationSchedule::Off && self.keys.replaced_at_ms().is_none_or(is_old)
     }
 
     /// After a connect: is there a key that nobody knows to be published? When is the next one due? `None`: ask again.

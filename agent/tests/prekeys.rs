@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use creto_agent::limits::PREKEYS_STOCK;
 use creto_agent::{
-    Agent, AgentKeys, AgentName, ConnectError, ConnectOptions, PrekeyPolicy, RejectCode, SendError, SessionPolicy,
-    StateDirectory,
+    Agent, AgentKeys, AgentName, ConnectError, ConnectOptions, PrekeyPolicy, RejectCode, RotationSchedule, SendError,
+    SessionPolicy, StateDirectory,
 };
 use creto_node::Node;
 use creto_service::api::AgentPrekeys;
@@ -333,6 +333,42 @@ fn a_key_that_is_replaced_in_an_emergency_by_a_process_that_does_not_receive_tak
 }
 
 #[test]
+fn without_a_schedule_no_process_replaces_the_key_of_others_because_it_lacks_their_folder() {
+    on_time(async {
+        let world = World::new().await;
+        let (worker, mailbox) = world.receiving().await;
+        worker.close().await;
+        drop(mailbox);
+        let folder = world.home.path().join("acme-worker.keys.sessions");
+        let (kept, mut last_ms) =
+            (world.home.path().join("kept"), stocked(&world.node, "acme/worker", full).await.uploaded_at_ms);
+        std::fs::rename(&folder, &kept).unwrap();
+        // Two processes, each with the key file and a folder that does not last.
+        for _ in 0..2 {
+            let worker = connect(&world.home, &world.node, &world.worker, PrekeyPolicy::Prefer).await;
+            let mailbox = worker.subscribe().unwrap();
+            let stock = stocked(&world.node, "acme/worker", |stock| stock.uploaded_at_ms > last_ms).await;
+            assert!((stock.version, stock.last_resort) == (1, true) && full(&stock), "{stock:?}");
+            assert_eq!(worker.stats().keys_rotated, 0);
+            last_ms = stock.uploaded_at_ms;
+            worker.close().await;
+            drop(mailbox);
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+        // Whoever has the folder reads on.
+        std::fs::rename(&kept, &folder).unwrap();
+        let a = world.agent("acme/a", PrekeyPolicy::Require).await;
+        a.send(&name("acme/worker"), "to a prekey of the first").await.unwrap();
+        let worker = connect(&world.home, &world.node, &world.worker, PrekeyPolicy::Prefer).await;
+        let mut mailbox = worker.subscribe().unwrap();
+        take(&mut mailbox, "to a prekey of the first").await;
+        a.close().await;
+        worker.close().await;
+        world.node.stop().unwrap();
+    });
+}
+
+#[test]
 fn an_agent_that_lost_its_prekeys_replaces_its_key_and_is_sent_what_it_can_read() {
     on_time(async {
         let world = World::new().await;
@@ -341,7 +377,9 @@ fn an_agent_that_lost_its_prekeys_replaces_its_key_and_is_sent_what_it_can_read(
         drop(mailbox);
         // A container that keeps its key file and nothing else.
         std::fs::remove_dir_all(world.home.path().join("acme-worker.keys.sessions")).unwrap();
-        let worker = connect(&world.home, &world.node, &world.worker, PrekeyPolicy::Prefer).await;
+        let options = options(&world.home, &world.node, &world.worker, PrekeyPolicy::Prefer);
+        let options = ConnectOptions { rotation: RotationSchedule::Weekly, ..options };
+        let worker = Agent::connect(options).await.unwrap();
         let mut mailbox = worker.subscribe().unwrap();
         stocked(&world.node, "acme/worker", |stock| stock.version == 2 && full(stock)).await;
         let a = world.agent("acme/a", PrekeyPolicy::Require).await;

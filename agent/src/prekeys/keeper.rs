@@ -174,8 +174,8 @@ impl Prekeys {
                         stock,
                         there,
                         "the node hands out prekeys whose secret halves are gone from here: what is sent to them cannot be read. \
-                         The encryption key is replaced, so that the node forgets them; keep the state folder with its key file, \
-                         or use no prekeys"
+                         They go with the encryption key: an agent with a schedule replaces it now, otherwise run `creto agent \
+                         rotate`. Keep the state folder with its key file, or use no prekeys"
                     );
                 }
                 if is_to_replace {
@@ -215,19 +215,26 @@ impl Prekeys {
             self.upload(sessions, pending, memory).await?;
         }
         // Counted before the question: what is used meanwhile is gone from the node before it is gone from here.
-        let there = self.secrets(sessions, move |prekeys| prekeys.one_time_of(version)).await;
-        let there = there.ok_or(Trouble::Prekeys(PrekeyError::Closed))?;
+        let counted = self.secrets(sessions, move |prekeys| (prekeys.one_time_of(version), prekeys.room())).await;
+        let (there, room) = counted.ok_or(Trouble::Prekeys(PrekeyError::Closed))?;
         let stock = self.ask_stock().await?;
+        // Another process that took the folder over meanwhile has others, too.
+        self.secrets(sessions, |_| ()).await.ok_or(Trouble::Prekeys(PrekeyError::Closed))?;
         let has = if stock.key_record_version == version { stock } else { PrekeyStock::default() };
-        if (has.one_time as usize) > there {
-            return Err(Trouble::Lost { stock: has.one_time, there });
-        }
-        let one_time = if has.one_time < PREKEYS_LOW { PREKEYS_STOCK - has.one_time } else { 0 };
+        // Beside those that are lost there is no room for others; the one of last resort has a place of its own.
+        let is_lost = (has.one_time as usize) > there;
+        let one_time = if !is_lost && has.one_time < PREKEYS_LOW { PREKEYS_STOCK - has.one_time } else { 0 };
+        // Those that are there are for messages that are not opened yet: none of them makes room.
+        let one_time = one_time.min(u32::try_from(room).unwrap_or(u32::MAX).saturating_sub(1));
         let last_resort = is_due || !has.last_resort;
         if one_time > 0 || last_resort {
             let pending = self.make(sessions, version, one_time, last_resort, memory).await?;
             self.upload(sessions, pending, memory).await?;
         }
+        if is_lost {
+            return Err(Trouble::Lost { stock: has.one_time, there });
+        }
+        self.to_replace.send_replace(0);
         memory.stocked = Some(version);
         Ok(())
     }

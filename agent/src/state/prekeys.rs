@@ -329,6 +329,11 @@ impl PrekeySecrets {
         self.secrets.values().filter(is_it).count()
     }
 
+    /// How many more there is room for without one having to go.
+    pub(crate) fn room(&self) -> usize {
+        PREKEY_SECRETS_MAX.saturating_sub(self.secrets.len())
+    }
+
     /// Overwrites the secret halves of these, durably.
     ///
     /// # Errors
