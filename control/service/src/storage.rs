@@ -17,7 +17,6 @@
 //!
 //! What one change concerns changes in one transaction, and so does the epoch. Commits are durable.
 
-use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::path::Path;
 use std::sync::Arc;
@@ -368,6 +367,7 @@ impl Storage {
     pub(crate) fn load(&self, mut each: impl FnMut(Loaded) -> Result<(), ServiceError>) -> Result<u64, ServiceError> {
         let transaction = self.begin_read()?;
         let names = transaction.table(NAMES);
+        let held_max = u32::try_from(VERSIONS_HELD_MAX).expect("a small number");
         // All in the order of agents, so each is read once, from its beginning to its end.
         let mut agents = transaction.table(AGENTS).all();
         let mut key_records = Beside::of(transaction.table(KEY_RECORDS).all());
@@ -389,14 +389,16 @@ impl Storage {
             for ((key, entry), named) in entries.into_iter().zip(named) {
                 let id = AgentId(key);
                 let damaged = || self.damaged(format!("agent {id}"));
-                let mut stored = VecDeque::new();
-                while let Some(((_, version), bytes)) = key_records.next_where(|(agent, _)| agent.cmp(&key))? {
-                    if stored.len() == VERSIONS_HELD_MAX {
-                        stored.pop_front();
-                    }
-                    stored.push_back((version, bytes));
+                // Versions follow each other without a gap. Those that are not held are not read: they become more for ever.
+                if let Some(before) = entry.version.checked_sub(held_max).filter(|before| *before > 0) {
+                    key_records = Beside::of(transaction.table(KEY_RECORDS).after(&(key, before)));
+                    replacements = Beside::of(transaction.table(REPLACEMENTS).after(&(key, before)));
                 }
-                let newest = stored.back().map(|(version, _)| *version);
+                let mut stored = Vec::new();
+                while let Some(((_, version), bytes)) = key_records.next_where(|(agent, _)| agent.cmp(&key))? {
+                    stored.push((version, bytes));
+                }
+                let newest = stored.last().map(|(version, _)| *version);
                 let mut versions = Vec::with_capacity(stored.len());
                 for (version, bytes) in stored {
                     let signed = SignedKeyRecord::parse(&bytes).map_err(|_| damaged())?;

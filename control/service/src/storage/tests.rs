@@ -5,9 +5,13 @@ use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentState, TrustDomain};
 use creto_policy::Replacement;
 
-use super::{AgentEntry, FORMAT, META, META_EPOCH, META_FORMAT, Storage, parse_replacement, replacement_bytes};
+use super::{
+    AGENTS, AgentEntry, FORMAT, KEY_RECORDS, META, META_EPOCH, META_FORMAT, NAMES, REPLACEMENTS, Storage,
+    parse_replacement, replacement_bytes,
+};
 use crate::ServiceError;
-use crate::fixture::record;
+use crate::fixture::{record, signed};
+use crate::limits::VERSIONS_HELD_MAX;
 
 fn entry(name: &str) -> AgentEntry {
     let record = record(name, 1);
@@ -103,6 +107,48 @@ fn a_damaged_epoch_is_found() {
         put_meta(&storage, META_EPOCH, damage);
         assert!(matches!(storage.load(|_| Ok(())), Err(ServiceError::Damaged(_))));
     }
+}
+
+#[test]
+fn of_an_agent_with_a_long_history_the_newest_versions_are_read_and_its_neighbours_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::open(&folder.path().join("control.redb"), &TrustDomain::default()).unwrap();
+    let held_max = u32::try_from(VERSIONS_HELD_MAX).unwrap();
+    let histories =
+        [("acme/a", held_max + 5), ("acme/b", 2), ("acme/c", held_max + 1), ("acme/d", held_max), ("acme/e", 1)];
+    let transaction = storage.begin_write().unwrap();
+    let replaced = replacement_bytes(&Replacement { at_ms: 1, mode: RotationMode::Planned });
+    for (name, newest) in histories {
+        // What signed a record was checked when it came: only the version differs here.
+        let mut signed = signed(name, 1);
+        let id = signed.record.agent_id();
+        for version in 1..=newest {
+            signed.record.version = version;
+            // What is not held is not looked at, so it may be anything.
+            let bytes = if version + held_max > newest { signed.to_bytes() } else { b"from long ago".to_vec() };
+            transaction.table(KEY_RECORDS).put(&(id.0, version), &bytes).unwrap();
+            if version < newest {
+                transaction.table(REPLACEMENTS).put(&(id.0, version), &replaced).unwrap();
+            }
+        }
+        let entry = AgentEntry::registered(&signed, 1);
+        transaction.table(AGENTS).put(&id.0, &entry.to_bytes()).unwrap();
+        transaction.table(NAMES).put(name, &id.0).unwrap();
+    }
+    transaction.commit().unwrap();
+    let mut loaded = Vec::new();
+    let load = |agent: super::Loaded| {
+        let versions: Vec<_> = agent.versions.iter().map(|version| version.record.record.version).collect();
+        loaded.push((agent.entry.name.to_string(), versions));
+        Ok(())
+    };
+    storage.load(load).unwrap();
+    loaded.sort();
+    for ((name, versions), (wanted, newest)) in loaded.iter().zip(histories) {
+        let oldest = newest.saturating_sub(held_max) + 1;
+        assert_eq!((name.as_str(), versions), (wanted, &(oldest..=newest).collect()));
+    }
+    assert_eq!(loaded.len(), histories.len());
 }
 
 #[test]
