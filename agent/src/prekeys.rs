@@ -200,8 +200,13 @@ impl Wire {
         self.end(&PrekeyError::Unsupported);
     }
 
-    const fn is_deaf(&self) -> bool {
-        matches!(self.node, Speaks::No | Speaks::Never)
+    /// Whether a question can be asked at all.
+    const fn may_ask(&self) -> Result<(), PrekeyError> {
+        match self.node {
+            _ if self.is_closed => Err(PrekeyError::Closed),
+            Speaks::No | Speaks::Never => Err(PrekeyError::Unsupported),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -319,12 +324,7 @@ impl Prekeys {
     async fn ask_claim(&self, agent: AgentId) -> Said<SignedPrekey> {
         let answer = {
             let mut wire = self.wire();
-            if wire.is_closed {
-                return Err(PrekeyError::Closed);
-            }
-            if wire.is_deaf() {
-                return Err(PrekeyError::Unsupported);
-            }
+            wire.may_ask()?;
             let (reply, answer) = oneshot::channel();
             let waiting = wire.claims.entry(agent).or_default();
             let is_new = waiting.is_empty();
@@ -353,12 +353,7 @@ impl Prekeys {
     async fn ask<T>(&self, of: impl Fn(&mut Wire) -> &mut Exchange<T>, frame: Vec<u8>) -> Said<T> {
         let answer = {
             let mut wire = self.wire();
-            if wire.is_closed {
-                return Err(PrekeyError::Closed);
-            }
-            if wire.is_deaf() {
-                return Err(PrekeyError::Unsupported);
-            }
+            wire.may_ask()?;
             if !wire.is_connected {
                 return Err(PrekeyError::TimedOut);
             }
