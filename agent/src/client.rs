@@ -68,8 +68,8 @@ pub struct ConnectOptions {
     /// How long a session to a recipient serves; [`SessionPolicy::Off`] seals each message by itself.
     pub sessions: SessionPolicy,
     /// Whether sessions are opened to prekeys, and whether this agent has some of its own at the node while it receives. It makes
-    /// none without a folder for its state: what was sealed to them must open after a restart. One whose folder was lost replaces
-    /// its encryption key, so that the node forgets what is gone. Default [`PrekeyPolicy::Prefer`].
+    /// none without a folder for its state: what was sealed to them must open after a restart. One whose folder was lost says so in
+    /// its log; it replaces its encryption key, so that the node forgets what is gone, if it does so on a schedule. Default [`PrekeyPolicy::Prefer`].
     pub prekeys: PrekeyPolicy,
     /// Where sessions are kept over a restart. Default: beside the key file, if the keys have one.
     pub state: StateDirectory,

@@ -54,7 +54,8 @@
 //!
 //! - **Forward secret**: a session is opened to a prekey of its recipient, a key for this one session, which the recipient
 //!   erases when the session is on its disk. Whoever steals the recipient's keys later, and has recorded everything, opens
-//!   none of these sessions. [`PrekeyPolicy`] says what happens where there is no prekey; an agent that receives has some.
+//!   none of these sessions. [`PrekeyPolicy`] says what happens where there is no prekey; an agent that receives has some. One of
+//!   last resort, and the key of the record, protect less.
 //!
 //! - **A session pays for many messages**: the first message to a recipient opens one (one key encapsulation, no extra
 //!   message, one question to the node), and every message of it has a key of its own that is erased once it is used. A session
@@ -119,6 +120,7 @@ mod clock;
 mod connection;
 mod directory;
 mod driver;
+pub mod enrol;
 mod error;
 mod fingerprint;
 mod key_log;

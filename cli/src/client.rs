@@ -80,19 +80,24 @@ pub(crate) async fn connect_with(
     let keys = load_keys(global, &reach.keys, name)?;
     let (config, _) = global.load_config_or_default()?;
     let node = resolve(reach.node.as_deref(), &config)?;
+    let certificate = node_certificate(reach, &config)?;
+    let mut options = ConnectOptions::new(node, certificate, keys);
+    options.tree_digest = config.crypto.tree_digest;
+    set(&mut options);
+    Agent::connect(options).await.map_err(|error| connect_failure(&error))
+}
+
+/// The certificate that is trusted: as it was given, or the configuration's.
+pub(crate) fn node_certificate(reach: &ReachArgs, config: &Config) -> Result<NodeCertificate, Failure> {
     let certificate = reach.certificate.clone().unwrap_or_else(|| config.certificate());
-    let certificate = NodeCertificate::from_file(&certificate).map_err(|error| match &error {
+    NodeCertificate::from_file(&certificate).map_err(|error| match &error {
         CertificateReadError::File { path, source } => Failure::new(
             Exit::Usage,
             format!("the node's certificate {} cannot be read: {}", path.display(), plain(source)),
             "copy it from the node (data/node.crt there), and name it with --certificate",
         ),
         _ => Failure::of(Exit::Usage, &error),
-    })?;
-    let mut options = ConnectOptions::new(node, certificate, keys);
-    options.tree_digest = config.crypto.tree_digest;
-    set(&mut options);
-    Agent::connect(options).await.map_err(|error| connect_failure(&error))
+    })
 }
 
 /// The address to connect to: as it was given, or the configuration's as agents are told it.

@@ -22,6 +22,7 @@ const SECRET: &[(&str, &str)] = &[
     ("SharedSecret", "Zeroizing"),
     ("MessageKey", "Zeroizing"),
     ("SendChain", "Zeroizing"),
+    ("EnrolmentToken", "Zeroizing: erased when dropped"),
     ("ReceiveChain", "Zeroizing: the chain key; its kept keys erase themselves one by one and on drop"),
 ];
 
@@ -52,17 +53,8 @@ const OPEN: &[&str] = &[
 ];
 
 /// Public types of the other crates that hold a secret of an agent or a node.
-const SECRET_ELSEWHERE: &[&str] = &[
-    "AgentKeys",
-    "DataKey",
-    "DatabaseUrl",
-    "Passphrase",
-    "EnrolmentToken",
-    "LogKeys",
-    "NodeIdentity",
-    "SimAgent",
-    "SimSession",
-];
+const SECRET_ELSEWHERE: &[&str] =
+    &["AgentKeys", "DataKey", "DatabaseUrl", "Passphrase", "LogKeys", "NodeIdentity", "SimAgent", "SimSession"];
 
 /// What a field's type or name says when it holds a secret.
 const SECRET_FIELDS: &[&str] = &[

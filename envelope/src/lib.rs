@@ -11,6 +11,7 @@
 pub mod batch;
 pub mod control;
 pub mod deliver;
+pub mod enrol;
 pub mod envelope;
 pub mod frame;
 pub mod id;

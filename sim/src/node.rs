@@ -377,6 +377,7 @@ impl World<'_> {
                     }
                 }
                 Action::AskKeyLog { .. } => unreachable!("no simulated agent asks about the key log"),
+                Action::Enrol { .. } => unreachable!("every simulated agent is registered"),
                 Action::AskPrekeys { .. } => unreachable!("no simulated agent has prekeys"),
                 Action::PublishKeyRecord { .. } => unreachable!("no simulated agent replaces its keys"),
                 Action::Authenticated { .. } | Action::SetReading(_) => {}

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -20,6 +21,9 @@ pub(crate) struct AgentArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentVerb {
     /// Make an agent's keys here and register their public half with the node.
+    ///
+    /// The node of this machine is asked at its control socket. With `--node` one that runs elsewhere is, where its agents reach
+    /// it: it wants a token (`creto token create` there), and its certificate (`data/node.crt` there).
     Create(AgentCreateArgs),
     /// List the agents that are registered.
     List(AgentListArgs),
@@ -55,7 +59,10 @@ pub(crate) struct AgentCreateArgs {
     #[arg(value_name = "NAME", value_parser = agent_name)]
     pub(crate) name: AgentName,
     #[command(flatten)]
-    pub(crate) keys: KeysArgs,
+    pub(crate) reach: ReachArgs,
+    /// The node's trust domain [default: the configuration's].
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) trust_domain: Option<String>,
     /// Days that the keys are valid.
     #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) valid_days: u32,
@@ -224,11 +231,11 @@ pub(crate) struct AgentFingerprintArgs {
 /// A token as it was given; `None` if it is none. What is wrong is said by the verb: the parser of the command line would repeat
 /// the text, which may be a good token but for one character.
 #[derive(Clone, Debug)]
-pub(crate) struct TokenArg(pub(crate) Option<EnrolmentToken>);
+pub(crate) struct TokenArg(pub(crate) Option<Arc<EnrolmentToken>>);
 
 #[allow(clippy::unnecessary_wraps, reason = "the form that a parser of arguments has")]
 fn enrolment_token(text: &str) -> Result<TokenArg, Infallible> {
-    Ok(TokenArg(EnrolmentToken::parse(text.trim())))
+    Ok(TokenArg(EnrolmentToken::parse(text.trim()).map(Arc::new)))
 }
 
 pub(super) fn span(text: &str) -> Result<Duration, String> {

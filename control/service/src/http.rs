@@ -156,7 +156,7 @@ fn is_callers(code: ErrorCode) -> bool {
     is_callers && code != ErrorCode::PolicyRefused
 }
 
-fn number_of(code: ErrorCode) -> Code {
+pub(crate) fn number_of(code: ErrorCode) -> Code {
     Code::of_control(code.as_str()).unwrap_or(Code::NONE)
 }
 

@@ -44,6 +44,7 @@ pub mod audit;
 pub mod backup;
 pub mod client;
 mod directory;
+pub mod enrolment;
 mod error;
 #[cfg(test)]
 mod fixture;

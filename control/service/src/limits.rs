@@ -71,6 +71,8 @@ pub const VERSIONS_LISTED_MAX: usize = 100;
 pub const PREKEY_QUESTIONS_MAX: usize = 4_096;
 /// Most claims that one transaction commits together.
 pub const PREKEY_CLAIMS_PER_COMMIT_MAX: usize = 1_024;
+/// Most enrolments over the network that wait to be checked: 8 KB each.
+pub const ENROLMENTS_MAX: usize = 256;
 /// Most uploads of prekeys that wait to be checked, of all agents: 160 KB each.
 pub const PREKEY_UPLOADS_MAX: usize = 64;
 /// Most one-time prekeys that are kept of an agent: 1.5 KB of disk each.

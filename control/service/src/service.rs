@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::audit::AuditLogSource;
 use crate::backup::{BackupHost, Backups};
 use crate::directory::{Directory, Outbox, Reader, told_of_policy};
+use crate::enrolment::{self, Enrolments};
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::{Api, Gate};
@@ -142,6 +143,7 @@ pub struct Service {
     decisions: Option<Arc<dyn DecisionHost>>,
     audit_log: Option<Arc<dyn AuditLogSource>>,
     prekeys: Option<Prekeys>,
+    enrolments: Option<Enrolments>,
     key_log: Option<(KeyLog, Questions)>,
 }
 
@@ -186,6 +188,7 @@ impl Service {
             decisions: None,
             audit_log: None,
             prekeys: None,
+            enrolments: None,
             key_log: None,
         })
     }
@@ -207,6 +210,12 @@ impl Service {
     #[must_use]
     pub fn with_prekeys(self, requests: PrekeyRequests, allowance: PrekeyAllowance, sink: impl StockSink) -> Self {
         Self { prekeys: Some(Prekeys { requests, allowance, sink: Arc::new(sink) }), ..self }
+    }
+
+    /// The same service, which registers whoever comes through the other end of `enrolments` with a token.
+    #[must_use]
+    pub fn with_enrolments(self, enrolments: Enrolments) -> Self {
+        Self { enrolments: Some(enrolments), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -258,8 +267,19 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, begun: _, backups, decisions, audit_log, prekeys, key_log } =
-            self;
+        let Self {
+            options,
+            storage,
+            directory,
+            policy,
+            begun: _,
+            backups,
+            decisions,
+            audit_log,
+            prekeys,
+            enrolments,
+            key_log,
+        } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
@@ -304,6 +324,7 @@ impl Service {
                     Box::new(sink),
                     publications,
                     prekeys,
+                    enrolments,
                     key_log,
                     reloads,
                     telling,
@@ -425,6 +446,7 @@ fn run(
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
     prekeys: Option<(Arc<Storage>, Prekeys)>,
+    enrolments: Option<Enrolments>,
     key_log: Option<impl Future<Output = ()> + Send + 'static>,
     reloads: Reloads,
     telling: Telling,
@@ -432,9 +454,9 @@ fn run(
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The commits, one after the other; those of claims, and the checks of prekeys, the same; the requests of a backup, one
-        // after the other; questions about the key log, the same; what looks at policies; and what requests read.
-        .max_blocking_threads(7 + READS_MAX)
+        // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a backup, one
+        // after the other; questions about the key log, the same; what looks at policies; reads of the audit log, one at a time; and what requests read of the directory.
+        .max_blocking_threads(9 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -456,6 +478,10 @@ fn run(
                 let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, published, allowance));
                 (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
             });
+        let enrolments = enrolments.map(|enrolments| {
+            let (reader, teller) = (api.reader.clone(), api.teller.clone());
+            tokio::spawn(enrolment::take_enrolments(enrolments, changes.clone(), reader, teller))
+        });
         let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
@@ -467,6 +493,9 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
+        if let Some(enrolments) = enrolments {
+            enrolments.abort();
+        }
         if let Some(key_log) = key_log {
             key_log.abort();
         }

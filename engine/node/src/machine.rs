@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use creto_audit::event::Peer;
 use creto_envelope::control::RotationMode;
+use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::{KeyLogQuestion, KeyLogRefusal};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
 use creto_envelope::prekeys::{PrekeyRefusal, PrekeyStock};
@@ -40,6 +42,13 @@ pub(crate) enum NodeItem {
         connection: ConnectionId,
         /// The current version, or why not.
         answer: Result<u32, KeyRefused>,
+    },
+    /// From control: what became of an enrolment that came to this shard.
+    Enrolled {
+        /// Whoever asked.
+        connection: ConnectionId,
+        /// What became of it, or why control did not look at it.
+        answer: Result<Enrolled, KeyRefused>,
     },
     /// From control: the answer to a question about the key log.
     KeyLogAnswered {
@@ -147,6 +156,10 @@ pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 4 * CREDIT_BYTES_MAX as usize + EN
 pub(crate) type PublishKeyRecord =
     Box<dyn Fn(ConnectionId, AgentId, RotationMode, Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
 
+/// Hands an enrolment to control, which answers with [`NodeItem::Enrolled`]; or says at once why not. It never waits.
+pub(crate) type Enrol =
+    Box<dyn Fn(ConnectionId, Peer, [u8; 32], Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
+
 /// Hands a question about the key log to control, which answers with [`NodeItem::KeyLogAnswered`]; or says at once why not. It
 /// never waits.
 pub(crate) type AskKeyLog = Box<dyn Fn(ConnectionId, KeyLogQuestion) -> Result<(), KeyLogRefusal> + Send>;
@@ -165,6 +178,9 @@ pub(crate) struct ShardMachine {
     publish: PublishKeyRecord,
     /// Key records that control did not take, to be told in the next turn.
     not_published: Vec<(ConnectionId, KeyRefused)>,
+    enrol: Enrol,
+    /// Enrolments that control did not take, to be told in the next turn.
+    not_enrolled: Vec<(ConnectionId, KeyRefused)>,
     ask_key_log: AskKeyLog,
     /// Answers to questions that control did not take, to be told in the next turn.
     not_asked: Vec<(ConnectionId, Bytes)>,
@@ -207,6 +223,8 @@ pub(crate) struct Ends {
     /// To control.
     pub(crate) publish: PublishKeyRecord,
     /// To control.
+    pub(crate) enrol: Enrol,
+    /// To control.
     pub(crate) ask_key_log: AskKeyLog,
     /// To control.
     pub(crate) ask_prekeys: AskPrekeys,
@@ -220,7 +238,7 @@ pub(crate) struct Ends {
 
 impl ShardMachine {
     pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
-        let Ends { publish, ask_key_log, ask_prekeys, report, workers, audit } = ends;
+        let Ends { publish, enrol, ask_key_log, ask_prekeys, report, workers, audit } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -229,6 +247,8 @@ impl ShardMachine {
             actions: Vec::new(),
             todo: VecDeque::new(),
             publish,
+            enrol,
+            not_enrolled: Vec::new(),
             not_published: Vec::new(),
             ask_key_log,
             not_asked: Vec::new(),
@@ -303,6 +323,9 @@ impl ShardMachine {
             (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
+            }
+            (Source::Control, NodeItem::Enrolled { connection, answer }) => {
+                self.apply(now, Event::Enrolled { connection, answer });
             }
             (Source::Control, NodeItem::KeyLogAnswered { connection, frames }) => {
                 self.apply(now, Event::KeyLogAnswered { connection, frames });
@@ -381,6 +404,11 @@ impl ShardMachine {
             Action::PublishKeyRecord { connection, agent, mode, record } => {
                 if let Err(refused) = (self.publish)(connection, agent, mode, record) {
                     self.not_published.push((connection, refused));
+                }
+            }
+            Action::Enrol { connection, peer, token_hash, record } => {
+                if let Err(refused) = (self.enrol)(connection, peer, token_hash, record) {
+                    self.not_enrolled.push((connection, refused));
                 }
             }
             Action::AskKeyLog { connection, question } => {
@@ -527,6 +555,9 @@ impl Machine for ShardMachine {
         for (connection, refused) in std::mem::take(&mut self.not_published) {
             self.apply(now, Event::KeyRecordPublished { connection, answer: Err(refused) });
         }
+        for (connection, refused) in std::mem::take(&mut self.not_enrolled) {
+            self.apply(now, Event::Enrolled { connection, answer: Err(refused) });
+        }
         for (connection, frames) in std::mem::take(&mut self.not_asked) {
             self.apply(now, Event::KeyLogAnswered { connection, frames });
         }
@@ -554,7 +585,10 @@ impl Machine for ShardMachine {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        let is_refused = !self.not_published.is_empty() || !self.not_asked.is_empty() || !self.no_prekeys.is_empty();
+        let is_refused = !self.not_published.is_empty()
+            || !self.not_enrolled.is_empty()
+            || !self.not_asked.is_empty()
+            || !self.no_prekeys.is_empty();
         if self.shard.has_work() || is_refused { Some(0) } else { Some(self.next_tick_us) }
     }
 }

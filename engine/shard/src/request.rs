@@ -62,6 +62,7 @@ impl<L: RecordLog> Shard<L> {
         let outcome = match (state.role(stream), frame_type) {
             (None, FrameType::StreamOpen) => self.open_stream(connection, stream, &body),
             (Some(StreamRole::Control), FrameType::Login) => self.login(now, connection, stream, &body, actions),
+            (Some(StreamRole::Control), FrameType::Enrol) => self.enrol(connection, stream, &body, actions),
             (Some(StreamRole::Control), FrameType::KeyRecordRequest) => {
                 self.key_record(now, connection, stream, &body, actions)
             }
@@ -119,6 +120,15 @@ impl<L: RecordLog> Shard<L> {
         }
         if state.login_failures >= LOGIN_FAILURES_MAX || state.protocol_errors >= PROTOCOL_ERRORS_MAX {
             self.close(connection, code, actions);
+        }
+    }
+
+    /// An enrolment that was refused counts as a login that failed: after a few of them the connection ends.
+    pub(crate) fn count_login_failure(&mut self, connection: ConnectionId, actions: &mut Vec<Action>) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        state.login_failures += 1;
+        if state.login_failures >= LOGIN_FAILURES_MAX {
+            self.close(connection, RejectCode::LoginUnknownAgent, actions);
         }
     }
 
@@ -215,15 +225,27 @@ impl<L: RecordLog> Shard<L> {
 
     /// Whether policy lets `reader` have the key records of `agent`.
     pub(crate) fn may_read_record(&mut self, now: Now, reader: &AgentId, agent: &AgentId) -> Result<(), RejectCode> {
+        // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
+        self.may(now, reader, PolicyAction::ReadDirectory, agent).map_err(|code| match code {
+            RejectCode::UnknownRecipient => RejectCode::UnknownAgent,
+            code => code,
+        })
+    }
+
+    /// Whether policy lets `actor` do this to `agent`, apart from a message, which stage authorize decides about.
+    pub(crate) fn may(
+        &mut self,
+        now: Now,
+        actor: &AgentId,
+        action: PolicyAction,
+        agent: &AgentId,
+    ) -> Result<(), RejectCode> {
         let recent = match self.snapshot.reads_recent_messages() {
-            true => self.meter.recent(reader, now.monotonic_us).ok_or(RejectCode::Overloaded)?,
+            true => self.meter.recent(actor, now.monotonic_us).ok_or(RejectCode::Overloaded)?,
             false => 0,
         };
-        let asked = PolicyAction::ReadDirectory;
-        match self.decisions.decide(&self.snapshot, now.unix_ms, reader, asked, agent, recent) {
+        match self.decisions.decide(&self.snapshot, now.unix_ms, actor, action, agent, recent) {
             Decision::Allow(_) => Ok(()),
-            // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
-            Decision::Deny(RejectCode::UnknownRecipient) => Err(RejectCode::UnknownAgent),
             Decision::Deny(code) => Err(code),
         }
     }

@@ -159,6 +159,7 @@ impl<L: RecordLog> Shard<L> {
             Event::KeyRecordPublished { connection, answer } => {
                 self.key_record_published(connection, answer, actions);
             }
+            Event::Enrolled { connection, answer } => self.enrolled(connection, answer, actions),
             Event::KeyLogAnswered { connection, frames } => self.key_log_answered(connection, frames, actions),
             Event::PrekeysAnswered { connection, frames } => self.prekeys_answered(connection, frames, actions),
             Event::PrekeysLow { agent, stock } => self.prekeys_low(agent, stock, actions),

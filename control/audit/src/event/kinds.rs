@@ -291,7 +291,7 @@ events! {
     64 "agent_registered" AgentRegistered {
         /// The agent.
         agent: AgentId,
-        /// Who did it; zero: whoever runs the node, over its socket.
+        /// Who did it; zero: whoever runs the node, over its socket; the agent itself: over the network, with a token.
         actor: AgentId,
         /// Its encryption key.
         key_id: KeyId,

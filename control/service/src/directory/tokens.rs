@@ -108,6 +108,12 @@ impl Directory {
 }
 
 impl Reader {
+    /// Whether such a token was made and is still remembered, whatever became of it.
+    pub(crate) fn has_token(&self, token: &TokenHash) -> Result<bool, ServiceError> {
+        let transaction = self.storage.begin_read()?;
+        Ok(transaction.table(TOKENS).get(token)?.is_some())
+    }
+
     /// Every token there is, without the tokens.
     pub(crate) fn tokens(&self) -> Result<Vec<TokenInfo>, ServiceError> {
         let transaction = self.storage.begin_read()?;
