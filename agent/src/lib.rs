@@ -142,10 +142,11 @@ mod tls;
 mod worker;
 
 pub use client::{Agent, ConnectOptions};
+pub use creto_envelope::channel;
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};
 pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
-    AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
+    AgentId, AgentName, ChannelId, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
 };
 pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;

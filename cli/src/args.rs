@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod channel;
 pub(crate) mod dlq;
 
 use std::net::SocketAddr;
@@ -70,6 +71,8 @@ pub(crate) enum Verb {
     Token(token::TokenArgs),
     /// Set what single mailboxes may hold, and look at it.
     Mailbox(mailbox::MailboxArgs),
+    /// Create channels, change and delete them, look at them.
+    Channel(channel::ChannelArgs),
     /// Send a message; returns when it is durable.
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.

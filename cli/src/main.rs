@@ -45,6 +45,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Serve(args) => verb::serve::run(&cli.global, args),
         Verb::Agent(args) => verb::agent::run(&cli.global, args),
         Verb::Mailbox(args) => verb::mailbox::run(&cli.global, args),
+        Verb::Channel(args) => verb::channel::run(&cli.global, args),
         Verb::Token(args) => verb::token::run(&cli.global, args),
         Verb::Send(args) => verb::send::run(&cli.global, args),
         Verb::Recv(args) => verb::recv::run(&cli.global, args),

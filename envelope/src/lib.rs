@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod channel;
 pub mod control;
 pub mod deliver;
 pub mod enrol;
@@ -30,6 +31,6 @@ pub mod submit;
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
 pub use frame::{FrameHeader, FrameType};
-pub use id::{AgentId, AgentName, KeyId, MessageId, TrustDomain};
+pub use id::{AgentId, AgentName, ChannelId, KeyId, MessageId, TrustDomain};
 pub use key_record::{AgentState, KeyRecord, SignedKeyRecord};
 pub use reject::RejectCode;

@@ -10,6 +10,7 @@ use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, Snapsh
 
 use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
 use crate::attributes::AttributesRequest;
+use crate::channels::CheckedChannel;
 use crate::error::ServiceError;
 use crate::key_log::tables::adopt as adopt_key_records;
 use crate::limits::{
@@ -25,6 +26,8 @@ use crate::storage::{AGENTS, ATTRIBUTES, AgentEntry, KEY_RECORDS, Loaded, NAMES,
 use crate::telling::Note;
 
 pub(crate) use attributes::AttributesSet;
+pub(crate) use channels::ChannelPut;
+use channels::told_of_channel;
 pub(crate) use mailbox::MailboxSet;
 pub(crate) use outbox::{OPERATOR, Outbox, token_in, told_of_policy};
 use outbox::{told_of_organization, told_of_token};
@@ -33,6 +36,7 @@ pub(crate) use states::StatesSet;
 pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
 
 mod attributes;
+mod channels;
 mod key_log;
 mod keys;
 mod mailbox;
@@ -86,6 +90,7 @@ pub(crate) enum Change {
     /// As `Register`, with a token; answered as that.
     Enrol(EnrolRequest),
     Token(TokenChange),
+    Channel(CheckedChannel),
     /// Nothing: the audit log is told of these.
     Tell(Vec<Note>),
     Prekeys(CheckedBatch),
@@ -109,6 +114,7 @@ pub(crate) enum Changed {
     Attributes(AttributesSet),
     State(StatesSet),
     Token(TokenSet),
+    Channel(ChannelPut),
     Told,
     Prekeys(Uploaded),
 }
@@ -363,6 +369,14 @@ impl Directory {
                         notes.push(told_of_token(by, &change, hash, info));
                     }
                     Changed::Token(answer)
+                }
+                Change::Channel(checked) => {
+                    let answer = self.put_channel(&*transaction, &checked, now_ms)?;
+                    if let ChannelPut::Created | ChannelPut::Changed = answer {
+                        is_changed = true;
+                        notes.push(told_of_channel(&checked));
+                    }
+                    Changed::Channel(answer)
                 }
                 Change::Prekeys(batch) => {
                     let answer = prekeys::upload(&self.storage, &*transaction, &batch)?;

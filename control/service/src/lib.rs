@@ -42,6 +42,7 @@ pub mod api;
 pub mod attributes;
 pub mod audit;
 pub mod backup;
+pub mod channels;
 pub mod client;
 mod directory;
 pub mod enrolment;

@@ -9,7 +9,7 @@ use creto_envelope::{AgentId, RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::directory::{
-    AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
+    AttributesSet, Change, Changed, ChannelPut, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
 };
 use crate::enrolment;
 use crate::error::ServiceError;
@@ -37,6 +37,7 @@ impl Answer {
             Self::Attributes(answer) => answer.is_closed(),
             Self::State(answer) => answer.is_closed(),
             Self::Token(answer) => answer.is_closed(),
+            Self::Channel(answer) => answer.is_closed(),
             // What nobody waits for is to be done in any case, and of agents the shard knows who is gone.
             Self::Key(_) | Self::Enrolment(_) | Self::Prekeys(_) | Self::Nobody => false,
         }
@@ -57,6 +58,8 @@ pub(crate) enum Answer {
     State(oneshot::Sender<StatesSet>),
     /// The same, of tokens.
     Token(oneshot::Sender<TokenSet>),
+    /// The same, of channels.
+    Channel(oneshot::Sender<ChannelPut>),
     /// An agent, through its shard.
     Key(Reply),
     /// Who is to become an agent, through a shard.
@@ -232,6 +235,9 @@ fn tell(result: Changed, answer: Answer) {
             let _gone = answer.send(result);
         }
         (Changed::Token(result), Answer::Token(answer)) => {
+            let _gone = answer.send(result);
+        }
+        (Changed::Channel(result), Answer::Channel(answer)) => {
             let _gone = answer.send(result);
         }
         (Changed::State(result), Answer::State(answer)) => {

@@ -498,4 +498,24 @@ events! {
         /// What it is about.
         rule: Rule,
     }
+    /// A channel was created, or its record was replaced. The event's text is its name.
+    96 "channel_changed" ChannelChanged {
+        /// The channel.
+        channel: ChannelId,
+        /// Whose it is, who signed the record.
+        owner: AgentId,
+        /// SHA-256 of the signed record.
+        record: Digest,
+        /// The record's version.
+        version: u32,
+    }
+    /// A channel was deleted. The event's text is its name.
+    97 "channel_deleted" ChannelDeleted {
+        /// The channel.
+        channel: ChannelId,
+        /// Whose it was, who signed that.
+        owner: AgentId,
+        /// The version of the record that says so.
+        version: u32,
+    }
 }
