@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use creto_audit::event::Code;
 pub use creto_crypto_accel::token::EnrolmentToken;
-use creto_envelope::control::{StreamOpen, StreamRole};
+use creto_envelope::control::{KeyRecordRequest, StreamOpen, StreamRole};
 use creto_envelope::enrol::{Enrol, Enrolled};
 use creto_envelope::{FrameType, RejectCode, SignedKeyRecord};
+use quinn::{RecvStream, SendStream};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -38,6 +39,9 @@ pub enum EnrolError {
     /// The node said no: a code of the control API, by its number.
     #[error("the node does not register this agent: {}", name_of(*.0))]
     Refused(u16),
+    /// The agent is registered, and has replaced its encryption key since these keys were written.
+    #[error("the agent is registered with a newer encryption key than this one; use the newest copy of its keys")]
+    OtherKey,
 }
 
 impl EnrolError {
@@ -47,7 +51,7 @@ impl EnrolError {
     pub fn code(&self) -> Option<&'static str> {
         match self {
             Self::Refused(number) => Code(*number).name(),
-            Self::Connect(_) => None,
+            Self::Connect(_) | Self::OtherKey => None,
         }
     }
 }
@@ -92,24 +96,23 @@ pub async fn enrol(
 ) -> Result<Enrolment, EnrolError> {
     let record = keys.signed_record(keys.record_version(), valid_ms.start, valid_ms.end);
     let dialer = Dialer::new(node, certificate, IDLE_TIMEOUT)?;
-    let connection = dialer.dial(within).await?;
-    let answered = timeout(within, ask(&connection, keys, record, token)).await;
-    connection.close(quinn::VarInt::from_u32(0), b"");
-    match answered {
-        Err(_) => Err(ConnectError::TimedOut { node, after: within }.into()),
-        Ok(Ok(Ok(enrolment))) => Ok(enrolment),
-        Ok(Ok(Err(number))) => Err(EnrolError::Refused(number)),
-        Ok(Err(end)) => Err(dialer.login_error(&connection, end).into()),
-    }
+    let whole = async {
+        let connection = dialer.dial(within).await?;
+        let answered = ask(&connection, keys, record, token).await;
+        // Asked before this side closes: the reason that the node gave is gone then.
+        let answered = answered.unwrap_or_else(|end| Err(dialer.login_error(&connection, end).into()));
+        connection.close(quinn::VarInt::from_u32(0), b"");
+        answered
+    };
+    timeout(within, whole).await.unwrap_or_else(|_| Err(ConnectError::TimedOut { node, after: within }.into()))
 }
 
-/// The number of a code when the node said no.
 async fn ask(
     connection: &quinn::Connection,
     keys: &Arc<AgentKeys>,
     record: SignedKeyRecord,
     token: &EnrolmentToken,
-) -> Result<Result<Enrolment, u16>, LoginEnd> {
+) -> Result<Result<Enrolment, EnrolError>, LoginEnd> {
     let (mut send, mut receive) = connection.open_bi().await.map_err(|_| StreamEnd::Ended)?;
     let mut frames = Vec::new();
     StreamOpen { role: StreamRole::Control }.encode(&mut frames);
@@ -122,14 +125,37 @@ async fn ask(
             Enrolled::Known => Ok(Ok(Enrolment::Known)),
             // A record with another validity is another record; whether the keys are the same shows when they log in.
             Enrolled::Refused(number) if Code(number).name() == Some("name_taken") => {
-                Ok(match login_on(connection, keys, &mut send, &mut receive).await {
-                    Ok(_) => Ok(Enrolment::Known),
-                    Err(LoginEnd::Refused(_)) => Err(number),
-                    Err(end) => return Err(end),
-                })
+                match login_on(connection, keys, &mut send, &mut receive).await {
+                    Ok(_) => Ok(is_current(keys, &mut send, &mut receive).await?),
+                    Err(LoginEnd::Refused(Ok(RejectCode::LoginUnknownAgent | RejectCode::LoginBadSignature))) => {
+                        Ok(Err(EnrolError::Refused(number)))
+                    }
+                    Err(end) => Err(end),
+                }
             }
-            Enrolled::Refused(number) => Ok(Err(number)),
+            Enrolled::Refused(number) => Ok(Err(EnrolError::Refused(number))),
         },
+        FrameType::Reject => Err(LoginEnd::Refused(stream::refusal(&answer.body)?.code)),
+        _ => Err(StreamEnd::Broken(RejectCode::FrameUnexpected).into()),
+    }
+}
+
+/// Whether the encryption key is the one that the node hands out: older keys log in, too, and cannot open what is sent.
+async fn is_current(
+    keys: &AgentKeys,
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+) -> Result<Result<Enrolment, EnrolError>, LoginEnd> {
+    let mut frames = Vec::new();
+    KeyRecordRequest { agent: keys.id(), version: 0 }.encode(&mut frames);
+    stream::write(send, frames).await?;
+    let answer = stream::read_frame(receive).await?;
+    match answer.frame_type {
+        FrameType::KeyRecordResponse => {
+            let current = SignedKeyRecord::parse(&answer.body).map_err(StreamEnd::Broken)?;
+            let is_current = current.record.key_id() == keys.key_id();
+            Ok(if is_current { Ok(Enrolment::Known) } else { Err(EnrolError::OtherKey) })
+        }
         FrameType::Reject => Err(LoginEnd::Refused(stream::refusal(&answer.body)?.code)),
         _ => Err(StreamEnd::Broken(RejectCode::FrameUnexpected).into()),
     }

@@ -80,7 +80,7 @@ pub(crate) async fn connect_with(
     let keys = load_keys(global, &reach.keys, name)?;
     let (config, _) = global.load_config_or_default()?;
     let node = resolve(reach.node.as_deref(), &config)?;
-    let certificate = node_certificate(reach, &config)?;
+    let certificate = node_certificate(reach.certificate.as_deref(), &config)?;
     let mut options = ConnectOptions::new(node, certificate, keys);
     options.tree_digest = config.crypto.tree_digest;
     set(&mut options);
@@ -88,8 +88,8 @@ pub(crate) async fn connect_with(
 }
 
 /// The certificate that is trusted: as it was given, or the configuration's.
-pub(crate) fn node_certificate(reach: &ReachArgs, config: &Config) -> Result<NodeCertificate, Failure> {
-    let certificate = reach.certificate.clone().unwrap_or_else(|| config.certificate());
+pub(crate) fn node_certificate(given: Option<&Path>, config: &Config) -> Result<NodeCertificate, Failure> {
+    let certificate = given.map_or_else(|| config.certificate(), Path::to_owned);
     NodeCertificate::from_file(&certificate).map_err(|error| match &error {
         CertificateReadError::File { path, source } => Failure::new(
             Exit::Usage,

@@ -34,6 +34,10 @@ fn a_channel_is_created_changed_listed_and_deleted_from_the_command_line() {
     refused(&["channel", "set", "acme/alerts.eu", "--subscribe", "open", "--allow", "acme/worker"], 2, "allowlist");
     refused(&["channel", "set", "acme/none", "--retention", "1d"], 4, "no channel acme/none");
 
+    // A list that is there stays.
+    let same = ["channel", "set", "acme/alerts.eu", "--subscribe", "allowlist", "--messages", "7", "--json"];
+    assert_eq!(run(&same).json()["subscribers"][0], "acme/worker");
+
     run(&["channel", "create", "acme/alerts.us", "--owner", "acme/worker", "--subscribe", "private"]);
     let table = run(&["channel", "list", "acme/alerts.*"]).stdout;
     assert!(table.contains("allowlist (1)") && table.contains("private") && table.lines().count() == 3, "{table}");
@@ -46,5 +50,12 @@ fn a_channel_is_created_changed_listed_and_deleted_from_the_command_line() {
     refused(&["channel", "delete", "acme/alerts.eu"], 4, "no channel");
     // Its name goes on counting.
     let again = run(&["channel", "create", "acme/alerts.eu", "--owner", "acme/planner", "--json"]).json();
-    assert_eq!(again["version"], 4);
+    assert_eq!(again["version"], 5);
+
+    // Whoever is revoked signs nothing: another one takes the channel over, and not before.
+    refused(&["channel", "set", "acme/alerts.us", "--owner", "acme/planner"], 4, "belongs to another agent");
+    run(&["agent", "revoke", "acme/worker", "--yes"]);
+    refused(&["channel", "set", "acme/alerts.us", "--retention", "2h"], 4, "no active agent");
+    let taken = run(&["channel", "set", "acme/alerts.us", "--owner", "acme/planner", "--json"]).json();
+    assert_eq!((&taken["owner"], &taken["version"]), (&"acme/planner".into(), &2.into()));
 }

@@ -10,7 +10,8 @@ use crate::digest::sha256;
 const PREFIX: &str = "creto-enrol-";
 const SECRET_BYTES: usize = 32;
 
-/// A token for enrolment. Its secret is erased when it is dropped, and never printed by accident.
+/// A token for enrolment. Its secret is erased when it is dropped, and never printed by accident. The frame that carries it to a
+/// node is not erased: it goes through QUIC like any other.
 pub struct EnrolmentToken(Zeroizing<[u8; SECRET_BYTES]>);
 
 impl EnrolmentToken {

@@ -120,18 +120,24 @@ impl ChannelRecord {
             && self.messages_max > 0
             && self.bytes_max > 0
             && ascends(self.listed_publishers())
-            && ascends(self.listed_subscribers());
+            && ascends(self.listed_subscribers())
+            // What is no more names nobody: its row stays.
+            && !(self.is_deleted && self.listed_publishers().len() + self.listed_subscribers().len() > 0);
         if holds { Ok(()) } else { Err(RejectCode::FrameReserved) }
     }
 
-    fn listed_publishers(&self) -> &[AgentId] {
+    /// The agents that are listed as publishers, if there is a list.
+    #[must_use]
+    pub fn listed_publishers(&self) -> &[AgentId] {
         match &self.publishing {
             Publishing::Listed(listed) => listed,
             Publishing::Open => &[],
         }
     }
 
-    fn listed_subscribers(&self) -> &[AgentId] {
+    /// The agents on the allowlist, if there is one.
+    #[must_use]
+    pub fn listed_subscribers(&self) -> &[AgentId] {
         match &self.subscribing {
             Subscribing::Allowlist(listed) => listed,
             _ => &[],

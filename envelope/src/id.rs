@@ -188,7 +188,7 @@ pub enum NameError {
     TrustDomain(String),
 }
 
-pub(crate) fn name_character(c: char) -> bool {
+fn name_character(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-')
 }
 

@@ -122,7 +122,8 @@ fn a_record_comes_back_from_its_bytes_and_no_other_bytes_are_one() {
 
 #[test]
 fn what_breaks_a_rule_of_the_format_is_refused_when_it_is_made_and_when_it_is_read() {
-    let rules: [fn(&mut ChannelRecord); 10] = [
+    let rules: [fn(&mut ChannelRecord); 11] = [
+        |record| record.is_deleted = true,
         |record| record.version = 0,
         |record| record.owner_key_version = 0,
         |record| record.retention_s = 59,

@@ -58,8 +58,14 @@ pub(crate) struct AgentCreateArgs {
     /// Name of the agent, such as acme/planner.
     #[arg(value_name = "NAME", value_parser = agent_name)]
     pub(crate) name: AgentName,
+    /// A node that runs elsewhere, where its agents reach it [default: the one of this machine, at its control socket].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) node: Option<String>,
+    /// That node's certificate; exactly this one is trusted [default: the configuration's].
+    #[arg(long, value_name = "FILE", requires = "node")]
+    pub(crate) certificate: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) reach: ReachArgs,
+    pub(crate) keys: KeysArgs,
     /// The node's trust domain [default: the configuration's].
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) trust_domain: Option<String>,
@@ -71,7 +77,7 @@ pub(crate) struct AgentCreateArgs {
     #[arg(long, value_name = "TOKEN", env = "CRETO_ENROLMENT_TOKEN", hide_env = true, value_parser = enrolment_token)]
     pub(crate) token: Option<TokenArg>,
     /// The workload's X.509-SVID (PEM): where the node has a trust bundle of SPIFFE, it registers the agent of its path.
-    #[arg(long, value_name = "FILE", requires = "svid_key", conflicts_with = "token")]
+    #[arg(long, value_name = "FILE", requires = "svid_key", conflicts_with_all = ["token", "node"])]
     pub(crate) svid: Option<PathBuf>,
     /// The SVID's private key (PEM); only its owner may read it.
     #[arg(long, value_name = "FILE", requires = "svid")]

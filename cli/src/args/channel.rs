@@ -55,6 +55,9 @@ pub(crate) struct ChannelSetArgs {
     /// Name of the channel.
     #[arg(value_name = "CHANNEL")]
     pub(crate) name: ChannelName,
+    /// Take the channel over for this agent of its organization: its owner was revoked.
+    #[arg(long, value_name = "AGENT", value_parser = agent_name)]
+    pub(crate) owner: Option<AgentName>,
     #[command(flatten)]
     pub(crate) settings: ChannelSettings,
     #[command(flatten)]
@@ -89,6 +92,9 @@ pub(crate) struct ChannelDeleteArgs {
     /// Name of the channel.
     #[arg(value_name = "CHANNEL")]
     pub(crate) name: ChannelName,
+    /// Take the channel over for this agent of its organization: its owner was revoked.
+    #[arg(long, value_name = "AGENT", value_parser = agent_name)]
+    pub(crate) owner: Option<AgentName>,
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
     /// Print one JSON object.

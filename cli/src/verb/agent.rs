@@ -50,7 +50,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         return passphrase::run(global, args);
     }
     if let AgentVerb::Create(args) = &args.verb
-        && args.reach.node.is_some()
+        && args.node.is_some()
     {
         return block_on(enrol::run(global, args));
     }
@@ -106,7 +106,7 @@ async fn create(
     let token = token_of(args)?;
     let svid = svid::of(args)?;
     let name = &args.name;
-    let path = keys_path(&keys_folder(global, &args.reach.keys), name);
+    let path = keys_path(&keys_folder(global, &args.keys), name);
     let registered = find(client, name).await?;
     let had_keys = path.exists();
     if registered.as_ref().is_some_and(|agent| agent.state == REVOKED) {
@@ -175,7 +175,7 @@ fn keys_here(
     trust_domain: TrustDomain,
     path: &Path,
 ) -> Result<AgentKeys, Failure> {
-    let (name, folders) = (&args.name, &args.reach.keys);
+    let (name, folders) = (&args.name, &args.keys);
     if path.exists() {
         let keys = load_keys(global, folders, name)?;
         check_has_wanted(&keys, args)?;
@@ -246,15 +246,15 @@ fn lock_names(keys: &AgentKeys) -> Vec<&'static str> {
 
 /// Whether the command says that the keys are to be encrypted. A credential of the system alone does not.
 fn wants_lock(args: &AgentCreateArgs) -> bool {
-    args.encrypt || args.reach.keys.passphrase_file.is_some() || args.reach.keys.pkcs11_module.is_some()
+    args.encrypt || args.keys.passphrase_file.is_some() || args.keys.pkcs11_module.is_some()
 }
 
 /// What the keys are to be encrypted with, if they are.
 fn wanted_lock(args: &AgentCreateArgs) -> Result<Option<Box<dyn KeyLock>>, Failure> {
-    if let Some(token) = crate::passphrase::token_of(&args.reach.keys)? {
+    if let Some(token) = crate::passphrase::token_of(&args.keys)? {
         return Ok(Some(Box::new(token)));
     }
-    let given = crate::passphrase::given_new(args.reach.keys.passphrase_file.as_deref())?;
+    let given = crate::passphrase::given_new(args.keys.passphrase_file.as_deref())?;
     let passphrase = match given {
         None if args.encrypt => Some(crate::passphrase::asked_new(&args.name)?),
         given => given,

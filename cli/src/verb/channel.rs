@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use creto_agent::channel::{ChannelName, ChannelRecord, Publishing, Subscribing};
 use creto_agent::{AgentId, AgentName, TrustDomain};
+use creto_envelope::limits::CHANNEL_SUBSCRIBERS_MAX;
 use creto_node::config::{size_text, span_text};
 use creto_service::channels::ChannelInfo;
 use creto_service::client::Client;
@@ -23,7 +24,6 @@ use crate::terminal::{Align, Columns, DIM, GOOD, STRONG, grouped, print_json, st
 const RETENTION_S: u32 = 7 * 86_400;
 const MESSAGES_MAX: u64 = 1_000_000;
 const BYTES_MAX: u64 = 1 << 30;
-const SUBSCRIBERS_MAX: u32 = 10_000;
 
 pub(crate) fn run(global: &Global, args: &ChannelArgs) -> Result<Exit, Failure> {
     let config = global.load_config()?;
@@ -75,17 +75,17 @@ async fn create(
         retention_s: RETENTION_S,
         messages_max: MESSAGES_MAX,
         bytes_max: BYTES_MAX,
-        subscribers_max: SUBSCRIBERS_MAX,
+        subscribers_max: CHANNEL_SUBSCRIBERS_MAX,
     };
     change(&mut record, &args.settings)?;
     put(global, client, &args.keys, &args.owner, record, "created", args.json).await
 }
 
 async fn set(global: &Global, client: &Client, args: &ChannelSetArgs) -> Result<Exit, Failure> {
-    let (owner, mut record) = of_owner(client, &args.name).await?;
+    let (owner, mut record) = of_owner(client, &args.name, args.owner.as_ref()).await?;
     let before = record.clone();
     change(&mut record, &args.settings)?;
-    if record == before {
+    if record == before && args.owner.is_none() {
         let next = "name what is to change, such as --retention 1d; see `creto channel set --help`";
         return Err(Failure::new(Exit::Usage, "nothing would change", next));
     }
@@ -93,17 +93,29 @@ async fn set(global: &Global, client: &Client, args: &ChannelSetArgs) -> Result<
 }
 
 async fn delete(global: &Global, client: &Client, args: &ChannelDeleteArgs) -> Result<Exit, Failure> {
-    let (owner, mut record) = of_owner(client, &args.name).await?;
-    record.is_deleted = true;
+    let (owner, record) = of_owner(client, &args.name, args.owner.as_ref()).await?;
+    let (subscribing, publishing) = (Subscribing::Open, Publishing::Open);
+    let record = ChannelRecord { is_deleted: true, subscribing, publishing, ..record };
     put(global, client, &args.keys, &owner, record, "deleted", args.json).await
 }
 
-/// A channel that is there, and the name of its owner.
-async fn of_owner(client: &Client, name: &ChannelName) -> Result<(AgentName, ChannelRecord), Failure> {
+/// A channel that is there, and the name of its owner, or of whoever is to be it.
+async fn of_owner(
+    client: &Client,
+    name: &ChannelName,
+    new_owner: Option<&AgentName>,
+) -> Result<(AgentName, ChannelRecord), Failure> {
     let shown = client.channel(name).await.map_err(|error| control_failure(&error))?;
     let signed = client.channel_record(name).await.map_err(|error| control_failure(&error))?;
-    let owner = AgentName::parse(&shown.owner).map_err(|error| Failure::of(Exit::System, &error))?;
-    Ok((owner, signed.record))
+    let mut record = signed.record;
+    let owner = match new_owner {
+        None => AgentName::parse(&shown.owner).map_err(|error| Failure::of(Exit::System, &error))?,
+        Some(new_owner) => {
+            record.owner = AgentId::derive(&record.trust_domain, new_owner);
+            new_owner.clone()
+        }
+    };
+    Ok((owner, record))
 }
 
 /// Signs the next version with the owner's keys, and hands it to the node.
@@ -146,6 +158,9 @@ fn change(record: &mut ChannelRecord, settings: &ChannelSettings) -> Result<(), 
     let contradiction = |what: &str| Failure::new(Exit::Usage, what, "leave one of them out");
     let (allowed, publishers) = (ids(&settings.allowed), ids(&settings.publishers));
     match settings.subscribe {
+        // A list that is there stays, unless another one was given.
+        Some(SubscribeArg::Allowlist)
+            if allowed.is_empty() && matches!(record.subscribing, Subscribing::Allowlist(_)) => {}
         Some(SubscribeArg::Allowlist) => record.subscribing = Subscribing::Allowlist(allowed),
         Some(_) if !allowed.is_empty() => {
             return Err(contradiction("--allow names an allowlist, and --subscribe says that there is none"));
@@ -157,6 +172,7 @@ fn change(record: &mut ChannelRecord, settings: &ChannelSettings) -> Result<(), 
         None => record.subscribing = Subscribing::Allowlist(allowed),
     }
     match settings.publish {
+        Some(PublishArg::Listed) if publishers.is_empty() && matches!(record.publishing, Publishing::Listed(_)) => {}
         Some(PublishArg::Listed) => record.publishing = Publishing::Listed(publishers),
         Some(PublishArg::Open) if !publishers.is_empty() => {
             return Err(contradiction("--publisher names publishers, and --publish open says that all may"));

@@ -225,7 +225,7 @@ error_codes! {
     /// The text is no channel's name, or no pattern of names.
     ChannelNameInvalid = "channel_name_invalid", 400, "write organization/words, such as acme/alerts.eu, or a pattern such as acme/alerts.*";
     /// There are as many channels as there may be.
-    ChannelsFull = "channels_full", 507, "delete channels that nobody needs, see `creto channel list`";
+    ChannelsFull = "channels_full", 507, "delete channels that nobody needs: `creto channel list`, `creto channel delete`";
     /// A shard does not hold its log now.
     BackupUnavailable = "backup_unavailable", 503, "try again when the node is ready";
     /// The service is shutting down.

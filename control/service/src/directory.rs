@@ -54,6 +54,8 @@ pub(crate) struct Directory {
     epoch: u64,
     policy: Policy,
     agents_max: u64,
+    /// Channels that are not deleted.
+    channel_count: u64,
     retention: DefaultRetention,
     key_grace_ms: u64,
     outbox: Option<Outbox>,
@@ -161,12 +163,14 @@ impl Directory {
         let retention = storage.adopt_retention(retention_s, now_ms)?;
         let policy = Policy::SameOrganization;
         let (builder, epoch) = load_agents(&storage, policy.clone(), retention, key_grace_ms, now_ms)?;
+        let channel_count = storage.channel_count()?;
         Ok(Self {
             storage,
             builder,
             epoch,
             policy,
             agents_max,
+            channel_count,
             retention,
             key_grace_ms,
             outbox: None,
@@ -194,6 +198,7 @@ impl Directory {
             load_agents(&self.storage, self.policy.clone(), self.retention, self.key_grace_ms, now_ms)?;
         assert!(epoch >= self.epoch, "an epoch never goes back");
         (self.builder, self.epoch) = (builder, epoch);
+        self.channel_count = self.storage.channel_count()?;
         if let Some(outbox) = &mut self.outbox {
             // A commit that is there has events that nobody was told of, unless nothing went with it.
             let was_done = outbox.tell_again(&self.storage)? > 0;
@@ -316,6 +321,7 @@ impl Directory {
         let mut notes = self.untold.clone();
         // Whether there is something to keep that the shards need not know.
         let mut is_changed = false;
+        let (mut channels_created, mut channels_deleted) = (0, 0);
         for (by, change) in changes {
             answers.push(match change {
                 Change::Register(request) => {
@@ -371,10 +377,12 @@ impl Directory {
                     Changed::Token(answer)
                 }
                 Change::Channel(checked) => {
-                    let answer = self.put_channel(&*transaction, &checked, now_ms)?;
-                    if let ChannelPut::Created | ChannelPut::Changed = answer {
+                    let answer = self.put_channel(&*transaction, &checked, channels_created, now_ms)?;
+                    channels_created += u64::from(answer == ChannelPut::Created);
+                    channels_deleted += u64::from(answer == ChannelPut::Deleted);
+                    if let ChannelPut::Created | ChannelPut::Changed | ChannelPut::Deleted = answer {
                         is_changed = true;
-                        notes.push(told_of_channel(&checked));
+                        notes.push(told_of_channel(by, &checked));
                     }
                     Changed::Channel(answer)
                 }
@@ -404,11 +412,13 @@ impl Directory {
         if self.outbox.is_none() {
             notes.clear();
         }
+        let channel_count = self.channel_count + channels_created - channels_deleted;
         if pending.is_empty() && notes.is_empty() {
             match is_changed {
                 true => self.commit(transaction)?,
                 false => transaction.abort()?,
             }
+            self.channel_count = channel_count;
             return Ok(answers);
         }
         self.log_keys(&*transaction, &pending, now_ms)?;
@@ -426,6 +436,7 @@ impl Directory {
         self.commit(transaction)?;
         assert!(pending.is_empty() || epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
+        self.channel_count = channel_count;
         if let Some(outbox) = &mut self.outbox {
             outbox.tell(told);
         }

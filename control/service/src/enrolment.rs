@@ -13,7 +13,6 @@ use creto_envelope::enrol::Enrolled;
 use creto_envelope::{RejectCode, SignedKeyRecord};
 use tokio::sync::mpsc;
 
-use crate::api::ErrorCode;
 use crate::directory::{Change, EnrolRequest, Reader, Registered, token_in};
 use crate::http::number_of;
 use crate::limits::ENROLMENTS_MAX;
@@ -101,17 +100,17 @@ pub(crate) async fn take_enrolments(
     }
 }
 
-/// The record as it may be registered, or the answer. A token that was never made costs one look into the directory; what is
-/// said of others is said in the transaction.
+/// The record as it may be registered, or the answer. A token that was never made, or is for others, costs one look into the
+/// directory, and tells nothing of the name; what is said of others is said in the transaction.
 fn check(
     reader: &Reader,
     token: &TokenHash,
     record: SignedKeyRecord,
 ) -> Result<Registration, Result<Enrolled, Refused>> {
     let refused = |code| Err(Ok(Enrolled::Refused(number_of(code).0)));
-    match reader.has_token(token) {
-        Ok(true) => {}
-        Ok(false) => return refused(ErrorCode::TokenUnknown),
+    match reader.check_token(token, &record.record.name) {
+        Ok(None) => {}
+        Ok(Some(code)) => return refused(code),
         Err(error) => {
             tracing::error!(%error, "a token cannot be looked up");
             return Err(Err(RejectCode::StorageFull.into()));

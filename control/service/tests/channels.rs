@@ -6,7 +6,7 @@ use std::path::Path;
 use creto_envelope::channel::{
     ChannelName, ChannelPattern, ChannelRecord, Publishing, SignedChannelRecord, Subscribing,
 };
-use creto_envelope::{AgentId, AgentName, TrustDomain};
+use creto_envelope::{AgentId, AgentName, KeyRecord, TrustDomain};
 use creto_service::api::ErrorCode;
 use creto_service::client::{Client, ClientError};
 use creto_service::states::{StateChange, StateWord};
@@ -15,7 +15,7 @@ use creto_service::{Service, ServiceHandle, ServiceOptions};
 #[path = "../src/fixture.rs"]
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
-use fixture::{signed, signing_keys};
+use fixture::{record as key_record, sign as sign_key, signed, signing_keys};
 
 /// The keys of the owner, of another agent of its organization, and of one elsewhere.
 const OWNER: u8 = 1;
@@ -115,7 +115,7 @@ fn a_channel_is_created_changed_deleted_and_created_again_and_survives_a_restart
         assert_eq!(client.channel(&name("acme/alerts.eu")).await.unwrap(), changed);
         assert_eq!(client.channel_record(&name("acme/alerts.eu")).await.unwrap().record, second);
 
-        let gone = ChannelRecord { is_deleted: true, version: 3, ..second };
+        let gone = ChannelRecord { is_deleted: true, ..record("acme/alerts.eu", 3) };
         assert!(client.put_channel(&sign(gone.clone(), OWNER)).await.unwrap().deleted);
         assert_eq!(code(client.channel(&name("acme/alerts.eu")).await), ErrorCode::ChannelUnknown);
         assert!(client.channels(None).await.unwrap().is_empty());
@@ -160,6 +160,10 @@ fn only_the_owner_with_both_keys_says_what_a_channel_is() {
         assert_eq!(code(client.put_channel(&sign(broken, OWNER)).await), ErrorCode::ChannelMalformed);
         let unborn = ChannelRecord { is_deleted: true, ..mine() };
         assert_eq!(code(client.put_channel(&sign(unborn, OWNER)).await), ErrorCode::ChannelUnknown);
+        // Keys that are not valid yet.
+        let early = sign_key(KeyRecord { valid_from_ms: 4_000_000_000_000, ..key_record("acme/early", 4) }, 4);
+        client.register(&early).await.unwrap();
+        assert_eq!(code(client.put_channel(&sign(of("acme/early"), 4)).await), ErrorCode::ChannelOwner);
         assert!(client.channels(None).await.unwrap().is_empty(), "none of that left anything behind");
 
         client.put_channel(&good).await.unwrap();

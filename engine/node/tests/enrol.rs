@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use creto_agent::enrol::{EnrolError, Enrolment, EnrolmentToken, enrol};
 use creto_agent::raw::RawConnection;
-use creto_agent::{Agent, AgentKeys, AgentName, ConnectError, ConnectOptions, RejectCode, TrustDomain};
+use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, RejectCode, TrustDomain};
+use creto_envelope::FrameType;
+use creto_envelope::control::StreamRole;
+use creto_envelope::enrol::{Enrol, Enrolled};
 use creto_node::Node;
 use creto_service::client::Client;
 use creto_service::tokens::TokenWanted;
@@ -81,6 +84,17 @@ fn without_a_good_token_nobody_is_registered_though_the_socket_asks_for_none() {
         let world = World::new();
         let forged = EnrolmentToken::new([0x5a; 32].into());
         assert_eq!(world.refused(&keys("acme/new"), &forged).await, "token_unknown");
+        // Also of names that are there: nobody asks for those without a token for them.
+        let other = token(&world.node, "other", None, 2).await;
+        let there = keys("other/there");
+        world.enrol(&there, &other).await.unwrap();
+        for name in ["other/there", "other/gone"] {
+            assert_eq!(world.refused(&keys(name), &forged).await, "token_unknown");
+        }
+        let elsewhere = token(&world.node, "acme", None, 1).await;
+        for name in ["other/there", "other/gone"] {
+            assert_eq!(world.refused(&keys(name), &elsewhere).await, "token_scope");
+        }
         let for_one = token(&world.node, "acme", Some("acme/planner"), 1).await;
         assert_eq!(world.refused(&keys("acme/new"), &for_one).await, "token_scope");
         assert_eq!(world.refused(&keys("other/planner"), &for_one).await, "token_scope");
@@ -91,7 +105,7 @@ fn without_a_good_token_nobody_is_registered_though_the_socket_asks_for_none() {
         let (node, certificate) = (world.node.address(), &world.home.certificate);
         let over = enrol(node, certificate, &planner, 1_000..2_000, &for_one, WITHIN).await;
         assert_eq!(over.unwrap_err().code(), Some("validity"));
-        assert!(Client::new(world.node.control_socket()).agents(None).await.unwrap().is_empty());
+        assert_eq!(Client::new(world.node.control_socket()).agents(None).await.unwrap().len(), 1);
         // None of that has used it up.
         assert_eq!(world.enrol(&planner, &for_one).await.unwrap(), Enrolment::Created);
         world.node.stop().unwrap();
@@ -185,16 +199,51 @@ fn a_hundred_strangers_at_once_get_no_more_than_the_token_has_uses() {
 }
 
 #[test]
-fn whoever_has_not_logged_in_may_enrol_and_log_in_on_one_connection() {
+fn whoever_may_not_log_in_yet_enrols_and_logs_in_on_one_connection() {
     on_time(async {
         let world = World::new();
         let (new, token) = (keys("acme/new"), token(&world.node, "acme", None, 1).await);
-        let before = RawConnection::connect(world.node.address(), &world.home.certificate, WITHIN).await.unwrap();
-        let refused = before.log_in(&new).await.unwrap_err();
-        assert!(matches!(refused, ConnectError::Refused(RejectCode::LoginUnknownAgent)), "{refused}");
-        world.enrol(&new, &token).await.unwrap();
-        let after = RawConnection::connect(world.node.address(), &world.home.certificate, WITHIN).await.unwrap();
-        after.log_in(&new).await.unwrap();
+        let raw = RawConnection::connect(world.node.address(), &world.home.certificate, WITHIN).await.unwrap();
+        let mut control = raw.open(StreamRole::Control).await.unwrap();
+        let login = raw.login(&new).await.unwrap();
+        let mut frames = Vec::new();
+        login.encode(&mut frames);
+        control.send(frames).await.unwrap();
+        let refused = control.next().await.unwrap().unwrap();
+        assert_eq!(refused.reject_code(), Some(RejectCode::LoginUnknownAgent));
+        let mut frames = Vec::new();
+        let record = new.signed_record(1, now_ms() - 1_000, now_ms() + 86_400_000);
+        Enrol { token: token.expose(), record }.encode(&mut frames);
+        control.send(frames).await.unwrap();
+        let enrolled = control.next().await.unwrap().unwrap();
+        assert_eq!(enrolled.frame_type, FrameType::Enrolled as u8);
+        assert_eq!(Enrolled::parse(&enrolled.body), Ok(Enrolled::Created));
+        let mut frames = Vec::new();
+        login.encode(&mut frames);
+        control.send(frames).await.unwrap();
+        assert_eq!(control.next().await.unwrap().unwrap().frame_type, FrameType::LoginAccepted as u8);
+        world.node.stop().unwrap();
+    });
+}
+
+#[test]
+fn keys_that_are_behind_are_told_apart_from_those_of_somebody_else() {
+    on_time(async {
+        let world = World::new();
+        let token = token(&world.node, "acme", None, 1).await;
+        let path = world.home.path().join("planner.keys");
+        let made = AgentKeys::generate(AgentName::parse("acme/planner").unwrap(), TrustDomain::default()).unwrap();
+        made.save(&path).unwrap();
+        let old = Arc::new(AgentKeys::load(&path).unwrap());
+        std::fs::copy(&path, world.home.path().join("old.keys")).unwrap();
+        world.enrol(&old, &token).await.unwrap();
+        let options = ConnectOptions::new(world.node.address(), world.home.certificate.clone(), Arc::clone(&old));
+        let agent = Agent::connect(options).await.unwrap();
+        agent.rotate_keys().await.unwrap();
+        agent.close().await;
+        let behind = Arc::new(AgentKeys::load(world.home.path().join("old.keys")).unwrap());
+        let refused = world.enrol(&behind, &token).await.unwrap_err();
+        assert!(matches!(refused, EnrolError::OtherKey), "{refused}");
         world.node.stop().unwrap();
     });
 }

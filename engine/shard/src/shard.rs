@@ -473,10 +473,11 @@ impl<L: RecordLog> Shard<L> {
             if self.connections.get(&connection).is_none_or(|state| state.login.is_some()) {
                 continue;
             }
-            if self.reading {
+            let is_enrolling = self.connections.get(&connection).is_some_and(|state| state.enrolling.is_some());
+            if self.reading && !is_enrolling {
                 self.close(connection, RejectCode::LoginRequired, actions);
             } else {
-                // Its login may be among what the shard does not read now.
+                // Its login may be among what the shard does not read now, or control has not answered it yet.
                 self.login_deadlines.push_back((now.monotonic_us.saturating_add(LOGIN_US_MAX), connection));
             }
         }

@@ -8,7 +8,7 @@ use creto_agent::enrol::{EnrolError, Enrolment, enrol};
 use creto_service::api::ErrorCode;
 use serde_json::json;
 
-use super::{add_keys, forget_keys, keys_here, print_keys, token_of, trust_domain, validity};
+use super::{add_keys, keys_here, print_keys, token_of, trust_domain, validity};
 use crate::args::Global;
 use crate::args::agent::AgentCreateArgs;
 use crate::client::{connect_failure, keys_folder, keys_path, node_certificate, resolve};
@@ -28,23 +28,18 @@ pub(super) async fn run(global: &Global, args: &AgentCreateArgs) -> Result<Exit,
         return Err(Failure::new(Exit::Usage, "a node elsewhere registers agents with a token only", next));
     };
     let (config, _) = global.load_config_or_default()?;
-    let node = resolve(args.reach.node.as_deref(), &config)?;
-    let certificate = node_certificate(&args.reach, &config)?;
+    let node = resolve(args.node.as_deref(), &config)?;
+    let certificate = node_certificate(args.certificate.as_deref(), &config)?;
     let trust_domain = trust_domain(&config, args)?;
-    let path = keys_path(&keys_folder(global, &args.reach.keys), name);
-    let had_keys = path.exists();
+    let path = keys_path(&keys_folder(global, &args.keys), name);
     let keys = Arc::new(keys_here(global, args, trust_domain.clone(), &path)?);
     if *keys.trust_domain() != trust_domain {
         let what = format!("the keys of {name} that are here belong to {}", keys.trust_domain());
         return Err(Failure::new(Exit::Usage, what, "give that with --trust-domain, or choose another name"));
     }
     let enrolled = enrol(node, &certificate, &keys, validity(args), token, WITHIN).await;
-    let created = enrolled.map_err(|error| {
-        if !had_keys && matches!(error, EnrolError::Refused(_)) {
-            forget_keys(&keys, &path);
-        }
-        failure(&error)
-    })? == Enrolment::Created;
+    // Refused or not, the keys stay: another run may have had them registered meanwhile, and the next one goes on with them.
+    let created = enrolled.map_err(|error| failure(&error))? == Enrolment::Created;
     let key_id = keys.key_id().to_string();
     let spiffe_id = name.spiffe_id(&trust_domain);
     if args.json {
@@ -82,6 +77,7 @@ fn failure(error: &EnrolError) -> Failure {
             let code = ErrorCode::ALL.iter().find(|code| Some(code.as_str()) == error.code());
             Failure::new(Exit::Refused, error.to_string(), code.map_or("", |code| code.next()))
         }
+        EnrolError::OtherKey => Failure::of(Exit::Refused, error),
         _ => Failure::of(Exit::Unreachable, error),
     }
 }

@@ -504,6 +504,8 @@ events! {
         channel: ChannelId,
         /// Whose it is, who signed the record.
         owner: AgentId,
+        /// Who handed it in; zero: whoever may use the node's socket.
+        actor: AgentId,
         /// SHA-256 of the signed record.
         record: Digest,
         /// The record's version.
@@ -515,6 +517,10 @@ events! {
         channel: ChannelId,
         /// Whose it was, who signed that.
         owner: AgentId,
+        /// Who handed it in; zero: whoever may use the node's socket.
+        actor: AgentId,
+        /// SHA-256 of the signed record that says so.
+        record: Digest,
         /// The version of the record that says so.
         version: u32,
     }

@@ -5,14 +5,16 @@ use creto_audit::{Label, What};
 use creto_control_storage::{Reading, Writing};
 use creto_crypto_accel::digest::sha256;
 use creto_crypto_accel::verify::VerifyingKeys;
-use creto_envelope::channel::{ChannelName, ChannelPattern, ChannelRecord, SignedChannelRecord};
+use creto_envelope::channel::{ChannelName, ChannelPattern, SignedChannelRecord};
 use creto_envelope::{AgentId, AgentState, ChannelId, SignedKeyRecord};
 
 use super::{Directory, Reader};
 use crate::api::ErrorCode;
-use crate::channels::{ChannelInfo, ChannelPage, ChannelRefusal, ChannelRow, CheckedChannel, publishers, subscribers};
+use crate::channels::{ChannelInfo, ChannelPage, ChannelRefusal, ChannelRow, CheckedChannel};
 use crate::error::ServiceError;
-use crate::limits::{CHANNELS_MAX, PAGE_CHANNELS_LOOKED_AT_MAX, PAGE_CHANNELS_MAX};
+use crate::limits::{
+    CHANNELS_AT_ONCE, CHANNELS_MAX, PAGE_CHANNELS_BYTES_MAX, PAGE_CHANNELS_LOOKED_AT_MAX, PAGE_CHANNELS_MAX,
+};
 use crate::storage::{AGENTS, AgentEntry, CHANNEL_NAMES, CHANNELS, KEY_RECORDS, Storage};
 use crate::telling::Note;
 
@@ -20,8 +22,8 @@ use crate::telling::Note;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ChannelPut {
     Created,
-    /// Changed or deleted.
     Changed,
+    Deleted,
     /// It is what the directory has.
     Known,
     Refused(ErrorCode, String),
@@ -33,6 +35,7 @@ impl Directory {
         &self,
         transaction: &dyn Writing,
         checked: &CheckedChannel,
+        new_channels: u64,
         now_ms: u64,
     ) -> Result<ChannelPut, ServiceError> {
         let refused = |code, message: String| Ok(ChannelPut::Refused(code, message));
@@ -52,7 +55,12 @@ impl Directory {
                     format!("{} is no agent of {}, whose channel {name} is", owner.name, name.organization()),
                 );
             }
-            Some(owner) if owner.state == AgentState::Active => {}
+            Some(owner) if owner.state == AgentState::Active => {
+                // As for a login: keys that are over sign nothing.
+                if !(owner.valid_from_ms..owner.valid_until_ms).contains(&now_ms) {
+                    return refused(ErrorCode::ChannelOwner, format!("the keys of {} are not valid now", owner.name));
+                }
+            }
             _ => return refused(ErrorCode::ChannelOwner, "the channel's owner is no active agent".to_owned()),
         }
         if let Some(before) = &before {
@@ -75,7 +83,7 @@ impl Directory {
         if record.is_deleted && !was_there {
             return refused(ErrorCode::ChannelUnknown, format!("there is no channel {name} to delete"));
         }
-        if before.is_none() && channels.count()? >= CHANNELS_MAX {
+        if !was_there && self.channel_count + new_channels >= CHANNELS_MAX {
             return refused(
                 ErrorCode::ChannelsFull,
                 format!("the directory holds its limit of {CHANNELS_MAX} channels"),
@@ -89,7 +97,11 @@ impl Directory {
             true => names.delete(name.as_str())?,
             false => names.put(name.as_str(), &id.0)?,
         }
-        Ok(if was_there || record.is_deleted { ChannelPut::Changed } else { ChannelPut::Created })
+        Ok(match (record.is_deleted, was_there) {
+            (true, _) => ChannelPut::Deleted,
+            (false, true) => ChannelPut::Changed,
+            (false, false) => ChannelPut::Created,
+        })
     }
 
     fn agent_entry(&self, transaction: &dyn Writing, agent: &AgentId) -> Result<Option<AgentEntry>, ServiceError> {
@@ -138,9 +150,9 @@ impl Reader {
     }
 
     /// What the answer to a change shows.
-    pub(crate) fn channel_as_put(&self, record: &ChannelRecord) -> Result<Option<ChannelInfo>, ServiceError> {
+    pub(crate) fn channel_as_put(&self, name: &ChannelName) -> Result<Option<ChannelInfo>, ServiceError> {
         let transaction = self.storage.begin_read()?;
-        let row = self.channel_row(&*transaction, &record.name)?;
+        let row = self.channel_row(&*transaction, name)?;
         row.map(|row| self.channel_shown(&*transaction, &row)).transpose()
     }
 
@@ -159,24 +171,44 @@ impl Reader {
             Some(after) if after >= prefix => names.after(after),
             _ => names.from(prefix),
         };
-        let (mut channels, mut last) = (Vec::new(), None);
-        for (looked_at, row) in rows.enumerate() {
-            let (name, id) = row?;
-            if !name.starts_with(prefix) {
-                break;
+        let fits = |name: &str| match pattern {
+            None => Ok(true),
+            Some(pattern) => {
+                let name = ChannelName::parse(name).map_err(|_| self.storage.damaged(format!("channel {name}")))?;
+                Ok::<_, ServiceError>(pattern.matches(&name))
             }
-            if channels.len() == limit || looked_at == PAGE_CHANNELS_LOOKED_AT_MAX {
+        };
+        let mut names =
+            rows.take_while(|row| row.as_ref().map_or(true, |(name, _)| name.starts_with(prefix))).peekable();
+        let (mut channels, mut last, mut looked_at, mut read_bytes) = (Vec::new(), None, 0, 0);
+        while names.peek().is_some() {
+            if channels.len() == limit
+                || looked_at >= PAGE_CHANNELS_LOOKED_AT_MAX
+                || read_bytes >= PAGE_CHANNELS_BYTES_MAX
+            {
                 return Ok(ChannelPage { channels, next_after: last });
             }
-            let parsed = ChannelName::parse(&name).map_err(|_| self.storage.damaged(format!("channel {name}")))?;
-            if pattern.is_none_or(|pattern| pattern.matches(&parsed)) {
-                let row = transaction.table(CHANNELS).get(&id)?;
-                let row = row.ok_or_else(|| self.storage.damaged(format!("channel {name}")))?;
-                let row = parse(&self.storage, ChannelId(id), &row)?;
-                let owner = self.agent_names(&*transaction, &[row.signed.record.owner])?;
-                channels.push(row.info(owner.into_iter().next().unwrap_or_default()));
+            // Few at a time: a record may be large, and each is a row of its own in a database.
+            let mut ids = Vec::new();
+            while ids.len() < CHANNELS_AT_ONCE.min(limit - channels.len()) && looked_at < PAGE_CHANNELS_LOOKED_AT_MAX {
+                let Some(row) = names.next() else { break };
+                let (name, id) = row?;
+                looked_at += 1;
+                if fits(&name)? {
+                    ids.push(id);
+                }
+                last = Some(name);
             }
-            last = Some(name);
+            let rows = transaction.table(CHANNELS).get_many(ids.iter())?;
+            let mut shown = Vec::with_capacity(ids.len());
+            for (id, row) in ids.iter().zip(rows) {
+                let row = row.ok_or_else(|| self.storage.damaged(format!("channel {}", ChannelId(*id))))?;
+                read_bytes += row.len();
+                shown.push(parse(&self.storage, ChannelId(*id), &row)?);
+            }
+            let owners: Vec<_> = shown.iter().map(|row| row.signed.record.owner).collect();
+            let owners = self.agent_names(&*transaction, &owners)?;
+            channels.extend(shown.iter().zip(owners).map(|(row, owner)| row.info(owner)));
         }
         Ok(ChannelPage { channels, next_after: None })
     }
@@ -191,13 +223,13 @@ impl Reader {
         let record = &row.signed.record;
         let owner = self.agent_names(transaction, &[record.owner])?;
         Ok(ChannelInfo {
-            subscribers: Some(self.agent_names(transaction, subscribers(record))?),
-            publishers: Some(self.agent_names(transaction, publishers(record))?),
+            subscribers: Some(sorted(self.agent_names(transaction, record.listed_subscribers())?)),
+            publishers: Some(sorted(self.agent_names(transaction, record.listed_publishers())?)),
             ..row.info(owner.into_iter().next().unwrap_or_default())
         })
     }
 
-    /// The names of these agents, sorted; ids of those that are not registered.
+    /// The names of these agents, in their order; ids of those that are not registered.
     fn agent_names(&self, transaction: &dyn Reading, agents: &[AgentId]) -> Result<Vec<String>, ServiceError> {
         let rows = super::rows_of(transaction, AGENTS, agents)?;
         let name = |(agent, row): (&AgentId, Option<Vec<u8>>)| match row {
@@ -207,25 +239,24 @@ impl Reader {
                 Ok(entry.ok_or_else(|| self.storage.damaged(format!("agent {agent}")))?.name.to_string())
             }
         };
-        let names: Result<Vec<_>, ServiceError> = agents.iter().zip(rows).map(name).collect();
-        names.map(|mut names| {
-            names.sort_unstable();
-            names
-        })
+        agents.iter().zip(rows).map(name).collect()
     }
 }
 
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort_unstable();
+    names
+}
+
 /// What an event says of a channel that was put.
-pub(super) fn told_of_channel(checked: &CheckedChannel) -> Note {
+pub(super) fn told_of_channel(actor: AgentId, checked: &CheckedChannel) -> Note {
     let signed = checked.signed();
     let record = &signed.record;
     let (channel, owner, version) = (record.channel_id(), record.owner, record.version);
+    let digest = Digest(sha256(&[&signed.to_bytes()]));
     let what = match record.is_deleted {
-        true => What::ChannelDeleted { channel, owner, version },
-        false => {
-            let digest = Digest(sha256(&[&signed.to_bytes()]));
-            What::ChannelChanged { channel, owner, record: digest, version }
-        }
+        true => What::ChannelDeleted { channel, owner, actor, record: digest, version },
+        false => What::ChannelChanged { channel, owner, actor, record: digest, version },
     };
     (what, Label::of(record.name.as_str()))
 }

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::openapi::{Problems, SignedChannelRecordBytes};
 use super::{Api, Refusal, body_of, read, refuse, written};
 use crate::api::ErrorCode;
-use crate::channels::{ChannelInfo, ChannelPage, CheckedChannel};
+use crate::channels::{ChannelInfo, ChannelPage, parse_record};
 use crate::directory::{Change, ChannelPut, Reader};
 use crate::limits::PAGE_CHANNELS_MAX;
 use crate::service::wall_clock_ms;
@@ -30,16 +30,16 @@ pub(super) async fn put(
 ) -> Result<(StatusCode, Json<ChannelInfo>), Refusal> {
     let body = body_of(&headers, body, "application/octet-stream", SIGNED_CHANNEL_RECORD_BYTES_MAX)?;
     let refused = |(code, message)| refuse(code, message);
-    let signed = CheckedChannel::parse(&body, api.reader.trust_domain(), wall_clock_ms()).map_err(refused)?;
-    let record = signed.record.clone();
+    let signed = parse_record(&body, api.reader.trust_domain(), wall_clock_ms()).map_err(refused)?;
+    let name = signed.record.name.clone();
     let checked = read(&api, move |reader| reader.check_channel(signed)).await?.map_err(refused)?;
     let status = match written(&api, Change::Channel(checked), Answer::Channel, "channels").await? {
         ChannelPut::Created => StatusCode::CREATED,
-        ChannelPut::Changed | ChannelPut::Known => StatusCode::OK,
+        ChannelPut::Changed | ChannelPut::Deleted | ChannelPut::Known => StatusCode::OK,
         ChannelPut::Refused(code, message) => return Err(refuse(code, message)),
     };
-    let name = record.name.clone();
-    let shown = read(&api, move |reader| reader.channel_as_put(&record)).await?;
+    let put = name.clone();
+    let shown = read(&api, move |reader| reader.channel_as_put(&put)).await?;
     Ok((status, Json(shown.ok_or_else(|| unknown(&name))?)))
 }
 
