@@ -21,6 +21,7 @@ use crate::health::Health;
 use crate::http::{Api, Gate};
 use crate::key_log::Questions;
 use crate::key_log::serve::{self, KeyLog};
+use crate::key_records::{self, KeyRecordQuestions};
 use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, READS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
@@ -143,6 +144,7 @@ pub struct Service {
     audit_log: Option<Arc<dyn AuditLogSource>>,
     prekeys: Option<Prekeys>,
     key_log: Option<(KeyLog, Questions)>,
+    key_records: Option<KeyRecordQuestions>,
 }
 
 /// What is asked about prekeys, by what rules, and who is told when they become few.
@@ -187,6 +189,7 @@ impl Service {
             audit_log: None,
             prekeys: None,
             key_log: None,
+            key_records: None,
         })
     }
 
@@ -207,6 +210,12 @@ impl Service {
     #[must_use]
     pub fn with_prekeys(self, requests: PrekeyRequests, allowance: PrekeyAllowance, sink: impl StockSink) -> Self {
         Self { prekeys: Some(Prekeys { requests, allowance, sink: Arc::new(sink) }), ..self }
+    }
+
+    /// The same service, which gives shards the key records that they ask for through the other end of `questions`.
+    #[must_use]
+    pub fn with_key_records(self, questions: KeyRecordQuestions) -> Self {
+        Self { key_records: Some(questions), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -258,19 +267,32 @@ impl Service {
         sink: impl SnapshotSink,
         publications: Publications,
     ) -> Result<ServiceHandle, ServiceError> {
-        let Self { options, storage, directory, policy, begun: _, backups, decisions, audit_log, prekeys, key_log } =
-            self;
+        let Self {
+            options,
+            storage,
+            directory,
+            policy,
+            begun: _,
+            backups,
+            decisions,
+            audit_log,
+            prekeys,
+            key_log,
+            key_records,
+        } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
         let key_log = key_log.map(|(key_log, questions)| serve::answer(key_log, questions));
+        let key_records = key_records.map(|questions| key_records::answer(Arc::clone(&storage), questions));
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
         sink.publish(snapshot.newest());
         let remote = options.remote.zip(remote_listener).map(|(remote, (listener, address))| {
-            let (domain, snapshot, teller) = (options.trust_domain.clone(), snapshot.clone(), teller.clone());
-            (listener, Gate::new(address, &remote.administrators, domain, snapshot, teller))
+            let (snapshot, teller) = (snapshot.clone(), teller.clone());
+            let reader = Reader::new(Arc::clone(&storage), options.trust_domain.clone());
+            (listener, Gate::new(address, &remote.administrators, reader, snapshot, teller))
         });
         let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
         let prekeys = prekeys.map(|prekeys| (Arc::clone(&storage), prekeys));
@@ -305,6 +327,7 @@ impl Service {
                     publications,
                     prekeys,
                     key_log,
+                    key_records,
                     reloads,
                     telling,
                     stopped,
@@ -426,6 +449,7 @@ fn run(
     publications: Publications,
     prekeys: Option<(Arc<Storage>, Prekeys)>,
     key_log: Option<impl Future<Output = ()> + Send + 'static>,
+    key_records: Option<impl Future<Output = ()> + Send + 'static>,
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
@@ -433,8 +457,9 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The commits, one after the other; those of claims, and the checks of prekeys, the same; the requests of a backup, one
-        // after the other; questions about the key log, the same; what looks at policies; and what requests read.
-        .max_blocking_threads(7 + READS_MAX)
+        // after the other; questions about the key log and for key records, the same, and the keys of administrators; what looks at
+        // policies; and what requests read.
+        .max_blocking_threads(9 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -452,14 +477,14 @@ fn run(
         let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone(), api.teller.clone()));
         let prekeys =
             prekeys.map(|(storage, Prekeys { requests: PrekeyRequests { uploads, questions }, allowance, sink })| {
-                let (changes, published) = (changes.clone(), api.snapshot.clone());
-                let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, published, allowance));
+                let (changes, reads) = (changes.clone(), Arc::clone(&storage));
+                let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, reads, allowance));
                 (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
             });
         let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
-        let key_log = key_log.map(tokio::spawn);
+        let questions = [key_log.map(tokio::spawn), key_records.map(tokio::spawn)];
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), health, pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
@@ -467,9 +492,7 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
-        if let Some(key_log) = key_log {
-            key_log.abort();
-        }
+        questions.into_iter().flatten().for_each(|answering| answering.abort());
         if let Some((uploads, claims)) = prekeys {
             uploads.abort();
             claims.abort();

@@ -41,6 +41,15 @@ pub(crate) enum NodeItem {
         /// The current version, or why not.
         answer: Result<u32, KeyRefused>,
     },
+    /// From control: a key record that this shard asked for.
+    KeyRecord {
+        /// Whose.
+        agent: AgentId,
+        /// Which version.
+        version: u32,
+        /// The record, or why not.
+        answer: Result<Arc<SignedKeyRecord>, KeyRefused>,
+    },
     /// From control: the answer to a question about the key log.
     KeyLogAnswered {
         /// Whoever asked.
@@ -147,6 +156,10 @@ pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 4 * CREDIT_BYTES_MAX as usize + EN
 pub(crate) type PublishKeyRecord =
     Box<dyn Fn(ConnectionId, AgentId, RotationMode, Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
 
+/// Asks control for a version of an agent's key record, which answers with [`NodeItem::KeyRecord`]; or says at once why not. It
+/// never waits.
+pub(crate) type AskKeyRecord = Box<dyn Fn(AgentId, u32) -> Result<(), KeyRefused> + Send>;
+
 /// Hands a question about the key log to control, which answers with [`NodeItem::KeyLogAnswered`]; or says at once why not. It
 /// never waits.
 pub(crate) type AskKeyLog = Box<dyn Fn(ConnectionId, KeyLogQuestion) -> Result<(), KeyLogRefusal> + Send>;
@@ -165,6 +178,9 @@ pub(crate) struct ShardMachine {
     publish: PublishKeyRecord,
     /// Key records that control did not take, to be told in the next turn.
     not_published: Vec<(ConnectionId, KeyRefused)>,
+    ask_key_record: AskKeyRecord,
+    /// Key records that control was not asked for, to be told in the next turn.
+    no_records: Vec<(AgentId, u32, KeyRefused)>,
     ask_key_log: AskKeyLog,
     /// Answers to questions that control did not take, to be told in the next turn.
     not_asked: Vec<(ConnectionId, Bytes)>,
@@ -207,6 +223,8 @@ pub(crate) struct Ends {
     /// To control.
     pub(crate) publish: PublishKeyRecord,
     /// To control.
+    pub(crate) ask_key_record: AskKeyRecord,
+    /// To control.
     pub(crate) ask_key_log: AskKeyLog,
     /// To control.
     pub(crate) ask_prekeys: AskPrekeys,
@@ -220,7 +238,7 @@ pub(crate) struct Ends {
 
 impl ShardMachine {
     pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
-        let Ends { publish, ask_key_log, ask_prekeys, report, workers, audit } = ends;
+        let Ends { publish, ask_key_record, ask_key_log, ask_prekeys, report, workers, audit } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -230,6 +248,8 @@ impl ShardMachine {
             todo: VecDeque::new(),
             publish,
             not_published: Vec::new(),
+            ask_key_record,
+            no_records: Vec::new(),
             ask_key_log,
             not_asked: Vec::new(),
             ask_prekeys,
@@ -303,6 +323,9 @@ impl ShardMachine {
             (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
+            }
+            (Source::Control, NodeItem::KeyRecord { agent, version, answer }) => {
+                self.apply(now, Event::KeyRecordAnswered { agent, version, answer });
             }
             (Source::Control, NodeItem::KeyLogAnswered { connection, frames }) => {
                 self.apply(now, Event::KeyLogAnswered { connection, frames });
@@ -381,6 +404,11 @@ impl ShardMachine {
             Action::PublishKeyRecord { connection, agent, mode, record } => {
                 if let Err(refused) = (self.publish)(connection, agent, mode, record) {
                     self.not_published.push((connection, refused));
+                }
+            }
+            Action::AskKeyRecord { agent, version } => {
+                if let Err(refused) = (self.ask_key_record)(agent, version) {
+                    self.no_records.push((agent, version, refused));
                 }
             }
             Action::AskKeyLog { connection, question } => {
@@ -527,6 +555,9 @@ impl Machine for ShardMachine {
         for (connection, refused) in std::mem::take(&mut self.not_published) {
             self.apply(now, Event::KeyRecordPublished { connection, answer: Err(refused) });
         }
+        for (agent, version, refused) in std::mem::take(&mut self.no_records) {
+            self.apply(now, Event::KeyRecordAnswered { agent, version, answer: Err(refused) });
+        }
         for (connection, frames) in std::mem::take(&mut self.not_asked) {
             self.apply(now, Event::KeyLogAnswered { connection, frames });
         }
@@ -554,7 +585,10 @@ impl Machine for ShardMachine {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        let is_refused = !self.not_published.is_empty() || !self.not_asked.is_empty() || !self.no_prekeys.is_empty();
+        let is_refused = !self.not_published.is_empty()
+            || !self.no_records.is_empty()
+            || !self.not_asked.is_empty()
+            || !self.no_prekeys.is_empty();
         if self.shard.has_work() || is_refused { Some(0) } else { Some(self.next_tick_us) }
     }
 }

@@ -97,6 +97,15 @@ pub enum Event {
         /// The version that is current now, or why it was refused.
         answer: Result<u32, KeyRefused>,
     },
+    /// Control has answered an [`Action::AskKeyRecord`]. The snapshot that this version is in came before.
+    KeyRecordAnswered {
+        /// Whose record.
+        agent: AgentId,
+        /// Which version.
+        version: u32,
+        /// The record, exactly this one; or why it cannot be had now.
+        answer: Result<Arc<SignedKeyRecord>, KeyRefused>,
+    },
     /// Control has answered an [`Action::AskKeyLog`].
     KeyLogAnswered {
         /// The connection that asked; it may be gone.
@@ -158,7 +167,7 @@ pub enum Event {
     Seal,
 }
 
-/// Why control refused a key record.
+/// Why control did not take a key record, or cannot bring one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyRefused {
     /// The code for the agent.
@@ -213,6 +222,14 @@ pub enum Action {
         mode: RotationMode,
         /// The record; nothing about it was checked but its form and whose it is.
         record: Box<SignedKeyRecord>,
+    },
+    /// Have control bring a key record that the snapshot shows, and answer with [`Event::KeyRecordAnswered`] when it did or cannot:
+    /// once, and not before this turn is over. One question for the same record is open at a time.
+    AskKeyRecord {
+        /// Whose.
+        agent: AgentId,
+        /// Which version.
+        version: u32,
     },
     /// Have control answer a question about the key log with [`Event::KeyLogAnswered`]: once, and not before this turn is over.
     AskKeyLog {

@@ -10,6 +10,7 @@ mod connection;
 pub mod event;
 mod expiry;
 mod key_log;
+mod key_records;
 pub mod limits;
 mod meter;
 pub mod observe;

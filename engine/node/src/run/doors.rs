@@ -6,12 +6,13 @@ use creto_envelope::prekeys::{PrekeyClaimed, PrekeyRefusal, PrekeyStock, PrekeyS
 use creto_io::Parcel;
 use creto_io::ring::ControlPort;
 use creto_service::key_log::Questioner;
+use creto_service::key_records::KeyRecordDoor;
 use creto_service::prekeys::{Claim, PrekeyDoor, StockSink, Upload};
 use creto_service::rotation::{self, Publication, Publisher, Reply};
 use creto_shard::{KeyRefused, PrekeyQuestion};
 
 use super::{tell, tell_all};
-use crate::machine::{AskKeyLog, AskPrekeys, NodeItem, PublishKeyRecord};
+use crate::machine::{AskKeyLog, AskKeyRecord, AskPrekeys, NodeItem, PublishKeyRecord};
 
 /// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
 /// snapshot that was published before it, so it comes after that.
@@ -20,15 +21,30 @@ pub(super) fn publish_key_records(
     shard_index: u16,
     port: ControlPort<Parcel<NodeItem>>,
 ) -> PublishKeyRecord {
-    let refused =
-        |refused: rotation::Refused| KeyRefused { code: refused.code, retry_after_ms: refused.retry_after_ms };
     Box::new(move |connection, agent, mode, record| {
         let port = port.clone();
         let reply = Reply::new(move |answer| {
-            let answer = answer.map_err(refused);
+            let answer = answer.map_err(key_refused);
             tell(usize::from(shard_index), &port, NodeItem::KeyRecordPublished { connection, answer });
         });
-        publisher.publish(Publication { agent, mode, record, reply }).map_err(refused)
+        publisher.publish(Publication { agent, mode, record, reply }).map_err(key_refused)
+    })
+}
+
+/// The way of a question for a key record from a shard to control, and of the record back to it. The record takes the same ring as
+/// the snapshots, of which one has shown it.
+pub(super) fn ask_key_records(
+    door: KeyRecordDoor,
+    shard_index: u16,
+    port: ControlPort<Parcel<NodeItem>>,
+) -> AskKeyRecord {
+    Box::new(move |agent, version| {
+        let port = port.clone();
+        let reply = Reply::new(move |answer: Result<_, rotation::Refused>| {
+            let answer = answer.map_err(key_refused);
+            tell(usize::from(shard_index), &port, NodeItem::KeyRecord { agent, version, answer });
+        });
+        door.ask(agent, version, reply).map_err(key_refused)
     })
 }
 
@@ -79,6 +95,10 @@ pub(super) fn ask_prekeys(door: PrekeyDoor, shard_index: u16, port: ControlPort<
 /// Tells every shard whose prekeys have become few: one of them may have a connection of the owner.
 pub(super) fn tell_low(ports: Vec<ControlPort<Parcel<NodeItem>>>) -> impl StockSink {
     move |agent: AgentId, stock: PrekeyStock| tell_all(&ports, || NodeItem::PrekeysLow { agent, stock })
+}
+
+fn key_refused(refused: rotation::Refused) -> KeyRefused {
+    KeyRefused { code: refused.code, retry_after_ms: refused.retry_after_ms }
 }
 
 fn refusal(refused: rotation::Refused) -> PrekeyRefusal {
