@@ -40,7 +40,7 @@ fn admit(criterion: &mut Criterion) {
             group.bench_function(*name, |bencher| {
                 bencher.iter_custom(|iterations| {
                     rounds(iterations, |count| {
-                        let mut admission = Admission::new(snapshot([&planner, &executor]), planner.id);
+                        let mut admission = Admission::new(snapshot([&planner, &executor]), planner.record.clone());
                         stages(&mut admission, NOW, bodies[0].clone());
                         let begun = CpuTime::now();
                         let round = bodies[1..=count].iter();

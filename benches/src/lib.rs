@@ -8,11 +8,13 @@ pub mod rotation;
 pub mod sessions;
 pub mod store;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::envelope::InSession;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
-use creto_envelope::{EnvelopeHeader, FrameHeader, FrameType, MessageId};
+use creto_envelope::{EnvelopeHeader, FrameHeader, FrameType, MessageId, SignedKeyRecord};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::{Action, ConnectionId, Event, Log, Now, Placement, Shard, ShardIndex, StreamId};
 use creto_sim::agents::SimAgent;
@@ -45,6 +47,7 @@ impl SegmentSource for NoSegments {
 /// One shard whose disk needs no time: what is left is the shard's own work.
 pub struct InstantShard {
     shard: Shard,
+    records: Vec<Arc<SignedKeyRecord>>,
     actions: Vec<Action>,
     frame: Vec<u8>,
     /// Frames that it sent, counted by those who care.
@@ -68,7 +71,8 @@ impl InstantShard {
         };
         let log = Log::new(wal, Mailboxes::new(config, [1, 2]));
         let shard = Shard::new(ShardIndex(0), Placement::new(1), ConnectionLimits::default(), log);
-        let mut this = Self { shard, actions: Vec::new(), frame: Vec::new(), sent: Vec::new() };
+        let records = agents.iter().map(|agent| Arc::clone(&agent.record)).collect();
+        let mut this = Self { shard, records, actions: Vec::new(), frame: Vec::new(), sent: Vec::new() };
         this.event(Event::Snapshot(creto_sim::agents::snapshot(agents.iter().copied())));
         this.turns();
         this
@@ -112,6 +116,12 @@ impl InstantShard {
                             write.encode_into(&mut self.frame);
                         }
                         self.event(Event::Disk { id: action.id(), outcome: Ok(()) });
+                    }
+                    Action::AskKeyRecord { agent, version } => {
+                        let is_its = |signed: &&Arc<SignedKeyRecord>| signed.record.agent_id() == agent;
+                        let record = self.records.iter().find(is_its).expect("a bench knows its agents");
+                        let answer = Ok(Arc::clone(record));
+                        self.event(Event::KeyRecordAnswered { agent, version, answer });
                     }
                     Action::Send { stream, frames, .. } => self.sent.push((stream, frames)),
                     Action::Close { code, .. } => panic!("the shard closed a bench's connection: {code}"),

@@ -194,7 +194,7 @@ fn name_character(c: char) -> bool {
 
 /// An agent's name: `organization/agent`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct AgentName(String);
+pub struct AgentName(Box<str>);
 
 impl AgentName {
     /// Parses `organization/agent`.
@@ -210,7 +210,7 @@ impl AgentName {
         }
         match text.split_once('/') {
             Some((organization, agent)) if !organization.is_empty() && !agent.is_empty() && !agent.contains('/') => {
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
             _ => Err(NameError::Form(text.to_owned())),
         }

@@ -68,11 +68,13 @@ pub enum Fault {
     Backup,
     /// A message is read back with one bit changed; the disk has it as it was.
     FlippedRead,
+    /// Control cannot read a key record that a shard asks for.
+    BusyControl,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Kill,
         Self::PowerLoss,
         Self::InterruptedStart,
@@ -105,6 +107,7 @@ impl Fault {
         Self::Resend,
         Self::Backup,
         Self::FlippedRead,
+        Self::BusyControl,
     ];
 
     /// Its name in reports.
@@ -143,13 +146,20 @@ impl Fault {
             Self::Resend => "resend",
             Self::Backup => "backup",
             Self::FlippedRead => "flipped-read",
+            Self::BusyControl => "busy-control",
         }
     }
 }
 
 /// How often each fault was injected.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl Default for FaultCounts {
+    fn default() -> Self {
+        Self([0; Fault::ALL.len()])
+    }
+}
 
 impl FaultCounts {
     /// Counts one.

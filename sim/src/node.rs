@@ -8,10 +8,11 @@ use creto_envelope::deliver::Deliver;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::notice::Notice;
 use creto_envelope::submit::SubmitAck;
-use creto_envelope::{FrameHeader, FrameType, RejectCode};
+use creto_envelope::{AgentId, FrameHeader, FrameType, RejectCode};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::{
-    Action, ConnectionId, Event, Log, Placement, Scratch, Shard, ShardIndex, ShardMessage, StreamId, VerifyJob,
+    Action, ConnectionId, Event, KeyRefused, Log, Placement, Scratch, Shard, ShardIndex, ShardMessage, StreamId,
+    VerifyJob,
 };
 use creto_store::{Action as DiskAction, Mailboxes, ReadProblemKind, Record, RecoveryError, Wal, recover};
 
@@ -45,6 +46,9 @@ pub(crate) struct Node {
     /// Batches at the crypto workers.
     jobs: BTreeMap<u64, VerifyJob>,
     next_job: u64,
+    /// Key records that control was asked for.
+    questions: BTreeMap<u64, (AgentId, u32)>,
+    next_question: u64,
     turn_is_due: Vec<bool>,
     fenced_at_us: Vec<Option<u64>>,
 }
@@ -67,6 +71,8 @@ impl Node {
             rings: (0..shard_count * shard_count).map(|_| Ring::default()).collect(),
             jobs: BTreeMap::new(),
             next_job: 0,
+            questions: BTreeMap::new(),
+            next_question: 0,
             turn_is_due: vec![false; shard_count],
             fenced_at_us: vec![None; shard_count],
         }
@@ -324,6 +330,21 @@ impl World<'_> {
         self.shard_event(shard, Event::Verified(job.run(&mut Scratch::default())))
     }
 
+    /// Control answers once, sometimes only that it cannot read now.
+    pub(crate) fn key_record_arrives(&mut self, shard: usize, question: u64) -> Checked {
+        let (agent, version) = self.node.questions.remove(&question).expect("every question is answered once");
+        let is_busy = self.control_random.one_in(self.profile.busy_control_one_in);
+        let answer = match is_busy {
+            true => {
+                self.faults.add(Fault::BusyControl);
+                Err(KeyRefused { code: RejectCode::Overloaded, retry_after_ms: 1_000 })
+            }
+            false => Ok(self.pool.key_record(&agent, version)),
+        };
+        self.note(|| format!("control answers shard {shard}: version {version} of agent {agent}, busy: {is_busy}"));
+        self.shard_event(shard, Event::KeyRecordAnswered { agent, version, answer })
+    }
+
     fn carry_out(&mut self, shard: usize, actions: Vec<Action>) -> Checked {
         let life = self.node.life;
         for action in actions {
@@ -375,6 +396,13 @@ impl World<'_> {
                         }
                         return broken(Rule::Content, format!("shard {shard}: {problem}"));
                     }
+                }
+                Action::AskKeyRecord { agent, version } => {
+                    let question = self.node.next_question;
+                    self.node.next_question += 1;
+                    self.node.questions.insert(question, (agent, version));
+                    let delay_us = self.control_random.between(1, 2_000);
+                    self.clock.after(delay_us, Step::KeyRecord { life, shard, question });
                 }
                 Action::AskKeyLog { .. } => unreachable!("no simulated agent asks about the key log"),
                 Action::Enrol { .. } => unreachable!("every simulated agent is registered"),

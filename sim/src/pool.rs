@@ -11,7 +11,7 @@ use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
 use creto_envelope::control::Login;
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::FLAG_NOTICE_WANTED;
-use creto_envelope::{BatchHeaderView, EnvelopeHeader, MessageId, Priority};
+use creto_envelope::{AgentId, BatchHeaderView, EnvelopeHeader, MessageId, Priority, SignedKeyRecord};
 use creto_policy::Snapshot;
 use rkyv::util::AlignedVec;
 
@@ -139,6 +139,13 @@ impl Pool {
         body.extend_from_slice(&batch.expect("windows of these sizes are signed").body);
         body[..8].copy_from_slice(&submit_sequence.to_le_bytes());
         body
+    }
+
+    /// The key record of an agent, as control has it.
+    pub(crate) fn key_record(&self, agent: &AgentId, version: u32) -> Arc<SignedKeyRecord> {
+        let is_its = |known: &&SimAgent| known.id == *agent && known.record.record.version == version;
+        let known = self.agents.iter().find(is_its).expect("a shard asks for what the snapshot shows");
+        Arc::clone(&known.record)
     }
 
     /// One of the exporter values that logins are signed for, and the login.

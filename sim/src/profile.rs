@@ -36,6 +36,8 @@ pub(crate) struct Profile {
     pub(crate) clock_jump_ms_max: u64,
     pub(crate) damaged_digest_one_in: u64,
     pub(crate) tampering_one_in: u64,
+    /// Control cannot read the directory when it is asked for a key record.
+    pub(crate) busy_control_one_in: u64,
     pub(crate) late_writes: bool,
     /// Clients reach a shard before its log has started.
     pub(crate) lets_in_early: bool,
@@ -141,6 +143,7 @@ impl Profile {
             clock_jump_ms_max: random.pick(&[30_000, 30_000, 45 * 60_000, 2 * 86_400_000]),
             damaged_digest_one_in: random.pick(&[0, 2]),
             tampering_one_in: random.pick(&[0, 0, 40]),
+            busy_control_one_in: 0,
             late_writes: random.one_in(2),
             lets_in_early: random.one_in(2),
             acknowledges_all: random.one_in(2),
@@ -167,6 +170,7 @@ impl Profile {
         self.rot_one_in = 0;
         self.damaged_digest_one_in = 0;
         self.tampering_one_in = 0;
+        self.busy_control_one_in = 0;
         self.acknowledges_all = true;
     }
 }

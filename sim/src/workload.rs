@@ -399,7 +399,11 @@ impl World<'_> {
             Some(RejectCode::SubscriptionReplaced) if self.agents[agent].current != Some(link) => {}
             // The newest subscription wins, and two connections may have been under way at once.
             Some(RejectCode::SubscriptionReplaced) => {}
-            Some(RejectCode::ShuttingDown) => {
+            // Control could not read its key record when it logged in, or the node shuts down.
+            Some(RejectCode::Overloaded) if self.links[link].client_side.is_logged_in => {
+                return broken(Rule::RefusedForAReason, format!("connection {link} was told that the node is busy"));
+            }
+            Some(RejectCode::ShuttingDown | RejectCode::Overloaded) => {
                 self.agents[agent].not_before_us = self.clock.now_us() + self.random.between(1_000, 20_000);
             }
             code => {

@@ -38,6 +38,8 @@ pub(crate) enum Step {
     Disk { life: u32, shard: usize, op: OpNumber },
     /// A crypto worker is done with a batch.
     Verdict { life: u32, shard: usize, job: u64 },
+    /// Control has found a key record, or cannot read it just now.
+    KeyRecord { life: u32, shard: usize, question: u64 },
     /// The machine starts the node.
     Boot { life: u32 },
     /// An operator stops a node that does not work.
@@ -81,6 +83,7 @@ impl Step {
             Self::Drain { life, shard } => (13, u64::from(life), shard),
             Self::Chaos => (14, 0, 0),
             Self::Verdict { shard, job, .. } => (15, job, shard),
+            Self::KeyRecord { shard, question, .. } => (17, question, shard),
             Self::Copy { life } => (16, u64::from(life), 0),
         };
         kind << 56 | a << 28 | b as u64
@@ -95,6 +98,8 @@ pub(crate) struct World<'p> {
     pub(crate) random: Random,
     /// Decides about refused messages and dead letters.
     pub(crate) letters_random: Random,
+    /// Decides about control.
+    pub(crate) control_random: Random,
     pub(crate) clock: Clock<Step>,
     pub(crate) faults: FaultCounts,
     pub(crate) disks: Vec<Disk>,
@@ -118,7 +123,9 @@ impl<'p> World<'p> {
     pub(crate) fn new(pool: &'p Pool, seed: u64, options: &Options, is_traced: bool) -> Self {
         let mut random = Random::new(seed);
         let mut letters_random = Random::new(mix(!seed));
-        let profile = Profile::draw(&mut random, &mut letters_random, options.shard_count);
+        let mut control_random = Random::new(mix(mix(!seed)));
+        let mut profile = Profile::draw(&mut random, &mut letters_random, options.shard_count);
+        profile.busy_control_one_in = control_random.pick(&[0, 0, 3, 10]);
         Self {
             pool,
             planted: options.planted,
@@ -139,6 +146,7 @@ impl<'p> World<'p> {
             profile,
             random,
             letters_random,
+            control_random,
         }
     }
 
@@ -208,6 +216,7 @@ impl<'p> World<'p> {
             Step::Ring { life, from, to } if is_current(life) => self.ring_arrives(from, to),
             Step::Disk { life, shard, op } if is_current(life) => self.disk_step(shard, op),
             Step::Verdict { life, shard, job } if is_current(life) => self.verdict_arrives(shard, job),
+            Step::KeyRecord { life, shard, question } if is_current(life) => self.key_record_arrives(shard, question),
             Step::Drain { life, shard } if is_current(life) => {
                 self.note(|| format!("shard {shard} drains"));
                 self.shard_event(shard, Event::Drain)
@@ -221,6 +230,7 @@ impl<'p> World<'p> {
             | Step::Ring { .. }
             | Step::Disk { .. }
             | Step::Verdict { .. }
+            | Step::KeyRecord { .. }
             | Step::Drain { .. }
             | Step::Operator { .. }
             | Step::Copy { .. }

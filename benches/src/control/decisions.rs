@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
-use creto_policy::{Action, DecisionTable, Policy, Snapshot, SnapshotBuilder};
+use creto_envelope::{AgentId, AgentName, AgentState, KeyId, TrustDomain};
+use creto_policy::{Action, DecisionTable, KeyVersion, Policy, Snapshot, SnapshotBuilder};
 use creto_rego::PolicySource;
 use creto_service::policy::RegoPolicy;
 
@@ -169,33 +169,24 @@ pub fn policy(text: &str) -> RegoPolicy {
 #[must_use]
 pub fn agents(agent_count: usize) -> (SnapshotBuilder, Vec<AgentId>) {
     let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let domain = TrustDomain::default();
+    let version = KeyVersion {
+        version: 1,
+        key: KeyId([4; 16]),
+        valid_from_ms: 0,
+        valid_until_ms: u64::MAX,
+        has_fn_dsa_512: false,
+        replaced: None,
+    };
     let agents = (0..agent_count)
         .map(|index| {
-            let record = signed_record(&format!("org-{}/agent-{index}", index % ORGANIZATION_COUNT));
-            builder.insert(AgentState::Active, vec![record]).expect("one record makes an agent")
+            let name = AgentName::parse(&format!("org-{}/agent-{index}", index % ORGANIZATION_COUNT));
+            let name = name.expect("the name has the right form");
+            let inserted = builder.insert_versions(&domain, &name, AgentState::Active, vec![version]);
+            inserted.expect("one version makes an agent")
         })
         .collect();
     (builder, agents)
-}
-
-fn signed_record(name: &str) -> Arc<SignedKeyRecord> {
-    Arc::new(SignedKeyRecord {
-        record: KeyRecord {
-            version: 1,
-            state: AgentState::Active,
-            valid_from_ms: 0,
-            valid_until_ms: u64::MAX,
-            ed25519: [1; 32],
-            x25519: [2; 32],
-            ml_dsa_65: Box::new([3; 1952]),
-            ml_kem_768: Box::new([4; 1184]),
-            name: AgentName::parse(name).expect("the name has the right form"),
-            trust_domain: TrustDomain::default(),
-            fn_dsa_512: None,
-        },
-        ed25519: [0; 64],
-        ml_dsa_65: Box::new([0; 3309]),
-    })
 }
 
 /// Pairs of one organization, in a fixed order without a pattern. A power of two of them.

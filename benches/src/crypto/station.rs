@@ -155,7 +155,7 @@ impl<'a> Admission<'a> {
     pub fn messages_per_s(&self, effort: Effort) -> f64 {
         let [from, _] = self.agents;
         let sample = || {
-            let mut admission = creto_shard::admission::Admission::new(snapshot(self.agents), from.id);
+            let mut admission = creto_shard::admission::Admission::new(snapshot(self.agents), from.record.clone());
             let begun = CpuTime::now();
             let admit = |body: &Bytes| admission.authorize(NOW, body.clone());
             let admitted: usize = self.bodies.iter().map(admit).sum();

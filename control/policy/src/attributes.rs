@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -183,36 +182,4 @@ fn fold_text(seed: u64, text: &str) -> u64 {
         word[..chunk.len()].copy_from_slice(chunk);
         mix(seed, u64::from_le_bytes(word))
     })
-}
-
-/// Every set of attributes that some agent has, once: agents with equal ones share them.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct SharedAttributes {
-    sets: BTreeSet<Arc<Attributes>>,
-    /// At this many sets it is worth looking for those that nobody has any more.
-    sweep_at: usize,
-}
-
-/// Below this many nothing is looked for.
-const SWEEP_SETS_MIN: usize = 64;
-
-impl SharedAttributes {
-    /// The one that is shared by all who have equal ones.
-    pub(crate) fn share(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
-        if let Some(shared) = self.sets.get(&attributes) {
-            return Arc::clone(shared);
-        }
-        if self.sets.len() >= self.sweep_at.max(SWEEP_SETS_MIN) {
-            self.sets.retain(|shared| Arc::strong_count(shared) > 1);
-            // Twice what is left: looking costs a constant time for each set that comes.
-            self.sweep_at = self.sets.len() * 2;
-        }
-        self.sets.insert(Arc::clone(&attributes));
-        attributes
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.sets.len()
-    }
 }

@@ -1,4 +1,4 @@
-//! What a shard must know to decide who may do what: the agents, their keys, and the policy.
+//! What a shard must know to decide who may do what: the agents, which of their keys count until when, and the policy.
 //!
 //! Control builds a [`Snapshot`] after every change and hands it to the shards, which hold it and never ask control
 //! on the message's path. A shard keeps a [`DecisionTable`] beside
@@ -19,6 +19,8 @@ pub mod limits;
 pub mod mailbox;
 mod obligations;
 mod principal;
+mod recent;
+mod shared;
 mod snapshot;
 mod source;
 
@@ -27,5 +29,6 @@ pub use decide::{Action, Decision, DecisionStats, DecisionTable, OpenDoor, decid
 pub use mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
 pub use obligations::{Obligations, Priorities};
 pub use principal::{KeyVersion, OrganizationId, Principal, Replacement};
+pub use recent::Recent;
 pub use snapshot::{KEY_GRACE_MS, Policy, PrincipalError, Snapshot, SnapshotBuilder};
 pub use source::{Answer, Evaluation, Evaluator, Input, PolicySource, Question, Reads};

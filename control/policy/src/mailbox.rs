@@ -24,7 +24,7 @@ pub const MAX_DELIVERIES: RangeInclusive<u8> = 2..=u8::MAX;
 pub const SESSION_SPAN_MS: u64 = SESSION_AGE_S_MAX as u64 * 1_000 + 2 * 3_600_000;
 
 /// What is set for one mailbox. What is not is as the node's configuration says.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct MailboxSettings {
     /// How long what nobody acknowledges is kept, in seconds: of messages that are admitted from when it is set.
     pub retention_s: Option<u32>,
@@ -88,7 +88,7 @@ fn within<T: Copy + PartialOrd + Into<u64>>(
 /// key is there as long as anything that needs it. When the retention rises meanwhile, later messages of that session must
 /// not outlive the key. So for as long as a session may go on that began before the rise, messages that need a key are
 /// kept no longer than the retention was when it may have come. A retention that sinks needs none of that.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct LowerRetention {
     /// The lowest retention under which a session may have begun that goes on, in seconds.
     pub retention_s: u32,

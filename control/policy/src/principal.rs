@@ -1,9 +1,12 @@
-//! One agent as a shard sees it: who it is, whether it may act, and every version of its keys.
+//! One agent as a shard sees it: who it is, whether it may act, and which versions of its keys count until when.
+//!
+//! The keys themselves are not here: a record has seven kilobytes, and a directory a million agents. Whoever needs one asks
+//! whoever keeps them.
 
 use std::sync::Arc;
 
 use creto_envelope::control::RotationMode;
-use creto_envelope::{AgentId, AgentState, KeyId, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, RejectCode};
 
 use crate::attributes::Attributes;
 use crate::mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
@@ -17,43 +20,78 @@ mod tests;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OrganizationId(pub(crate) u32);
 
-/// One agent, with all versions of its key record. Cheap to clone: records and attributes are shared.
+/// One agent, with what decisions and checks of validity read of all versions of its key record: never a key. Cheap to clone:
+/// what several agents have alike is shared.
 #[derive(Clone, Debug)]
 pub struct Principal {
     agent: AgentId,
+    name: AgentName,
     organization: OrganizationId,
     state: AgentState,
     /// Since when what it signed is void, when it is revoked.
     revoked_at_ms: u64,
-    // A copy of what every decision reads, so that it does not follow a pointer to a record of seven kilobytes.
+    current: Current,
+    mailbox: Arc<Mailbox>,
+    attributes: Arc<Attributes>,
+    /// Those before the current one, versions strictly ascending and below it. Empty, without any memory, for most agents.
+    older: Arc<[Older]>,
+}
+
+// A directory holds a million of these; the name is beside it.
+const _: () = assert!(size_of::<Principal>() <= 128);
+
+/// The newest version. Here, and not behind a pointer: every decision reads it.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    key: KeyId,
     valid_from_ms: u64,
     valid_until_ms: u64,
-    current_key: KeyId,
-    mailbox: Mailbox,
-    attributes: Arc<Attributes>,
-    /// Never empty, versions strictly ascending: `SnapshotBuilder::insert` holds this.
-    records: Arc<[VersionedRecord]>,
+    version: u32,
+    has_fn_dsa_512: bool,
+}
+
+/// A version that was replaced.
+#[derive(Clone, Copy, Debug)]
+struct Older {
+    known: KeyVersion,
+    /// Up to when, exclusive, messages that are sealed to its key are accepted.
+    accepted_until_ms: u64,
 }
 
 /// What is set for an agent's mailbox.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(crate) struct Mailbox {
     pub(crate) settings: MailboxSettings,
     pub(crate) lower: LowerRetention,
 }
 
-/// One version of an agent's key record, and what became of its encryption key.
-#[derive(Clone, Debug)]
+/// What a snapshot knows of one version of an agent's key record: everything but the keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyVersion {
-    /// The record.
-    pub record: Arc<SignedKeyRecord>,
+    /// The version.
+    pub version: u32,
+    /// Id of its encryption key.
+    pub key: KeyId,
+    /// Start of its validity, Unix milliseconds.
+    pub valid_from_ms: u64,
+    /// End of its validity, exclusive, Unix milliseconds.
+    pub valid_until_ms: u64,
+    /// Whether it demands a third signature.
+    pub has_fn_dsa_512: bool,
     /// When and how the next version replaced it; `None` for the current one.
     pub replaced: Option<Replacement>,
 }
 
-impl From<Arc<SignedKeyRecord>> for KeyVersion {
-    fn from(record: Arc<SignedKeyRecord>) -> Self {
-        Self { record, replaced: None }
+impl From<&KeyRecord> for KeyVersion {
+    fn from(record: &KeyRecord) -> Self {
+        Self {
+            version: record.version,
+            key: record.key_id(),
+            valid_from_ms: record.valid_from_ms,
+            valid_until_ms: record.valid_until_ms,
+            has_fn_dsa_512: record.fn_dsa_512.is_some(),
+            replaced: None,
+        }
     }
 }
 
@@ -66,21 +104,17 @@ pub struct Replacement {
     pub mode: RotationMode,
 }
 
-#[derive(Debug)]
-struct VersionedRecord {
-    version: u32,
-    key: KeyId,
-    /// Up to when, exclusive, messages that are sealed to this key are accepted; `u64::MAX` for the current one.
-    accepted_until_ms: u64,
-    replaced: Option<Replacement>,
-    record: Arc<SignedKeyRecord>,
-}
-
 impl Principal {
     /// Which agent this is.
     #[must_use]
     pub fn agent(&self) -> AgentId {
         self.agent
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &AgentName {
+        &self.name
     }
 
     /// The organization that its name begins with.
@@ -120,33 +154,35 @@ impl Principal {
         MailboxLimits::new(&self.mailbox.settings, self.mailbox.lower, now_ms)
     }
 
-    /// The newest key record.
-    #[must_use]
-    pub fn current(&self) -> &Arc<SignedKeyRecord> {
-        &self.newest().record
-    }
-
     /// The version of the newest key record.
     #[must_use]
     pub fn current_version(&self) -> u32 {
-        self.newest().version
+        self.current.version
     }
 
-    /// The key record of `version`, if this agent ever had it.
+    /// What is known of the newest version of the key record.
     #[must_use]
-    pub fn key_record(&self, version: u32) -> Option<&Arc<SignedKeyRecord>> {
-        let index = self.records.binary_search_by_key(&version, |known| known.version).ok()?;
-        Some(&self.records[index].record)
+    pub fn current(&self) -> KeyVersion {
+        self.current.into()
     }
 
-    /// The key record of `version`, if what it signs counts at `now_ms`.
+    /// What is known of this version of the key record, if this agent ever had it.
+    #[must_use]
+    pub fn key_version(&self, version: u32) -> Option<KeyVersion> {
+        if version == self.current.version {
+            return Some(self.current.into());
+        }
+        self.older_version(version).map(|older| older.known)
+    }
+
+    /// The same, if what that version signs counts at `now_ms`.
     ///
     /// # Errors
     /// [`RejectCode::UnknownKeyVersion`], [`RejectCode::KeyNotYetValid`] or [`RejectCode::KeyExpired`].
-    pub fn valid_key_record(&self, version: u32, now_ms: u64) -> Result<&Arc<SignedKeyRecord>, RejectCode> {
-        let signed = self.key_record(version).ok_or(RejectCode::UnknownKeyVersion)?;
-        check_validity(signed.record.valid_from_ms, signed.record.valid_until_ms, now_ms)?;
-        Ok(signed)
+    pub fn valid_key_version(&self, version: u32, now_ms: u64) -> Result<KeyVersion, RejectCode> {
+        let known = self.key_version(version).ok_or(RejectCode::UnknownKeyVersion)?;
+        check_validity(known.valid_from_ms, known.valid_until_ms, now_ms)?;
+        Ok(known)
     }
 
     /// Whether a message that is sealed to this key is accepted at `now_ms`: it is the current key, or one that was
@@ -156,23 +192,26 @@ impl Principal {
     /// knows nothing of keys.
     #[must_use]
     pub fn accepts_key(&self, key: &KeyId, now_ms: u64) -> bool {
-        self.current_key == *key || self.accepted_until_ms(key).is_some_and(|until_ms| now_ms < until_ms)
+        self.current.key == *key || self.accepted_until_ms(key).is_some_and(|until_ms| now_ms < until_ms)
     }
 
     /// Whether a message that is sealed to a prekey of this version of the key record is accepted at `now_ms`: whenever one to
     /// the version's own encryption key is.
     #[must_use]
     pub fn accepts_version(&self, version: u32, now_ms: u64) -> bool {
-        let index = self.records.binary_search_by_key(&version, |known| known.version);
-        index.is_ok_and(|index| now_ms < self.records[index].accepted_until_ms || version == self.current_version())
+        version == self.current.version
+            || self.older_version(version).is_some_and(|older| now_ms < older.accepted_until_ms)
     }
 
     /// Up to when, exclusive, messages that are sealed to this key are accepted: `u64::MAX` for the current key, `None`
     /// for one that the agent never had.
     #[must_use]
     pub fn accepted_until_ms(&self, key: &KeyId) -> Option<u64> {
+        if self.current.key == *key {
+            return Some(u64::MAX);
+        }
         // The newest first: what is still in use was replaced not long ago.
-        self.records.iter().rev().find(|known| known.key == *key).map(|known| known.accepted_until_ms)
+        self.older.iter().rev().find(|older| older.known.key == *key).map(|older| older.accepted_until_ms)
     }
 
     /// Whether it may act at `now_ms`: it is active and its current keys are valid.
@@ -182,7 +221,7 @@ impl Principal {
     /// [`RejectCode::KeyExpired`].
     pub fn may_act(&self, now_ms: u64) -> Result<(), RejectCode> {
         match self.state {
-            AgentState::Active => check_validity(self.valid_from_ms, self.valid_until_ms, now_ms),
+            AgentState::Active => check_validity(self.current.valid_from_ms, self.current.valid_until_ms, now_ms),
             AgentState::Suspended => Err(RejectCode::AgentSuspended),
             AgentState::Revoked => Err(RejectCode::AgentRevoked),
         }
@@ -190,73 +229,47 @@ impl Principal {
 
     /// The next moment after `now_ms` at which the current keys begin or cease to be valid.
     pub(crate) fn next_validity_change_ms(&self, now_ms: u64) -> u64 {
-        [self.valid_from_ms, self.valid_until_ms]
+        [self.current.valid_from_ms, self.current.valid_until_ms]
             .into_iter()
             .filter(|&edge_ms| edge_ms > now_ms)
             .min()
             .unwrap_or(u64::MAX)
     }
 
-    /// `versions` is not empty, all of `agent`, with versions that strictly ascend.
-    pub(crate) fn new(
-        agent: AgentId,
-        organization: OrganizationId,
-        state: AgentState,
-        attributes: Arc<Attributes>,
-        versions: Vec<KeyVersion>,
-        grace_ms: u64,
-    ) -> Self {
-        let newest = versions.len() - 1;
-        let mut records: Vec<_> = versions
-            .into_iter()
-            .enumerate()
-            .map(|(index, KeyVersion { record, replaced })| VersionedRecord {
-                version: record.record.version,
-                key: record.record.key_id(),
-                accepted_until_ms: match replaced {
-                    _ if index == newest => u64::MAX,
-                    Some(Replacement { at_ms, mode: RotationMode::Planned }) => at_ms.saturating_add(grace_ms),
-                    // Nobody knows when a key without a time was replaced: no reason for yes.
-                    Some(Replacement { mode: RotationMode::Emergency, .. }) | None => 0,
-                },
-                replaced,
-                record,
-            })
-            .collect();
-        // An emergency ends every key before it, whatever is left of its grace period.
-        if let Some(last) = records.iter().rposition(|known| known.accepted_until_ms == 0) {
-            records[..last].iter_mut().for_each(|known| known.accepted_until_ms = 0);
-        }
-        let records: Arc<[VersionedRecord]> = records.into();
-        assert!(records.is_sorted_by(|a, b| a.version < b.version), "key record versions strictly ascend");
-        let newest = records.last().expect("a principal has at least one key record");
-        let (valid_from_ms, valid_until_ms) = (newest.record.record.valid_from_ms, newest.record.record.valid_until_ms);
-        let mailbox = Mailbox::default();
-        let current_key = newest.key;
-        Self {
-            agent,
-            organization,
-            state,
-            revoked_at_ms: 0,
-            valid_from_ms,
-            valid_until_ms,
-            current_key,
-            mailbox,
-            attributes,
-            records,
-        }
+    /// `versions` is not empty, and they strictly ascend.
+    pub(crate) fn new(identity: Identity, state: AgentState, versions: Vec<KeyVersion>, grace_ms: u64) -> Self {
+        assert!(versions.is_sorted_by(|a, b| a.version < b.version), "key record versions strictly ascend");
+        let Identity { agent, name, organization, mailbox, attributes } = identity;
+        let (newest, older) = versions.split_last().expect("a principal has at least one key record");
+        let current = Current {
+            key: newest.key,
+            valid_from_ms: newest.valid_from_ms,
+            valid_until_ms: newest.valid_until_ms,
+            version: newest.version,
+            has_fn_dsa_512: newest.has_fn_dsa_512,
+        };
+        let older = match older {
+            [] => Arc::default(),
+            older => with_grace(older, grace_ms),
+        };
+        Self { agent, name, organization, state, revoked_at_ms: 0, current, mailbox, attributes, older }
     }
 
     /// Its versions, oldest first.
-    pub(crate) fn versions(&self) -> impl DoubleEndedIterator<Item = KeyVersion> + ExactSizeIterator {
-        self.records.iter().map(|known| KeyVersion { record: Arc::clone(&known.record), replaced: known.replaced })
+    pub(crate) fn versions(&self) -> impl Iterator<Item = KeyVersion> {
+        self.older.iter().map(|older| older.known).chain([self.current.into()])
     }
 
-    pub(crate) fn mailbox(&self) -> Mailbox {
-        self.mailbox
+    /// How many there are.
+    pub(crate) fn version_count(&self) -> usize {
+        self.older.len() + 1
     }
 
-    pub(crate) fn set_mailbox(&mut self, mailbox: Mailbox) {
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    pub(crate) fn set_mailbox(&mut self, mailbox: Arc<Mailbox>) {
         self.mailbox = mailbox;
     }
 
@@ -278,8 +291,8 @@ impl Principal {
             u64::from_le_bytes(*b),
             u64::from(self.organization.0),
             state_and_version,
-            self.valid_from_ms,
-            self.valid_until_ms,
+            self.current.valid_from_ms,
+            self.current.valid_until_ms,
             self.attributes.digest(),
             self.revoked_at_ms,
         ]
@@ -287,9 +300,42 @@ impl Principal {
         .fold(0, mix)
     }
 
-    fn newest(&self) -> &VersionedRecord {
-        self.records.last().expect("a principal has at least one key record")
+    fn older_version(&self, version: u32) -> Option<&Older> {
+        let index = self.older.binary_search_by_key(&version, |older| older.known.version).ok()?;
+        Some(&self.older[index])
     }
+}
+
+impl From<Current> for KeyVersion {
+    fn from(current: Current) -> Self {
+        let Current { key, valid_from_ms, valid_until_ms, version, has_fn_dsa_512 } = current;
+        Self { version, key, valid_from_ms, valid_until_ms, has_fn_dsa_512, replaced: None }
+    }
+}
+
+/// Who an agent is, and what is set for it: what stays when its keys are replaced.
+pub(crate) struct Identity {
+    pub(crate) agent: AgentId,
+    pub(crate) name: AgentName,
+    pub(crate) organization: OrganizationId,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) attributes: Arc<Attributes>,
+}
+
+/// Versions that were replaced, oldest first, with the end of each.
+fn with_grace(replaced: &[KeyVersion], grace_ms: u64) -> Arc<[Older]> {
+    let until_ms = |known: &KeyVersion| match known.replaced {
+        Some(Replacement { at_ms, mode: RotationMode::Planned }) => at_ms.saturating_add(grace_ms),
+        // Nobody knows when a key without a time was replaced: no reason for yes.
+        Some(Replacement { mode: RotationMode::Emergency, .. }) | None => 0,
+    };
+    let mut older: Vec<_> =
+        replaced.iter().map(|known| Older { known: *known, accepted_until_ms: until_ms(known) }).collect();
+    // An emergency ends every key before it, whatever is left of its grace period.
+    if let Some(last) = older.iter().rposition(|older| older.accepted_until_ms == 0) {
+        older[..last].iter_mut().for_each(|older| older.accepted_until_ms = 0);
+    }
+    older.into()
 }
 
 fn check_validity(from_ms: u64, until_ms: u64, now_ms: u64) -> Result<(), RejectCode> {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use creto_envelope::{AgentId, AgentState, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, AgentName, AgentState, SignedKeyRecord, TrustDomain};
 use thiserror::Error;
 
-use crate::attributes::{Attributes, SharedAttributes};
+use crate::attributes::Attributes;
 use crate::id_map::AgentMap;
 use crate::mailbox::{LowerRetention, MailboxSettings};
-use crate::principal::{KeyVersion, Mailbox, OrganizationId, Principal, Replacement, mix};
+use crate::principal::{Identity, KeyVersion, Mailbox, OrganizationId, Principal, Replacement, mix};
+use crate::shared::Shared;
 use crate::source::{Input, PolicySource};
 
 #[cfg(test)]
@@ -130,8 +131,10 @@ pub struct SnapshotBuilder {
     agents: AgentMap<Principal>,
     /// Of all agents' fingerprints: a sum, because it does not depend on their order, and changes with one of them.
     fingerprint: u64,
-    organizations: BTreeMap<(TrustDomain, String), OrganizationId>,
-    attributes: SharedAttributes,
+    organizations: BTreeMap<TrustDomain, BTreeMap<String, OrganizationId>>,
+    organization_count: u32,
+    attributes: Shared<Attributes>,
+    mailboxes: Shared<Mailbox>,
 }
 
 impl Default for SnapshotBuilder {
@@ -142,7 +145,9 @@ impl Default for SnapshotBuilder {
             agents: AgentMap::default(),
             fingerprint: 0,
             organizations: BTreeMap::default(),
-            attributes: SharedAttributes::default(),
+            organization_count: 0,
+            attributes: Shared::default(),
+            mailboxes: Shared::default(),
         }
     }
 }
@@ -174,44 +179,55 @@ impl SnapshotBuilder {
     /// when the older ones were replaced, so messages are accepted for the newest key only.
     ///
     /// # Errors
-    /// As [`SnapshotBuilder::insert_versions`].
+    /// As [`SnapshotBuilder::insert_versions`], and [`PrincipalError::MixedAgents`].
     pub fn insert(&mut self, state: AgentState, records: Vec<Arc<SignedKeyRecord>>) -> Result<AgentId, PrincipalError> {
-        self.insert_versions(state, records.into_iter().map(KeyVersion::from).collect())
+        let first = &records.first().ok_or(PrincipalError::NoRecord)?.record;
+        let agent = first.agent_id();
+        if let Some(other) = records.iter().map(|signed| signed.record.agent_id()).find(|other| *other != agent) {
+            return Err(PrincipalError::MixedAgents(agent, other));
+        }
+        let versions = records.iter().map(|signed| KeyVersion::from(&signed.record)).collect();
+        self.insert_versions(&first.trust_domain, &first.name, state, versions)
     }
 
     /// Adds an agent with all versions of its key record, oldest first, or replaces the one with the same id, whose mailbox
     /// and attributes stay as they are set. A new agent has the attributes of one for which none are set.
     ///
-    /// The signatures on the records are taken as verified.
+    /// The signatures on the records are taken as verified, and their signing keys as the same in all versions.
     ///
     /// # Errors
-    /// [`PrincipalError`]; the builder is then as it was.
-    pub fn insert_versions(&mut self, state: AgentState, versions: Vec<KeyVersion>) -> Result<AgentId, PrincipalError> {
-        let first = &versions.first().ok_or(PrincipalError::NoRecord)?.record.record;
-        let agent = first.agent_id();
-        for pair in versions.windows(2) {
-            let (older, newer) = (&pair[0].record.record, &pair[1].record.record);
-            let newer_agent = newer.agent_id();
-            if newer_agent != agent {
-                return Err(PrincipalError::MixedAgents(agent, newer_agent));
-            }
-            if newer.version <= older.version {
-                return Err(PrincipalError::VersionOrder(older.version, newer.version));
-            }
+    /// [`PrincipalError::NoRecord`] and [`PrincipalError::VersionOrder`]; the builder is then as it was.
+    pub fn insert_versions(
+        &mut self,
+        trust_domain: &TrustDomain,
+        name: &AgentName,
+        state: AgentState,
+        versions: Vec<KeyVersion>,
+    ) -> Result<AgentId, PrincipalError> {
+        if versions.is_empty() {
+            return Err(PrincipalError::NoRecord);
         }
-        let organization = (first.trust_domain.clone(), first.name.organization().to_owned());
-        let next =
-            u32::try_from(self.organizations.len()).expect("fewer than four billion organizations fit in memory");
-        let organization = *self.organizations.entry(organization).or_insert(OrganizationId(next));
+        if let Some(pair) = versions.windows(2).find(|pair| pair[1].version <= pair[0].version) {
+            return Err(PrincipalError::VersionOrder(pair[0].version, pair[1].version));
+        }
+        let agent = AgentId::derive(trust_domain, name);
+        let organization = self.organization(trust_domain, name.organization());
         let known = self.agents.get(&agent);
-        let attributes = match known {
-            Some(known) => Arc::clone(known.attributes()),
-            None => self.attributes.share(Arc::default()),
+        let identity = Identity {
+            agent,
+            name: name.clone(),
+            organization,
+            mailbox: match known {
+                Some(known) => Arc::clone(known.mailbox()),
+                None => self.mailboxes.share(Arc::default()),
+            },
+            attributes: match known {
+                Some(known) => Arc::clone(known.attributes()),
+                None => self.attributes.share(Arc::default()),
+            },
         };
-        let mailbox = known.map(Principal::mailbox).unwrap_or_default();
         let revoked_at_ms = known.and_then(Principal::revoked_at_ms).unwrap_or_default();
-        let mut principal = Principal::new(agent, organization, state, attributes, versions, self.key_grace_ms);
-        principal.set_mailbox(mailbox);
+        let mut principal = Principal::new(identity, state, versions, self.key_grace_ms);
         if state == AgentState::Revoked {
             principal.set_state(state, revoked_at_ms);
         }
@@ -225,25 +241,52 @@ impl SnapshotBuilder {
     /// [`PrincipalError`], when the agent is not known or the version is not newer; the builder is then as it was.
     pub fn replace_key(
         &mut self,
-        record: Arc<SignedKeyRecord>,
+        agent: &AgentId,
+        next: KeyVersion,
         replacement: Replacement,
         versions_max: usize,
-    ) -> Result<AgentId, PrincipalError> {
-        let principal = self.agents.get(&record.record.agent_id()).ok_or(PrincipalError::NoRecord)?;
-        let state = principal.state();
-        let older = principal.versions();
-        let skipped = (older.len() + 1).saturating_sub(versions_max);
-        let mut versions: Vec<_> = older.skip(skipped).collect();
+    ) -> Result<(), PrincipalError> {
+        let known = self.agents.get(agent).ok_or(PrincipalError::NoRecord)?;
+        if next.version <= known.current_version() {
+            return Err(PrincipalError::VersionOrder(known.current_version(), next.version));
+        }
+        let skipped = (known.version_count() + 1).saturating_sub(versions_max);
+        let mut versions: Vec<_> = known.versions().skip(skipped).collect();
         if let Some(last) = versions.last_mut() {
             last.replaced = Some(replacement);
         }
-        versions.push(record.into());
-        self.insert_versions(state, versions)
+        versions.push(next);
+        let identity = Identity {
+            agent: *agent,
+            name: known.name().clone(),
+            organization: known.organization(),
+            mailbox: Arc::clone(known.mailbox()),
+            attributes: Arc::clone(known.attributes()),
+        };
+        let (state, revoked_at_ms) = (known.state(), known.revoked_at_ms().unwrap_or_default());
+        let mut principal = Principal::new(identity, state, versions, self.key_grace_ms);
+        principal.set_state(state, revoked_at_ms);
+        self.put(principal);
+        Ok(())
+    }
+
+    fn organization(&mut self, trust_domain: &TrustDomain, name: &str) -> OrganizationId {
+        // Looked for first: a directory has far fewer organizations than agents, and what is there costs no memory.
+        if let Some(known) = self.organizations.get(trust_domain).and_then(|organizations| organizations.get(name)) {
+            return *known;
+        }
+        let new = OrganizationId(self.organization_count);
+        self.organization_count = new.0.checked_add(1).expect("fewer than four billion organizations fit in memory");
+        self.organizations.entry(trust_domain.clone()).or_default().insert(name.to_owned(), new);
+        new
     }
 
     /// Sets what an agent's mailbox may hold. Returns whether the agent is known.
     pub fn set_mailbox(&mut self, agent: &AgentId, settings: MailboxSettings, lower: LowerRetention) -> bool {
-        let mailbox = Mailbox { settings, lower };
+        if self.agents.get(agent).is_none() {
+            return false;
+        }
+        let mailbox = self.mailboxes.share(Arc::new(Mailbox { settings, lower }));
         self.change(agent, |principal| principal.set_mailbox(mailbox))
     }
 

@@ -118,7 +118,7 @@ impl Reads {
         let sides = [(question.sender, Input::SenderNhi as u8), (question.recipient, Input::RecipientNhi as u8)];
         for (principal, first) in sides {
             let reads = |input: Input| self.0 & 1 << (first + input as u8) != 0;
-            let name = &principal.current().record.name;
+            let name = principal.name();
             // Identity and name are one text.
             if reads(Input::SenderNhi) || reads(Input::SenderName) {
                 write_text(key, name.as_str());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use creto_audit::{Label, What};
 use creto_control_storage::{Reading, StorageError, Table, Writing};
 use creto_envelope::control::RotationMode;
-use creto_envelope::{AgentId, AgentName, AgentState, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
 use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
 
 use crate::api::{AgentInfo, AgentPage, ErrorCode, state_word};
@@ -50,6 +50,7 @@ mod tokens;
 /// The one writer of the directory: what the tables hold, and the same in memory as the next snapshot.
 pub(crate) struct Directory {
     storage: Arc<Storage>,
+    trust_domain: TrustDomain,
     builder: SnapshotBuilder,
     epoch: u64,
     policy: Policy,
@@ -162,10 +163,12 @@ impl Directory {
         }
         let retention = storage.adopt_retention(retention_s, now_ms)?;
         let policy = Policy::SameOrganization;
-        let (builder, epoch) = load_agents(&storage, policy.clone(), retention, key_grace_ms, now_ms)?;
+        let trust_domain = storage.trust_domain(&*storage.begin_read()?)?;
+        let (builder, epoch) = load_agents(&storage, &trust_domain, policy.clone(), retention, key_grace_ms, now_ms)?;
         let channel_count = storage.channel_count()?;
         Ok(Self {
             storage,
+            trust_domain,
             builder,
             epoch,
             policy,
@@ -194,8 +197,9 @@ impl Directory {
             return Ok(());
         }
         self.storage.begin_write()?.abort()?;
+        let (policy, grace_ms) = (self.policy.clone(), self.key_grace_ms);
         let (builder, epoch) =
-            load_agents(&self.storage, self.policy.clone(), self.retention, self.key_grace_ms, now_ms)?;
+            load_agents(&self.storage, &self.trust_domain, policy, self.retention, grace_ms, now_ms)?;
         assert!(epoch >= self.epoch, "an epoch never goes back");
         (self.builder, self.epoch) = (builder, epoch);
         self.channel_count = self.storage.channel_count()?;
@@ -448,14 +452,16 @@ impl Directory {
         for change in pending {
             match change {
                 Pending::Policy(policy) => self.set_policy(policy),
-                Pending::Agent(entry, signed) => {
-                    insert(&self.storage, &mut self.builder, &entry, vec![Arc::new(signed).into()])?;
+                Pending::Agent(entry, _) => {
+                    let versions = vec![entry.current()];
+                    insert(&self.storage, &self.trust_domain, &mut self.builder, &entry, versions)?;
                 }
                 Pending::Key(signed, mode) => {
-                    let name = signed.record.name.clone();
+                    let record = &signed.record;
                     let replacement = Replacement { at_ms: now_ms, mode };
-                    let replaced = self.builder.replace_key(Arc::new(signed), replacement, VERSIONS_HELD_MAX);
-                    replaced.map_err(|error| self.storage.damaged(format!("{name}: {error}")))?;
+                    let (agent, next) = (record.agent_id(), KeyVersion::from(record));
+                    let replaced = self.builder.replace_key(&agent, next, replacement, VERSIONS_HELD_MAX);
+                    replaced.map_err(|error| self.storage.damaged(format!("{}: {error}", record.name)))?;
                 }
                 Pending::Mailbox(agent, row) => {
                     let lower = row.lower_with(self.retention.lower, now_ms);
@@ -546,6 +552,7 @@ fn new_agents(pending: &[Pending]) -> u64 {
 /// Every agent as it is stored, under this policy, and the epoch.
 fn load_agents(
     storage: &Storage,
+    trust_domain: &TrustDomain,
     policy: Policy,
     retention: DefaultRetention,
     key_grace_ms: u64,
@@ -553,8 +560,11 @@ fn load_agents(
 ) -> Result<(SnapshotBuilder, u64), ServiceError> {
     let mut builder = SnapshotBuilder::with_policy(policy);
     builder.set_key_grace_ms(key_grace_ms);
-    let epoch = storage.load(|Loaded { entry, versions, mailbox, attributes, since_ms }| {
-        let agent = insert(storage, &mut builder, &entry, versions)?;
+    let epoch = storage.load(|Loaded { id, entry, versions, mailbox, attributes, since_ms }| {
+        let agent = insert(storage, trust_domain, &mut builder, &entry, versions)?;
+        if agent != id {
+            return Err(storage.damaged(format!("agent {id}")));
+        }
         if entry.state == AgentState::Revoked {
             builder.revoke(&agent, since_ms);
         }
@@ -569,11 +579,13 @@ fn load_agents(
 
 fn insert(
     storage: &Storage,
+    trust_domain: &TrustDomain,
     builder: &mut SnapshotBuilder,
     entry: &AgentEntry,
     versions: Vec<KeyVersion>,
 ) -> Result<AgentId, ServiceError> {
-    builder.insert_versions(entry.state, versions).map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))
+    let inserted = builder.insert_versions(trust_domain, &entry.name, entry.state, versions);
+    inserted.map_err(|error| storage.damaged(format!("{}: {error}", entry.name)))
 }
 
 /// Agents whose rows are read together.
@@ -652,6 +664,11 @@ impl Reader {
         Ok(Some(self.info(&entry, &attributes, self.storage.state(&*transaction, id)?)))
     }
 
+    /// The current key record of an agent; `None` when it is not registered.
+    pub(crate) fn current_record(&self, agent: AgentId) -> Result<Option<KeyRecord>, ServiceError> {
+        self.storage.current_record(&*self.storage.begin_read()?, agent)
+    }
+
     /// The bytes of one signed key record.
     pub(crate) fn key_record(&self, agent: AgentId, version: u32) -> Result<Option<Vec<u8>>, ServiceError> {
         Ok(self.storage.begin_read()?.table(KEY_RECORDS).get(&(agent.0, version))?)
@@ -717,12 +734,5 @@ impl Reader {
                 shown.push(one);
             }
         }
-    }
-
-    /// Epoch and number of agents.
-    pub(crate) fn counts(&self) -> Result<(u64, u64), ServiceError> {
-        let transaction = self.storage.begin_read()?;
-        let agents = transaction.table(AGENTS);
-        Ok((self.storage.epoch(&*transaction)?, agents.count()?))
     }
 }

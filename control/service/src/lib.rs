@@ -14,7 +14,8 @@
 //! ```
 //!
 //! An answer comes after the commit and after the shards were given the snapshot: who was told "registered" can log
-//! in. Shards never ask this service anything while a message is on its way.
+//! in. Shards never ask this service anything while a message is on its way. They hold no keys: a snapshot has what decisions read
+//! of an agent, and a shard asks for a record when somebody logs in or wants to read it.
 //!
 //! The service runs on a thread of its own with a single-threaded tokio runtime. Its HTTP API is reachable through a
 //! Unix-domain socket, by the user that runs the node (and root) only; [`client`] speaks it.
@@ -27,6 +28,7 @@
 //! - [`tokens`]: who may register agents, when not everybody may.
 //! - [`svid`]: workloads that SPIFFE knows register their agents with their certificate.
 //! - [`states`]: who may not act for now, and who never may again.
+//! - [`key_records`]: the key records that shards ask for, one by one.
 //! - [`prekeys`]: prekeys that agents upload, each handed out once.
 //! - [`storage`]: the tables and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
@@ -35,6 +37,7 @@
 //! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
 //! - [`backup`]: holds logs and copies the directory while a backup is taken.
+//! - [`fill`]: directories of very many agents, to measure what they cost.
 //! - [`offline`]: reads the directory of a node that is stopped.
 #![forbid(unsafe_code)]
 
@@ -47,11 +50,13 @@ pub mod client;
 mod directory;
 pub mod enrolment;
 mod error;
+pub mod fill;
 #[cfg(test)]
 mod fixture;
 pub mod health;
 mod http;
 pub mod key_log;
+pub mod key_records;
 pub mod limits;
 pub mod mailboxes;
 pub mod offline;

@@ -8,8 +8,8 @@ use creto_policy::attributes::{ATTRIBUTES_BYTES_MAX, CAPABILITIES_MAX, ROLES_MAX
 /// Largest signed key record, and largest body of a request, in bytes.
 pub use creto_envelope::limits::SIGNED_KEY_RECORD_BYTES_MAX;
 
-/// Most agents in one directory. Each costs about seven kilobytes of memory and of disk.
-pub const AGENTS_MAX: u64 = 100_000;
+/// Most agents in one directory. Each costs eleven kilobytes of disk, and some hundred bytes of memory.
+pub const AGENTS_MAX: u64 = 1_000_000;
 
 /// Most connections at a time; the next ones wait in the socket's backlog.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -54,6 +54,12 @@ pub const PUBLICATIONS_MAX: usize = 1_024;
 pub const KEY_LOG_QUESTIONS_MAX: usize = 1_024;
 /// Questions that are answered from one read of the directory.
 pub const KEY_LOG_ANSWERS_MAX: usize = 64;
+/// Most questions for key records that wait to be answered, of all shards: as many logins may come at once when a node starts.
+pub const KEY_RECORD_QUESTIONS_MAX: usize = 16_384;
+/// Key records that are kept for the next who asks, 7 KiB each.
+pub const KEY_RECORDS_KEPT_MAX: usize = 4_096;
+/// Key records that are read together: seven kilobytes each.
+pub const KEY_RECORD_ANSWERS_MAX: usize = 256;
 /// When an agent should try again that found the service busy, in milliseconds.
 pub const RETRY_MS: u32 = 1_000;
 /// Keys that one agent may replace within [`ROTATION_WINDOW_MS`]: each costs seven kilobytes of disk for ever.

@@ -22,6 +22,7 @@ use crate::health::Health;
 use crate::http::{Api, Gate};
 use crate::key_log::Questions;
 use crate::key_log::serve::{self, KeyLog};
+use crate::key_records::{self, KeyRecordQuestions};
 use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, READS_MAX, RELOADS_MAX};
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
@@ -145,6 +146,7 @@ pub struct Service {
     prekeys: Option<Prekeys>,
     enrolments: Option<Enrolments>,
     key_log: Option<(KeyLog, Questions)>,
+    key_records: Option<KeyRecordQuestions>,
 }
 
 /// What is asked about prekeys, by what rules, and who is told when they become few.
@@ -190,6 +192,7 @@ impl Service {
             prekeys: None,
             enrolments: None,
             key_log: None,
+            key_records: None,
         })
     }
 
@@ -216,6 +219,12 @@ impl Service {
     #[must_use]
     pub fn with_enrolments(self, enrolments: Enrolments) -> Self {
         Self { enrolments: Some(enrolments), ..self }
+    }
+
+    /// The same service, which gives shards the key records that they ask for through the other end of `questions`.
+    #[must_use]
+    pub fn with_key_records(self, questions: KeyRecordQuestions) -> Self {
+        Self { key_records: Some(questions), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -279,18 +288,21 @@ impl Service {
             prekeys,
             enrolments,
             key_log,
+            key_records,
         } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
         let key_log = key_log.map(|(key_log, questions)| serve::answer(key_log, questions));
+        let key_records = key_records.map(|questions| key_records::answer(Arc::clone(&storage), questions));
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
         sink.publish(snapshot.newest());
         let remote = options.remote.zip(remote_listener).map(|(remote, (listener, address))| {
-            let (domain, snapshot, teller) = (options.trust_domain.clone(), snapshot.clone(), teller.clone());
-            (listener, Gate::new(address, &remote.administrators, domain, snapshot, teller))
+            let (snapshot, teller) = (snapshot.clone(), teller.clone());
+            let reader = Reader::new(Arc::clone(&storage), options.trust_domain.clone());
+            (listener, Gate::new(address, &remote.administrators, reader, snapshot, teller))
         });
         let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
         let prekeys = prekeys.map(|prekeys| (Arc::clone(&storage), prekeys));
@@ -326,6 +338,7 @@ impl Service {
                     prekeys,
                     enrolments,
                     key_log,
+                    key_records,
                     reloads,
                     telling,
                     stopped,
@@ -448,15 +461,17 @@ fn run(
     prekeys: Option<(Arc<Storage>, Prekeys)>,
     enrolments: Option<Enrolments>,
     key_log: Option<impl Future<Output = ()> + Send + 'static>,
+    key_records: Option<impl Future<Output = ()> + Send + 'static>,
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a backup, one
-        // after the other; questions about the key log, the same; what looks at policies; reads of the audit log, one at a time; and what requests read of the directory.
-        .max_blocking_threads(9 + READS_MAX)
+        // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a
+        // backup, one after the other; questions about the key log and for key records, the same, and the keys of administrators;
+        // what looks at policies; reads of the audit log, one at a time; and what requests read of the directory.
+        .max_blocking_threads(11 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -474,8 +489,8 @@ fn run(
         let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone(), api.teller.clone()));
         let prekeys =
             prekeys.map(|(storage, Prekeys { requests: PrekeyRequests { uploads, questions }, allowance, sink })| {
-                let (changes, published) = (changes.clone(), api.snapshot.clone());
-                let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, published, allowance));
+                let (changes, reads) = (changes.clone(), Arc::clone(&storage));
+                let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, reads, allowance));
                 (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
             });
         let enrolments = enrolments.map(|enrolments| {
@@ -485,7 +500,7 @@ fn run(
         let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
-        let key_log = key_log.map(tokio::spawn);
+        let questions = [key_log.map(tokio::spawn), key_records.map(tokio::spawn)];
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), health, pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
@@ -496,9 +511,7 @@ fn run(
         if let Some(enrolments) = enrolments {
             enrolments.abort();
         }
-        if let Some(key_log) = key_log {
-            key_log.abort();
-        }
+        questions.into_iter().flatten().for_each(|answering| answering.abort());
         if let Some((uploads, claims)) = prekeys {
             uploads.abort();
             claims.abort();

@@ -6,7 +6,7 @@
 //! | `agents` | agent id 16 | [`AgentEntry`] |
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
-//! | `replacements` | agent id 16, version u32 | when and how that version was replaced: u8 format=1, u8 mode (0 planned, 1 emergency), 6 zeros, u64 LE Unix milliseconds |
+//! | `replacements` | agent id 16, version u32 | when and how that version was replaced, and what a snapshot holds of it: 48 bytes, see [`replaced_bytes`] |
 //! | `mailboxes` | agent id 16 | what is set for that agent's mailbox: 32 bytes, see `mailboxes.rs` |
 //! | `attributes` | agent id 16 | type, roles and capabilities, see `attributes.rs`; no row: none are set |
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
@@ -18,6 +18,9 @@
 //! | `prekey_owners`, `prekey_batches`, `prekeys` | | prekeys that were not handed out yet, see `prekeys/tables.rs` |
 //!
 //! What one change concerns changes in one transaction, and so does the epoch. Commits are durable.
+//!
+//! `agents` and `replacements` have all that a snapshot holds of key records, so that a start reads a hundred bytes of an agent and
+//! not seven thousand.
 
 use std::iter::Peekable;
 use std::path::Path;
@@ -27,7 +30,7 @@ use creto_control_storage::{
     Backend, DatabaseUrl, Postgres, Reading, RedbFile, StorageError, Table, TableRef, Writing, copy_rows,
 };
 use creto_envelope::control::RotationMode;
-use creto_envelope::{AgentId, AgentName, AgentState, KeyId, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, SignedKeyRecord, TrustDomain};
 use creto_policy::{Attributes, KeyVersion, Replacement};
 
 use crate::attributes::parse_row;
@@ -38,6 +41,7 @@ use crate::mailboxes::{DefaultRetention, MailboxRow};
 use crate::prekeys::tables::{Owner, PREKEY_BATCHES, PREKEY_OWNERS, PREKEYS};
 use crate::states::StateRow;
 
+mod describe;
 mod moving;
 
 #[cfg(test)]
@@ -47,9 +51,12 @@ pub(crate) mod faulty;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// The format that this code writes. Format 1, which knew no replacements, format 2, which knew no settings of mailboxes, and
-/// format 3, which knew no attributes, no reasons of states and no tokens, are read and become this one.
-pub const FORMAT: u64 = 4;
+/// The format that this code writes. Format 1, which knew no replacements, format 2, which knew no settings of mailboxes, format 3,
+/// which knew no attributes, no reasons of states and no tokens, and format 4, which had what a snapshot holds of a key record in the
+/// record only, are read and become this one.
+pub const FORMAT: u64 = 5;
+/// The first in which it stands beside the records.
+const FORMAT_DESCRIBED: u64 = 5;
 /// The oldest format that this code reads.
 const FORMAT_OLDEST: u64 = 1;
 
@@ -83,12 +90,12 @@ const META_RETENTION: &str = "retention";
 /// What the directory keeps of an agent beside its key records, little-endian:
 ///
 /// ```text
-/// 0 u8 format=1 | 1 u8 state | 2 u16 name_bytes | 4 u32 current version | 8 u64 registered_at_ms
-/// 16 u64 valid_from_ms | 24 u64 valid_until_ms | 32 [16] key id | 48 name
+/// 0 u8 format=2 | 1 u8 state | 2 u16 name_bytes | 4 u32 current version | 8 u64 registered_at_ms
+/// 16 u64 valid_from_ms | 24 u64 valid_until_ms | 32 [16] key id | 48 u8 third signature, 0 or 1 | 49 [7] 0 | 56 name
 /// ```
 ///
-/// Validity and key id repeat the current record's, so that the list reads a hundred bytes per agent, not seven
-/// thousand.
+/// What is behind the time of registration repeats the current record, so that lists and starts read a hundred bytes per agent, not
+/// seven thousand. Format 1 had no byte 48 to 55.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AgentEntry {
     /// Whether the agent may act.
@@ -103,12 +110,14 @@ pub struct AgentEntry {
     pub valid_until_ms: u64,
     /// The current encryption key.
     pub key_id: KeyId,
+    /// Whether the current record demands a third signature.
+    pub has_fn_dsa_512: bool,
     /// The agent's name.
     pub name: AgentName,
 }
 
-const ENTRY_FORMAT: u8 = 1;
-const ENTRY_FIXED_BYTES: usize = 48;
+const ENTRY_FORMAT: u8 = 2;
+const ENTRY_FIXED_BYTES: usize = 56;
 
 impl AgentEntry {
     /// The entry of a fresh agent.
@@ -122,7 +131,20 @@ impl AgentEntry {
             valid_from_ms: record.valid_from_ms,
             valid_until_ms: record.valid_until_ms,
             key_id: record.key_id(),
+            has_fn_dsa_512: record.fn_dsa_512.is_some(),
             name: record.name.clone(),
+        }
+    }
+
+    /// The current version of its key record.
+    pub(crate) fn current(&self) -> KeyVersion {
+        KeyVersion {
+            version: self.version,
+            key: self.key_id,
+            valid_from_ms: self.valid_from_ms,
+            valid_until_ms: self.valid_until_ms,
+            has_fn_dsa_512: self.has_fn_dsa_512,
+            replaced: None,
         }
     }
 
@@ -138,6 +160,7 @@ impl AgentEntry {
         out.extend_from_slice(&self.valid_from_ms.to_le_bytes());
         out.extend_from_slice(&self.valid_until_ms.to_le_bytes());
         out.extend_from_slice(&self.key_id.0);
+        out.extend_from_slice(&[u8::from(self.has_fn_dsa_512), 0, 0, 0, 0, 0, 0, 0]);
         debug_assert_eq!(out.len(), ENTRY_FIXED_BYTES);
         out.extend_from_slice(self.name.as_str().as_bytes());
         out
@@ -159,34 +182,69 @@ impl AgentEntry {
             valid_from_ms: u64_at(16)?,
             valid_until_ms: u64_at(24)?,
             key_id: KeyId(*fixed[32..].first_chunk()?),
+            has_fn_dsa_512: parse_flag(&fixed[48..])?,
             name: AgentName::parse(std::str::from_utf8(name).ok()?).ok()?,
         })
     }
 }
 
-const REPLACEMENT_FORMAT: u8 = 1;
+/// Eight bytes: zero or one, and seven zeros.
+fn parse_flag(bytes: &[u8]) -> Option<bool> {
+    match bytes {
+        [flag @ (0 | 1), 0, 0, 0, 0, 0, 0, 0] => Some(*flag == 1),
+        _ => None,
+    }
+}
 
-/// The bytes of the table `replacements`.
-pub(crate) fn replacement_bytes(replacement: &Replacement) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[0] = REPLACEMENT_FORMAT;
-    bytes[1] = replacement.mode as u8;
-    bytes[8..].copy_from_slice(&replacement.at_ms.to_le_bytes());
+const REPLACED_FORMAT: u8 = 2;
+const REPLACED_BYTES: usize = 48;
+
+/// The bytes of the table `replacements`, little-endian:
+///
+/// ```text
+/// 0 u8 format=2 | 1 u8 mode: 0 planned, 1 emergency | 2 u8 third signature, 0 or 1 | 3 [5] 0 | 8 u64 replaced at, Unix ms
+/// 16 u64 valid_from_ms | 24 u64 valid_until_ms | 32 [16] key id
+/// ```
+///
+/// Format 1 ended at byte 16, and had a zero as byte 2.
+pub(crate) fn replaced_bytes(known: &KeyVersion) -> [u8; REPLACED_BYTES] {
+    let replaced = known.replaced.as_ref().expect("only a version that was replaced has a row here");
+    let mut bytes = [0; REPLACED_BYTES];
+    bytes[0] = REPLACED_FORMAT;
+    bytes[1] = replaced.mode as u8;
+    bytes[2] = known.has_fn_dsa_512.into();
+    bytes[8..16].copy_from_slice(&replaced.at_ms.to_le_bytes());
+    bytes[16..24].copy_from_slice(&known.valid_from_ms.to_le_bytes());
+    bytes[24..32].copy_from_slice(&known.valid_until_ms.to_le_bytes());
+    bytes[32..].copy_from_slice(&known.key.0);
     bytes
 }
 
-/// Parses them; `None` when they are not as [`replacement_bytes`] writes them.
+/// Parses them; `None` when they are not as [`replaced_bytes`] writes them.
+pub(crate) fn parse_replaced(version: u32, bytes: &[u8]) -> Option<KeyVersion> {
+    let bytes: &[u8; REPLACED_BYTES] = bytes.try_into().ok()?;
+    let u64_at = |at: usize| Some(u64::from_le_bytes(*bytes[at..].first_chunk()?));
+    let known = KeyVersion {
+        version,
+        key: KeyId(*bytes.last_chunk()?),
+        valid_from_ms: u64_at(16)?,
+        valid_until_ms: u64_at(24)?,
+        has_fn_dsa_512: bytes[2] != 0,
+        replaced: Some(Replacement { at_ms: u64_at(8)?, mode: RotationMode::from_u8(bytes[1])? }),
+    };
+    (replaced_bytes(&known) == *bytes).then_some(known)
+}
+
+/// How a version was replaced, by its row.
 pub(crate) fn parse_replacement(bytes: &[u8]) -> Option<Replacement> {
-    let bytes: &[u8; 16] = bytes.try_into().ok()?;
-    let mode = RotationMode::from_u8(bytes[1])?;
-    let replacement = Replacement { at_ms: u64::from_le_bytes(*bytes.last_chunk()?), mode };
-    (replacement_bytes(&replacement) == *bytes).then_some(replacement)
+    parse_replaced(0, bytes)?.replaced
 }
 
 /// What the tables hold of one agent.
 pub(crate) struct Loaded {
+    pub(crate) id: AgentId,
     pub(crate) entry: AgentEntry,
-    /// The newest of them, oldest first.
+    /// The newest of them, oldest first, as a snapshot holds them.
     pub(crate) versions: Vec<KeyVersion>,
     pub(crate) mailbox: MailboxRow,
     /// If any are set.
@@ -304,6 +362,9 @@ impl Storage {
             meta.put(META_TRUST_DOMAIN, trust_domain.as_str().as_bytes())?;
         } else {
             self.check_meta(&*transaction, trust_domain)?;
+            if self.meta_number(&*transaction, META_FORMAT)? < FORMAT_DESCRIBED {
+                describe::all(self, &*transaction)?;
+            }
         }
         // An older version would take every replaced key for a good one, and forget what mailboxes may hold and agents are: it
         // must not open these tables any more.
@@ -325,6 +386,13 @@ impl Storage {
             });
         }
         Ok(())
+    }
+
+    /// The trust domain in `meta`.
+    pub(crate) fn trust_domain(&self, transaction: &dyn Reading) -> Result<TrustDomain, ServiceError> {
+        let value = transaction.table(META).get(META_TRUST_DOMAIN)?.unwrap_or_default();
+        let domain = std::str::from_utf8(&value).ok().and_then(|text| TrustDomain::parse(text).ok());
+        domain.ok_or_else(|| self.damaged("meta trust_domain"))
     }
 
     /// The epoch in `meta`.
@@ -376,14 +444,14 @@ impl Storage {
         Ok(self.begin_read()?.table(CHANNEL_NAMES).count()?)
     }
 
-    /// Every agent with the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the snapshot at start.
+    /// Every agent with what a snapshot holds of the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the start. No
+    /// record is read.
     pub(crate) fn load(&self, mut each: impl FnMut(Loaded) -> Result<(), ServiceError>) -> Result<u64, ServiceError> {
         let transaction = self.begin_read()?;
         let names = transaction.table(NAMES);
         let held_max = u32::try_from(VERSIONS_HELD_MAX).expect("a small number");
         // All in the order of agents, so each is read once, from its beginning to its end.
         let mut agents = transaction.table(AGENTS).all();
-        let mut key_records = Beside::of(transaction.table(KEY_RECORDS).all());
         let mut replacements = Beside::of(transaction.table(REPLACEMENTS).all());
         let mut mailboxes = Beside::of(transaction.table(MAILBOXES).all());
         let mut attributes = Beside::of(transaction.table(ATTRIBUTES).all());
@@ -402,34 +470,19 @@ impl Storage {
             for ((key, entry), named) in entries.into_iter().zip(named) {
                 let id = AgentId(key);
                 let damaged = || self.damaged(format!("agent {id}"));
-                // Versions follow each other without a gap. Those that are not held are not read: they become more for ever.
-                if let Some(before) = entry.version.checked_sub(held_max).filter(|before| *before > 0) {
-                    key_records = Beside::of(transaction.table(KEY_RECORDS).after(&(key, before)));
-                    replacements = Beside::of(transaction.table(REPLACEMENTS).after(&(key, before)));
+                // Those that are not held are not read: they become more for ever.
+                let not_held = entry.version.saturating_sub(held_max);
+                if not_held > 0 {
+                    replacements = Beside::of(transaction.table(REPLACEMENTS).after(&(key, not_held)));
                 }
-                let mut stored = Vec::new();
-                while let Some(((_, version), bytes)) = key_records.next_where(|(agent, _)| agent.cmp(&key))? {
-                    stored.push((version, bytes));
+                let mut versions = Vec::with_capacity(1);
+                while let Some(((_, version), row)) = replacements.next_where(|(agent, _)| agent.cmp(&key))? {
+                    versions.push(parse_replaced(version, &row).ok_or_else(damaged)?);
                 }
-                let newest = stored.last().map(|(version, _)| *version);
-                let mut versions = Vec::with_capacity(stored.len());
-                for (version, bytes) in stored {
-                    let signed = SignedKeyRecord::parse(&bytes).map_err(|_| damaged())?;
-                    if signed.record.agent_id() != id || signed.record.version != version {
-                        return Err(damaged());
-                    }
-                    let row = replacements.next_where(|place| place.cmp(&(key, version)))?;
-                    let replaced = row.map(|(_, row)| parse_replacement(&row).ok_or_else(damaged)).transpose()?;
-                    // Every version but the current one has a time at which it was replaced.
-                    if replaced.is_some() == (newest == Some(version)) {
-                        return Err(damaged());
-                    }
-                    versions.push(KeyVersion { record: Arc::new(signed), replaced });
-                }
-                let newest = versions.last().map(|version| &version.record.record);
-                let whole = named == Some(key)
-                    && newest.is_some_and(|newest| newest.version == entry.version && newest.key_id() == entry.key_id);
-                if !whole {
+                versions.push(entry.current());
+                // Every version but the current one was replaced by the one that follows it, without a gap.
+                let follow = versions.iter().zip(1..).all(|(known, place)| known.version == not_held + place);
+                if named != Some(key) || !follow {
                     return Err(damaged());
                 }
                 let row = mailboxes.next_where(|agent| agent.cmp(&key))?;
@@ -439,9 +492,30 @@ impl Storage {
                 let attributes = self.parse_attributes(id, row.map(|(_, row)| row))?.map(Arc::new);
                 let row = states.next_where(|agent| agent.cmp(&key))?;
                 let since_ms = self.parse_state(id, row.map(|(_, row)| row))?.map_or(0, |state| state.since_ms);
-                each(Loaded { entry, versions, mailbox, attributes, since_ms })?;
+                each(Loaded { id, entry, versions, mailbox, attributes, since_ms })?;
             }
         }
+    }
+
+    /// The current key record of an agent; `None` when it is not registered.
+    pub(crate) fn current_record(
+        &self,
+        transaction: &dyn Reading,
+        id: AgentId,
+    ) -> Result<Option<KeyRecord>, ServiceError> {
+        let damaged = || self.damaged(format!("agent {id}"));
+        let Some(row) = transaction.table(AGENTS).get(&id.0)? else { return Ok(None) };
+        let version = AgentEntry::parse(&row).ok_or_else(damaged)?.version;
+        let row = transaction.table(KEY_RECORDS).get(&(id.0, version))?.ok_or_else(damaged)?;
+        self.parse_record(id, version, &row).map(|signed| Some(signed.record))
+    }
+
+    /// The key record in a row of its table.
+    pub(crate) fn parse_record(&self, id: AgentId, version: u32, row: &[u8]) -> Result<SignedKeyRecord, ServiceError> {
+        let signed = SignedKeyRecord::parse(row).ok();
+        let is_its = |signed: &SignedKeyRecord| signed.record.version == version && signed.record.agent_id() == id;
+        let damaged = || self.damaged(format!("key record {version} of agent {id}"));
+        signed.filter(is_its).ok_or_else(damaged)
     }
 
     /// The attributes of an agent, if any are set.

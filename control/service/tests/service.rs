@@ -107,7 +107,7 @@ async fn a_registered_agent_is_there_after_a_restart() {
     let node = node.restart();
     assert_eq!(node.client().agent(&record.name).await.unwrap(), agent);
     assert_eq!(node.client().agents(None).await.unwrap(), std::slice::from_ref(&agent));
-    assert_eq!(node.newest().principal(&record.agent_id()).unwrap().current().record, record);
+    assert_eq!(node.newest().principal(&record.agent_id()).unwrap().current(), (&record).into());
     let again = node.client().register(&signed("acme/planner", 1)).await.unwrap();
     assert_eq!((again.created, again.agent), (false, agent));
     let status = node.client().status().await.unwrap();
@@ -207,7 +207,7 @@ async fn of_concurrent_registrations_of_one_name_exactly_one_wins() {
     assert!(winners[0].1);
     let winner = record("acme/a", winners[0].0);
     assert_eq!(node.client().agent(&winner.name).await.unwrap().key_id, winner.key_id().to_string());
-    assert_eq!(node.restart().newest().principal(&winner.agent_id()).unwrap().current().record, winner);
+    assert_eq!(node.restart().newest().principal(&winner.agent_id()).unwrap().current(), (&winner).into());
 }
 
 #[tokio::test]

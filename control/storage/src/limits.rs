@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Memory that an open file takes for what was read of it and what is about to be written. The system keeps the rest of it in memory
+/// as long as nobody else wants that.
+pub const FILE_CACHE_BYTES: usize = 256 << 20;
 /// Most rows that a scan holds at a time.
 pub const PAGE_ROWS_MAX: usize = 256;
 /// Most keys of one [`Reading::get_many`](crate::Reading::get_many).

@@ -50,6 +50,15 @@ pub(crate) enum NodeItem {
         /// What became of it, or why control did not look at it.
         answer: Result<Enrolled, KeyRefused>,
     },
+    /// From control: a key record that this shard asked for.
+    KeyRecord {
+        /// Whose.
+        agent: AgentId,
+        /// Which version.
+        version: u32,
+        /// The record, or why not.
+        answer: Result<Arc<SignedKeyRecord>, KeyRefused>,
+    },
     /// From control: the answer to a question about the key log.
     KeyLogAnswered {
         /// Whoever asked.
@@ -159,6 +168,9 @@ pub(crate) type PublishKeyRecord =
 /// Hands an enrolment to control, which answers with [`NodeItem::Enrolled`]; or says at once why not. It never waits.
 pub(crate) type Enrol =
     Box<dyn Fn(ConnectionId, Peer, [u8; 32], Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
+/// Asks control for a version of an agent's key record, which answers with [`NodeItem::KeyRecord`]; or says at once why not. It
+/// never waits.
+pub(crate) type AskKeyRecord = Box<dyn Fn(AgentId, u32) -> Result<(), KeyRefused> + Send>;
 
 /// Hands a question about the key log to control, which answers with [`NodeItem::KeyLogAnswered`]; or says at once why not. It
 /// never waits.
@@ -181,6 +193,9 @@ pub(crate) struct ShardMachine {
     enrol: Enrol,
     /// Enrolments that control did not take, to be told in the next turn.
     not_enrolled: Vec<(ConnectionId, KeyRefused)>,
+    ask_key_record: AskKeyRecord,
+    /// Key records that control was not asked for, to be told in the next turn.
+    no_records: Vec<(AgentId, u32, KeyRefused)>,
     ask_key_log: AskKeyLog,
     /// Answers to questions that control did not take, to be told in the next turn.
     not_asked: Vec<(ConnectionId, Bytes)>,
@@ -225,6 +240,8 @@ pub(crate) struct Ends {
     /// To control.
     pub(crate) enrol: Enrol,
     /// To control.
+    pub(crate) ask_key_record: AskKeyRecord,
+    /// To control.
     pub(crate) ask_key_log: AskKeyLog,
     /// To control.
     pub(crate) ask_prekeys: AskPrekeys,
@@ -238,7 +255,7 @@ pub(crate) struct Ends {
 
 impl ShardMachine {
     pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
-        let Ends { publish, enrol, ask_key_log, ask_prekeys, report, workers, audit } = ends;
+        let Ends { publish, enrol, ask_key_record, ask_key_log, ask_prekeys, report, workers, audit } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -250,6 +267,8 @@ impl ShardMachine {
             enrol,
             not_enrolled: Vec::new(),
             not_published: Vec::new(),
+            ask_key_record,
+            no_records: Vec::new(),
             ask_key_log,
             not_asked: Vec::new(),
             ask_prekeys,
@@ -326,6 +345,9 @@ impl ShardMachine {
             }
             (Source::Control, NodeItem::Enrolled { connection, answer }) => {
                 self.apply(now, Event::Enrolled { connection, answer });
+            }
+            (Source::Control, NodeItem::KeyRecord { agent, version, answer }) => {
+                self.apply(now, Event::KeyRecordAnswered { agent, version, answer });
             }
             (Source::Control, NodeItem::KeyLogAnswered { connection, frames }) => {
                 self.apply(now, Event::KeyLogAnswered { connection, frames });
@@ -409,6 +431,11 @@ impl ShardMachine {
             Action::Enrol { connection, peer, token_hash, record } => {
                 if let Err(refused) = (self.enrol)(connection, peer, token_hash, record) {
                     self.not_enrolled.push((connection, refused));
+                }
+            }
+            Action::AskKeyRecord { agent, version } => {
+                if let Err(refused) = (self.ask_key_record)(agent, version) {
+                    self.no_records.push((agent, version, refused));
                 }
             }
             Action::AskKeyLog { connection, question } => {
@@ -558,6 +585,9 @@ impl Machine for ShardMachine {
         for (connection, refused) in std::mem::take(&mut self.not_enrolled) {
             self.apply(now, Event::Enrolled { connection, answer: Err(refused) });
         }
+        for (agent, version, refused) in std::mem::take(&mut self.no_records) {
+            self.apply(now, Event::KeyRecordAnswered { agent, version, answer: Err(refused) });
+        }
         for (connection, frames) in std::mem::take(&mut self.not_asked) {
             self.apply(now, Event::KeyLogAnswered { connection, frames });
         }
@@ -587,6 +617,7 @@ impl Machine for ShardMachine {
     fn next_deadline_us(&self) -> Option<u64> {
         let is_refused = !self.not_published.is_empty()
             || !self.not_enrolled.is_empty()
+            || !self.no_records.is_empty()
             || !self.not_asked.is_empty()
             || !self.no_prekeys.is_empty();
         if self.shard.has_work() || is_refused { Some(0) } else { Some(self.next_tick_us) }

@@ -22,6 +22,7 @@ use creto_policy::Snapshot;
 use creto_service::enrolment::{self, Enrolments};
 use creto_service::health::Health;
 use creto_service::key_log::{self, Questions};
+use creto_service::key_records::{self, KeyRecordQuestions};
 use creto_service::outbox::{AuditSink, Kept};
 use creto_service::prekeys::{self, PrekeyAllowance, PrekeyRequests};
 use creto_service::rotation::{self, Publications};
@@ -147,6 +148,7 @@ impl Node {
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
         let (publisher, publications) = rotation::publications();
         let (enrolment_door, enrolments) = enrolment::enrolments();
+        let (record_door, record_questions) = key_records::key_record_questions();
         let (questioner, questions) = key_log::questions();
         let (prekey_door, prekey_requests) = prekeys::prekey_requests();
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
@@ -159,6 +161,7 @@ impl Node {
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
             let publish = doors::publish_key_records(publisher.clone(), shard_index, ports.control_port());
             let enrol = doors::enrol(enrolment_door.clone(), shard_index, ports.control_port());
+            let ask_key_record = doors::ask_key_records(record_door.clone(), shard_index, ports.control_port());
             let ask_key_log = doors::ask_key_log(questioner.clone(), shard_index, ports.control_port());
             let ask_prekeys = doors::ask_prekeys(prekey_door.clone(), shard_index, ports.control_port());
             let driver = DriverConfig {
@@ -185,6 +188,7 @@ impl Node {
             let ends = Ends {
                 publish,
                 enrol,
+                ask_key_record,
                 ask_key_log,
                 ask_prekeys,
                 report: report.clone(),
@@ -212,6 +216,7 @@ impl Node {
             control.clone(),
             (publications, enrolments),
             audit.control(),
+            record_questions,
             (key_log_keys, questions),
             prekey_requests,
         )?;
@@ -399,6 +404,7 @@ fn start_service(
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
     (publications, enrolments): (Publications, Enrolments),
     audit: (Arc<dyn AuditSink>, Arc<Kept>),
+    record_questions: KeyRecordQuestions,
     key_log: (LogKeys, Questions),
     prekey_requests: PrekeyRequests,
 ) -> Result<ServiceHandle, NodeError> {
@@ -425,7 +431,7 @@ fn start_service(
     let decisions = Arc::new(Decisions::new(ports.clone()));
     let shown = Arc::new(AuditShown::new(data_dir.audit_dir()));
     let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_key_log(keys, questions);
-    let service = service.with_audit_log(shown);
+    let service = service.with_audit_log(shown).with_key_records(record_questions);
     let low = doors::tell_low(ports.clone());
     let service = service.with_prekeys(prekey_requests, PrekeyAllowance::default(), low).with_audit(sink, kept)?;
     let service = service.with_enrolments(enrolments);

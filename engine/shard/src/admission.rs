@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use creto_envelope::AgentId;
+use creto_envelope::SignedKeyRecord;
 use creto_envelope::batch::parse_submit_sequence;
 use creto_policy::{DecisionTable, Snapshot};
 
@@ -35,11 +35,13 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// For batches that `agent` sends, with the keys of its first record.
+    /// For batches of the agent of this record.
     #[must_use]
-    pub fn new(snapshot: Arc<Snapshot>, agent: AgentId) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, signer: Arc<SignedKeyRecord>) -> Self {
         let mut connection = Connection::new([0; 32], ([127, 0, 0, 1], 4433).into());
-        connection.login = Some(LoggedIn { agent, key_record_version: 1 });
+        let (agent, key_record_version) = (signer.record.agent_id(), signer.record.version);
+        connection.login = Some(LoggedIn { agent, key_record_version });
+        connection.signer = Some(signer);
         Self {
             connections: BTreeMap::from([(CONNECTION, connection)]),
             snapshot,

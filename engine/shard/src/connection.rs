@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use creto_envelope::control::StreamRole;
 use creto_envelope::limits::SUBMIT_RESULTS_MAX;
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
-use creto_envelope::{AgentId, RejectCode};
+use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 
 use crate::event::StreamId;
+use crate::key_records::{RecordQuestion, WaitingLogin};
 use crate::limits::{IN_FLIGHT_BATCHES_MAX, STREAMS_MAX};
 
 /// Who logged in.
@@ -23,6 +25,13 @@ pub(crate) struct Connection {
     pub(crate) exporter: [u8; 32],
     pub(crate) peer: SocketAddr,
     pub(crate) login: Option<LoggedIn>,
+    /// The record that the login names, whose keys signed it. Every version has the same signing keys, so it verifies batches under
+    /// each of them. There with the login.
+    pub(crate) signer: Option<Arc<SignedKeyRecord>>,
+    /// A login that waits for that record.
+    pub(crate) waiting_login: Option<Box<WaitingLogin>>,
+    /// Key records that it wants to read, in the order in which they are answered.
+    pub(crate) record_questions: VecDeque<RecordQuestion>,
     pub(crate) login_failures: u32,
     pub(crate) protocol_errors: u32,
     pub(crate) bad_signatures: u32,
@@ -50,6 +59,9 @@ impl Connection {
             exporter,
             peer,
             login: None,
+            signer: None,
+            waiting_login: None,
+            record_questions: VecDeque::new(),
             login_failures: 0,
             protocol_errors: 0,
             bad_signatures: 0,

@@ -106,6 +106,15 @@ pub enum Event {
         /// What became of it, or why control did not look at it.
         answer: Result<Enrolled, KeyRefused>,
     },
+    /// Control has answered an [`Action::AskKeyRecord`]. The snapshot that this version is in came before.
+    KeyRecordAnswered {
+        /// Whose record.
+        agent: AgentId,
+        /// Which version.
+        version: u32,
+        /// The record, exactly this one; or why it cannot be had now.
+        answer: Result<Arc<SignedKeyRecord>, KeyRefused>,
+    },
     /// Control has answered an [`Action::AskKeyLog`].
     KeyLogAnswered {
         /// The connection that asked; it may be gone.
@@ -167,7 +176,7 @@ pub enum Event {
     Seal,
 }
 
-/// Why control refused a key record.
+/// Why control did not take a key record, or cannot bring one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyRefused {
     /// The code for the agent.
@@ -234,6 +243,14 @@ pub enum Action {
         token_hash: [u8; 32],
         /// The record; nothing about it was checked but its form.
         record: Box<SignedKeyRecord>,
+    },
+    /// Have control bring a key record that the snapshot shows, and answer with [`Event::KeyRecordAnswered`] when it did or cannot:
+    /// once, and not before this turn is over. One question for the same record is open at a time.
+    AskKeyRecord {
+        /// Whose.
+        agent: AgentId,
+        /// Which version.
+        version: u32,
     },
     /// Have control answer a question about the key log with [`Event::KeyLogAnswered`]: once, and not before this turn is over.
     AskKeyLog {

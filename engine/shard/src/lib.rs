@@ -11,6 +11,7 @@ mod enrol;
 pub mod event;
 mod expiry;
 mod key_log;
+mod key_records;
 pub mod limits;
 mod meter;
 pub mod observe;

@@ -26,6 +26,14 @@ pub const COUNTED_TOLD_US: u64 = 1_000_000;
 /// Reading goes on when so few are left.
 pub const AUDIT_EVENTS_RESUME: u64 = AUDIT_EVENTS_MAX / 2;
 
+/// Key records that one connection may have asked for and not been answered: as many as an agent of this SDK looks up at a time.
+pub const KEY_RECORD_QUESTIONS_MAX: usize = 256;
+/// Key records that a shard keeps besides those of its logins, 7 KiB each.
+pub const KEY_RECORDS_KEPT_MAX: usize = 4_096;
+/// Frames that may come behind a login which waits for its record, on the same stream.
+pub const LOGIN_HELD_FRAMES_MAX: usize = 16;
+/// Bytes of them.
+pub const LOGIN_HELD_BYTES_MAX: usize = 4_096;
 /// Questions about the key log that one connection may have open.
 pub const KEY_LOG_QUESTIONS_MAX: u32 = 64;
 /// Uploads, claims and other questions about prekeys that one connection may have open.

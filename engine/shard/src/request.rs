@@ -1,20 +1,21 @@
-//! Everything a connection asks besides submitting messages: stream roles, login, key records, its own next key, its
-//! mailbox, its dead letters; the key log and prekeys have files of their own.
+//! Everything a connection asks besides submitting messages: stream roles, login, its own next key, its mailbox, its dead
+//! letters; key records, the key log and prekeys have files of their own.
 //!
 //! None of it is on the path. Each answer is a frame on the stream that asked; what is malformed is answered with a
 //! Reject, and a connection that keeps sending such is closed.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_audit::What;
 use creto_audit::event::ChannelId;
 use creto_envelope::control::{
-    KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
-    encode_key_record_response, login_statement,
+    KeyRecordPublish, KeyRecordPublished, Login, LoginAccepted, Reject, StreamOpen, StreamRole, login_statement,
 };
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Subscribe};
 use creto_envelope::letters::{DeadLetterChange, DeadLetterList, DeadLetterRead};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
-use creto_envelope::{AgentId, AgentState, FrameType, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::{Action as PolicyAction, Decision};
 use creto_store::RecordLog;
 
@@ -25,7 +26,7 @@ use crate::route::{Origin, ShardMessage};
 use crate::shard::Shard;
 use crate::stage::log::letters::{LetterAnswer, LetterQuestion};
 use crate::stage::receive::SubmitFrame;
-use crate::stage::verify::valid_key_record;
+use crate::stage::verify::valid_key_version;
 
 /// What became of a frame.
 pub(crate) type Outcome = Result<(), Refusal>;
@@ -42,7 +43,7 @@ impl From<RejectCode> for Refusal {
     }
 }
 
-fn about(agent: &AgentId) -> impl Fn(RejectCode) -> Refusal + use<> {
+pub(crate) fn about(agent: &AgentId) -> impl Fn(RejectCode) -> Refusal + use<> {
     let context = agent.0;
     move |code| Refusal { code, context }
 }
@@ -58,6 +59,10 @@ impl<L: RecordLog> Shard<L> {
         body: Bytes,
         actions: &mut Vec<Action>,
     ) {
+        let Some(state) = self.connections.get(&connection) else { return };
+        if state.waiting_login.is_some() && self.hold_behind_login(connection, stream, frame_type, &body) {
+            return;
+        }
         let Some(state) = self.connections.get(&connection) else { return };
         let outcome = match (state.role(stream), frame_type) {
             (None, FrameType::StreamOpen) => self.open_stream(connection, stream, &body),
@@ -89,12 +94,24 @@ impl<L: RecordLog> Shard<L> {
             (Some(StreamRole::Deliver), FrameType::ConsumerNack) => self.consumer_nack(connection, &body, actions),
             _ => Err(RejectCode::FrameUnexpected.into()),
         };
-        if let Err(Refusal { code, context }) = outcome {
-            if frame_type == FrameType::Login {
-                self.audit_login_failed(connection, context, code);
-            }
-            self.refuse(connection, stream, Reject { context, ..Reject::new(code) }, code, actions);
+        if let Err(refusal) = outcome {
+            self.refuse_frame(connection, stream, frame_type, &refusal, actions);
         }
+    }
+
+    pub(crate) fn refuse_frame(
+        &mut self,
+        connection: ConnectionId,
+        stream: StreamId,
+        frame_type: FrameType,
+        refusal: &Refusal,
+        actions: &mut Vec<Action>,
+    ) {
+        let Refusal { code, context } = *refusal;
+        if frame_type == FrameType::Login {
+            self.audit_login_failed(connection, context, code);
+        }
+        self.refuse(connection, stream, Reject { context, ..Reject::new(code) }, code, actions);
     }
 
     /// Answers with a Reject; too many of those that only a broken or hostile client earns end the connection.
@@ -153,7 +170,17 @@ impl<L: RecordLog> Shard<L> {
         actions: &mut Vec<Action>,
     ) -> Outcome {
         let login = Login::parse(body)?;
-        let state = self.connections.get(&connection).expect("take_frame has looked the connection up");
+        self.check_login(now, connection, &login)?;
+        match self.key_records.get((login.agent, login.key_record_version)).map(Arc::clone) {
+            Some(record) => self.accept_login(now, connection, stream, &login, &record, actions)?,
+            None => self.login_later(connection, stream, login, actions),
+        }
+        Ok(())
+    }
+
+    /// Everything about a login but its signatures.
+    pub(crate) fn check_login(&self, now: Now, connection: ConnectionId, login: &Login) -> Outcome {
+        let state = self.connections.get(&connection).expect("whoever logs in is connected");
         if state.login.is_some() {
             return Err(RejectCode::LoginAgain.into());
         }
@@ -164,16 +191,31 @@ impl<L: RecordLog> Shard<L> {
         if self.snapshot.policy().is_none() {
             return Err(about(&login.agent)(RejectCode::PolicyUnavailable));
         }
-        let statement = login_statement(&state.exporter, &login.agent, login.key_record_version);
-        let record = valid_key_record(&self.snapshot, &login.agent, login.key_record_version, now.unix_ms)
+        valid_key_version(&self.snapshot, &login.agent, login.key_record_version, now.unix_ms)
+            .map(drop)
             .map_err(|code| if code == RejectCode::UnknownSender { RejectCode::LoginUnknownAgent } else { code })
-            .map_err(about(&login.agent))?;
+            .map_err(about(&login.agent))
+    }
+
+    /// Lets a login in that was checked and that `record`, which it names, has signed.
+    pub(crate) fn accept_login(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        stream: StreamId,
+        login: &Login,
+        record: &Arc<SignedKeyRecord>,
+        actions: &mut Vec<Action>,
+    ) -> Outcome {
+        let state = self.connections.get(&connection).expect("whoever logs in is connected");
+        let statement = login_statement(&state.exporter, &login.agent, login.key_record_version);
         self.verifier
             .keys(record)?
             .verify(&statement, &login.ed25519, &login.ml_dsa_65)
             .map_err(|_| about(&login.agent)(RejectCode::LoginBadSignature))?;
-        let state = self.connections.get_mut(&connection).expect("take_frame has looked the connection up");
+        let state = self.connections.get_mut(&connection).expect("whoever logs in is connected");
         state.login = Some(LoggedIn { agent: login.agent, key_record_version: login.key_record_version });
+        state.signer = Some(Arc::clone(record));
         self.counters.logins += 1;
         let (agent, peer, key_version) = (login.agent, state.audit_peer(), login.key_record_version);
         self.audit.tell(What::LoginAccepted { agent, peer, connection: connection.0, key_version });
@@ -188,37 +230,6 @@ impl<L: RecordLog> Shard<L> {
         let mut out = Vec::new();
         accepted.encode(&mut out);
         actions.push(Action::Authenticated { connection });
-        actions.push(Action::Send { connection, stream, frames: out.into() });
-        Ok(())
-    }
-
-    fn key_record(
-        &mut self,
-        now: Now,
-        connection: ConnectionId,
-        stream: StreamId,
-        body: &[u8],
-        actions: &mut Vec<Action>,
-    ) -> Outcome {
-        let login = self.logged_in(connection)?;
-        let request = KeyRecordRequest::parse(body)?;
-        let refused = about(&request.agent);
-        self.may_read_record(now, &login.agent, &request.agent).map_err(&refused)?;
-        let principal = self.snapshot.principal(&request.agent).ok_or_else(|| refused(RejectCode::UnknownAgent))?;
-        let record = match request.version {
-            0 => principal.current(),
-            version => principal.key_record(version).ok_or_else(|| refused(RejectCode::UnknownKeyVersion))?,
-        };
-        let mut out = Vec::new();
-        match principal.state() {
-            AgentState::Active => encode_key_record_response(&mut out, record),
-            // The state is the node's to say; the agent's signatures do not cover it.
-            state => {
-                let mut said = SignedKeyRecord::clone(record);
-                said.record.state = state;
-                encode_key_record_response(&mut out, &said);
-            }
-        }
         actions.push(Action::Send { connection, stream, frames: out.into() });
         Ok(())
     }

@@ -19,6 +19,7 @@ use creto_store::{RecordLog, Wal};
 use crate::audit::{AuditFeed, AuditRefusal};
 use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
+use crate::key_records::KeyRecords;
 use crate::limits::{
     BAD_SIGNATURES_MAX, ConnectionLimits, DECISION_LIFETIME_MS, DECISION_TABLE_ENTRIES, INGRESS_BYTES_MAX,
     INGRESS_BYTES_RESUME, LOGIN_US_MAX,
@@ -31,7 +32,7 @@ use crate::stage::deliver::Subscriptions;
 use crate::stage::log::Log;
 use crate::stage::log::hold::{HoldAnswer, HoldId, HoldRequest};
 use crate::stage::receive::SubmitFrame;
-use crate::stage::verify::{Verifier, valid_key_record};
+use crate::stage::verify::{Verifier, valid_key_version};
 use crate::stage::{Refusals, RefusedMessage};
 use crate::workers::WorkerQueue;
 
@@ -49,6 +50,8 @@ pub struct Shard<L = Wal> {
     /// those that are gone, are dropped when their time comes.
     login_deadlines: VecDeque<(u64, ConnectionId)>,
     pub(crate) verifier: Verifier,
+    /// Key records of others than the connections'.
+    pub(crate) key_records: KeyRecords,
     /// What crypto workers verify, if there are any.
     pub(crate) workers: Option<WorkerQueue>,
     pub(crate) decisions: DecisionTable,
@@ -98,6 +101,7 @@ impl<L: RecordLog> Shard<L> {
             connections: BTreeMap::new(),
             login_deadlines: VecDeque::new(),
             verifier: Verifier::default(),
+            key_records: KeyRecords::default(),
             workers: None,
             decisions: DecisionTable::new(decision_entries, DECISION_LIFETIME_MS),
             meter: Meter::default(),
@@ -160,6 +164,9 @@ impl<L: RecordLog> Shard<L> {
                 self.key_record_published(connection, answer, actions);
             }
             Event::Enrolled { connection, answer } => self.enrolled(connection, answer, actions),
+            Event::KeyRecordAnswered { agent, version, answer } => {
+                self.key_record_answered(now, (agent, version), &answer, actions);
+            }
             Event::KeyLogAnswered { connection, frames } => self.key_log_answered(connection, frames, actions),
             Event::PrekeysAnswered { connection, frames } => self.prekeys_answered(connection, frames, actions),
             Event::PrekeysLow { agent, stock } => self.prekeys_low(agent, stock, actions),
@@ -528,7 +535,7 @@ impl<L: RecordLog> Shard<L> {
             .filter_map(|(&connection, state)| {
                 let login = state.login?;
                 let version = login.key_record_version;
-                let refused = valid_key_record(&self.snapshot, &login.agent, version, now.unix_ms).err()?;
+                let refused = valid_key_version(&self.snapshot, &login.agent, version, now.unix_ms).err()?;
                 Some((connection, login.agent, refused))
             })
             .collect();

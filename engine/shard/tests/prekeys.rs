@@ -179,9 +179,9 @@ fn a_message_to_a_prekey_is_accepted_while_one_to_the_key_of_its_version_is() {
         builder.set_key_grace_ms(GRACE_MS);
         builder.insert(AgentState::Active, vec![Arc::clone(&planner.record)]).unwrap();
         let replaced = Some(Replacement { at_ms: NOW.unix_ms, mode });
-        let versions =
-            vec![KeyVersion { record: Arc::clone(&before.record), replaced }, Arc::clone(&after.record).into()];
-        builder.insert_versions(AgentState::Active, versions).unwrap();
+        let (before, after) = (&before.record.record, &after.record.record);
+        let versions = vec![KeyVersion { replaced, ..before.into() }, after.into()];
+        builder.insert_versions(&before.trust_domain, &before.name, AgentState::Active, versions).unwrap();
         Arc::new(builder.build(2))
     };
     let check = |mode, after_ms: u64, refused: &[u32]| {

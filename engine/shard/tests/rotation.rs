@@ -40,11 +40,9 @@ impl World {
         builder.set_key_grace_ms(GRACE_MS);
         builder.insert(AgentState::Active, vec![Arc::clone(&self.planner.record)]).unwrap();
         let replaced = Some(Replacement { at_ms: NOW.unix_ms, mode });
-        let versions = vec![
-            KeyVersion { record: Arc::clone(&self.before.record), replaced },
-            Arc::clone(&self.after.record).into(),
-        ];
-        builder.insert_versions(AgentState::Active, versions).unwrap();
+        let (before, after) = (&self.before.record.record, &self.after.record.record);
+        let versions = vec![KeyVersion { replaced, ..before.into() }, after.into()];
+        builder.insert_versions(&before.trust_domain, &before.name, AgentState::Active, versions).unwrap();
         Arc::new(builder.build(2))
     }
 
@@ -244,6 +242,7 @@ fn whoever_logs_in_with_an_older_version_may_do_what_the_agent_may() {
     let world = World::new();
     let mut node = world.node(1);
     node.event(0, Event::Snapshot(world.rotated(Planned)));
+    node.know(&world.after);
     // Both sign with the same keys; only the version in the statement differs.
     for (login, number) in [(&world.before, 1), (&world.after, 2)] {
         let client = node.connect_as(0, login);

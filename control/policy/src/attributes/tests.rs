@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use creto_envelope::AgentState;
 
-use super::{Attributes, AttributesError, CAPABILITIES_MAX, ROLES_MAX, SharedAttributes, TEXT_BYTES_MAX};
+use super::{Attributes, AttributesError, CAPABILITIES_MAX, ROLES_MAX, TEXT_BYTES_MAX};
 use crate::fixture::{agent, record};
 use crate::{Policy, SnapshotBuilder};
 
@@ -124,19 +124,4 @@ fn agents_with_equal_attributes_share_them() {
         builder.set_attributes(id, Arc::new(Attributes::parse("worker", ["reader"], NONE).unwrap()));
     }
     assert!(shared(&builder));
-}
-
-#[test]
-fn sets_that_nobody_has_any_more_are_forgotten() {
-    let mut sets = SharedAttributes::default();
-    let kept: Vec<_> = (0..100)
-        .map(|number| sets.share(Arc::new(Attributes::parse(&format!("kept-{number}"), NONE, NONE).unwrap())))
-        .collect();
-    for number in 0..10_000 {
-        drop(sets.share(Arc::new(Attributes::parse(&format!("dropped-{number}"), NONE, NONE).unwrap())));
-        assert!(sets.len() <= 256, "{} sets for {} agents", sets.len(), kept.len());
-    }
-    for set in &kept {
-        assert!(Arc::ptr_eq(set, &sets.share(Arc::new((**set).clone()))));
-    }
 }

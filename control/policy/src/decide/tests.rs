@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use creto_envelope::{AgentId, AgentState, RejectCode};
 use proptest::prelude::*;
 
 use super::{Action, Decision, DecisionTable, decide};
 use crate::fixture::{agent, record};
-use crate::{Policy, Snapshot, SnapshotBuilder};
+use crate::{KeyVersion, Policy, Principal, Snapshot, SnapshotBuilder};
 
 mod loaded;
 
@@ -208,11 +206,14 @@ fn differ(seed: u64) -> Result<u64, String> {
             }
             1 | 2 => {
                 let name = script.pick(&names);
-                let older = builder.principal(&agent(name)).map(|known| Arc::clone(known.current()));
-                let version = older.as_ref().map_or(1, |older| older.record.version + 1);
+                let older = builder.principal(&agent(name));
+                let older = older.map(Principal::current);
+                let version = older.map_or(1, |older| older.version + 1);
                 let from_ms = script.next(1_000);
                 let newer = record(name, version, from_ms..from_ms + script.next(500));
-                builder.insert(AgentState::Active, older.into_iter().chain([newer]).collect()).unwrap();
+                let versions = older.into_iter().chain([KeyVersion::from(&newer.record)]).collect();
+                let (domain, name) = (&newer.record.trust_domain, &newer.record.name);
+                builder.insert_versions(domain, name, AgentState::Active, versions).unwrap();
             }
             3 => {
                 builder.remove(&agent(script.pick(&names)));

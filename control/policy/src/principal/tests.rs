@@ -1,5 +1,5 @@
 use creto_envelope::control::RotationMode::{self, Emergency, Planned};
-use creto_envelope::{AgentState, KeyId, RejectCode};
+use creto_envelope::{AgentState, KeyId, RejectCode, SignedKeyRecord};
 
 use crate::fixture::{agent, record};
 use crate::{KeyVersion, Principal, Replacement, SnapshotBuilder};
@@ -15,12 +15,14 @@ fn with_versions(versions: &[(u32, std::ops::Range<u64>)]) -> Principal {
 fn every_version_is_found_and_the_newest_is_current() {
     let principal = with_versions(&[(1, 0..10), (2, 5..20), (7, 15..30)]);
     assert_eq!(principal.current_version(), 7);
-    assert_eq!(principal.current().record.version, 7);
-    for version in [1, 2, 7] {
-        assert_eq!(principal.key_record(version).unwrap().record.version, version);
+    for (version, valid_from_ms) in [(1, 0), (2, 5), (7, 15)] {
+        let expect = KeyVersion::from(&record("acme/a", version, valid_from_ms..0).record);
+        let known = principal.key_version(version).unwrap();
+        assert_eq!((known.version, known.key, known.valid_from_ms), (version, expect.key, valid_from_ms));
     }
+    assert_eq!(Some(principal.current()), principal.key_version(7));
     for version in [0, 3, 8, u32::MAX] {
-        assert!(principal.key_record(version).is_none());
+        assert!(principal.key_version(version).is_none());
     }
 }
 
@@ -31,21 +33,22 @@ fn with_replacements(replaced: &[Option<(u64, RotationMode)>]) -> Principal {
     let mut builder = SnapshotBuilder::new();
     builder.set_key_grace_ms(GRACE_MS);
     let versions = replaced.iter().zip(1..).map(|(replaced, version)| KeyVersion {
-        record: record("acme/a", version, 0..u64::MAX),
         replaced: replaced.map(|(at_ms, mode)| Replacement { at_ms, mode }),
+        ..KeyVersion::from(&record("acme/a", version, 0..u64::MAX).record)
     });
     let mut versions: Vec<_> = versions.collect();
     let newest = u32::try_from(replaced.len()).unwrap() + 1;
-    versions.push(record("acme/a", newest, 0..u64::MAX).into());
-    builder.insert_versions(AgentState::Active, versions).unwrap();
+    let newest = record("acme/a", newest, 0..u64::MAX);
+    versions.push(KeyVersion::from(&newest.record));
+    builder.insert_versions(&newest.record.trust_domain, &newest.record.name, AgentState::Active, versions).unwrap();
     builder.principal(&agent("acme/a")).unwrap().clone()
 }
 
 /// The versions whose keys are accepted at `now_ms`; those whose prekeys are, are the same.
 fn accepted(principal: &Principal, now_ms: u64) -> Vec<u32> {
     let accepts = |version: &u32| {
-        let known = principal.key_record(*version);
-        let accepts = known.is_some_and(|known| principal.accepts_key(&known.record.key_id(), now_ms));
+        let known = principal.key_version(*version);
+        let accepts = known.is_some_and(|known| principal.accepts_key(&known.key, now_ms));
         assert_eq!(principal.accepts_version(*version, now_ms), accepts, "version {version} at {now_ms} ms");
         accepts
     };
@@ -96,16 +99,26 @@ fn a_key_that_the_agent_never_had_is_not_accepted() {
 #[test]
 fn a_record_counts_from_its_start_until_just_before_its_end() {
     let principal = with_versions(&[(1, 10..20)]);
-    let code = |now_ms| principal.valid_key_record(1, now_ms).err();
+    let code = |now_ms| principal.valid_key_version(1, now_ms).err();
     assert_eq!(code(9), Some(RejectCode::KeyNotYetValid));
     assert_eq!(code(10), None);
     assert_eq!(code(19), None);
     assert_eq!(code(20), Some(RejectCode::KeyExpired));
-    assert_eq!(principal.valid_key_record(2, 15).err(), Some(RejectCode::UnknownKeyVersion));
+    assert_eq!(principal.valid_key_version(2, 15).err(), Some(RejectCode::UnknownKeyVersion));
 }
 
 #[test]
 fn a_record_whose_window_is_empty_never_counts() {
     let principal = with_versions(&[(1, 20..20)]);
     assert!([0, 19, 20, 21, u64::MAX].into_iter().all(|now_ms| principal.may_act(now_ms).is_err()));
+}
+
+#[test]
+fn a_version_says_whether_it_demands_a_third_signature() {
+    let mut signed = SignedKeyRecord::clone(&record("acme/a", 1, 0..10));
+    assert!(!KeyVersion::from(&signed.record).has_fn_dsa_512);
+    signed.record.fn_dsa_512 = Some(Box::new([1; 897]));
+    let mut builder = SnapshotBuilder::new();
+    let id = builder.insert(AgentState::Active, vec![signed.into()]).unwrap();
+    assert!(builder.principal(&id).unwrap().key_version(1).unwrap().has_fn_dsa_512);
 }

@@ -5,8 +5,8 @@ use creto_envelope::{AgentId, AgentState};
 
 use crate::fixture::{agent, record};
 use crate::{
-    Attributes, LowerRetention, MailboxLimits, MailboxSettings, Policy, PrincipalError, Replacement, Snapshot,
-    SnapshotBuilder,
+    Attributes, KeyVersion, LowerRetention, MailboxLimits, MailboxSettings, Policy, PrincipalError, Replacement,
+    Snapshot, SnapshotBuilder,
 };
 
 #[test]
@@ -40,7 +40,8 @@ fn what_is_set_for_a_mailbox_is_in_the_next_snapshot_and_stays_when_a_key_is_rep
     let lower = LowerRetention { retention_s: 60, until_ms: 100 };
     assert!(builder.set_mailbox(&id, settings, lower) && !builder.set_mailbox(&AgentId::ZERO, settings, lower));
     let replacement = Replacement { at_ms: 5, mode: RotationMode::Planned };
-    builder.replace_key(record("acme/a", 2, 0..10), replacement, 2).unwrap();
+    let next = KeyVersion::from(&record("acme/a", 2, 0..10).record);
+    builder.replace_key(&id, next, replacement, 2).unwrap();
     let after = builder.build(2);
     assert_eq!(before.principal(&id).unwrap().mailbox_limits(0), MailboxLimits::default());
     let limits = MailboxLimits { messages_max: 7, session_retention_s: 60, ..MailboxLimits::default() };
@@ -132,7 +133,8 @@ fn a_builder_that_was_changed_gives_the_stamp_of_one_that_was_made_so() {
     changed.set_state(&ids[0], AgentState::Active);
     changed.set_attributes(&ids[0], attributes());
     let replacement = Replacement { at_ms: 5, mode: RotationMode::Planned };
-    changed.replace_key(record("acme/a", 2, 0..20), replacement, 9).unwrap();
+    let next = KeyVersion::from(&record("acme/a", 2, 0..20).record);
+    changed.replace_key(&ids[0], next, replacement, 9).unwrap();
     changed.revoke(&ids[1], 7);
     changed.insert(AgentState::Active, vec![record("acme/c", 3, 0..30)]).unwrap();
     assert!(changed.remove(&ids[3]) && !changed.remove(&ids[3]));
@@ -146,4 +148,40 @@ fn a_builder_that_was_changed_gives_the_stamp_of_one_that_was_made_so() {
     assert_eq!(changed.build(1).stamp(), made.build(1).stamp());
     assert_eq!(ids.iter().filter(|id| changed.remove(id)).count(), 3);
     assert_eq!(changed.build(1).stamp(), empty);
+}
+
+#[test]
+fn a_key_is_replaced_by_a_newer_version_only_and_the_oldest_make_room() {
+    let mut builder = SnapshotBuilder::new();
+    let version = |version| KeyVersion::from(&record("acme/a", version, 0..u64::MAX).record);
+    let replacement = Replacement { at_ms: 5, mode: RotationMode::Planned };
+    assert_eq!(builder.replace_key(&agent("acme/a"), version(1), replacement, 3), Err(PrincipalError::NoRecord));
+    let id = builder.insert(AgentState::Suspended, vec![record("acme/a", 1, 0..10)]).unwrap();
+    for next in 2..=5 {
+        builder.replace_key(&id, version(next), replacement, 3).unwrap();
+    }
+    let order = Err(PrincipalError::VersionOrder(5, 5));
+    assert_eq!(builder.replace_key(&id, version(5), replacement, 3), order);
+    let principal = builder.principal(&id).unwrap();
+    let known: Vec<_> = (0..7).filter(|version| principal.key_version(*version).is_some()).collect();
+    assert_eq!((known, principal.state()), (vec![3, 4, 5], AgentState::Suspended));
+    assert_eq!(principal.key_version(4), Some(KeyVersion { replaced: Some(replacement), ..version(4) }));
+    assert_eq!(principal.name().as_str(), "acme/a");
+}
+
+#[test]
+fn mailboxes_for_which_the_same_is_set_share_it() {
+    let mut builder = SnapshotBuilder::new();
+    let ids =
+        ["acme/a", "acme/b"].map(|name| builder.insert(AgentState::Active, vec![record(name, 1, 0..10)]).unwrap());
+    let shared = |builder: &SnapshotBuilder| {
+        let of = |id| builder.principal(id).unwrap().mailbox();
+        Arc::ptr_eq(of(&ids[0]), of(&ids[1]))
+    };
+    assert!(shared(&builder));
+    let settings = MailboxSettings { messages_max: Some(7), ..MailboxSettings::default() };
+    builder.set_mailbox(&ids[0], settings, LowerRetention::default());
+    assert!(!shared(&builder));
+    builder.set_mailbox(&ids[1], settings, LowerRetention::default());
+    assert!(shared(&builder));
 }

@@ -3,13 +3,13 @@
 use creto_control_storage::Writing;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentState, KeyRecord, RejectCode, SignedKeyRecord};
-use creto_policy::Replacement;
+use creto_policy::{KeyVersion, Replacement};
 
 use super::Directory;
 use crate::error::ServiceError;
 use crate::limits::{EMERGENCIES_PER_WINDOW_MAX, ROTATION_WINDOW_MS, ROTATIONS_PER_WINDOW_MAX};
 use crate::rotation::{Refused, Rotation};
-use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, REPLACEMENTS, parse_replacement, replacement_bytes};
+use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, REPLACEMENTS, parse_replacement, replaced_bytes};
 
 /// What became of one published record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,11 +87,12 @@ impl Directory {
             }
         }
 
-        let replacement = Replacement { at_ms: now_ms, mode: rotation.mode };
+        let replaced = Some(Replacement { at_ms: now_ms, mode: rotation.mode });
+        let replaced = KeyVersion { replaced, ..KeyVersion::from(&current) };
         let entry = AgentEntry { registered_at_ms: entry.registered_at_ms, ..AgentEntry::registered(signed, now_ms) };
         agents.put(&id.0, &entry.to_bytes())?;
         key_records.put(&(id.0, record.version), &signed.to_bytes())?;
-        replacements.put(&(id.0, current.version), &replacement_bytes(&replacement))?;
+        replacements.put(&(id.0, current.version), &replaced_bytes(&replaced))?;
         Ok(Rotated::Replaced(record.version))
     }
 }

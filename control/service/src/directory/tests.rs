@@ -99,7 +99,6 @@ fn the_epoch_moves_once_per_commit_and_not_without_a_change() {
     assert_eq!(directory.snapshot().epoch(), 2);
     register(&mut directory, &[signed("acme/a", 1), signed("acme/a", 3)]);
     assert_eq!(directory.snapshot().epoch(), 2);
-    assert_eq!(reader.counts().unwrap(), (2, 2));
     drop((directory, reader));
     let (mut directory, _) = open(&path, 10);
     assert_eq!(directory.snapshot().epoch(), 2, "the epoch does not go back with a restart");
@@ -129,7 +128,7 @@ fn what_was_committed_is_in_a_copy_of_the_file_taken_at_that_moment() {
         let snapshot = found.snapshot();
         assert_eq!((snapshot.epoch(), snapshot.agent_count()), (u64::from(seed) + 1, usize::from(seed)));
         let id = record(&format!("acme/a{seed}"), seed).agent_id();
-        assert_eq!(snapshot.principal(&id).unwrap().current().record, record(&format!("acme/a{seed}"), seed));
+        assert_eq!(snapshot.principal(&id).unwrap().current(), (&record(&format!("acme/a{seed}"), seed)).into());
     }
 }
 

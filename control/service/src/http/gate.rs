@@ -15,10 +15,12 @@ use axum::response::{IntoResponse, Response};
 use creto_audit::event::Peer;
 use creto_audit::{Label, What};
 use creto_crypto_accel::verify::VerifyingKeys;
-use creto_envelope::{AgentId, AgentName, TrustDomain};
+use creto_envelope::{AgentId, AgentName};
+use tokio::sync::Mutex as AsyncMutex;
 
-use super::{Refusal, number_of, refuse};
+use super::{Refusal, log_failure, number_of, refuse, storage_failed};
 use crate::api::ErrorCode;
+use crate::directory::Reader;
 use crate::limits::{
     ADMINISTRATOR_BURST, ADMINISTRATOR_REQUEST, ATTRIBUTES_BODY_BYTES_MAX, NONCES_MAX, REQUEST_TIMEOUT,
     SIGNATURE_SKEW_S, SVID_BODY_BYTES_MAX,
@@ -62,8 +64,12 @@ pub(super) struct Origin(pub(super) IpAddr);
 pub(crate) struct Gate(Arc<Inner>);
 
 struct Inner {
-    trust_domain: TrustDomain,
+    reader: Reader,
     snapshot: Published,
+    /// Of administrators who came. All versions of an agent's key record have the same signing keys, so they are read once.
+    keys: Mutex<BTreeMap<AgentId, Arc<VerifyingKeys>>>,
+    /// Held by whoever reads one of them: what strangers claim costs one thread at most.
+    reading: AsyncMutex<()>,
     teller: Teller,
     administrators: BTreeSet<AgentId>,
     /// Hosts that a request may be addressed to, in lower case: a request to another node is not taken here, and no page in a
@@ -87,19 +93,40 @@ impl Gate {
     pub(crate) fn new(
         address: SocketAddr,
         administrators: &[AgentName],
-        trust_domain: TrustDomain,
+        reader: Reader,
         snapshot: Published,
         teller: Teller,
     ) -> Self {
-        let administrators = administrators.iter().map(|name| AgentId::derive(&trust_domain, name)).collect();
+        let of_name = |name| AgentId::derive(reader.trust_domain(), name);
+        let administrators = administrators.iter().map(of_name).collect();
         let authorities = [address.to_string(), format!("localhost:{}", address.port())];
         let seen = Mutex::new(Seen::since(wall_clock_ms() / 1_000));
-        Self(Arc::new(Inner { trust_domain, snapshot, teller, administrators, authorities, seen }))
+        let (keys, reading) = (Mutex::default(), AsyncMutex::default());
+        Self(Arc::new(Inner { reader, snapshot, keys, reading, teller, administrators, authorities, seen }))
+    }
+
+    /// The signing keys of an administrator who is registered.
+    async fn keys_of(&self, agent: AgentId) -> Result<Arc<VerifyingKeys>, Refusal> {
+        let known = || self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&agent).map(Arc::clone);
+        if let Some(keys) = known() {
+            return Ok(keys);
+        }
+        let _one_at_a_time = self.0.reading.lock().await;
+        if let Some(keys) = known() {
+            return Ok(keys);
+        }
+        let reader = self.0.reader.clone();
+        let record = tokio::task::spawn_blocking(move || reader.current_record(agent)).await;
+        let record = record.map_err(|_| storage_failed("the directory was not read"))?.map_err(log_failure)?;
+        let keys = record.and_then(|record| VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65).ok());
+        let keys = Arc::new(keys.ok_or_else(|| storage_failed("the keys of an administrator cannot be used"))?);
+        self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(agent, Arc::clone(&keys));
+        Ok(keys)
     }
 
     /// Takes a request by its head: signed by an administrator who may act, in time, and for the first time. `caller` is who it is
     /// once the signatures held, and `claimed` whose they were to be.
-    fn admit(&self, head: &Parts, caller: &mut Caller, claimed: &mut String) -> Result<(), Refusal> {
+    async fn admit(&self, head: &Parts, caller: &mut Caller, claimed: &mut String) -> Result<(), Refusal> {
         let gate = &*self.0;
         let headers = &head.headers;
         let unsigned = || refuse(ErrorCode::RequestUnsigned, "the request is not signed as this API wants it");
@@ -111,7 +138,7 @@ impl Gate {
         if !gate.authorities.contains(&authority) {
             return Err(refuse(ErrorCode::Authority, format!("{authority} is not what this node listens on")));
         }
-        let agent = AgentId::derive(&gate.trust_domain, &claim.name);
+        let agent = AgentId::derive(gate.reader.trust_domain(), &claim.name);
         if !gate.administrators.contains(&agent) {
             let message = format!("{} is no administrator of this node", claim.name);
             return Err(refuse(ErrorCode::NotAdministrator, message));
@@ -122,23 +149,26 @@ impl Gate {
             let message = format!("the request was signed more than {SIGNATURE_SKEW_S} s from this node's time");
             return Err(refuse(ErrorCode::RequestStale, message));
         }
-        let snapshot = gate.snapshot.newest();
-        let principal = snapshot.principal(&agent);
-        let principal = principal
-            .ok_or_else(|| refuse(ErrorCode::NotAdministrator, format!("{} is not registered", claim.name)))?;
-        principal.may_act(now_ms).map_err(|code| {
-            refuse(ErrorCode::NotAdministrator, format!("{} may not act: {}", claim.name, code.name()))
-        })?;
+        let may_act = || {
+            let snapshot = gate.snapshot.newest();
+            let principal = snapshot
+                .principal(&agent)
+                .ok_or_else(|| refuse(ErrorCode::NotAdministrator, format!("{} is not registered", claim.name)))?;
+            principal.may_act(now_ms).map_err(|code| {
+                refuse(ErrorCode::NotAdministrator, format!("{} may not act: {}", claim.name, code.name()))
+            })
+        };
+        may_act()?;
+        let keys = self.keys_of(agent).await?;
+        // Whoever was revoked while the keys were read is not let in.
+        may_act()?;
         let base = claim.base(&Target {
             method: head.method.as_str(),
             authority: &authority,
             request_target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
             content_digest,
         });
-        let record = &principal.current().record;
-        let held = VerifyingKeys::parse(&record.ed25519, &record.ml_dsa_65)
-            .is_ok_and(|keys| keys.verify(&base, &signatures.ed25519, &signatures.ml_dsa_65).is_ok());
-        if !held {
+        if keys.verify(&base, &signatures.ed25519, &signatures.ml_dsa_65).is_err() {
             let message = format!("the signatures are not both those of {}", claim.name);
             return Err(refuse(ErrorCode::RequestSignature, message));
         }
@@ -210,7 +240,7 @@ pub(super) async fn authenticate(State(gate): State<Gate>, request: Request, nex
     let (mut caller, mut claimed) = (Caller { agent: AgentId::ZERO, peer }, String::new());
     let (head, body) = request.into_parts();
     // The body last: whoever is not known takes no memory.
-    let admitted = match gate.admit(&head, &mut caller, &mut claimed) {
+    let admitted = match gate.admit(&head, &mut caller, &mut claimed).await {
         Ok(()) => body_of(&head, body).await,
         Err(refusal) => Err(refusal),
     };

@@ -114,7 +114,7 @@ pub(super) fn request<'a>(question: &Question<'a>) -> RequestView<'a> {
 
 /// An agent as a policy sees it. Its identity is its name, which is unique in the trust domain.
 pub(super) fn agent(principal: &Principal) -> AgentView<'_> {
-    let (name, attributes) = (&principal.current().record.name, principal.attributes());
+    let (name, attributes) = (principal.name(), principal.attributes());
     AgentView {
         nhi: name.as_str(),
         name: name.as_str(),

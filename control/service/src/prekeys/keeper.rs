@@ -16,7 +16,7 @@ use crate::directory::Change;
 use crate::error::ServiceError;
 use crate::limits::{PREKEY_CLAIMS_PER_COMMIT_MAX, PREKEYS_LOW};
 use crate::rotation::Refused;
-use crate::service::{Published, wall_clock_ms};
+use crate::service::wall_clock_ms;
 use crate::storage::Storage;
 use crate::writer::{Answer, Pending};
 
@@ -24,7 +24,7 @@ use crate::writer::{Answer, Pending};
 pub(crate) async fn take_uploads(
     mut uploads: mpsc::Receiver<Upload>,
     changes: mpsc::Sender<Pending>,
-    published: Published,
+    storage: Arc<Storage>,
     allowance: PrekeyAllowance,
 ) {
     let mut used = Used::default();
@@ -35,10 +35,14 @@ pub(crate) async fn take_uploads(
             reply.send(Err(Refused { code: RejectCode::RateLimited, retry_after_ms }));
             continue;
         }
-        let snapshot = published.newest();
+        let storage = Arc::clone(&storage);
         let checked = tokio::task::spawn_blocking(move || {
-            let principal = snapshot.principal(&agent).ok_or(RejectCode::UnknownSender)?;
-            CheckedBatch::check(&batch, &principal.current().record, now_ms)
+            let record = storage.begin_read().and_then(|transaction| storage.current_record(&*transaction, agent));
+            let record = record.map_err(|error| {
+                tracing::error!(%error, "prekeys cannot be taken");
+                RejectCode::StorageFull
+            })?;
+            CheckedBatch::check(&batch, &record.ok_or(RejectCode::UnknownSender)?, now_ms)
         });
         match checked.await {
             Ok(Ok(batch)) => {

@@ -3,11 +3,11 @@ use std::os::unix::fs::PermissionsExt;
 use creto_control_storage::{StorageError, Table};
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentState, TrustDomain};
-use creto_policy::Replacement;
+use creto_policy::{KeyVersion, Replacement};
 
 use super::{
-    AGENTS, AgentEntry, FORMAT, KEY_RECORDS, META, META_EPOCH, META_FORMAT, NAMES, REPLACEMENTS, Storage,
-    parse_replacement, replacement_bytes,
+    AGENTS, AgentEntry, FORMAT, META, META_EPOCH, META_FORMAT, NAMES, REPLACEMENTS, Storage, parse_replaced,
+    parse_replacement, replaced_bytes,
 };
 use crate::ServiceError;
 use crate::fixture::{record, signed};
@@ -22,6 +22,7 @@ fn entry(name: &str) -> AgentEntry {
         valid_from_ms: 1,
         valid_until_ms: 2,
         key_id: record.key_id(),
+        has_fn_dsa_512: true,
         name: record.name,
     }
 }
@@ -44,6 +45,26 @@ fn put_meta(storage: &Storage, key: &str, value: &[u8]) {
     transaction.commit().unwrap();
 }
 
+/// Writes the rows as formats up to 4 had them, and this format.
+pub(crate) fn age(storage: &Storage, format: u64) {
+    let transaction = storage.begin_write().unwrap();
+    let (agents, replacements) = (transaction.table(AGENTS), transaction.table(REPLACEMENTS));
+    for row in agents.all().collect::<Result<Vec<_>, _>>().unwrap() {
+        let (id, mut bytes) = row;
+        bytes.drain(48..56);
+        bytes[0] = 1;
+        agents.put(&id, &bytes).unwrap();
+    }
+    for row in replacements.all().collect::<Result<Vec<_>, _>>().unwrap() {
+        let (place, mut bytes) = row;
+        bytes.truncate(16);
+        (bytes[0], bytes[2]) = (1, 0);
+        replacements.put(&place, &bytes).unwrap();
+    }
+    transaction.commit().unwrap();
+    put_meta(storage, META_FORMAT, &format.to_le_bytes());
+}
+
 #[test]
 fn an_entry_comes_back_from_its_bytes_and_from_no_others() {
     for name in ["a/b", "acme/planner-7", &format!("a/{}", "b".repeat(126))] {
@@ -52,7 +73,7 @@ fn an_entry_comes_back_from_its_bytes_and_from_no_others() {
         for cut in 0..bytes.len() {
             assert_eq!(AgentEntry::parse(&bytes[..cut]), None);
         }
-        for (at, wrong) in [(0, 2), (1, 3), (48, b'/')] {
+        for (at, wrong) in [(0, 1), (1, 3), (48, 2), (49, 1), (55, 1), (56, b'/')] {
             let mut changed = bytes.clone();
             changed[at] = wrong;
             assert_eq!(AgentEntry::parse(&changed), None, "byte {at}");
@@ -80,7 +101,7 @@ fn a_file_of_another_trust_domain_or_format_is_refused() {
     put_meta(&storage, META_FORMAT, &(FORMAT + 1).to_le_bytes());
     drop(storage);
     let refused = Storage::open(&path, &TrustDomain::default()).err();
-    assert!(matches!(refused, Some(ServiceError::Format { found: 5, known: 4 })), "{refused:?}");
+    assert!(matches!(refused, Some(ServiceError::Format { found: 6, known: 5 })), "{refused:?}");
 
     let path = folder.path().join("other.redb");
     drop(Storage::open(&path, &TrustDomain::default()).unwrap());
@@ -117,20 +138,17 @@ fn of_an_agent_with_a_long_history_the_newest_versions_are_read_and_its_neighbou
     let histories =
         [("acme/a", held_max + 5), ("acme/b", 2), ("acme/c", held_max + 1), ("acme/d", held_max), ("acme/e", 1)];
     let transaction = storage.begin_write().unwrap();
-    let replaced = replacement_bytes(&Replacement { at_ms: 1, mode: RotationMode::Planned });
+    let replaced = Some(Replacement { at_ms: 1, mode: RotationMode::Planned });
     for (name, newest) in histories {
-        // What signed a record was checked when it came: only the version differs here.
         let mut signed = signed(name, 1);
         let id = signed.record.agent_id();
-        for version in 1..=newest {
-            signed.record.version = version;
-            // What is not held is not looked at, so it may be anything.
-            let bytes = if version + held_max > newest { signed.to_bytes() } else { b"from long ago".to_vec() };
-            transaction.table(KEY_RECORDS).put(&(id.0, version), &bytes).unwrap();
-            if version < newest {
-                transaction.table(REPLACEMENTS).put(&(id.0, version), &replaced).unwrap();
-            }
+        for version in 1..newest {
+            let known = replaced_bytes(&KeyVersion { replaced, ..KeyVersion::from(&signed.record) }).to_vec();
+            // What is not held is not looked at, so it may be anything; no record is.
+            let bytes = if version + held_max > newest { known } else { b"from long ago".to_vec() };
+            transaction.table(REPLACEMENTS).put(&(id.0, version), &bytes).unwrap();
         }
+        signed.record.version = newest;
         let entry = AgentEntry::registered(&signed, 1);
         transaction.table(AGENTS).put(&id.0, &entry.to_bytes()).unwrap();
         transaction.table(NAMES).put(name, &id.0).unwrap();
@@ -138,7 +156,7 @@ fn of_an_agent_with_a_long_history_the_newest_versions_are_read_and_its_neighbou
     transaction.commit().unwrap();
     let mut loaded = Vec::new();
     let load = |agent: super::Loaded| {
-        let versions: Vec<_> = agent.versions.iter().map(|version| version.record.record.version).collect();
+        let versions: Vec<_> = agent.versions.iter().map(|known| known.version).collect();
         loaded.push((agent.entry.name.to_string(), versions));
         Ok(())
     };
@@ -166,16 +184,18 @@ fn a_file_of_format_1_becomes_one_of_this_format_when_it_is_opened() {
 }
 
 #[test]
-fn a_replacement_comes_back_from_its_bytes_and_from_no_others() {
-    for mode in [RotationMode::Planned, RotationMode::Emergency] {
-        let replacement = Replacement { at_ms: u64::MAX - 1, mode };
-        let bytes = replacement_bytes(&replacement);
-        assert_eq!(parse_replacement(&bytes), Some(replacement));
-        for (at, wrong) in [(0, 2), (1, 2), (2, 1), (7, 1)] {
+fn a_version_that_was_replaced_comes_back_from_its_bytes_and_from_no_others() {
+    for (mode, has_fn_dsa_512) in [(RotationMode::Planned, false), (RotationMode::Emergency, true)] {
+        let replaced = Some(Replacement { at_ms: u64::MAX - 1, mode });
+        let known = KeyVersion { version: 7, has_fn_dsa_512, replaced, ..KeyVersion::from(&record("acme/a", 1)) };
+        let bytes = replaced_bytes(&known);
+        assert_eq!(parse_replaced(7, &bytes), Some(known));
+        assert_eq!(parse_replacement(&bytes), replaced);
+        for (at, wrong) in [(0, 1), (0, 3), (1, 2), (2, 2), (3, 1), (7, 1)] {
             let mut changed = bytes;
             changed[at] = wrong;
-            assert_eq!(parse_replacement(&changed), None, "byte {at}");
+            assert_eq!(parse_replaced(7, &changed), None, "byte {at}");
         }
-        assert_eq!(parse_replacement(&bytes[..15]), None);
+        assert_eq!(parse_replaced(7, &bytes[..47]), None);
     }
 }

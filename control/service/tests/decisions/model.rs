@@ -54,11 +54,11 @@ impl<'a> Model<'a> {
             AgentState::Suspended => return Err(RejectCode::AgentSuspended),
             AgentState::Revoked => return Err(RejectCode::AgentRevoked),
         }
-        let record = &from.current().record;
-        if now_ms >= record.valid_until_ms {
+        let current = from.current();
+        if now_ms >= current.valid_until_ms {
             return Err(RejectCode::KeyExpired);
         }
-        if now_ms < record.valid_from_ms {
+        if now_ms < current.valid_from_ms {
             return Err(RejectCode::KeyNotYetValid);
         }
         let sends = action == Action::SendMessage;
@@ -87,7 +87,7 @@ fn unbound(granted: bool) -> Option<Obligations> {
 }
 
 fn organization(principal: &Principal) -> &str {
-    principal.current().record.name.organization()
+    principal.name().organization()
 }
 
 fn has_role(principal: &Principal, role: &str) -> bool {
@@ -151,7 +151,7 @@ obligations := {\"messages_per_s\": 5, \"priorities\": [\"low\", \"normal\"]} if
             let (sender, recipient) = (asked.sender, asked.recipient);
             let serves =
                 sender.attributes().capabilities().iter().any(|own| own == recipient.attributes().agent_type());
-            let first = sender.current().record.name.as_str() == "acme/0";
+            let first = sender.name().as_str() == "acme/0";
             let worker = Obligations {
                 messages_per_s: Some(5),
                 priorities: Priorities::NONE.with(Priority::Low).with(Priority::Normal),

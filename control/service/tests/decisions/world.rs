@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, TrustDomain};
 use creto_policy::{
-    Action, Answer, Attributes, Evaluation, Evaluator, Policy, PolicySource, Principal, Question, Reads, Snapshot,
-    SnapshotBuilder,
+    Action, Answer, Attributes, Evaluation, Evaluator, KeyVersion, Policy, PolicySource, Principal, Question, Reads,
+    Snapshot, SnapshotBuilder,
 };
 use creto_rego::{Agent, CompiledPolicy, EvaluationError, PolicySource as RegoSource, Request};
 use creto_service::policy::RegoPolicy;
@@ -73,9 +73,9 @@ struct PlainEvaluator(CompiledPolicy);
 impl Evaluator for PlainEvaluator {
     fn evaluate(&mut self, question: &Question<'_>) -> Evaluation {
         let agent = |principal: &Principal| Agent {
-            nhi: principal.current().record.name.to_string(),
-            name: principal.current().record.name.to_string(),
-            organization_id: principal.current().record.name.organization().to_owned(),
+            nhi: principal.name().to_string(),
+            name: principal.name().to_string(),
+            organization_id: principal.name().organization().to_owned(),
             kind: principal.attributes().agent_type().to_owned(),
             roles: principal.attributes().roles().to_vec(),
             capabilities: principal.attributes().capabilities().to_vec(),
@@ -191,7 +191,7 @@ impl World {
     pub(crate) fn describe(&self, sender: &AgentId, recipient: &AgentId) -> String {
         let one = |agent: &AgentId| {
             let known = self.fresh.principal(agent);
-            let known = known.map(|known| (known.current().record.name.to_string(), known.state(), known.attributes()));
+            let known = known.map(|known| (known.name().to_string(), known.state(), known.attributes()));
             format!("{known:?}")
         };
         format!("from {} to {}", one(sender), one(recipient))
@@ -262,28 +262,27 @@ impl World {
     /// Registers an agent, or gives it its next key record.
     fn register(&mut self, number: usize, valid_ms: std::ops::Range<u64>) {
         let agent = self.id(number);
-        let older = self.fresh.principal(&agent).map(|known| Arc::clone(known.current()));
+        let older = self.fresh.principal(&agent).map(Principal::current);
         let state = self.fresh.principal(&agent).map_or(AgentState::Active, Principal::state);
-        let version = older.as_ref().map_or(1, |older| older.record.version + 1);
+        let version = older.map_or(1, |older| older.version + 1);
         let pattern = version.to_le_bytes()[0];
-        let newer = Arc::new(SignedKeyRecord {
-            record: KeyRecord {
-                version,
-                state: AgentState::Active,
-                valid_from_ms: valid_ms.start,
-                valid_until_ms: valid_ms.end,
-                ed25519: [pattern; 32],
-                x25519: [pattern; 32],
-                ml_dsa_65: Box::new([pattern; 1952]),
-                ml_kem_768: Box::new([pattern; 1184]),
-                name: self.names[number].clone(),
-                trust_domain: TrustDomain::default(),
-                fn_dsa_512: None,
-            },
-            ed25519: [0; 64],
-            ml_dsa_65: Box::new([0; 3309]),
+        let newer = KeyRecord {
+            version,
+            state: AgentState::Active,
+            valid_from_ms: valid_ms.start,
+            valid_until_ms: valid_ms.end,
+            ed25519: [pattern; 32],
+            x25519: [pattern; 32],
+            ml_dsa_65: Box::new([pattern; 1952]),
+            ml_kem_768: Box::new([pattern; 1184]),
+            name: self.names[number].clone(),
+            trust_domain: TrustDomain::default(),
+            fn_dsa_512: None,
+        };
+        let versions: Vec<_> = older.into_iter().chain([KeyVersion::from(&newer)]).collect();
+        self.both(|builder| {
+            let inserted = builder.insert_versions(&newer.trust_domain, &newer.name, state, versions.clone());
+            inserted.expect("versions of one agent ascend")
         });
-        let records: Vec<_> = older.into_iter().chain([newer]).collect();
-        self.both(|builder| builder.insert(state, records.clone()).expect("versions of one agent ascend"));
     }
 }

@@ -7,12 +7,13 @@ use creto_io::Parcel;
 use creto_io::ring::ControlPort;
 use creto_service::enrolment::{EnrolmentAsked, EnrolmentDoor};
 use creto_service::key_log::Questioner;
+use creto_service::key_records::KeyRecordDoor;
 use creto_service::prekeys::{Claim, PrekeyDoor, StockSink, Upload};
 use creto_service::rotation::{self, Publication, Publisher, Reply};
 use creto_shard::{KeyRefused, PrekeyQuestion};
 
 use super::{tell, tell_all};
-use crate::machine::{AskKeyLog, AskPrekeys, Enrol, NodeItem, PublishKeyRecord};
+use crate::machine::{AskKeyLog, AskKeyRecord, AskPrekeys, Enrol, NodeItem, PublishKeyRecord};
 
 /// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
 /// snapshot that was published before it, so it comes after that.
@@ -40,6 +41,23 @@ pub(super) fn enrol(door: EnrolmentDoor, shard_index: u16, port: ControlPort<Par
             tell(usize::from(shard_index), &port, NodeItem::Enrolled { connection, answer });
         });
         door.enrol(EnrolmentAsked { token, peer, record, reply }).map_err(key_refused)
+    })
+}
+
+/// The way of a question for a key record from a shard to control, and of the record back to it. The record takes the same ring as
+/// the snapshots, of which one has shown it.
+pub(super) fn ask_key_records(
+    door: KeyRecordDoor,
+    shard_index: u16,
+    port: ControlPort<Parcel<NodeItem>>,
+) -> AskKeyRecord {
+    Box::new(move |agent, version| {
+        let port = port.clone();
+        let reply = Reply::new(move |answer: Result<_, rotation::Refused>| {
+            let answer = answer.map_err(key_refused);
+            tell(usize::from(shard_index), &port, NodeItem::KeyRecord { agent, version, answer });
+        });
+        door.ask(agent, version, reply).map_err(key_refused)
     })
 }
 

@@ -4,9 +4,13 @@
 //! and that no message id stands twice in one batch. An envelope that is not as the format says is refused alone: its
 //! leaf still counts for the tree.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use creto_envelope::limits::AEAD_TAG_BYTES;
-use creto_envelope::{AgentId, BatchView, EntrySpan, EnvelopeView, KeyId, MessageId, Priority, RejectCode, Suite};
+use creto_envelope::{
+    AgentId, BatchView, EntrySpan, EnvelopeView, KeyId, MessageId, Priority, RejectCode, SignedKeyRecord, Suite,
+};
 use creto_policy::MailboxLimits;
 
 use super::Refusals;
@@ -25,6 +29,8 @@ pub(crate) struct Decoded {
 pub(crate) struct DecodedBatch {
     pub(crate) connection: ConnectionId,
     pub(crate) login: LoggedIn,
+    /// The record whose keys must have signed it.
+    pub(crate) signer: Arc<SignedKeyRecord>,
     pub(crate) sequence: u64,
     /// Bad signatures that its connection may still send.
     pub(crate) chances: u32,
@@ -105,6 +111,7 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
         decoded.push(DecodedBatch {
             connection: batch.connection,
             login: batch.login,
+            signer: batch.signer,
             sequence: batch.sequence,
             chances: batch.chances,
             batch: batch.batch,

@@ -4,10 +4,11 @@
 //! the connection may have in flight, and will be answered. Knows nothing of what is inside.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::batch::parse_submit_sequence;
-use creto_envelope::{BatchHeaderView, RejectCode};
+use creto_envelope::{BatchHeaderView, RejectCode, SignedKeyRecord};
 
 use super::Refusals;
 use crate::connection::{Connection, Fits, LoggedIn};
@@ -31,6 +32,8 @@ pub(crate) struct Received {
 pub(crate) struct ReceivedBatch {
     pub(crate) connection: ConnectionId,
     pub(crate) login: LoggedIn,
+    /// The record whose keys sign what this connection sends.
+    pub(crate) signer: Arc<SignedKeyRecord>,
     pub(crate) sequence: u64,
     /// Bad signatures that its connection may still send.
     pub(crate) chances: u32,
@@ -58,7 +61,8 @@ pub(crate) fn receive(
     let mut batches = Vec::with_capacity(frames.len());
     for SubmitFrame { connection: id, body } in frames {
         let Some(connection) = connections.get_mut(&id) else { continue };
-        let Some(login) = connection.login else { continue };
+        let (Some(login), Some(signer)) = (connection.login, &connection.signer) else { continue };
+        let signer = Arc::clone(signer);
         let sequence = match parse_submit_sequence(&body) {
             Ok(sequence) => sequence,
             Err(code) => {
@@ -89,7 +93,7 @@ pub(crate) fn receive(
             (_, Fits::No) => refusals.batch(id, sequence, RejectCode::TooManyInFlight),
             (Ok(_), Fits::Yes) => {
                 let chances = BAD_SIGNATURES_MAX.saturating_sub(connection.bad_signatures);
-                batches.push(ReceivedBatch { connection: id, login, sequence, chances, batch });
+                batches.push(ReceivedBatch { connection: id, login, signer, sequence, chances, batch });
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Verify: the batch was signed by the agent that is logged in, with both keys of a record that is valid now.
 //!
 //! Promises that the tree over the envelopes has the signed root, that Ed25519 **and** ML-DSA-65 hold over the
-//! statement, that the key record is known and valid, and that every message's sender is the signer. Which algorithms
-//! must be present comes from the key record, never from the message.
+//! statement, that the version of the key record is known and valid, and that every message's sender is the signer. Which
+//! algorithms must be present comes from the key record, never from the message.
+//!
+//! The keys are those of the connection's login, whichever version the batch names: control takes no version of a key record
+//! whose signing keys are others than those of the one before.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use creto_crypto_accel::merkle::{Tree, TreeHash, leaf_hashes};
 use creto_crypto_accel::verify::{Item, RootCache, RootKey, SignatureError, VerifyingKeys};
 use creto_envelope::batch::STATEMENT_BYTES;
 use creto_envelope::{AgentId, AgentState, BatchHeaderView, EntrySpan, RejectCode, SignedKeyRecord, TreeDigest};
-use creto_policy::Snapshot;
+use creto_policy::{KeyVersion, Recent, Snapshot};
 
 use super::Refusals;
 use super::decode::{Decoded, DecodedBatch, DecodedMessage};
@@ -214,7 +216,7 @@ impl VerifyOutcome {
     /// Whether its sender may still send it, asked again when its verdict was made elsewhere.
     pub(crate) fn recheck(&self, now: Now, snapshot: &Snapshot) -> Result<(), RejectCode> {
         let header = header_of(&self.batch);
-        valid_key_record(snapshot, &header.sender(), header.key_record_version(), now.unix_ms).map(drop)
+        valid_key_version(snapshot, &header.sender(), header.key_record_version(), now.unix_ms).map(drop)
     }
 
     pub(crate) fn refuse(&self, code: RejectCode, refusals: &mut Refusals) {
@@ -307,10 +309,10 @@ fn check_statement(
     if header.sender() != batch.login.agent {
         return Err(RejectCode::SenderMismatch);
     }
-    let record = valid_key_record(snapshot, &header.sender(), header.key_record_version(), now.unix_ms)?;
+    let version = valid_key_version(snapshot, &header.sender(), header.key_record_version(), now.unix_ms)?;
     let suite = header.signature_suite();
     // Which signatures must be there is for the record to say: a batch can neither leave one out nor bring one along.
-    if suite.has_fn_dsa_512() != record.record.fn_dsa_512.is_some() {
+    if suite.has_fn_dsa_512() != version.has_fn_dsa_512 {
         return Err(RejectCode::BatchSuite);
     }
     if suite.tree_digest() != verifier.tree_digest {
@@ -322,31 +324,28 @@ fn check_statement(
     if too_old || too_far_ahead {
         return Err(RejectCode::SigningTime);
     }
-    verifier.keys.get(record)
+    verifier.keys.get(&batch.signer)
 }
 
-/// The key record that must have signed, if the agent may act with it now.
-pub(crate) fn valid_key_record<'s>(
-    snapshot: &'s Snapshot,
+/// The version of the key record that must have signed, if the agent may act with it now.
+pub(crate) fn valid_key_version(
+    snapshot: &Snapshot,
     agent: &AgentId,
     version: u32,
     unix_ms: u64,
-) -> Result<&'s SignedKeyRecord, RejectCode> {
+) -> Result<KeyVersion, RejectCode> {
     let principal = snapshot.principal(agent).ok_or(RejectCode::UnknownSender)?;
     match principal.state() {
         AgentState::Active => {}
         AgentState::Suspended => return Err(RejectCode::AgentSuspended),
         AgentState::Revoked => return Err(RejectCode::AgentRevoked),
     }
-    Ok(principal.valid_key_record(version, unix_ms)?)
+    principal.valid_key_version(version, unix_ms)
 }
 
-/// Parsed keys of recent senders, by agent and version of the record, in order of arrival; the oldest makes room.
-#[derive(Debug, Default)]
-pub(crate) struct KeyCache {
-    keys: BTreeMap<(AgentId, u32), CachedKeys>,
-    order: VecDeque<(AgentId, u32)>,
-}
+/// Parsed keys of recent senders, by agent and version of the record.
+#[derive(Debug)]
+pub(crate) struct KeyCache(Recent<(AgentId, u32), CachedKeys>);
 
 #[derive(Debug)]
 struct CachedKeys {
@@ -354,6 +353,12 @@ struct CachedKeys {
     ml_dsa_65: Box<[u8; ML_DSA_65_PUBLIC_BYTES]>,
     fn_dsa_512: Option<Box<[u8; FN_DSA_512_PUBLIC_BYTES]>>,
     keys: Arc<VerifyingKeys>,
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self(Recent::new(KEY_CACHE_ENTRIES))
+    }
 }
 
 impl KeyCache {
@@ -366,7 +371,7 @@ impl KeyCache {
                 && cached.ml_dsa_65 == record.ml_dsa_65
                 && cached.fn_dsa_512 == record.fn_dsa_512
         };
-        if let Some(cached) = self.keys.get(&place).filter(is_same) {
+        if let Some(cached) = self.0.get(&place).filter(is_same) {
             return Ok(Arc::clone(&cached.keys));
         }
         // Control refuses weak keys when they are registered; one that got through is refused here.
@@ -380,13 +385,7 @@ impl KeyCache {
             fn_dsa_512: record.fn_dsa_512.clone(),
             keys: Arc::clone(&keys),
         };
-        if self.keys.insert(place, cached).is_none() {
-            self.order.push_back(place);
-            if self.order.len() > KEY_CACHE_ENTRIES {
-                self.order.pop_front().map(|oldest| self.keys.remove(&oldest));
-            }
-        }
-        assert_eq!(self.keys.len(), self.order.len(), "every entry stands in the order once");
+        self.0.insert(place, cached);
         Ok(keys)
     }
 }

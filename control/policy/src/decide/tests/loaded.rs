@@ -146,7 +146,7 @@ fn state_and_validity_come_before_the_policy() {
 fn obligations_come_with_a_kept_yes_and_do_not_mix() {
     // What a sender may depends on its number, which is in its name.
     let policy = played(&[Input::SenderName], |question| {
-        let number = question.sender.current().record.name.as_str().trim_start_matches("acme/").parse().unwrap();
+        let number = question.sender.name().as_str().trim_start_matches("acme/").parse().unwrap();
         Answer::Allow(Obligations {
             size_max: Some(number),
             priorities: Priorities::NONE.with(Priority::Low),
@@ -169,11 +169,11 @@ fn obligations_come_with_a_kept_yes_and_do_not_mix() {
 #[test]
 fn more_obligations_than_there_is_room_for_are_still_told_apart() {
     let number = |principal: &crate::Principal| -> u64 {
-        principal.current().record.name.as_str().trim_start_matches("acme/").parse().unwrap()
+        principal.name().as_str().trim_start_matches("acme/").parse().unwrap()
     };
     let rule: Rule = |question| {
         let number = |principal: &crate::Principal| -> u64 {
-            principal.current().record.name.as_str().trim_start_matches("acme/").parse().unwrap()
+            principal.name().as_str().trim_start_matches("acme/").parse().unwrap()
         };
         let size_max = Some(number(question.sender) * 1_000 + number(question.recipient));
         Answer::Allow(Obligations { size_max, ..Obligations::NONE })

@@ -5,7 +5,7 @@ use crate::attributes::{AttributesChange, AttributesRequest, row_bytes};
 use crate::directory::AttributesSet;
 use crate::fixture::next;
 use crate::limits::{PAGE_ATTRIBUTES_BYTES_MAX, attributes_json_bytes_max};
-use crate::storage::{ATTRIBUTES, META};
+use crate::storage::ATTRIBUTES;
 
 fn set(directory: &mut Directory, name: &str, change: AttributesChange) -> AttributesSet {
     let agent =
@@ -82,9 +82,7 @@ fn a_file_of_format_3_gets_attributes_when_it_is_opened_and_a_copy_has_them() {
     let path = folder.path().join("control.redb");
     let (mut directory, reader) = open(&path, 10);
     register(&mut directory, &[signed("acme/a", 1)]);
-    let transaction = directory.storage.begin_write().unwrap();
-    transaction.table(META).put("format", &3_u64.to_le_bytes()).unwrap();
-    transaction.commit().unwrap();
+    crate::storage::tests::age(&directory.storage, 3);
     drop((directory, reader));
     crate::storage::tests::delete_table(&path, ATTRIBUTES);
     let (mut directory, _) = open(&path, 10);

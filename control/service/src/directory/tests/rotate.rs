@@ -47,11 +47,9 @@ fn the_next_version_with_the_same_signing_keys_and_a_new_encryption_key_replaces
     let (directory, _) = open(&path, 10);
     let snapshot = directory.snapshot();
     let principal = snapshot.principal(&id).unwrap();
-    assert_eq!(principal.current().record, current.record);
+    assert_eq!(principal.current(), (&current.record).into());
     let accepted = |now_ms| {
-        (1..=4)
-            .map(|v| principal.accepts_key(&principal.key_record(v).unwrap().record.key_id(), now_ms))
-            .collect::<Vec<_>>()
+        (1..=4).map(|v| principal.accepts_key(&principal.key_version(v).unwrap().key, now_ms)).collect::<Vec<_>>()
     };
     assert_eq!(accepted(NOW_MS + GRACE_MS - 1), [true; 4], "the times of replacement came through the restart");
     assert_eq!(accepted(NOW_MS + GRACE_MS), [false, false, false, true]);
