@@ -111,6 +111,8 @@ pub const KEY_RECORD_LOOKUPS_MAX: usize = 256;
 pub const NOTICE_LOOKUPS_MAX: usize = 16;
 /// How long an answer about a key record may take.
 pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long at least is waited before a record is asked for again that the node could not give.
+pub const KEY_RECORD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Proofs that are asked for at a time: fewer than a node takes of one connection.
 pub const KEY_LOG_PROOFS_OPEN_MAX: usize = 48;

@@ -60,7 +60,7 @@ impl<L: RecordLog> Shard<L> {
         actions: &mut Vec<Action>,
     ) {
         let Some(state) = self.connections.get(&connection) else { return };
-        if state.waiting_login.is_some() && self.hold_behind_login(connection, stream, frame_type, &body) {
+        if state.waiting_login.is_some() && self.hold_behind_login(connection, stream, frame_type, &body, actions) {
             return;
         }
         let Some(state) = self.connections.get(&connection) else { return };
@@ -173,7 +173,7 @@ impl<L: RecordLog> Shard<L> {
         self.check_login(now, connection, &login)?;
         match self.key_records.get((login.agent, login.key_record_version)).map(Arc::clone) {
             Some(record) => self.accept_login(now, connection, stream, &login, &record, actions)?,
-            None => self.login_later(connection, stream, login, actions),
+            None => self.login_later(now, connection, stream, login, actions),
         }
         Ok(())
     }
