@@ -61,6 +61,12 @@
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
 //!   recipient's key.
 //!
+//! # Requests
+//!
+//! [`Agent::request`] asks another agent and waits for its answer, for as long as it is told; [`Agent::serve`] answers, several
+//! requests at a time. The deadline travels with the request, a request is acknowledged when its answer is durable, and an answer
+//! counts only from the agent that was asked. `docs/patterns.md` has the bytes, and what becomes of a request when somebody dies.
+//!
 //! # Refusing, and dead letters
 //!
 //! A [`Delivery`] that cannot be worked on now is refused with [`Delivery::nack`] and comes again after a pause; one that never
@@ -130,6 +136,7 @@ mod prekeys;
 pub mod proof;
 pub mod raw;
 mod receiver;
+mod request;
 mod rotation;
 mod sender;
 mod state;
@@ -149,7 +156,7 @@ pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;
 pub use error::{
     CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, PrekeyError,
-    ReceiveError, RotateError, SendError, StateError,
+    ReceiveError, RequestError, RespondError, RotateError, SendError, StateError,
 };
 pub use fingerprint::AgentFingerprint;
 pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
@@ -159,6 +166,7 @@ pub use prekeys::PrekeyPolicy;
 pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Incident, Incidents, Subscription};
+pub use request::{Failure, IncomingRequest, RequestOptions, Response, ServeOptions, Server};
 pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;

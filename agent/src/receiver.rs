@@ -10,6 +10,10 @@
 //!   session is on disk before the node is told, so that it opens when it comes again, whoever reads the mailbox then. A
 //!   message that comes again is shown only when its session is on disk, too: it may be what the process before died of, and
 //!   if the node gives it up, what comes after it in the session must still open.
+//! - Answers to requests of this agent go to their requests ([`answers`]). A full application does not hold them: while a request
+//!   waits and the window is full, credit is lent, and what comes on it and is no answer is passed over, neither shown nor
+//!   acknowledged, with all that follows. When there is room again the subscription is renewed, over a new connection, and all
+//!   of it comes in its old order.
 //! - What the application has acknowledged of a session is written to disk before the node is told ([`Inbox::keep`]): all
 //!   that came while one transaction was under way goes with the next, so throughput does not wait for the disk.
 
@@ -27,13 +31,19 @@ use creto_envelope::deliver::{Credit, DeliveredSpan, Nack};
 use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::error::ReceiveError;
 use crate::keys::AgentKeys;
-use crate::limits::{DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX};
+use crate::limits::{
+    DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES, PASSED_OVER_MAX, RENEWAL_REST,
+};
 use crate::stats::{Counters, UNPOISONED};
+use crate::submit::Submitter;
 
+pub(crate) mod answers;
 mod credit;
+pub(crate) mod framing;
 mod keeper;
 pub(crate) mod link;
 pub(crate) mod notices;
@@ -42,7 +52,9 @@ pub(crate) mod receipts;
 pub(crate) mod sessions;
 mod window;
 
+use answers::Waiting;
 use credit::CreditLedger;
+use framing::Framing;
 use notices::NoticeQueue;
 use open::{Opened, Refused};
 use receipts::{DeliveryReceipt, Due};
@@ -61,7 +73,7 @@ pub struct Delivery {
     pub from_id: AgentId,
     /// The message's id, chosen by the sender.
     pub message_id: MessageId,
-    /// What was sent.
+    /// What was sent; of a request ([`request`](Self::request)) what is asked.
     pub payload: Bytes,
     /// When the sender made it, by the sender's clock, Unix milliseconds.
     pub timestamp_ms: u64,
@@ -77,8 +89,9 @@ pub struct Delivery {
     pub mailbox_sequence: u64,
     /// Whether its sender asked for a receipt; [`ack`](Self::ack) sends it.
     pub receipt_wanted: bool,
+    pub(crate) framing: Framing,
     proof: Option<Bytes>,
-    token: Token,
+    pub(crate) token: Token,
 }
 
 impl Delivery {
@@ -148,10 +161,12 @@ enum Answer {
     Nack(Nack),
     /// Nothing.
     Dropped,
+    /// It never saw it, and nobody needs it: acknowledged without a receipt.
+    Discarded,
 }
 
 /// Finishes a delivery exactly once: acknowledged, refused, or dropped.
-struct Token {
+pub(crate) struct Token {
     inbox: Weak<Inbox>,
     from: AgentId,
     message_id: MessageId,
@@ -170,6 +185,20 @@ impl Token {
             inbox.finished(self, answer);
         }
     }
+
+    /// Acknowledges what the application does not get to see.
+    pub(crate) fn discard(&self) {
+        self.finish(Answer::Discarded);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// None when the agent is gone.
+    pub(crate) fn inbox(&self) -> Option<Arc<Inbox>> {
+        self.inbox.upgrade()
+    }
 }
 
 impl Drop for Token {
@@ -180,7 +209,7 @@ impl Drop for Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.finished.load(Ordering::Acquire) { "finished" } else { "not finished" })
+        f.write_str(if self.is_finished() { "finished" } else { "not finished" })
     }
 }
 
@@ -308,13 +337,17 @@ impl Drop for Subscription {
 pub(crate) struct Inbox {
     me: AgentId,
     keys: Arc<AgentKeys>,
+    /// Requests of this agent that wait for their answers.
+    waiting: Waiting,
+    /// What answers requests of others.
+    pub(crate) submitter: Arc<Submitter>,
     /// Where the sessions of senders are kept; in memory if nowhere.
     folder: Option<PathBuf>,
     /// Those, once somebody subscribed.
     sessions: OnceCell<Arc<IncomingSessions>>,
     /// Wakes [`keep`](Self::keep): something is to be settled, or nothing ever will be again.
     to_settle: Notify,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     /// Most deliveries and notices that the application may hold.
     window_messages: usize,
     state: Mutex<State>,
@@ -327,6 +360,8 @@ pub(crate) struct Inbox {
     receipts: Option<mpsc::Sender<Due>>,
     /// Receipts that are due and not durable at the node.
     receipts_due: watch::Sender<usize>,
+    /// The connection is to be made anew, for the sake of what was passed over on it.
+    renews: AtomicBool,
 }
 
 struct State {
@@ -343,6 +378,10 @@ struct State {
     /// Number of the deliver stream; what came on another one cannot be acknowledged on it.
     stream: u64,
     streams: u64,
+    /// When the stream was opened.
+    opened_at: Instant,
+    /// Messages that were passed over on this stream.
+    passed_over: usize,
     /// Into the queue of the subscription; gone when no more will come.
     sender: Option<mpsc::Sender<Delivery>>,
     /// The queue, while there is no subscription.
@@ -371,13 +410,28 @@ impl State {
             Some(nack) => self.nacks.push((place.mailbox_sequence, nack)),
         }
     }
+
+    /// Whether the application has room for what comes now, and nothing before it was passed over.
+    fn has_room(&self) -> bool {
+        self.passed_over == 0 && !(self.credit.has_lent() && self.credit.is_full())
+    }
+
+    /// It comes again, and all that follow with it, so that they keep their order.
+    fn pass_over(&mut self, from: AgentId, message_id: MessageId, bytes: usize) {
+        self.window.released(from, message_id);
+        self.credit.finished(bytes);
+        self.passed_over += 1;
+    }
 }
 
 /// The number of no stream.
 const NO_STREAM: u64 = 0;
+/// Credit for answers that stand behind what the application has no room for.
+const LENT: Credit = Credit { messages: LENT_MESSAGES, bytes: LENT_BYTES };
 
 impl Inbox {
-    pub(crate) fn new(keys: Arc<AgentKeys>, folder: Option<PathBuf>, window: Credit, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(submitter: Arc<Submitter>, folder: Option<PathBuf>, window: Credit) -> Self {
+        let (keys, counters) = (Arc::clone(&submitter.keys), Arc::clone(&submitter.counters));
         // Credit bounds the queue; the channel's own bound holds a node that pushes without credit.
         let (sender, queue) = mpsc::channel(window.messages as usize);
         let state = State {
@@ -389,6 +443,8 @@ impl Inbox {
             committing: false,
             stream: NO_STREAM,
             streams: 0,
+            opened_at: Instant::now(),
+            passed_over: 0,
             sender: Some(sender),
             queue: Some(queue),
             notices: NoticeQueue::new(window.messages as usize),
@@ -397,6 +453,8 @@ impl Inbox {
         Self {
             me: keys.id(),
             keys,
+            waiting: Waiting::new(),
+            submitter,
             folder,
             sessions: OnceCell::new(),
             to_settle: Notify::new(),
@@ -408,6 +466,7 @@ impl Inbox {
             incidents: broadcast::Sender::new(INCIDENTS_QUEUED_MAX),
             receipts: None,
             receipts_due: watch::Sender::new(0),
+            renews: AtomicBool::new(false),
         }
     }
 
@@ -421,6 +480,8 @@ impl Inbox {
         let queue = state.queue.take().ok_or(ReceiveError::AlreadySubscribed)?;
         drop(state);
         self.wanted.send_replace(true);
+        // What was passed over may be wanted now.
+        self.changed.notify_one();
         Ok(Subscription { inbox: Arc::clone(self), queue: Some(queue), ended: false })
     }
 
@@ -431,11 +492,12 @@ impl Inbox {
     /// No more deliveries will come.
     pub(crate) fn end(&self, reason: ReceiveError) {
         let mut state = self.state();
-        state.ended.get_or_insert(reason);
+        let reason = state.ended.get_or_insert(reason).clone();
         let sender = state.sender.take();
         let notices = state.notices.sender.take();
         drop(state);
         drop((sender, notices));
+        self.waiting.end(&reason);
         self.to_settle.notify_one();
     }
 
@@ -448,6 +510,8 @@ impl Inbox {
         let mut state = self.state();
         state.streams += 1;
         state.stream = state.streams;
+        state.opened_at = Instant::now();
+        state.passed_over = 0;
         state.acks.clear();
         state.nacks.clear();
         (state.stream, state.credit.opened())
@@ -463,21 +527,62 @@ impl Inbox {
 
     /// Acknowledgements, refusals and credit that are to be sent now.
     fn take_outgoing(&self) -> (Vec<u64>, Vec<(u64, Nack)>, Option<Credit>) {
+        let is_asking = !self.waiting.is_empty();
         let mut state = self.state();
-        (std::mem::take(&mut state.acks), std::mem::take(&mut state.nacks), state.credit.take())
+        let credit = match state.passed_over {
+            0 if !is_asking => state.credit.take(),
+            ..PASSED_OVER_MAX if is_asking => state.credit.take_or_lend(LENT),
+            // What would come is passed over as well, until the subscription is renewed.
+            _ => None,
+        };
+        (std::mem::take(&mut state.acks), std::mem::take(&mut state.nacks), credit)
     }
 
-    /// A message that holds: gives the delivery if the application is to see it.
+    /// When the subscription is to be made anew, because messages were passed over for which there is room now, and somebody to
+    /// read them.
+    fn renewal(&self) -> Option<Instant> {
+        let state = self.state();
+        if state.passed_over == 0 || state.queue.is_some() || state.sender.is_none() {
+            return None;
+        }
+        match (state.credit.is_empty(), state.credit.is_half_free()) {
+            (true, _) => Some(Instant::now()),
+            (false, true) => Some(state.opened_at + RENEWAL_REST),
+            (false, false) => None,
+        }
+    }
+
+    /// Whether the connection that ended just now was ended to renew the subscription.
+    pub(crate) fn has_renewed(&self) -> bool {
+        self.renews.swap(false, Ordering::AcqRel)
+    }
+
+    /// A message that holds: gives the delivery if the application is to see it now.
     fn present(self: &Arc<Self>, opened: Opened, span: &DeliveredSpan, stream: u64) -> Option<Delivery> {
         let from = opened.identity.record.agent_id();
         let envelope_bytes = span.envelope.len();
         let place = Place { mailbox_sequence: span.mailbox_sequence, stream };
         self.counters.verified.add(1);
         self.counters.sessions_accepted.add(usize::from(opened.accepted));
+        let (framing, payload) = Framing::strip(opened.kind, opened.payload);
+        let is_answer = framing.is_answer(opened.kind);
         let mut state = self.state();
+        let has_room = state.has_room();
         state.credit.arrived(envelope_bytes);
         match state.window.arrived(from, opened.message_id, place) {
-            Arrival::Fresh => {}
+            Arrival::Fresh if !is_answer && !has_room => {
+                state.pass_over(from, opened.message_id, envelope_bytes);
+                drop(state);
+                self.counters.passed_over.add(1);
+                self.changed.notify_one();
+                return None;
+            }
+            Arrival::Fresh => {
+                if state.credit.is_dry() {
+                    // An answer may stand behind it.
+                    self.changed.notify_one();
+                }
+            }
             known => {
                 if known == Arrival::Settled {
                     self.done(&mut state, opened.session, Some(place), None);
@@ -501,11 +606,11 @@ impl Inbox {
                 envelope_bytes,
             })
         });
-        Some(Delivery {
+        let delivery = Delivery {
             from: opened.identity.record.name.clone(),
             from_id: from,
             message_id: opened.message_id,
-            payload: opened.payload,
+            payload,
             timestamp_ms: opened.timestamp_ms,
             correlation_id: (!opened.correlation_id.is_zero()).then_some(opened.correlation_id),
             kind: opened.kind,
@@ -513,6 +618,7 @@ impl Inbox {
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
             receipt_wanted: opened.receipt_for.is_some(),
+            framing,
             proof: opened.proof,
             token: Token {
                 inbox: Arc::downgrade(self),
@@ -523,7 +629,12 @@ impl Inbox {
                 receipt,
                 finished: AtomicBool::new(false),
             },
-        })
+        };
+        if is_answer {
+            self.answered(delivery);
+            return None;
+        }
+        Some(delivery)
     }
 
     /// A message that does not hold: counted and reported, neither shown nor acknowledged.
@@ -568,10 +679,10 @@ impl Inbox {
     ) {
         let mut state = self.state();
         match answer {
-            Answer::Done => {
+            Answer::Done | Answer::Discarded => {
                 let place = state.window.acknowledged(from, message_id);
                 self.done(&mut state, session, place, None);
-                self.counters.consumer_acknowledged.add(1);
+                self.counters.consumer_acknowledged.add(usize::from(answer == Answer::Done));
             }
             // It is shown again when it comes again, which the node decides.
             Answer::Nack(nack) => {

@@ -41,6 +41,19 @@ impl Submitter {
         options: SendOptions,
         deadline: Option<(Duration, Instant)>,
     ) -> Result<PendingSend, SendError> {
+        self.submit_within(self.retry_for_us, message_id, to, payload, options, deadline).await
+    }
+
+    /// The same, and a message that the node refuses for now is sent again for so long only.
+    pub(crate) async fn submit_within(
+        &self,
+        retry_for_us: u64,
+        message_id: MessageId,
+        to: &AgentName,
+        payload: Bytes,
+        options: SendOptions,
+        deadline: Option<(Duration, Instant)>,
+    ) -> Result<PendingSend, SendError> {
         let recipient_id = AgentId::derive(self.keys.trust_domain(), to);
         let recipient: Arc<Identity> = self
             .directory
@@ -73,7 +86,7 @@ impl Submitter {
         let (reply, answer) = oneshot::channel();
         let plain = Plain { header: Box::new(header), recipient, payload };
         let ticket = Ticket { reply, _places: Some(places) };
-        let message = Message::new(message_id, plain, ticket, self.clock.now_us(), self.retry_for_us);
+        let message = Message::new(message_id, plain, ticket, self.clock.now_us(), retry_for_us);
         self.messages.send(message).await.map_err(|_| SendError::Closed)?;
         self.counters.submitted.add(1);
         Ok(PendingSend::new(message_id, answer, deadline))

@@ -24,6 +24,7 @@ pub mod proof;
 mod reader;
 pub mod receipt;
 pub mod reject;
+pub mod request;
 pub mod submit;
 
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};

@@ -1,4 +1,8 @@
 //! How much the node may push: the window less what the application holds. Pure.
+//!
+//! While somebody waits for an answer and the application holds all that the window allows, credit beyond the window is *lent*:
+//! the answer may stand behind messages for which the application has no room. What comes on that credit and is no answer is
+//! passed over; what is lent is taken back from what is finished.
 
 use creto_envelope::deliver::Credit;
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
@@ -9,6 +13,10 @@ pub(crate) struct CreditLedger {
     window: Credit,
     held: Amount,
     owed: Amount,
+    /// Credit beyond the window that the node has, or had.
+    lent: Amount,
+    /// Messages that the node may still push.
+    allowance_messages: u64,
     /// Bytes granted less bytes arrived on this stream. The node may have more: what a message overdraws it forgets.
     allowance_bytes: i64,
     /// Bytes that the node was seen to have too many: the next ones that are owed are kept back for them.
@@ -24,17 +32,56 @@ struct Amount {
 impl CreditLedger {
     pub(crate) fn new(window: Credit) -> Self {
         assert!(window.messages > 0 && window.bytes > 0, "nothing could ever be delivered");
-        Self { window, held: Amount::default(), owed: Amount::default(), allowance_bytes: 0, kept_back_bytes: 0 }
+        Self {
+            window,
+            held: Amount::default(),
+            owed: Amount::default(),
+            lent: Amount::default(),
+            allowance_messages: 0,
+            allowance_bytes: 0,
+            kept_back_bytes: 0,
+        }
+    }
+
+    /// Whether the application holds all that the window allows.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held.messages >= u64::from(self.window.messages) || self.held.bytes >= u64::from(self.window.bytes)
+    }
+
+    /// Whether the node may push nothing.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.allowance_messages == 0 || self.allowance_bytes <= 0
+    }
+
+    /// Whether the node has, or had, credit beyond the window.
+    pub(crate) fn has_lent(&self) -> bool {
+        self.lent != Amount::default()
+    }
+
+    /// Whether the application holds nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.messages == 0
+    }
+
+    /// Whether at least half of the window is free.
+    pub(crate) fn is_half_free(&self) -> bool {
+        self.held.messages <= u64::from(self.window.messages / 2) && self.held.bytes <= u64::from(self.window.bytes / 2)
     }
 
     /// A new stream: everything that is not held.
     pub(crate) fn opened(&mut self) -> Credit {
         self.owed = Amount::default();
+        // What is held beyond the window came on credit that was lent.
+        self.lent = Amount {
+            messages: self.held.messages.saturating_sub(self.window.messages.into()),
+            bytes: self.held.bytes.saturating_sub(self.window.bytes.into()),
+        };
         self.kept_back_bytes = 0;
         let credit = Credit {
             messages: left(self.window.messages, self.held.messages),
             bytes: left(self.window.bytes, self.held.bytes),
         };
+        self.allowance_messages = u64::from(credit.messages);
         self.allowance_bytes = i64::from(credit.bytes);
         credit
     }
@@ -43,6 +90,7 @@ impl CreditLedger {
     pub(crate) fn arrived(&mut self, bytes: usize) {
         self.held.messages += 1;
         self.held.bytes += bytes as u64;
+        self.allowance_messages = self.allowance_messages.saturating_sub(1);
         // It was pushed with credit, so credit that counts as overdrawn here is still there at the node.
         self.kept_back_bytes += self.allowance_bytes.min(0).unsigned_abs();
         self.allowance_bytes = self.allowance_bytes.max(0) - i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -53,19 +101,48 @@ impl CreditLedger {
         assert!(self.held.messages > 0 && self.held.bytes >= bytes as u64, "only what came can be finished");
         self.held.messages -= 1;
         self.held.bytes -= bytes as u64;
-        self.owed.messages += 1;
+        match self.lent.messages.checked_sub(1) {
+            Some(lent) => self.lent.messages = lent,
+            None => self.owed.messages += 1,
+        }
         let kept = self.kept_back_bytes.min(bytes as u64);
         self.kept_back_bytes -= kept;
-        self.owed.bytes += bytes as u64 - kept;
+        let bytes = bytes as u64 - kept;
+        let lent = self.lent.bytes.min(bytes);
+        self.lent.bytes -= lent;
+        self.owed.bytes += bytes - lent;
     }
 
     /// What to give back now: nothing until a quarter of the window has come together, to spare frames.
     pub(crate) fn take(&mut self) -> Option<Credit> {
         let worth_it = self.owed.messages >= u64::from(self.window.messages / 4).max(1)
             || self.owed.bytes >= u64::from(self.window.bytes / 4).max(1);
-        if !worth_it {
-            return None;
+        worth_it.then(|| self.grant_owed())
+    }
+
+    /// As [`take`](Self::take); and where the node may push nothing and the application has no room, as much as `most` beyond the
+    /// window.
+    pub(crate) fn take_or_lend(&mut self, most: Credit) -> Option<Credit> {
+        if !self.is_dry() {
+            return self.take();
         }
+        let mut credit = self.grant_owed();
+        if self.allowance_messages == 0 {
+            assert_eq!(credit.messages, 0, "what was granted may be pushed");
+            credit.messages = most.messages;
+            self.lent.messages += u64::from(most.messages);
+            self.allowance_messages = u64::from(most.messages);
+        }
+        if self.allowance_bytes <= 0 {
+            let bytes = most.bytes.min(CREDIT_BYTES_MAX - credit.bytes);
+            credit.bytes += bytes;
+            self.lent.bytes += u64::from(bytes);
+            self.allowance_bytes = i64::from(bytes);
+        }
+        Some(credit)
+    }
+
+    fn grant_owed(&mut self) -> Credit {
         // A larger grant would be refused as a whole; the rest goes with the next one.
         let credit = Credit {
             messages: clamp(self.owed.messages).min(CREDIT_MESSAGES_MAX),
@@ -73,8 +150,9 @@ impl CreditLedger {
         };
         self.owed.messages -= u64::from(credit.messages);
         self.owed.bytes -= u64::from(credit.bytes);
+        self.allowance_messages += u64::from(credit.messages);
         self.allowance_bytes += i64::from(credit.bytes);
-        Some(credit)
+        credit
     }
 }
 
@@ -112,6 +190,46 @@ mod tests {
         (0..3).for_each(|_| ledger.arrived(4_000));
         ledger.finished(4_000);
         assert_eq!(ledger.opened(), Credit { messages: 2, bytes: 2_000 });
+    }
+
+    #[test]
+    fn where_the_application_has_no_room_credit_is_lent_and_taken_back_from_what_is_finished() {
+        let mut ledger = CreditLedger::new(Credit { messages: 4, bytes: 10_000 });
+        let most = Credit { messages: 2, bytes: 500 };
+        ledger.opened();
+        ledger.arrived(100);
+        assert_eq!(ledger.take_or_lend(most), None, "the node may push three more");
+        (0..3).for_each(|_| ledger.arrived(100));
+        assert!(ledger.is_full());
+        assert_eq!(ledger.take_or_lend(most), Some(Credit { messages: 2, bytes: 0 }));
+        ledger.arrived(100);
+        ledger.finished(100);
+        assert_eq!(ledger.take_or_lend(most), None, "one is still to come");
+        ledger.arrived(100);
+        ledger.finished(100);
+        assert_eq!(ledger.take_or_lend(most), Some(Credit { messages: 2, bytes: 200 }));
+        ledger.finished(100);
+        ledger.finished(100);
+        assert_eq!((ledger.take(), ledger.is_half_free()), (None, true), "two were lent");
+        ledger.finished(100);
+        assert_eq!(ledger.take().map(|credit| credit.messages), Some(1));
+    }
+
+    #[test]
+    fn bytes_are_lent_where_they_are_what_is_missing() {
+        let mut ledger = CreditLedger::new(Credit { messages: 100, bytes: 1_000 });
+        let most = Credit { messages: 2, bytes: 500 };
+        ledger.opened();
+        ledger.arrived(5_000);
+        assert!(ledger.is_full());
+        assert_eq!(ledger.take_or_lend(most), Some(Credit { messages: 0, bytes: 500 }));
+        ledger.arrived(400);
+        ledger.finished(400);
+        assert_eq!(ledger.take_or_lend(most), None, "a hundred bytes are left");
+        ledger.arrived(100);
+        ledger.finished(100);
+        assert_eq!(ledger.take_or_lend(most), Some(Credit { messages: 2, bytes: 500 }));
+        assert_eq!(ledger.opened(), Credit { messages: 99, bytes: 0 }, "a new stream begins without what was lent");
     }
 
     proptest! {
