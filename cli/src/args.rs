@@ -20,6 +20,7 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod request;
 pub(crate) mod token;
 
 /// Name of the configuration file that is looked for in the working folder.
@@ -74,6 +75,11 @@ pub(crate) enum Verb {
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.
     Recv(RecvArgs),
+    /// Ask an agent and print its answer; status 7 when none came in time, 8 when it failed.
+    Request(request::RequestArgs),
+    /// Answer the requests of an agent: with what they ask, with a text, or with what a command prints.
+    #[command(after_help = "Example: creto respond acme/counter --exec wc -w")]
+    Respond(request::RespondArgs),
     /// Look after dead letters: messages that their consumer rejected, or that failed too often.
     Dlq(DlqArgs),
     /// Load a node in an open loop, and verify afterwards what it acknowledged.
@@ -290,6 +296,17 @@ pub(crate) enum PriorityArg {
     High,
     /// Before everything else.
     Critical,
+}
+
+impl From<PriorityArg> for creto_agent::Priority {
+    fn from(priority: PriorityArg) -> Self {
+        match priority {
+            PriorityArg::Low => Self::Low,
+            PriorityArg::Normal => Self::Normal,
+            PriorityArg::High => Self::High,
+            PriorityArg::Critical => Self::Critical,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

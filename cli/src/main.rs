@@ -48,6 +48,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Token(args) => verb::token::run(&cli.global, args),
         Verb::Send(args) => verb::send::run(&cli.global, args),
         Verb::Recv(args) => verb::recv::run(&cli.global, args),
+        Verb::Request(args) => verb::request::run(&cli.global, args),
+        Verb::Respond(args) => verb::respond::run(&cli.global, args),
         Verb::Dlq(args) => verb::dlq::run(&cli.global, args),
         Verb::Bench(args) => verb::bench::run(&cli.global, args),
         Verb::Demo(args) => verb::demo::run(args),

@@ -14,6 +14,8 @@ pub(crate) mod mailbox;
 pub(crate) mod policy;
 pub(crate) mod proof;
 pub(crate) mod recv;
+pub(crate) mod request;
+pub(crate) mod respond;
 pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;

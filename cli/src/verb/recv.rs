@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiveError};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{Global, RecvArgs};
 use crate::client::{block_on, connect_with, receive_failure};
@@ -54,15 +54,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
     let mut notices = agent.notices().map_err(|error| receive_failure(&error))?;
     let mut mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
     let mut incidents = agent.incidents();
-    let no_signals = |error| {
-        Failure::new(
-            Exit::System,
-            format!("signals cannot be caught: {}", plain(&error)),
-            "check the limits on open files",
-        )
-    };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut signals = Signals::catch()?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
         let next = async {
@@ -72,8 +64,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                 delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(|delivery| Next::Message(Box::new(delivery))),
                 Some(notice) = notices.next() => Ok(Next::Notice(notice)),
                 incident = incidents.next() => Ok(incident.map_or(Next::End, Next::Refused)),
-                _ = interrupt.recv() => Ok(Next::End),
-                _ = terminate.recv() => Ok(Next::End),
+                () = signals.next() => Ok(Next::End),
             }
         };
         let next = if args.follow {
@@ -106,6 +97,33 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Ctrl-C and SIGTERM.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(crate) fn catch() -> Result<Self, Failure> {
+        let no_signals = |error| {
+            let what = format!("signals cannot be caught: {}", plain(&error));
+            Failure::new(Exit::System, what, "check the limits on open files")
+        };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(no_signals)?,
+            terminate: signal(SignalKind::terminate()).map_err(no_signals)?,
+        })
+    }
+
+    /// Waits for the next of either.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {},
+            _ = self.terminate.recv() => {},
+        }
+    }
 }
 
 fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
@@ -186,13 +204,16 @@ fn print_notice(notice: &Notice, as_json: bool) -> std::io::Result<()> {
     }
 }
 
+/// A stranger's text, of which nothing can move the cursor or change a colour.
+pub(crate) fn harmless(text: &str) -> String {
+    let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(safe).collect()
+}
+
 /// The payload as text. On a terminal nothing of it may move the cursor or change a colour: it is a stranger's.
 fn shown(payload: &[u8], on_terminal: bool) -> String {
     match std::str::from_utf8(payload) {
-        Ok(text) if on_terminal => {
-            let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
-            text.chars().map(safe).collect()
-        }
+        Ok(text) if on_terminal => harmless(text),
         Ok(text) => text.to_owned(),
         Err(_) => format!("({} bytes that are not text; --json shows them)", payload.len()),
     }
