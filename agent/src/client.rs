@@ -28,10 +28,11 @@ use crate::limits::{
     KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::prekeys::{PrekeyPolicy, Prekeys};
+use crate::receiver::incidents::Incidents;
 use crate::receiver::link::DeliverLink;
 use crate::receiver::notices::Notices;
 use crate::receiver::open::Opener;
-use crate::receiver::{Delivery, Inbox, Incidents, Subscription, receipts};
+use crate::receiver::{Delivery, Inbox, Subscription, receipts};
 use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
 use crate::sender::batcher::BatchOptions;
 use crate::sender::outbox::Outbox;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use creto_envelope::deliver::{Credit, DeliveredSpan, Nack};
-use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
+use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
 use tokio::time::Instant;
@@ -44,6 +44,7 @@ use crate::submit::Submitter;
 pub(crate) mod answers;
 mod credit;
 pub(crate) mod framing;
+pub(crate) mod incidents;
 mod keeper;
 pub(crate) mod link;
 pub(crate) mod notices;
@@ -55,6 +56,7 @@ mod window;
 use answers::Waiting;
 use credit::CreditLedger;
 use framing::Framing;
+use incidents::{Incident, Incidents};
 use notices::NoticeQueue;
 use open::{Opened, Refused};
 use receipts::{DeliveryReceipt, Due};
@@ -210,75 +212,6 @@ impl Drop for Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_finished() { "finished" } else { "not finished" })
-    }
-}
-
-/// A message that came and could not be verified or opened. It was not acknowledged.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Incident {
-    /// Which check failed.
-    pub code: RejectCode,
-    /// Who sent it, as the envelope claims; zero when it could not be read.
-    pub claimed_sender: AgentId,
-    /// The message's id, as the envelope claims; zero when it could not be read.
-    pub message_id: MessageId,
-    /// Its number in the mailbox.
-    pub mailbox_sequence: u64,
-    /// How often the node pushed it before.
-    pub attempt: u8,
-    stream: u64,
-    inbox: Weak<Inbox>,
-}
-
-impl Incident {
-    /// Acknowledges the message, so that the node forgets it and it does not come again. It is lost then: for good
-    /// reasons only. False when the connection that it came on is gone; it will come again.
-    #[must_use = "the message may come again"]
-    pub fn discard(&self) -> bool {
-        self.inbox.upgrade().is_some_and(|inbox| inbox.dismissed(self, None))
-    }
-
-    /// Sends the message to the dead letters of this mailbox, with the application's own reason (0 for none): it does not
-    /// come again, and it is kept. False when the connection that it came on is gone; it will come again.
-    #[must_use = "the message may come again"]
-    pub fn reject(&self, reason: u16) -> bool {
-        self.inbox.upgrade().is_some_and(|inbox| inbox.dismissed(self, Some(Nack::Never { reason })))
-    }
-}
-
-impl fmt::Debug for Incident {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Incident {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, claimed_sender, message_id, mailbox_sequence, .. } = self;
-        write!(f, "mailbox message {mailbox_sequence} (id {message_id}, said to be from {claimed_sender}): {code}")
-    }
-}
-
-/// Incidents as they happen.
-#[derive(Debug)]
-pub struct Incidents {
-    incidents: broadcast::Receiver<Incident>,
-    counters: Arc<Counters>,
-}
-
-impl Incidents {
-    /// The next incident; `None` when the agent is closed. Incidents that were not read in time are skipped and counted.
-    pub async fn next(&mut self) -> Option<Incident> {
-        loop {
-            match self.incidents.recv().await {
-                Ok(incident) => return Some(incident),
-                Err(broadcast::error::RecvError::Closed) => return None,
-                Err(broadcast::error::RecvError::Lagged(count)) => {
-                    self.counters.incidents_dropped.add(usize::try_from(count).unwrap_or(usize::MAX));
-                }
-            }
-        }
     }
 }
 
