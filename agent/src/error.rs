@@ -451,6 +451,9 @@ pub enum SendError {
         /// Its size.
         bytes: usize,
     },
+    /// A request or an approval of a handoff does not say what is handed over.
+    #[error("a handoff says what is handed over; give its SHA-256")]
+    NoHandoff,
     /// The recipient's keys are not to be had.
     #[error("the keys of {recipient} cannot be had: {source}")]
     Recipient {

@@ -67,6 +67,11 @@
 //! requests at a time. The deadline travels with the request, a request is acknowledged when its answer is durable, and an answer
 //! counts only from the agent that was asked. `docs/patterns.md` has the bytes, and what becomes of a request when somebody dies.
 //!
+//! # Threads
+//!
+//! [`Agent::send_typed`] sends a message of a known type that names the one it follows and commits to its payload, so that a conversation
+//! can be shown to others: [`thread`] checks one without a node.
+//!
 //! # Refusing, and dead letters
 //!
 //! A [`Delivery`] that cannot be worked on now is refused with [`Delivery::nack`] and comes again after a pause; one that never
@@ -143,6 +148,7 @@ mod state;
 mod stats;
 mod stream;
 mod submit;
+pub mod thread;
 mod tls;
 mod worker;
 

@@ -92,6 +92,8 @@ pub struct Delivery {
     /// Whether its sender asked for a receipt; [`ack`](Self::ack) sends it.
     pub receipt_wanted: bool,
     pub(crate) framing: Framing,
+    /// SHA-256 of the envelope, if it was wanted: always where the payload says that it is typed.
+    pub(crate) envelope_sha256: Option<[u8; 32]>,
     proof: Option<Bytes>,
     pub(crate) token: Token,
 }
@@ -528,7 +530,9 @@ impl Inbox {
             }
         }
         drop(state);
-        let receipt = opened.receipt_for.filter(|_| self.receipts.is_some()).map(|envelope_sha256| {
+        let digest = opened.envelope_sha256;
+        let confirms = opened.wants_receipt && self.receipts.is_some();
+        let receipt = digest.filter(|_| confirms).map(|envelope_sha256| {
             Box::new(Due {
                 to: opened.identity.record.name.clone(),
                 to_id: from,
@@ -550,8 +554,9 @@ impl Inbox {
             priority: opened.priority,
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
-            receipt_wanted: opened.receipt_for.is_some(),
+            receipt_wanted: opened.wants_receipt,
             framing,
+            envelope_sha256: digest,
             proof: opened.proof,
             token: Token {
                 inbox: Arc::downgrade(self),

@@ -19,6 +19,7 @@ use crate::limits::{REQUEST_RETRY_PART, REQUEST_TIMEOUT_MAX};
 use crate::receiver::Delivery;
 use crate::receiver::framing::Framing;
 use crate::sender::SendOptions;
+use crate::submit::Handling;
 
 mod incoming;
 mod serve;
@@ -184,9 +185,10 @@ impl Agent {
         };
         let submitter = self.submitter();
         let retry_us = u64::try_from((left / REQUEST_RETRY_PART).as_micros()).unwrap_or(u64::MAX);
-        let retry_us = retry_us.min(submitter.retry_for_us);
+        let usual = submitter.usual();
+        let handling = Handling { retry_for_us: retry_us.min(usual.retry_for_us), ..usual };
         let failed = |error| RequestError::of_send(to, error);
-        let submitted = submitter.submit_within(retry_us, message_id, to, payload, sending, None);
+        let submitted = submitter.submit_so(handling, message_id, to, payload, sending, None);
         let mut sent = submitted.await.map_err(failed)?;
         let answer = loop {
             tokio::select! {

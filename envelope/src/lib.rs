@@ -26,6 +26,7 @@ pub mod receipt;
 pub mod reject;
 pub mod request;
 pub mod submit;
+pub mod thread;
 
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
