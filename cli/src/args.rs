@@ -21,6 +21,7 @@ use crate::verb::proof::Fingerprint;
 pub(crate) mod mailbox;
 pub(crate) mod policy;
 pub(crate) mod request;
+pub(crate) mod thread;
 pub(crate) mod token;
 
 /// Name of the configuration file that is looked for in the working folder.
@@ -105,6 +106,8 @@ pub(crate) enum Verb {
     Restore(RestoreArgs),
     /// Show a third party who signed a message, without a node.
     Proof(ProofArgs),
+    /// Send typed messages that name the one they follow, and check conversations of them without a node.
+    Thread(thread::ThreadArgs),
     /// Check, test and explain policies in Rego. The node does not use them yet.
     Policy(policy::PolicyArgs),
     /// Read, export, prove and verify the audit log: what happened on a node.
@@ -320,7 +323,8 @@ pub(crate) struct RecvArgs {
     /// Stop after so many messages.
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Keep a proof of who signed each message in this folder, as MESSAGE_ID.proof.
+    /// Keep a proof of who signed each message in this folder, as MESSAGE_ID.proof; of a typed message its payload too, beside it as
+    /// MESSAGE_ID.typed, for `creto thread verify`.
     #[arg(long, value_name = "DIR")]
     pub(crate) proofs: Option<PathBuf>,
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.

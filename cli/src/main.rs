@@ -62,6 +62,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Backup(args) => verb::backup::run(&cli.global, args),
         Verb::Restore(args) => verb::restore::run(args),
         Verb::Proof(args) => verb::proof::run(&cli.global, args),
+        Verb::Thread(args) => verb::thread::run(&cli.global, args),
         Verb::Policy(args) => verb::policy::run(&cli.global, args),
         Verb::Audit(args) => verb::audit::run(&cli.global, args),
         Verb::Completions(args) => verb::completions::run(args),

@@ -20,6 +20,7 @@ pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod thread;
 pub(crate) mod token;
 pub(crate) mod topology;
 pub(crate) mod wal;

@@ -50,8 +50,9 @@ pub(crate) fn keep(folder: &Path, message_id: MessageId, from: AgentId, proof: &
 }
 
 /// Written beside, synced and renamed: whole or not there.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let beside = path.with_extension("proof.new");
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     let written = File::create(&beside).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use creto_agent::thread::Typed;
 use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiveError};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +16,8 @@ use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::moment::time;
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, stdout};
-use crate::verb::proof::keep;
+use crate::verb::proof::{keep, write_whole};
+use crate::verb::thread::TYPED_EXTENSION;
 
 /// Why the command goes on or ends.
 enum Next {
@@ -78,7 +80,12 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                 let kept = proof
                     .map(|(folder, proof)| keep(folder, delivery.message_id, delivery.from_id, proof))
                     .transpose()?;
-                print(&delivery, args.json, kept.as_deref())?;
+                let typed = typed(&delivery);
+                if let (Some(kept), Some(_)) = (&kept, &typed) {
+                    // Beside its proof, header and all: what `creto thread verify` needs to see what was signed.
+                    write_whole(&kept.with_extension(TYPED_EXTENSION), &delivery.payload)?;
+                }
+                print(&delivery, typed.as_ref(), args.json, kept.as_deref())?;
                 // Only now: a message that could not be printed comes again.
                 match args.reject {
                     Some(reason) => delivery.reject(reason),
@@ -126,7 +133,16 @@ impl Signals {
     }
 }
 
-fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
+/// The typed message that this is. What only says so is shown as it came.
+fn typed(delivery: &Delivery) -> Option<Typed> {
+    delivery.typed().unwrap_or_else(|error| {
+        let id = delivery.message_id.to_uuid_string();
+        let _ = writeln!(anstream::stderr().lock(), "{CAUTION}not typed{CAUTION:#}  {id}: {error}");
+        None
+    })
+}
+
+fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
     // Written as it is: output that leaves out styles would leave out what looks like one in a message, too.
     let mut exact = std::io::stdout().lock();
     if as_json {
@@ -152,7 +168,15 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
         if let Some(proof) = proof {
             line["proof"] = proof.display().to_string().into();
         }
-        payload_as_json(&mut line, &delivery.payload);
+        if let Some(typed) = typed {
+            line["typed"] = json!({
+                "type": typed.message_type.name(),
+                "hash": hex::encode(typed.hash),
+                "parent": typed.parent.map(hex::encode),
+                "handoff": typed.handoff.map(hex::encode),
+            });
+        }
+        payload_as_json(&mut line, typed.map_or(&delivery.payload, |typed| &typed.content));
         writeln!(exact, "{line}")?;
     } else {
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
@@ -161,7 +185,12 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
                 let (id, at) = (receipt.message_id.to_uuid_string(), time(receipt.acknowledged_at_ms));
                 writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, acknowledged {at}")?;
             }
-            None => writeln!(exact, "{}", shown_here(&delivery.payload))?,
+            None => {
+                if let Some(typed) = typed {
+                    write!(stdout(), "{GOOD}{}{GOOD:#}  ", typed.message_type.name())?;
+                }
+                writeln!(exact, "{}", shown_here(typed.map_or(&delivery.payload, |typed| &typed.content)))?;
+            }
         }
     }
     exact.flush()
