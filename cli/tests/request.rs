@@ -156,6 +156,7 @@ fn a_request_leaves_other_messages_for_recv() {
             .unwrap();
         let asked = tokio::task::block_in_place(|| scene.request(&["echo"]));
         assert_eq!(asked.stdout, "echo\n", "{}", asked.stderr);
+        assert!(asked.stderr.contains("messages for acme/planner besides answers: 1"), "{}", asked.stderr);
         server.stop().await.unwrap();
         worker.close().await;
     });

@@ -233,6 +233,62 @@ mod tests {
     }
 
     proptest! {
+        /// A node that pushes what it may, an application that finishes what it likes, and requests that come and go. What is
+        /// lent is taken back: in the end the node has as much as the window allows, or what was lent last and not used.
+        #[test]
+        fn what_is_lent_comes_back_and_a_request_never_starves(
+            window in (1u32..20, 500u32..5_000),
+            lends in (1u32..8, 100u32..900),
+            steps in prop::collection::vec((0u8..4, any::<u16>()), 1..400),
+        ) {
+            let window = Credit { messages: window.0, bytes: window.1 };
+            let most = Credit { messages: lends.0, bytes: lends.1 };
+            let mut ledger = CreditLedger::new(window);
+            let first = ledger.opened();
+            let (mut messages, mut bytes) = (first.messages, first.bytes);
+            let mut held: Vec<usize> = Vec::new();
+            for (what, pick) in steps {
+                let granted = match what {
+                    0 if messages > 0 && bytes > 0 => {
+                        let size = 160 + usize::from(pick) % 1_000;
+                        messages -= 1;
+                        bytes = bytes.saturating_sub(u32::try_from(size).expect("small"));
+                        let is_passed_over = ledger.has_lent() && ledger.is_full();
+                        ledger.arrived(size);
+                        if is_passed_over { ledger.finished(size) } else { held.push(size) }
+                        None
+                    }
+                    1 if !held.is_empty() => {
+                        ledger.finished(held.swap_remove(usize::from(pick) % held.len()));
+                        None
+                    }
+                    2 => {
+                        let lent = ledger.take_or_lend(most);
+                        let granted = lent.unwrap_or(Credit { messages: 0, bytes: 0 });
+                        prop_assert!(messages + granted.messages > 0 && bytes + granted.bytes > 0, "a request starves");
+                        lent
+                    }
+                    _ => ledger.take(),
+                };
+                if let Some(credit) = granted {
+                    messages += credit.messages;
+                    bytes += credit.bytes;
+                }
+                prop_assert!(held.len() <= window.messages as usize, "what is beyond the window is passed over");
+                let lent_at_most = window.messages + most.messages;
+                prop_assert!(messages <= lent_at_most, "{messages} messages, {held:?}");
+            }
+            for size in held.drain(..) {
+                ledger.finished(size);
+            }
+            while let Some(credit) = ledger.take() {
+                messages += credit.messages;
+            }
+            // Below a quarter of the window nothing is granted.
+            let least = window.messages - (window.messages / 4).max(1) + 1;
+            prop_assert!((least..=window.messages.max(most.messages)).contains(&messages), "{messages} of {window:?}");
+        }
+
         /// The node here pushes whenever it has credit. A message may overdraw the bytes; what it overdraws the node
         /// forgets, or remembers as a debt. Grants may cross with pushes.
         #[test]

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::time::Instant;
 
-use creto_agent::{Agent, RequestError, RequestOptions, Response};
+use creto_agent::{Agent, AgentName, RequestError, RequestOptions, Response, Stats};
 use serde_json::json;
 
 use crate::args::Global;
 use crate::args::request::RequestArgs;
 use crate::client::{block_on, connect_with, receive_failure, send_failure};
 use crate::exit::{Exit, Failure};
-use crate::terminal::{DIM, grouped, print_json};
+use crate::terminal::{CAUTION, DIM, grouped, print_json};
 use crate::verb::recv::{harmless, payload_as_json, shown_here};
 use crate::verb::send::payload;
 
@@ -25,6 +25,7 @@ async fn request(global: &Global, args: &RequestArgs, payload: Vec<u8>) -> Resul
     let begin = Instant::now();
     let answer = agent.request_with(&args.to, payload, options).await;
     let elapsed_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tell_of_others(&args.from, &agent.stats());
     // In every case: an answer that was taken is acknowledged before the connection ends.
     Agent::close(agent).await;
     match answer {
@@ -40,6 +41,19 @@ async fn request(global: &Global, args: &RequestArgs, payload: Vec<u8>) -> Resul
             Ok(Exit::Failed)
         }
         Err(error) => Err(request_failure(&error)),
+    }
+}
+
+/// What came besides answers stays in the mailbox, and whoever never reads it should know.
+fn tell_of_others(from: &AgentName, stats: &Stats) {
+    let answers = stats.responses + stats.late_responses + stats.foreign_responses;
+    let others = stats.verified.saturating_sub(answers + stats.duplicates_hidden);
+    if others > 0 {
+        let others = grouped(others);
+        let _ = writeln!(
+            anstream::stderr().lock(),
+            "{CAUTION}unread{CAUTION:#}  messages for {from} besides answers: {others}; read them with `creto recv {from}`"
+        );
     }
 }
 
