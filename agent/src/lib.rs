@@ -173,7 +173,7 @@ pub use receiver::incidents::{Incident, Incidents};
 pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;
 pub use receiver::{Delivery, Subscription};
-pub use request::{Failure, IncomingRequest, RequestOptions, Response, ServeOptions, Server};
+pub use request::{Failure, IncomingRequest, RequestOptions, Response, ServeOptions, ServeOutcome, Served, Server};
 pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;

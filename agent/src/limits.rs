@@ -113,12 +113,9 @@ pub const REQUEST_RETRY_PART: u32 = 4;
 pub const LENT_MESSAGES: u32 = 64;
 /// The same in bytes of envelopes; one message may exceed it.
 pub const LENT_BYTES: u32 = 256 * 1024;
-/// Messages that may be passed over on one subscription to get at answers behind them. Above it answers wait until the
-/// application has made room, and requests meet their deadlines. Fewer than the message keys that are kept of one sender.
+/// Messages that may be passed over on one connection to get at answers behind them; at that many the agent connects again, so that
+/// answers, which are more urgent, come first. Fewer than the message keys that are kept of one sender.
 pub const PASSED_OVER_MAX: usize = 65_536;
-/// How long a subscription under which messages were passed over lasts at least while the application holds some: the node takes
-/// the first of those for a failed delivery when it ends.
-pub const RENEWAL_REST: Duration = Duration::from_secs(30);
 /// Requests that [`Agent::serve`](crate::Agent::serve) works on at a time, by default.
 pub const SERVE_CONCURRENCY: usize = 64;
 /// Most of them: no more than the window holds by default.

@@ -31,12 +31,11 @@ use creto_envelope::deliver::{Credit, DeliveredSpan, Nack};
 use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
-use tokio::time::Instant;
 
 use crate::error::ReceiveError;
 use crate::keys::AgentKeys;
 use crate::limits::{
-    DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES, PASSED_OVER_MAX, RENEWAL_REST,
+    DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES, PASSED_OVER_MAX,
 };
 use crate::stats::{Counters, UNPOISONED};
 use crate::submit::Submitter;
@@ -313,8 +312,6 @@ struct State {
     /// Number of the deliver stream; what came on another one cannot be acknowledged on it.
     stream: u64,
     streams: u64,
-    /// When the stream was opened.
-    opened_at: Instant,
     /// Messages that were passed over on this stream.
     passed_over: usize,
     /// Into the queue of the subscription; gone when no more will come.
@@ -378,7 +375,6 @@ impl Inbox {
             committing: false,
             stream: NO_STREAM,
             streams: 0,
-            opened_at: Instant::now(),
             passed_over: 0,
             sender: Some(sender),
             queue: Some(queue),
@@ -445,10 +441,11 @@ impl Inbox {
         let mut state = self.state();
         state.streams += 1;
         state.stream = state.streams;
-        state.opened_at = Instant::now();
         state.passed_over = 0;
         state.acks.clear();
         state.nacks.clear();
+        // A request that waits may need credit that a full window does not give.
+        self.changed.notify_one();
         (state.stream, state.credit.opened())
     }
 
@@ -473,18 +470,15 @@ impl Inbox {
         (std::mem::take(&mut state.acks), std::mem::take(&mut state.nacks), credit)
     }
 
-    /// When the subscription is to be made anew, because messages were passed over for which there is room now, and somebody to
-    /// read them.
-    fn renewal(&self) -> Option<Instant> {
+    /// Whether the subscription is to be made anew, because messages were passed over: when the application reads and holds
+    /// nothing more, since the node takes the first message that is unanswered for a failed delivery when a subscription ends, and
+    /// that must not be one that is being worked on. Or when as many were passed over as may be, and a request still waits.
+    fn is_to_renew(&self) -> bool {
+        let is_asking = !self.waiting.is_empty();
         let state = self.state();
-        if state.passed_over == 0 || state.queue.is_some() || state.sender.is_none() {
-            return None;
-        }
-        match (state.credit.is_empty(), state.credit.is_half_free()) {
-            (true, _) => Some(Instant::now()),
-            (false, true) => Some(state.opened_at + RENEWAL_REST),
-            (false, false) => None,
-        }
+        let reads = state.queue.is_none() && state.sender.is_some();
+        state.passed_over > 0 && reads && state.credit.is_empty()
+            || state.passed_over >= PASSED_OVER_MAX && is_asking && state.sender.is_some()
     }
 
     /// Whether the connection that ended just now was ended to renew the subscription.
@@ -500,7 +494,9 @@ impl Inbox {
         self.counters.verified.add(1);
         self.counters.sessions_accepted.add(usize::from(opened.accepted));
         let (framing, payload) = Framing::strip(opened.kind, opened.payload);
-        let is_answer = framing.is_answer(opened.kind);
+        // One of a later version is told to its request, if there is one; else it is shown as it came.
+        let is_unreadable = opened.kind == Kind::Response && framing == Framing::Malformed;
+        let is_answer = framing.is_answer() || is_unreadable && self.waiting.is_asked(opened.correlation_id, from);
         let mut state = self.state();
         let has_room = state.has_room();
         state.credit.arrived(envelope_bytes);

@@ -25,7 +25,7 @@ mod incoming;
 mod serve;
 
 pub use incoming::IncomingRequest;
-pub use serve::{Failure, ServeOptions, Server};
+pub use serve::{Failure, ServeOptions, ServeOutcome, Served, Server};
 
 /// How a request is made. `RequestOptions::new(timeout)` is the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,13 +190,19 @@ impl Agent {
         let failed = |error| RequestError::of_send(to, error);
         let submitted = submitter.submit_so(handling, message_id, to, payload, sending, None);
         let mut sent = submitted.await.map_err(failed)?;
+        let mut is_told = false;
         let answer = loop {
             tokio::select! {
                 biased;
                 answer = waiting.answer() => break answer.map_err(RequestError::Receiving)?,
-                sent = &mut sent, if !*accepted => {
-                    sent.map_err(failed)?;
-                    *accepted = true;
+                sent = &mut sent, if !is_told => {
+                    is_told = true;
+                    match sent {
+                        Ok(_) => *accepted = true,
+                        // It may be durable, and answered.
+                        Err(SendError::Unknown { .. }) => {}
+                        Err(error) => return Err(failed(error)),
+                    }
                 }
             }
         };

@@ -66,6 +66,9 @@ pub struct Stats {
     pub requests_expired: u64,
     /// Requests of others whose answers their senders do not take. The requests were acknowledged.
     pub responses_refused: u64,
+    /// Messages that came to a server, are no requests, and were left at the node
+    /// ([`ServeOptions::others`](crate::ServeOptions::others)).
+    pub left_unserved: u64,
     /// Messages that were passed over to get at answers behind them, because the application held all that its window allows:
     /// neither shown nor acknowledged. They come again.
     pub passed_over: u64,
@@ -166,6 +169,7 @@ counters!(
     requests_answered,
     requests_expired,
     responses_refused,
+    left_unserved,
     passed_over,
     renewals,
     notices,

@@ -11,7 +11,7 @@ use creto_agent::raw::seal_envelope;
 use creto_agent::{
     Agent, AgentKeys, ConnectOptions, Kind, MessageId, ReceiveError, RejectCode, RequestError, ServeOptions,
 };
-use creto_envelope::deliver::Credit;
+use creto_envelope::deliver::{Credit, Nack};
 use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::request::{RequestPayload, ResponsePayload};
 use creto_envelope::{EnvelopeView, KeyId};
@@ -148,6 +148,9 @@ async fn a_full_window_is_lent_credit_for_answers_only_while_a_request_waits() {
     let texts = Batch::make(&b, &a, &["one", "two", "three", "four"]);
     link.deliver(&texts, &[(0, 1, 0), (1, 2, 0)]).await;
     let held = [mailbox.next().await.unwrap().unwrap(), mailbox.next().await.unwrap().unwrap()];
+    pass(&agent, &mut link).await;
+    let early = tokio::time::timeout(Duration::from_millis(100), link.credit()).await;
+    assert!(early.is_err(), "nothing is lent while nobody asks: {early:?}");
     let to = name("acme/b");
     let mut asking = Box::pin(agent.request(&to, "?", LONG));
     let id = tokio::select! {
@@ -267,6 +270,78 @@ async fn a_request_whose_sender_takes_no_answer_is_acknowledged_and_counted() {
 }
 
 #[tokio::test]
+async fn a_request_that_waits_is_lent_credit_on_the_next_connection_too() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let options = ConnectOptions { window_messages: 1, ..peer.options(&a) };
+    let (agent, mut link) = peer.connect(options).await;
+    let mut mailbox = agent.subscribe().unwrap();
+    assert_eq!(link.subscription().await.messages, 1);
+    link.deliver(&Batch::make(&b, &a, &["one"]), &[(0, 1, 0)]).await;
+    let held = mailbox.next().await.unwrap().unwrap();
+    let to = name("acme/b");
+    let mut asking = Box::pin(agent.request(&to, "?", LONG));
+    let id = tokio::select! {
+        answer = &mut asking => panic!("{answer:?}"),
+        id = take_request(&mut link) => id,
+    };
+    link.cut();
+    let mut link = peer.accept().await;
+    assert_eq!(link.subscription().await.messages, 0, "the window is full");
+    assert_eq!(link.credit().await.messages, creto_agent::limits::LENT_MESSAGES);
+    link.deliver(&answer(&b, &a, 1, id, "yes"), &[(0, 2, 0)]).await;
+    assert_eq!(asking.await.unwrap().payload, "yes");
+    // Whether the node had heard of the request before the cut is not what this is about.
+    drop((held, mailbox, agent));
+}
+
+/// A server and a request that it is given, and its answer as it is submitted.
+async fn answered(
+    peer: &Peer,
+    a: &AgentKeys,
+    b: &AgentKeys,
+    options: ConnectOptions,
+) -> (Agent, creto_agent::Server, Link, Batch) {
+    let (agent, mut link) = peer.connect(options).await;
+    let server = agent.serve(ServeOptions::default(), |request| std::future::ready(Ok(request.payload))).unwrap();
+    link.subscription().await;
+    let payload = RequestPayload { deadline_ms: FAR_MS, body: b"echo" }.to_bytes();
+    link.deliver(&message(a, b, 1, Kind::Request, MessageId::ZERO, &payload), &[(0, 1, 0)]).await;
+    let batch = link.batch().await;
+    (agent, server, link, batch)
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_get_through_now_leaves_its_request_for_later() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    for code in [RejectCode::Overloaded, RejectCode::MailboxFull, RejectCode::RateLimited] {
+        let options = ConnectOptions { retry_for: Duration::ZERO, ..peer.options(&b) };
+        let (agent, server, mut link, batch) = answered(&peer, &a, &b, options).await;
+        link.acknowledge(batch.sequence, &[(batch.sequence, 0, code)]).await;
+        assert!(matches!(link.consumer_nacks(1).await[..], [(1, Nack::Later { .. })]), "{code}");
+        assert_eq!(agent.stats().responses_refused, 0);
+        server.stop().await.unwrap();
+        agent.close().await;
+    }
+}
+
+#[tokio::test]
+async fn where_the_policy_allows_no_urgent_answer_it_goes_with_the_priority_of_its_request() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let (agent, server, mut link, batch) = answered(&peer, &a, &b, peer.options(&b)).await;
+    link.acknowledge(batch.sequence, &[(batch.sequence, 0, RejectCode::PolicyPriority)]).await;
+    let again = link.batch().await;
+    header(&again, 0, |view| assert_eq!(view.priority(), creto_agent::Priority::Normal));
+    link.acknowledge(again.sequence, &[]).await;
+    assert_eq!(link.consumer_acks(1).await, [1]);
+    assert_eq!((agent.stats().requests_answered, agent.stats().responses_refused), (1, 0));
+    server.stop().await.unwrap();
+    agent.close().await;
+}
+
+#[tokio::test]
 async fn what_ends_receiving_ends_the_requests_that_wait_and_those_that_come() {
     let (a, b) = (keys("acme/a"), keys("acme/b"));
     let peer = Peer::start(&[&a, &b]);
@@ -297,12 +372,21 @@ async fn an_answer_of_a_later_version_is_told_to_its_request_and_to_nobody_else(
         id = take_request(&mut link) => id,
     };
     assert_eq!(link.subscription().await, Credit { messages: 1_024, bytes: 4 * 1_024 * 1_024 });
-    link.deliver(&message(&b, &a, 1, Kind::Response, id, b"CRS\x02 whatever"), &[(0, 1, 0)]).await;
+    link.deliver(&message(&b, &a, 1, Kind::Response, id, b"\xffRS\x02 whatever"), &[(0, 1, 0)]).await;
     let error = asking.await.unwrap_err();
     assert!(matches!(&error, RequestError::Unreadable { from, .. } if from == "acme/b"), "{error:?}");
     assert_eq!(link.consumer_acks(1).await, [1]);
-    link.deliver(&message(&b, &a, 2, Kind::Response, id, b"CRS"), &[(0, 2, 0)]).await;
-    assert_eq!(link.consumer_acks(1).await, [2]);
-    assert_eq!(agent.stats().late_responses, 1);
+    // What answers no request and only looks as if it did is the application's.
+    let mut mailbox = agent.subscribe().unwrap();
+    link.deliver(&message(&b, &a, 2, Kind::Response, id, b"\xffRS"), &[(0, 2, 0)]).await;
+    link.deliver(&message(&b, &a, 3, Kind::Response, id, b"CRS of an application"), &[(0, 3, 0)]).await;
+    for (payload, sequence) in [(&b"\xffRS"[..], 2), (b"CRS of an application", 3)] {
+        let delivery = mailbox.next().await.unwrap().unwrap();
+        assert_eq!(delivery.payload, payload);
+        delivery.ack();
+        assert_eq!(link.consumer_acks(1).await, [sequence]);
+    }
+    assert_eq!(agent.stats().late_responses, 0);
+    drop(mailbox);
     agent.close().await;
 }

@@ -612,6 +612,59 @@ fn failures_panics_and_answers_that_do_not_fit_are_told_to_whoever_asked() {
 }
 
 #[test]
+fn a_handler_that_panics_before_its_first_wait_fails_its_request_and_no_other() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (a, b) = two(&home, &node).await;
+        let server = b
+            .serve(ServeOptions::default(), |request| {
+                assert!(request.payload != "panic", "on purpose");
+                std::future::ready(Ok(request.payload))
+            })
+            .unwrap();
+        let error = a.request(&name("acme/b"), "panic", LONG).await.unwrap_err();
+        assert!(matches!(error, RequestError::Failed { code: Failure::PANICKED, .. }), "{error:?}");
+        assert_eq!(a.request(&name("acme/b"), "go on", LONG).await.unwrap().payload, "go on");
+        server.stop().await.unwrap();
+        a.close().await;
+        b.close().await;
+        assert_eq!(ended(node), (4, 4));
+    });
+}
+
+#[test]
+fn a_server_ends_after_as_many_requests_as_it_was_to_and_tells_of_each_when_its_answer_is_durable() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (a, b) = two(&home, &node).await;
+        let (report, mut reports) = mpsc::channel(4);
+        let options = ServeOptions::default().concurrency(4).requests_max(2).report(report);
+        let mut server = b.serve(options, |request| std::future::ready(Ok(request.payload))).unwrap();
+        let mut asking = JoinSet::new();
+        for _ in 0..3 {
+            let a = a.clone();
+            asking.spawn(async move { a.request(&name("acme/b"), "x", LONG).await.unwrap() });
+        }
+        server.ended().await.unwrap();
+        for _ in 0..2 {
+            let served = reports.recv().await.unwrap();
+            assert_eq!(served.outcome, creto_agent::ServeOutcome::Answered { bytes: 1 });
+            asking.join_next().await.unwrap().unwrap();
+        }
+        assert!(reports.recv().await.is_none());
+        assert_eq!(b.stats().requests_answered, 2);
+        // The third is still there for the next one.
+        b.receive().await.unwrap().respond("x").await.unwrap();
+        asking.join_next().await.unwrap().unwrap();
+        a.close().await;
+        b.close().await;
+        assert_eq!(ended(node), (6, 6));
+    });
+}
+
+#[test]
 fn a_server_that_stops_answers_what_it_has_begun_and_leaves_the_rest_at_the_node() {
     on_time(async {
         let home = Home::new();

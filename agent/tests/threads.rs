@@ -107,7 +107,7 @@ fn what_only_says_that_it_is_typed_is_not() {
         a.send(&to, payload.clone()).await.unwrap();
         let answers = SendOptions { correlation_id: Some(MessageId([7; 16])), ..SendOptions::default() };
         a.send_with(&to, payload.clone(), answers).await.unwrap();
-        a.send(&to, "CTH\u{2}").await.unwrap();
+        a.send(&to, &b"\xffTH\x02"[..]).await.unwrap();
         for expected in [TypedError::NotCommitted, TypedError::NotCommitted, TypedError::Malformed] {
             let delivery = b.receive().await.unwrap();
             assert_eq!(delivery.typed(), Err(expected));
@@ -115,7 +115,7 @@ fn what_only_says_that_it_is_typed_is_not() {
         }
         // Other kinds, and other payloads, are what they always were.
         a.send_with(&to, payload, SendOptions { kind: Kind::Channel, ..SendOptions::default() }).await.unwrap();
-        a.send(&to, "CT").await.unwrap();
+        a.send(&to, "CTH").await.unwrap();
         for _ in 0..2 {
             let delivery = b.receive().await.unwrap();
             assert_eq!(delivery.typed(), Ok(None));

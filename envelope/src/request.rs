@@ -19,8 +19,9 @@ pub const REQUEST_BODY_BYTES_MAX: usize = PAYLOAD_PLAINTEXT_BYTES_MAX - REQUEST_
 /// Most bytes of an answer's body.
 pub const ANSWER_BODY_BYTES_MAX: usize = PAYLOAD_PLAINTEXT_BYTES_MAX - ANSWER_HEADER_BYTES;
 
-const REQUEST_MAGIC: [u8; 3] = *b"CRQ";
-const RESPONSE_MAGIC: [u8; 3] = *b"CRS";
+// No UTF-8 text begins with 0xff: an application's own payload is not taken for one of these by accident.
+const REQUEST_MAGIC: [u8; 3] = *b"\xffRQ";
+const RESPONSE_MAGIC: [u8; 3] = *b"\xffRS";
 /// The version that this code reads and writes.
 const VERSION: u8 = 1;
 const ANSWERED: u8 = 1;
@@ -33,7 +34,7 @@ pub struct Malformed;
 /// A request.
 ///
 /// ```text
-///  0 [3] "CRQ" | 3 u8 version = 1 | 4 [4] zero | 8 u64 deadline_ms | 16 body
+///  0 [3] 0xff "RQ" | 3 u8 version = 1 | 4 [4] zero | 8 u64 deadline_ms | 16 body
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestPayload<'a> {
@@ -74,8 +75,8 @@ impl<'a> RequestPayload<'a> {
 /// What a request is answered with.
 ///
 /// ```text
-///  0 [3] "CRS" | 3 u8 version = 1 | 4 u8 outcome = 1 | 5 [3] zero | 8 body
-///  0 [3] "CRS" | 3 u8 version = 1 | 4 u8 outcome = 2 | 5 [3] zero | 8 u32 code | 12 text, UTF-8, at most 1,024 bytes
+///  0 [3] 0xff "RS" | 3 u8 version = 1 | 4 u8 outcome = 1 | 5 [3] zero | 8 body
+///  0 [3] 0xff "RS" | 3 u8 version = 1 | 4 u8 outcome = 2 | 5 [3] zero | 8 u32 code | 12 text, UTF-8, at most 1,024 bytes
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResponsePayload<'a> {

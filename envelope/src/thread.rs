@@ -7,7 +7,8 @@
 /// Bytes before the content.
 pub const TYPED_HEADER_BYTES: usize = 104;
 
-const MAGIC: [u8; 3] = *b"CTH";
+// No UTF-8 text begins with 0xff.
+const MAGIC: [u8; 3] = *b"\xffTH";
 /// The version that this code reads and writes.
 const VERSION: u8 = 1;
 const HAS_PARENT: u8 = 1;
@@ -84,7 +85,7 @@ pub struct Malformed;
 /// A typed message.
 ///
 /// ```text
-///  0 [3] "CTH" | 3 u8 version = 1 | 4 u8 type | 5 u8 flags (1 parent, 2 handoff) | 6 [2] zero
+///  0 [3] 0xff "TH" | 3 u8 version = 1 | 4 u8 type | 5 u8 flags (1 parent, 2 handoff) | 6 [2] zero
 ///  8 [32] blinding | 40 [32] parent or zero | 72 [32] handoff or zero | 104 content
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

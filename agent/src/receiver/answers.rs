@@ -56,6 +56,11 @@ impl Waiting {
         self.requests.lock().expect(UNPOISONED).by_id.is_empty()
     }
 
+    /// Whether a request waits for an answer to this id of this agent.
+    pub(super) fn is_asked(&self, id: MessageId, whom: AgentId) -> bool {
+        self.requests.lock().expect(UNPOISONED).by_id.get(&id).is_some_and(|asked| asked.whom == whom)
+    }
+
     /// No answer will come any more.
     pub(super) fn end(&self, reason: &ReceiveError) {
         let mut table = self.requests.lock().expect(UNPOISONED);

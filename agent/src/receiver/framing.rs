@@ -41,8 +41,8 @@ impl Framing {
         (framing, payload.slice(header_bytes..))
     }
 
-    /// Whether it answers a request, in whatever form: such a message is its request's, or nobody's.
-    pub(super) fn is_answer(self, kind: Kind) -> bool {
-        kind == Kind::Response && self != Self::None
+    /// Whether it answers a request: such a message is its request's, or nobody's. What only says so may be the application's.
+    pub(super) fn is_answer(self) -> bool {
+        matches!(self, Self::Answered | Self::Failed { .. })
     }
 }

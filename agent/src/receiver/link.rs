@@ -13,7 +13,7 @@ use creto_envelope::{AgentName, FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::Inbox;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
@@ -93,8 +93,7 @@ impl DeliverLink {
         let mut closing = self.closing.clone();
         let mut last = false;
         loop {
-            let renewal = self.inbox.renewal().filter(|_| !last);
-            if renewal.is_some_and(|due| due <= Instant::now()) {
+            if !last && self.inbox.is_to_renew() {
                 self.inbox.renews.store(true, Ordering::Release);
                 last = true;
             } else {
@@ -102,7 +101,6 @@ impl DeliverLink {
                     biased;
                     _ = closing.wait_for(|closing| *closing), if !last => last = true,
                     () = self.inbox.changed.notified() => {},
-                    () = sleep_until(renewal.unwrap_or_else(Instant::now)), if renewal.is_some() => continue,
                 }
             }
             // The application's turn is not over when its first acknowledgement wakes this: let it finish.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use creto_envelope::request::{ANSWER_BODY_BYTES_MAX, ANSWER_HEADER_BYTES, ResponsePayload};
-use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority};
+use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
 
 use super::whole_seconds;
 use crate::clock;
@@ -80,7 +80,7 @@ impl Delivery {
     /// request comes again, and if it dies between the two, there is a second answer, which its sender drops. So work that
     /// must not be done twice looks at the request's [`message_id`](Self::message_id).
     ///
-    /// The answer is of [`Priority::High`] at least, and its time to live is what is left of the request's. When this is dropped
+    /// The answer is of [`Priority::High`] at least, or of the request's own priority where the policy allows no more, and its time to live is what is left of the request's. When this is dropped
     /// before it is done, the answer may be on its way, and the request is not acknowledged.
     ///
     /// # Errors
@@ -114,17 +114,30 @@ impl Delivery {
             self.expire(&inbox);
             return Err(RespondError::TooLate);
         }
-        let options = SendOptions {
-            kind: Kind::Response,
-            priority: self.priority.max(Priority::High),
-            correlation_id: Some(self.message_id),
-            notice: false,
-            ttl: Some(whole_seconds(left)),
-            ..SendOptions::default()
-        };
         let payload = Bytes::from(answer.to_bytes());
-        let submitted = inbox.submitter.submit(clock::new_message_id(), &self.from, payload, options, None);
-        let receipt = submitted.await.map_err(RespondError::Send)?.await.map_err(RespondError::Send)?;
+        let mut priority = self.priority.max(Priority::High);
+        let receipt = loop {
+            let options = SendOptions {
+                kind: Kind::Response,
+                priority,
+                correlation_id: Some(self.message_id),
+                notice: false,
+                ttl: Some(whole_seconds(left)),
+                ..SendOptions::default()
+            };
+            let submitted = inbox.submitter.submit(clock::new_message_id(), &self.from, payload.clone(), options, None);
+            let sent = match submitted.await {
+                Ok(sent) => sent.await,
+                Err(error) => Err(error),
+            };
+            match sent {
+                // The policy may let this agent send nothing that urgent; the request's own priority is the asker's.
+                Err(SendError::Refused { code: RejectCode::PolicyPriority, .. }) if priority > self.priority => {
+                    priority = self.priority;
+                }
+                sent => break sent.map_err(RespondError::Send)?,
+            }
+        };
         // Only now: a process that died before this sees the request again.
         self.ack();
         inbox.counters.requests_answered.add(1);

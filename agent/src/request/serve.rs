@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use creto_envelope::RejectCode;
 use creto_envelope::request::ANSWER_BODY_BYTES_MAX;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::IncomingRequest;
 use crate::client::Agent;
@@ -47,11 +49,47 @@ pub struct ServeOptions {
     /// Where whatever is no request goes. While nobody takes it there, no requests come either. Without, it is left at the node,
     /// and comes again on the next connection.
     pub others: Option<mpsc::Sender<Delivery>>,
+    /// Ends after so many requests that were begun. Default: never.
+    pub requests_max: Option<u64>,
+    /// Where it is told what became of each request, when that is so. While nobody takes it there, the place of the request is
+    /// not free for another one. Default: nowhere.
+    pub report: Option<mpsc::Sender<Served>>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Served {
+    /// The request.
+    pub request: IncomingRequest,
+    /// What became of it.
+    pub outcome: ServeOutcome,
+    /// How long it took from the handler's begin.
+    pub took: Duration,
+}
+
+/// See [`Served`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServeOutcome {
+    /// Its answer, of so many bytes, is on the node's disk.
+    Answered {
+        /// Bytes of the answer.
+        bytes: usize,
+    },
+    /// That it failed is on the node's disk.
+    Failed(Failure),
+    /// Its deadline passed before.
+    TooLate,
+    /// Whoever asked takes no answer from this agent; it is acknowledged.
+    NotTaken,
+    /// The answer does not get through now: it comes again.
+    Again,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { concurrency: SERVE_CONCURRENCY, others: None }
+        Self { concurrency: SERVE_CONCURRENCY, others: None, requests_max: None, report: None }
     }
 }
 
@@ -66,6 +104,18 @@ impl ServeOptions {
     #[must_use]
     pub fn others(self, others: mpsc::Sender<Delivery>) -> Self {
         Self { others: Some(others), ..self }
+    }
+
+    /// The same, and it ends after so many requests that were begun.
+    #[must_use]
+    pub fn requests_max(self, requests_max: u64) -> Self {
+        Self { requests_max: Some(requests_max), ..self }
+    }
+
+    /// The same, and what becomes of each request is told there.
+    #[must_use]
+    pub fn report(self, report: mpsc::Sender<Served>) -> Self {
+        Self { report: Some(report), ..self }
     }
 }
 
@@ -89,7 +139,8 @@ impl Server {
         self.ended().await
     }
 
-    /// Waits until receiving ends by itself: because the agent was closed, or another process of it receives. Cancel-safe.
+    /// Waits until it ends by itself: because the agent was closed, another process of it receives, or as many requests were
+    /// worked on as it was to ([`ServeOptions::requests_max`]). Cancel-safe.
     ///
     /// # Errors
     /// Why.
@@ -158,7 +209,11 @@ where
 {
     let at_a_time = options.concurrency.clamp(1, SERVE_CONCURRENCY_MAX);
     let mut under_way = JoinSet::new();
+    let mut left = options.requests_max.unwrap_or(u64::MAX);
     let ended = loop {
+        if left == 0 {
+            break Ok(());
+        }
         let delivery = tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => break Ok(()),
@@ -170,17 +225,36 @@ where
         };
         match delivery {
             Some(Ok(delivery)) => match delivery.request() {
+                Some(request) if request.remaining().is_zero() => {
+                    if let Some(inbox) = delivery.token.inbox() {
+                        delivery.expire(&inbox);
+                    }
+                }
                 Some(request) => {
-                    let handler = Arc::clone(&handler);
-                    under_way.spawn(async move { work_on(&delivery, request, &*handler).await });
+                    left -= 1;
+                    let (handler, report) = (Arc::clone(&handler), options.report.clone());
+                    under_way.spawn(async move {
+                        let begin = Instant::now();
+                        let outcome = work_on(&delivery, request.clone(), handler).await;
+                        if let Some(report) = report {
+                            // Whoever wanted to know may be gone.
+                            let _ = report.send(Served { request, outcome, took: begin.elapsed() }).await;
+                        }
+                    });
                 }
                 None => {
-                    if let Some(others) = &options.others {
-                        tokio::select! {
-                            _ = stopped.wait_for(|stopped| *stopped) => break Ok(()),
-                            // Nobody takes them any more: they are left, too.
-                            _ = others.send(delivery) => {}
+                    let Some(others) = &options.others else {
+                        let Delivery { from, message_id, kind, .. } = &delivery;
+                        tracing::warn!(%from, %message_id, ?kind, "no request, so it is left at the node");
+                        if let Some(inbox) = delivery.token.inbox() {
+                            inbox.counters.left_unserved.add(1);
                         }
+                        continue;
+                    };
+                    tokio::select! {
+                        _ = stopped.wait_for(|stopped| *stopped) => break Ok(()),
+                        // Nobody takes them any more: they are left, too.
+                        _ = others.send(delivery) => {}
                     }
                 }
             },
@@ -197,20 +271,15 @@ where
 }
 
 /// One request, from its handler to its answer.
-async fn work_on<H, F>(delivery: &Delivery, request: IncomingRequest, handler: &H)
+async fn work_on<H, F>(delivery: &Delivery, request: IncomingRequest, handler: Arc<H>) -> ServeOutcome
 where
-    H: Fn(IncomingRequest) -> F,
+    H: Fn(IncomingRequest) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Bytes, Failure>> + Send + 'static,
 {
     let (from, message_id) = (request.from.clone(), request.message_id);
-    let Some(inbox) = delivery.token.inbox() else { return };
-    if request.remaining().is_zero() {
-        return delivery.expire(&inbox);
-    }
-    drop(inbox);
-    // In a set of its own, so that it ends with this, and a panic of it stays there.
+    // In a set of its own, so that it ends with this, and a panic of it stays there, also one before its first wait.
     let mut at_work = JoinSet::new();
-    at_work.spawn(handler(request));
+    at_work.spawn(async move { handler(request).await });
     let result = match at_work.join_next().await.expect("it was spawned just now") {
         Ok(Ok(answer)) if answer.len() > ANSWER_BODY_BYTES_MAX => {
             let message = format!("the answer has {} bytes; at most {ANSWER_BODY_BYTES_MAX} fit", answer.len());
@@ -222,15 +291,20 @@ where
             Err(Failure::new(Failure::PANICKED, "the handler of this request panicked; see its log"))
         }
     };
-    let answered = match result {
-        Ok(answer) => delivery.respond(answer).await,
-        Err(failure) => delivery.fail(failure.code, &failure.message).await,
+    let (answered, outcome) = match result {
+        Ok(answer) => {
+            let bytes = answer.len();
+            (delivery.respond(answer).await, ServeOutcome::Answered { bytes })
+        }
+        Err(failure) => (delivery.fail(failure.code, &failure.message).await, ServeOutcome::Failed(failure)),
     };
     match answered {
-        Ok(_) | Err(RespondError::TooLate | RespondError::Finished) => {}
-        // It comes again.
-        Err(RespondError::Send(error)) if may_be_taken_later(&error) => {
-            tracing::warn!(%from, %message_id, %error, "a request is not answered, and comes again");
+        Ok(_) => outcome,
+        Err(RespondError::TooLate) => ServeOutcome::TooLate,
+        Err(RespondError::Send(error)) if !is_final(&error) => {
+            tracing::warn!(%from, %message_id, %error, "a request is not answered now, and comes again");
+            delivery.nack();
+            ServeOutcome::Again
         }
         Err(error) => {
             tracing::warn!(%from, %message_id, %error, "an answer is not taken");
@@ -238,21 +312,27 @@ where
                 inbox.counters.responses_refused.add(1);
             }
             delivery.token.discard();
+            ServeOutcome::NotTaken
         }
     }
 }
 
-/// Whether the answer did not get through for a reason that says nothing about whom it is for.
-fn may_be_taken_later(error: &SendError) -> bool {
+/// Whether no later attempt can get the answer through. Whatever is in doubt comes again: its time is bounded.
+fn is_final(error: &SendError) -> bool {
+    let is_code_final = |code: &RejectCode| !code.is_retryable();
+    // The node's own state, also in a version to come.
+    let is_number_final = |number: &u16| !(500..600).contains(number);
     match error {
-        SendError::Closed
-        | SendError::Disconnected(_)
-        | SendError::TimedOut { .. }
-        | SendError::Unknown { .. }
-        | SendError::Recipient { source: LookupError::TimedOut { .. } | LookupError::Closed, .. }
-        | SendError::NoPrekey { source: PrekeyError::TimedOut | PrekeyError::Closed, .. } => true,
-        // A mailbox stays full for as long as it was tried, and the request's time passes.
-        SendError::Refused { code, .. } => code.is_retryable() && *code != RejectCode::MailboxFull,
+        SendError::Refused { code, .. } | SendError::Recipient { source: LookupError::Refused(code), .. } => {
+            is_code_final(code)
+        }
+        SendError::RefusedWith { code, .. } | SendError::Recipient { source: LookupError::RefusedWith(code), .. } => {
+            is_number_final(code)
+        }
+        SendError::NoPrekey { source: source @ (PrekeyError::Refused(_) | PrekeyError::RefusedWith(_)), .. } => {
+            !source.is_retryable()
+        }
+        SendError::TooLarge { .. } => true,
         _ => false,
     }
 }

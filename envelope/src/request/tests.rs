@@ -25,7 +25,7 @@ proptest! {
         text in ".{0,20}",
         rest in prop::collection::vec(any::<u8>(), 0..20),
     ) {
-        let magic = if of_request { &b"CRQ\x01"[..] } else { b"CRS\x01" };
+        let magic = if of_request { &b"\xffRQ\x01"[..] } else { b"\xffRS\x01" };
         for end in [text.as_bytes(), &rest] {
             let payload = [magic, &start, end].concat();
             if let Ok(Some(request)) = RequestPayload::parse(&payload) {
@@ -41,10 +41,10 @@ proptest! {
 #[test]
 fn the_bytes_are_those_of_the_page() {
     let request = RequestPayload { deadline_ms: 0x0102_0304_0506_0708, body: b"hi" };
-    assert_eq!(request.to_bytes(), *b"CRQ\x01\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01hi");
-    assert_eq!(ResponsePayload::Answered(b"hi").to_bytes(), *b"CRS\x01\x01\0\0\0hi");
+    assert_eq!(request.to_bytes(), *b"\xffRQ\x01\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01hi");
+    assert_eq!(ResponsePayload::Answered(b"hi").to_bytes(), *b"\xffRS\x01\x01\0\0\0hi");
     let failure = ResponsePayload::Failed { code: 0x0a0b_0c0d, text: "no" };
-    assert_eq!(failure.to_bytes(), *b"CRS\x01\x02\0\0\0\x0d\x0c\x0b\x0ano");
+    assert_eq!(failure.to_bytes(), *b"\xffRS\x01\x02\0\0\0\x0d\x0c\x0b\x0ano");
     assert_eq!((REQUEST_BODY_BYTES_MAX, ANSWER_BODY_BYTES_MAX), (1_048_560, 1_048_568));
 }
 
@@ -74,7 +74,7 @@ fn another_version_a_set_reserved_byte_or_an_unknown_outcome_is_malformed_and_ot
     for bytes in 3..ANSWER_HEADER_BYTES {
         assert_eq!(ResponsePayload::parse(&answer[..bytes]), Err(Malformed));
     }
-    for plain in [&b""[..], b"CR", b"ping", b"crq\x01"] {
+    for plain in [&b""[..], b"\xffR", b"ping", b"CRQ\x01"] {
         assert_eq!((RequestPayload::parse(plain), ResponsePayload::parse(plain)), (Ok(None), Ok(None)));
     }
 }
@@ -90,6 +90,6 @@ fn the_text_of_a_failure_is_cut_between_characters_when_it_is_written_and_refuse
     assert_eq!(bytes.len(), FAILURE_HEADER_BYTES + FAILURE_TEXT_BYTES_MAX - 1);
     let longer = [&bytes[..], b"ab"].concat();
     assert_eq!(ResponsePayload::parse(&longer), Err(Malformed));
-    assert_eq!(ResponsePayload::parse(b"CRS\x01\x02\0\0\0\x01\0\0\0\xff"), Err(Malformed));
-    assert_eq!(ResponsePayload::parse(b"CRS\x01\x02\0\0\0\x01\0\0"), Err(Malformed));
+    assert_eq!(ResponsePayload::parse(b"\xffRS\x01\x02\0\0\0\x01\0\0\0\xff"), Err(Malformed));
+    assert_eq!(ResponsePayload::parse(b"\xffRS\x01\x02\0\0\0\x01\0\0"), Err(Malformed));
 }

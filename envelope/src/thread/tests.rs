@@ -29,7 +29,7 @@ proptest! {
         start in (0u8..3, 0u8..10, 0u8..5, 0u8..2),
         hashes in prop::collection::vec(0u8..2, 96..110),
     ) {
-        let payload = [b"CTH", &[start.0, start.1, start.2, start.3, 0][..], &hashes].concat();
+        let payload = [b"\xffTH", &[start.0, start.1, start.2, start.3, 0][..], &hashes].concat();
         if let Ok(Some(typed)) = TypedPayload::parse(&payload) {
             prop_assert_eq!(typed.to_bytes(), Some(payload));
         }
@@ -39,7 +39,7 @@ proptest! {
 #[test]
 fn the_bytes_are_those_of_the_page() {
     let bytes = typed(MessageType::StatusUpdate, Some([1; 32]), None).to_bytes().expect("it hands nothing over");
-    assert_eq!(bytes[..8], *b"CTH\x01\x04\x01\0\0");
+    assert_eq!(bytes[..8], *b"\xffTH\x01\x04\x01\0\0");
     assert_eq!((&bytes[8..40], &bytes[40..72], &bytes[72..104]), (&[7; 32][..], &[1; 32][..], &[0; 32][..]));
     assert_eq!(&bytes[104..], b"{}");
 }
@@ -67,6 +67,6 @@ fn every_byte_of_the_header_that_is_fixed_is_checked() {
     for length in 3..TYPED_HEADER_BYTES {
         assert_eq!(TypedPayload::parse(&bytes[..length]), Err(Malformed));
     }
-    assert_eq!(TypedPayload::parse(b"CT"), Ok(None));
+    assert_eq!(TypedPayload::parse(b"\xffT"), Ok(None));
     assert_eq!(typed(MessageType::HandoffApproval, None, None).to_bytes(), None);
 }
