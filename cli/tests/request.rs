@@ -50,7 +50,7 @@ fn a_request_is_answered_with_a_text_an_echo_or_what_a_command_prints() {
     let scene = Scene::new();
     let (mut process, mut lines) = scene.respond(&["--reply", "42", "-n", "1"]);
     let answer = scene.request(&["what is six times seven?"]);
-    assert_eq!((answer.status, answer.stdout.as_str()), (0, "42\n"), "{}", answer.stderr);
+    assert_eq!((answer.status, answer.stdout.as_str()), (0, "42"), "{}", answer.stderr);
     assert!(answer.stderr.contains("answered by acme/worker in"), "{}", answer.stderr);
     let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
     assert_eq!(
@@ -74,7 +74,7 @@ fn a_request_is_answered_with_a_text_an_echo_or_what_a_command_prints() {
     drop(_process);
 
     let (process, _lines) = scene.respond(&["--concurrency", "4", "--exec", "tr", "a-z", "A-Z"]);
-    assert_eq!(scene.request(&["shout this"]).stdout, "SHOUT THIS\n");
+    assert_eq!(scene.request(&["shout this"]).stdout, "SHOUT THIS");
     // In good order, at Ctrl-C.
     process.signal(rustix::process::Signal::INT);
     let mut process = process;
@@ -134,7 +134,7 @@ fn a_command_that_is_too_slow_is_killed_at_the_deadline() {
     let slow = scene.request(&["?", "--timeout", "2s"]);
     assert_eq!(slow.status, 7, "{}", slow.stderr);
     let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
-    assert_eq!((&line["outcome"], &line["code"]), (&"failed".into(), &1_000.into()));
+    assert_eq!(&line["outcome"], "too_late");
     let pid = std::fs::read_to_string(&file).unwrap();
     let (process, end) = (Path::new("/proc").join(pid.trim()), Instant::now() + Duration::from_secs(30));
     while process.exists() {
@@ -155,7 +155,7 @@ fn a_request_leaves_other_messages_for_recv() {
             .serve(creto_agent::ServeOptions::default(), |request| std::future::ready(Ok(request.payload)))
             .unwrap();
         let asked = tokio::task::block_in_place(|| scene.request(&["echo"]));
-        assert_eq!(asked.stdout, "echo\n", "{}", asked.stderr);
+        assert_eq!(asked.stdout, "echo", "{}", asked.stderr);
         assert!(asked.stderr.contains("messages for acme/planner besides answers: 1"), "{}", asked.stderr);
         server.stop().await.unwrap();
         worker.close().await;

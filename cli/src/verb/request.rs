@@ -1,6 +1,6 @@
 //! `creto request`: asks an agent, and prints its answer.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use creto_agent::{Agent, AgentName, RequestError, RequestOptions, Response, Stats};
@@ -72,8 +72,13 @@ fn print(args: &RequestArgs, answer: &Response, elapsed_us: u64) -> Result<Exit,
         print_json(&object)?;
         return Ok(Exit::Ok);
     }
-    // The answer alone goes to standard output, so that it can be piped.
-    writeln!(std::io::stdout().lock(), "{}", shown_here(&answer.payload))?;
+    // The answer alone goes to standard output: byte by byte where it is not shown to a person.
+    let mut out = std::io::stdout().lock();
+    match out.is_terminal() {
+        true => writeln!(out, "{}", shown_here(&answer.payload))?,
+        false => out.write_all(&answer.payload)?,
+    }
+    out.flush()?;
     let (from, micros) = (&answer.from, grouped(elapsed_us));
     let _ = writeln!(anstream::stderr().lock(), "{DIM}answered by {from} in {micros} us{DIM:#}");
     Ok(Exit::Ok)

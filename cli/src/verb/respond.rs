@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use creto_agent::{Agent, IncomingRequest, ServeOptions};
+use creto_agent::{Agent, IncomingRequest, ServeOptions, ServeOutcome, Served};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -17,7 +16,7 @@ use crate::args::Global;
 use crate::args::request::RespondArgs;
 use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
-use crate::terminal::{BAD, DIM, GOOD, STRONG, stdout};
+use crate::terminal::{BAD, CAUTION, DIM, GOOD, STRONG, stdout};
 use crate::verb::recv::{Signals, harmless};
 
 /// Most bytes that are read of what a command prints: one more than fits, so that more is refused and not cut.
@@ -32,13 +31,6 @@ enum Answerer {
     Echo,
     Reply(Bytes),
     Exec(Vec<String>),
-}
-
-/// A request that was worked on.
-struct Done {
-    request: IncomingRequest,
-    answer: Result<usize, creto_agent::Failure>,
-    elapsed_us: u64,
 }
 
 pub(crate) fn run(global: &Global, args: &RespondArgs) -> Result<Exit, Failure> {
@@ -60,47 +52,51 @@ async fn answer_all(agent: &Agent, args: &RespondArgs) -> Result<(), Failure> {
         (None, true) => Answerer::Echo,
         (None, false) => Answerer::Exec(args.exec.clone()),
     });
-    let (report, mut reports) = mpsc::channel(usize::from(args.concurrency));
     let handler = move |request: IncomingRequest| {
-        let (answerer, report) = (Arc::clone(&answerer), report.clone());
-        async move {
-            let begin = Instant::now();
-            let answer = answerer.answer(&request).await;
-            let elapsed_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let told = answer.as_ref().map(Bytes::len).map_err(Clone::clone);
-            // Nobody reads it any more when the command ends.
-            let _ = report.send(Done { request, answer: told, elapsed_us }).await;
-            answer
-        }
+        let answerer = Arc::clone(&answerer);
+        async move { answerer.answer(&request).await }
     };
-    let options = ServeOptions::default().concurrency(args.concurrency.into());
+    // Told when an answer is durable, and not before.
+    let (report, mut reports) = mpsc::channel(usize::from(args.concurrency));
+    let mut options = ServeOptions::default().concurrency(args.concurrency.into()).report(report);
+    options.requests_max = args.count;
     let mut signals = Signals::catch()?;
     let mut server = agent.serve(options, handler).map_err(|error| receive_failure(&error))?;
-    let mut left = args.count.unwrap_or(u64::MAX);
-    let mut ended = Ok(());
-    while left > 0 {
+    let mut printed = Ok(());
+    loop {
         tokio::select! {
             biased;
-            Some(done) = reports.recv() => {
-                print(&done, args.json)?;
-                left -= 1;
+            Some(served) = reports.recv() => {
+                printed = print(&served, args.json);
+                if printed.is_err() {
+                    break;
+                }
             }
-            reason = server.ended() => {
-                ended = reason;
-                break;
+            ended = server.ended() => {
+                // What it told last.
+                while let Ok(served) = reports.try_recv() {
+                    print(&served, args.json)?;
+                }
+                return ended.map_err(|error| receive_failure(&error));
             }
             () = signals.next() => break,
         }
     }
-    // What is being worked on is answered, and printed.
+    // What is being worked on is answered, unless somebody insists; what cannot be printed is answered all the same.
     let mut stopping = std::pin::pin!(server.stop());
     loop {
         tokio::select! {
             biased;
-            Some(done) = reports.recv() => print(&done, args.json)?,
-            stopped = &mut stopping => {
-                return ended.and(stopped).map_err(|error| receive_failure(&error));
+            Some(served) = reports.recv() => {
+                if printed.is_ok() {
+                    printed = print(&served, args.json);
+                }
             }
+            stopped = &mut stopping => {
+                printed?;
+                return stopped.map_err(|error| receive_failure(&error));
+            }
+            () = signals.next() => return Ok(printed?),
         }
     }
 }
@@ -163,41 +159,41 @@ async fn converse(mut child: Child, input: &[u8]) -> std::io::Result<(std::proce
     Ok((child.wait().await?, printed))
 }
 
-fn print(done: &Done, as_json: bool) -> std::io::Result<()> {
-    let Done { request, answer, elapsed_us } = done;
+fn print(served: &Served, as_json: bool) -> std::io::Result<()> {
+    let Served { request, outcome, took, .. } = served;
+    let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let (word, style) = match outcome {
+        ServeOutcome::Answered { .. } => ("answered", GOOD),
+        ServeOutcome::Failed(_) => ("failed", BAD),
+        ServeOutcome::TooLate => ("too_late", CAUTION),
+        ServeOutcome::NotTaken => ("not_taken", CAUTION),
+        // It comes again.
+        _ => ("again", CAUTION),
+    };
     if as_json {
         let mut line = json!({
             "request_id": request.message_id.to_uuid_string(),
             "from": request.from.as_str(),
             "payload_bytes": request.payload.len(),
             "attempt": request.attempt,
+            "outcome": word,
             "elapsed_us": elapsed_us,
         });
-        match answer {
-            Ok(bytes) => {
-                line["outcome"] = "answered".into();
-                line["answer_bytes"] = (*bytes).into();
-            }
-            Err(failure) => {
-                line["outcome"] = "failed".into();
+        match outcome {
+            ServeOutcome::Answered { bytes } => line["answer_bytes"] = (*bytes).into(),
+            ServeOutcome::Failed(failure) => {
                 line["code"] = failure.code.into();
                 line["message"] = failure.message.as_str().into();
             }
+            _ => {}
         }
         return writeln!(std::io::stdout().lock(), "{line}");
     }
-    let mut out = stdout();
+    let more = match outcome {
+        ServeOutcome::Answered { bytes } => format!("{bytes} bytes in {elapsed_us} us"),
+        ServeOutcome::Failed(failure) => format!("{}: {}", failure.code, harmless(&failure.message)),
+        _ => format!("after {elapsed_us} us"),
+    };
     let from = request.from.as_str();
-    match answer {
-        Ok(bytes) => {
-            writeln!(
-                out,
-                "{GOOD}answered{GOOD:#}  {STRONG}{from}{STRONG:#}  {DIM}{bytes} bytes in {elapsed_us} us{DIM:#}"
-            )
-        }
-        Err(failure) => {
-            let text = harmless(&failure.message);
-            writeln!(out, "{BAD}failed{BAD:#}  {STRONG}{from}{STRONG:#}  {}: {text}", failure.code)
-        }
-    }
+    writeln!(stdout(), "{style}{word}{style:#}  {STRONG}{from}{STRONG:#}  {DIM}{more}{DIM:#}")
 }
