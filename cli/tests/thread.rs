@@ -4,6 +4,7 @@
 mod process;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use process::{Node, creto, ok};
 use serde_json::Value;
@@ -66,6 +67,8 @@ fn a_conversation_is_had_kept_and_checked_on_the_command_line() {
     let half = verify(&["of-planner", "--json"]);
     assert_eq!((half.status, &half.json()["code"]), (1, &"missing_parent".into()));
     let payload = folder.join("of-worker").join(format!("{}.typed", text(&offered["message_id"])));
+    let mode = fs::metadata(&payload).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it is plaintext");
     let mut bytes = fs::read(&payload).unwrap();
     assert!(bytes.ends_with(br#"{"work":"parser"}"#));
     let end = bytes.len() - 3;

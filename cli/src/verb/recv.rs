@@ -16,7 +16,7 @@ use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::moment::time;
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, stdout};
-use crate::verb::proof::{keep, write_whole};
+use crate::verb::proof::{PRIVATE, keep, write_whole};
 use crate::verb::thread::TYPED_EXTENSION;
 
 /// Why the command goes on or ends.
@@ -83,7 +83,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                 let typed = typed(&delivery);
                 if let (Some(kept), Some(_)) = (&kept, &typed) {
                     // Beside its proof, header and all: what `creto thread verify` needs to see what was signed.
-                    write_whole(&kept.with_extension(TYPED_EXTENSION), &delivery.payload)?;
+                    write_whole(&kept.with_extension(TYPED_EXTENSION), &delivery.payload, PRIVATE)?;
                 }
                 print(&delivery, typed.as_ref(), args.json, kept.as_deref())?;
                 // Only now: a message that could not be printed comes again.
