@@ -342,6 +342,34 @@ async fn where_the_policy_allows_no_urgent_answer_it_goes_with_the_priority_of_i
 }
 
 #[tokio::test]
+async fn a_request_of_which_the_node_cannot_say_whether_it_has_it_waits_on_and_is_answered() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let options = ConnectOptions { retry_for: Duration::ZERO, ..peer.options(&a) };
+    let (agent, mut link) = peer.connect(options).await;
+    let to = name("acme/b");
+    let mut asking = Box::pin(agent.request(&to, "?", LONG));
+    let batch = tokio::select! {
+        answer = &mut asking => panic!("{answer:?}"),
+        batch = link.batch() => batch,
+    };
+    // Its disk failed while it wrote.
+    link.acknowledge(batch.sequence, &[(batch.sequence, 0, RejectCode::ShardFenced)]).await;
+    tokio::select! {
+        answer = &mut asking => panic!("{answer:?}"),
+        _ = link.subscription() => {}
+    }
+    // Answered behind it, so both sides have heard of it.
+    tokio::select! {
+        answer = &mut asking => panic!("{answer:?}"),
+        () = pass(&agent, &mut link) => {}
+    }
+    link.deliver(&answer(&b, &a, 1, batch.ids()[0], "yes"), &[(0, 1, 0)]).await;
+    assert_eq!(asking.await.unwrap().payload, "yes");
+    agent.close().await;
+}
+
+#[tokio::test]
 async fn what_ends_receiving_ends_the_requests_that_wait_and_those_that_come() {
     let (a, b) = (keys("acme/a"), keys("acme/b"));
     let peer = Peer::start(&[&a, &b]);
