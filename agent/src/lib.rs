@@ -62,6 +62,17 @@
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
 //!   recipient's key.
 //!
+//! # Requests
+//!
+//! [`Agent::request`] asks another agent and waits for its answer, for as long as it is told; [`Agent::serve`] answers, several
+//! requests at a time. The deadline travels with the request, a request is acknowledged when its answer is durable, and an answer
+//! counts only from the agent that was asked. `docs/patterns.md` has the bytes, and what becomes of a request when somebody dies.
+//!
+//! # Threads
+//!
+//! [`Agent::send_typed`] sends a message of a known type that names the one it follows and commits to its payload, so that a conversation
+//! can be shown to others: [`thread`] checks one without a node.
+//!
 //! # Refusing, and dead letters
 //!
 //! A [`Delivery`] that cannot be worked on now is refused with [`Delivery::nack`] and comes again after a pause; one that never
@@ -132,12 +143,14 @@ mod prekeys;
 pub mod proof;
 pub mod raw;
 mod receiver;
+mod request;
 mod rotation;
 mod sender;
 mod state;
 mod stats;
 mod stream;
 mod submit;
+pub mod thread;
 mod tls;
 mod worker;
 
@@ -152,16 +165,18 @@ pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;
 pub use error::{
     CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, PrekeyError,
-    ReceiveError, RotateError, SendError, StateError,
+    ReceiveError, RequestError, RespondError, RotateError, SendError, StateError,
 };
 pub use fingerprint::AgentFingerprint;
 pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use letters::DeadLetter;
 pub use prekeys::PrekeyPolicy;
+pub use receiver::incidents::{Incident, Incidents};
 pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;
-pub use receiver::{Delivery, Incident, Incidents, Subscription};
+pub use receiver::{Delivery, Subscription};
+pub use request::{Failure, IncomingRequest, RequestOptions, Response, ServeOptions, ServeOutcome, Served, Server};
 pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;

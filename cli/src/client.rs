@@ -160,7 +160,7 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
 pub(crate) fn send_failure(error: &SendError) -> Failure {
     match error {
         SendError::Disconnected(error) => connect_failure(error),
-        SendError::TooLarge { .. } => Failure::of(Exit::Usage, error),
+        SendError::TooLarge { .. } | SendError::NoHandoff => Failure::of(Exit::Usage, error),
         SendError::Refused { .. } | SendError::RefusedWith { .. } => Failure::of(Exit::Refused, error),
         SendError::Recipient { source: LookupError::TimedOut { .. } | LookupError::Closed, .. } => {
             Failure::of(Exit::Unreachable, error)

@@ -26,7 +26,9 @@ pub mod proof;
 mod reader;
 pub mod receipt;
 pub mod reject;
+pub mod request;
 pub mod submit;
+pub mod thread;
 
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
