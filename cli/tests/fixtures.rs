@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use creto_agent::AgentName;
 use creto_store::conformance::Folder;
-use creto_store::{FileSource, Record, Wal, WalConfig, recover, segment_file_name, verify};
+use creto_store::{
+    BatchPart, Cursors, CursorsEntry, FileSource, GroupId, MailboxId, Mailboxes, MailboxesConfig, MessageFlags,
+    MessageId, PartMessage, Priority, Progress, Record, SenderId, Settle, SettleCause, Subscribe, SubscriberId,
+    Subscriptions, SubscriptionsEntry, Unsubscribe, Wal, WalConfig, recover, recover_noted, segment_file_name, verify,
+};
 
 mod process;
 use process::{Node, command, name, ok, on_time, restored_home, run};
@@ -32,6 +36,13 @@ const MAILBOXES_FILE: &str = "mailboxes.json";
 const LETTERS_FILE: &str = "letters.json";
 /// What the directory says of some agents: type, roles, state.
 const AGENTS_FILE: &str = "agents.json";
+/// What the log of shard 0 holds of a channel, since the formats that know them: who subscribes, and how many messages of the
+/// channel the first of them has not consumed.
+const CHANNELS_FILE: &str = "channels.json";
+const CHANNEL: MailboxId = MailboxId([0xcc; 16]);
+const SUBSCRIBER: SubscriberId = SubscriberId([0xd1; 16]);
+/// Far from now, and from what a message can say.
+const LATE_MS: u64 = 4_000_000_000_000;
 /// Of each agent, what stands there.
 const AGENT_FIELDS: [&str; 4] = ["type", "roles", "state", "state_reason"];
 /// A backup of its data folder.
@@ -121,6 +132,7 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             let digests = fs::read_dir(dir.path().join("data/wal/shard-0000")).expect("a log");
             assert!(digests.count() > 2, "{}: several segments and a digest", fixture.display());
             ok(dir.path(), SHARDS, &["wal", "verify"]);
+            check_channel(&fixture, dir.path());
             let node = Node::start(dir.path(), SHARDS);
             let messages: BTreeMap<String, Vec<String>> = json(&fixture.join(MESSAGES_FILE));
             assert!(messages.values().any(|texts| texts.len() > 3));
@@ -175,6 +187,7 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             }
             node.stop();
             ok(dir.path(), SHARDS, &["wal", "verify"]);
+            check_channel(&fixture, dir.path());
             // One that a version wrote goes on; where there is none, one begins.
             let key = match fixture.join("data/audit").exists() {
                 true => fixture.join("data/audit/audit.pub"),
@@ -184,6 +197,23 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             ok(dir.path(), SHARDS, &["backup", "backup"]);
         }
     });
+}
+
+/// Nodes do not serve channels yet; what their log says of one stays as it is.
+fn check_channel(fixture: &Path, home: &Path) {
+    let wanted: BTreeMap<String, u64> = since(fixture, CHANNELS_FILE);
+    let mut mailboxes = Mailboxes::new(MailboxesConfig::default(), [1, 2]);
+    let folder = home.join("data/wal/shard-0000");
+    let on_noted = |position, noted| mailboxes.note(position, noted);
+    recover_noted(&mut FileSource::new(&folder), 0, on_noted).expect("a sound log");
+    mailboxes.recovered();
+    let subscribers = mailboxes.channel_subscribers(CHANNEL) as u64;
+    assert_eq!(subscribers, wanted.get("subscribers").copied().unwrap_or(0), "{}", fixture.display());
+    assert_eq!(mailboxes.queued_messages(CHANNEL), wanted.get("messages").copied().unwrap_or(0));
+    if let Some(missed) = wanted.get("missed") {
+        let state = mailboxes.subscription(CHANNEL, SUBSCRIBER, GroupId::NONE).expect("it subscribes");
+        assert_eq!(state.progress.missed, *missed);
+    }
 }
 
 #[test]
@@ -367,6 +397,7 @@ fn write_a_fixture_when_asked_to() {
     write(LETTERS_FILE, &serde_json::json!({ "acme/other": ["refused 3", "refused 4"] }));
     write(NOTICES_FILE, &serde_json::json!({ "acme/sender": 1 }));
     write(MAILBOXES_FILE, &serde_json::json!({ "acme/reader": 5_000 }));
+    write(CHANNELS_FILE, &serde_json::json!({ "subscribers": 4, "messages": 2, "missed": 1 }));
     write(FORMATS_FILE, &serde_json::json!(written()));
     let again = tempfile::tempdir().expect("a folder");
     copy(&fixture, again.path());
@@ -392,11 +423,16 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     // It tells a frame from an imitation in a hostile envelope; here nobody is hostile.
     let mut wal = Wal::open(config, recovered, 0x6372_6574_6f00 + u64::from(shard), WRITTEN_MS);
     folder.settle(&mut wal, WRITTEN_MS);
+    if shard == 0 {
+        let last = records.iter().flat_map(sequences_of).max().unwrap_or(0);
+        records.extend(records_of_a_channel(last + 1));
+    }
     for mut record in records {
         match &mut record {
             Record::Start(_) => continue,
             Record::BatchPart(part) | Record::Moved(part) | Record::Notice(part) => {
-                part.messages.iter_mut().for_each(|message| message.expiry_ms = 0)
+                let is_of_a_mailbox = |message: &&mut PartMessage| !message.flags.contains(MessageFlags::PUBLISHED);
+                part.messages.iter_mut().filter(is_of_a_mailbox).for_each(|message| message.expiry_ms = 0)
             }
             _ => {}
         }
@@ -413,4 +449,66 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     for unused in report.leftovers {
         fs::remove_file(to.join(segment_file_name(unused))).expect("a file that was prepared");
     }
+}
+
+fn sequences_of(record: &Record) -> Vec<u64> {
+    match record {
+        Record::BatchPart(part) | Record::Moved(part) | Record::Notice(part) => {
+            part.messages.iter().map(|message| message.sequence).collect()
+        }
+        Record::Dedup(dedup) => vec![dedup.next_sequence],
+        _ => Vec::new(),
+    }
+}
+
+/// Every record that a channel leads to: four messages, of which one expired and one left early; a subscriber, a group of three,
+/// of which one was carried over, and somebody who unsubscribed.
+fn records_of_a_channel(first: u64) -> Vec<Record> {
+    let message = |number: u64| PartMessage {
+        mailbox: CHANNEL,
+        sender: SenderId([0xc1; 16]),
+        message_id: MessageId((u128::from(WRITTEN_MS) << 80 | u128::from(number)).to_be_bytes()),
+        sequence: first + number,
+        expiry_ms: LATE_MS,
+        leaf_index: 0,
+        priority: Priority::Normal,
+        flags: MessageFlags::PUBLISHED.with(MessageFlags::KEPT_FOR_RETENTION),
+        salt: [1; 16],
+        path: Default::default(),
+        envelope: vec![7; 100].into(),
+    };
+    let part = BatchPart { batch_header: b"of a fixture".to_vec().into(), messages: (0..4).map(message).collect() };
+    let moved = BatchPart { messages: vec![message(3)], ..part.clone() };
+    let (own, of_group) = (first + 10, first + 11);
+    let (group, members) = (GroupId([0xd0; 16]), [0xd2, 0xd3, 0xd4].map(|id| SubscriberId([id; 16])));
+    let subscribe = |subscriber, group, number, begins_after| {
+        Record::Subscribe(Subscribe { channel: CHANNEL, subscriber, group, number, begins_after })
+    };
+    let settle = |cause, number| Record::Settle(Settle { mailbox: CHANNEL, cause, sequences: vec![first + number] });
+    let of = |done: Vec<u64>| Progress { cursor: first, missed: 1, skipped: 1, done };
+    let entry = |number, progress| CursorsEntry { number, progress };
+    vec![
+        subscribe(SUBSCRIBER, GroupId::NONE, own, Some(first - 1)),
+        subscribe(members[0], group, of_group, Some(first - 1)),
+        subscribe(members[1], group, of_group, None),
+        Record::BatchPart(part),
+        settle(SettleCause::Expired, 1),
+        Record::Cursors(Cursors {
+            entries: vec![entry(own, Progress { skipped: 0, ..of(Vec::new()) }), entry(of_group, of(vec![first + 3]))],
+        }),
+        settle(SettleCause::Consumed, 0),
+        Record::Moved(moved),
+        Record::Subscriptions(Subscriptions {
+            entries: vec![SubscriptionsEntry {
+                channel: CHANNEL,
+                group,
+                subscriber: SubscriberId::NONE,
+                number: of_group,
+                progress: of(vec![first + 3]),
+                members: members.to_vec(),
+            }],
+        }),
+        subscribe(members[2], GroupId::NONE, first + 12, Some(first + 3)),
+        Record::Unsubscribe(Unsubscribe { channel: CHANNEL, subscriber: members[2], group: GroupId::NONE }),
+    ]
 }

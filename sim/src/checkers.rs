@@ -79,6 +79,7 @@ impl Replayed {
             Record::Dead(dead) => self.dead.extend(dead.letters.iter().map(|letter| letter.sequence)),
             Record::Revive(revive) => self.live_again(&revive.sequences),
             Record::Dedup(_) | Record::Start(_) => {}
+            Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {}
         }
         Ok(())
     }
@@ -119,6 +120,7 @@ impl Replayed {
             Noted::Dead(dead) => self.dead.extend(dead.letters.iter().map(|letter| letter.sequence)),
             Noted::Revive(revive) => self.live_again(&revive.sequences),
             Noted::Dedup(_) | Noted::Start(_) => {}
+            Noted::Subscribe(_) | Noted::Unsubscribe(_) | Noted::Cursors(_) | Noted::Subscriptions(_) => {}
         }
     }
 }

@@ -453,6 +453,7 @@ impl Model {
                 }
             }
             Record::Dedup(_) | Record::Start(_) | Record::Dead(_) | Record::Revive(_) => {}
+            Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {}
         }
         Ok(())
     }
@@ -471,7 +472,8 @@ impl Model {
                 let expiry_ms = fate.stored.map_or(0, |stored| stored.expiry_ms);
                 expiry_ms != 0 && expiry_ms <= self.latest_unix_ms
             }
-            SettleCause::GivenUp => false,
+            // No channel takes part here.
+            SettleCause::GivenUp | SettleCause::Consumed => false,
             SettleCause::Purged => fate.was_dead && fate.purge_asked,
         };
         match has_reason {

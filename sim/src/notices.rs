@@ -118,8 +118,8 @@ impl Model {
         let has_reason = match cause {
             SettleCause::Acknowledged => notice.consumer_acknowledged,
             SettleCause::Expired => notice.expiry_ms <= latest_unix_ms,
-            // A notice is never a dead letter.
-            SettleCause::GivenUp | SettleCause::Purged => false,
+            // A notice is never a dead letter, nor in a channel.
+            SettleCause::GivenUp | SettleCause::Purged | SettleCause::Consumed => false,
         };
         if !has_reason {
             return broken(Rule::SettledForAReason, format!("shard {shard} settled {notice:?} as {cause:?}"));

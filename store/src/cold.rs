@@ -54,6 +54,8 @@ pub(crate) struct JobId(u64);
 pub(crate) enum Purpose {
     /// A subscriber waits for it.
     Deliver(MailboxId),
+    /// Readers of a channel wait for it.
+    Publish(MailboxId),
     /// It is written again at the log's head.
     Move,
     /// The owner of a dead letter looks at it.

@@ -29,7 +29,7 @@ use crate::segment::SegmentHeader;
 /// First bytes of every digest.
 pub const DIGEST_MAGIC: [u8; 8] = *b"CRETOIDX";
 /// Version of the digest's layout.
-pub const DIGEST_VERSION: u16 = 2;
+pub const DIGEST_VERSION: u16 = 3;
 
 /// Bytes of a digest before its entries.
 const HEADER_BYTES: usize = 128;
@@ -109,8 +109,8 @@ pub enum DigestDamage {
     /// no digest starts here
     #[error("no digest starts here")]
     Magic,
-    /// the digest is of version {0}, this program reads versions 1 and 2
-    #[error("the digest is of version {0}, this program reads versions 1 and 2")]
+    /// the digest is of version {0}, this program reads versions 1 to 3
+    #[error("the digest is of version {0}, this program reads versions 1 to 3")]
     Version(u16),
     /// a checksum does not match
     #[error("a checksum does not match")]
@@ -218,7 +218,7 @@ impl DigestHeader {
             return Err(DigestDamage::Magic);
         }
         let version = u16::from_le_bytes([header[12], header[13]]);
-        // Version 1 knew no flags and no notices; where it has zeros, this one does too.
+        // Version 1 knew no flags and no notices, version 2 nothing of channels; where they have zeros, this one does too.
         if !(1..=DIGEST_VERSION).contains(&version) {
             return Err(DigestDamage::Version(version));
         }

@@ -26,7 +26,8 @@ pub(crate) struct Entry {
     pub(crate) next: Slot,
     /// The piece of the cache that it came in, if that is still there.
     pub(crate) piece: u32,
-    /// From the top: 19 bits of length in eighths, 3 of padding, 6 of hashes in the path, 2 of priority.
+    /// From the top: 19 bits of length in eighths, 3 of padding, 6 of hashes in the path, 2 of priority, 1 of nothing, 1 that says
+    /// that it was published.
     shape: u32,
     /// How often it was handed out.
     pub(crate) attempt: u8,
@@ -56,7 +57,14 @@ impl Entry {
         let envelope_bytes = length_usize(message.envelope_bytes);
         let padding = length_u32(pad8(envelope_bytes) - envelope_bytes);
         let path_bytes = length_usize(message.place.message_bytes) - PartMessage::encoded_bytes_of(0, envelope_bytes);
-        let shape = words << 13 | padding << 10 | length_u32(path_bytes / 32) << 4 | (message.priority as u32) << 2;
+        let is_published = message.flags.contains(MessageFlags::PUBLISHED);
+        let shape = words << 13
+            | padding << 10
+            | length_u32(path_bytes / 32) << 4
+            | (message.priority as u32) << 2
+            | u32::from(is_published);
+        // A channel always ends by its time, and tells nobody.
+        let wants_notice = message.flags.contains(MessageFlags::WANTS_NOTICE) && !is_published;
         let expiry_s = message.expiry_ms.div_ceil(1_000);
         let mut entry = Self {
             sequence: message.sequence.to_le_bytes(),
@@ -71,7 +79,7 @@ impl Entry {
             piece: NO_PIECE,
             shape,
             attempt: 0,
-            flags: if message.flags.contains(MessageFlags::WANTS_NOTICE) { WANTS_NOTICE } else { 0 },
+            flags: if wants_notice { WANTS_NOTICE } else { 0 },
             share: u16::try_from(share_bytes.div_ceil(8)).unwrap_or(u16::MAX),
         };
         entry.put(&message.place, share_bytes);
@@ -131,6 +139,11 @@ impl Entry {
     pub(crate) fn priority(&self) -> Priority {
         let priority = u8::try_from(self.shape >> 2 & 3).expect("two bits");
         Priority::from_byte(priority).expect("there are four priorities")
+    }
+
+    /// Whether it was published in a channel: it is in no list, and no one subscriber is done with it.
+    pub(crate) fn is_published(&self) -> bool {
+        self.shape & 1 != 0
     }
 
     /// When its time is over, in milliseconds since 1970, rounded up to a second; 0 = never.

@@ -12,7 +12,10 @@ impl MessageFlags {
     /// Its time is what its mailbox keeps messages for: its sender said nothing, or more.
     pub const KEPT_FOR_RETENTION: Self = Self(2);
 
-    const KNOWN: u8 = 3;
+    /// It was published in a channel: its mailbox is the channel. Such a message always has an expiry.
+    pub const PUBLISHED: Self = Self(4);
+
+    const KNOWN: u8 = 7;
 
     /// Whether all bits of `flags` are set.
     pub const fn contains(self, flags: Self) -> bool {

@@ -37,6 +37,14 @@ id! {
     SenderId
 }
 id! {
+    /// The agent id of whoever subscribes to a channel.
+    SubscriberId
+}
+id! {
+    /// A consumer group of a channel: its members share one cursor.
+    GroupId
+}
+id! {
     /// A message's id, a UUIDv7 (RFC 9562) chosen by its sender: the key for deduplication.
     MessageId
 }
@@ -44,6 +52,16 @@ id! {
 impl SenderId {
     /// The node itself, of its notices: no agent has this id.
     pub const NODE: Self = Self([0; 16]);
+}
+
+impl SubscriberId {
+    /// In place of a subscriber where a whole group is meant: no agent has this id.
+    pub const NONE: Self = Self([0; 16]);
+}
+
+impl GroupId {
+    /// No group: whoever subscribes has a cursor of its own.
+    pub const NONE: Self = Self([0; 16]);
 }
 
 impl MessageId {

@@ -5,7 +5,8 @@
 //!   and reads them back after a stop of any kind. `docs/wal-format.md` gives every byte and argues every crash. What a
 //!   shard asks of any log is [`RecordLog`]; [`MemoryLog`] is one without a disk.
 //! - **The mailboxes** ([`Mailboxes`]) decide what is admitted, hold what is queued, and hand it out in order. They change
-//!   only by durable records, so that a restart, which replays the log, leads to the same state.
+//!   only by durable records, so that a restart, which replays the log, leads to the same state. A channel is a mailbox with many
+//!   readers: `docs/channels.md`.
 //!
 //! # What a driver does
 //!
@@ -25,6 +26,10 @@
 //!
 //! deliver:  mailboxes.next_for_delivery(..); for each mailboxes.next_read(): wal.read(..); mailboxes.end_turn()
 //!           when it is read: mailboxes.read_completed(..) names the mailbox that can go on
+//! publish:  mailboxes.admit_published(..) -> wal.append(Record::BatchPart); for each next_leaving(): wal.append(Record::Settle)
+//! subscribe: mailboxes.subscribe(..) -> wal.append(Record::Subscribe); when it is durable: mailboxes.attach(..) -> Reader
+//! fan out:  for each of mailboxes.take_ready_readers(): next_published(..), acknowledge_upto(..) or acknowledge_each(..);
+//!           once a turn: mailboxes.next_cursors(..) -> wal.append(Record::Cursors)
 //! consumer: mailboxes.settle(..) -> Record, wal.append(record); mailboxes.nack(..), mailboxes.reject(..);
 //!           for each mailboxes.next_death(): wal.append(Record::Dead)
 //! tick:     mailboxes.pass(now_us); for each of mailboxes.take_ready(): deliver
@@ -40,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod channel;
 mod checksum;
 mod cold;
 #[cfg(feature = "conformance")]
@@ -70,9 +76,11 @@ mod segment;
 mod sequences;
 mod slab;
 mod source;
+mod subscription;
 mod verify;
 mod wal;
 
+pub use channel::Retention;
 pub use cold::{ColdRead, ReadId};
 pub use dedup::DedupConfig;
 pub use digest::{
@@ -81,18 +89,20 @@ pub use digest::{
 pub use file_source::FileSource;
 pub use flags::MessageFlags;
 pub use frame::{FRAME_MAGIC, FRAME_VERSION, FrameDamage, FrameHeader};
-pub use id::{MailboxId, MessageId, SenderId};
+pub use id::{GroupId, MailboxId, MessageId, SenderId, SubscriberId};
 pub use log::{RecordLog, SealedEnd};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
     Admit, Delivery, Expired, LetterFound, LetterRead, LetterUnread, ListedLetter, LogExtent, Mailboxes,
-    MailboxesConfig, Quota, ReadDone, ReadProblem, ReadProblemKind, RedeliveryConfig, Refusal,
+    MailboxesConfig, Quota, ReadDone, ReadProblem, ReadProblemKind, RedeliveryConfig, Refusal, StartAt,
+    SubscribeRefusal, SubscriptionState,
 };
 pub use memory_log::MemoryLog;
 pub use noted::{Noted, NotedMessage, Place};
 pub use record::{
-    BatchPart, Dead, DeadLetter, DeathCause, Dedup, DedupSender, PartMessage, Priority, RECORD_VERSION, Record,
-    RecordError, Revive, Settle, SettleCause, Start,
+    BatchPart, Cursors, CursorsEntry, Dead, DeadLetter, DeathCause, Dedup, DedupSender, PartMessage, Priority,
+    Progress, RECORD_VERSION, Record, RecordError, Revive, Settle, SettleCause, Start, Subscribe, Subscriptions,
+    SubscriptionsEntry, Unsubscribe,
 };
 pub use recovery::{
     Corruption, Damage, DigestUse, LogPlace, ReadBehind, Recovered, RecoveryError, read_behind, recover, recover_noted,
@@ -101,6 +111,7 @@ pub use segment::{
     SEGMENT_MAGIC, SEGMENT_VERSION, SegmentDamage, SegmentHeader, parse_segment_file_name, segment_file_name,
 };
 pub use source::{SegmentFile, SegmentSource, SourceError};
+pub use subscription::Reader;
 pub use verify::{DigestState, LogEnd, LogEntry, Report, SegmentReport, verify, walk};
 pub use wal::{
     Action, ActionId, AppendClass, AppendError, DiskError, Durable, Fenced, HeldLog, Space, Wal, WalConfig, Write,

@@ -24,8 +24,14 @@ pub const RECORD_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
 pub const PART_MESSAGES_MAX: usize = 65_536;
 /// Sequences in one `Settle` record.
 pub const SETTLE_SEQUENCES_MAX: usize = 65_536;
+/// Sequences in one `Settle` record by which a channel makes room: in the smallest frames that anybody uses.
+pub const SETTLE_SEQUENCES_PER_LEAVE: usize = 1_024;
 /// Dead letters in one `Dead` record, and sequences in one `Revive` record: in the smallest frames that anybody uses.
 pub const DEAD_RECORD_LETTERS_MAX: usize = 512;
+/// Subscriptions in one `Cursors` record.
+pub const CURSORS_RECORD_ENTRIES_MAX: usize = 4_096;
+/// Subscriptions in one `Subscriptions` record.
+pub const SUBSCRIPTIONS_RECORD_ENTRIES_MAX: usize = 4_096;
 /// Opaque batch header bytes in one `BatchPart` record.
 pub const BATCH_HEADER_BYTES_MAX: usize = 64 << 10;
 /// Hashes on the way from a leaf to the root: a tree of 2^32 leaves.
@@ -69,6 +75,25 @@ pub const SHARD_BYTES_MAX: u64 = 8 << 30;
 pub const CACHE_BYTES: usize = 256 << 20;
 /// Mailboxes that hold anything, on one shard.
 pub const MAILBOXES_MAX: usize = 1 << 20;
+
+/// Subscribers of one channel, members of its groups among them.
+pub const CHANNEL_SUBSCRIBERS_MAX: usize = 10_000;
+/// Subscribers of all channels of one shard, members of groups among them.
+pub const SUBSCRIBERS_MAX: usize = 1 << 18;
+/// Messages that a consumer group has above its cursor: in the hands of its members, on their way back to others, and
+/// acknowledged.
+pub const GROUP_WINDOW: usize = 512;
+/// The shortest time that a channel keeps messages, in seconds: a minute.
+pub const CHANNEL_RETENTION_S_MIN: u32 = 60;
+/// The longest, in seconds: thirty days.
+pub const CHANNEL_RETENTION_S_MAX: u32 = 30 * 24 * 3_600;
+/// Messages of one channel that are looked up once in a turn, for all its subscribers. Beyond them, each is looked up again.
+pub const CHANNEL_MEMO_MESSAGES_MAX: usize = 128;
+/// Reads of one channel under way: its subscribers may be at different places.
+pub const CHANNEL_READS_MAX: usize = 4;
+/// Of a channel's quota, the part by which it is emptied at once beyond what the next message needs, so that a channel at its
+/// quota does not take one more record for each message.
+pub const CHANNEL_LEAVE_SHARE: u64 = 64;
 
 /// Slots of the index that one look for messages whose time is over comes by, at least.
 pub const EXPIRY_SWEEP_SLOTS_MIN: usize = 4_096;
@@ -143,3 +168,7 @@ const _: () = assert!(DEDUP_SENDER_IDS_MAX < DEDUP_SHARD_IDS_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < PENDING_BYTES_MAX);
 // Some reads can always be under way beside each other.
 const _: () = assert!(2 * READ_EXTENTS_MAX <= READS_IN_FLIGHT_MAX && 2 * READ_AHEAD_BYTES <= READ_BYTES_IN_FLIGHT_MAX);
+// What a group has done above its cursor fits, with its cursor, into the smallest frames that anybody uses.
+const _: () = assert!(8 * GROUP_WINDOW + 1_024 <= 16 << 10);
+const _: () = assert!(CHANNEL_SUBSCRIBERS_MAX <= SUBSCRIBERS_MAX && CHANNEL_READS_MAX < READS_IN_FLIGHT_MAX);
+const _: () = assert!(CHANNEL_RETENTION_S_MIN < CHANNEL_RETENTION_S_MAX);

@@ -1,5 +1,6 @@
 //! One mailbox: four queues, first in first out each, what its subscriber holds, and how that one fares.
 
+use crate::channel::Channel;
 use crate::cold::JobId;
 use crate::entry::Entry;
 use crate::id::MailboxId;
@@ -43,6 +44,8 @@ pub(crate) struct Mailbox {
     pub(crate) probe_messages: usize,
     /// When its timer is due, by the monotonic clock in microseconds; 0 for none.
     pub(crate) timer_us: u64,
+    /// What it is beside a mailbox, if it is a channel.
+    pub(crate) channel: Option<Box<Channel>>,
 }
 
 /// From the first to be handed out to the last.
@@ -69,6 +72,7 @@ impl Mailbox {
             is_pausing: false,
             probe_messages: 1,
             timer_us: 0,
+            channel: None,
         }
     }
 
@@ -98,7 +102,15 @@ impl Mailbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages == 0 && self.reserved_messages == 0
+        let is_subscribed_to = self.channel.as_ref().is_some_and(|channel| !channel.subscriptions.is_empty());
+        self.messages == 0 && self.reserved_messages == 0 && !is_subscribed_to
+    }
+
+    /// Messages and bytes that count against its quota: what leaves early, and is not gone yet, does not.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        let leaving = self.channel.as_ref().map_or((0, 0), |channel| (channel.leaving_messages, channel.leaving_bytes));
+        let messages = (self.messages + self.reserved_messages).saturating_sub(leaving.0);
+        (messages, (self.bytes + self.reserved_bytes).saturating_sub(leaving.1))
     }
 
     /// Puts a message behind all that wait.

@@ -11,7 +11,10 @@ mod clean;
 mod dead;
 mod deliver;
 mod expire;
+mod fanout;
+mod publish;
 mod redeliver;
+mod subscribe;
 
 use std::collections::BTreeMap;
 
@@ -26,25 +29,30 @@ pub use self::dead::{LetterFound, LetterRead, LetterUnread, ListedLetter};
 pub use self::deliver::{ReadDone, ReadProblem, ReadProblemKind};
 pub use self::expire::Expired;
 use self::expire::Expiring;
+use self::publish::sorted;
 use self::redeliver::Redelivery;
 pub use self::redeliver::RedeliveryConfig;
+use self::subscribe::Channels;
+pub use self::subscribe::{StartAt, SubscribeRefusal, SubscriptionState};
 use crate::cache::Cache;
 use crate::cold::Cold;
 use crate::dedup::{DedupConfig, Verdict, Windows};
 use crate::entry::{Entry, NO_PIECE};
+use crate::flags::MessageFlags;
 use crate::hash::HashKey;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::index::Index;
 use crate::layout::{length_u32, length_usize};
 use crate::limits::{
-    CACHE_BYTES, EXPIRY_SWEEP_SLOTS_MIN, EXPIRY_SWEEP_TICKS, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX, MAILBOXES_MAX,
-    MESSAGE_OVERHEAD_BYTES, SETTLE_SEQUENCES_MAX, SHARD_BYTES_MAX,
+    CACHE_BYTES, CHANNEL_SUBSCRIBERS_MAX, EXPIRY_SWEEP_SLOTS_MIN, EXPIRY_SWEEP_TICKS, MAILBOX_BYTES_MAX,
+    MAILBOX_MESSAGES_MAX, MAILBOXES_MAX, MESSAGE_OVERHEAD_BYTES, SETTLE_SEQUENCES_MAX, SHARD_BYTES_MAX,
+    SUBSCRIBERS_MAX,
 };
 use crate::lsn::{Position, SegmentNumber};
 use crate::mailbox::Mailbox;
 use crate::noted::{Noted, NotedMessage};
 use crate::planted::{Bug, is_planted};
-use crate::record::{BatchPart, Dedup, PartMessage, Record, Settle, SettleCause};
+use crate::record::{BatchPart, CursorsEntry, Dedup, PartMessage, Record, Settle, SettleCause};
 use crate::slab::{Held, Slab, Slot};
 use crate::wal::Durable;
 
@@ -59,8 +67,12 @@ pub struct MailboxesConfig {
     pub shard_bytes_max: u64,
     /// Bytes of payload that stay in memory after they became durable.
     pub cache_bytes: usize,
-    /// Mailboxes that hold anything.
+    /// Mailboxes that hold anything, and channels that somebody subscribes to.
     pub mailboxes_max: usize,
+    /// Subscribers of one channel, members of its groups among them.
+    pub channel_subscribers_max: usize,
+    /// Subscribers of all channels, members of groups among them.
+    pub subscribers_max: usize,
     /// Deduplication.
     pub dedup: DedupConfig,
     /// When messages are delivered again, and how often.
@@ -75,6 +87,8 @@ impl Default for MailboxesConfig {
             shard_bytes_max: SHARD_BYTES_MAX,
             cache_bytes: CACHE_BYTES,
             mailboxes_max: MAILBOXES_MAX,
+            channel_subscribers_max: CHANNEL_SUBSCRIBERS_MAX,
+            subscribers_max: SUBSCRIBERS_MAX,
             dedup: DedupConfig::default(),
             redelivery: RedeliveryConfig::default(),
         }
@@ -155,6 +169,7 @@ pub struct Mailboxes {
     redelivery: Redelivery,
     dead: DeadLetters,
     expiring: Expiring,
+    channels: Channels,
     /// In recovery: mailboxes with a message that was moved.
     unordered: Vec<u32>,
     dedup: Windows,
@@ -180,6 +195,7 @@ impl Mailboxes {
             redelivery: Redelivery::default(),
             dead: DeadLetters::default(),
             expiring: Expiring::default(),
+            channels: Channels::new(key),
             unordered: Vec::new(),
             next_sequence: 1,
             queued_bytes: 0,
@@ -216,17 +232,24 @@ impl Mailboxes {
         envelope_bytes: usize,
         now_ms: u64,
     ) -> Result<Admit, Refusal> {
-        match self.dedup.check(sender, message_id, now_ms) {
-            Verdict::New => {}
-            Verdict::Duplicate { durable } => return Ok(Admit::Duplicate { durable }),
-            Verdict::TooOld => return Err(Refusal::OutsideDedupWindow),
-            Verdict::TooFarAhead => return Err(Refusal::AheadOfClock),
-            Verdict::TooManyPending => return Err(Refusal::TooManyInFlight),
-            Verdict::TooManySenders => return Err(Refusal::TooManySenders),
+        if let Some(durable) = self.known_before(sender, message_id, now_ms)? {
+            return Ok(Admit::Duplicate { durable });
         }
         let sequence = self.reserve(quota, mailbox, envelope_bytes)?;
         self.dedup.insert_pending(sender, message_id);
         Ok(Admit::New(sequence))
+    }
+
+    /// Whether a message was admitted before, and if so, whether it is durable.
+    fn known_before(&self, sender: SenderId, message_id: MessageId, now_ms: u64) -> Result<Option<bool>, Refusal> {
+        match self.dedup.check(sender, message_id, now_ms) {
+            Verdict::New => Ok(None),
+            Verdict::Duplicate { durable } => Ok(Some(durable)),
+            Verdict::TooOld => Err(Refusal::OutsideDedupWindow),
+            Verdict::TooFarAhead => Err(Refusal::AheadOfClock),
+            Verdict::TooManyPending => Err(Refusal::TooManyInFlight),
+            Verdict::TooManySenders => Err(Refusal::TooManySenders),
+        }
     }
 
     /// Decides about a notice of the node, whose size is `notice_bytes`, and reserves for it: put it into a record under the
@@ -248,12 +271,8 @@ impl Mailboxes {
         if known.is_none() && self.numbers.len() >= self.config.mailboxes_max {
             return Err(Refusal::ShardFull);
         }
-        let (messages, bytes) = known.map_or((0, 0), |number| {
-            let queues = self.boxes.get(number).taken();
-            (queues.messages + queues.reserved_messages, queues.bytes + queues.reserved_bytes)
-        });
-        let messages_max = quota.messages_max.unwrap_or(self.config.mailbox_messages_max);
-        let bytes_max = quota.bytes_max.unwrap_or(self.config.mailbox_bytes_max);
+        let (messages, bytes) = known.map_or((0, 0), |number| self.boxes.get(number).taken().counted());
+        let (messages_max, bytes_max) = self.quota_of(quota);
         if messages + 1 > messages_max || bytes + cost > bytes_max {
             return Err(Refusal::MailboxFull);
         }
@@ -265,6 +284,12 @@ impl Mailboxes {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         Ok(sequence)
+    }
+
+    /// Messages and bytes.
+    fn quota_of(&self, quota: Quota) -> (u64, u64) {
+        let messages_max = quota.messages_max.unwrap_or(self.config.mailbox_messages_max);
+        (messages_max, quota.bytes_max.unwrap_or(self.config.mailbox_bytes_max))
     }
 
     /// Takes back the admission of a part that was not appended. Nothing may have been admitted since its last message.
@@ -304,11 +329,21 @@ impl Mailboxes {
         match noted {
             Noted::Part(messages) | Noted::Notice(messages) => self.take_in(&messages, NO_PIECE),
             Noted::Moved(messages) => self.note_moved(&messages),
-            Noted::Settle(settle) => self.apply_settle(&settle),
+            Noted::Settle(settle) => self.apply_settle(&settle, is_recovery),
             Noted::Dedup(dedup) => self.apply_dedup(&dedup, position.segment),
             Noted::Start(_) => {}
             Noted::Dead(dead) => self.apply_dead(&dead, position.segment),
             Noted::Revive(revive) => self.apply_revive(&revive, is_recovery),
+            Noted::Subscribe(subscribe) => {
+                self.a_record_is_behind(0);
+                self.apply_subscribe(&subscribe, position.segment, is_recovery);
+            }
+            Noted::Unsubscribe(unsubscribe) => self.apply_unsubscribe(&unsubscribe, is_recovery),
+            Noted::Cursors(cursors) => {
+                self.a_record_is_behind(cursors.entries.iter().map(CursorsEntry::bytes).sum());
+                self.apply_cursors(&cursors, is_recovery);
+            }
+            Noted::Subscriptions(carried) => self.apply_subscriptions(&carried, position.segment, is_recovery),
         }
     }
 
@@ -316,12 +351,15 @@ impl Mailboxes {
     pub fn recovered(&mut self) {
         for number in std::mem::take(&mut self.unordered) {
             // Its number may have been given to another mailbox since: ordering that one does no harm.
-            if let Some(Held::Taken(queues)) = self.boxes.look(number)
-                && queues.is_unordered
-            {
-                self.boxes.get_mut(number).taken_mut().sort(&mut self.index.entries);
+            let Some(Held::Taken(queues)) = self.boxes.look_mut(number) else { continue };
+            if queues.is_unordered {
+                queues.sort(&mut self.index.entries);
+            }
+            if let Some(channel) = &mut queues.channel {
+                channel.sort(|sequence| self.index.find(sequence).is_some());
             }
         }
+        self.channels_are_recovered();
     }
 
     /// The record that settles these messages, to append. Sequences that are unknown or already being settled are left
@@ -333,7 +371,9 @@ impl Mailboxes {
         for &sequence in sequences.iter().take(SETTLE_SEQUENCES_MAX) {
             let Some(slot) = self.find(number, sequence) else { continue };
             let entry = self.index.entries.get_mut(slot);
-            if !entry.is_settling() {
+            // Of what is published nobody disposes: it goes when its time is over, or to make room.
+            let is_kept = entry.is_published() && cause != SettleCause::Expired;
+            if !entry.is_settling() && !is_kept {
                 entry.set_settling(true);
                 is_work_done |= !entry.is_notice();
                 settled.push(sequence);
@@ -348,13 +388,25 @@ impl Mailboxes {
         Some(Settle { mailbox, cause, sequences: settled })
     }
 
-    /// A record of [`settle`](Self::settle) or [`expire`](Self::expire) was not appended: its messages stay.
+    /// A record of [`settle`](Self::settle), [`expire`](Self::expire) or [`next_leaving`](Self::next_leaving) was not appended: its
+    /// messages stay.
     pub fn settle_refused(&mut self, settle: &Settle) {
         let Some(&number) = self.numbers.get(&settle.mailbox) else { return };
+        let mut published = Vec::new();
         for &sequence in &settle.sequences {
-            if let Some(slot) = self.find(number, sequence) {
-                self.index.entries.get_mut(slot).set_settling(false);
+            let Some(slot) = self.find(number, sequence) else { continue };
+            let entry = self.index.entries.get_mut(slot);
+            entry.set_settling(false);
+            if entry.is_published() {
+                let cost = cost_of(entry.envelope_bytes());
+                published.push(sequence);
+                if settle.cause == SettleCause::Consumed {
+                    self.leaves_no_more(number, cost);
+                }
             }
+        }
+        if settle.cause == SettleCause::Expired {
+            self.count_missed(number, &sorted(published), true);
         }
     }
 
@@ -374,8 +426,26 @@ impl Mailboxes {
             let mailbox = self.boxes.get(entry.mailbox).taken().id;
             by_mailbox.entry(mailbox).or_default().push(entry.sequence());
         }
-        let settle = |(mailbox, sequences): (_, Vec<u64>)| self.settle(mailbox, &sequences, SettleCause::Expired);
-        by_mailbox.into_iter().filter_map(settle).collect()
+        let mut settles = Vec::new();
+        for (mailbox, sequences) in by_mailbox {
+            let Some(settle) = self.settle(mailbox, &sequences, SettleCause::Expired) else { continue };
+            let published = self.published_of(&settle);
+            self.count_missed(self.numbers[&mailbox], &published, false);
+            settles.push(settle);
+        }
+        settles
+    }
+
+    /// The messages of a record that are published, in order.
+    fn published_of(&self, settle: &Settle) -> Vec<u64> {
+        let is_published = |sequence: &&u64| {
+            let slot = self.index.find(**sequence);
+            slot.is_some_and(|slot| self.index.entries.get(slot).is_published())
+        };
+        if self.channel(settle.mailbox).is_none() {
+            return Vec::new();
+        }
+        sorted(settle.sequences.iter().filter(is_published).copied().collect())
     }
 
     /// The segment at which the log may begin now, if it is worth it: nothing queued lies before it, and it frees eight
@@ -389,7 +459,7 @@ impl Mailboxes {
     ) -> Option<SegmentNumber> {
         let point = self.index.oldest_live_segment().map_or(active, |oldest| oldest.min(active));
         let freed_bytes = point.0.saturating_sub(log_start.0) * segment_bytes;
-        let carried_bytes = self.dedup.carried_bytes(point);
+        let carried_bytes = self.dedup.carried_bytes(point) + self.channels.carried_bytes(point);
         let factor = if is_short { 1 } else { 8 };
         (point > log_start && freed_bytes > factor * carried_bytes).then_some(point)
     }
@@ -398,7 +468,9 @@ impl Mailboxes {
     /// `record_bytes_max` is that of the log.
     pub fn carry_over(&self, log_start: SegmentNumber, record_bytes_max: usize) -> Vec<Record> {
         let records = self.dedup.carry_over(log_start, self.next_sequence, record_bytes_max);
-        records.into_iter().map(Record::Dedup).collect()
+        let subscriptions = self.carry_subscriptions(log_start, record_bytes_max);
+        let subscriptions = subscriptions.into_iter().map(Record::Subscriptions);
+        records.into_iter().map(Record::Dedup).chain(subscriptions).collect()
     }
 
     /// Messages queued in a mailbox, handed out or not, dead letters included.
@@ -457,9 +529,12 @@ impl Mailboxes {
             entry.piece = piece;
             let slot = self.index.insert(entry);
             let queues = self.boxes.get_mut(number).taken_mut();
-            queues.push(&mut self.index.entries, slot);
             queues.messages += 1;
             queues.bytes += cost;
+            match message.flags.contains(MessageFlags::PUBLISHED) {
+                true => self.take_in_published(number, message),
+                false => queues.push(&mut self.index.entries, slot),
+            }
         }
     }
 
@@ -486,24 +561,35 @@ impl Mailboxes {
             let number = self.numbers.get(&message.mailbox).copied().unwrap_or_else(|| self.open(message.mailbox));
             let slot = self.index.insert(Entry::new(message, number, share_bytes));
             let queues = self.boxes.get_mut(number).taken_mut();
-            queues.push(&mut self.index.entries, slot);
             queues.messages += 1;
             queues.bytes += cost;
+            if message.flags.contains(MessageFlags::PUBLISHED) {
+                self.take_in_published(number, message);
+                continue;
+            }
+            queues.push(&mut self.index.entries, slot);
             if !std::mem::replace(&mut queues.is_unordered, true) {
                 self.unordered.push(number);
             }
         }
     }
 
-    fn apply_settle(&mut self, settle: &Settle) {
+    fn apply_settle(&mut self, settle: &Settle, is_recovery: bool) {
         // A settle may outlive the segment of its message: what is unknown was settled and trimmed.
         let Some(&number) = self.numbers.get(&settle.mailbox) else { return };
+        let published = self.published_of(settle);
+        if is_recovery && settle.cause == SettleCause::Expired {
+            self.count_missed(number, &published, false);
+        }
         for &sequence in &settle.sequences {
             let Some(slot) = self.find(number, sequence) else { continue };
             self.forget_failures(slot);
             self.forget_untellable(sequence);
             let queues = self.boxes.get_mut(number).taken_mut();
-            queues.remove(&mut self.index.entries, slot);
+            let is_published = self.index.entries.get(slot).is_published();
+            if !is_published {
+                queues.remove(&mut self.index.entries, slot);
+            }
             let entry = self.index.remove(slot);
             if entry.is_dead() {
                 self.bury(number, sequence);
@@ -515,7 +601,11 @@ impl Mailboxes {
             queues.messages -= 1;
             queues.bytes -= cost;
             self.queued_bytes -= cost;
+            if is_published && settle.cause == SettleCause::Consumed && !is_recovery {
+                self.leaves_no_more(number, cost);
+            }
         }
+        self.forget_published(number, &published, is_recovery);
         self.forget_if_empty(number);
     }
 

@@ -9,7 +9,9 @@ use crate::flags::MessageFlags;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::layout::length_u32;
 use crate::lsn::{Position, SegmentNumber};
-use crate::record::{BatchPart, Dead, Dedup, Priority, Record, Revive, Settle, Start};
+use crate::record::{
+    BatchPart, Cursors, Dead, Dedup, Priority, Record, Revive, Settle, Start, Subscribe, Subscriptions, Unsubscribe,
+};
 
 /// Where a message is in the log, and what its bytes there must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,14 @@ pub enum Noted {
     Dead(Dead),
     /// As in the record.
     Revive(Revive),
+    /// As in the record.
+    Subscribe(Subscribe),
+    /// As in the record.
+    Unsubscribe(Unsubscribe),
+    /// As in the record.
+    Cursors(Cursors),
+    /// As in the record.
+    Subscriptions(Subscriptions),
 }
 
 impl Noted {
@@ -82,6 +92,10 @@ impl Noted {
             Self::Start(_) => "start",
             Self::Dead(_) => "dead",
             Self::Revive(_) => "revive",
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe(_) => "unsubscribe",
+            Self::Cursors(_) => "cursors",
+            Self::Subscriptions(_) => "subscriptions",
         }
     }
 
@@ -89,16 +103,13 @@ impl Noted {
     pub fn messages(&self) -> &[NotedMessage] {
         match self {
             Self::Part(messages) | Self::Moved(messages) | Self::Notice(messages) => messages,
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => &[],
+            _ => &[],
         }
     }
 
     /// Number of messages that the record brings.
     pub fn message_count(&self) -> usize {
-        match self {
-            Self::Part(messages) | Self::Moved(messages) | Self::Notice(messages) => messages.len(),
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => 0,
-        }
+        self.messages().len()
     }
 }
 
@@ -110,9 +121,7 @@ impl Record {
     pub fn noted(&self, position: Position) -> Noted {
         let part = match self {
             Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => part,
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => {
-                return self.noted_as_summed(position, &mut [].into_iter());
-            }
+            _ => return self.noted_as_summed(position, &mut [].into_iter()),
         };
         let header_crc = checksum::crc32c(&part.batch_header);
         self.noted_as_summed(position, &mut part.messages.iter().map(|message| message.crc_append(header_crc)))
@@ -129,6 +138,10 @@ impl Record {
             Self::Moved(part) => Noted::Moved(part.noted(position, sums)),
             Self::Dead(dead) => Noted::Dead(dead.clone()),
             Self::Revive(revive) => Noted::Revive(revive.clone()),
+            Self::Subscribe(subscribe) => Noted::Subscribe(*subscribe),
+            Self::Unsubscribe(unsubscribe) => Noted::Unsubscribe(*unsubscribe),
+            Self::Cursors(cursors) => Noted::Cursors(cursors.clone()),
+            Self::Subscriptions(subscriptions) => Noted::Subscriptions(subscriptions.clone()),
             Self::Notice(part) => Noted::Notice(part.noted(position, sums)),
         }
     }

@@ -1,13 +1,18 @@
-//! What a frame carries: messages that came in, messages that are done with, dead letters, ids to remember, starts.
+//! What a frame carries: messages that came in, messages that are done with, dead letters, subscriptions to channels and
+//! their cursors, ids to remember, starts.
 //!
 //! A record knows its bytes only as slices of what came in: they are copied once, into the frame that goes to the disk.
 //! Parsing is total: any bytes give a record or a [`RecordError`], and the record encodes to the very same bytes.
 
+mod channel;
 mod dead;
+mod dedup;
 
 use bytes::Bytes;
 use thiserror::Error;
 
+pub(crate) use self::channel::LIST_BYTES;
+pub use self::channel::{Cursors, CursorsEntry, Progress, Subscribe, Subscriptions, SubscriptionsEntry, Unsubscribe};
 pub(crate) use self::dead::LETTER_BYTES;
 pub use self::dead::{Dead, DeadLetter, DeathCause, Revive};
 
@@ -42,6 +47,14 @@ pub enum Record {
     /// What the node tells senders about messages that expired, in their own mailboxes. As a part without a batch header: a
     /// notice stands in place of each envelope, its sender is [`SenderId::NODE`], its message id that of the message.
     Notice(BatchPart),
+    /// An agent subscribes to a channel, or begins anew.
+    Subscribe(Subscribe),
+    /// An agent subscribes to a channel no more.
+    Unsubscribe(Unsubscribe),
+    /// How far subscriptions have come.
+    Cursors(Cursors),
+    /// Subscriptions of which segments that go knew.
+    Subscriptions(Subscriptions),
 }
 
 /// Messages of one signed batch whose recipients this shard owns.
@@ -136,6 +149,8 @@ pub enum SettleCause {
     GivenUp = 2,
     /// Dead letters that their owner deleted.
     Purged = 3,
+    /// Messages of a channel that every subscription has consumed, and that make room for new ones.
+    Consumed = 4,
 }
 
 /// What deduplication still needs of segments that go. It stands before everything else the log holds about these senders.
@@ -195,9 +210,12 @@ pub enum RecordError {
     Length,
 }
 
-/// The highest version of a record: that of one with messages of which any has [`MessageFlags`], which no version before
-/// knows. All others are of version 1.
-pub const RECORD_VERSION: u8 = 2;
+/// The highest version of a record: that of one with messages of which any is [`MessageFlags::PUBLISHED`], and of one that
+/// settles what was [`SettleCause::Consumed`].
+pub const RECORD_VERSION: u8 = 3;
+/// That of a record with messages of which any has other [`MessageFlags`].
+const VERSION_WITH_FLAGS: u8 = 2;
+/// That of all others.
 const VERSION_WITHOUT_FLAGS: u8 = 1;
 /// Bytes of a message in a `BatchPart` before its path.
 const MESSAGE_FIXED_BYTES: usize = 96;
@@ -213,6 +231,10 @@ impl Record {
                 Self::Start(_) => 24,
                 Self::Dead(dead) => dead.body_bytes(),
                 Self::Revive(revive) => revive.body_bytes(),
+                Self::Subscribe(_) => Subscribe::body_bytes(),
+                Self::Unsubscribe(_) => Unsubscribe::body_bytes(),
+                Self::Cursors(cursors) => cursors.body_bytes(),
+                Self::Subscriptions(subscriptions) => subscriptions.body_bytes(),
             }
     }
 
@@ -251,6 +273,10 @@ impl Record {
             }
             Self::Dead(dead) => dead.encode(&mut writer),
             Self::Revive(revive) => revive.encode(&mut writer),
+            Self::Subscribe(subscribe) => subscribe.encode(&mut writer),
+            Self::Unsubscribe(unsubscribe) => unsubscribe.encode(&mut writer),
+            Self::Cursors(cursors) => cursors.encode(&mut writer),
+            Self::Subscriptions(subscriptions) => subscriptions.encode(&mut writer),
         }
         sums.rest(&mut writer);
         assert_eq!(writer.at(), body_bytes as usize + RECORD_HEADER_BYTES, "a record's size is the sum of its fields");
@@ -264,7 +290,12 @@ impl Record {
         let mut header = Reader::new(bytes);
         let fields = (|| Some((header.u8()?, header.u8()?, header.u16()?, header.u32()?)))();
         let (kind, version, reserved, body_bytes) = fields.ok_or(RecordError::Truncated)?;
-        let is_known = version == VERSION_WITHOUT_FLAGS || (version == RECORD_VERSION && matches!(kind, 1 | 5));
+        let is_known = match version {
+            VERSION_WITHOUT_FLAGS => true,
+            VERSION_WITH_FLAGS => matches!(kind, 1 | 5),
+            RECORD_VERSION => matches!(kind, 1 | 2 | 5),
+            _ => false,
+        };
         if !is_known {
             return Err(RecordError::Version(version));
         }
@@ -282,6 +313,10 @@ impl Record {
             6 => Self::Dead(Dead::parse(&mut reader)?),
             7 => Self::Revive(Revive::parse(&mut reader)?),
             8 => Self::Notice(BatchPart::parse(&mut reader)?),
+            9 => Self::Subscribe(Subscribe::parse(&mut reader)?),
+            10 => Self::Unsubscribe(Unsubscribe::parse(&mut reader)?),
+            11 => Self::Cursors(Cursors::parse(&mut reader)?),
+            12 => Self::Subscriptions(Subscriptions::parse(&mut reader)?),
             other => return Err(RecordError::Kind(other)),
         };
         if reader.left() != 0 {
@@ -314,7 +349,7 @@ impl Record {
     pub fn message_count(&self) -> usize {
         match self {
             Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => part.messages.len(),
-            Self::Settle(_) | Self::Dedup(_) | Self::Start(_) | Self::Dead(_) | Self::Revive(_) => 0,
+            _ => 0,
         }
     }
 
@@ -328,6 +363,7 @@ impl Record {
                         message.envelope.len() <= ENVELOPE_BYTES_MAX
                             && message.path.len().is_multiple_of(32)
                             && message.path.len() / 32 <= PATH_HASHES_MAX
+                            && message.has_the_expiry_it_needs()
                     })
             }
             Self::Settle(settle) => settle.sequences.len() <= SETTLE_SEQUENCES_MAX,
@@ -338,6 +374,10 @@ impl Record {
             Self::Start(_) => true,
             Self::Dead(dead) => dead.letters.len() <= DEAD_RECORD_LETTERS_MAX,
             Self::Revive(revive) => revive.sequences.len() <= DEAD_RECORD_LETTERS_MAX,
+            Self::Subscribe(subscribe) => subscribe.is_sound(),
+            Self::Unsubscribe(unsubscribe) => unsubscribe.is_sound(),
+            Self::Cursors(cursors) => cursors.is_sound(),
+            Self::Subscriptions(subscriptions) => subscriptions.is_sound(),
         }
     }
 
@@ -351,16 +391,24 @@ impl Record {
             Self::Dead(_) => 6,
             Self::Revive(_) => 7,
             Self::Notice(_) => 8,
+            Self::Subscribe(_) => 9,
+            Self::Unsubscribe(_) => 10,
+            Self::Cursors(_) => 11,
+            Self::Subscriptions(_) => 12,
         }
     }
 
     fn version(&self) -> u8 {
         match self {
-            Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part)
-                if part.messages.iter().any(|message| message.flags != MessageFlags::NONE) =>
-            {
-                RECORD_VERSION
+            Self::BatchPart(part) | Self::Moved(part) | Self::Notice(part) => {
+                let flags = part.messages.iter().fold(MessageFlags::NONE, |all, message| all.with(message.flags));
+                match flags {
+                    MessageFlags::NONE => VERSION_WITHOUT_FLAGS,
+                    flags if flags.contains(MessageFlags::PUBLISHED) => RECORD_VERSION,
+                    _ => VERSION_WITH_FLAGS,
+                }
             }
+            Self::Settle(settle) if settle.cause == SettleCause::Consumed => RECORD_VERSION,
             _ => VERSION_WITHOUT_FLAGS,
         }
     }
@@ -497,7 +545,7 @@ impl PartMessage {
         let path = reader.slice(32 * usize::from(path_length)).ok_or(RecordError::Truncated)?;
         let envelope = reader.slice(envelope_bytes).ok_or(RecordError::Truncated)?;
         padding(reader)?;
-        Ok(Self {
+        let message = Self {
             mailbox: MailboxId(ids.0),
             sender: SenderId(ids.1),
             message_id: MessageId(ids.2),
@@ -509,7 +557,13 @@ impl PartMessage {
             salt,
             path,
             envelope,
-        })
+        };
+        if message.has_the_expiry_it_needs() { Ok(message) } else { Err(RecordError::Value) }
+    }
+
+    /// What was published is kept for a time: nobody's acknowledgement takes it out.
+    fn has_the_expiry_it_needs(&self) -> bool {
+        self.expiry_ms != 0 || !self.flags.contains(MessageFlags::PUBLISHED)
     }
 
     /// Bytes of path and envelope: what is held in memory for the message.
@@ -601,6 +655,7 @@ impl Settle {
             1 => SettleCause::Expired,
             2 => SettleCause::GivenUp,
             3 => SettleCause::Purged,
+            4 => SettleCause::Consumed,
             _ => return Err(RecordError::Value),
         };
         let count = length_usize(count);
@@ -612,55 +667,6 @@ impl Settle {
         }
         let sequences = (0..count).map_while(|_| reader.u64()).collect();
         Ok(Self { mailbox: MailboxId(mailbox), cause, sequences })
-    }
-}
-
-impl Dedup {
-    fn encode(&self, writer: &mut Writer<'_>) {
-        writer.u64(self.next_sequence);
-        writer.u32(length_u32(self.senders.len()));
-        writer.u32(0);
-        for sender in &self.senders {
-            writer.put(&sender.sender.0);
-            writer.u64(sender.floor_ms);
-            writer.u32(length_u32(sender.ids.len()));
-            writer.u32(0);
-            for id in &sender.ids {
-                writer.put(&id.0);
-            }
-        }
-    }
-
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
-        let fixed = (|| Some((reader.u64()?, reader.u32()?, reader.u32()?)))();
-        let (next_sequence, sender_count, reserved) = fixed.ok_or(RecordError::Truncated)?;
-        if reserved != 0 {
-            return Err(RecordError::NotZero);
-        }
-        let sender_count = length_usize(sender_count);
-        if sender_count > DEDUP_RECORD_SENDERS_MAX {
-            return Err(RecordError::OverLimit);
-        }
-        let mut ids_left = DEDUP_RECORD_IDS_MAX;
-        let senders = (0..sender_count).map(|_| DedupSender::parse(reader, &mut ids_left)).collect::<Result<_, _>>()?;
-        Ok(Self { next_sequence, senders })
-    }
-}
-
-impl DedupSender {
-    fn parse(reader: &mut Reader<'_>, ids_left: &mut usize) -> Result<Self, RecordError> {
-        let fixed = (|| Some((reader.array()?, reader.u64()?, reader.u32()?, reader.u32()?)))();
-        let (sender, floor_ms, id_count, reserved) = fixed.ok_or(RecordError::Truncated)?;
-        if reserved != 0 {
-            return Err(RecordError::NotZero);
-        }
-        let id_count = length_usize(id_count);
-        *ids_left = ids_left.checked_sub(id_count).ok_or(RecordError::OverLimit)?;
-        if reader.left() / 16 < id_count {
-            return Err(RecordError::Truncated);
-        }
-        let ids = (0..id_count).map_while(|_| reader.array().map(MessageId)).collect();
-        Ok(Self { sender: SenderId(sender), floor_ms, ids })
     }
 }
 

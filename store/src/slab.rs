@@ -152,6 +152,12 @@ impl<T: Item> Slab<T> {
         Some(&chunk.slots[length_usize(slot) % CHUNK_SLOTS]).filter(|thing| thing.next_vacant().is_none())
     }
 
+    /// As [`look`](Self::look), to change it.
+    pub(crate) fn look_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        let chunk = self.chunks.get_mut(length_usize(slot) / CHUNK_SLOTS)?.as_mut()?;
+        Some(&mut chunk.slots[length_usize(slot) % CHUNK_SLOTS]).filter(|thing| thing.next_vacant().is_none())
+    }
+
     /// Things in it.
     pub(crate) fn len(&self) -> usize {
         self.taken

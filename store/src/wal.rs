@@ -643,8 +643,8 @@ impl Wal {
 pub enum AppendClass {
     /// Messages: refused first.
     Message,
-    /// Dead letters to be delivered again: still taken when messages are not, and yet bounded. They free nothing, and a letter
-    /// that is refused again may be replayed again, without end.
+    /// Dead letters to be delivered again, subscriptions to channels and their cursors: still taken when messages are not, and
+    /// yet bounded. They free nothing, and what is consumed or refused again may be replayed again, without end.
     Replay,
     /// Settles: they are how space comes back.
     Settle,
@@ -657,10 +657,10 @@ impl AppendClass {
     pub fn of(record: &Record) -> Self {
         match record {
             Record::BatchPart(_) | Record::Notice(_) => Self::Message,
-            Record::Revive(_) => Self::Replay,
+            Record::Revive(_) | Record::Subscribe(_) | Record::Cursors(_) => Self::Replay,
             Record::Dead(dead) if dead.is_again => Self::Internal,
-            Record::Settle(_) | Record::Dead(_) => Self::Settle,
-            Record::Dedup(_) | Record::Start(_) | Record::Moved(_) => Self::Internal,
+            Record::Settle(_) | Record::Dead(_) | Record::Unsubscribe(_) => Self::Settle,
+            Record::Dedup(_) | Record::Start(_) | Record::Moved(_) | Record::Subscriptions(_) => Self::Internal,
         }
     }
 }

@@ -296,6 +296,8 @@ pub fn events_of(record: &Record, mut tell: impl FnMut(What)) {
                     SettleCause::Expired => What::Expired { mailbox, sequence },
                     SettleCause::GivenUp => What::GivenUp { mailbox, sequence },
                     SettleCause::Purged => What::Purged { mailbox, sequence },
+                    // Shards do not serve channels yet.
+                    SettleCause::Consumed => continue,
                 });
             }
         }
@@ -322,6 +324,7 @@ pub fn events_of(record: &Record, mut tell: impl FnMut(What)) {
             tell(What::ShardStarted { epoch: start.epoch.0, recovered_through: start.recovered_through.0 });
         }
         Record::Moved(_) | Record::Dead(_) | Record::Dedup(_) => {}
+        Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {}
     }
 }
 

@@ -9,8 +9,10 @@ use std::{fs, io};
 
 use bytes::Bytes;
 use creto_fuzz::creto_store::{
-    BatchPart, Dead, DeadLetter, DeathCause, Dedup, DedupSender, Epoch, FrameHeader, Lsn, MailboxId, MessageFlags, MessageId,
-    PartMessage, Priority, Record, Revive, SegmentHeader, SegmentNumber, SenderId, Settle, SettleCause, Start,
+    BatchPart, Cursors, CursorsEntry, Dead, DeadLetter, DeathCause, Dedup, DedupSender, Epoch, FrameHeader, GroupId,
+    Lsn, MailboxId, MessageFlags, MessageId, PartMessage, Priority, Progress, Record, Revive, SegmentHeader,
+    SegmentNumber, SenderId, Settle, SettleCause, Start, Subscribe, SubscriberId, Subscriptions, SubscriptionsEntry,
+    Unsubscribe,
 };
 
 fn main() -> io::Result<()> {
@@ -122,6 +124,25 @@ fn log_seeds() -> Vec<Seed> {
     };
     let sender = DedupSender { sender: SenderId([1; 16]), floor_ms: 2, ids: vec![MessageId([3; 16]); 2] };
     let letter = DeadLetter { sequence: 5, died_ms: 6, reason: 7, cause: DeathCause::Rejected, deliveries: 8 };
+    let (channel, subscriber, group) = (MailboxId([1; 16]), SubscriberId([2; 16]), GroupId([3; 16]));
+    let progress = Progress { cursor: 4, missed: 5, skipped: 6, done: vec![7, 8] };
+    let members = vec![SubscriberId([4; 16]), SubscriberId([5; 16])];
+    let of_group = SubscriptionsEntry {
+        channel,
+        group,
+        subscriber: SubscriberId::NONE,
+        number: 9,
+        progress: progress.clone(),
+        members,
+    };
+    let own = SubscriptionsEntry {
+        channel,
+        group: GroupId::NONE,
+        subscriber,
+        number: 8,
+        progress: Progress { skipped: 0, done: Vec::new(), ..progress.clone() },
+        members: Vec::new(),
+    };
     let records = [
         Record::BatchPart(BatchPart {
             batch_header: Bytes::from(vec![1; 13]),
@@ -132,6 +153,16 @@ fn log_seeds() -> Vec<Seed> {
         Record::Start(Start { epoch: Epoch(2), started_ms: 3, recovered_through: Lsn(4) }),
         Record::Dead(Dead { mailbox: MailboxId([1; 16]), is_again: true, letters: vec![letter; 2] }),
         Record::Revive(Revive { mailbox: MailboxId([1; 16]), sequences: vec![1, 2, 3] }),
+        Record::BatchPart(BatchPart {
+            batch_header: Bytes::from(vec![1; 13]),
+            messages: vec![PartMessage { flags: MessageFlags::PUBLISHED, ..message(21) }],
+        }),
+        Record::Settle(Settle { mailbox: MailboxId([1; 16]), cause: SettleCause::Consumed, sequences: vec![1, 2, 3] }),
+        Record::Subscribe(Subscribe { channel, subscriber, group: GroupId::NONE, number: 8, begins_after: Some(7) }),
+        Record::Subscribe(Subscribe { channel, subscriber, group, number: 9, begins_after: None }),
+        Record::Unsubscribe(Unsubscribe { channel, subscriber, group }),
+        Record::Cursors(Cursors { entries: vec![CursorsEntry { number: 9, progress: progress.clone() }; 2] }),
+        Record::Subscriptions(Subscriptions { entries: vec![of_group, own] }),
     ];
     let mut seeds = Vec::new();
     let mut body = Vec::new();

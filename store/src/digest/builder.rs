@@ -70,7 +70,7 @@ impl DigestBuilder {
             Noted::Part(messages) => (KIND_PART, messages),
             Noted::Moved(messages) => (KIND_MOVED, messages),
             Noted::Notice(messages) => (KIND_NOTICE, messages),
-            Noted::Settle(_) | Noted::Dedup(_) | Noted::Start(_) | Noted::Dead(_) | Noted::Revive(_) => {
+            _ => {
                 let bytes = record.encoded_bytes();
                 self.entry(position, [0, FORM_RECORD], bytes, 0, |out| {
                     let start = out.len();

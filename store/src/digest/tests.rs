@@ -95,8 +95,8 @@ fn a_digest_of_another_segment_epoch_or_shard_is_refused() {
 #[test]
 fn a_later_version_is_refused_by_name() {
     let mut bytes = built(&sample()).0.pieces().concat();
-    bytes[12] = 3;
-    assert_eq!(SegmentDigest::parse(&Bytes::from(resealed(bytes))).unwrap_err(), DigestDamage::Version(3));
+    bytes[12] = 4;
+    assert_eq!(SegmentDigest::parse(&Bytes::from(resealed(bytes))).unwrap_err(), DigestDamage::Version(4));
 }
 
 #[test]

@@ -134,9 +134,12 @@ impl Mailboxes {
         matches!(self.cleaning.phase, Phase::Looks { .. })
     }
 
-    /// What the log holds that is needed: queued messages, what says that some are dead, and what deduplication carries over.
+    /// What the log holds that is needed: queued messages, what says that some are dead, and what is carried over of message ids
+    /// and subscriptions.
     fn needed_bytes(&self) -> u64 {
-        self.index.live_bytes() + self.dead.bytes() + self.dedup.carried_bytes(SegmentNumber(u64::MAX))
+        let everywhere = SegmentNumber(u64::MAX);
+        let carried_bytes = self.dedup.carried_bytes(everywhere) + self.channels.carried_bytes(everywhere);
+        self.index.live_bytes() + self.dead.bytes() + carried_bytes
     }
 
     fn is_movable(&self, message: &PartMessage) -> bool {

@@ -288,10 +288,12 @@ impl Mailboxes {
         let Some(&number) = self.numbers.get(&dead.mailbox) else { return };
         // What cleaning itself writes must not be a reason to clean.
         if !dead.is_again {
-            self.a_record_is_behind();
+            self.a_record_is_behind(0);
         }
         for letter in &dead.letters {
-            let Some(slot) = self.find(number, letter.sequence) else { continue };
+            let found = self.find(number, letter.sequence);
+            // A channel has no dead letters: no record of ours says so.
+            let Some(slot) = found.filter(|&slot| !self.index.entries.get(slot).is_published()) else { continue };
             self.index.mark(segment);
             let marked = Letter { letter: *letter, segment, moved_from: None };
             if let Some(before) = self.dead.letters.insert((number, letter.sequence), marked) {
@@ -318,7 +320,7 @@ impl Mailboxes {
 
     pub(super) fn apply_revive(&mut self, revive: &Revive, is_recovery: bool) {
         let Some(&number) = self.numbers.get(&revive.mailbox) else { return };
-        self.a_record_is_behind();
+        self.a_record_is_behind(0);
         let mut alive = Vec::new();
         for &sequence in &revive.sequences {
             let Some(slot) = self.find(number, sequence) else { continue };
@@ -349,11 +351,11 @@ impl Mailboxes {
         }
     }
 
-    /// A record about dead letters takes a block of the log and leaves nothing that is needed for long: a reader that rejects a
-    /// message and has it delivered again, over and over, fills the log as fast as one that reads messages, and has it cleaned
-    /// as often.
-    fn a_record_is_behind(&mut self) {
-        self.cleaning.settled(BLOCK_BYTES as u64);
+    /// A record about dead letters, or about subscriptions, takes a block of the log, or its bytes if these are more, and leaves
+    /// nothing that is needed for long: a reader that rejects a message and has it delivered again, over and over, fills the log as
+    /// fast as one that reads messages, and has it cleaned as often.
+    pub(super) fn a_record_is_behind(&mut self, bytes: usize) {
+        self.cleaning.settled(bytes.max(BLOCK_BYTES) as u64);
     }
 
     /// Forgets what is known of a death.

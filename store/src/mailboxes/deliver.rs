@@ -4,7 +4,9 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{Delivery, LetterRead, LetterUnread, Mailboxes};
-use crate::cold::{ColdRead, Job, JobId, Mismatch, Plan, Purpose, ReadId, Wanted};
+use crate::cache::Cache;
+use crate::cold::{Cold, ColdRead, Job, JobId, Mismatch, Plan, Purpose, ReadId, Wanted};
+use crate::entry::Entry;
 use crate::id::MailboxId;
 use crate::limits::READ_TRIES_MAX;
 use crate::lsn::SegmentNumber;
@@ -145,6 +147,7 @@ impl Mailboxes {
         let Some((job_id, job)) = self.cold.completed(id, outcome) else { return done };
         match job.purpose {
             Purpose::Deliver(mailbox) => self.read_for_delivery(mailbox, job_id, &job, &mut done),
+            Purpose::Publish(channel) => self.read_for_channel(channel, job_id, &job, &mut done),
             Purpose::Move => self.read_for_moving(job_id, &job, &mut done),
             Purpose::Look(read) => self.letter_is_read(read, &job, &mut done),
             Purpose::Expire => self.read_for_expiry(job_id, &job, &mut done),
@@ -152,10 +155,12 @@ impl Mailboxes {
         done
     }
 
-    /// A mailbox that waited for room to read, when there is some: ask for its deliveries. Call until `None`.
+    /// A mailbox that waited for room to read, when there is some: ask for its deliveries. Call until `None`. Readers of channels
+    /// that waited for it are among [`take_ready_readers`](Self::take_ready_readers) then.
     pub fn next_reader(&mut self) -> Option<MailboxId> {
         loop {
             let mailbox = self.cold.next_waiting()?;
+            self.channel_reads_again(mailbox);
             // It may have been emptied, and filled again, since.
             if let Some(queues) = self.mailbox_mut(mailbox)
                 && std::mem::take(&mut queues.waits_for_room)
@@ -169,6 +174,9 @@ impl Mailboxes {
     pub fn retry_reads(&mut self) -> Vec<MailboxId> {
         self.clean_again();
         self.expire_again();
+        for channel in std::mem::take(&mut self.channels.pausing) {
+            self.channel_reads_again(channel);
+        }
         let pausing = std::mem::take(&mut self.pausing);
         for &mailbox in &pausing {
             if let Some(queues) = self.mailbox_mut(mailbox) {
@@ -180,6 +188,7 @@ impl Mailboxes {
 
     /// All deliveries of a turn were asked for: what was read for it is let go, and what the cache holds too much.
     pub fn end_turn(&mut self) {
+        self.forget_memos();
         self.cold.end_turn();
         self.cache.shrink();
     }
@@ -190,12 +199,7 @@ impl Mailboxes {
     }
 
     pub(super) fn in_memory(&self, slot: Slot) -> Option<InMemory<'_>> {
-        let entry = self.index.entries.get(slot);
-        let sequence = entry.sequence();
-        self.cache.get(entry.piece, sequence).or_else(|| {
-            let payload = self.cold.staged(slot, sequence)?;
-            Some((&payload.message, &payload.batch_header))
-        })
+        in_memory(&self.cache, &self.cold, slot, self.index.entries.get(slot))
     }
 
     /// Has the next messages of a mailbox read that are not in memory, as far as its credit goes.
@@ -286,7 +290,7 @@ impl Mailboxes {
         done.problems.push(self.problem(slot, kind));
         self.index.set_damaged(slot);
         let entry = self.index.entries.get(slot);
-        if !entry.is_handed_out() && !entry.is_delayed() && !entry.is_dead() {
+        if !entry.is_handed_out() && !entry.is_delayed() && !entry.is_dead() && !entry.is_published() {
             let number = entry.mailbox;
             self.boxes.get_mut(number).taken_mut().hand_out(&mut self.index.entries, slot);
         }
@@ -313,4 +317,13 @@ impl Mailboxes {
     pub(super) fn still_queued(&self, slot: Slot, sequence: u64) -> Option<Slot> {
         self.index.entries.look(slot).filter(|entry| entry.sequence() == sequence).map(|_| slot)
     }
+}
+
+/// A message that is in memory: in the cache, or read back in this turn.
+pub(super) fn in_memory<'m>(cache: &'m Cache, cold: &'m Cold, slot: Slot, entry: &Entry) -> Option<InMemory<'m>> {
+    let sequence = entry.sequence();
+    cache.get(entry.piece, sequence).or_else(|| {
+        let payload = cold.staged(slot, sequence)?;
+        Some((&payload.message, &payload.batch_header))
+    })
 }

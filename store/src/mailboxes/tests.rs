@@ -377,6 +377,8 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
     assert_eq!(shard.mailboxes.trim_point(SegmentNumber(1), SegmentNumber(6), 16, false), None);
 }
 
+mod channel_model;
+mod channels;
 mod cold;
 mod dead;
 mod expire;

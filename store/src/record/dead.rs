@@ -1,8 +1,9 @@
 //! Dead letters as they stand in the log: which messages are dead and why, and which live again.
 
 use super::RecordError;
+use super::channel::checked_count;
 use crate::id::MailboxId;
-use crate::layout::{Reader, Writer, length_u32, length_usize};
+use crate::layout::{Reader, Writer, length_u32};
 use crate::limits::DEAD_RECORD_LETTERS_MAX;
 
 /// Messages of one mailbox that are kept and not delivered any more.
@@ -86,7 +87,7 @@ impl Dead {
             1 => true,
             _ => return Err(RecordError::Value),
         };
-        let count = checked_count(count, reader.left() / LETTER_BYTES)?;
+        let count = checked_count(count, DEAD_RECORD_LETTERS_MAX, reader.left() / LETTER_BYTES)?;
         let letters = (0..count).map(|_| DeadLetter::parse(reader)).collect::<Result<_, _>>()?;
         Ok(Self { mailbox: MailboxId(mailbox), is_again, letters })
     }
@@ -131,17 +132,8 @@ impl Revive {
         if reserved != 0 {
             return Err(RecordError::NotZero);
         }
-        let count = checked_count(count, reader.left() / 8)?;
+        let count = checked_count(count, DEAD_RECORD_LETTERS_MAX, reader.left() / 8)?;
         let sequences = (0..count).map_while(|_| reader.u64()).collect();
         Ok(Self { mailbox: MailboxId(mailbox), sequences })
-    }
-}
-
-/// A count is held against its limit and the bytes that are there before anything is reserved for it.
-fn checked_count(count: u32, there: usize) -> Result<usize, RecordError> {
-    match length_usize(count) {
-        count if count > DEAD_RECORD_LETTERS_MAX => Err(RecordError::OverLimit),
-        count if count > there => Err(RecordError::Truncated),
-        count => Ok(count),
     }
 }

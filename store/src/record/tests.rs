@@ -3,6 +3,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::{GroupId, SubscriberId};
 
 proptest! {
     #[test]
@@ -28,7 +29,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_parsing_panic(bytes in vec(any::<u8>(), 0..400), kind in 0_u8..10, version in 1_u8..3) {
+    fn no_bytes_make_parsing_panic(bytes in vec(any::<u8>(), 0..400), kind in 0_u8..14, version in 1_u8..4) {
         let mut bytes = bytes;
         let _ = Record::parse(&Bytes::from(bytes.clone()));
         // Past the front door: a plausible header before the same bytes.
@@ -50,13 +51,13 @@ proptest! {
 fn refusals_say_what_is_wrong() {
     let settle =
         Record::Settle(Settle { mailbox: MailboxId([1; 16]), cause: SettleCause::Acknowledged, sequences: vec![5] });
-    check(&settle, |bytes| bytes[0] = 9, RecordError::Kind(9));
+    check(&settle, |bytes| bytes[0] = 13, RecordError::Kind(13));
     check(&settle, |bytes| bytes[1] = 2, RecordError::Version(2));
     check(&settle, |bytes| bytes[2] = 1, RecordError::NotZero);
     check(&settle, |bytes| bytes[4] -= 8, RecordError::Truncated);
     check(&settle, |bytes| bytes[8 + 16] = 0, RecordError::Length);
     check(&settle, |bytes| bytes[8 + 18] = 1, RecordError::OverLimit);
-    check(&settle, |bytes| bytes[8 + 20] = 4, RecordError::Value);
+    check(&settle, |bytes| bytes[8 + 20] = 5, RecordError::Value);
     check(&settle, |bytes| bytes[8 + 21] = 1, RecordError::NotZero);
 
     let part = Record::BatchPart(BatchPart { batch_header: Bytes::from_static(&[1; 3]), messages: vec![message()] });
@@ -102,11 +103,95 @@ fn messages_with_flags_are_of_the_second_version_and_no_others() {
         assert_eq!(Record::parse(&bytes), Ok((record.clone(), bytes.len())));
         assert_eq!(encode(&make(part(MessageFlags::NONE)))[..2], [kind, 1]);
         check(&record, |bytes| bytes[1] = 1, RecordError::NotZero);
-        check(&record, |bytes| bytes[1] = 3, RecordError::Version(3));
-        check(&record, |bytes| bytes[fixed + 70] = 4, RecordError::NotZero);
+        check(&record, |bytes| bytes[1] = 3, RecordError::NotZero);
+        check(&record, |bytes| bytes[1] = 4, RecordError::Version(4));
+        check(&record, |bytes| bytes[fixed + 70] = 8, RecordError::NotZero);
         check(&record, |bytes| bytes[fixed + 70] = 0, RecordError::NotZero);
         check(&record, |bytes| bytes[fixed + 71] = 1, RecordError::NotZero);
     }
+}
+
+/// A version that does not know channels must not take such a record for one of a mailbox.
+#[test]
+fn what_is_published_or_consumed_is_of_the_third_version_and_no_others() {
+    let published = PartMessage { flags: MessageFlags::PUBLISHED, expiry_ms: 7, ..message() };
+    let part = BatchPart { batch_header: Bytes::new(), messages: vec![published.clone()] };
+    let fixed = 8 + 8;
+    for (make, kind) in [(Record::BatchPart as fn(_) -> _, 1), (Record::Moved, 5)] {
+        let record = make(part.clone());
+        let bytes = encode(&record);
+        assert_eq!((&bytes[..2], &bytes[fixed + 70..fixed + 72]), (&[kind, 3][..], &[4, 0][..]));
+        assert_eq!(Record::parse(&bytes), Ok((record.clone(), bytes.len())));
+        check(&record, |bytes| bytes[1] = 1, RecordError::NotZero);
+        check(&record, |bytes| bytes[1] = 2, RecordError::NotZero);
+        check(&record, |bytes| bytes[1] = 4, RecordError::Version(4));
+        check(&record, |bytes| bytes[fixed + 70] = 1, RecordError::NotZero);
+        // What is published has an end.
+        check(&record, |bytes| bytes[fixed + 56] = 0, RecordError::Value);
+    }
+    let forever = PartMessage { expiry_ms: 0, ..published };
+    assert!(!Record::BatchPart(BatchPart { batch_header: Bytes::new(), messages: vec![forever] }).is_within_limits());
+
+    let settle = |cause| Record::Settle(Settle { mailbox: MailboxId([1; 16]), cause, sequences: vec![5] });
+    assert_eq!(encode(&settle(SettleCause::Consumed))[..2], [2, 3]);
+    assert_eq!(encode(&settle(SettleCause::Expired))[..2], [2, 1]);
+    check(&settle(SettleCause::Consumed), |bytes| bytes[1] = 1, RecordError::NotZero);
+    check(&settle(SettleCause::Consumed), |bytes| bytes[8 + 20] = 3, RecordError::NotZero);
+    check(&settle(SettleCause::Expired), |bytes| bytes[1] = 3, RecordError::NotZero);
+}
+
+#[test]
+fn refusals_of_subscriptions_say_what_is_wrong() {
+    let (channel, subscriber, group) = (MailboxId([1; 16]), SubscriberId([2; 16]), GroupId([3; 16]));
+    let subscribe = Subscribe { channel, subscriber, group, number: 7, begins_after: Some(5) };
+    let begins = Record::Subscribe(subscribe);
+    check(&begins, |bytes| bytes[8 + 64] = 0, RecordError::NotZero);
+    check(&begins, |bytes| bytes[8 + 64] = 2, RecordError::Value);
+    check(&begins, |bytes| bytes[8 + 65] = 1, RecordError::NotZero);
+    check(&begins, |bytes| bytes[8 + 48] = 0, RecordError::Value);
+    check(&begins, |bytes| bytes[8 + 16..8 + 32].fill(0), RecordError::Value);
+    // Who joins a group goes on with it; who is alone has nothing to go on with.
+    let joins = Record::Subscribe(Subscribe { begins_after: None, ..subscribe });
+    check(&joins, |bytes| bytes[8 + 32..8 + 48].fill(0), RecordError::Value);
+    let unsubscribe = Record::Unsubscribe(Unsubscribe { channel, subscriber, group });
+    check(&unsubscribe, |bytes| bytes[8 + 16..8 + 32].fill(0), RecordError::Value);
+    check(&unsubscribe, |bytes| bytes[4] = 40, RecordError::Truncated);
+
+    let progress = Progress { cursor: 5, missed: 1, skipped: 2, done: vec![7, 9] };
+    let cursors = Record::Cursors(Cursors { entries: vec![CursorsEntry { number: 7, progress: progress.clone() }] });
+    let entry = 8 + 8;
+    check(&cursors, |bytes| bytes[8] = 0, RecordError::Length);
+    check(&cursors, |bytes| bytes[8] = 2, RecordError::Truncated);
+    check(&cursors, |bytes| bytes[8 + 2] = 1, RecordError::OverLimit);
+    check(&cursors, |bytes| bytes[8 + 4] = 1, RecordError::NotZero);
+    check(&cursors, |bytes| bytes[entry] = 0, RecordError::Value);
+    check(&cursors, |bytes| bytes[entry + 28] = 3, RecordError::Truncated);
+    check(&cursors, |bytes| bytes[entry + 29] = 3, RecordError::OverLimit);
+    check(&cursors, |bytes| bytes[entry + 32] = 5, RecordError::Value);
+    check(&cursors, |bytes| bytes[entry + 32] = 9, RecordError::Value);
+
+    let members = vec![SubscriberId([4; 16]), SubscriberId([5; 16])];
+    let of_group = SubscriptionsEntry { channel, group, subscriber: SubscriberId::NONE, number: 7, progress, members };
+    let own = SubscriptionsEntry {
+        group: GroupId::NONE,
+        subscriber,
+        progress: Progress { skipped: 0, done: Vec::new(), ..of_group.progress.clone() },
+        members: Vec::new(),
+        ..of_group.clone()
+    };
+    let of_group = Record::Subscriptions(Subscriptions { entries: vec![of_group] });
+    check(&of_group, |bytes| bytes[8 + 2] = 1, RecordError::OverLimit);
+    check(&of_group, |bytes| bytes[entry + 16..entry + 32].fill(0), RecordError::Value);
+    check(&of_group, |bytes| bytes[entry + 32] = 1, RecordError::Value);
+    check(&of_group, |bytes| bytes[entry + 48] = 0, RecordError::Value);
+    check(&of_group, |bytes| bytes[entry + 80] = 3, RecordError::Truncated);
+    check(&of_group, |bytes| bytes[entry + 82] = 1, RecordError::OverLimit);
+    check(&of_group, |bytes| bytes[entry + 84] = 1, RecordError::NotZero);
+    check(&of_group, |bytes| bytes[entry + 88 + 16..][..16].fill(5), RecordError::Value);
+    let own = Record::Subscriptions(Subscriptions { entries: vec![own] });
+    check(&own, |bytes| bytes[entry + 16] = 1, RecordError::Value);
+    check(&own, |bytes| bytes[entry + 32..entry + 48].fill(0), RecordError::Value);
+    check(&own, |bytes| bytes[entry + 72] = 1, RecordError::Value);
 }
 
 #[test]
@@ -166,7 +251,8 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
             _ => Record::BatchPart(part),
         }
     });
-    let causes = vec![SettleCause::Acknowledged, SettleCause::Expired, SettleCause::GivenUp, SettleCause::Purged];
+    let mut causes = vec![SettleCause::Acknowledged, SettleCause::Expired, SettleCause::GivenUp, SettleCause::Purged];
+    causes.push(SettleCause::Consumed);
     let cause = prop::sample::select(causes);
     let settle = (any::<[u8; 16]>(), cause, vec(any::<u64>(), 0..20)).prop_map(|(mailbox, cause, sequences)| {
         Record::Settle(Settle { mailbox: MailboxId(mailbox), cause, sequences })
@@ -187,18 +273,72 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
         .prop_map(|(mailbox, is_again, letters)| Record::Dead(Dead { mailbox: MailboxId(mailbox), is_again, letters }));
     let revive = (any::<[u8; 16]>(), vec(any::<u64>(), 0..20))
         .prop_map(|(mailbox, sequences)| Record::Revive(Revive { mailbox: MailboxId(mailbox), sequences }));
-    prop_oneof![3 => part, 1 => settle, 1 => dedup, 1 => start, 1 => dead, 1 => revive]
+    prop_oneof![
+        6 => part, 2 => settle, 2 => dedup, 2 => start, 2 => dead, 2 => revive,
+        2 => any_subscribe(), 1 => any_unsubscribe(), 2 => any_cursors(), 2 => any_subscriptions(),
+    ]
+}
+
+fn any_ids() -> impl Strategy<Value = (MailboxId, SubscriberId, GroupId)> {
+    (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<[u8; 16]>()).prop_map(|(channel, mut subscriber, mut group)| {
+        (subscriber[0], group[0]) = (subscriber[0].max(1), group[0].max(1));
+        (MailboxId(channel), SubscriberId(subscriber), GroupId(group))
+    })
+}
+
+fn any_subscribe() -> impl Strategy<Value = Record> {
+    let subscribe = (any_ids(), any::<bool>(), 1_u64.., any::<Option<u64>>());
+    subscribe.prop_map(|((channel, subscriber, group), is_alone, number, begins_after)| {
+        let group = if is_alone && begins_after.is_some() { GroupId::NONE } else { group };
+        Record::Subscribe(Subscribe { channel, subscriber, group, number, begins_after })
+    })
+}
+
+fn any_unsubscribe() -> impl Strategy<Value = Record> {
+    any_ids().prop_map(|(channel, subscriber, group)| Record::Unsubscribe(Unsubscribe { channel, subscriber, group }))
+}
+
+fn any_progress() -> impl Strategy<Value = Progress> {
+    let done = vec(1_u64..1_000, 0..6);
+    (0..u64::MAX - 10_000, any::<u64>(), any::<u32>(), done).prop_map(|(cursor, missed, skipped, steps)| {
+        let done = steps.into_iter().scan(cursor, |at, step| {
+            *at += step;
+            Some(*at)
+        });
+        Progress { cursor, missed, skipped, done: done.collect() }
+    })
+}
+
+fn any_cursors() -> impl Strategy<Value = Record> {
+    let entry = (1_u64.., any_progress()).prop_map(|(number, progress)| CursorsEntry { number, progress });
+    vec(entry, 0..6).prop_map(|entries| Record::Cursors(Cursors { entries }))
+}
+
+fn any_subscriptions() -> impl Strategy<Value = Record> {
+    let members = prop::collection::btree_set(1_u128.., 1..5);
+    let entry = (any_ids(), 1_u64.., any_progress(), members, any::<bool>());
+    let entry = entry.prop_map(|((channel, subscriber, group), number, progress, members, is_alone)| {
+        if is_alone {
+            let progress = Progress { skipped: 0, done: Vec::new(), ..progress };
+            let (group, members) = (GroupId::NONE, Vec::new());
+            return SubscriptionsEntry { channel, group, subscriber, number, progress, members };
+        }
+        let members = members.into_iter().map(|id| SubscriberId(id.to_be_bytes())).collect();
+        SubscriptionsEntry { channel, group, subscriber: SubscriberId::NONE, number, progress, members }
+    });
+    vec(entry, 0..5).prop_map(|entries| Record::Subscriptions(Subscriptions { entries }))
 }
 
 fn any_message() -> impl Strategy<Value = PartMessage> {
     let ids = (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<[u8; 16]>(), any::<[u8; 16]>());
-    let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), 0_u8..4, any::<bool>());
+    let flags = prop::sample::select(vec![MessageFlags::NONE, MessageFlags::WANTS_NOTICE, MessageFlags::PUBLISHED]);
+    let numbers = (any::<u64>(), 1_u64.., any::<u32>(), 0_u8..4, flags);
     let bytes = (0_usize..5, vec(any::<u8>(), 0..100));
     (ids, numbers, bytes).prop_map(|(ids, numbers, (hashes, envelope))| PartMessage {
         mailbox: MailboxId(ids.0),
         sender: SenderId(ids.1),
         message_id: MessageId(ids.2),
-        flags: MessageFlags::NONE.with(if numbers.4 { MessageFlags::WANTS_NOTICE } else { MessageFlags::NONE }),
+        flags: numbers.4,
         salt: ids.3,
         sequence: numbers.0,
         expiry_ms: numbers.1,

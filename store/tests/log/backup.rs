@@ -45,7 +45,7 @@ impl Backup {
             }
             Record::Settle(settle) => settle.sequences.iter().for_each(|sequence| drop(queued.remove(sequence))),
             // A dead letter is kept like any other.
-            Record::Dedup(_) | Record::Start(_) | Record::Dead(_) | Record::Revive(_) => {}
+            _ => {}
         });
         let recovered = recovered.map_err(|error| format!("a backup cannot be read: {error}"))?;
         if recovered.end_lsn() != self.held.end_lsn {

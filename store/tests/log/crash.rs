@@ -343,6 +343,9 @@ impl Run {
                     }
                 }
                 Record::Dedup(_) | Record::Start(_) => {}
+                Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {
+                    return Err("nobody subscribed".into());
+                }
                 Record::Notice(_) => return Err("nobody made a notice".into()),
             }
         }

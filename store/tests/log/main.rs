@@ -7,6 +7,7 @@
 
 mod backup;
 mod behind;
+mod channels;
 mod clean;
 mod conformance;
 mod crash;

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use creto_envelope::{AgentId, AgentName, MessageId, TrustDomain};
 use creto_store::{
-    DeadLetter, FileSource, LogEntry, Noted, NotedMessage, Position, RecoveryError, SegmentFile, SegmentNumber,
-    SegmentSource, SourceError, walk,
+    CursorsEntry, DeadLetter, FileSource, GroupId, LogEntry, Noted, NotedMessage, Position, Progress, RecoveryError,
+    SegmentFile, SegmentNumber, SegmentSource, SourceError, SubscriberId, SubscriptionsEntry, walk,
 };
 use serde_json::{Value, json};
 
@@ -73,6 +73,12 @@ impl Wanted {
             Noted::Settle(settle) => self.message.is_none() && self.mailbox == Some(settle.mailbox.0),
             Noted::Dead(dead) => self.message.is_none() && self.mailbox == Some(dead.mailbox.0),
             Noted::Revive(revive) => self.message.is_none() && self.mailbox == Some(revive.mailbox.0),
+            Noted::Subscribe(subscribe) => self.message.is_none() && self.mailbox == Some(subscribe.channel.0),
+            Noted::Unsubscribe(unsubscribe) => self.message.is_none() && self.mailbox == Some(unsubscribe.channel.0),
+            Noted::Subscriptions(carried) => {
+                let is_of = |entry: &SubscriptionsEntry| self.mailbox == Some(entry.channel.0);
+                self.message.is_none() && carried.entries.iter().any(is_of)
+            }
             other => other.messages().iter().any(|message| self.has_message(message)),
         }
     }
@@ -188,6 +194,48 @@ impl Page<'_> {
                 value["sequences"] = revive.sequences.clone().into();
                 format!("{} messages live again, mailbox {}", revive.sequences.len(), revive.mailbox)
             }
+            Noted::Subscribe(subscribe) => {
+                value["channel"] = subscribe.channel.to_string().into();
+                value["subscriber"] = subscribe.subscriber.to_string().into();
+                value["group"] = group(subscribe.group);
+                value["number"] = subscribe.number.into();
+                value["begins_after"] = subscribe.begins_after.into();
+                let begins =
+                    subscribe.begins_after.map_or("joins".to_owned(), |cursor| format!("begins after {cursor}"));
+                format!(
+                    "subscription {} {begins}, subscriber {}, group {}, channel {}",
+                    subscribe.number, subscribe.subscriber, subscribe.group, subscribe.channel
+                )
+            }
+            Noted::Unsubscribe(unsubscribe) => {
+                value["channel"] = unsubscribe.channel.to_string().into();
+                value["subscriber"] = unsubscribe.subscriber.to_string().into();
+                value["group"] = group(unsubscribe.group);
+                format!(
+                    "subscriber {}, group {}, channel {}",
+                    unsubscribe.subscriber, unsubscribe.group, unsubscribe.channel
+                )
+            }
+            Noted::Cursors(cursors) => {
+                let entry = |entry: &CursorsEntry| progress(entry.number, &entry.progress);
+                value["subscriptions"] = cursors.entries.iter().map(entry).collect();
+                format!("{} subscriptions came further", cursors.entries.len())
+            }
+            Noted::Subscriptions(carried) => {
+                let entry = |entry: &SubscriptionsEntry| {
+                    let mut value = progress(entry.number, &entry.progress);
+                    value["channel"] = entry.channel.to_string().into();
+                    value["group"] = group(entry.group);
+                    value["subscriber"] = match entry.subscriber {
+                        SubscriberId::NONE => Value::Null,
+                        subscriber => subscriber.to_string().into(),
+                    };
+                    value["members"] = entry.members.iter().map(ToString::to_string).collect();
+                    value
+                };
+                value["subscriptions"] = carried.entries.iter().map(entry).collect();
+                format!("{} subscriptions as they were", carried.entries.len())
+            }
             other => {
                 value["messages"] = other.message_count().into();
                 format!("{} messages", other.message_count())
@@ -240,6 +288,20 @@ impl Page<'_> {
     fn write(&mut self, value: &Value, text: &str) -> io::Result<()> {
         if self.is_json { writeln!(self.out, "{value}") } else { writeln!(self.out, "{text}") }
     }
+}
+
+fn group(group: GroupId) -> Value {
+    match group {
+        GroupId::NONE => Value::Null,
+        group => group.to_string().into(),
+    }
+}
+
+fn progress(number: u64, progress: &Progress) -> Value {
+    json!({
+        "number": number, "cursor": progress.cursor, "missed": progress.missed, "skipped": progress.skipped,
+        "done": progress.done,
+    })
 }
 
 /// Stops reading when nobody looks any more (`creto wal dump | head`).

@@ -383,6 +383,7 @@ impl<L: RecordLog> Log<L> {
                 Record::Dead(dead) if !dead.is_again => durable.dead += dead.letters.len() as u64,
                 Record::Revive(revive) => durable.revived += revive.sequences.len() as u64,
                 Record::Dedup(_) | Record::Start(_) | Record::Dead(_) => {}
+                Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {}
             }
             self.mailboxes.apply(record);
         }

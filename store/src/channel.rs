@@ -1,0 +1,233 @@
+//! What a channel is beside its messages in the index: their order, who subscribes, and who waits for what.
+//!
+//! A channel is a mailbox with many readers: its messages are entries of the same index, in the same log and cache. They are in
+//! none of the lists of a mailbox, for a list has one place where its reader is; here each subscription has a place of its own,
+//! the sequence that it has come to, and finds what follows in [`Channel::kept`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::cold::JobId;
+use crate::flags::MessageFlags;
+use crate::id::{GroupId, SubscriberId};
+use crate::limits::{CHANNEL_MEMO_MESSAGES_MAX, CHANNEL_RETENTION_S_MAX, CHANNEL_RETENTION_S_MIN};
+use crate::mailboxes::Delivery;
+use crate::subscription::{Reader, Subscription};
+
+/// For how long a channel keeps its messages, in seconds: from a minute to thirty days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Retention(u32);
+
+impl Retention {
+    /// So many seconds; `None` when that is outside of what a channel may have.
+    pub const fn from_seconds(seconds: u32) -> Option<Self> {
+        match seconds >= CHANNEL_RETENTION_S_MIN && seconds <= CHANNEL_RETENTION_S_MAX {
+            true => Some(Self(seconds)),
+            false => None,
+        }
+    }
+
+    /// When a message that is published now leaves the channel, in milliseconds since 1970, and what its record says beside it.
+    /// `ttl_s` is what its sender says, 0 for nothing: it counts if it is less.
+    pub fn of_message(self, now_ms: u64, ttl_s: u32) -> (u64, MessageFlags) {
+        let (seconds, flags) = match ttl_s {
+            0 => (self.0, MessageFlags::KEPT_FOR_RETENTION),
+            ttl_s if ttl_s > self.0 => (self.0, MessageFlags::KEPT_FOR_RETENTION),
+            ttl_s => (ttl_s, MessageFlags::NONE),
+        };
+        (now_ms.saturating_add(u64::from(seconds) * 1_000), flags.with(MessageFlags::PUBLISHED))
+    }
+}
+
+/// A message that a channel keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) sequence: u64,
+    /// The latest time, in milliseconds since 1970, that its message id or one before it in the channel has.
+    pub(crate) time_ms: u64,
+}
+
+/// One channel.
+#[derive(Debug, Default)]
+pub(crate) struct Channel {
+    /// What it keeps, by growing sequence.
+    kept: VecDeque<Kept>,
+    /// In recovery: that is not so, and what is gone is still among it.
+    is_unordered: bool,
+    /// Numbers of its subscriptions. Those of groups stand under no subscriber.
+    pub(crate) subscriptions: BTreeMap<(GroupId, SubscriberId), u64>,
+    /// Who subscribes, members of groups among them.
+    pub(crate) subscribers: usize,
+    /// Floor and number of each subscription.
+    floors: BTreeSet<(u64, u64)>,
+    /// Readers that have all there is.
+    pub(crate) waiting: Vec<Reader>,
+    /// Readers whose next message is on disk only, those first that wait the longest.
+    pub(crate) reading: VecDeque<Reader>,
+    /// What is being read for them: which messages.
+    pub(crate) reads: BTreeMap<JobId, Vec<u64>>,
+    /// It stands among those that wait for room to read.
+    pub(crate) waits_for_room: bool,
+    /// Reads that failed since the last one that did not.
+    pub(crate) failed_reads: u8,
+    /// After a failed read: nothing is read before the next tick.
+    pub(crate) pauses: bool,
+    pub(crate) memo: Memo,
+    /// Of what it keeps, what makes room for new messages as soon as the record that says so is durable.
+    pub(crate) leaving_messages: u64,
+    pub(crate) leaving_bytes: u64,
+}
+
+impl Channel {
+    /// Puts a message behind those that it keeps. `false` when that is not its place: in recovery, where an older one was moved.
+    pub(crate) fn push(&mut self, sequence: u64, time_ms: u64) -> bool {
+        let time_ms = match self.kept.back() {
+            Some(last) if last.sequence < sequence => last.time_ms.max(time_ms),
+            Some(_) => {
+                self.is_unordered = true;
+                time_ms
+            }
+            None => time_ms,
+        };
+        self.kept.push_back(Kept { sequence, time_ms });
+        !self.is_unordered
+    }
+
+    /// Puts what it keeps in order, and lets go of what is not there any more.
+    pub(crate) fn sort(&mut self, is_there: impl Fn(u64) -> bool) {
+        if !std::mem::take(&mut self.is_unordered) {
+            return;
+        }
+        let mut kept: Vec<Kept> = self.kept.drain(..).filter(|kept| is_there(kept.sequence)).collect();
+        kept.sort_unstable_by_key(|kept| (kept.sequence, kept.time_ms));
+        kept.dedup_by_key(|kept| kept.sequence);
+        let mut latest_ms = 0;
+        for kept in &mut kept {
+            latest_ms = latest_ms.max(kept.time_ms);
+            kept.time_ms = latest_ms;
+        }
+        self.kept = kept.into();
+        self.memo.clear();
+    }
+
+    /// Messages that are not kept any more, by growing sequence.
+    pub(crate) fn forget(&mut self, gone: &[u64]) {
+        self.memo.clear();
+        // Put right by `sort`.
+        if self.is_unordered {
+            return;
+        }
+        // One after the other where they are few or at the front, which is how they leave; else in one go.
+        let is_front = gone.len() <= self.kept.len()
+            && self.kept.iter().zip(gone).all(|(kept, sequence)| kept.sequence == *sequence);
+        match (is_front, gone.len()) {
+            (true, count) => drop(self.kept.drain(..count)),
+            (false, ..=8) => {
+                for sequence in gone {
+                    if let Ok(at) = self.kept.binary_search_by_key(sequence, |kept| kept.sequence) {
+                        self.kept.remove(at);
+                    }
+                }
+            }
+            (false, _) => self.kept.retain(|kept| gone.binary_search(&kept.sequence).is_err()),
+        }
+    }
+
+    /// What it keeps behind this sequence.
+    pub(crate) fn kept_after(&self, sequence: u64) -> impl Iterator<Item = Kept> {
+        // Mostly nothing, or very little.
+        let at = match self.kept.back() {
+            Some(last) if last.sequence > sequence => self.kept.partition_point(|kept| kept.sequence <= sequence),
+            _ => self.kept.len(),
+        };
+        self.kept.range(at..).copied()
+    }
+
+    /// The sequence before the first message of this time or later; `None` when there is no such message.
+    pub(crate) fn before_time(&self, time_ms: u64) -> Option<u64> {
+        let at = self.kept.partition_point(|kept| kept.time_ms < time_ms);
+        self.kept.get(at).map(|kept| kept.sequence.saturating_sub(1))
+    }
+
+    /// Everything up to and with this is consumed by all.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.floors.first().map_or(u64::MAX, |&(floor, _)| floor)
+    }
+
+    /// The subscriptions that may not have consumed all below this sequence.
+    pub(crate) fn behind(&self, sequence: u64) -> impl Iterator<Item = u64> {
+        self.floors.range(..(sequence, 0)).map(|&(_, number)| number)
+    }
+
+    pub(crate) fn add(&mut self, number: u64, subscription: &Subscription) {
+        self.subscriptions.insert((subscription.group, subscription.subscriber), number);
+        self.floors.insert((subscription.floor, number));
+    }
+
+    pub(crate) fn remove(&mut self, number: u64, subscription: &Subscription) {
+        self.subscriptions.remove(&(subscription.group, subscription.subscriber));
+        self.floors.remove(&(subscription.floor, number));
+    }
+
+    /// A subscription has come further, or begins anew.
+    pub(crate) fn refloor(&mut self, number: u64, subscription: &mut Subscription) {
+        let floor = subscription.cursor.min(subscription.durable);
+        if floor != subscription.floor {
+            self.floors.remove(&(subscription.floor, number));
+            self.floors.insert((floor, number));
+            subscription.floor = floor;
+        }
+    }
+
+    /// The number of a subscription.
+    pub(crate) fn find(&self, group: GroupId, subscriber: SubscriberId) -> Option<u64> {
+        let subscriber = if group == GroupId::NONE { subscriber } else { SubscriberId::NONE };
+        self.subscriptions.get(&(group, subscriber)).copied()
+    }
+
+    /// What it keeps, for who looks at it.
+    pub(crate) fn kept(&self) -> impl DoubleEndedIterator<Item = Kept> {
+        self.kept.iter().copied()
+    }
+}
+
+/// Messages that were looked up in this turn, one behind the other, each the first that can be handed out behind the one before:
+/// the next subscriber takes them from here.
+#[derive(Debug, Default)]
+pub(crate) struct Memo {
+    /// The first one is the next behind this sequence.
+    after: u64,
+    found: Vec<Delivery>,
+}
+
+impl Memo {
+    /// The first message behind this sequence, if it was looked up.
+    pub(crate) fn after(&self, sequence: u64) -> Option<&Delivery> {
+        if sequence < self.after {
+            return None;
+        }
+        let at = match self.found.last() {
+            Some(last) if last.message.sequence <= sequence => return None,
+            _ => self.found.partition_point(|found| found.message.sequence <= sequence),
+        };
+        self.found.get(at)
+    }
+
+    /// This one is the first behind that sequence. `true` when it is the first that is kept here.
+    pub(crate) fn put(&mut self, after: u64, found: Delivery) -> bool {
+        let is_empty = self.found.is_empty();
+        let is_next = self.found.last().is_some_and(|last| last.message.sequence == after);
+        if !is_next || self.found.len() >= CHANNEL_MEMO_MESSAGES_MAX {
+            self.found.clear();
+            self.after = after;
+        }
+        self.found.push(found);
+        is_empty
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.found.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;
