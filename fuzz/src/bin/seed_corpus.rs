@@ -172,6 +172,7 @@ fn log_seeds() -> Vec<Seed> {
         record.encode_into(&mut body[start..]);
         seeds.push(("record", format!("record-{index}"), [&[0], &body[start..]].concat()));
     }
+    seeds.push(("channels", "records".to_owned(), body.clone()));
     let header = FrameHeader {
         crc: 0,
         epoch: Epoch(1),

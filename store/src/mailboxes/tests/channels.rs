@@ -136,6 +136,33 @@ fn a_full_channel_refuses_until_everybody_has_durably_consumed_the_oldest() {
 }
 
 #[test]
+fn a_cursor_that_is_being_set_back_holds_what_is_to_be_read_again() {
+    let mut shard = Shard::new(MailboxesConfig { mailbox_messages_max: 3, ..MailboxesConfig::default() });
+    let reader = shard.reader(1, GroupId::NONE);
+    let sequences: Vec<u64> = (1..=3).map(|number| shard.publish(number)).collect();
+    assert_eq!(shard.take(reader, 10), sequences);
+    let mut made = Vec::new();
+    for &sequence in &sequences[1..] {
+        shard.mailboxes.acknowledge_upto(reader, sequence);
+        made.extend(shard.mailboxes.next_cursors(1_000).map(Record::Cursors));
+    }
+    let again = shard.mailboxes.subscribe(CHANNEL, who(1), GroupId::NONE, Some(StartAt::Oldest)).unwrap().unwrap();
+    // What is on its way says that all is consumed, and was made before.
+    shard.apply(made.remove(0));
+    assert_eq!(shard.take(reader, 1), sequences[..1]);
+    shard.mailboxes.acknowledge_upto(reader, sequences[0]);
+    shard.apply(made.remove(0));
+    let admit = |shard: &mut Shard| {
+        shard.mailboxes.admit_published(Quota::default(), SENDER, message_id(4), CHANNEL, 100, NOW_MS)
+    };
+    assert_eq!(admit(&mut shard), Err(Refusal::MailboxFull));
+    shard.apply(Record::Subscribe(again));
+    assert_eq!(admit(&mut shard), Err(Refusal::MailboxFull), "the first is acknowledged, and that is not durable");
+    shard.cursors();
+    assert!(matches!(admit(&mut shard), Ok(Admit::New(_))));
+}
+
+#[test]
 fn a_message_that_is_published_again_is_a_duplicate() {
     let mut shard = Shard::new(MailboxesConfig::default());
     shard.publish(1);
