@@ -56,6 +56,10 @@ fn with_node(example: impl AsyncFnOnce(&ExampleNode) -> Result<(), Box<dyn Error
         let worker = example_node.connect("worker").await?;
         let echo = tokio::spawn(async move {
             while let Ok(delivery) = worker.receive().await {
+                if delivery.request().is_some() {
+                    let _ = delivery.respond(delivery.payload.clone()).await;
+                    continue;
+                }
                 let _ = worker.send(&delivery.from, delivery.payload.clone()).await;
                 delivery.ack();
             }

@@ -1,10 +1,10 @@
-//! Sends one message and waits for the echo: how long a durable round trip takes.
+//! Asks once and waits for the answer: how long a durable round trip takes.
 //!
-//! `cargo run -p creto-agent --example ping -- 127.0.0.1:7401 node.crt planner.keys acme/worker`
+//! `cargo run -p creto-agent --example ping -- 127.0.0.1:7401 node.crt planner.keys acme/worker`, with the example `worker` running
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, Kind, NodeCertificate, SendOptions};
+use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, NodeCertificate};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,18 +17,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker = AgentName::parse(&to)?;
 
     let began = Instant::now();
-    let request = SendOptions { kind: Kind::Request, ..SendOptions::default() };
-    let receipt = agent.send_with(&worker, "ping", request).await?;
-    println!("durable after {:?}", began.elapsed());
-
-    loop {
-        let delivery = agent.receive().await?;
-        delivery.ack();
-        if delivery.correlation_id == Some(receipt.message_id) {
-            println!("answered by {} after {:?}", delivery.from, began.elapsed());
-            break;
-        }
-    }
+    let answer = agent.request(&worker, "ping", Duration::from_secs(10)).await?;
+    println!("answered by {} after {:?}", answer.from, began.elapsed());
     agent.close().await;
     Ok(())
 }

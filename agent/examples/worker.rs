@@ -1,9 +1,9 @@
-//! Answers every request with its own payload. Acknowledges after the answer is durable, so that a crash in between
-//! loses nothing.
+//! Answers every request with its own payload, and prints whatever else comes. A request is acknowledged when its answer is
+//! durable, so that a crash in between loses nothing.
 //!
 //! `cargo run -p creto-agent --example worker -- 127.0.0.1:7401 node.crt worker.keys`
 
-use creto_agent::{Agent, AgentKeys, ConnectOptions, Kind, NodeCertificate, SendOptions};
+use creto_agent::{Agent, AgentKeys, ConnectOptions, NodeCertificate};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,15 +21,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(delivery) = mailbox.next().await {
         let delivery = delivery?;
         println!("{} bytes from {}", delivery.payload.len(), delivery.from);
-        if delivery.kind == Kind::Request {
-            let answer = SendOptions {
-                kind: Kind::Response,
-                correlation_id: Some(delivery.message_id),
-                ..SendOptions::default()
-            };
-            agent.send_with(&delivery.from, delivery.payload.clone(), answer).await?;
+        match delivery.request() {
+            Some(request) => drop(delivery.respond(request.payload).await?),
+            None => delivery.ack(),
         }
-        delivery.ack();
     }
     Ok(())
 }

@@ -28,10 +28,11 @@ use crate::limits::{
     KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::prekeys::{PrekeyPolicy, Prekeys};
+use crate::receiver::incidents::Incidents;
 use crate::receiver::link::DeliverLink;
 use crate::receiver::notices::Notices;
 use crate::receiver::open::Opener;
-use crate::receiver::{Delivery, Inbox, Incidents, Subscription, receipts};
+use crate::receiver::{Delivery, Inbox, Subscription, receipts};
 use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
 use crate::sender::batcher::BatchOptions;
 use crate::sender::outbox::Outbox;
@@ -68,8 +69,8 @@ pub struct ConnectOptions {
     /// How long a session to a recipient serves; [`SessionPolicy::Off`] seals each message by itself.
     pub sessions: SessionPolicy,
     /// Whether sessions are opened to prekeys, and whether this agent has some of its own at the node while it receives. It makes
-    /// none without a folder for its state: what was sealed to them must open after a restart. One whose folder was lost replaces
-    /// its encryption key, so that the node forgets what is gone. Default [`PrekeyPolicy::Prefer`].
+    /// none without a folder for its state: what was sealed to them must open after a restart. One whose folder was lost says so in
+    /// its log; it replaces its encryption key, so that the node forgets what is gone, if it does so on a schedule. Default [`PrekeyPolicy::Prefer`].
     pub prekeys: PrekeyPolicy,
     /// Where sessions are kept over a restart. Default: beside the key file, if the keys have one.
     pub state: StateDirectory,
@@ -189,17 +190,6 @@ impl Agent {
             messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
             bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
         };
-        let inbox = Inbox::new(Arc::clone(&options.keys), folder.clone(), window, Arc::clone(&counters));
-        let (inbox, due) = match options.send_receipts {
-            // Every delivery that waits for its receipt still takes its place in the window.
-            true => {
-                let (receipts, due) = mpsc::channel(window.messages as usize);
-                (inbox.with_receipts(receipts), Some(due))
-            }
-            false => (inbox, None),
-        };
-        let inbox = Arc::new(inbox);
-        let (closing, closed) = watch::channel(false);
         let (messages, submitted) = mpsc::channel(1_024);
         let submitter = Arc::new(Submitter {
             keys: Arc::clone(&options.keys),
@@ -210,6 +200,17 @@ impl Agent {
             places: Places::new(options.in_flight_messages, options.in_flight_bytes),
             retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
         });
+        let inbox = Inbox::new(Arc::clone(&submitter), folder.clone(), window);
+        let (inbox, due) = match options.send_receipts {
+            // Every delivery that waits for its receipt still takes its place in the window.
+            true => {
+                let (receipts, due) = mpsc::channel(window.messages as usize);
+                (inbox.with_receipts(receipts), Some(due))
+            }
+            false => (inbox, None),
+        };
+        let inbox = Arc::new(inbox);
+        let (closing, closed) = watch::channel(false);
         let (events, to_sender) = mpsc::channel(64);
         let sender = Sender {
             keys: Arc::clone(&options.keys),
@@ -301,6 +302,18 @@ impl Agent {
 
     pub(crate) fn directory(&self) -> &Directory {
         &self.shared.directory
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.shared.inbox
+    }
+
+    pub(crate) fn submitter(&self) -> &Submitter {
+        &self.shared.submitter
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters
     }
 
     pub(crate) fn key_log_of(&self) -> &KeyLog {
@@ -454,11 +467,10 @@ impl Agent {
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/node.rs"));
     /// # fn main() -> Result<(), Box<dyn Error>> { with_node(async |node| {
-    /// # use creto_agent::{AgentName, Kind, SendOptions};
+    /// # use creto_agent::AgentName;
     /// # let agent = node.connect("planner").await?;
     /// # let worker = AgentName::parse("acme/worker")?;
-    /// let question = SendOptions { kind: Kind::Request, ..SendOptions::default() };
-    /// agent.send_with(&worker, "what is new?", question).await?;
+    /// agent.send(&worker, "what is new?").await?;
     /// let answer = agent.receive().await?;
     /// println!("{} says {:?}", answer.from, answer.payload);
     /// answer.ack();

@@ -61,13 +61,20 @@ impl Dialer {
         match timeout(within, log_in(&connection, keys)).await {
             Err(_) => Err(ConnectError::TimedOut { node: self.node, after: within }),
             Ok(Ok((control, accepted))) => Ok(Session { connection, control, accepted }),
-            Ok(Err(LoginEnd::Refused(Ok(code)))) => Err(ConnectError::Refused(code)),
-            Ok(Err(LoginEnd::Refused(Err(number)))) => Err(ConnectError::RefusedWith(number)),
-            Ok(Err(LoginEnd::Stream(StreamEnd::Broken(code)))) => Err(ConnectError::Protocol(code)),
-            Ok(Err(LoginEnd::Stream(StreamEnd::Ended))) => Err(match connection.close_reason() {
+            Ok(Err(end)) => Err(self.login_error(&connection, end)),
+        }
+    }
+
+    /// What it means that a login, or what may come before it, ended like this.
+    pub(crate) fn login_error(&self, connection: &quinn::Connection, end: LoginEnd) -> ConnectError {
+        match end {
+            LoginEnd::Refused(Ok(code)) => ConnectError::Refused(code),
+            LoginEnd::Refused(Err(number)) => ConnectError::RefusedWith(number),
+            LoginEnd::Stream(StreamEnd::Broken(code)) => ConnectError::Protocol(code),
+            LoginEnd::Stream(StreamEnd::Ended) => match connection.close_reason() {
                 Some(reason) => self.lost(reason),
                 None => ConnectError::Protocol(RejectCode::FrameTruncated),
-            }),
+            },
         }
     }
 
@@ -114,17 +121,27 @@ async fn log_in(
     keys: &Arc<AgentKeys>,
 ) -> Result<((SendStream, RecvStream), LoginAccepted), LoginEnd> {
     let (mut send, mut receive) = connection.open_bi().await.map_err(|_| StreamEnd::Ended)?;
-    let exporter = exporter(connection)?;
     let mut frames = Vec::new();
     StreamOpen { role: StreamRole::Control }.encode(&mut frames);
-    sign_login(keys, exporter).await.encode(&mut frames);
     stream::write(&mut send, frames).await?;
-    let answer = stream::read_frame(&mut receive).await?;
+    let accepted = login_on(connection, keys, &mut send, &mut receive).await?;
+    Ok(((send, receive), accepted))
+}
+
+/// Logs in on a control stream that is open.
+pub(crate) async fn login_on(
+    connection: &quinn::Connection,
+    keys: &Arc<AgentKeys>,
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+) -> Result<LoginAccepted, LoginEnd> {
+    let exporter = exporter(connection)?;
+    let mut frames = Vec::new();
+    sign_login(keys, exporter).await.encode(&mut frames);
+    stream::write(send, frames).await?;
+    let answer = stream::read_frame(receive).await?;
     match answer.frame_type {
-        FrameType::LoginAccepted => {
-            let accepted = LoginAccepted::parse(&answer.body).map_err(StreamEnd::Broken)?;
-            Ok(((send, receive), accepted))
-        }
+        FrameType::LoginAccepted => Ok(LoginAccepted::parse(&answer.body).map_err(StreamEnd::Broken)?),
         FrameType::Reject => Err(LoginEnd::Refused(stream::refusal(&answer.body)?.code)),
         _ => Err(StreamEnd::Broken(RejectCode::FrameUnexpected).into()),
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use creto_crypto_accel::keys::RecipientPublic;
 use creto_crypto_accel::merkle::TreeHash;
@@ -21,7 +22,9 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::error::LookupError;
 use crate::key_log::KeyLog;
-use crate::limits::{KEY_RECORD_LIFETIME, KEY_RECORD_LOOKUPS_MAX, KEY_RECORD_TIMEOUT, KEY_RECORDS_CACHED};
+use crate::limits::{
+    KEY_RECORD_LIFETIME, KEY_RECORD_LOOKUPS_MAX, KEY_RECORD_PAUSE, KEY_RECORD_TIMEOUT, KEY_RECORDS_CACHED,
+};
 use crate::stats::{Counters, UNPOISONED};
 use crate::stream::Refusal;
 use crate::worker::offload;
@@ -131,14 +134,28 @@ impl Directory {
             return Ok(known);
         }
         let _place = self.open.acquire().await.map_err(|_| LookupError::Closed)?;
-        let Some(answer) = self.ask(agent, version)? else {
-            return self.known(agent, version).ok_or(LookupError::Closed);
-        };
-        match timeout(KEY_RECORD_TIMEOUT, answer).await {
-            Ok(answer) => answer.unwrap_or(Err(LookupError::Closed)),
-            Err(_) => {
-                self.abandon(agent, version);
-                Err(LookupError::TimedOut { agent })
+        let mut refused = None;
+        let answer = timeout(KEY_RECORD_TIMEOUT, self.answer_of(agent, version, &mut refused)).await;
+        answer.unwrap_or_else(|_| {
+            self.abandon(agent, version);
+            Err(refused.map_or(LookupError::TimedOut { agent }, LookupError::Refused))
+        })
+    }
+
+    /// Asks until there is an answer: a node that cannot read its directory now says so, and may in a moment. Its last word of that
+    /// kind is left in `refused`.
+    async fn answer_of(&self, agent: AgentId, version: u32, refused: &mut Option<RejectCode>) -> Answer {
+        loop {
+            let Some(answer) = self.ask(agent, version)? else {
+                return self.known(agent, version).ok_or(LookupError::Closed);
+            };
+            match answer.await.unwrap_or(Err(LookupError::Closed)) {
+                Err(LookupError::Refused(code)) if code.is_retryable() => {
+                    *refused = Some(code);
+                    let pause = Duration::from_millis(code.retry_after_ms().into());
+                    tokio::time::sleep(pause.max(KEY_RECORD_PAUSE)).await;
+                }
+                answer => return answer,
             }
         }
     }

@@ -55,8 +55,14 @@ impl Driver {
         let reason = loop {
             let began = Instant::now();
             let Err(error) = self.carry(session).await else { break ConnectError::Closed };
-            tracing::info!(%error, "the connection ended, connecting again");
-            if began.elapsed() >= CONNECTION_PROVEN {
+            let is_renewed = self.deliver.inbox.has_renewed();
+            if is_renewed {
+                tracing::info!("connecting again, for what was passed over");
+                self.counters.renewals.add(1);
+            } else {
+                tracing::info!(%error, "the connection ended, connecting again");
+            }
+            if is_renewed || began.elapsed() >= CONNECTION_PROVEN {
                 backoff.reset();
             }
             session = match self.reconnect(&mut backoff).await {

@@ -164,7 +164,7 @@ pub enum StateError {
     },
     /// It is not as it was written.
     #[error(
-        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs. Without prekeys what was sent to them stays unreadable, and so does what comes until the agent has replaced its encryption key: while it receives it does so by itself, or run `creto agent rotate`"
+        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs. Without prekeys what was sent to them stays unreadable, and so does what comes until the agent has replaced its encryption key: run `creto agent rotate`; one that rotates on a schedule does so by itself when it receives"
     )]
     Damaged {
         /// Which file.
@@ -451,6 +451,9 @@ pub enum SendError {
         /// Its size.
         bytes: usize,
     },
+    /// A request or an approval of a handoff does not say what is handed over.
+    #[error("a handoff says what is handed over; give its SHA-256")]
+    NoHandoff,
     /// The recipient's keys are not to be had.
     #[error("the keys of {recipient} cannot be had: {source}")]
     Recipient {
@@ -489,6 +492,102 @@ impl SendError {
             _ => None,
         }
     }
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The policy does not let this agent ask.
+    #[error("{to} may not be asked by this agent: {source}; ask the operator, or someone else")]
+    Denied {
+        /// Who was to be asked.
+        to: String,
+        /// What the node said.
+        source: SendError,
+    },
+    /// Nobody has this name.
+    #[error("there is no {to} to be asked: {source}")]
+    UnknownAgent {
+        /// Who was to be asked.
+        to: String,
+        /// What the node said.
+        source: SendError,
+    },
+    /// The mailbox of whoever was to be asked was full for a quarter of the request's time.
+    #[error("the mailbox of {to} is full, so it does not read fast enough, or not at all: {source}")]
+    MailboxFull {
+        /// Who was to be asked.
+        to: String,
+        /// What the node said.
+        source: SendError,
+    },
+    /// The request could not be sent for another reason.
+    #[error("the request could not be sent: {0}")]
+    NotSent(SendError),
+    /// No answer in time.
+    #[error("{}", no_answer(to, *after, *accepted))]
+    TimedOut {
+        /// Who was asked.
+        to: String,
+        /// The request's id.
+        message_id: MessageId,
+        /// How long it was waited for.
+        after: Duration,
+        /// Whether the node has said that it has the request. If not, it may have it all the same.
+        accepted: bool,
+    },
+    /// Whoever was asked answered that it did not work.
+    #[error("{from} answered with failure {code}: {message}")]
+    Failed {
+        /// Who answered.
+        from: String,
+        /// Its own number; from 4,294,967,040 on that of its SDK.
+        code: u32,
+        /// What it says, for people. It is a stranger's text: show nothing of it that could drive a terminal.
+        message: String,
+    },
+    /// The answer has a form that this version does not read.
+    #[error("the answer of {from} (message {message_id}) has a form that this version does not read: update creto")]
+    Unreadable {
+        /// Who answered.
+        from: String,
+        /// The answer's own id.
+        message_id: MessageId,
+    },
+    /// No answer can come, because this agent does not receive (any more).
+    #[error("no answer can be received: {0}")]
+    Receiving(ReceiveError),
+}
+
+fn no_answer(to: &str, after: Duration, accepted: bool) -> String {
+    let ms = after.as_millis();
+    match accepted {
+        true => format!(
+            "{to} has the request in its mailbox and did not answer within {ms} ms; it may have been worked on: ask again if twice is harmless, and check that {to} runs"
+        ),
+        false => format!(
+            "no answer of {to} within {ms} ms, and none of the node either; the request may have been worked on: ask again if twice is harmless, when the node can be reached"
+        ),
+    }
+}
+
+/// Why a request was not answered.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum RespondError {
+    /// The delivery is none, or was sent by other means than `Agent::request`.
+    #[error("this delivery is no request that waits for an answer; send a message to its sender instead")]
+    NotARequest,
+    /// It was answered, acknowledged or refused before.
+    #[error("this request was answered, acknowledged or refused already; there is nothing more to do")]
+    Finished,
+    /// Nobody waits any more. The request is acknowledged.
+    #[error("the deadline of this request has passed, so nobody waits for its answer; it was acknowledged")]
+    TooLate,
+    /// The answer could not be sent. The request is not acknowledged: answer again, or acknowledge or refuse it.
+    #[error("the answer could not be sent: {0}")]
+    Send(SendError),
 }
 
 /// Why the encryption key was not replaced.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard}
 use creto_crypto_accel::fn_dsa::{FN_DSA_512_PUBLIC_BYTES, FN_DSA_512_SIGNATURE_BYTES, FnDsaSigner};
 use creto_crypto_accel::seal::{RecipientSecret, derived_key};
 use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
-use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, SignedKeyRecord, TrustDomain};
+use creto_envelope::channel::{ChannelRecord, SignedChannelRecord};
+use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, RejectCode, SignedKeyRecord, TrustDomain};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock;
@@ -225,6 +226,19 @@ impl AgentKeys {
     #[must_use]
     pub fn signed_record(&self, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {
         self.record_of(&self.ring().current, version, valid_from_ms, valid_until_ms)
+    }
+
+    /// A channel's record, signed by Ed25519 and ML-DSA-65: what a node takes of the channel's owner.
+    ///
+    /// # Errors
+    /// [`RejectCode::FrameReserved`] when the record breaks a rule of its format, or names another owner.
+    pub fn signed_channel(&self, record: ChannelRecord) -> Result<SignedChannelRecord, RejectCode> {
+        record.check()?;
+        if record.owner != self.id() {
+            return Err(RejectCode::FrameReserved);
+        }
+        let HybridSignature { ed25519, ml_dsa_65 } = self.signing.sign(&record.signed_bytes());
+        Ok(SignedChannelRecord { record, ed25519, ml_dsa_65 })
     }
 
     fn record_of(&self, key: &Key, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {

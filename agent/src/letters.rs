@@ -19,6 +19,7 @@ use crate::directory::Directory;
 use crate::error::DeadLetterError;
 use crate::limits::{DEAD_LETTER_TIMEOUT, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN};
 use crate::receiver::Inbox;
+use crate::receiver::framing::Framing;
 use crate::receiver::open::{Arrived, Opener, SignedHeader};
 use crate::stats::UNPOISONED;
 use crate::stream::{Frame, Refusal};
@@ -34,7 +35,7 @@ pub struct DeadLetter {
     pub from_id: AgentId,
     /// The message's id, chosen by the sender.
     pub message_id: MessageId,
-    /// What was sent.
+    /// What was sent; of a request what is asked.
     pub payload: Bytes,
     /// When the sender made it, by the sender's clock, Unix milliseconds.
     pub timestamp_ms: u64,
@@ -171,7 +172,7 @@ impl Letters {
             from: opened.identity.record.name.clone(),
             from_id: opened.identity.record.agent_id(),
             message_id: opened.message_id,
-            payload: opened.payload,
+            payload: Framing::strip(opened.kind, opened.payload).1,
             timestamp_ms: opened.timestamp_ms,
             correlation_id: (!opened.correlation_id.is_zero()).then_some(opened.correlation_id),
             kind: opened.kind,

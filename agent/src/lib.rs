@@ -54,12 +54,24 @@
 //!
 //! - **Forward secret**: a session is opened to a prekey of its recipient, a key for this one session, which the recipient
 //!   erases when the session is on its disk. Whoever steals the recipient's keys later, and has recorded everything, opens
-//!   none of these sessions. [`PrekeyPolicy`] says what happens where there is no prekey; an agent that receives has some.
+//!   none of these sessions. [`PrekeyPolicy`] says what happens where there is no prekey; an agent that receives has some. One of
+//!   last resort, and the key of the record, protect less.
 //!
 //! - **A session pays for many messages**: the first message to a recipient opens one (one key encapsulation, no extra
 //!   message, one question to the node), and every message of it has a key of its own that is erased once it is used. A session
 //!   ends after 1,000 messages or an hour ([`SessionPolicy`]), on demand ([`Agent::renew_sessions`]), and with the
 //!   recipient's key.
+//!
+//! # Requests
+//!
+//! [`Agent::request`] asks another agent and waits for its answer, for as long as it is told; [`Agent::serve`] answers, several
+//! requests at a time. The deadline travels with the request, a request is acknowledged when its answer is durable, and an answer
+//! counts only from the agent that was asked. `docs/patterns.md` has the bytes, and what becomes of a request when somebody dies.
+//!
+//! # Threads
+//!
+//! [`Agent::send_typed`] sends a message of a known type that names the one it follows and commits to its payload, so that a conversation
+//! can be shown to others: [`thread`] checks one without a node.
 //!
 //! # Refusing, and dead letters
 //!
@@ -119,6 +131,7 @@ mod clock;
 mod connection;
 mod directory;
 mod driver;
+pub mod enrol;
 mod error;
 mod fingerprint;
 mod key_log;
@@ -130,35 +143,40 @@ mod prekeys;
 pub mod proof;
 pub mod raw;
 mod receiver;
+mod request;
 mod rotation;
 mod sender;
 mod state;
 mod stats;
 mod stream;
 mod submit;
+pub mod thread;
 mod tls;
 mod worker;
 
 pub use client::{Agent, ConnectOptions};
+pub use creto_envelope::channel;
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};
 pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
-    AgentId, AgentName, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
+    AgentId, AgentName, ChannelId, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
 };
 pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;
 pub use error::{
     CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, PrekeyError,
-    ReceiveError, RotateError, SendError, StateError,
+    ReceiveError, RequestError, RespondError, RotateError, SendError, StateError,
 };
 pub use fingerprint::AgentFingerprint;
 pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use letters::DeadLetter;
 pub use prekeys::PrekeyPolicy;
+pub use receiver::incidents::{Incident, Incidents};
 pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;
-pub use receiver::{Delivery, Incident, Incidents, Subscription};
+pub use receiver::{Delivery, Subscription};
+pub use request::{Failure, IncomingRequest, RequestOptions, Response, ServeOptions, ServeOutcome, Served, Server};
 pub use rotation::{KeyRotation, RotationSchedule};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;

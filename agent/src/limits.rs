@@ -101,6 +101,26 @@ pub const ROOTS_CACHED: usize = 4_096;
 /// Incidents that wait to be looked at; the oldest are dropped (and stay counted) above it.
 pub const INCIDENTS_QUEUED_MAX: usize = 256;
 
+/// Requests of one agent that may wait for their answers at a time. Above it a request waits for another to end; that counts as
+/// its own time.
+pub const REQUESTS_MAX: usize = 4_096;
+/// The longest that a request waits: as long as any mailbox keeps it.
+pub const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Part of a request's time for which it is sent again when its recipient's mailbox is full or the node is busy, and no longer
+/// than [`RETRY_FOR`]: one in this many. The rest is for the answer.
+pub const REQUEST_RETRY_PART: u32 = 4;
+/// Credit that the node is lent while requests wait and the application holds all that its window allows, in messages.
+pub const LENT_MESSAGES: u32 = 64;
+/// The same in bytes of envelopes; one message may exceed it.
+pub const LENT_BYTES: u32 = 256 * 1024;
+/// Messages that may be passed over on one connection to get at answers behind them; at that many the agent connects again, so that
+/// answers, which are more urgent, come first. Fewer than the message keys that are kept of one sender.
+pub const PASSED_OVER_MAX: usize = 65_536;
+/// Requests that [`Agent::serve`](crate::Agent::serve) works on at a time, by default.
+pub const SERVE_CONCURRENCY: usize = 64;
+/// Most of them: no more than the window holds by default.
+pub const SERVE_CONCURRENCY_MAX: usize = WINDOW_MESSAGES as usize;
+
 /// Key records that are remembered.
 pub const KEY_RECORDS_CACHED: usize = 4_096;
 /// How long a key record counts as current without being asked for again.
@@ -111,6 +131,8 @@ pub const KEY_RECORD_LOOKUPS_MAX: usize = 256;
 pub const NOTICE_LOOKUPS_MAX: usize = 16;
 /// How long an answer about a key record may take.
 pub const KEY_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long at least is waited before a record is asked for again that the node could not give.
+pub const KEY_RECORD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Proofs that are asked for at a time: fewer than a node takes of one connection.
 pub const KEY_LOG_PROOFS_OPEN_MAX: usize = 48;
@@ -229,6 +251,8 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(10);
 const _: () = assert!(BATCH_MESSAGES <= BATCH_MESSAGES_MAX);
 const _: () = assert!(BATCH_HEADER_BYTES + BATCH_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(IN_FLIGHT_MESSAGES <= IN_FLIGHT_MESSAGES_MAX);
+const _: () = assert!(PASSED_OVER_MAX + CREDIT_MESSAGES_MAX as usize <= SENDER_KEYS_KEPT_MAX);
+const _: () = assert!(LENT_MESSAGES <= CREDIT_MESSAGES_MAX && LENT_BYTES <= CREDIT_BYTES_MAX);
 const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX && WINDOW_BYTES <= CREDIT_BYTES_MAX);
 // What may come again after a reconnect must still be recognised: everything that was held, several times over.
 const _: () = assert!(DEDUP_IDS_PER_SENDER >= 4 * WINDOW_MESSAGES as usize);

@@ -10,6 +10,10 @@
 //!   session is on disk before the node is told, so that it opens when it comes again, whoever reads the mailbox then. A
 //!   message that comes again is shown only when its session is on disk, too: it may be what the process before died of, and
 //!   if the node gives it up, what comes after it in the session must still open.
+//! - Answers to requests of this agent go to their requests ([`answers`]). A full application does not hold them: while a request
+//!   waits and the window is full, credit is lent, and what comes on it and is no answer is passed over, neither shown nor
+//!   acknowledged, with all that follows. When there is room again the subscription is renewed, over a new connection, and all
+//!   of it comes in its old order.
 //! - What the application has acknowledged of a session is written to disk before the node is told ([`Inbox::keep`]): all
 //!   that came while one transaction was under way goes with the next, so throughput does not wait for the disk.
 
@@ -24,16 +28,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use creto_envelope::deliver::{Credit, DeliveredSpan, Nack};
-use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority, RejectCode};
+use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
 
 use crate::error::ReceiveError;
 use crate::keys::AgentKeys;
-use crate::limits::{DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX};
+use crate::limits::{
+    DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES, PASSED_OVER_MAX,
+};
 use crate::stats::{Counters, UNPOISONED};
+use crate::submit::Submitter;
 
+pub(crate) mod answers;
 mod credit;
+pub(crate) mod framing;
+pub(crate) mod incidents;
 mod keeper;
 pub(crate) mod link;
 pub(crate) mod notices;
@@ -42,7 +52,10 @@ pub(crate) mod receipts;
 pub(crate) mod sessions;
 mod window;
 
+use answers::Waiting;
 use credit::CreditLedger;
+use framing::Framing;
+use incidents::{Incident, Incidents};
 use notices::NoticeQueue;
 use open::{Opened, Refused};
 use receipts::{DeliveryReceipt, Due};
@@ -61,7 +74,7 @@ pub struct Delivery {
     pub from_id: AgentId,
     /// The message's id, chosen by the sender.
     pub message_id: MessageId,
-    /// What was sent.
+    /// What was sent; of a request ([`request`](Self::request)) what is asked.
     pub payload: Bytes,
     /// When the sender made it, by the sender's clock, Unix milliseconds.
     pub timestamp_ms: u64,
@@ -77,8 +90,11 @@ pub struct Delivery {
     pub mailbox_sequence: u64,
     /// Whether its sender asked for a receipt; [`ack`](Self::ack) sends it.
     pub receipt_wanted: bool,
+    pub(crate) framing: Framing,
+    /// SHA-256 of the envelope, if it was wanted: always where the payload says that it is typed.
+    pub(crate) envelope_sha256: Option<[u8; 32]>,
     proof: Option<Bytes>,
-    token: Token,
+    pub(crate) token: Token,
 }
 
 impl Delivery {
@@ -148,10 +164,12 @@ enum Answer {
     Nack(Nack),
     /// Nothing.
     Dropped,
+    /// It never saw it, and nobody needs it: acknowledged without a receipt.
+    Discarded,
 }
 
 /// Finishes a delivery exactly once: acknowledged, refused, or dropped.
-struct Token {
+pub(crate) struct Token {
     inbox: Weak<Inbox>,
     from: AgentId,
     message_id: MessageId,
@@ -170,6 +188,20 @@ impl Token {
             inbox.finished(self, answer);
         }
     }
+
+    /// Acknowledges what the application does not get to see.
+    pub(crate) fn discard(&self) {
+        self.finish(Answer::Discarded);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// None when the agent is gone.
+    pub(crate) fn inbox(&self) -> Option<Arc<Inbox>> {
+        self.inbox.upgrade()
+    }
 }
 
 impl Drop for Token {
@@ -180,76 +212,7 @@ impl Drop for Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.finished.load(Ordering::Acquire) { "finished" } else { "not finished" })
-    }
-}
-
-/// A message that came and could not be verified or opened. It was not acknowledged.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Incident {
-    /// Which check failed.
-    pub code: RejectCode,
-    /// Who sent it, as the envelope claims; zero when it could not be read.
-    pub claimed_sender: AgentId,
-    /// The message's id, as the envelope claims; zero when it could not be read.
-    pub message_id: MessageId,
-    /// Its number in the mailbox.
-    pub mailbox_sequence: u64,
-    /// How often the node pushed it before.
-    pub attempt: u8,
-    stream: u64,
-    inbox: Weak<Inbox>,
-}
-
-impl Incident {
-    /// Acknowledges the message, so that the node forgets it and it does not come again. It is lost then: for good
-    /// reasons only. False when the connection that it came on is gone; it will come again.
-    #[must_use = "the message may come again"]
-    pub fn discard(&self) -> bool {
-        self.inbox.upgrade().is_some_and(|inbox| inbox.dismissed(self, None))
-    }
-
-    /// Sends the message to the dead letters of this mailbox, with the application's own reason (0 for none): it does not
-    /// come again, and it is kept. False when the connection that it came on is gone; it will come again.
-    #[must_use = "the message may come again"]
-    pub fn reject(&self, reason: u16) -> bool {
-        self.inbox.upgrade().is_some_and(|inbox| inbox.dismissed(self, Some(Nack::Never { reason })))
-    }
-}
-
-impl fmt::Debug for Incident {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Incident {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, claimed_sender, message_id, mailbox_sequence, .. } = self;
-        write!(f, "mailbox message {mailbox_sequence} (id {message_id}, said to be from {claimed_sender}): {code}")
-    }
-}
-
-/// Incidents as they happen.
-#[derive(Debug)]
-pub struct Incidents {
-    incidents: broadcast::Receiver<Incident>,
-    counters: Arc<Counters>,
-}
-
-impl Incidents {
-    /// The next incident; `None` when the agent is closed. Incidents that were not read in time are skipped and counted.
-    pub async fn next(&mut self) -> Option<Incident> {
-        loop {
-            match self.incidents.recv().await {
-                Ok(incident) => return Some(incident),
-                Err(broadcast::error::RecvError::Closed) => return None,
-                Err(broadcast::error::RecvError::Lagged(count)) => {
-                    self.counters.incidents_dropped.add(usize::try_from(count).unwrap_or(usize::MAX));
-                }
-            }
-        }
+        f.write_str(if self.is_finished() { "finished" } else { "not finished" })
     }
 }
 
@@ -308,13 +271,17 @@ impl Drop for Subscription {
 pub(crate) struct Inbox {
     me: AgentId,
     keys: Arc<AgentKeys>,
+    /// Requests of this agent that wait for their answers.
+    waiting: Waiting,
+    /// What answers requests of others.
+    pub(crate) submitter: Arc<Submitter>,
     /// Where the sessions of senders are kept; in memory if nowhere.
     folder: Option<PathBuf>,
     /// Those, once somebody subscribed.
     sessions: OnceCell<Arc<IncomingSessions>>,
     /// Wakes [`keep`](Self::keep): something is to be settled, or nothing ever will be again.
     to_settle: Notify,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     /// Most deliveries and notices that the application may hold.
     window_messages: usize,
     state: Mutex<State>,
@@ -327,6 +294,8 @@ pub(crate) struct Inbox {
     receipts: Option<mpsc::Sender<Due>>,
     /// Receipts that are due and not durable at the node.
     receipts_due: watch::Sender<usize>,
+    /// The connection is to be made anew, for the sake of what was passed over on it.
+    renews: AtomicBool,
 }
 
 struct State {
@@ -343,6 +312,8 @@ struct State {
     /// Number of the deliver stream; what came on another one cannot be acknowledged on it.
     stream: u64,
     streams: u64,
+    /// Messages that were passed over on this stream.
+    passed_over: usize,
     /// Into the queue of the subscription; gone when no more will come.
     sender: Option<mpsc::Sender<Delivery>>,
     /// The queue, while there is no subscription.
@@ -371,13 +342,28 @@ impl State {
             Some(nack) => self.nacks.push((place.mailbox_sequence, nack)),
         }
     }
+
+    /// Whether the application has room for what comes now, and nothing before it was passed over.
+    fn has_room(&self) -> bool {
+        self.passed_over == 0 && !(self.credit.has_lent() && self.credit.is_full())
+    }
+
+    /// It comes again, and all that follow with it, so that they keep their order.
+    fn pass_over(&mut self, from: AgentId, message_id: MessageId, bytes: usize) {
+        self.window.released(from, message_id);
+        self.credit.finished(bytes);
+        self.passed_over += 1;
+    }
 }
 
 /// The number of no stream.
 const NO_STREAM: u64 = 0;
+/// Credit for answers that stand behind what the application has no room for.
+const LENT: Credit = Credit { messages: LENT_MESSAGES, bytes: LENT_BYTES };
 
 impl Inbox {
-    pub(crate) fn new(keys: Arc<AgentKeys>, folder: Option<PathBuf>, window: Credit, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(submitter: Arc<Submitter>, folder: Option<PathBuf>, window: Credit) -> Self {
+        let (keys, counters) = (Arc::clone(&submitter.keys), Arc::clone(&submitter.counters));
         // Credit bounds the queue; the channel's own bound holds a node that pushes without credit.
         let (sender, queue) = mpsc::channel(window.messages as usize);
         let state = State {
@@ -389,6 +375,7 @@ impl Inbox {
             committing: false,
             stream: NO_STREAM,
             streams: 0,
+            passed_over: 0,
             sender: Some(sender),
             queue: Some(queue),
             notices: NoticeQueue::new(window.messages as usize),
@@ -397,6 +384,8 @@ impl Inbox {
         Self {
             me: keys.id(),
             keys,
+            waiting: Waiting::new(),
+            submitter,
             folder,
             sessions: OnceCell::new(),
             to_settle: Notify::new(),
@@ -408,6 +397,7 @@ impl Inbox {
             incidents: broadcast::Sender::new(INCIDENTS_QUEUED_MAX),
             receipts: None,
             receipts_due: watch::Sender::new(0),
+            renews: AtomicBool::new(false),
         }
     }
 
@@ -421,6 +411,8 @@ impl Inbox {
         let queue = state.queue.take().ok_or(ReceiveError::AlreadySubscribed)?;
         drop(state);
         self.wanted.send_replace(true);
+        // What was passed over may be wanted now.
+        self.changed.notify_one();
         Ok(Subscription { inbox: Arc::clone(self), queue: Some(queue), ended: false })
     }
 
@@ -431,11 +423,12 @@ impl Inbox {
     /// No more deliveries will come.
     pub(crate) fn end(&self, reason: ReceiveError) {
         let mut state = self.state();
-        state.ended.get_or_insert(reason);
+        let reason = state.ended.get_or_insert(reason).clone();
         let sender = state.sender.take();
         let notices = state.notices.sender.take();
         drop(state);
         drop((sender, notices));
+        self.waiting.end(&reason);
         self.to_settle.notify_one();
     }
 
@@ -448,8 +441,11 @@ impl Inbox {
         let mut state = self.state();
         state.streams += 1;
         state.stream = state.streams;
+        state.passed_over = 0;
         state.acks.clear();
         state.nacks.clear();
+        // A request that waits may need credit that a full window does not give.
+        self.changed.notify_one();
         (state.stream, state.credit.opened())
     }
 
@@ -463,21 +459,61 @@ impl Inbox {
 
     /// Acknowledgements, refusals and credit that are to be sent now.
     fn take_outgoing(&self) -> (Vec<u64>, Vec<(u64, Nack)>, Option<Credit>) {
+        let is_asking = !self.waiting.is_empty();
         let mut state = self.state();
-        (std::mem::take(&mut state.acks), std::mem::take(&mut state.nacks), state.credit.take())
+        let credit = match state.passed_over {
+            0 if !is_asking => state.credit.take(),
+            ..PASSED_OVER_MAX if is_asking => state.credit.take_or_lend(LENT),
+            // What would come is passed over as well, until the subscription is renewed.
+            _ => None,
+        };
+        (std::mem::take(&mut state.acks), std::mem::take(&mut state.nacks), credit)
     }
 
-    /// A message that holds: gives the delivery if the application is to see it.
+    /// Whether the subscription is to be made anew, because messages were passed over: when the application reads and holds
+    /// nothing more, since the node takes the first message that is unanswered for a failed delivery when a subscription ends, and
+    /// that must not be one that is being worked on. Or when as many were passed over as may be, and a request still waits.
+    fn is_to_renew(&self) -> bool {
+        let is_asking = !self.waiting.is_empty();
+        let state = self.state();
+        let reads = state.queue.is_none() && state.sender.is_some();
+        state.passed_over > 0 && reads && state.credit.is_empty()
+            || state.passed_over >= PASSED_OVER_MAX && is_asking && state.sender.is_some()
+    }
+
+    /// Whether the connection that ended just now was ended to renew the subscription.
+    pub(crate) fn has_renewed(&self) -> bool {
+        self.renews.swap(false, Ordering::AcqRel)
+    }
+
+    /// A message that holds: gives the delivery if the application is to see it now.
     fn present(self: &Arc<Self>, opened: Opened, span: &DeliveredSpan, stream: u64) -> Option<Delivery> {
         let from = opened.identity.record.agent_id();
         let envelope_bytes = span.envelope.len();
         let place = Place { mailbox_sequence: span.mailbox_sequence, stream };
         self.counters.verified.add(1);
         self.counters.sessions_accepted.add(usize::from(opened.accepted));
+        let (framing, payload) = Framing::strip(opened.kind, opened.payload);
+        // One of a later version is told to its request, if there is one; else it is shown as it came.
+        let is_unreadable = opened.kind == Kind::Response && framing == Framing::Malformed;
+        let is_answer = framing.is_answer() || is_unreadable && self.waiting.is_asked(opened.correlation_id, from);
         let mut state = self.state();
+        let has_room = state.has_room();
         state.credit.arrived(envelope_bytes);
         match state.window.arrived(from, opened.message_id, place) {
-            Arrival::Fresh => {}
+            Arrival::Fresh if !is_answer && !has_room => {
+                state.pass_over(from, opened.message_id, envelope_bytes);
+                drop(state);
+                self.counters.passed_over.add(1);
+                self.changed.notify_one();
+                return None;
+            }
+            Arrival::Fresh => {
+                if state.credit.is_dry() {
+                    // An answer may stand behind it.
+                    self.changed.notify_one();
+                }
+            }
             known => {
                 if known == Arrival::Settled {
                     self.done(&mut state, opened.session, Some(place), None);
@@ -490,7 +526,9 @@ impl Inbox {
             }
         }
         drop(state);
-        let receipt = opened.receipt_for.filter(|_| self.receipts.is_some()).map(|envelope_sha256| {
+        let digest = opened.envelope_sha256;
+        let confirms = opened.wants_receipt && self.receipts.is_some();
+        let receipt = digest.filter(|_| confirms).map(|envelope_sha256| {
             Box::new(Due {
                 to: opened.identity.record.name.clone(),
                 to_id: from,
@@ -501,18 +539,20 @@ impl Inbox {
                 envelope_bytes,
             })
         });
-        Some(Delivery {
+        let delivery = Delivery {
             from: opened.identity.record.name.clone(),
             from_id: from,
             message_id: opened.message_id,
-            payload: opened.payload,
+            payload,
             timestamp_ms: opened.timestamp_ms,
             correlation_id: (!opened.correlation_id.is_zero()).then_some(opened.correlation_id),
             kind: opened.kind,
             priority: opened.priority,
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
-            receipt_wanted: opened.receipt_for.is_some(),
+            receipt_wanted: opened.wants_receipt,
+            framing,
+            envelope_sha256: digest,
             proof: opened.proof,
             token: Token {
                 inbox: Arc::downgrade(self),
@@ -523,7 +563,12 @@ impl Inbox {
                 receipt,
                 finished: AtomicBool::new(false),
             },
-        })
+        };
+        if is_answer {
+            self.answered(delivery);
+            return None;
+        }
+        Some(delivery)
     }
 
     /// A message that does not hold: counted and reported, neither shown nor acknowledged.
@@ -568,10 +613,10 @@ impl Inbox {
     ) {
         let mut state = self.state();
         match answer {
-            Answer::Done => {
+            Answer::Done | Answer::Discarded => {
                 let place = state.window.acknowledged(from, message_id);
                 self.done(&mut state, session, place, None);
-                self.counters.consumer_acknowledged.add(1);
+                self.counters.consumer_acknowledged.add(usize::from(answer == Answer::Done));
             }
             // It is shown again when it comes again, which the node decides.
             Answer::Nack(nack) => {

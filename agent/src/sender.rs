@@ -81,6 +81,10 @@ pub struct Receipt {
     pub message_id: MessageId,
     /// The node had it already: it was accepted on a connection that broke before the answer came.
     pub was_duplicate: bool,
+    /// SHA-256 of the envelope that is on disk, of a typed message ([`Agent::send_typed`](crate::Agent::send_typed)): what the
+    /// next one of the thread names. None where the node had it already in a form that may be another, because the recipient's key
+    /// changed in between.
+    pub envelope_sha256: Option<[u8; 32]>,
 }
 
 /// The answer to a message that was submitted. Resolves when the message is durable or refused for good.

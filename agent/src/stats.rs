@@ -51,6 +51,29 @@ pub struct Stats {
     pub receipts_sent: u64,
     /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
     pub receipts_refused: u64,
+    /// Requests that were begun ([`Agent::request`](crate::Agent::request)).
+    pub requests: u64,
+    /// Answers that were handed to their requests, failures among them.
+    pub responses: u64,
+    /// Answers for which nobody waits (any more): their requests were given up or timed out, or another process had made them.
+    /// Acknowledged and dropped.
+    pub late_responses: u64,
+    /// Answers to requests that wait, from somebody else than the agent that was asked: acknowledged and dropped.
+    pub foreign_responses: u64,
+    /// Requests of others that are answered: their answers are durable.
+    pub requests_answered: u64,
+    /// Requests of others that came, or were to be answered, when their deadlines had passed: acknowledged and dropped.
+    pub requests_expired: u64,
+    /// Requests of others whose answers their senders do not take. The requests were acknowledged.
+    pub responses_refused: u64,
+    /// Messages that came to a server, are no requests, and were left at the node
+    /// ([`ServeOptions::others`](crate::ServeOptions::others)).
+    pub left_unserved: u64,
+    /// Messages that were passed over to get at answers behind them, because the application held all that its window allows:
+    /// neither shown nor acknowledged. They come again.
+    pub passed_over: u64,
+    /// Connections that were made anew so that those come again.
+    pub renewals: u64,
     /// Notices of the node that were handed to the application: messages of this agent that expired.
     pub notices: u64,
     /// Notices that came while nobody listened ([`Agent::notices`](crate::Agent::notices)): logged and acknowledged.
@@ -139,6 +162,16 @@ counters!(
     consumer_rejected,
     receipts_sent,
     receipts_refused,
+    requests,
+    responses,
+    late_responses,
+    foreign_responses,
+    requests_answered,
+    requests_expired,
+    responses_refused,
+    left_unserved,
+    passed_over,
+    renewals,
     notices,
     notices_unheard,
     state_commits,

@@ -30,11 +30,38 @@ pub(crate) struct Submitter {
     pub(crate) retry_for_us: u64,
 }
 
+/// What is special about a message on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handling {
+    /// How long it is sent again when the node refuses it for now.
+    pub(crate) retry_for_us: u64,
+    /// Whether its sender wants to know the hash of its envelope.
+    pub(crate) digest: bool,
+}
+
 impl Submitter {
     /// Hands a message over; waits only for the recipient's keys and for a place. `deadline` is the caller's, for the
     /// answer.
     pub(crate) async fn submit(
         &self,
+        message_id: MessageId,
+        to: &AgentName,
+        payload: Bytes,
+        options: SendOptions,
+        deadline: Option<(Duration, Instant)>,
+    ) -> Result<PendingSend, SendError> {
+        self.submit_so(self.usual(), message_id, to, payload, options, deadline).await
+    }
+
+    /// How most messages are handled.
+    pub(crate) fn usual(&self) -> Handling {
+        Handling { retry_for_us: self.retry_for_us, digest: false }
+    }
+
+    /// As [`submit`](Self::submit), handled otherwise.
+    pub(crate) async fn submit_so(
+        &self,
+        handling: Handling,
         message_id: MessageId,
         to: &AgentName,
         payload: Bytes,
@@ -73,7 +100,8 @@ impl Submitter {
         let (reply, answer) = oneshot::channel();
         let plain = Plain { header: Box::new(header), recipient, payload };
         let ticket = Ticket { reply, _places: Some(places) };
-        let message = Message::new(message_id, plain, ticket, self.clock.now_us(), self.retry_for_us);
+        let mut message = Message::new(message_id, plain, ticket, self.clock.now_us(), handling.retry_for_us);
+        message.wants_digest = handling.digest;
         self.messages.send(message).await.map_err(|_| SendError::Closed)?;
         self.counters.submitted.add(1);
         Ok(PendingSend::new(message_id, answer, deadline))

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod channel;
 pub(crate) mod dlq;
 
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod request;
+pub(crate) mod thread;
 pub(crate) mod token;
 
 /// Name of the configuration file that is looked for in the working folder.
@@ -70,10 +73,17 @@ pub(crate) enum Verb {
     Token(token::TokenArgs),
     /// Set what single mailboxes may hold, and look at it.
     Mailbox(mailbox::MailboxArgs),
+    /// Create channels, change and delete them, look at them.
+    Channel(channel::ChannelArgs),
     /// Send a message; returns when it is durable.
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.
     Recv(RecvArgs),
+    /// Ask an agent and print its answer; status 7 when none came in time, 8 when it failed.
+    Request(request::RequestArgs),
+    /// Answer the requests of an agent: with what they ask, with a text, or with what a command prints.
+    #[command(after_help = "Example: creto respond acme/counter --exec wc -w")]
+    Respond(request::RespondArgs),
     /// Look after dead letters: messages that their consumer rejected, or that failed too often.
     Dlq(DlqArgs),
     /// Load a node in an open loop, and verify afterwards what it acknowledged.
@@ -99,6 +109,8 @@ pub(crate) enum Verb {
     Restore(RestoreArgs),
     /// Show a third party who signed a message, without a node.
     Proof(ProofArgs),
+    /// Send typed messages that name the one they follow, and check conversations of them without a node.
+    Thread(thread::ThreadArgs),
     /// Check, test and explain policies in Rego. The node does not use them yet.
     Policy(policy::PolicyArgs),
     /// Read, export, prove and verify the audit log: what happened on a node.
@@ -292,6 +304,17 @@ pub(crate) enum PriorityArg {
     Critical,
 }
 
+impl From<PriorityArg> for creto_agent::Priority {
+    fn from(priority: PriorityArg) -> Self {
+        match priority {
+            PriorityArg::Low => Self::Low,
+            PriorityArg::Normal => Self::Normal,
+            PriorityArg::High => Self::High,
+            PriorityArg::Critical => Self::Critical,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RecvArgs {
     /// The agent that receives; its keys are here.
@@ -303,7 +326,8 @@ pub(crate) struct RecvArgs {
     /// Stop after so many messages.
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Keep a proof of who signed each message in this folder, as MESSAGE_ID.proof.
+    /// Keep a proof of who signed each message in this folder, as MESSAGE_ID.proof; of a typed message its payload too, beside it as
+    /// MESSAGE_ID.typed, for `creto thread verify`.
     #[arg(long, value_name = "DIR")]
     pub(crate) proofs: Option<PathBuf>,
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.

@@ -80,19 +80,24 @@ pub(crate) async fn connect_with(
     let keys = load_keys(global, &reach.keys, name)?;
     let (config, _) = global.load_config_or_default()?;
     let node = resolve(reach.node.as_deref(), &config)?;
-    let certificate = reach.certificate.clone().unwrap_or_else(|| config.certificate());
-    let certificate = NodeCertificate::from_file(&certificate).map_err(|error| match &error {
+    let certificate = node_certificate(reach.certificate.as_deref(), &config)?;
+    let mut options = ConnectOptions::new(node, certificate, keys);
+    options.tree_digest = config.crypto.tree_digest;
+    set(&mut options);
+    Agent::connect(options).await.map_err(|error| connect_failure(&error))
+}
+
+/// The certificate that is trusted: as it was given, or the configuration's.
+pub(crate) fn node_certificate(given: Option<&Path>, config: &Config) -> Result<NodeCertificate, Failure> {
+    let certificate = given.map_or_else(|| config.certificate(), Path::to_owned);
+    NodeCertificate::from_file(&certificate).map_err(|error| match &error {
         CertificateReadError::File { path, source } => Failure::new(
             Exit::Usage,
             format!("the node's certificate {} cannot be read: {}", path.display(), plain(source)),
             "copy it from the node (data/node.crt there), and name it with --certificate",
         ),
         _ => Failure::of(Exit::Usage, &error),
-    })?;
-    let mut options = ConnectOptions::new(node, certificate, keys);
-    options.tree_digest = config.crypto.tree_digest;
-    set(&mut options);
-    Agent::connect(options).await.map_err(|error| connect_failure(&error))
+    })
 }
 
 /// The address to connect to: as it was given, or the configuration's as agents are told it.
@@ -155,7 +160,7 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
 pub(crate) fn send_failure(error: &SendError) -> Failure {
     match error {
         SendError::Disconnected(error) => connect_failure(error),
-        SendError::TooLarge { .. } => Failure::of(Exit::Usage, error),
+        SendError::TooLarge { .. } | SendError::NoHandoff => Failure::of(Exit::Usage, error),
         SendError::Refused { .. } | SendError::RefusedWith { .. } => Failure::of(Exit::Refused, error),
         SendError::Recipient { source: LookupError::TimedOut { .. } | LookupError::Closed, .. } => {
             Failure::of(Exit::Unreachable, error)

@@ -25,6 +25,10 @@ pub(crate) enum Exit {
     System = 5,
     /// Keys are encrypted, and their passphrase was not given or is another one.
     Locked = 6,
+    /// Nobody answered a request in time.
+    Unanswered = 7,
+    /// Whoever was asked answered that it did not work.
+    Failed = 8,
 }
 
 impl Exit {
@@ -37,6 +41,8 @@ impl Exit {
         (Self::Refused, "the node was reached and refused"),
         (Self::System, "this machine refused: a file, a limit, a permission"),
         (Self::Locked, "keys are encrypted, and their passphrase was not given or is another one"),
+        (Self::Unanswered, "nobody answered a request in time"),
+        (Self::Failed, "whoever was asked answered that it did not work"),
     ];
 }
 

@@ -156,6 +156,57 @@ fn the_first_five_minutes_and_a_kill() {
 }
 
 #[test]
+fn an_agent_elsewhere_is_created_with_a_token_and_nothing_but_the_nodes_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, here) = (dir.path().join("there"), dir.path().join("here"));
+    std::fs::create_dir_all(&there).unwrap();
+    std::fs::create_dir_all(&here).unwrap();
+    ok(&there, &["init", "--listen", "127.0.0.1:0"]);
+    let node = Node::start(&there);
+    let made = ok(&there, &["token", "create", "--organization", "acme", "--json"]);
+    let token = serde_json::from_str::<serde_json::Value>(&made.stdout).unwrap()["token"].as_str().unwrap().to_owned();
+    std::fs::copy(there.join("data/node.crt"), here.join("node.crt")).unwrap();
+    let create = |name: &str, further: &[&str]| {
+        let args = ["agent", "create", name, "--node", &node.address, "--certificate", "node.crt"];
+        creto(&here, &[&args[..], further].concat())
+    };
+    let keys = here.join("agents/acme/planner.keys");
+
+    // Without a token, with half of one, and with one of somebody else.
+    assert_eq!(create("acme/planner", &[]).status, 2);
+    assert_eq!(create("acme/planner", &["--token", &token[..40]]).status, 2);
+    assert!(!keys.exists());
+    let forged = format!("creto-enrol-{}", "5a".repeat(32));
+    let refused = create("acme/planner", &["--token", &forged]);
+    assert!(refused.status == 4 && refused.stderr.contains("token unknown"), "{}{}", refused.status, refused.stderr);
+    assert!(refused.stderr.contains("creto token create"), "{}", refused.stderr);
+    // Another run may have had them registered meanwhile: keys that were made stay, and the next run goes on with them.
+    let before = std::fs::read(&keys).unwrap();
+
+    let created = create("acme/planner", &["--token", &token, "--json"]);
+    assert_eq!(created.status, 0, "{}", created.stderr);
+    let created: serde_json::Value = serde_json::from_str(&created.stdout).unwrap();
+    assert_eq!((&created["created"], &created["name"]), (&true.into(), &"acme/planner".into()));
+    assert_eq!(std::fs::read(&keys).unwrap(), before);
+    let shown = ok(&there, &["agent", "show", "acme/planner", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    for field in ["id", "key_id", "spiffe_id", "version"] {
+        assert_eq!(created[field], shown[field]);
+    }
+    // Again, though the token is used up: the keys are known.
+    let again = create("acme/planner", &["--token", &token]);
+    assert!(again.status == 0 && again.stdout.starts_with("exists"), "{}{}", again.stdout, again.stderr);
+    let late = create("acme/late", &["--token", &token]);
+    assert!(late.status == 4 && late.stderr.contains("token used"), "{}", late.stderr);
+
+    // And it talks.
+    let reach = ["--node", &node.address, "--certificate", "node.crt"];
+    ok(&here, &[&["send", "acme/planner", "acme/planner", "note to self"], &reach[..]].concat());
+    let received = ok(&here, &[&["recv", "acme/planner", "--count", "1", "--json"], &reach[..]].concat());
+    assert_eq!(lines(&received)[0]["text"], "note to self");
+}
+
+#[test]
 fn following_prints_what_comes_and_ends_in_order_with_ctrl_c() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path();

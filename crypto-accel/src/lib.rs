@@ -30,6 +30,7 @@ pub mod processor;
 pub mod seal;
 pub mod session;
 pub mod sign;
+pub mod token;
 pub mod verify;
 
 #[cfg(test)]

@@ -27,12 +27,17 @@ use crate::digest::sha256;
 use crate::keys::XWING_CIPHERTEXT_BYTES;
 use crate::seal::{OpenError, SharedSecret};
 
+mod channel;
 mod receive;
 pub(crate) mod send;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub use channel::{
+    CHANNEL_SECRET_BYTES, CHANNEL_SESSION_MESSAGES_MAX, ChannelEnds, ChannelKey, ChannelReceiveChain, ChannelSendChain,
+    ChannelSessionError,
+};
 pub use receive::ReceiveChain;
 pub use send::SendChain;
 pub use state::SessionStateError;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use creto_crypto_accel::Backend;
 use creto_crypto_accel::seal::{MessageKey, RecipientKey, RecipientSecret, SharedSecret, message_key};
-use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
+use creto_crypto_accel::session::{
+    ChannelEnds, ChannelKey, ChannelReceiveChain, ChannelSendChain, Peers, ReceiveChain, SendChain,
+};
 use creto_crypto_accel::sign::SigningKeys;
 use shake::{ExtendableOutput, Shake256, Update, XofReader};
 use zeroize::Zeroizing;
@@ -22,12 +24,18 @@ const SECRET: &[(&str, &str)] = &[
     ("SharedSecret", "Zeroizing"),
     ("MessageKey", "Zeroizing"),
     ("SendChain", "Zeroizing"),
+    ("ChannelSendChain", "Zeroizing"),
+    ("ChannelKey", "Zeroizing"),
+    ("ChannelReceiveChain", "Zeroizing: what was given, and where it has come to"),
+    ("EnrolmentToken", "Zeroizing: erased when dropped"),
     ("ReceiveChain", "Zeroizing: the chain key; its kept keys erase themselves one by one and on drop"),
 ];
 
 /// Public types of this crate that hold none.
 const OPEN: &[&str] = &[
     "Backend",
+    "ChannelEnds",
+    "ChannelSessionError",
     "Choice",
     "HybridSignature",
     "Item",
@@ -52,17 +60,8 @@ const OPEN: &[&str] = &[
 ];
 
 /// Public types of the other crates that hold a secret of an agent or a node.
-const SECRET_ELSEWHERE: &[&str] = &[
-    "AgentKeys",
-    "DataKey",
-    "DatabaseUrl",
-    "Passphrase",
-    "EnrolmentToken",
-    "LogKeys",
-    "NodeIdentity",
-    "SimAgent",
-    "SimSession",
-];
+const SECRET_ELSEWHERE: &[&str] =
+    &["AgentKeys", "DataKey", "DatabaseUrl", "Passphrase", "LogKeys", "NodeIdentity", "SimAgent", "SimSession"];
 
 /// What a field's type or name says when it holds a secret.
 const SECRET_FIELDS: &[&str] = &[
@@ -72,6 +71,8 @@ const SECRET_FIELDS: &[&str] = &[
     "SharedSecret",
     "MessageKey",
     "SendChain",
+    "ChannelKey",
+    "ReceiveChain",
     "FnDsaSigner",
     "Seeds",
     "key_pkcs8",
@@ -180,8 +181,11 @@ struct Specimens {
     given: MessageKey,
     send: SendChain,
     receive: ReceiveChain,
+    channel_send: ChannelSendChain,
+    channel_receive: ChannelReceiveChain,
 }
 
+const CHANNEL_SECRET: [u8; 32] = *b"a channel's session begins here.";
 /// Of a state's stored form.
 const CHAIN_KEY: std::ops::Range<usize> = 32..64;
 const GIVEN_KEY: [u8; 32] = *b"a message key given as bytes ...";
@@ -196,6 +200,12 @@ impl Specimens {
         let mut receive = ReceiveChain::accept(&recipient, &peers, &send.session_id(), &wrapped_key).unwrap();
         // A key in use and one that was skipped.
         assert!(send.next().is_some() && receive.key(1).is_ok());
+        let ends = ChannelEnds { channel: [3; 16], publisher: [4; 16] };
+        let mut channel_send = ChannelSendChain::with_backend(backend, ends, &CHANNEL_SECRET);
+        assert!(channel_send.next().is_some());
+        let given = ChannelKey::with_backend(backend, &channel_send.key().to_bytes()).unwrap();
+        let mut channel_receive = ChannelReceiveChain::new(given);
+        assert!(channel_receive.key(3).is_ok() && channel_receive.key(2).is_ok());
         Self {
             signing: SigningKeys::with_backend(backend, &ED25519_SEED, &ML_DSA_SEED),
             key: message_key(&shared, &[3; 160]),
@@ -204,6 +214,8 @@ impl Specimens {
             shared,
             send,
             receive,
+            channel_send,
+            channel_receive,
         }
     }
 
@@ -224,6 +236,9 @@ impl Specimens {
             ("shared secret", first(self.shared.expose())),
             ("given message key", first(&GIVEN_KEY)),
             ("sender's chain key", first(&send[CHAIN_KEY])),
+            ("secret of a channel's session", first(&CHANNEL_SECRET)),
+            ("publisher's chain key", first(&self.channel_send.to_bytes()[CHAIN_KEY])),
+            ("subscriber's chain key", first(&self.channel_receive.to_bytes()[CHAIN_KEY])),
             ("recipient's chain key", first(&receive[CHAIN_KEY])),
             ("recipient's first kept key", first(kept)),
             ("recipient's second kept key", first(&kept[32..])),
@@ -236,8 +251,20 @@ fn no_debug_output_contains_a_secret() {
     for backend in Backend::ALL {
         let all = Specimens::make(backend);
         let secrets = all.secrets();
-        let things: [&dyn Debug; 7] =
-            [&all.signing, &all.recipient, &all.shared, &all.key, &all.given, &all.send, &all.receive];
+        let channel_key = all.channel_send.key();
+        let (send, receive): (&dyn Debug, &dyn Debug) = (&all.channel_send, &all.channel_receive);
+        let things: [&dyn Debug; 10] = [
+            &all.signing,
+            &all.recipient,
+            &all.shared,
+            &all.key,
+            &all.given,
+            &all.send,
+            &all.receive,
+            send,
+            receive,
+            &channel_key,
+        ];
         for thing in things {
             let text = format!("{thing:?} {thing:#?} {thing:x?} {thing:X?}").replace(char::is_whitespace, "");
             for (name, secret) in &secrets {
@@ -270,13 +297,15 @@ fn nothing_that_is_freed_contains_a_secret() {
         let secrets = all.secrets();
         secrets.iter().for_each(|(_, secret)| freed::look_for(secret));
         drop(all.signing.sign(b"statement"));
-        let Specimens { signing, recipient, shared, key, given, send, mut receive } = all;
+        let Specimens { signing, recipient, shared, key, given, send, mut receive, channel_send, channel_receive } =
+            all;
         drop((send.to_bytes(), receive.to_bytes(), send.at(7)));
+        drop((channel_send.to_bytes(), channel_receive.to_bytes(), channel_send.at(7), channel_send.key()));
         receive.settle(0);
         let mut sealed = Vec::new();
         given.seal_append(&[0; 12], b"", b"payload", &mut sealed);
         key.seal_append(&[0; 12], b"", b"payload", &mut sealed);
-        drop((signing, recipient, shared, send, receive));
+        drop((signing, recipient, shared, send, receive, channel_send, channel_receive));
         // Everything again from its seeds, with what is temporary on the way.
         drop(Specimens::make(backend));
         let found: Vec<_> = freed::found().into_iter().map(|number| secrets[number].0).collect();

@@ -29,6 +29,10 @@ pub enum FrameType {
     KeyRecordPublish = 0x15,
     /// The node has it, and goes by it.
     KeyRecordPublished = 0x16,
+    /// Asks for a registration, with a token.
+    Enrol = 0x17,
+    /// Answers with what became of it.
+    Enrolled = 0x18,
     /// A signed batch of envelopes.
     SignedBatch = 0x20,
     /// What became of the batches so far.
@@ -92,6 +96,8 @@ impl FrameType {
         Self::KeyRecordResponse,
         Self::KeyRecordPublish,
         Self::KeyRecordPublished,
+        Self::Enrol,
+        Self::Enrolled,
         Self::SignedBatch,
         Self::SubmitAck,
         Self::Subscribe,

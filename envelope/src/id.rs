@@ -6,6 +6,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::channel::ChannelName;
 use crate::limits::{NAME_BYTES_MAX, PARTITION_COUNT, TRUST_DOMAIN_BYTES_MAX};
 
 /// Trust domain of a node that was not given another one.
@@ -72,6 +73,24 @@ id16! {
 id16! {
     /// A recipient's encryption key: first 16 bytes of SHA-256("creto/key-id/v1" || X25519 key || ML-KEM-768 key).
     KeyId
+}
+
+id16! {
+    /// A channel: first 16 bytes of SHA-256("creto/channel-id/v1" || trust domain || 0x00 || name).
+    ChannelId
+}
+
+impl ChannelId {
+    /// Derives the id of a channel's name inside a trust domain.
+    #[must_use]
+    pub fn derive(trust_domain: &TrustDomain, name: &ChannelName) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"creto/channel-id/v1");
+        hash.update(trust_domain.as_str());
+        hash.update([0]);
+        hash.update(name.as_str());
+        Self(first_16(&hash.finalize()))
+    }
 }
 
 impl AgentId {

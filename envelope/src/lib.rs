@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod channel;
 pub mod control;
 pub mod deliver;
+pub mod enrol;
 pub mod envelope;
 pub mod frame;
 pub mod id;
@@ -24,11 +26,13 @@ pub mod proof;
 mod reader;
 pub mod receipt;
 pub mod reject;
+pub mod request;
 pub mod submit;
+pub mod thread;
 
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
 pub use frame::{FrameHeader, FrameType};
-pub use id::{AgentId, AgentName, KeyId, MessageId, TrustDomain};
+pub use id::{AgentId, AgentName, ChannelId, KeyId, MessageId, TrustDomain};
 pub use key_record::{AgentState, KeyRecord, SignedKeyRecord};
 pub use reject::RejectCode;

@@ -4,6 +4,7 @@
 //! cannot silently break a second one.
 
 use crate::batch::{BATCH_HEADER_BYTES_MAX, ED25519_SIGNATURE_BYTES, ENTRY_HEADER_BYTES, ML_DSA_65_SIGNATURE_BYTES};
+use crate::channel::CHANNEL_RECORD_FIXED_BYTES;
 use crate::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, NACK_BYTES};
 use crate::envelope::ENVELOPE_HEADER_BYTES;
 use crate::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES};
@@ -93,6 +94,23 @@ pub const PROOF_BYTES_MAX: usize = PROOF_HEADER_BYTES
     + PATH_NODES_MAX * 32
     + ENVELOPE_BYTES_MAX.next_multiple_of(8)
     + SIGNED_KEY_RECORD_BYTES_MAX.next_multiple_of(8);
+
+/// Most agents that a channel's record lists as publishers, and most that it lists as subscribers.
+pub const CHANNEL_MEMBERS_MAX: usize = 10_000;
+/// Most subscribers that a channel can have.
+pub const CHANNEL_SUBSCRIBERS_MAX: u32 = 10_000;
+/// Shortest time for which a channel keeps messages, in seconds: a minute.
+pub const CHANNEL_RETENTION_S_MIN: u32 = 60;
+/// Longest time for which a channel keeps messages, in seconds: 30 days.
+pub const CHANNEL_RETENTION_S_MAX: u32 = 30 * 86_400;
+/// Largest signed record of a channel, in bytes.
+pub const SIGNED_CHANNEL_RECORD_BYTES_MAX: usize = 8
+    + CHANNEL_RECORD_FIXED_BYTES
+    + NAME_BYTES_MAX
+    + TRUST_DOMAIN_BYTES_MAX
+    + 2 * CHANNEL_MEMBERS_MAX * 16
+    + ED25519_SIGNATURE_BYTES
+    + ML_DSA_65_SIGNATURE_BYTES;
 
 /// Number of partitions that mailboxes are spread over.
 pub const PARTITION_COUNT: u16 = 256;

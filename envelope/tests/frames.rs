@@ -14,9 +14,10 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
 };
+use creto_envelope::enrol::{Enrol, Enrolled};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
-use creto_envelope::{AgentId, FrameHeader, FrameType, RejectCode};
+use creto_envelope::{AgentId, FrameHeader, FrameType, RejectCode, SignedKeyRecord};
 use proptest::prelude::*;
 use sample::{aligned, batch_header, envelope, frames, session_envelope};
 
@@ -138,7 +139,7 @@ fn every_frame_header_is_refused_or_says_what_it_is() {
 #[test]
 fn the_numbers_of_the_frame_types_are_those_of_the_page() {
     let numbers: Vec<_> = FrameType::ALL.iter().map(|&frame_type| frame_type as u8).collect();
-    let control = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16];
+    let control = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18];
     let letters = [0x40, 0x41, 0x42, 0x43, 0x44, 0x45];
     let path = [0x20, 0x21, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36];
     let prekeys = [0x50, 0x51, 0x52, 0x53, 0x54, 0x55];
@@ -170,6 +171,29 @@ fn a_key_record_is_published_in_one_of_two_modes() {
         let parsed = KeyRecordPublish::parse(&body).map(|publish| publish.mode as u8);
         assert_eq!(parsed, if mode < 2 { Ok(mode) } else { Err(RejectCode::FrameReserved) });
     }
+}
+
+#[test]
+fn an_enrolment_says_one_of_three_things_and_never_shows_its_token() {
+    for (outcome, code) in (0..=u8::MAX).flat_map(|outcome| [0, 1, u16::MAX].map(|code| (outcome, code))) {
+        let [low, high] = code.to_le_bytes();
+        let parsed = Enrolled::parse(&[outcome, 0, low, high, 0, 0, 0, 0]);
+        assert_eq!(
+            parsed,
+            match (outcome, code) {
+                (0, 0) => Ok(Enrolled::Created),
+                (1, 0) => Ok(Enrolled::Known),
+                (2, 1..) => Ok(Enrolled::Refused(code)),
+                _ => Err(RejectCode::FrameReserved),
+            }
+        );
+    }
+    let enrol = Enrol { token: &[0xa5; 32], record: sample::signed_key_record() };
+    let body = encoded(|out| enrol.encode(out)).split_off(FRAME_HEADER_BYTES);
+    assert_eq!(Enrol::parse(&body), Ok(Enrol { token: &[0xa5; 32], record: sample::signed_key_record() }));
+    assert!(!format!("{enrol:?}").contains("165, 165"), "the token is a secret");
+    assert_eq!(Enrol::parse(&body[..31]).unwrap_err(), RejectCode::FrameLength);
+    assert_eq!(Enrol::parse(&body[..32]).unwrap_err(), SignedKeyRecord::parse(&[]).unwrap_err());
 }
 
 #[test]

@@ -149,6 +149,23 @@ fn a_record_that_its_own_keys_did_not_sign_does_not_hold() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_busy_is_asked_again_and_nobody_hears_of_it() {
+    let (directory, worker) = (directory(), keys("acme/worker"));
+    let id = worker.id();
+    let asking = {
+        let directory = Arc::clone(&directory);
+        tokio::spawn(async move { directory.lookup(id, CURRENT).await })
+    };
+    for code in [RejectCode::Overloaded, RejectCode::TooManyInFlight, RejectCode::Overloaded] {
+        assert_eq!(directory.next_question().await, KeyRecordRequest { agent: id, version: CURRENT });
+        directory.refused(&refusal(id, code));
+    }
+    assert_eq!(directory.next_question().await, KeyRecordRequest { agent: id, version: CURRENT });
+    directory.answers(worker.signed_record(1, 1_000, 2_000)).await;
+    assert_eq!(asking.await.unwrap().unwrap().record.agent_id(), id);
+}
+
+#[tokio::test]
 async fn a_version_that_was_seen_with_other_keys_is_refused() {
     let directory = directory();
     let (worker, thief) = (keys("acme/worker"), keys("acme/worker"));

@@ -141,16 +141,17 @@ impl Inbox {
     /// The one-time prekeys that these messages were sealed to and that are not erased yet: their sessions are written to disk,
     /// then they are, before the messages are shown. One transaction for all of them.
     pub(super) async fn erase_used_prekeys(&self, verdicts: &[Result<Arrived, Refused>]) -> Result<(), ReceiveError> {
-        let used = |verdict: &Result<Arrived, Refused>| match verdict {
+        let named = |verdict: &Result<Arrived, Refused>| match verdict {
             Ok(Arrived::Message(message)) => Some((message.session?.key, message.prekey?)),
             _ => None,
         };
-        let mut used: Vec<(SessionKey, KeyId)> = verdicts.iter().filter_map(used).collect();
-        if used.is_empty() {
+        let mut named = verdicts.iter().filter_map(named).peekable();
+        if named.peek().is_none() {
             return Ok(());
         }
         let sessions = self.sessions().await?;
-        used.retain(|(_, prekey)| sessions.is_one_time(prekey));
+        // Nothing is allocated for the many that follow once it is erased.
+        let used: Vec<(SessionKey, KeyId)> = named.filter(|(_, prekey)| sessions.is_one_time(prekey)).collect();
         if used.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
@@ -12,14 +13,14 @@ use creto_envelope::{AgentName, FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Inbox;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
 use super::sessions::SessionKey;
 use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
-use crate::limits::{ALL_SESSIONS_MAX, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX};
+use crate::limits::{ALL_SESSIONS_MAX, GOODBYE_TIMEOUT, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX};
 use crate::prekeys::Prekeys;
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
@@ -92,10 +93,15 @@ impl DeliverLink {
         let mut closing = self.closing.clone();
         let mut last = false;
         loop {
-            tokio::select! {
-                biased;
-                _ = closing.wait_for(|closing| *closing), if !last => last = true,
-                () = self.inbox.changed.notified() => {},
+            if !last && self.inbox.is_to_renew() {
+                self.inbox.renews.store(true, Ordering::Release);
+                last = true;
+            } else {
+                tokio::select! {
+                    biased;
+                    _ = closing.wait_for(|closing| *closing), if !last => last = true,
+                    () = self.inbox.changed.notified() => {},
+                }
             }
             // The application's turn is not over when its first acknowledgement wakes this: let it finish.
             yield_now().await;
@@ -118,7 +124,7 @@ impl DeliverLink {
                 // Resolves when the node has everything, or is gone.
                 let stopped = send.stopped();
                 if send.finish().is_ok() {
-                    let _ = stopped.await;
+                    let _ = timeout(GOODBYE_TIMEOUT, stopped).await;
                 }
                 return StreamEnd::Ended;
             }

@@ -148,6 +148,7 @@ impl Inbox {
         let from = sayer(cause);
         let place = Place { mailbox_sequence: notice.mailbox_sequence, stream };
         let mut state = self.state();
+        let has_room = state.has_room();
         state.credit.arrived(NOTICE_BODY_BYTES);
         match state.window.arrived(from, message_id, place) {
             Arrival::Fresh if !state.notices.was_asked => {
@@ -165,6 +166,11 @@ impl Inbox {
                 state.window.released(from, message_id);
                 state.credit.finished(NOTICE_BODY_BYTES);
                 drop(state);
+            }
+            Arrival::Fresh if !has_room => {
+                state.pass_over(from, message_id, NOTICE_BODY_BYTES);
+                drop(state);
+                self.counters.passed_over.add(1);
             }
             Arrival::Fresh => {
                 self.counters.notices.add(1);
@@ -184,7 +190,6 @@ impl Inbox {
                 // It takes the lock, to give back its credit.
                 drop(state);
                 drop(refused);
-                return;
             }
             known => {
                 if known == Arrival::Settled {

@@ -11,6 +11,7 @@ use creto_crypto_accel::verify::{Item, RootCache};
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::nonce;
 use creto_envelope::proof::ProofParts;
+use creto_envelope::thread::TypedPayload;
 use creto_envelope::{
     AgentId, BatchHeaderView, EnvelopeView, KeyId, Kind, MessageId, Priority, RejectCode, Suite, TreeDigest,
 };
@@ -90,8 +91,10 @@ pub(crate) struct Opened {
     pub(crate) timestamp_ms: u64,
     pub(crate) payload: Bytes,
     pub(crate) proof: Option<Bytes>,
-    /// SHA-256 of its envelope, if its sender asks for a receipt.
-    pub(crate) receipt_for: Option<[u8; 32]>,
+    /// Whether its sender asks for a receipt.
+    pub(crate) wants_receipt: bool,
+    /// SHA-256 of its envelope, if its sender asks for a receipt or its payload says that it is typed.
+    pub(crate) envelope_sha256: Option<[u8; 32]>,
     /// Its place in the session that it belongs to.
     pub(crate) session: Option<SessionUse>,
     /// It opened that session.
@@ -213,8 +216,10 @@ impl Opener {
             kind: envelope.kind(),
             priority: envelope.priority(),
             timestamp_ms: head.timestamp_ms.to_native(),
+            wants_receipt: envelope.wants_receipt(),
+            envelope_sha256: (envelope.wants_receipt() || TypedPayload::is_claimed(&payload))
+                .then(|| sha256(&[envelope.as_bytes()])),
             payload: Bytes::from(payload),
-            receipt_for: envelope.wants_receipt().then(|| sha256(&[envelope.as_bytes()])),
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
             session,
             accepted,

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use creto_crypto_accel::digest::sha256;
 use creto_envelope::batch::entry_bytes;
 use creto_envelope::batch::{BATCH_HEADER_BYTES_MAX, encode_signed_batch};
 use creto_envelope::control::LoginAccepted;
@@ -64,6 +65,8 @@ pub(crate) struct Message {
     reseals: u32,
     /// Its place: counted up with every submit.
     order: u64,
+    /// Whether whoever waits for the answer wants to know the hash of the envelope.
+    pub(crate) wants_digest: bool,
 }
 
 /// What is sealed, and to whom. The header is one of the sealed suite; a session fills in its own fields.
@@ -130,7 +133,14 @@ impl Message {
             refusals: 0,
             reseals: 0,
             order: 0,
+            wants_digest: false,
         }
+    }
+
+    /// SHA-256 of the envelope that there is now, if it is wanted.
+    fn digest(&self) -> Option<[u8; 32]> {
+        let sealed = self.sealed.as_ref().filter(|_| self.wants_digest)?;
+        Some(sha256(&[&sealed.envelope]))
     }
 
     /// The envelope of a message that a worker has sealed.
@@ -513,7 +523,9 @@ impl Outbox {
             self.sessions.acknowledged(message.recipient, ticket);
         }
         let Some(number) = code else {
-            return answers.push(Answered { message, answer: Ok(Receipt { message_id, was_duplicate: false }) });
+            let envelope_sha256 = message.digest();
+            let receipt = Receipt { message_id, was_duplicate: false, envelope_sha256 };
+            return answers.push(Answered { message, answer: Ok(receipt) });
         };
         let code = RejectCode::from_u16(number);
         // A number that is not known here is worth another try when it is the node's own state.
@@ -529,7 +541,10 @@ impl Outbox {
         let may_be_stored =
             code == Some(RejectCode::OutsideDedupWindow) && message.sent > 1 || code == Some(RejectCode::ShardFenced);
         let answer = match code {
-            Some(RejectCode::Duplicate) => Ok(Receipt { message_id, was_duplicate: true }),
+            Some(RejectCode::Duplicate) => {
+                let envelope_sha256 = message.digest().filter(|_| is_durable);
+                Ok(Receipt { message_id, was_duplicate: true, envelope_sha256 })
+            }
             Some(code) if may_be_stored => Err(SendError::Unknown { code, message_id }),
             Some(code) => Err(SendError::Refused { code, message_id }),
             None => Err(SendError::RefusedWith { code: number, message_id }),

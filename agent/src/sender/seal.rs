@@ -102,11 +102,11 @@ fn seal_one(
     counters: &Counters,
     out: &mut Vec<u8>,
 ) -> Option<(KeyId, Option<SessionTicket>)> {
-    counters.sealed.add(1);
     if let Some(Planned { under, carries }) = planned
         && let Some(session) = taken.get_mut(&under.ticket.number())
         && let Some((counter, key)) = session.keys.pop_front()
     {
+        counters.sealed.add(1);
         seal_in_session(plain, session, carries, counter, key, out);
         return Some((session.opened_to.record, Some(under.ticket)));
     }
@@ -114,6 +114,7 @@ fn seal_one(
         return None;
     }
     // Without sessions, and when a session has no key left after all: nothing is ever sealed under a key twice.
+    counters.sealed.add(1);
     counters.encapsulations.add(1);
     seal_append(&plain.header, &plain.recipient.sealing, &plain.payload, out);
     Some((plain.key_id(), None))

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -20,6 +21,9 @@ pub(crate) struct AgentArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentVerb {
     /// Make an agent's keys here and register their public half with the node.
+    ///
+    /// The node of this machine is asked at its control socket. With `--node` one that runs elsewhere is, where its agents reach
+    /// it: it wants a token (`creto token create` there), and its certificate (`data/node.crt` there).
     Create(AgentCreateArgs),
     /// List the agents that are registered.
     List(AgentListArgs),
@@ -54,8 +58,17 @@ pub(crate) struct AgentCreateArgs {
     /// Name of the agent, such as acme/planner.
     #[arg(value_name = "NAME", value_parser = agent_name)]
     pub(crate) name: AgentName,
+    /// A node that runs elsewhere, where its agents reach it [default: the one of this machine, at its control socket].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) node: Option<String>,
+    /// That node's certificate; exactly this one is trusted [default: the configuration's].
+    #[arg(long, value_name = "FILE", requires = "node")]
+    pub(crate) certificate: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
+    /// The node's trust domain [default: the configuration's].
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) trust_domain: Option<String>,
     /// Days that the keys are valid.
     #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) valid_days: u32,
@@ -64,7 +77,7 @@ pub(crate) struct AgentCreateArgs {
     #[arg(long, value_name = "TOKEN", env = "CRETO_ENROLMENT_TOKEN", hide_env = true, value_parser = enrolment_token)]
     pub(crate) token: Option<TokenArg>,
     /// The workload's X.509-SVID (PEM): where the node has a trust bundle of SPIFFE, it registers the agent of its path.
-    #[arg(long, value_name = "FILE", requires = "svid_key", conflicts_with = "token")]
+    #[arg(long, value_name = "FILE", requires = "svid_key", conflicts_with_all = ["token", "node"])]
     pub(crate) svid: Option<PathBuf>,
     /// The SVID's private key (PEM); only its owner may read it.
     #[arg(long, value_name = "FILE", requires = "svid")]
@@ -224,11 +237,11 @@ pub(crate) struct AgentFingerprintArgs {
 /// A token as it was given; `None` if it is none. What is wrong is said by the verb: the parser of the command line would repeat
 /// the text, which may be a good token but for one character.
 #[derive(Clone, Debug)]
-pub(crate) struct TokenArg(pub(crate) Option<EnrolmentToken>);
+pub(crate) struct TokenArg(pub(crate) Option<Arc<EnrolmentToken>>);
 
 #[allow(clippy::unnecessary_wraps, reason = "the form that a parser of arguments has")]
 fn enrolment_token(text: &str) -> Result<TokenArg, Infallible> {
-    Ok(TokenArg(EnrolmentToken::parse(text.trim())))
+    Ok(TokenArg(EnrolmentToken::parse(text.trim()).map(Arc::new)))
 }
 
 pub(super) fn span(text: &str) -> Result<Duration, String> {

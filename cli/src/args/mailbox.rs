@@ -113,7 +113,7 @@ fn max_deliveries(text: &str) -> Result<u8, String> {
     within(count, &MAX_DELIVERIES, |count| count.to_string(), |count| count.to_string())
 }
 
-fn within<T: Copy + PartialOrd + TryFrom<u64>>(
+pub(super) fn within<T: Copy + PartialOrd + TryFrom<u64>>(
     value: u64,
     range: &RangeInclusive<T>,
     show: impl Fn(u64) -> String,

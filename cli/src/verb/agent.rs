@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
+use creto_agent::enrol::EnrolmentToken;
 use creto_agent::keystore::{KeyLock, LockKind, PassphraseLock};
 use creto_agent::{AgentId, AgentKeys, AgentName, KeysError, StateDirectory, TrustDomain};
 use creto_crypto_accel::verify::VerifyingKeys;
+use creto_node::config::Config;
 use creto_service::api::{AgentInfo, AgentKeys as KeyVersions, ErrorCode, KeyVersionInfo};
 use creto_service::client::Client;
 use creto_service::states::StateWord;
@@ -22,6 +24,7 @@ use crate::exit::{Exit, Failure};
 use crate::moment::{date, date_time, now_ms};
 use crate::terminal::{Align, BAD, CAUTION, Columns, DIM, GOOD, LITERAL, STRONG, print_json, stdout};
 
+mod enrol;
 mod fingerprint;
 mod passphrase;
 mod prekeys;
@@ -46,13 +49,16 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         // Where an agent runs there may be no node, and no configuration of one.
         return passphrase::run(global, args);
     }
+    if let AgentVerb::Create(args) = &args.verb
+        && args.node.is_some()
+    {
+        return block_on(enrol::run(global, args));
+    }
     let config = global.load_config()?;
     let client = Client::new(config.control_socket());
     match &args.verb {
         AgentVerb::Create(args) => {
-            let trust_domain = TrustDomain::parse(&config.node.trust_domain).map_err(|error| {
-                Failure::new(Exit::Usage, format!("node.trust_domain: {error}"), "correct it in the configuration")
-            })?;
+            let trust_domain = trust_domain(&config, args)?;
             block_on(create(global, &client, trust_domain, args))
         }
         AgentVerb::List(args) => block_on(list(&client, args)),
@@ -68,6 +74,27 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// The trust domain that was given, or the configuration's.
+fn trust_domain(config: &Config, args: &AgentCreateArgs) -> Result<TrustDomain, Failure> {
+    let given = args.trust_domain.as_ref().unwrap_or(&config.node.trust_domain);
+    TrustDomain::parse(given).map_err(|error| {
+        let next = "give it with --trust-domain, or correct node.trust_domain in the configuration";
+        Failure::new(Exit::Usage, error.to_string(), next)
+    })
+}
+
+/// The token that was given, if one was.
+fn token_of(args: &AgentCreateArgs) -> Result<Option<&EnrolmentToken>, Failure> {
+    match &args.token {
+        None => Ok(None),
+        Some(TokenArg(Some(token))) => Ok(Some(token)),
+        Some(TokenArg(None)) => {
+            let next = "copy all of it, from creto-enrol- on";
+            Err(Failure::new(Exit::Usage, "what was given is no token for enrolment", next))
+        }
+    }
+}
+
 /// Makes keys unless they are here already, and registers them unless they are registered already: running it again
 /// after any failure goes on where it stopped.
 async fn create(
@@ -76,14 +103,7 @@ async fn create(
     trust_domain: TrustDomain,
     args: &AgentCreateArgs,
 ) -> Result<Exit, Failure> {
-    let token = match &args.token {
-        None => None,
-        Some(TokenArg(Some(token))) => Some(token),
-        Some(TokenArg(None)) => {
-            let next = "copy all of it, from creto-enrol- on";
-            return Err(Failure::new(Exit::Usage, "what was given is no token for enrolment", next));
-        }
-    };
+    let token = token_of(args)?;
     let svid = svid::of(args)?;
     let name = &args.name;
     let path = keys_path(&keys_folder(global, &args.keys), name);
@@ -98,31 +118,7 @@ async fn create(
             format!("{name} is registered since {}, with keys that are not here", date(registered.registered_at_ms));
         return Err(Failure::new(Exit::Refused, what, next));
     }
-    let keys = if had_keys {
-        let keys = load_keys(global, &args.keys, name)?;
-        check_has_wanted(&keys, args)?;
-        if wants_lock(args) && keys.locks().is_empty() {
-            let what = format!("{name} has keys here, and they are not encrypted");
-            return Err(Failure::new(
-                Exit::Refused,
-                what,
-                format!("encrypt them first: `creto agent passphrase {name}`"),
-            ));
-        }
-        keys
-    } else {
-        // Asked for first: nothing is left behind when there is none.
-        let lock = wanted_lock(args)?;
-        let keys = generate(args, trust_domain).map_err(|error| keys_failure(&error))?;
-        make_private_folder(path.parent().unwrap_or(Path::new(".")))?;
-        // Before the node hears of them: a registered agent without keys could never be used.
-        let saved = match &lock {
-            Some(lock) => keys.save_locked(&path, &**lock),
-            None => keys.save(&path),
-        };
-        saved.map_err(|error| keys_failure(&error))?;
-        keys
-    };
+    let keys = keys_here(global, args, trust_domain, &path)?;
     let (agent, created) = match registered {
         Some(agent) if agent.key_id == keys.key_id().to_string() => (agent, false),
         Some(_) => {
@@ -134,12 +130,8 @@ async fn create(
             ));
         }
         None => {
-            let now = now_ms();
-            let record = keys.signed_record(
-                keys.record_version(),
-                now.saturating_sub(VALID_BEFORE_MS),
-                now + u64::from(args.valid_days) * MS_PER_DAY,
-            );
+            let valid_ms = validity(args);
+            let record = keys.signed_record(keys.record_version(), valid_ms.start, valid_ms.end);
             let registration = match (&svid, token) {
                 (Some(svid), _) => {
                     let enrolment = svid.enrolment(&record).map_err(|error| Failure::of(Exit::Usage, &error))?;
@@ -149,9 +141,8 @@ async fn create(
                 (None, None) => client.register(&record).await,
             };
             let registration = registration.map_err(|error| {
-                if !had_keys && error.code().is_some() && keys.is_file_unchanged() {
-                    // The node said no, so nobody will ever know these keys.
-                    let _ = std::fs::remove_file(&path);
+                if !had_keys && error.code().is_some() {
+                    forget_keys(&keys, &path);
                 }
                 control_failure(&error)
             })?;
@@ -161,10 +152,7 @@ async fn create(
     if args.json {
         let mut value = as_json(&agent);
         value["created"] = created.into();
-        value["signature_algorithms"] = json!(algorithms(keys.has_fn_dsa_512()));
-        value["keys"] = path.display().to_string().into();
-        value["encrypted"] = (!keys.locks().is_empty()).into();
-        value["locks"] = lock_names(&keys).into();
+        add_keys(&mut value, &keys, &path);
         print_json(&value)?;
         return Ok(Exit::Ok);
     }
@@ -172,22 +160,83 @@ async fn create(
     let done = if created { "created" } else { "exists" };
     writeln!(out, "{GOOD}{done}{GOOD:#}  {STRONG}{name}{STRONG:#}\n")?;
     print_agent(&mut out, &agent)?;
-    print_third(&mut out, keys.has_fn_dsa_512())?;
+    print_keys(&mut out, &keys, name, &path)?;
+    if created {
+        writeln!(out, "\nNext: {LITERAL}creto recv {name} --follow{LITERAL:#}   {DIM}print what it is sent{DIM:#}")?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The keys of the agent that is to be created: those that are here, or new ones, which are saved before the node hears of them: a
+/// registered agent without keys could never be used.
+fn keys_here(
+    global: &Global,
+    args: &AgentCreateArgs,
+    trust_domain: TrustDomain,
+    path: &Path,
+) -> Result<AgentKeys, Failure> {
+    let (name, folders) = (&args.name, &args.keys);
+    if path.exists() {
+        let keys = load_keys(global, folders, name)?;
+        check_has_wanted(&keys, args)?;
+        if wants_lock(args) && keys.locks().is_empty() {
+            let what = format!("{name} has keys here, and they are not encrypted");
+            return Err(Failure::new(
+                Exit::Refused,
+                what,
+                format!("encrypt them first: `creto agent passphrase {name}`"),
+            ));
+        }
+        return Ok(keys);
+    }
+    // Asked for first: nothing is left behind when there is none.
+    let lock = wanted_lock(args)?;
+    let keys = generate(args, trust_domain).map_err(|error| keys_failure(&error))?;
+    make_private_folder(path.parent().unwrap_or(Path::new(".")))?;
+    let saved = match &lock {
+        Some(lock) => keys.save_locked(path, &**lock),
+        None => keys.save(path),
+    };
+    saved.map_err(|error| keys_failure(&error))?;
+    Ok(keys)
+}
+
+/// Removes keys that were made just now: the node said no, so nobody will ever know them.
+fn forget_keys(keys: &AgentKeys, path: &Path) {
+    if keys.is_file_unchanged() {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// From when to when a new record is valid, Unix milliseconds.
+fn validity(args: &AgentCreateArgs) -> std::ops::Range<u64> {
+    let now = now_ms();
+    now.saturating_sub(VALID_BEFORE_MS)..now + u64::from(args.valid_days) * MS_PER_DAY
+}
+
+/// What is said of keys that are here.
+fn add_keys(value: &mut Value, keys: &AgentKeys, path: &Path) {
+    value["signature_algorithms"] = json!(algorithms(keys.has_fn_dsa_512()));
+    value["keys"] = path.display().to_string().into();
+    value["encrypted"] = (!keys.locks().is_empty()).into();
+    value["locks"] = lock_names(keys).into();
+}
+
+fn print_keys(out: &mut impl Write, keys: &AgentKeys, name: &AgentName, path: &Path) -> std::io::Result<()> {
+    print_third(out, keys.has_fn_dsa_512())?;
     if keys.locks().is_empty() {
         writeln!(
             out,
             "  keys        {}  {CAUTION}not encrypted: whoever has this file is this agent{CAUTION:#}",
             path.display()
         )?;
-        writeln!(out, "              {LITERAL}creto agent passphrase {name}{LITERAL:#}   {DIM}encrypt it{DIM:#}")?;
-    } else {
-        let with = lock_names(&keys).join(" or ");
-        writeln!(out, "  keys        {}  {DIM}encrypted: opens with its {with} only{DIM:#}", path.display())?;
+        return writeln!(
+            out,
+            "              {LITERAL}creto agent passphrase {name}{LITERAL:#}   {DIM}encrypt it{DIM:#}"
+        );
     }
-    if created {
-        writeln!(out, "\nNext: {LITERAL}creto recv {name} --follow{LITERAL:#}   {DIM}print what it is sent{DIM:#}")?;
-    }
-    Ok(Exit::Ok)
+    let with = lock_names(keys).join(" or ");
+    writeln!(out, "  keys        {}  {DIM}encrypted: opens with its {with} only{DIM:#}", path.display())
 }
 
 /// What opens an agent's file, in words.
@@ -195,12 +244,12 @@ fn lock_names(keys: &AgentKeys) -> Vec<&'static str> {
     keys.locks().into_iter().map(LockKind::name).collect()
 }
 
-/// What the keys are to be encrypted with, if they are.
 /// Whether the command says that the keys are to be encrypted. A credential of the system alone does not.
 fn wants_lock(args: &AgentCreateArgs) -> bool {
     args.encrypt || args.keys.passphrase_file.is_some() || args.keys.pkcs11_module.is_some()
 }
 
+/// What the keys are to be encrypted with, if they are.
 fn wanted_lock(args: &AgentCreateArgs) -> Result<Option<Box<dyn KeyLock>>, Failure> {
     if let Some(token) = crate::passphrase::token_of(&args.keys)? {
         return Ok(Some(Box::new(token)));

@@ -1,7 +1,8 @@
 //! `creto proof export|verify`: who signed a message, in a file that a third party can check without a node.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use creto_agent::proof::{Proven, verify};
@@ -23,6 +24,10 @@ use crate::terminal::{BAD, CAUTION, DIM, GOOD, LITERAL, STRONG, print_json, stdo
 
 /// What a file of a proof is called, behind the message's id.
 const EXTENSION: &str = "proof";
+/// Mode of a file that anybody may read, less what the user's umask takes.
+const OPEN: u32 = 0o666;
+/// Mode of a file that its owner alone may read.
+pub(crate) const PRIVATE: u32 = 0o600;
 /// Stands for standard input or output.
 const STREAM: &str = "-";
 /// What the node answers about a record that it does not have.
@@ -45,14 +50,18 @@ pub(crate) fn keep(folder: &Path, message_id: MessageId, from: AgentId, proof: &
         Ok(_) => path = folder.join(format!("{id}.{from}.{EXTENSION}")),
         Err(_) => {}
     }
-    write_whole(&path, proof)?;
+    write_whole(&path, proof, OPEN)?;
     Ok(path)
 }
 
 /// Written beside, synced and renamed: whole or not there.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let beside = path.with_extension("proof.new");
-    let written = File::create(&beside).and_then(|mut file| {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    // One of another mode may be left of a run that was killed.
+    let _ = std::fs::remove_file(&beside);
+    let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside);
+    let written = created.and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&beside, path)?;
@@ -91,7 +100,7 @@ fn export(global: &Global, args: &ProofExportArgs) -> Result<Exit, Failure> {
         Some(output) => output.clone(),
         None => PathBuf::from(format!("{id}.{EXTENSION}")),
     };
-    write_whole(&output, &proof)?;
+    write_whole(&output, &proof, OPEN)?;
     if args.json {
         let mut value = as_json(&proven);
         value["file"] = output.display().to_string().into();

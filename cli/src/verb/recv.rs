@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use creto_agent::thread::Typed;
 use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiveError};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{Global, RecvArgs};
 use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::moment::time;
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, stdout};
-use crate::verb::proof::keep;
+use crate::verb::proof::{PRIVATE, keep, write_whole};
+use crate::verb::thread::TYPED_EXTENSION;
 
 /// Why the command goes on or ends.
 enum Next {
@@ -54,15 +56,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
     let mut notices = agent.notices().map_err(|error| receive_failure(&error))?;
     let mut mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
     let mut incidents = agent.incidents();
-    let no_signals = |error| {
-        Failure::new(
-            Exit::System,
-            format!("signals cannot be caught: {}", plain(&error)),
-            "check the limits on open files",
-        )
-    };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut signals = Signals::catch()?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
         let next = async {
@@ -72,8 +66,7 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                 delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(|delivery| Next::Message(Box::new(delivery))),
                 Some(notice) = notices.next() => Ok(Next::Notice(notice)),
                 incident = incidents.next() => Ok(incident.map_or(Next::End, Next::Refused)),
-                _ = interrupt.recv() => Ok(Next::End),
-                _ = terminate.recv() => Ok(Next::End),
+                () = signals.next() => Ok(Next::End),
             }
         };
         let next = if args.follow {
@@ -87,7 +80,12 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
                 let kept = proof
                     .map(|(folder, proof)| keep(folder, delivery.message_id, delivery.from_id, proof))
                     .transpose()?;
-                print(&delivery, args.json, kept.as_deref())?;
+                let typed = typed(&delivery);
+                if let (Some(kept), Some(_)) = (&kept, &typed) {
+                    // Beside its proof, header and all: what `creto thread verify` needs to see what was signed.
+                    write_whole(&kept.with_extension(TYPED_EXTENSION), &delivery.payload, PRIVATE)?;
+                }
+                print(&delivery, typed.as_ref(), args.json, kept.as_deref())?;
                 // Only now: a message that could not be printed comes again.
                 match args.reject {
                     Some(reason) => delivery.reject(reason),
@@ -108,7 +106,43 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
+/// Ctrl-C and SIGTERM.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(crate) fn catch() -> Result<Self, Failure> {
+        let no_signals = |error| {
+            let what = format!("signals cannot be caught: {}", plain(&error));
+            Failure::new(Exit::System, what, "check the limits on open files")
+        };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(no_signals)?,
+            terminate: signal(SignalKind::terminate()).map_err(no_signals)?,
+        })
+    }
+
+    /// Waits for the next of either.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {},
+            _ = self.terminate.recv() => {},
+        }
+    }
+}
+
+/// The typed message that this is. What only says so is shown as it came.
+fn typed(delivery: &Delivery) -> Option<Typed> {
+    delivery.typed().unwrap_or_else(|error| {
+        let id = delivery.message_id.to_uuid_string();
+        let _ = writeln!(anstream::stderr().lock(), "{CAUTION}not typed{CAUTION:#}  {id}: {error}");
+        None
+    })
+}
+
+fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
     // Written as it is: output that leaves out styles would leave out what looks like one in a message, too.
     let mut exact = std::io::stdout().lock();
     if as_json {
@@ -134,7 +168,15 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
         if let Some(proof) = proof {
             line["proof"] = proof.display().to_string().into();
         }
-        payload_as_json(&mut line, &delivery.payload);
+        if let Some(typed) = typed {
+            line["typed"] = json!({
+                "type": typed.message_type.name(),
+                "hash": hex::encode(typed.hash),
+                "parent": typed.parent.map(hex::encode),
+                "handoff": typed.handoff.map(hex::encode),
+            });
+        }
+        payload_as_json(&mut line, typed.map_or(&delivery.payload, |typed| &typed.content));
         writeln!(exact, "{line}")?;
     } else {
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
@@ -143,7 +185,12 @@ fn print(delivery: &Delivery, as_json: bool, proof: Option<&Path>) -> std::io::R
                 let (id, at) = (receipt.message_id.to_uuid_string(), time(receipt.acknowledged_at_ms));
                 writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, acknowledged {at}")?;
             }
-            None => writeln!(exact, "{}", shown_here(&delivery.payload))?,
+            None => {
+                if let Some(typed) = typed {
+                    write!(stdout(), "{GOOD}{}{GOOD:#}  ", typed.message_type.name())?;
+                }
+                writeln!(exact, "{}", shown_here(typed.map_or(&delivery.payload, |typed| &typed.content)))?;
+            }
         }
     }
     exact.flush()
@@ -186,13 +233,16 @@ fn print_notice(notice: &Notice, as_json: bool) -> std::io::Result<()> {
     }
 }
 
+/// A stranger's text, of which nothing can move the cursor or change a colour.
+pub(crate) fn harmless(text: &str) -> String {
+    let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(safe).collect()
+}
+
 /// The payload as text. On a terminal nothing of it may move the cursor or change a colour: it is a stranger's.
 fn shown(payload: &[u8], on_terminal: bool) -> String {
     match std::str::from_utf8(payload) {
-        Ok(text) if on_terminal => {
-            let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
-            text.chars().map(safe).collect()
-        }
+        Ok(text) if on_terminal => harmless(text),
         Ok(text) => text.to_owned(),
         Err(_) => format!("({} bytes that are not text; --json shows them)", payload.len()),
     }

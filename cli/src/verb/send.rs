@@ -1,12 +1,13 @@
 //! `creto send`: one message, sealed, signed, and durable when the command returns.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use creto_agent::{Priority, SendOptions};
+use creto_agent::SendOptions;
 use serde_json::json;
 
-use crate::args::{Global, PriorityArg, SendArgs};
+use crate::args::{Global, SendArgs};
 use crate::client::{block_on, connect_with, send_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{DIM, GOOD, grouped, print_json, stdout};
@@ -17,19 +18,14 @@ const STDIN: &str = "-";
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) fn run(global: &Global, args: &SendArgs) -> Result<Exit, Failure> {
-    let payload = payload(args)?;
+    let payload = payload(args.file.as_deref(), args.text.as_deref())?;
     block_on(send(global, args, payload))
 }
 
 async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit, Failure> {
     let agent = connect_with(global, &args.reach, &args.from, |options| options.prekeys = args.prekeys.into()).await?;
     let options = SendOptions {
-        priority: match args.priority {
-            PriorityArg::Low => Priority::Low,
-            PriorityArg::Normal => Priority::Normal,
-            PriorityArg::High => Priority::High,
-            PriorityArg::Critical => Priority::Critical,
-        },
+        priority: args.priority.into(),
         receipt: args.receipt,
         notice: !args.no_notice,
         ttl: args.ttl.map(|seconds| Duration::from_secs(u64::from(seconds))),
@@ -62,9 +58,10 @@ async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit
     Ok(Exit::Ok)
 }
 
-fn payload(args: &SendArgs) -> Result<Vec<u8>, Failure> {
+/// What is to be sent: the content of a file, of standard input, or a text.
+pub(crate) fn payload(file: Option<&Path>, text: Option<&str>) -> Result<Vec<u8>, Failure> {
     let mut payload = Vec::new();
-    match (&args.file, args.text.as_deref()) {
+    match (file, text) {
         (Some(path), _) => {
             let file = std::fs::File::open(path).map_err(|error| Failure::file("read", path, &error))?;
             let read = file.take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut payload);

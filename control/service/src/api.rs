@@ -18,6 +18,10 @@
 //! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
 //! | `GET /v1/mailboxes/{organization}/{agent}` | 200 with [`MailboxInfo`]; 404 |
 //! | `PATCH /v1/mailboxes/{organization}/{agent}`, `application/json`: a [`MailboxChange`](crate::mailboxes::MailboxChange) | 200 with [`MailboxInfo`]; 404, 422 |
+//! | `POST /v1/channels`, `application/octet-stream`: a SignedChannelRecord | 201 (created) or 200 (changed, deleted, or known already) with [`ChannelInfo`](crate::channels::ChannelInfo); 403, 409, 422, 507 |
+//! | `GET /v1/channels?pattern=acme/alerts.*&after=acme/a&limit=100` | 200 with [`ChannelPage`](crate::channels::ChannelPage), by name |
+//! | `GET /v1/channels/{organization}/{words}` | 200 with [`ChannelInfo`](crate::channels::ChannelInfo); 404 |
+//! | `GET /v1/channel-records/{organization}/{words}` | 200, `application/octet-stream`: a SignedChannelRecord, of a deleted channel too; 404 |
 //! | `GET /v1/policy` | 200 with [`PolicyInfo`] |
 //! | `POST /v1/policy/reload` | 200 with [`PolicyInfo`]: what is in force now; 409, 422 |
 //! | `GET /v1/policy/explain?from=acme/a&action=send_message&to=acme/b` | 200 with [`DecisionInfo`]; 400, 404 |
@@ -208,6 +212,20 @@ error_codes! {
     LeafUnknown = "leaf_unknown", 404, "ask for a leaf below the size of the checkpoint; entries are dropped after [audit] retention";
     /// The audit log cannot be read now.
     AuditUnavailable = "audit_unavailable", 503, "try again in a second; if it stays so, look at the node's log";
+    /// The body is not a signed record of a channel.
+    ChannelMalformed = "channel_malformed", 422, "send the bytes of a signed channel record as docs/channels.md gives them, dated by a clock that is right";
+    /// The owner is no active agent of the channel's organization, or another one owns the channel.
+    ChannelOwner = "channel_owner", 403, "name an active agent of the channel's organization as its owner, and its current owner for a change";
+    /// The record is not signed by both of its owner's keys.
+    ChannelSignature = "channel_signature", 422, "sign the record, as it is sent, with both signing keys of the owner's key record";
+    /// The record is not the next version of what the node has.
+    ChannelVersion = "channel_version", 409, "look at the channel with `creto channel show`, then change it again";
+    /// No channel has this name, or it was deleted.
+    ChannelUnknown = "channel_unknown", 404, "check the name with `creto channel list`, or create it with `creto channel create`";
+    /// The text is no channel's name, or no pattern of names.
+    ChannelNameInvalid = "channel_name_invalid", 400, "write organization/words, such as acme/alerts.eu, or a pattern such as acme/alerts.*";
+    /// There are as many channels as there may be.
+    ChannelsFull = "channels_full", 507, "delete channels that nobody needs: `creto channel list`, `creto channel delete`";
     /// A shard does not hold its log now.
     BackupUnavailable = "backup_unavailable", 503, "try again when the node is ready";
     /// The service is shutting down.

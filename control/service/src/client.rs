@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use creto_envelope::channel::{ChannelName, ChannelPattern, SignedChannelRecord};
 use creto_envelope::{AgentId, AgentName, SignedKeyRecord};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
@@ -28,6 +29,7 @@ use crate::api::{
     MailboxInfo, MailboxPage, PolicyInfo, Status, TOKEN_HEADER,
 };
 use crate::attributes::AttributesChange;
+use crate::channels::{ChannelInfo, ChannelPage};
 use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 use crate::mailboxes::MailboxChange;
@@ -365,6 +367,57 @@ impl Client {
     pub async fn set_mailbox(&self, name: &AgentName, change: &MailboxChange) -> Result<MailboxInfo, ClientError> {
         let body = serde_json::to_vec(change).expect("numbers and names become JSON");
         self.call(Method::PATCH, &format!("/v1/mailboxes/{name}"), body.into()).await.map(|(_, body)| body)
+    }
+
+    /// Creates, changes or deletes a channel: hands in what its owner has signed. Doing it twice does no harm.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the node's reason, such as `channel_version`, or why there was no answer.
+    pub async fn put_channel(&self, signed: &SignedChannelRecord) -> Result<ChannelInfo, ClientError> {
+        self.call(Method::POST, "/v1/channels", signed.to_bytes().into()).await.map(|(_, channel)| channel)
+    }
+
+    /// The channel with this name.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with code `channel_unknown`, or why there was no answer.
+    pub async fn channel(&self, name: &ChannelName) -> Result<ChannelInfo, ClientError> {
+        self.get(&format!("/v1/channels/{name}")).await
+    }
+
+    /// Every channel whose name fits, or every one, by name, without the names that they list.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn channels(&self, pattern: Option<&ChannelPattern>) -> Result<Vec<ChannelInfo>, ClientError> {
+        let mut channels = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let mut path = "/v1/channels?".to_owned();
+            for (name, value) in [("pattern", pattern.map(ChannelPattern::as_str)), ("after", after.as_deref())] {
+                path.extend(value.map(|value| format!("{name}={value}&")));
+            }
+            let page: ChannelPage = self.get(&path[..path.len() - 1]).await?;
+            channels.extend(page.channels);
+            match page.next_after {
+                Some(next) if after.as_deref() < Some(next.as_str()) => after = Some(next),
+                Some(_) => return Err(ClientError::Answer("the list of channels does not advance".to_owned())),
+                None => return Ok(channels),
+            }
+        }
+    }
+
+    /// The signed record of the channel with this name, of a deleted one, too.
+    ///
+    /// # Errors
+    /// As [`Client::channel`].
+    pub async fn channel_record(&self, name: &ChannelName) -> Result<SignedChannelRecord, ClientError> {
+        let path = format!("/v1/channel-records/{name}");
+        let (status, body) = self.exchange_in_time(Method::GET, &path, Bytes::new()).await?;
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        SignedChannelRecord::parse(&body).map_err(|code| ClientError::Answer(format!("not a channel record: {code}")))
     }
 
     /// How the service is.

@@ -10,6 +10,7 @@ use creto_policy::{Attributes, KeyVersion, Policy, Replacement, Snapshot, Snapsh
 
 use crate::api::ErrorCode;
 use crate::attributes::AttributesRequest;
+use crate::channels::CheckedChannel;
 use crate::error::ServiceError;
 use crate::key_log::tables::adopt as adopt_key_records;
 use crate::limits::{NOTES_MAX, VERSIONS_HELD_MAX};
@@ -23,6 +24,8 @@ use crate::storage::{AGENTS, AgentEntry, KEY_RECORDS, Loaded, NAMES, Storage};
 use crate::telling::Note;
 
 pub(crate) use attributes::AttributesSet;
+pub(crate) use channels::ChannelPut;
+use channels::told_of_channel;
 pub(crate) use mailbox::MailboxSet;
 pub(crate) use outbox::{OPERATOR, Outbox, token_in, told_of_policy};
 use outbox::{told_of_organization, told_of_token};
@@ -32,6 +35,7 @@ pub(crate) use states::StatesSet;
 pub(crate) use tokens::{EnrolRequest, TokenChange, TokenSet};
 
 mod attributes;
+mod channels;
 mod key_log;
 mod keys;
 mod mailbox;
@@ -51,6 +55,8 @@ pub(crate) struct Directory {
     epoch: u64,
     policy: Policy,
     agents_max: u64,
+    /// Channels that are not deleted.
+    channel_count: u64,
     retention: DefaultRetention,
     key_grace_ms: u64,
     outbox: Option<Outbox>,
@@ -87,6 +93,7 @@ pub(crate) enum Change {
     /// As `Register`, with a token; answered as that.
     Enrol(EnrolRequest),
     Token(TokenChange),
+    Channel(CheckedChannel),
     /// Nothing: the audit log is told of these.
     Tell(Vec<Note>),
     Prekeys(CheckedBatch),
@@ -110,6 +117,7 @@ pub(crate) enum Changed {
     Attributes(AttributesSet),
     State(StatesSet),
     Token(TokenSet),
+    Channel(ChannelPut),
     Told,
     Prekeys(Uploaded),
 }
@@ -157,6 +165,7 @@ impl Directory {
         let policy = Policy::SameOrganization;
         let trust_domain = storage.trust_domain(&*storage.begin_read()?)?;
         let (builder, epoch) = load_agents(&storage, &trust_domain, policy.clone(), retention, key_grace_ms, now_ms)?;
+        let channel_count = storage.channel_count()?;
         Ok(Self {
             storage,
             trust_domain,
@@ -164,6 +173,7 @@ impl Directory {
             epoch,
             policy,
             agents_max,
+            channel_count,
             retention,
             key_grace_ms,
             outbox: None,
@@ -192,6 +202,7 @@ impl Directory {
             load_agents(&self.storage, &self.trust_domain, policy, self.retention, grace_ms, now_ms)?;
         assert!(epoch >= self.epoch, "an epoch never goes back");
         (self.builder, self.epoch) = (builder, epoch);
+        self.channel_count = self.storage.channel_count()?;
         if let Some(outbox) = &mut self.outbox {
             // A commit that is there has events that nobody was told of, unless nothing went with it.
             let was_done = outbox.tell_again(&self.storage)? > 0;
@@ -314,6 +325,7 @@ impl Directory {
         let mut notes = self.untold.clone();
         // Whether there is something to keep that the shards need not know.
         let mut is_changed = false;
+        let (mut channels_created, mut channels_deleted) = (0, 0);
         for (by, change) in changes {
             answers.push(match change {
                 Change::Register(request) => {
@@ -368,6 +380,16 @@ impl Directory {
                     }
                     Changed::Token(answer)
                 }
+                Change::Channel(checked) => {
+                    let answer = self.put_channel(&*transaction, &checked, channels_created, now_ms)?;
+                    channels_created += u64::from(answer == ChannelPut::Created);
+                    channels_deleted += u64::from(answer == ChannelPut::Deleted);
+                    if let ChannelPut::Created | ChannelPut::Changed | ChannelPut::Deleted = answer {
+                        is_changed = true;
+                        notes.push(told_of_channel(by, &checked));
+                    }
+                    Changed::Channel(answer)
+                }
                 Change::Prekeys(batch) => {
                     let answer = prekeys::upload(&self.storage, &*transaction, &batch)?;
                     if let Uploaded::Added(_) = answer {
@@ -394,11 +416,13 @@ impl Directory {
         if self.outbox.is_none() {
             notes.clear();
         }
+        let channel_count = self.channel_count + channels_created - channels_deleted;
         if pending.is_empty() && notes.is_empty() {
             match is_changed {
                 true => self.commit(transaction)?,
                 false => transaction.abort()?,
             }
+            self.channel_count = channel_count;
             return Ok(answers);
         }
         self.log_keys(&*transaction, &pending, now_ms)?;
@@ -416,6 +440,7 @@ impl Directory {
         self.commit(transaction)?;
         assert!(pending.is_empty() || epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
+        self.channel_count = channel_count;
         if let Some(outbox) = &mut self.outbox {
             outbox.tell(told);
         }

@@ -14,6 +14,7 @@ use axum::{Extension, Router};
 use creto_audit::event::Code;
 use creto_audit::{Label, What};
 use creto_envelope::AgentName;
+use creto_envelope::limits::SIGNED_CHANNEL_RECORD_BYTES_MAX;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use utoipa::IntoParams;
@@ -39,6 +40,7 @@ use crate::writer::{Answer, Pending};
 mod agents;
 mod audit;
 mod backups;
+mod channels;
 mod gate;
 mod mailboxes;
 mod node;
@@ -83,6 +85,7 @@ pub(crate) struct Api {
 fn paths() -> OpenApiRouter<Api> {
     let attributes = DefaultBodyLimit::max(ATTRIBUTES_BODY_BYTES_MAX);
     let svid = DefaultBodyLimit::max(SVID_BODY_BYTES_MAX);
+    let channel_record = DefaultBodyLimit::max(SIGNED_CHANNEL_RECORD_BYTES_MAX);
     OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(node::live))
         .routes(routes!(node::ready))
@@ -101,6 +104,9 @@ fn paths() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::withdraw_token))
         .routes(routes!(mailboxes::mailboxes))
         .routes(routes!(mailboxes::mailbox, mailboxes::set_mailbox))
+        .routes(routes!(channels::channels, channels::put).layer(channel_record))
+        .routes(routes!(channels::channel))
+        .routes(routes!(channels::record))
         .routes(routes!(policy::in_force))
         .routes(routes!(policy::reload))
         .routes(routes!(policy::explain))
@@ -156,7 +162,7 @@ fn is_callers(code: ErrorCode) -> bool {
     is_callers && code != ErrorCode::PolicyRefused
 }
 
-fn number_of(code: ErrorCode) -> Code {
+pub(crate) fn number_of(code: ErrorCode) -> Code {
     Code::of_control(code.as_str()).unwrap_or(Code::NONE)
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 use creto_policy::Recent;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::error::ServiceError;
 use crate::limits::{KEY_RECORD_ANSWERS_MAX, KEY_RECORD_QUESTIONS_MAX, KEY_RECORDS_KEPT_MAX};
@@ -64,25 +65,40 @@ impl KeyRecordDoor {
     }
 }
 
-/// Answers until nobody can ask any more.
+/// Answers until nobody can ask any more. What is at hand is given at once, also while a read is out: a disk may be slow, and a
+/// database away.
 pub(crate) async fn answer(storage: Arc<Storage>, questions: KeyRecordQuestions) {
     let KeyRecordQuestions(mut questions) = questions;
     let mut records = KeyRecords { storage, recent: Recent::new(KEY_RECORDS_KEPT_MAX) };
-    let mut waiting = Vec::new();
-    while questions.recv_many(&mut waiting, KEY_RECORD_ANSWERS_MAX).await > 0 {
-        let asked = std::mem::take(&mut waiting);
-        // Reads may have to wait for the disk.
-        let answered = tokio::task::spawn_blocking(move || {
-            records.answer_all(asked);
-            records
-        });
-        match answered.await {
-            Ok(back) => records = back,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The service is shutting down; what was not answered says so.
-                Err(_) => return,
-            },
+    let (mut asked, mut is_open) = (Vec::new(), true);
+    // Questions for what has to be read; the door is not looked at while they are as many as it has places.
+    let mut missing: Vec<Question> = Vec::new();
+    let mut reading: Option<JoinHandle<Read>> = None;
+    loop {
+        if reading.is_none() && !missing.is_empty() {
+            let wanted: Vec<_> = missing.drain(..missing.len().min(KEY_RECORD_ANSWERS_MAX)).collect();
+            let storage = Arc::clone(&records.storage);
+            reading = Some(tokio::task::spawn_blocking(move || Read::of(&storage, wanted)));
+        }
+        let may_ask = is_open && missing.len() < KEY_RECORD_QUESTIONS_MAX;
+        tokio::select! {
+            done = async { reading.as_mut().expect("it is looked at only while there is one").await }, if reading.is_some() => {
+                reading = None;
+                match done {
+                    Ok(read) => records.take(read),
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // The service is shutting down; what was not answered says so.
+                        Err(_) => return,
+                    },
+                }
+            }
+            count = questions.recv_many(&mut asked, KEY_RECORD_ANSWERS_MAX), if may_ask => {
+                is_open = count > 0;
+                missing.extend(records.give(std::mem::take(&mut asked)));
+            }
+            // Nobody asks any more, and everybody is answered.
+            else => return,
         }
     }
 }
@@ -94,45 +110,59 @@ struct KeyRecords {
 }
 
 impl KeyRecords {
-    fn answer_all(&mut self, asked: Vec<Question>) {
-        let mut missing: Vec<_> = asked.iter().map(|question| (question.agent, question.version)).collect();
-        missing.retain(|place| self.recent.get(place).is_none());
-        missing.sort_unstable();
-        missing.dedup();
-        // Beside what is kept: more may be asked for than there is room for.
-        let read = self.read(&missing);
-        for Question { agent, version, reply } in asked {
-            let place = (agent, version);
-            let found = self.recent.get(&place).or_else(|| read.get(&place)).map(Arc::clone);
-            // A snapshot shows versions that are stored: one that cannot be read now may be later.
-            reply.send(found.ok_or_else(|| RejectCode::Overloaded.into()));
+    /// Answers what is at hand. Returns the other questions.
+    fn give(&self, asked: Vec<Question>) -> Vec<Question> {
+        let mut missing = Vec::new();
+        for question in asked {
+            match self.recent.get(&(question.agent, question.version)) {
+                Some(record) => question.reply.send(Ok(Arc::clone(record))),
+                None => missing.push(question),
+            }
         }
-        read.into_iter().for_each(|(place, record)| self.recent.insert(place, record));
+        missing
     }
 
-    /// Those of these records that can be read.
-    fn read(&self, places: &[(AgentId, u32)]) -> BTreeMap<(AgentId, u32), Arc<SignedKeyRecord>> {
-        let mut found = BTreeMap::new();
-        if places.is_empty() {
-            return found;
+    /// Answers what was read, and keeps it.
+    fn take(&mut self, read: Read) {
+        let Read { wanted, found } = read;
+        for Question { agent, version, reply } in wanted {
+            // A snapshot shows versions that are stored: one that cannot be read now may be later.
+            let record = found.get(&(agent, version)).map(Arc::clone);
+            reply.send(record.ok_or_else(|| RejectCode::Overloaded.into()));
         }
+        found.into_iter().for_each(|(place, record)| self.recent.insert(place, record));
+    }
+}
+
+/// Questions, and those of their records that could be read.
+struct Read {
+    wanted: Vec<Question>,
+    found: BTreeMap<(AgentId, u32), Arc<SignedKeyRecord>>,
+}
+
+impl Read {
+    fn of(storage: &Storage, wanted: Vec<Question>) -> Self {
+        let mut places: Vec<_> = wanted.iter().map(|question| (question.agent, question.version)).collect();
+        places.sort_unstable();
+        places.dedup();
         let keys: Vec<_> = places.iter().map(|(agent, version)| (agent.0, *version)).collect();
-        let rows = || -> Result<_, ServiceError> { Ok(self.storage.begin_read()?.table(KEY_RECORDS).get_many(&keys)?) };
+        let rows = || -> Result<_, ServiceError> { Ok(storage.begin_read()?.table(KEY_RECORDS).get_many(&keys)?) };
         let rows = rows().unwrap_or_else(|error| {
             tracing::error!(%error, "key records cannot be read");
             Vec::new()
         });
-        for ((agent, version), row) in places.iter().zip(rows) {
-            match row.map(|row| self.storage.parse_record(*agent, *version, &row)) {
-                Some(Ok(signed)) => drop(found.insert((*agent, *version), Arc::new(signed))),
+        let mut found = BTreeMap::new();
+        for ((agent, version), row) in places.into_iter().zip(rows) {
+            match row.map(|row| storage.parse_record(agent, version, &row)) {
+                Some(Ok(signed)) => drop(found.insert((agent, version), Arc::new(signed))),
                 Some(Err(error)) => {
                     tracing::error!(%error, "a key record cannot be used; restore the directory from a backup");
                 }
                 None => {
-                    tracing::error!(%agent, version, "a key record is missing; restore the directory from a backup")
+                    tracing::error!(%agent, version, "a key record is missing; restore the directory from a backup");
                 }
             }
         }
-        found
+        Self { wanted, found }
     }
 }

@@ -45,8 +45,10 @@ pub mod api;
 pub mod attributes;
 pub mod audit;
 pub mod backup;
+pub mod channels;
 pub mod client;
 mod directory;
+pub mod enrolment;
 mod error;
 pub mod fill;
 #[cfg(test)]

@@ -77,6 +77,20 @@ pub const VERSIONS_LISTED_MAX: usize = 100;
 pub const PREKEY_QUESTIONS_MAX: usize = 4_096;
 /// Most claims that one transaction commits together.
 pub const PREKEY_CLAIMS_PER_COMMIT_MAX: usize = 1_024;
+/// Most channels of a node; deleted ones, of which a small row stays, are not among them.
+pub const CHANNELS_MAX: u64 = 100_000;
+/// Most channels of a page.
+pub const PAGE_CHANNELS_MAX: usize = 1_000;
+/// Most names that are looked at for one page: a pattern may fit few of them.
+pub const PAGE_CHANNELS_LOOKED_AT_MAX: usize = 20_000;
+/// Channels whose records are read together.
+pub const CHANNELS_AT_ONCE: usize = 32;
+/// A page of channels ends when so many bytes of records were read for it: one has up to 324 KB.
+pub const PAGE_CHANNELS_BYTES_MAX: usize = 4 << 20;
+/// How far a channel's record may be dated ahead of the node's clock, in milliseconds.
+pub const CHANNEL_AHEAD_MS_MAX: u64 = 300_000;
+/// Most enrolments over the network that wait to be checked: 8 KB each.
+pub const ENROLMENTS_MAX: usize = 256;
 /// Most uploads of prekeys that wait to be checked, of all agents: 160 KB each.
 pub const PREKEY_UPLOADS_MAX: usize = 64;
 /// Most one-time prekeys that are kept of an agent: 1.5 KB of disk each.

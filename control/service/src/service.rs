@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::audit::AuditLogSource;
 use crate::backup::{BackupHost, Backups};
 use crate::directory::{Directory, Outbox, Reader, told_of_policy};
+use crate::enrolment::{self, Enrolments};
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::http::{Api, Gate};
@@ -143,6 +144,7 @@ pub struct Service {
     decisions: Option<Arc<dyn DecisionHost>>,
     audit_log: Option<Arc<dyn AuditLogSource>>,
     prekeys: Option<Prekeys>,
+    enrolments: Option<Enrolments>,
     key_log: Option<(KeyLog, Questions)>,
     key_records: Option<KeyRecordQuestions>,
 }
@@ -188,6 +190,7 @@ impl Service {
             decisions: None,
             audit_log: None,
             prekeys: None,
+            enrolments: None,
             key_log: None,
             key_records: None,
         })
@@ -210,6 +213,12 @@ impl Service {
     #[must_use]
     pub fn with_prekeys(self, requests: PrekeyRequests, allowance: PrekeyAllowance, sink: impl StockSink) -> Self {
         Self { prekeys: Some(Prekeys { requests, allowance, sink: Arc::new(sink) }), ..self }
+    }
+
+    /// The same service, which registers whoever comes through the other end of `enrolments` with a token.
+    #[must_use]
+    pub fn with_enrolments(self, enrolments: Enrolments) -> Self {
+        Self { enrolments: Some(enrolments), ..self }
     }
 
     /// The same service, which gives shards the key records that they ask for through the other end of `questions`.
@@ -277,6 +286,7 @@ impl Service {
             decisions,
             audit_log,
             prekeys,
+            enrolments,
             key_log,
             key_records,
         } = self;
@@ -326,6 +336,7 @@ impl Service {
                     Box::new(sink),
                     publications,
                     prekeys,
+                    enrolments,
                     key_log,
                     key_records,
                     reloads,
@@ -448,6 +459,7 @@ fn run(
     sink: Box<dyn SnapshotSink>,
     publications: Publications,
     prekeys: Option<(Arc<Storage>, Prekeys)>,
+    enrolments: Option<Enrolments>,
     key_log: Option<impl Future<Output = ()> + Send + 'static>,
     key_records: Option<impl Future<Output = ()> + Send + 'static>,
     reloads: Reloads,
@@ -456,10 +468,10 @@ fn run(
 ) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The commits, one after the other; those of claims, and the checks of prekeys, the same; the requests of a backup, one
-        // after the other; questions about the key log and for key records, the same, and the keys of administrators; what looks at
-        // policies; and what requests read.
-        .max_blocking_threads(9 + READS_MAX)
+        // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a
+        // backup, one after the other; questions about the key log and for key records, the same, and the keys of administrators;
+        // what looks at policies; reads of the audit log, one at a time; and what requests read of the directory.
+        .max_blocking_threads(11 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -481,6 +493,10 @@ fn run(
                 let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, reads, allowance));
                 (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
             });
+        let enrolments = enrolments.map(|enrolments| {
+            let (reader, teller) = (api.reader.clone(), api.teller.clone());
+            tokio::spawn(enrolment::take_enrolments(enrolments, changes.clone(), reader, teller))
+        });
         let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
@@ -492,6 +508,9 @@ fn run(
         // What it had not handed on is answered with "shutting down".
         publications.abort();
         policies.abort();
+        if let Some(enrolments) = enrolments {
+            enrolments.abort();
+        }
         questions.into_iter().flatten().for_each(|answering| answering.abort());
         if let Some((uploads, claims)) = prekeys {
             uploads.abort();

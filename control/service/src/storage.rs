@@ -11,6 +11,8 @@
 //! | `attributes` | agent id 16 | type, roles and capabilities, see `attributes.rs`; no row: none are set |
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
 //! | `tokens` | SHA-256 of a token, 32 | what it allows, see `tokens.rs` |
+//! | `channels` | channel id 16 | a channel's record, see `channels.rs`; of a deleted one, too |
+//! | `channel_names` | name | channel id 16, of those that are not deleted; the order of the list |
 //! | `audit_outbox` | number u64 | an event that the audit log may not have yet, see `outbox.rs` |
 //! | `key_leaves`, `key_subtrees`, `key_places` | | the key log, see `key_log/tables.rs` |
 //! | `prekey_owners`, `prekey_batches`, `prekeys` | | prekeys that were not handed out yet, see `prekeys/tables.rs` |
@@ -74,6 +76,10 @@ pub(crate) const STATES: Table<[u8; 16], Vec<u8>> = Table::new("states");
 pub(crate) const AUDIT_OUTBOX: Table<u64, Vec<u8>> = Table::new("audit_outbox");
 
 pub(crate) const TOKENS: Table<[u8; 32], Vec<u8>> = Table::new("tokens");
+
+pub(crate) const CHANNELS: Table<[u8; 16], Vec<u8>> = Table::new("channels");
+
+pub(crate) const CHANNEL_NAMES: Table<String, [u8; 16]> = Table::new("channel_names");
 
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
@@ -248,7 +254,7 @@ pub(crate) struct Loaded {
 }
 
 /// The tables that a backup has as they are.
-const COPIED: [TableRef; 13] = [
+const COPIED: [TableRef; 15] = [
     META.erased(),
     AGENTS.erased(),
     NAMES.erased(),
@@ -258,6 +264,8 @@ const COPIED: [TableRef; 13] = [
     ATTRIBUTES.erased(),
     STATES.erased(),
     TOKENS.erased(),
+    CHANNELS.erased(),
+    CHANNEL_NAMES.erased(),
     AUDIT_OUTBOX.erased(),
     // Without a format of its own: what a version that knows no key log adds meanwhile becomes leaves when the directory is
     // loaded.
@@ -429,6 +437,11 @@ impl Storage {
         meta.put(META_RETENTION, &retention.to_bytes())?;
         transaction.commit()?;
         Ok(retention)
+    }
+
+    /// How many channels there are that are not deleted. A database reads all their names for it.
+    pub(crate) fn channel_count(&self) -> Result<u64, ServiceError> {
+        Ok(self.begin_read()?.table(CHANNEL_NAMES).count()?)
     }
 
     /// Every agent with what a snapshot holds of the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the start. No

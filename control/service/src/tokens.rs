@@ -6,12 +6,14 @@
 
 use std::fmt;
 
-use creto_crypto_accel::digest::sha256;
 use creto_envelope::AgentName;
+use creto_envelope::enrol::ENROLMENT_TOKEN_BYTES;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
+
+pub use creto_crypto_accel::token::EnrolmentToken;
 
 use crate::limits::{TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TOKEN_USES_MAX};
 
@@ -28,74 +30,17 @@ pub enum Enrolment {
     Token,
 }
 
-/// What stands before the digits of a token, so that it is recognised where it should not be.
-const TOKEN_PREFIX: &str = "creto-enrol-";
-const SECRET_BYTES: usize = 32;
-
-/// The secret of a token. It is erased when it is dropped, and never printed by accident.
-#[derive(Clone)]
-pub struct EnrolmentToken(Zeroizing<[u8; SECRET_BYTES]>);
-
 /// What the directory keeps of it: its SHA-256.
 pub(crate) type TokenHash = [u8; 32];
 
-impl EnrolmentToken {
-    /// A new one.
-    ///
-    /// # Errors
-    /// When the system gives no randomness.
-    pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-        getrandom::fill(&mut secret[..])?;
-        Ok(Self(secret))
-    }
-
-    /// Parses the text of [`EnrolmentToken::text`]; `None` for any other.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix(TOKEN_PREFIX)?.as_bytes();
-        if digits.len() != 2 * SECRET_BYTES {
-            return None;
-        }
-        let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-        for (byte, pair) in secret.iter_mut().zip(digits.as_chunks::<2>().0) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(secret))
-    }
-
-    /// The token as people pass it on.
-    #[must_use]
-    pub fn text(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(TOKEN_PREFIX.len() + 2 * SECRET_BYTES));
-        text.push_str(TOKEN_PREFIX);
-        for byte in self.0.iter() {
-            for digit in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(u32::from(digit), 16).expect("four bits are one digit"));
-            }
-        }
-        text
-    }
-
-    /// What names it where it must not be told.
-    pub(crate) fn hash(&self) -> TokenHash {
-        sha256(&[&self.0[..]])
-    }
-}
-
-impl fmt::Debug for EnrolmentToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EnrolmentToken(..)")
-    }
-}
-
-/// Lower case only: a token has one spelling.
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    }
+/// A new one.
+///
+/// # Errors
+/// When the system gives no randomness.
+pub(crate) fn generate() -> Result<EnrolmentToken, getrandom::Error> {
+    let mut secret = Zeroizing::new([0; ENROLMENT_TOKEN_BYTES]);
+    getrandom::fill(&mut secret[..])?;
+    Ok(EnrolmentToken::new(secret))
 }
 
 /// A token that somebody wants.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use creto_control_storage::StorageError;
+use creto_envelope::enrol::Enrolled;
 use creto_envelope::prekeys::PrekeyStock;
 use creto_envelope::{AgentId, RejectCode, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::directory::{
-    AttributesSet, Change, Changed, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
+    AttributesSet, Change, Changed, ChannelPut, Directory, MailboxSet, Registered, Rotated, StatesSet, TokenSet,
 };
+use crate::enrolment;
 use crate::error::ServiceError;
 use crate::health::Health;
 use crate::limits::{COMMIT_CHANGES_MAX, REFRESH_POLL};
@@ -35,8 +37,9 @@ impl Answer {
             Self::Attributes(answer) => answer.is_closed(),
             Self::State(answer) => answer.is_closed(),
             Self::Token(answer) => answer.is_closed(),
+            Self::Channel(answer) => answer.is_closed(),
             // What nobody waits for is to be done in any case, and of agents the shard knows who is gone.
-            Self::Key(_) | Self::Prekeys(_) | Self::Nobody => false,
+            Self::Key(_) | Self::Enrolment(_) | Self::Prekeys(_) | Self::Nobody => false,
         }
     }
 }
@@ -55,8 +58,12 @@ pub(crate) enum Answer {
     State(oneshot::Sender<StatesSet>),
     /// The same, of tokens.
     Token(oneshot::Sender<TokenSet>),
+    /// The same, of channels.
+    Channel(oneshot::Sender<ChannelPut>),
     /// An agent, through its shard.
     Key(Reply),
+    /// Who is to become an agent, through a shard.
+    Enrolment(Reply<Enrolled>),
     /// Nobody.
     Nobody,
     /// The same, of prekeys.
@@ -202,6 +209,7 @@ fn commit(
             for answer in answers {
                 match answer {
                     Answer::Key(reply) => reply.send(Err(RejectCode::StorageFull.into())),
+                    Answer::Enrolment(reply) => reply.send(Err(RejectCode::StorageFull.into())),
                     Answer::Prekeys(reply) => reply.send(Err(RejectCode::StorageFull.into())),
                     _ => {}
                 }
@@ -216,6 +224,7 @@ fn tell(result: Changed, answer: Answer) {
             // A peer that went away loses the answer only; it may ask again and is told that it is known.
             let _gone = answer.send(result);
         }
+        (Changed::Register(result), Answer::Enrolment(reply)) => reply.send(Ok(enrolment::answer_of(&result))),
         (Changed::Mailbox(result), Answer::Mailbox(answer)) => {
             let _gone = answer.send(result);
         }
@@ -226,6 +235,9 @@ fn tell(result: Changed, answer: Answer) {
             let _gone = answer.send(result);
         }
         (Changed::Token(result), Answer::Token(answer)) => {
+            let _gone = answer.send(result);
+        }
+        (Changed::Channel(result), Answer::Channel(answer)) => {
             let _gone = answer.send(result);
         }
         (Changed::State(result), Answer::State(answer)) => {

@@ -162,6 +162,13 @@ impl Backend for RedbFile {
     }
 
     fn create(&self, tables: &[TableRef]) -> Result<(), StorageError> {
+        let reading = self.begin_read()?;
+        let there = reading.table_names()?;
+        if tables.iter().all(|table| there.iter().any(|name| name == table.name())) {
+            // Nothing to write, so nothing to sync; one with other types is refused.
+            return tables.iter().try_for_each(|table| reading.count(*table).map(drop));
+        }
+        drop(reading);
         let transaction = self.begin_write()?;
         for table in tables {
             // It is opened for that, and made if it is not there.

@@ -1,8 +1,9 @@
 //! How chains are stored: a versioned form with one encoding of each state, and a checksum.
 //!
 //! ```text
-//!  0 u8 version = 1 | 1 u8 kind (1 send, 2 receive) | 2 [6] zero | 8 [16] session id | 24 u64 counter | 32 [32] chain key
+//!  0 u8 version = 1 | 1 u8 kind (1 send, 2 receive, 3 channel send, 4 channel key) | 2 [6] zero | 8 [16] session id | 24 u64 counter | 32 [32] chain key
 //! 64 receive only: settled bits below the counter as u64 words | the keys of the others, ascending
+//! 64 of a channel only: [16] channel id | [16] publisher's id
 //!    then [16] SHA-256 of everything before it, cut
 //! ```
 //!
@@ -19,10 +20,12 @@ const HEAD_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 16;
 
 /// Which end of a session a state is of.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Send = 1,
     Receive = 2,
+    ChannelSend = 3,
+    ChannelKey = 4,
 }
 
 /// Writes a state into memory that was asked for once, so that no copy is left behind when it grows.
@@ -89,6 +92,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn number(&mut self) -> Result<u64, SessionStateError> {
         self.take().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// Sixteen bytes that name something.
+    pub(super) fn id(&mut self) -> Result<[u8; 16], SessionStateError> {
+        self.take().copied()
     }
 
     /// A counter at or below the end of a session.

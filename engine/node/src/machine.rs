@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use creto_audit::event::Peer;
 use creto_envelope::control::RotationMode;
+use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::{KeyLogQuestion, KeyLogRefusal};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
 use creto_envelope::prekeys::{PrekeyRefusal, PrekeyStock};
@@ -40,6 +42,13 @@ pub(crate) enum NodeItem {
         connection: ConnectionId,
         /// The current version, or why not.
         answer: Result<u32, KeyRefused>,
+    },
+    /// From control: what became of an enrolment that came to this shard.
+    Enrolled {
+        /// Whoever asked.
+        connection: ConnectionId,
+        /// What became of it, or why control did not look at it.
+        answer: Result<Enrolled, KeyRefused>,
     },
     /// From control: a key record that this shard asked for.
     KeyRecord {
@@ -156,6 +165,9 @@ pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 4 * CREDIT_BYTES_MAX as usize + EN
 pub(crate) type PublishKeyRecord =
     Box<dyn Fn(ConnectionId, AgentId, RotationMode, Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
 
+/// Hands an enrolment to control, which answers with [`NodeItem::Enrolled`]; or says at once why not. It never waits.
+pub(crate) type Enrol =
+    Box<dyn Fn(ConnectionId, Peer, [u8; 32], Box<SignedKeyRecord>) -> Result<(), KeyRefused> + Send>;
 /// Asks control for a version of an agent's key record, which answers with [`NodeItem::KeyRecord`]; or says at once why not. It
 /// never waits.
 pub(crate) type AskKeyRecord = Box<dyn Fn(AgentId, u32) -> Result<(), KeyRefused> + Send>;
@@ -178,6 +190,9 @@ pub(crate) struct ShardMachine {
     publish: PublishKeyRecord,
     /// Key records that control did not take, to be told in the next turn.
     not_published: Vec<(ConnectionId, KeyRefused)>,
+    enrol: Enrol,
+    /// Enrolments that control did not take, to be told in the next turn.
+    not_enrolled: Vec<(ConnectionId, KeyRefused)>,
     ask_key_record: AskKeyRecord,
     /// Key records that control was not asked for, to be told in the next turn.
     no_records: Vec<(AgentId, u32, KeyRefused)>,
@@ -223,6 +238,8 @@ pub(crate) struct Ends {
     /// To control.
     pub(crate) publish: PublishKeyRecord,
     /// To control.
+    pub(crate) enrol: Enrol,
+    /// To control.
     pub(crate) ask_key_record: AskKeyRecord,
     /// To control.
     pub(crate) ask_key_log: AskKeyLog,
@@ -238,7 +255,7 @@ pub(crate) struct Ends {
 
 impl ShardMachine {
     pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
-        let Ends { publish, ask_key_record, ask_key_log, ask_prekeys, report, workers, audit } = ends;
+        let Ends { publish, enrol, ask_key_record, ask_key_log, ask_prekeys, report, workers, audit } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -247,6 +264,8 @@ impl ShardMachine {
             actions: Vec::new(),
             todo: VecDeque::new(),
             publish,
+            enrol,
+            not_enrolled: Vec::new(),
             not_published: Vec::new(),
             ask_key_record,
             no_records: Vec::new(),
@@ -323,6 +342,9 @@ impl ShardMachine {
             (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
+            }
+            (Source::Control, NodeItem::Enrolled { connection, answer }) => {
+                self.apply(now, Event::Enrolled { connection, answer });
             }
             (Source::Control, NodeItem::KeyRecord { agent, version, answer }) => {
                 self.apply(now, Event::KeyRecordAnswered { agent, version, answer });
@@ -404,6 +426,11 @@ impl ShardMachine {
             Action::PublishKeyRecord { connection, agent, mode, record } => {
                 if let Err(refused) = (self.publish)(connection, agent, mode, record) {
                     self.not_published.push((connection, refused));
+                }
+            }
+            Action::Enrol { connection, peer, token_hash, record } => {
+                if let Err(refused) = (self.enrol)(connection, peer, token_hash, record) {
+                    self.not_enrolled.push((connection, refused));
                 }
             }
             Action::AskKeyRecord { agent, version } => {
@@ -555,6 +582,9 @@ impl Machine for ShardMachine {
         for (connection, refused) in std::mem::take(&mut self.not_published) {
             self.apply(now, Event::KeyRecordPublished { connection, answer: Err(refused) });
         }
+        for (connection, refused) in std::mem::take(&mut self.not_enrolled) {
+            self.apply(now, Event::Enrolled { connection, answer: Err(refused) });
+        }
         for (agent, version, refused) in std::mem::take(&mut self.no_records) {
             self.apply(now, Event::KeyRecordAnswered { agent, version, answer: Err(refused) });
         }
@@ -586,6 +616,7 @@ impl Machine for ShardMachine {
 
     fn next_deadline_us(&self) -> Option<u64> {
         let is_refused = !self.not_published.is_empty()
+            || !self.not_enrolled.is_empty()
             || !self.no_records.is_empty()
             || !self.not_asked.is_empty()
             || !self.no_prekeys.is_empty();

@@ -19,6 +19,7 @@ use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel, StatsReader
 use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
+use creto_service::enrolment::{self, Enrolments};
 use creto_service::health::Health;
 use creto_service::key_log::{self, Questions};
 use creto_service::key_records::{self, KeyRecordQuestions};
@@ -146,6 +147,7 @@ impl Node {
             .start(control.clone(), health.clone(), config.audit.retention, config.alerts.limits())
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
         let (publisher, publications) = rotation::publications();
+        let (enrolment_door, enrolments) = enrolment::enrolments();
         let (record_door, record_questions) = key_records::key_record_questions();
         let (questioner, questions) = key_log::questions();
         let (prekey_door, prekey_requests) = prekeys::prekey_requests();
@@ -158,6 +160,7 @@ impl Node {
             let progress = Arc::new(Progress::default());
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
             let publish = doors::publish_key_records(publisher.clone(), shard_index, ports.control_port());
+            let enrol = doors::enrol(enrolment_door.clone(), shard_index, ports.control_port());
             let ask_key_record = doors::ask_key_records(record_door.clone(), shard_index, ports.control_port());
             let ask_key_log = doors::ask_key_log(questioner.clone(), shard_index, ports.control_port());
             let ask_prekeys = doors::ask_prekeys(prekey_door.clone(), shard_index, ports.control_port());
@@ -184,6 +187,7 @@ impl Node {
             let room = RoomWatch::new(shard_index, shard_count, data_dir.shard_dir(shard_index), health.clone());
             let ends = Ends {
                 publish,
+                enrol,
                 ask_key_record,
                 ask_key_log,
                 ask_prekeys,
@@ -210,7 +214,7 @@ impl Node {
             trust_domain,
             health,
             control.clone(),
-            publications,
+            (publications, enrolments),
             audit.control(),
             record_questions,
             (key_log_keys, questions),
@@ -398,7 +402,7 @@ fn start_service(
     trust_domain: TrustDomain,
     health: Health,
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
-    publications: Publications,
+    (publications, enrolments): (Publications, Enrolments),
     audit: (Arc<dyn AuditSink>, Arc<Kept>),
     record_questions: KeyRecordQuestions,
     key_log: (LogKeys, Questions),
@@ -430,6 +434,7 @@ fn start_service(
     let service = service.with_audit_log(shown).with_key_records(record_questions);
     let low = doors::tell_low(ports.clone());
     let service = service.with_prekeys(prekey_requests, PrekeyAllowance::default(), low).with_audit(sink, kept)?;
+    let service = service.with_enrolments(enrolments);
     let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
     Ok(service.spawn_with(sink, publications)?)
 }

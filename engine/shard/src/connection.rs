@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     pub(crate) subscribed: bool,
     /// The control stream that waits for control's answer about a key record.
     pub(crate) publishing: Option<StreamId>,
+    /// The control stream that waits for what becomes of an enrolment.
+    pub(crate) enrolling: Option<StreamId>,
     /// The control stream that waits for an answer about dead letters.
     pub(crate) asking: Option<StreamId>,
     /// Questions about the key log that control has not answered.
@@ -65,6 +67,7 @@ impl Connection {
             bad_signatures: 0,
             subscribed: false,
             publishing: None,
+            enrolling: None,
             asking: None,
             key_log_questions: 0,
             prekey_questions: 0,

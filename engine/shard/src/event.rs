@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use creto_audit::event::Peer;
 use creto_envelope::control::RotationMode;
+use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::KeyLogQuestion;
 use creto_envelope::prekeys::PrekeyStock;
 use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
@@ -96,6 +98,13 @@ pub enum Event {
         connection: ConnectionId,
         /// The version that is current now, or why it was refused.
         answer: Result<u32, KeyRefused>,
+    },
+    /// Control has answered an [`Action::Enrol`]. The snapshot that goes with a yes came before.
+    Enrolled {
+        /// The connection that asked; it may be gone.
+        connection: ConnectionId,
+        /// What became of it, or why control did not look at it.
+        answer: Result<Enrolled, KeyRefused>,
     },
     /// Control has answered an [`Action::AskKeyRecord`]. The snapshot that this version is in came before.
     KeyRecordAnswered {
@@ -221,6 +230,18 @@ pub enum Action {
         /// What becomes of the key that is replaced.
         mode: RotationMode,
         /// The record; nothing about it was checked but its form and whose it is.
+        record: Box<SignedKeyRecord>,
+    },
+    /// Have control register an agent if its token allows it, and answer with [`Event::Enrolled`]: once, and not before this turn
+    /// is over.
+    Enrol {
+        /// The connection that is to be answered; nobody is logged in on it, and it has one of these open at a time.
+        connection: ConnectionId,
+        /// From where it comes.
+        peer: Peer,
+        /// SHA-256 of the token's secret.
+        token_hash: [u8; 32],
+        /// The record; nothing about it was checked but its form.
         record: Box<SignedKeyRecord>,
     },
     /// Have control bring a key record that the snapshot shows, and answer with [`Event::KeyRecordAnswered`] when it did or cannot:

@@ -2,7 +2,6 @@
 //! nor proofs, and goes on meanwhile.
 
 use bytes::Bytes;
-use creto_envelope::control::StreamRole;
 use creto_envelope::key_log::{KeyLeavesRequest, KeyLogQuestion, KeyLogRefusal, KeyProofRequest};
 use creto_envelope::{FrameType, RejectCode};
 use creto_store::RecordLog;
@@ -60,8 +59,6 @@ impl<L: RecordLog> Shard<L> {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         state.key_log_questions =
             state.key_log_questions.checked_sub(1).expect("control answers what it was asked, once");
-        let stream = state.stream(StreamRole::Control);
-        let stream = stream.expect("the control stream has asked");
-        actions.push(Action::Send { connection, stream, frames });
+        self.send_control(connection, frames, actions);
     }
 }

@@ -15,7 +15,9 @@ use creto_policy::{Recent, Snapshot};
 use creto_store::RecordLog;
 
 use crate::event::{Action, ConnectionId, KeyRefused, Now, StreamId};
-use crate::limits::{KEY_RECORD_QUESTIONS_MAX, KEY_RECORDS_KEPT_MAX, LOGIN_HELD_BYTES_MAX, LOGIN_HELD_FRAMES_MAX};
+use crate::limits::{
+    KEY_RECORD_QUESTIONS_MAX, KEY_RECORD_WAIT_US_MAX, KEY_RECORDS_KEPT_MAX, LOGIN_HELD_BYTES_MAX, LOGIN_HELD_FRAMES_MAX,
+};
 use crate::request::{Outcome, about};
 use crate::shard::Shard;
 
@@ -30,7 +32,15 @@ pub(crate) type Place = (AgentId, u32);
 pub(crate) struct KeyRecords {
     kept: Recent<Place, Arc<SignedKeyRecord>>,
     /// What control was asked for and has not answered. Connections may be gone.
-    waiting: BTreeMap<Place, Vec<ConnectionId>>,
+    waiting: BTreeMap<Place, Asked>,
+}
+
+/// Who waits for a record.
+#[derive(Debug)]
+struct Asked {
+    /// When control was asked, by the monotonic clock, microseconds.
+    at_us: u64,
+    connections: Vec<ConnectionId>,
 }
 
 impl Default for KeyRecords {
@@ -45,22 +55,28 @@ impl KeyRecords {
     }
 
     /// Has a connection wait for a record. Returns whether control is to be asked: nobody waited for it before.
-    fn wait(&mut self, place: Place, connection: ConnectionId) -> bool {
-        let waiting = self.waiting.entry(place).or_default();
-        let is_first = waiting.is_empty();
-        if !waiting.contains(&connection) {
-            waiting.push(connection);
+    fn wait(&mut self, now: Now, place: Place, connection: ConnectionId) -> bool {
+        let asked =
+            self.waiting.entry(place).or_insert_with(|| Asked { at_us: now.monotonic_us, connections: Vec::new() });
+        let is_first = asked.connections.is_empty();
+        if !asked.connections.contains(&connection) {
+            asked.connections.push(connection);
         }
         is_first
     }
 
-    /// Takes an answer in. Returns who waited for it.
+    /// Takes an answer in. Returns who waited for it: nobody, where it came too late.
     fn answered(&mut self, place: Place, record: Option<&Arc<SignedKeyRecord>>) -> Vec<ConnectionId> {
-        let waiting = self.waiting.remove(&place).expect("control answers what it was asked, once");
         if let Some(record) = record {
             self.kept.insert(place, Arc::clone(record));
         }
-        waiting
+        self.waiting.remove(&place).map_or_else(Vec::new, |asked| asked.connections)
+    }
+
+    /// What was asked for too long ago.
+    fn overdue(&self, now: Now) -> Vec<Place> {
+        let is_overdue = |asked: &Asked| asked.at_us.saturating_add(KEY_RECORD_WAIT_US_MAX) <= now.monotonic_us;
+        self.waiting.iter().filter(|(_, asked)| is_overdue(asked)).map(|(place, _)| *place).collect()
     }
 }
 
@@ -91,29 +107,46 @@ enum Answer {
 }
 
 impl<L: RecordLog> Shard<L> {
-    /// Keeps a frame back that came behind a login which waits for its record, on the same stream. Returns whether it did.
+    /// Keeps a frame back that came behind a login which waits for its record, on the same stream. Returns whether it is not to be
+    /// looked at now: a stranger who sends more than is kept is sent away.
     pub(crate) fn hold_behind_login(
         &mut self,
         connection: ConnectionId,
         stream: StreamId,
         frame_type: FrameType,
         body: &Bytes,
+        actions: &mut Vec<Action>,
     ) -> bool {
         let state = self.connections.get_mut(&connection);
         let Some(waiting) = state.and_then(|state| state.waiting_login.as_mut()) else { return false };
-        let held_bytes = waiting.held_bytes + body.len();
-        let fits = waiting.held.len() < LOGIN_HELD_FRAMES_MAX && held_bytes <= LOGIN_HELD_BYTES_MAX;
-        if waiting.stream != stream || !fits {
+        if waiting.stream != stream {
             return false;
         }
-        waiting.held_bytes = held_bytes;
-        waiting.held.push((frame_type, body.clone()));
+        let held_bytes = waiting.held_bytes + body.len();
+        if waiting.held.len() < LOGIN_HELD_FRAMES_MAX && held_bytes <= LOGIN_HELD_BYTES_MAX {
+            waiting.held_bytes = held_bytes;
+            waiting.held.push((frame_type, body.clone()));
+        } else {
+            // None of it is looked at out of its order, least of all another login.
+            self.counters.reject(RejectCode::LoginRequired, 1);
+            self.close(connection, RejectCode::LoginRequired, actions);
+        }
         true
+    }
+
+    /// Tells whoever has waited too long for a record to come again: control may be busy, or an answer lost.
+    pub(crate) fn give_up_key_records(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for place in self.key_records.overdue(now) {
+            let code = RejectCode::Overloaded;
+            let busy = Err(KeyRefused { code, retry_after_ms: code.retry_after_ms() });
+            self.key_record_answered(now, place, &busy, actions);
+        }
     }
 
     /// Has a login wait for its record.
     pub(crate) fn login_later(
         &mut self,
+        now: Now,
         connection: ConnectionId,
         stream: StreamId,
         login: Login,
@@ -124,7 +157,7 @@ impl<L: RecordLog> Shard<L> {
         let before =
             state.waiting_login.replace(Box::new(WaitingLogin { stream, login, held: Vec::new(), held_bytes: 0 }));
         assert!(before.is_none(), "what comes behind a login waits with it");
-        self.want(place, connection, actions);
+        self.want(now, place, connection, actions);
     }
 
     /// Answers who asks for a key record, now or when control has brought it.
@@ -150,7 +183,7 @@ impl<L: RecordLog> Shard<L> {
                 let place = (request.agent, version);
                 let kept = self.key_records.get(place).map(|record| Answer::Record(Arc::clone(record)));
                 // Asked for also behind one that waits, so that they come together.
-                (place, kept.unwrap_or_else(|| self.want(place, connection, actions)))
+                (place, kept.unwrap_or_else(|| self.want(now, place, connection, actions)))
             }
             Err(code) => {
                 let reject = Reject { context: request.agent.0, ..Reject::new(code) };
@@ -160,7 +193,7 @@ impl<L: RecordLog> Shard<L> {
         let question = RecordQuestion { stream, place, of_current, answer };
         let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
         state.record_questions.push_back(question);
-        self.answer_record_questions(connection, actions);
+        self.answer_record_questions(now, connection, actions);
         Ok(())
     }
 
@@ -182,7 +215,7 @@ impl<L: RecordLog> Shard<L> {
                     };
                 }
             }
-            self.answer_record_questions(connection, actions);
+            self.answer_record_questions(now, connection, actions);
             self.resume_login(now, connection, place, answer, actions);
         }
     }
@@ -222,7 +255,7 @@ impl<L: RecordLog> Shard<L> {
     }
 
     /// Sends the answers that no earlier question of this connection holds back.
-    fn answer_record_questions(&mut self, connection: ConnectionId, actions: &mut Vec<Action>) {
+    fn answer_record_questions(&mut self, now: Now, connection: ConnectionId, actions: &mut Vec<Action>) {
         // A refusal may end the connection.
         while let Some(state) = self.connections.get_mut(&connection)
             && let Some(question) = state.record_questions.front_mut()
@@ -240,7 +273,7 @@ impl<L: RecordLog> Shard<L> {
             if let Answer::Waits = question.answer {
                 let place = question.place;
                 let Some(record) = self.key_records.get(place) else {
-                    self.want(place, connection, actions);
+                    self.want(now, place, connection, actions);
                     return;
                 };
                 question.answer = Answer::Record(Arc::clone(record));
@@ -259,8 +292,8 @@ impl<L: RecordLog> Shard<L> {
     }
 
     /// Has control asked for a record that is not kept, if nobody has before.
-    fn want(&mut self, place: Place, connection: ConnectionId, actions: &mut Vec<Action>) -> Answer {
-        if self.key_records.wait(place, connection) {
+    fn want(&mut self, now: Now, place: Place, connection: ConnectionId, actions: &mut Vec<Action>) -> Answer {
+        if self.key_records.wait(now, place, connection) {
             actions.push(Action::AskKeyRecord { agent: place.0, version: place.1 });
         }
         Answer::Waits

@@ -7,6 +7,7 @@
 pub mod admission;
 mod audit;
 mod connection;
+mod enrol;
 pub mod event;
 mod expiry;
 mod key_log;

@@ -30,6 +30,8 @@ pub const AUDIT_EVENTS_RESUME: u64 = AUDIT_EVENTS_MAX / 2;
 pub const KEY_RECORD_QUESTIONS_MAX: usize = 256;
 /// Key records that a shard keeps besides those of its logins, 7 KiB each.
 pub const KEY_RECORDS_KEPT_MAX: usize = 4_096;
+/// How long somebody waits for a key record before they are told to come again, in microseconds: less than an SDK waits.
+pub const KEY_RECORD_WAIT_US_MAX: u64 = 1_500_000;
 /// Frames that may come behind a login which waits for its record, on the same stream.
 pub const LOGIN_HELD_FRAMES_MAX: usize = 16;
 /// Bytes of them.

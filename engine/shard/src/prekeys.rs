@@ -8,7 +8,7 @@ use creto_envelope::prekeys::{
     PrekeyUploaded,
 };
 use creto_envelope::{AgentId, FrameType, RejectCode};
-use creto_policy::{Action as PolicyAction, Decision};
+use creto_policy::Action as PolicyAction;
 use creto_store::RecordLog;
 
 use crate::event::{Action, ConnectionId, Now, StreamId};
@@ -84,7 +84,7 @@ impl<L: RecordLog> Shard<L> {
             }
         };
         let granted = match &question {
-            PrekeyQuestion::Claim(agent) => self.may_send(now, &asker, agent),
+            PrekeyQuestion::Claim(agent) => self.may(now, &asker, PolicyAction::SendMessage, agent),
             PrekeyQuestion::Upload(_) | PrekeyQuestion::Stock => Ok(()),
         };
         let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
@@ -107,19 +107,6 @@ impl<L: RecordLog> Shard<L> {
             }
         }
         Ok(())
-    }
-
-    /// Whether policy lets `sender` send to `agent`, which is whom a prekey is for.
-    fn may_send(&mut self, now: Now, sender: &AgentId, agent: &AgentId) -> Result<(), RejectCode> {
-        let recent = match self.snapshot.reads_recent_messages() {
-            true => self.meter.recent(sender, now.monotonic_us).ok_or(RejectCode::Overloaded)?,
-            false => 0,
-        };
-        let asked = PolicyAction::SendMessage;
-        match self.decisions.decide(&self.snapshot, now.unix_ms, sender, asked, agent, recent) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(code) => Err(code),
-        }
     }
 
     /// Control has answered: hands the frame on, if whoever asked is still there.
@@ -147,7 +134,7 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    fn send_control(&self, connection: ConnectionId, frames: Bytes, actions: &mut Vec<Action>) {
+    pub(crate) fn send_control(&self, connection: ConnectionId, frames: Bytes, actions: &mut Vec<Action>) {
         let stream = self.connections.get(&connection).and_then(|state| state.stream(StreamRole::Control));
         let stream = stream.expect("the control stream has asked");
         actions.push(Action::Send { connection, stream, frames });

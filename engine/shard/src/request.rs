@@ -60,13 +60,14 @@ impl<L: RecordLog> Shard<L> {
         actions: &mut Vec<Action>,
     ) {
         let Some(state) = self.connections.get(&connection) else { return };
-        if state.waiting_login.is_some() && self.hold_behind_login(connection, stream, frame_type, &body) {
+        if state.waiting_login.is_some() && self.hold_behind_login(connection, stream, frame_type, &body, actions) {
             return;
         }
         let Some(state) = self.connections.get(&connection) else { return };
         let outcome = match (state.role(stream), frame_type) {
             (None, FrameType::StreamOpen) => self.open_stream(connection, stream, &body),
             (Some(StreamRole::Control), FrameType::Login) => self.login(now, connection, stream, &body, actions),
+            (Some(StreamRole::Control), FrameType::Enrol) => self.enrol(connection, stream, &body, actions),
             (Some(StreamRole::Control), FrameType::KeyRecordRequest) => {
                 self.key_record(now, connection, stream, &body, actions)
             }
@@ -139,6 +140,15 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
+    /// An enrolment that was refused counts as a login that failed: after a few of them the connection ends.
+    pub(crate) fn count_login_failure(&mut self, connection: ConnectionId, actions: &mut Vec<Action>) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        state.login_failures += 1;
+        if state.login_failures >= LOGIN_FAILURES_MAX {
+            self.close(connection, RejectCode::LoginUnknownAgent, actions);
+        }
+    }
+
     pub(crate) fn logged_in(&self, connection: ConnectionId) -> Result<LoggedIn, Refusal> {
         let login = self.connections.get(&connection).and_then(|state| state.login);
         login.ok_or_else(|| RejectCode::LoginRequired.into())
@@ -163,7 +173,7 @@ impl<L: RecordLog> Shard<L> {
         self.check_login(now, connection, &login)?;
         match self.key_records.get((login.agent, login.key_record_version)).map(Arc::clone) {
             Some(record) => self.accept_login(now, connection, stream, &login, &record, actions)?,
-            None => self.login_later(connection, stream, login, actions),
+            None => self.login_later(now, connection, stream, login, actions),
         }
         Ok(())
     }
@@ -226,15 +236,27 @@ impl<L: RecordLog> Shard<L> {
 
     /// Whether policy lets `reader` have the key records of `agent`.
     pub(crate) fn may_read_record(&mut self, now: Now, reader: &AgentId, agent: &AgentId) -> Result<(), RejectCode> {
+        // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
+        self.may(now, reader, PolicyAction::ReadDirectory, agent).map_err(|code| match code {
+            RejectCode::UnknownRecipient => RejectCode::UnknownAgent,
+            code => code,
+        })
+    }
+
+    /// Whether policy lets `actor` do this to `agent`, apart from a message, which stage authorize decides about.
+    pub(crate) fn may(
+        &mut self,
+        now: Now,
+        actor: &AgentId,
+        action: PolicyAction,
+        agent: &AgentId,
+    ) -> Result<(), RejectCode> {
         let recent = match self.snapshot.reads_recent_messages() {
-            true => self.meter.recent(reader, now.monotonic_us).ok_or(RejectCode::Overloaded)?,
+            true => self.meter.recent(actor, now.monotonic_us).ok_or(RejectCode::Overloaded)?,
             false => 0,
         };
-        let asked = PolicyAction::ReadDirectory;
-        match self.decisions.decide(&self.snapshot, now.unix_ms, reader, asked, agent, recent) {
+        match self.decisions.decide(&self.snapshot, now.unix_ms, actor, action, agent, recent) {
             Decision::Allow(_) => Ok(()),
-            // Who may not read the directory learns that, and an unknown name is unknown to whoever may.
-            Decision::Deny(RejectCode::UnknownRecipient) => Err(RejectCode::UnknownAgent),
             Decision::Deny(code) => Err(code),
         }
     }

@@ -163,6 +163,7 @@ impl<L: RecordLog> Shard<L> {
             Event::KeyRecordPublished { connection, answer } => {
                 self.key_record_published(connection, answer, actions);
             }
+            Event::Enrolled { connection, answer } => self.enrolled(connection, answer, actions),
             Event::KeyRecordAnswered { agent, version, answer } => {
                 self.key_record_answered(now, (agent, version), &answer, actions);
             }
@@ -196,6 +197,7 @@ impl<L: RecordLog> Shard<L> {
                 for mailbox in self.log.mailboxes_mut().retry_reads() {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
+                self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
             Event::Drain => self.draining = true,
@@ -479,10 +481,12 @@ impl<L: RecordLog> Shard<L> {
             if self.connections.get(&connection).is_none_or(|state| state.login.is_some()) {
                 continue;
             }
-            if self.reading {
+            let is_waiting = |state: &Connection| state.enrolling.is_some() || state.waiting_login.is_some();
+            let is_waiting = self.connections.get(&connection).is_some_and(is_waiting);
+            if self.reading && !is_waiting {
                 self.close(connection, RejectCode::LoginRequired, actions);
             } else {
-                // Its login may be among what the shard does not read now.
+                // Its login may be among what the shard does not read now, or control has not answered it yet.
                 self.login_deadlines.push_back((now.monotonic_us.saturating_add(LOGIN_US_MAX), connection));
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use creto_envelope::control::{KeyRecordRequest, Reject, RotationMode};
 use creto_envelope::{AgentId, AgentState, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::{KeyVersion, Policy, Replacement, Snapshot, SnapshotBuilder};
-use creto_shard::limits::{KEY_RECORD_QUESTIONS_MAX, LOGIN_HELD_FRAMES_MAX};
+use creto_shard::limits::{KEY_RECORD_QUESTIONS_MAX, KEY_RECORD_WAIT_US_MAX, LOGIN_HELD_FRAMES_MAX, LOGIN_US_MAX};
 use creto_shard::{Event, KeyRefused};
 use creto_sim::agents::SimAgent;
 use fixture::{CONTROL, Client, NOW, Node, SUBMIT, id};
@@ -144,20 +144,57 @@ fn what_comes_behind_a_login_on_its_stream_is_handled_behind_it() {
     assert_eq!(answers(&mut node, &client), [Err(RejectCode::LoginRequired)], "another stream has no order to it");
     answer(&mut node, &world.executor);
     assert_eq!(answers(&mut node, &client), [Ok(0), Ok(1), Err(RejectCode::LoginAgain)]);
-    // A stranger does not have the node keep as much as it likes.
-    let stranger = login(&mut node, &world.planner);
-    for _ in 0..LOGIN_HELD_FRAMES_MAX {
-        ask(&mut node, &stranger, world.executor.id, 0);
+    // A stranger does not have the node keep as much as it likes: what is too much ends the connection, whatever it is.
+    let further: [fn(&World, &Client, &mut Vec<u8>); 2] = [
+        |world, _, out| KeyRecordRequest { agent: world.executor.id, version: 0 }.encode(out),
+        |world, client, out| world.executor.login(&client.exporter).encode(out),
+    ];
+    for (frames, last) in [(LOGIN_HELD_FRAMES_MAX, further[0]), (LOGIN_HELD_FRAMES_MAX, further[1]), (1, further[1])] {
+        // One login more takes most of the bytes that are kept.
+        let held = if frames == 1 { further[1] } else { further[0] };
+        let mut node = world.node();
+        let stranger = login(&mut node, &world.planner);
+        for _ in 0..frames {
+            node.frames(&stranger, CONTROL, |out| held(&world, &stranger, out));
+        }
+        assert_eq!(answers(&mut node, &stranger), []);
+        assert!(node.closed.is_empty());
+        node.frames(&stranger, CONTROL, |out| last(&world, &stranger, out));
+        assert_eq!(node.closed, [(stranger.connection, RejectCode::LoginRequired)]);
+        // The answer to what it had asked for is for nobody.
+        answer(&mut node, &world.planner);
+        assert_eq!(answers(&mut node, &stranger), []);
     }
-    assert_eq!(answers(&mut node, &stranger), []);
-    ask(&mut node, &stranger, world.executor.id, 0);
-    assert_eq!(answers(&mut node, &stranger), [Err(RejectCode::LoginRequired)]);
-    refuse_or(&mut node, &world.planner, Err(BUSY));
-    let mut expect = vec![Err(RejectCode::LoginRequired); LOGIN_HELD_FRAMES_MAX];
-    expect.insert(0, Err(RejectCode::Overloaded));
-    let told = answers(&mut node, &stranger);
-    assert_eq!(told, expect[..told.len()], "and what it earned with them ends the connection");
-    assert_eq!(node.closed, [(stranger.connection, RejectCode::LoginRequired)]);
+}
+
+#[test]
+fn who_waits_too_long_is_told_to_come_again_and_a_late_answer_harms_nobody() {
+    let world = World::new();
+    let mut node = world.node();
+    let (client, reader) = (login(&mut node, &world.executor), login(&mut node, &world.executor));
+    node.tick(NOW.monotonic_us + KEY_RECORD_WAIT_US_MAX - 1);
+    assert_eq!(answers(&mut node, &client), []);
+    node.tick(NOW.monotonic_us + KEY_RECORD_WAIT_US_MAX);
+    for client in [&client, &reader] {
+        assert_eq!(answers(&mut node, client), [Err(RejectCode::Overloaded)]);
+    }
+    // The answer that was lost comes after all; who comes again gets in by it.
+    answer(&mut node, &world.executor);
+    node.frames(&client, CONTROL, |out| world.executor.login(&client.exporter).encode(out));
+    assert!(is_accepted(&mut node, &client));
+}
+
+#[test]
+fn a_login_that_waits_is_not_closed_as_one_that_never_came() {
+    let world = World::new();
+    let mut node = world.node();
+    let client = node.connect(0);
+    node.now.monotonic_us += LOGIN_US_MAX - 1;
+    node.frames(&client, CONTROL, |out| world.executor.login(&client.exporter).encode(out));
+    node.tick(NOW.monotonic_us + LOGIN_US_MAX);
+    assert!(node.closed.is_empty());
+    answer(&mut node, &world.executor);
+    assert!(is_accepted(&mut node, &client));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, Deliver, DeliverEncoder, MessageToDeliver, Subscribe, Subscribed,
 };
+use creto_envelope::enrol::{Enrol, Enrolled};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::key_log::{KeyLeaves, KeyLeavesRequest, KeyProof, KeyProofRequest};
 use creto_envelope::letters::{
@@ -36,6 +37,8 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::KeyRecordResponse => encode_key_record_response(&mut out, &SignedKeyRecord::parse(body)?),
         FrameType::KeyRecordPublish => KeyRecordPublish::parse(body)?.encode(&mut out),
         FrameType::KeyRecordPublished => KeyRecordPublished::parse(body)?.encode(&mut out),
+        FrameType::Enrol => Enrol::parse(body)?.encode(&mut out),
+        FrameType::Enrolled => Enrolled::parse(body)?.encode(&mut out),
         FrameType::SignedBatch => reencode_signed_batch(body, &mut out)?,
         FrameType::SubmitAck => SubmitAck::parse(body)?.encode(&mut out),
         FrameType::Subscribe => Subscribe::parse(body)?.encode(&mut out),

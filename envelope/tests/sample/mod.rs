@@ -7,6 +7,7 @@ use creto_envelope::control::{
 use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
 };
+use creto_envelope::enrol::{Enrol, Enrolled};
 use creto_envelope::key_log::{
     KEY_LEAF_BYTES, KeyLeaves, KeyLeavesRequest, KeyLogRefusal, KeyProof, KeyProofRequest, ProvenKey,
 };
@@ -207,6 +208,9 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
             KeyRecordPublish { mode: RotationMode::Emergency, record: signed_key_record() }.encode(out);
         }),
         frame(FrameType::KeyRecordPublished, |out| KeyRecordPublished { version: 2 }.encode(out)),
+        frame(FrameType::Enrol, |out| Enrol { token: &[5; 32], record: signed_key_record() }.encode(out)),
+        frame(FrameType::Enrolled, |out| Enrolled::Created.encode(out)),
+        frame(FrameType::Enrolled, |out| Enrolled::Refused(1_026).encode(out)),
         (FrameType::SignedBatch, signed_batch_frame(&[0, 5, 32])),
         frame(FrameType::SubmitAck, |out| ack.encode(out)),
         frame(FrameType::Subscribe, |out| Subscribe { mailbox: AgentId([2; 16]) }.encode(out)),

@@ -68,4 +68,11 @@ pub const CONTROL_CODES: &[(u16, &str)] = &[
     (1_063, "svid_bundle"),
     (1_064, "leaf_unknown"),
     (1_065, "audit_unavailable"),
+    (1_066, "channel_malformed"),
+    (1_067, "channel_owner"),
+    (1_068, "channel_signature"),
+    (1_069, "channel_version"),
+    (1_070, "channel_unknown"),
+    (1_071, "channel_name_invalid"),
+    (1_072, "channels_full"),
 ];

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+pub use creto_envelope::ChannelId;
 use creto_envelope::{AgentId, KeyId, MessageId, RejectCode};
 
 use super::control_code::CONTROL_CODES;
@@ -83,10 +84,6 @@ bytes! {
     Digest, 32, |digest: Digest| Shown::Digest(digest.0);
     Peer, 16, |peer: Peer| Shown::Peer(peer.address());
 }
-
-/// A channel; zero: none.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-pub struct ChannelId(pub [u8; 16]);
 
 /// What names a one-time token or a backup, and tells nothing about it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]

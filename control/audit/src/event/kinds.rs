@@ -291,7 +291,7 @@ events! {
     64 "agent_registered" AgentRegistered {
         /// The agent.
         agent: AgentId,
-        /// Who did it; zero: whoever runs the node, over its socket.
+        /// Who did it; zero: whoever runs the node, over its socket; the agent itself: over the network, with a token.
         actor: AgentId,
         /// Its encryption key.
         key_id: KeyId,
@@ -497,5 +497,31 @@ events! {
         window_s: u32,
         /// What it is about.
         rule: Rule,
+    }
+    /// A channel was created, or its record was replaced. The event's text is its name.
+    96 "channel_changed" ChannelChanged {
+        /// The channel.
+        channel: ChannelId,
+        /// Whose it is, who signed the record.
+        owner: AgentId,
+        /// Who handed it in; zero: whoever may use the node's socket.
+        actor: AgentId,
+        /// SHA-256 of the signed record.
+        record: Digest,
+        /// The record's version.
+        version: u32,
+    }
+    /// A channel was deleted. The event's text is its name.
+    97 "channel_deleted" ChannelDeleted {
+        /// The channel.
+        channel: ChannelId,
+        /// Whose it was, who signed that.
+        owner: AgentId,
+        /// Who handed it in; zero: whoever may use the node's socket.
+        actor: AgentId,
+        /// SHA-256 of the signed record that says so.
+        record: Digest,
+        /// The version of the record that says so.
+        version: u32,
     }
 }

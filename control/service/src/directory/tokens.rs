@@ -2,6 +2,8 @@
 
 use creto_control_storage::{Reading, Writing};
 
+use creto_envelope::AgentName;
+
 use super::{Directory, Reader, Registered};
 use crate::api::ErrorCode;
 use crate::error::ServiceError;
@@ -108,6 +110,14 @@ impl Directory {
 }
 
 impl Reader {
+    /// Why a token is of no use to this name, whatever is registered: who is told more than that has a token for it.
+    pub(crate) fn check_token(&self, token: &TokenHash, name: &AgentName) -> Result<Option<ErrorCode>, ServiceError> {
+        let transaction = self.storage.begin_read()?;
+        let Some(row) = transaction.table(TOKENS).get(token)? else { return Ok(Some(ErrorCode::TokenUnknown)) };
+        let row = parse(&self.storage, token, &row)?;
+        Ok((!row.covers(name)).then_some(ErrorCode::TokenScope))
+    }
+
     /// Every token there is, without the tokens.
     pub(crate) fn tokens(&self) -> Result<Vec<TokenInfo>, ServiceError> {
         let transaction = self.storage.begin_read()?;

@@ -6,7 +6,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Json;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use utoipa::IntoParams;
 
 use super::openapi::Problems;
@@ -15,7 +15,7 @@ use crate::api::{AuditPage, ErrorCode};
 use crate::audit::{AuditLogSource, AuditUnread};
 use crate::limits::PAGE_EVENTS_MAX;
 
-/// One reader of entries at a time: a page holds a file of entries in memory, 19 MB at most.
+/// One reader at a time, of few threads: a page holds a file of entries in memory, 19 MB at most.
 static READS: Semaphore = Semaphore::const_new(1);
 
 /// The newest checkpoint of the audit log
@@ -24,7 +24,7 @@ static READS: Semaphore = Semaphore::const_new(1);
 #[utoipa::path(get, path = "/v1/audit/checkpoint", operation_id = "audit_checkpoint", tag = "audit",
     responses((status = 200, body = String, content_type = "text/plain", description = "The note"), Problems))]
 pub(super) async fn checkpoint(State(api): State<Api>) -> Result<String, Refusal> {
-    read(&api, None, |log| log.checkpoint()).await
+    read(&api, |log| log.checkpoint()).await
 }
 
 /// The public keys of the audit log
@@ -33,7 +33,7 @@ pub(super) async fn checkpoint(State(api): State<Api>) -> Result<String, Refusal
 #[utoipa::path(get, path = "/v1/audit/keys", operation_id = "audit_keys", tag = "audit",
     responses((status = 200, body = String, content_type = "text/plain", description = "As audit.pub has them"), Problems))]
 pub(super) async fn keys(State(api): State<Api>) -> Result<String, Refusal> {
-    read(&api, None, |log| log.keys()).await
+    read(&api, |log| log.keys()).await
 }
 
 /// An entry of the audit log with the proof that it is in there
@@ -45,7 +45,7 @@ pub(super) async fn keys(State(api): State<Api>) -> Result<String, Refusal> {
 pub(super) async fn proof(State(api): State<Api>, Path(leaf): Path<String>) -> Result<String, Refusal> {
     let number =
         leaf.parse().map_err(|_| refuse(ErrorCode::LeafUnknown, format!("{leaf} is no leaf of an audit log")))?;
-    read(&api, one_at_a_time().await, move |log| log.proof(number)).await
+    read(&api, move |log| log.proof(number)).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -71,20 +71,16 @@ pub(super) async fn events(
 ) -> Result<Json<AuditPage>, Refusal> {
     let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
     let (from, limit) = (query.from.unwrap_or(0), query.limit.unwrap_or(PAGE_EVENTS_MAX).clamp(1, PAGE_EVENTS_MAX));
-    read(&api, one_at_a_time().await, move |log| log.events(from, limit)).await.map(Json)
-}
-
-async fn one_at_a_time() -> Option<SemaphorePermit<'static>> {
-    Some(READS.acquire().await.expect("it is never closed"))
+    read(&api, move |log| log.events(from, limit)).await.map(Json)
 }
 
 async fn read<T: Send + 'static>(
     api: &Api,
-    permit: Option<SemaphorePermit<'static>>,
     ask: impl FnOnce(&dyn AuditLogSource) -> Result<T, AuditUnread> + Send + 'static,
 ) -> Result<T, Refusal> {
     let unavailable = |why: &str| refuse(ErrorCode::AuditUnavailable, why);
     let log = api.audit_log.as_ref().map(Arc::clone).ok_or_else(|| unavailable("this service has no audit log"))?;
+    let permit = READS.acquire().await.expect("it is never closed");
     // The permit goes along: a read that outlives its request is still the only one.
     let read = tokio::task::spawn_blocking(move || {
         let read = ask(&*log);

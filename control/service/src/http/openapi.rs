@@ -59,6 +59,11 @@ pub(super) async fn document() -> Json<OpenApi> {
 #[schema(value_type = String, format = Binary)]
 pub(super) struct SignedKeyRecordBytes(#[allow(dead_code, reason = "only its schema is used")] Vec<u8>);
 
+/// The bytes of a SignedChannelRecord, as docs/channels.md gives them.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(super) struct SignedChannelRecordBytes(#[allow(dead_code, reason = "only its schema is used")] Vec<u8>);
+
 /// Every answer that is not a success.
 pub(super) struct Problems;
 

@@ -12,7 +12,7 @@ use crate::api::ErrorCode;
 use crate::directory::{Change, Reader, TokenChange, TokenSet};
 use crate::limits::SIGNED_KEY_RECORD_BYTES_MAX;
 use crate::service::wall_clock_ms;
-use crate::tokens::{EnrolmentToken, TokenInfo, TokenList, TokenMade, TokenWanted};
+use crate::tokens::{self, TokenInfo, TokenList, TokenMade, TokenWanted};
 use crate::writer::Answer;
 
 /// Make a token for enrolment
@@ -28,7 +28,7 @@ pub(super) async fn make_token(
     let wanted: TokenWanted = serde_json::from_slice(&body)
         .map_err(|error| refuse(ErrorCode::TokenMalformed, format!("what is wanted cannot be read: {error}")))?;
     let row = wanted.row(wall_clock_ms()).map_err(|error| refuse(ErrorCode::TokenRange, error.to_string()))?;
-    let token = EnrolmentToken::generate().map_err(|error| {
+    let token = tokens::generate().map_err(|error| {
         tracing::error!(%error, "no token could be made");
         storage_failed("the system gave no randomness for a token")
     })?;

@@ -35,7 +35,9 @@ fn ask(records: &mut KeyRecords, versions: &[u32]) -> Vec<Answer> {
             (Question { agent, version, reply }, told)
         })
         .unzip();
-    records.answer_all(asked);
+    let missing = records.give(asked);
+    let read = Read::of(&records.storage, missing);
+    records.take(read);
     told.into_iter().map(|told| told.recv().unwrap()).collect()
 }
 
@@ -120,6 +122,46 @@ fn questions_that_came_before_the_service_ended_are_answered() {
     for told in asked {
         assert_eq!(*told.recv().unwrap().unwrap(), first);
     }
+}
+
+#[test]
+fn what_is_at_hand_is_given_while_a_read_is_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(both::open(&folder.path().join("control.redb")));
+    let first = signed("acme/a", 1);
+    store(&storage, 1, &first.to_bytes());
+    let (door, questions) = key_record_questions();
+    // One blocking thread, which does nothing until it is told: every read is out for as long.
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    let ask = |version| {
+        let (reply, told) = reply();
+        door.ask(first.record.agent_id(), version, reply).unwrap();
+        told
+    };
+    let known = ask(1);
+    let answering = runtime.spawn(answer(storage, questions));
+    let (free, held) = channel::<()>();
+    let read = runtime.block_on(async {
+        while known.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        let hold = tokio::task::spawn_blocking(move || held.recv());
+        let (read, again) = (ask(2), ask(1));
+        let given = loop {
+            match again.try_recv() {
+                Ok(given) => break given,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(*given.unwrap(), first);
+        assert!(read.try_recv().is_err(), "its read has not begun");
+        free.send(()).unwrap();
+        hold.await.unwrap().unwrap();
+        read
+    });
+    drop(door);
+    runtime.block_on(answering).unwrap();
+    assert_eq!(read.recv().unwrap(), Err(RejectCode::Overloaded.into()), "there is no second version");
 }
 
 both::on_postgres_too!(whoever_asks_gets_the_record_that_is_stored_and_no_other);

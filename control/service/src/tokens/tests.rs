@@ -1,7 +1,7 @@
 use creto_envelope::AgentName;
 use serde_json::json;
 
-use super::{EnrolmentToken, TokenError, TokenRow, TokenWanted};
+use super::{TokenError, TokenRow, TokenWanted};
 
 const NOW_MS: u64 = 5_000;
 
@@ -10,16 +10,8 @@ fn wanted(value: serde_json::Value) -> Result<TokenRow, TokenError> {
 }
 
 #[test]
-fn a_token_has_one_spelling_and_is_not_printed_by_accident() {
-    let token = EnrolmentToken::generate().unwrap();
-    let text = token.text().to_string();
-    assert_eq!(EnrolmentToken::parse(&text).unwrap().hash(), token.hash());
-    assert_ne!(EnrolmentToken::generate().unwrap().hash(), token.hash());
-    assert!(!format!("{token:?}").contains(&text[12..20]));
-    let cut = &text[..text.len() - 1];
-    for other in ["", "creto-enrol-", cut, &format!("{text}0"), &text.to_uppercase(), &text[12..], &format!("{cut}g")] {
-        assert!(EnrolmentToken::parse(other).is_none(), "{other}");
-    }
+fn no_two_tokens_are_one() {
+    assert_ne!(super::generate().unwrap().hash(), super::generate().unwrap().hash());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use creto_envelope::AgentId;
 use creto_envelope::prekeys::{PrekeyClaimed, PrekeyRefusal, PrekeyStock, PrekeyStockTold, PrekeyUploaded};
 use creto_io::Parcel;
 use creto_io::ring::ControlPort;
+use creto_service::enrolment::{EnrolmentAsked, EnrolmentDoor};
 use creto_service::key_log::Questioner;
 use creto_service::key_records::KeyRecordDoor;
 use creto_service::prekeys::{Claim, PrekeyDoor, StockSink, Upload};
@@ -12,7 +13,7 @@ use creto_service::rotation::{self, Publication, Publisher, Reply};
 use creto_shard::{KeyRefused, PrekeyQuestion};
 
 use super::{tell, tell_all};
-use crate::machine::{AskKeyLog, AskKeyRecord, AskPrekeys, NodeItem, PublishKeyRecord};
+use crate::machine::{AskKeyLog, AskKeyRecord, AskPrekeys, Enrol, NodeItem, PublishKeyRecord};
 
 /// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
 /// snapshot that was published before it, so it comes after that.
@@ -28,6 +29,18 @@ pub(super) fn publish_key_records(
             tell(usize::from(shard_index), &port, NodeItem::KeyRecordPublished { connection, answer });
         });
         publisher.publish(Publication { agent, mode, record, reply }).map_err(key_refused)
+    })
+}
+
+/// The way of an enrolment from a shard to control, and of the answer back to it: behind the snapshot that has the agent.
+pub(super) fn enrol(door: EnrolmentDoor, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> Enrol {
+    Box::new(move |connection, peer, token, record| {
+        let port = port.clone();
+        let reply = Reply::new(move |answer: Result<_, rotation::Refused>| {
+            let answer = answer.map_err(key_refused);
+            tell(usize::from(shard_index), &port, NodeItem::Enrolled { connection, answer });
+        });
+        door.enrol(EnrolmentAsked { token, peer, record, reply }).map_err(key_refused)
     })
 }
 
