@@ -411,3 +411,31 @@ impl<K: Key, V: Value> TypedTable for Typed<K, V> {
         table.retain_in::<<K::Redb as redb::Value>::SelfType<'_>, _>(bounds, |_, _| false).map_err(StorageError::redb)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Table;
+
+    #[test]
+    fn a_file_whose_process_was_killed_opens_without_being_read_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory.redb");
+        let file = RedbFile::open(&path).unwrap();
+        let rows: Table<u64, Vec<u8>> = Table::new("rows");
+        file.create(&[rows.erased()]).unwrap();
+        for number in 0..20_u64 {
+            let transaction = file.begin_write().unwrap();
+            transaction.table(rows).put(&number, &[7; 9_000]).unwrap();
+            transaction.commit().unwrap();
+            // What a process that is killed now leaves behind.
+            let killed = folder.path().join(format!("killed-{number}.redb"));
+            std::fs::copy(&path, &killed).unwrap();
+            let mut builder = Database::builder();
+            builder.set_repair_callback(move |_| panic!("all of the file has to be read after commit {number}"));
+            drop(builder.open(&killed).unwrap());
+            let left = RedbFile::open(&killed).unwrap();
+            assert_eq!(left.begin_read().unwrap().table(rows).count().unwrap(), number + 1);
+        }
+    }
+}

@@ -3,7 +3,8 @@
 use creto_control_storage::Writing;
 use creto_envelope::{AgentId, AgentState};
 
-use super::{AGENTS_AT_ONCE, Directory, named_from, rows_of};
+use super::reader::named_from;
+use super::{AGENTS_AT_ONCE, Directory, rows_of};
 use crate::error::ServiceError;
 use crate::limits::STATE_CHANGES_MAX;
 use crate::states::{OrganizationChanged, StateError, StateRequest, StateRow, Whose};
