@@ -362,8 +362,8 @@ impl Mailboxes {
         self.channels_are_recovered();
     }
 
-    /// The record that settles these messages, to append. Sequences that are unknown or already being settled are left
-    /// out; `None` when nothing is left. If the record is not appended, call [`settle_refused`](Self::settle_refused).
+    /// The record that settles these messages, to append. Sequences that are unknown, published in a channel or already being
+    /// settled are left out; `None` when nothing is left. If the record is not appended, call [`settle_refused`](Self::settle_refused).
     pub fn settle(&mut self, mailbox: MailboxId, sequences: &[u64], cause: SettleCause) -> Option<Settle> {
         let &number = self.numbers.get(&mailbox)?;
         let mut settled = Vec::new();
