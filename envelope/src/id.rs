@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -192,9 +193,9 @@ fn name_character(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-')
 }
 
-/// An agent's name: `organization/agent`.
+/// An agent's name: `organization/agent`. Cheap to clone: the text is shared.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct AgentName(Box<str>);
+pub struct AgentName(Arc<str>);
 
 impl AgentName {
     /// Parses `organization/agent`.

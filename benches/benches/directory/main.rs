@@ -4,6 +4,8 @@
 //! million are 11 GB, which are written below the target folder and removed at the end. `--keep FOLDER` leaves them there, and with what
 //! an earlier run left there only measures.
 //!
+//! Every agent has one version of its key record, which is what its figures hold for; what a further one takes is a figure of its own.
+//!
 //! The file is written by the service's own code, without registering: so many signatures would take an hour. Everything else is real:
 //! the file, the service on its thread, the API over its socket, durable commits. Memory is that of a process that does nothing else.
 #![allow(clippy::unwrap_used, reason = "a bench stops where it is wrong")]
@@ -15,8 +17,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
-use creto_policy::Snapshot;
+use creto_policy::{KeyVersion, Replacement, Snapshot};
 use creto_service::client::Client;
 use creto_service::fill::fill;
 use creto_service::key_records::{KeyRecordDoor, Reply, key_record_questions};
@@ -136,17 +139,36 @@ fn write(folder: &Path, agents: u32) {
     );
 }
 
-/// What a snapshot takes by itself.
+/// What a snapshot takes by itself, what further versions of keys take, and a change of very many agents at once.
 fn memory_of_snapshot(agents: u32) {
     let before = resident_bytes();
-    let (builder, _ids) = creto_benches::control::decisions::agents(agents as usize);
+    let (mut builder, ids) = creto_benches::control::decisions::agents(agents as usize);
     let bytes = resident_bytes() - before - u64::from(agents) * size_of::<AgentId>() as u64;
-    println!(
-        "a snapshot of {} agents: {} MiB, {} B each",
-        builder.agent_count(),
-        bytes >> 20,
-        bytes / u64::from(agents)
-    );
+    println!("a snapshot of {agents} agents of one version: {} MiB, {} B each", bytes >> 20, bytes / u64::from(agents));
+
+    let some = &ids[..ids.len().min(10_000)];
+    let published = builder.build(1);
+    let (begun, before) = (Instant::now(), resident_bytes());
+    some.iter().for_each(|agent| assert!(builder.revoke(agent, 7)));
+    let changed = builder.build(2);
+    let (took, more) = (begun.elapsed(), resident_bytes().saturating_sub(before));
+    println!("{} agents revoked at once: {took:.1?}, {} MiB until the one before is dropped", some.len(), more >> 20);
+    let begun = Instant::now();
+    drop(published);
+    println!("the one before dropped: {:.1?}", begun.elapsed());
+    drop(changed);
+
+    let before = resident_bytes();
+    let replacement = Replacement { at_ms: 5, mode: RotationMode::Planned };
+    for version in 2..=11 {
+        for agent in some {
+            let next = KeyVersion { version, ..builder.principal(agent).unwrap().current() };
+            builder.replace_key(agent, next, replacement, 1_024).unwrap();
+        }
+    }
+    let versions = 10 * some.len() as u64;
+    let more = resident_bytes().saturating_sub(before);
+    println!("{versions} further versions: {} B each", more / versions);
 }
 
 /// A service that runs, when it published which snapshot, and its door.

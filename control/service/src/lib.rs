@@ -37,7 +37,7 @@
 //! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
 //! - [`backup`]: holds logs and copies the directory while a backup is taken.
-//! - [`fill`]: directories of very many agents, to measure what they cost.
+//! - `fill`, with the feature of that name: directories of very many agents, to measure what they cost.
 //! - [`offline`]: reads the directory of a node that is stopped.
 #![forbid(unsafe_code)]
 
@@ -50,6 +50,7 @@ pub mod client;
 mod directory;
 pub mod enrolment;
 mod error;
+#[cfg(feature = "fill")]
 pub mod fill;
 #[cfg(test)]
 mod fixture;

@@ -1,4 +1,7 @@
-use creto_envelope::AgentId;
+use creto_envelope::control::{Login, StreamOpen, StreamRole};
+use creto_envelope::frame::FRAME_HEADER_BYTES;
+use creto_envelope::{AgentId, AgentName, AgentState, FrameHeader, KeyId, TrustDomain};
+use creto_policy::{KeyVersion, Policy, SnapshotBuilder};
 use creto_shard::limits::ConnectionLimits;
 use creto_shard::route::Origin;
 use creto_shard::{Log, Placement};
@@ -58,4 +61,42 @@ fn what_one_shard_says_to_another_stays_in_order_when_the_ring_is_full() {
     machine.todo.extend((6..8).map(|number| IoAction::SendItem { to: 1, item: numbered(number) }));
     machine.on_event(NOW, IoEvent::RingRoom { to: 1 });
     assert_eq!(drive(&mut machine, 100), [2, 3, 4, 5, 6, 7]);
+}
+
+fn frame(machine: &mut ShardMachine, connection: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut out = Vec::new();
+    encode(&mut out);
+    let header = FrameHeader::parse(out[..FRAME_HEADER_BYTES].try_into().unwrap()).unwrap();
+    let body = Bytes::from(out.split_off(FRAME_HEADER_BYTES));
+    machine.apply(NOW, Event::Frame { connection, stream: StreamId(0), frame_type: header.frame_type, body });
+}
+
+#[test]
+fn a_login_whose_record_control_does_not_take_a_question_for_is_answered_in_the_next_turn_and_may_try_again() {
+    let mut machine = machine();
+    let name = AgentName::parse("acme/planner").unwrap();
+    let version = KeyVersion {
+        version: 1,
+        key: KeyId([1; 16]),
+        valid_from_ms: 0,
+        valid_until_ms: u64::MAX,
+        has_fn_dsa_512: false,
+        replaced: None,
+    };
+    let mut agents = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let agent = agents.insert_versions(&TrustDomain::default(), &name, AgentState::Active, vec![version]).unwrap();
+    machine.apply(NOW, Event::Snapshot(Arc::new(agents.build(1))));
+    let connection = ConnectionId(1);
+    machine.apply(NOW, Event::Connected { connection, exporter: [0; 32], peer: ([127, 0, 0, 1], 4433).into() });
+    frame(&mut machine, connection, |out| StreamOpen { role: StreamRole::Control }.encode(out));
+    for round in 1..=2 {
+        let (ed25519, ml_dsa_65) = ([0; 64], Box::new([0; 3_309]));
+        let login = Login { agent, key_record_version: 1, ed25519, ml_dsa_65 };
+        frame(&mut machine, connection, |out| login.encode(out));
+        machine.on_turn(NOW);
+        assert_eq!((machine.no_records.len(), machine.next_deadline_us()), (1, Some(0)), "it is told at once");
+        machine.on_turn(NOW);
+        assert!(machine.no_records.is_empty() && machine.next_deadline_us() != Some(0));
+        assert_eq!(machine.shard.counters().rejects.get(&RejectCode::Overloaded), Some(&round));
+    }
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use creto_envelope::{SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentName, SignedKeyRecord, TrustDomain};
 
 use super::*;
 use crate::directory::Directory;
@@ -104,4 +104,43 @@ fn one_whose_records_contradict_its_agents_is_not_taken_and_stays_as_it_was() {
     }
 }
 
-both::on_postgres_too!(a_directory_of_format_4_becomes_one_that_holds_the_same_of_every_version);
+/// More rows of each table than are read at a time, and agents whose versions lie on both sides of an end.
+#[test]
+fn a_directory_of_format_4_with_many_agents_and_versions_is_described_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.redb");
+    let storage = both::open(&path);
+    let transaction = storage.begin_write().unwrap();
+    let mut signed = signed("acme/a", 1);
+    let mut rows = 0;
+    for number in 0..300_u32 {
+        signed.record.name = AgentName::parse(&format!("acme/a{number}")).unwrap();
+        let (id, newest) = (signed.record.agent_id().0, 1 + number % 5);
+        for version in 1..=newest {
+            signed.record.version = version;
+            // Nobody looks at signatures here: each version has a key of its own.
+            signed.record.x25519[..8].copy_from_slice(&(u64::from(number) << 32 | u64::from(version)).to_le_bytes());
+            transaction.table(KEY_RECORDS).put(&(id, version), &signed.to_bytes()).unwrap();
+            rows += 1;
+            if version < newest {
+                let replaced = Some(Replacement { at_ms: u64::from(version), mode: RotationMode::Planned });
+                let known = KeyVersion { replaced, ..KeyVersion::from(&signed.record) };
+                transaction.table(REPLACEMENTS).put(&(id, version), replaced_bytes(&known).as_ref()).unwrap();
+            }
+        }
+        transaction.table(AGENTS).put(&id, &AgentEntry::registered(&signed, 7).to_bytes()).unwrap();
+        transaction.table(crate::storage::NAMES).put(signed.record.name.as_str(), &id).unwrap();
+    }
+    transaction.commit().unwrap();
+    assert!(rows > 600, "{rows}");
+    let before = all_of(&storage);
+    assert_eq!(before.iter().map(|(_, versions)| versions.len()).sum::<usize>(), rows);
+    age(&storage, 4);
+    drop(storage);
+    assert_eq!(all_of(&both::open(&path)), before);
+}
+
+both::on_postgres_too!(
+    a_directory_of_format_4_becomes_one_that_holds_the_same_of_every_version,
+    a_directory_of_format_4_with_many_agents_and_versions_is_described_whole,
+);
