@@ -111,7 +111,7 @@ pub(crate) enum Verb {
     Proof(ProofArgs),
     /// Send typed messages that name the one they follow, and check conversations of them without a node.
     Thread(thread::ThreadArgs),
-    /// Check, test and explain policies in Rego. The node does not use them yet.
+    /// Check, test and explain policies in Rego, before a node goes by them and while it does.
     Policy(policy::PolicyArgs),
     /// Read, export, prove and verify the audit log: what happened on a node.
     Audit(audit::AuditArgs),

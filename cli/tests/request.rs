@@ -107,10 +107,11 @@ fn the_status_says_whether_it_was_answered_failed_or_nobody_answered_in_time() {
     assert!(done.iter().all(|line| line["outcome"] == "failed" && line["code"] == 3), "{done:?}");
     drop(_process);
 
-    let (_process, _lines) = scene.respond(&["--exec", "/no/such/program"]);
+    // There, and no program.
+    let (_process, _lines) = scene.respond(&["--exec", "./creto.toml"]);
     let failed = scene.request(&["try"]);
     assert!(
-        failed.status == 8 && failed.stderr.contains("failure 1001: /no/such/program cannot be run"),
+        failed.status == 8 && failed.stderr.contains("failure 1001: ./creto.toml cannot be run"),
         "{}",
         failed.stderr
     );
@@ -122,6 +123,15 @@ fn the_status_says_whether_it_was_answered_failed_or_nobody_answered_in_time() {
     assert!(unknown.stderr.contains("there is no acme/nobody to be asked"), "{}", unknown.stderr);
     for wrong in [&["respond", "acme/worker"][..], &["respond", "acme/worker", "--echo", "--reply", "x"]] {
         assert_eq!(run(command(scene.path(), 2, wrong)).status, 2);
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_said_before_anybody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["tr a-z A-Z", "./no/such/thing"] {
+        let run = creto(dir.path(), 1, &["respond", "acme/worker", "--exec", command]);
+        assert!(run.status == 2 && run.stderr.contains(command) && run.stderr.contains("--exec tr"), "{}", run.stderr);
     }
 }
 

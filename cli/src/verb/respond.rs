@@ -1,6 +1,7 @@
 //! `creto respond`: answers the requests of an agent, with what they ask, with a text, or with what a command prints.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -38,12 +39,28 @@ pub(crate) fn run(global: &Global, args: &RespondArgs) -> Result<Exit, Failure> 
 }
 
 async fn respond(global: &Global, args: &RespondArgs) -> Result<Exit, Failure> {
+    // Said before anybody asks: whoever did would only be told that it failed.
+    if let Some(program) = args.exec.first()
+        && !is_there(program)
+    {
+        let next = "name one that is; no shell is between, so arguments stand by themselves, as in --exec tr a-z A-Z";
+        return Err(Failure::new(Exit::Usage, format!("there is no command `{program}` here"), next));
+    }
     let agent = connect_with(global, &args.reach, &args.agent, |options| options.prekeys = args.prekeys.into()).await?;
     let answered = answer_all(&agent, args).await;
     // In every case: what was answered is acknowledged before the connection ends.
     agent.close().await;
     answered?;
     Ok(Exit::Ok)
+}
+
+/// Whether a command can be found as the system will look for it: by its path, or in the folders of PATH.
+fn is_there(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).exists();
+    }
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).exists()))
 }
 
 async fn answer_all(agent: &Agent, args: &RespondArgs) -> Result<(), Failure> {
