@@ -371,7 +371,9 @@ impl Mailboxes {
 
     pub(super) fn apply_subscribe(&mut self, subscribe: &Subscribe, segment: SegmentNumber, is_recovery: bool) {
         let &Subscribe { channel, subscriber, group, number, begins_after } = subscribe;
-        self.next_sequence = self.next_sequence.max(number.saturating_add(1));
+        // A cursor may name a sequence that no record has: one that was given and never came into the log. Whatever is published after
+        // a restart must lie behind it.
+        self.sequence_is_known(number.max(begins_after.unwrap_or(0)));
         if is_recovery {
             match begins_after {
                 Some(cursor) if self.is_of(number, channel, group, subscriber) => {
@@ -401,6 +403,11 @@ impl Mailboxes {
         }
     }
 
+    /// No sequence up to and with this one is given again.
+    fn sequence_is_known(&mut self, sequence: u64) {
+        self.next_sequence = self.next_sequence.max(sequence.saturating_add(1));
+    }
+
     pub(super) fn apply_unsubscribe(&mut self, unsubscribe: &Unsubscribe, is_recovery: bool) {
         let &Unsubscribe { channel, subscriber, group } = unsubscribe;
         if is_recovery && let Some(number) = self.find_subscription(channel, group, subscriber) {
@@ -413,6 +420,7 @@ impl Mailboxes {
 
     pub(super) fn apply_cursors(&mut self, cursors: &Cursors, is_recovery: bool) {
         for entry in &cursors.entries {
+            self.sequence_is_known(entry.progress.cursor);
             let Some(subscription) = self.channels.subscriptions.get_mut(&entry.number) else { continue };
             match is_recovery {
                 true => subscription.put(&entry.progress),
@@ -432,7 +440,7 @@ impl Mailboxes {
     ) {
         for entry in &subscriptions.entries {
             let &SubscriptionsEntry { channel, group, subscriber, number, .. } = entry;
-            self.next_sequence = self.next_sequence.max(number.saturating_add(1));
+            self.sequence_is_known(number.max(entry.progress.cursor));
             if is_recovery {
                 if !self.is_of(number, channel, group, subscriber) {
                     let first = entry.members.first().copied().unwrap_or(subscriber);

@@ -163,6 +163,37 @@ fn a_cursor_that_is_being_set_back_holds_what_is_to_be_read_again() {
 }
 
 #[test]
+fn whoever_begins_anew_behind_what_never_came_into_the_log_misses_nothing_after_a_restart() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    let mut log = Vec::new();
+    let mut keep = |shard: &mut Shard, record: Record| {
+        let position = shard.write(&record);
+        shard.make_durable(position, record.clone());
+        log.push((position, record));
+    };
+    let subscribe = |shard: &mut Shard, number| {
+        shard.mailboxes.subscribe(CHANNEL, who(number), GroupId::NONE, Some(StartAt::Now)).unwrap().unwrap()
+    };
+    let first = subscribe(&mut shard, 1);
+    keep(&mut shard, Record::Subscribe(first));
+    // The log has no room for another one's record: its number is gone.
+    let refused = subscribe(&mut shard, 2);
+    shard.mailboxes.subscribe_refused(&refused);
+    let again = subscribe(&mut shard, 1);
+    assert!(again.begins_after.unwrap() > again.number);
+    keep(&mut shard, Record::Subscribe(again));
+
+    let mut restarted = Shard::new(MailboxesConfig::default());
+    for (position, record) in &log {
+        restarted.mailboxes.note(*position, record.noted(*position));
+    }
+    restarted.mailboxes.recovered();
+    let sequence = restarted.publish(1);
+    let reader = restarted.mailboxes.attach(CHANNEL, who(1), GroupId::NONE).unwrap();
+    assert_eq!(restarted.take(reader, 10), [sequence]);
+}
+
+#[test]
 fn a_message_that_is_published_again_is_a_duplicate() {
     let mut shard = Shard::new(MailboxesConfig::default());
     shard.publish(1);
