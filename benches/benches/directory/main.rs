@@ -147,17 +147,7 @@ fn memory_of_snapshot(agents: u32) {
     println!("a snapshot of {agents} agents of one version: {} MiB, {} B each", bytes >> 20, bytes / u64::from(agents));
 
     let some = &ids[..ids.len().min(10_000)];
-    let published = builder.build(1);
-    let (begun, before) = (Instant::now(), resident_bytes());
-    some.iter().for_each(|agent| assert!(builder.revoke(agent, 7)));
-    let changed = builder.build(2);
-    let (took, more) = (begun.elapsed(), resident_bytes().saturating_sub(before));
-    println!("{} agents revoked at once: {took:.1?}, {} MiB until the one before is dropped", some.len(), more >> 20);
-    let begun = Instant::now();
-    drop(published);
-    println!("the one before dropped: {:.1?}", begun.elapsed());
-    drop(changed);
-
+    // First, while no memory has been given back that they could take.
     let before = resident_bytes();
     let replacement = Replacement { at_ms: 5, mode: RotationMode::Planned };
     for version in 2..=11 {
@@ -169,6 +159,17 @@ fn memory_of_snapshot(agents: u32) {
     let versions = 10 * some.len() as u64;
     let more = resident_bytes().saturating_sub(before);
     println!("{versions} further versions: {} B each", more / versions);
+
+    let published = builder.build(1);
+    let (begun, before) = (Instant::now(), resident_bytes());
+    some.iter().for_each(|agent| assert!(builder.revoke(agent, 7)));
+    let changed = builder.build(2);
+    let (took, more) = (begun.elapsed(), resident_bytes().saturating_sub(before));
+    println!("{} agents revoked at once: {took:.1?}, {} MiB until the one before is dropped", some.len(), more >> 20);
+    let begun = Instant::now();
+    drop(published);
+    println!("the one before dropped: {:.1?}", begun.elapsed());
+    drop(changed);
 }
 
 /// A service that runs, when it published which snapshot, and its door.
