@@ -188,20 +188,12 @@ pub(crate) struct ShardMachine {
     actions: Vec<Action>,
     todo: VecDeque<Todo>,
     publish: PublishKeyRecord,
-    /// Key records that control did not take, to be told in the next turn.
-    not_published: Vec<(ConnectionId, KeyRefused)>,
     enrol: Enrol,
-    /// Enrolments that control did not take, to be told in the next turn.
-    not_enrolled: Vec<(ConnectionId, KeyRefused)>,
     ask_key_record: AskKeyRecord,
-    /// Key records that control was not asked for, to be told in the next turn.
-    no_records: Vec<(AgentId, u32, KeyRefused)>,
     ask_key_log: AskKeyLog,
-    /// Answers to questions that control did not take, to be told in the next turn.
-    not_asked: Vec<(ConnectionId, Bytes)>,
     ask_prekeys: AskPrekeys,
-    /// The same, of prekeys.
-    no_prekeys: Vec<(ConnectionId, Bytes)>,
+    /// The answers to what control did not take, to be told in the next turn.
+    not_taken: Vec<Event>,
     outboxes: Vec<Outbox>,
     disk: BTreeMap<u64, creto_store::ActionId>,
     disk_actions: u64,
@@ -265,14 +257,10 @@ impl ShardMachine {
             todo: VecDeque::new(),
             publish,
             enrol,
-            not_enrolled: Vec::new(),
-            not_published: Vec::new(),
             ask_key_record,
-            no_records: Vec::new(),
             ask_key_log,
-            not_asked: Vec::new(),
             ask_prekeys,
-            no_prekeys: Vec::new(),
+            not_taken: Vec::new(),
             outboxes: (0..shard_count).map(|_| Outbox::default()).collect(),
             disk: BTreeMap::new(),
             disk_actions: 0,
@@ -425,28 +413,30 @@ impl ShardMachine {
             }
             Action::PublishKeyRecord { connection, agent, mode, record } => {
                 if let Err(refused) = (self.publish)(connection, agent, mode, record) {
-                    self.not_published.push((connection, refused));
+                    self.not_taken.push(Event::KeyRecordPublished { connection, answer: Err(refused) });
                 }
             }
             Action::Enrol { connection, peer, token_hash, record } => {
                 if let Err(refused) = (self.enrol)(connection, peer, token_hash, record) {
-                    self.not_enrolled.push((connection, refused));
+                    self.not_taken.push(Event::Enrolled { connection, answer: Err(refused) });
                 }
             }
             Action::AskKeyRecord { agent, version } => {
                 if let Err(refused) = (self.ask_key_record)(agent, version) {
-                    self.no_records.push((agent, version, refused));
+                    self.not_taken.push(Event::KeyRecordAnswered { agent, version, answer: Err(refused) });
                 }
             }
             Action::AskKeyLog { connection, question } => {
                 if let Err(refusal) = (self.ask_key_log)(connection, question) {
-                    self.not_asked.push((connection, question.refused(refusal).into()));
+                    let frames = question.refused(refusal).into();
+                    self.not_taken.push(Event::KeyLogAnswered { connection, frames });
                 }
             }
             Action::AskPrekeys { connection, asker, question } => {
                 let topic = question.topic();
                 if let Err(refusal) = (self.ask_prekeys)(connection, asker, question) {
-                    self.no_prekeys.push((connection, topic.refused(refusal)));
+                    let frames = topic.refused(refusal);
+                    self.not_taken.push(Event::PrekeysAnswered { connection, frames });
                 }
             }
             Action::Disk(action) => self.translate_disk(action),
@@ -579,20 +569,8 @@ impl Machine for ShardMachine {
                 self.room.tell(&self.shard.room());
             }
         }
-        for (connection, refused) in std::mem::take(&mut self.not_published) {
-            self.apply(now, Event::KeyRecordPublished { connection, answer: Err(refused) });
-        }
-        for (connection, refused) in std::mem::take(&mut self.not_enrolled) {
-            self.apply(now, Event::Enrolled { connection, answer: Err(refused) });
-        }
-        for (agent, version, refused) in std::mem::take(&mut self.no_records) {
-            self.apply(now, Event::KeyRecordAnswered { agent, version, answer: Err(refused) });
-        }
-        for (connection, frames) in std::mem::take(&mut self.not_asked) {
-            self.apply(now, Event::KeyLogAnswered { connection, frames });
-        }
-        for (connection, frames) in std::mem::take(&mut self.no_prekeys) {
-            self.apply(now, Event::PrekeysAnswered { connection, frames });
+        for answer in std::mem::take(&mut self.not_taken) {
+            self.apply(now, answer);
         }
         self.shard.end_turn(shard_time(now), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
@@ -615,12 +593,7 @@ impl Machine for ShardMachine {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        let is_refused = !self.not_published.is_empty()
-            || !self.not_enrolled.is_empty()
-            || !self.no_records.is_empty()
-            || !self.not_asked.is_empty()
-            || !self.no_prekeys.is_empty();
-        if self.shard.has_work() || is_refused { Some(0) } else { Some(self.next_tick_us) }
+        if self.shard.has_work() || !self.not_taken.is_empty() { Some(0) } else { Some(self.next_tick_us) }
     }
 }
 

@@ -135,17 +135,20 @@ impl<L: RecordLog> Shard<L> {
             code if code.is_retryable() => {}
             _ => state.protocol_errors += 1,
         }
-        if state.login_failures >= LOGIN_FAILURES_MAX || state.protocol_errors >= PROTOCOL_ERRORS_MAX {
-            self.close(connection, code, actions);
-        }
+        self.close_if_hopeless(connection, code, actions);
     }
 
     /// An enrolment that was refused counts as a login that failed: after a few of them the connection ends.
     pub(crate) fn count_login_failure(&mut self, connection: ConnectionId, actions: &mut Vec<Action>) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         state.login_failures += 1;
-        if state.login_failures >= LOGIN_FAILURES_MAX {
-            self.close(connection, RejectCode::LoginUnknownAgent, actions);
+        self.close_if_hopeless(connection, RejectCode::LoginUnknownAgent, actions);
+    }
+
+    fn close_if_hopeless(&mut self, connection: ConnectionId, code: RejectCode, actions: &mut Vec<Action>) {
+        let Some(state) = self.connections.get(&connection) else { return };
+        if state.login_failures >= LOGIN_FAILURES_MAX || state.protocol_errors >= PROTOCOL_ERRORS_MAX {
+            self.close(connection, code, actions);
         }
     }
 

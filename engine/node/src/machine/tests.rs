@@ -94,9 +94,9 @@ fn a_login_whose_record_control_does_not_take_a_question_for_is_answered_in_the_
         let login = Login { agent, key_record_version: 1, ed25519, ml_dsa_65 };
         frame(&mut machine, connection, |out| login.encode(out));
         machine.on_turn(NOW);
-        assert_eq!((machine.no_records.len(), machine.next_deadline_us()), (1, Some(0)), "it is told at once");
+        assert_eq!((machine.not_taken.len(), machine.next_deadline_us()), (1, Some(0)), "it is told at once");
         machine.on_turn(NOW);
-        assert!(machine.no_records.is_empty() && machine.next_deadline_us() != Some(0));
+        assert!(machine.not_taken.is_empty() && machine.next_deadline_us() != Some(0));
         assert_eq!(machine.shard.counters().rejects.get(&RejectCode::Overloaded), Some(&round));
     }
 }
