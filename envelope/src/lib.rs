@@ -33,6 +33,6 @@ pub mod thread;
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
 pub use frame::{FrameHeader, FrameType};
-pub use id::{AgentId, AgentName, ChannelId, KeyId, MessageId, TrustDomain};
+pub use id::{AgentId, AgentName, ChannelId, GroupId, KeyId, MessageId, TrustDomain};
 pub use key_record::{AgentState, KeyRecord, SignedKeyRecord};
 pub use reject::RejectCode;

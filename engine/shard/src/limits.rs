@@ -143,6 +143,10 @@ const _: () = assert!(creto_policy::mailbox::SESSION_SPAN_MS > SESSION_OPENER_EX
 const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);
 // Only a message that cannot be told from a replay is refused for its age, so both windows agree.
 const _: () = assert!(SIGNED_AGE_MS_MAX == creto_store::limits::DEDUP_WINDOW_MS);
+// What a channel's record may say, its log takes; and what its sessions number, an envelope carries.
+const _: () = assert!(
+    creto_envelope::limits::CHANNEL_SESSION_MESSAGES_MAX == creto_crypto_accel::session::CHANNEL_SESSION_MESSAGES_MAX
+);
 const _: () = assert!((IN_FLIGHT_MESSAGES_MAX as usize) < creto_store::limits::DEDUP_SENDER_IDS_MAX);
 // What one frame asks about dead letters becomes one record.
 const _: () = assert!(DEAD_LETTER_CHANGES_MAX <= creto_store::limits::DEAD_RECORD_LETTERS_MAX);

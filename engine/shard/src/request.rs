@@ -130,7 +130,11 @@ impl<L: RecordLog> Shard<L> {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match code {
             RejectCode::LoginBadSignature | RejectCode::LoginUnknownAgent => state.login_failures += 1,
-            RejectCode::UnknownAgent | RejectCode::PolicyDenied | RejectCode::UnknownDeadLetter => {}
+            RejectCode::UnknownAgent
+            | RejectCode::PolicyDenied
+            | RejectCode::UnknownDeadLetter
+            | RejectCode::UnknownChannel
+            | RejectCode::ChannelNotAllowed => {}
             // The node's own state is nobody's fault.
             code if code.is_retryable() => {}
             _ => state.protocol_errors += 1,
