@@ -46,6 +46,26 @@ pub(crate) struct Kept {
     pub(crate) time_ms: u64,
 }
 
+/// A message on disk only, and who waits for it: never nobody.
+#[derive(Debug, Default)]
+struct Awaited {
+    readers: Vec<Reader>,
+    /// Its place in the line; none while it is being read.
+    in_line: Option<u64>,
+    /// The most that any of them had credit for when it asked: what is read along.
+    messages: u32,
+    bytes: u64,
+}
+
+/// A message to read for those that wait for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NextInLine {
+    pub(crate) sequence: u64,
+    /// How many messages, and bytes, its readers have credit for.
+    pub(crate) messages: u32,
+    pub(crate) bytes: u64,
+}
+
 /// One channel.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
@@ -61,14 +81,17 @@ pub(crate) struct Channel {
     floors: BTreeSet<(u64, u64)>,
     /// Readers that have all there is.
     pub(crate) waiting: Vec<Reader>,
-    /// Readers whose next message is on disk only, those first that wait the longest.
-    pub(crate) reading: VecDeque<Reader>,
-    /// What is being read for them: which messages.
+    /// Messages on disk only for which readers wait, by sequence.
+    awaited: BTreeMap<u64, Awaited>,
+    /// Those of them that are not being read, in the order in which they came to wait, by a number that grows.
+    line: BTreeMap<u64, u64>,
+    last_in_line: u64,
+    /// What is being read: which messages.
     pub(crate) reads: BTreeMap<JobId, Vec<u64>>,
     /// It stands among those that wait for room to read.
     pub(crate) waits_for_room: bool,
-    /// Reads that failed since the last one that did not.
-    pub(crate) failed_reads: u8,
+    /// Messages whose reads failed, how often each: of those that are kept.
+    pub(crate) failed_reads: BTreeMap<u64, u8>,
     /// After a failed read: nothing is read before the next tick.
     pub(crate) pauses: bool,
     pub(crate) memo: Memo,
@@ -112,6 +135,9 @@ impl Channel {
     /// Messages that are not kept any more, by growing sequence.
     pub(crate) fn forget(&mut self, gone: &[u64]) {
         self.memo.clear();
+        if !self.failed_reads.is_empty() {
+            self.failed_reads.retain(|sequence, _| gone.binary_search(sequence).is_err());
+        }
         // Put right by `sort`.
         if self.is_unordered {
             return;
@@ -182,6 +208,74 @@ impl Channel {
     pub(crate) fn find(&self, group: GroupId, subscriber: SubscriberId) -> Option<u64> {
         let subscriber = if group == GroupId::NONE { subscriber } else { SubscriberId::NONE };
         self.subscriptions.get(&(group, subscriber)).copied()
+    }
+
+    /// A reader waits for a message that is on disk only, with this credit; returns its place among those that do.
+    pub(crate) fn wait_for_read(&mut self, reader: Reader, wanted: NextInLine) -> usize {
+        let NextInLine { sequence, messages, bytes } = wanted;
+        if !self.awaited.contains_key(&sequence) && !self.is_being_read(sequence) {
+            self.stand_in_line(sequence);
+        }
+        let awaited = self.awaited.entry(sequence).or_default();
+        (awaited.messages, awaited.bytes) = (awaited.messages.max(messages), awaited.bytes.max(bytes));
+        awaited.readers.push(reader);
+        awaited.readers.len() - 1
+    }
+
+    /// A reader waits for this message no more; returns who has its place now.
+    pub(crate) fn leave_read(&mut self, sequence: u64, at: usize) -> Option<Reader> {
+        let awaited = self.awaited.get_mut(&sequence).expect("it waits for this");
+        awaited.readers.swap_remove(at);
+        let moved = awaited.readers.get(at).copied();
+        if awaited.readers.is_empty() {
+            self.take_awaiting(sequence);
+        }
+        moved
+    }
+
+    /// Those that wait for this message: they do not any more.
+    pub(crate) fn take_awaiting(&mut self, sequence: u64) -> Vec<Reader> {
+        let Some(awaited) = self.awaited.remove(&sequence) else { return Vec::new() };
+        if let Some(place) = awaited.in_line {
+            self.line.remove(&place);
+        }
+        awaited.readers
+    }
+
+    /// The message that waits longest to be read, which does not any more; what is being read already is passed over.
+    pub(crate) fn next_in_line(&mut self) -> Option<NextInLine> {
+        loop {
+            let (_, sequence) = self.line.pop_first()?;
+            let is_being_read = self.is_being_read(sequence);
+            let awaited = self.awaited.get_mut(&sequence).expect("whoever waits for it has its place in line");
+            awaited.in_line = None;
+            if !is_being_read {
+                return Some(NextInLine { sequence, messages: awaited.messages, bytes: awaited.bytes });
+            }
+        }
+    }
+
+    pub(crate) fn is_line_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// A read of these messages failed: those for which somebody waits are read again, after all others.
+    pub(crate) fn wait_again(&mut self, sequences: &[u64]) {
+        for &sequence in sequences {
+            if self.awaited.get(&sequence).is_some_and(|awaited| awaited.in_line.is_none()) {
+                self.stand_in_line(sequence);
+            }
+        }
+    }
+
+    fn stand_in_line(&mut self, sequence: u64) {
+        self.last_in_line += 1;
+        self.line.insert(self.last_in_line, sequence);
+        self.awaited.entry(sequence).or_default().in_line = Some(self.last_in_line);
+    }
+
+    fn is_being_read(&self, sequence: u64) -> bool {
+        self.reads.values().any(|wanted| wanted.binary_search(&sequence).is_ok())
     }
 
     /// What it keeps, for who looks at it.

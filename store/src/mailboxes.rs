@@ -7,6 +7,7 @@
 //! What is queued is in memory as about sixty bytes of index. Payloads are on disk; those that came lately are in memory as
 //! well, and the others are read back when a subscriber has credit for them (`deliver.rs`).
 
+mod channel_read;
 mod clean;
 mod dead;
 mod deliver;

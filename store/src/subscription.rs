@@ -71,8 +71,8 @@ pub(crate) enum Waits {
     Nothing,
     /// For something to be published: its place among the channel's readers that do.
     News(usize),
-    /// For the disk.
-    Read,
+    /// For the message of this sequence to be read: its place among the channel's readers that do.
+    Read(u64, usize),
     /// It was told, or is about to be.
     Ready,
 }

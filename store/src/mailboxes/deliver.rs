@@ -155,12 +155,12 @@ impl Mailboxes {
         done
     }
 
-    /// A mailbox that waited for room to read, when there is some: ask for its deliveries. Call until `None`. Readers of channels
-    /// that waited for it are among [`take_ready_readers`](Self::take_ready_readers) then.
+    /// A mailbox that waited for room to read, when there is some: ask for its deliveries. Call until `None`. What channels
+    /// waited to read is asked for ([`next_read`](Self::next_read)).
     pub fn next_reader(&mut self) -> Option<MailboxId> {
         loop {
             let mailbox = self.cold.next_waiting()?;
-            self.channel_reads_again(mailbox);
+            self.channel_has_room(mailbox);
             // It may have been emptied, and filled again, since.
             if let Some(queues) = self.mailbox_mut(mailbox)
                 && std::mem::take(&mut queues.waits_for_room)

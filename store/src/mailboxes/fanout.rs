@@ -6,13 +6,13 @@
 
 use bytes::Bytes;
 
-use super::deliver::{ReadDone, ReadProblemKind, in_memory};
+use super::deliver::in_memory;
 use super::{Delivery, Mailboxes};
 use crate::cache::Cache;
-use crate::cold::{Cold, Job, JobId, Mismatch, Plan, Purpose};
+use crate::channel::NextInLine;
+use crate::cold::Cold;
 use crate::id::{GroupId, MailboxId, SubscriberId};
 use crate::index::Index;
-use crate::limits::{CHANNEL_READS_MAX, READ_TRIES_MAX};
 use crate::subscription::{NextForMember, Reader, Readers, Waits};
 
 /// What a look at one message of a channel finds.
@@ -107,6 +107,7 @@ impl Mailboxes {
             return deliveries;
         }
         let mailbox = subscription.mailbox;
+        self.channels.now_ms = now_ms;
         let (mut messages_left, mut bytes_left) = (credit_messages, credit_bytes);
         let stop = loop {
             if messages_left == 0 || bytes_left == 0 {
@@ -130,8 +131,8 @@ impl Mailboxes {
             Stop::Credit => self.stop_waiting(reader),
             Stop::Nothing => self.waits_for_news(reader, mailbox),
             Stop::OnDisk(sequence) => {
-                self.waits_for_disk(reader, mailbox);
-                self.read_published(mailbox, sequence, messages_left, bytes_left, now_ms);
+                let wanted = NextInLine { sequence, messages: messages_left, bytes: bytes_left };
+                self.waits_for_disk(reader, mailbox, wanted);
             }
         }
         deliveries
@@ -317,7 +318,7 @@ impl Mailboxes {
         self.channels.subscriptions.get_mut(&reader.subscription)?.waits_mut(reader.subscriber)
     }
 
-    fn set_waits(&mut self, reader: Reader, waits: Waits) {
+    pub(super) fn set_waits(&mut self, reader: Reader, waits: Waits) {
         if let Some(now) = self.waits_mut(reader) {
             *now = waits;
         }
@@ -336,7 +337,11 @@ impl Mailboxes {
                     self.set_waits(moved, Waits::News(at));
                 }
             }
-            Waits::Read => channel.reading.retain(|other| *other != reader),
+            Waits::Read(sequence, at) => {
+                if let Some(moved) = channel.leave_read(sequence, at) {
+                    self.set_waits(moved, Waits::Read(sequence, at));
+                }
+            }
             // Those that are ready are looked at again when they are taken.
             Waits::Ready | Waits::Nothing => {}
         }
@@ -353,15 +358,6 @@ impl Mailboxes {
         self.set_waits(reader, Waits::News(at));
     }
 
-    fn waits_for_disk(&mut self, reader: Reader, mailbox: u32) {
-        if self.waits_of(reader) == Some(Waits::Read) {
-            return;
-        }
-        self.stop_waiting(reader);
-        self.channel_mut(mailbox).reading.push_back(reader);
-        self.set_waits(reader, Waits::Read);
-    }
-
     /// A reader, which is in no list, may have something to be handed.
     pub(super) fn is_reader_ready(&mut self, reader: Reader) {
         self.set_waits(reader, Waits::Ready);
@@ -375,130 +371,12 @@ impl Mailboxes {
         }
     }
 
-    /// What was read is there, or will be asked for again: those that wait for it are ready.
-    fn disk_is_done(&mut self, number: u32) {
-        for reader in std::mem::take(&mut self.channel_mut(number).reading) {
-            self.is_reader_ready(reader);
-        }
-    }
-
     /// Something of a group came back, or is done: there may be more for its members.
     pub(super) fn group_goes_on(&mut self, number: u64) {
         if let Some(subscription) = self.channels.subscriptions.get(&number) {
             let mailbox = subscription.mailbox;
             self.wake_subscription(mailbox, number);
         }
-    }
-
-    /// Has a message of a channel read that is not in memory, and what follows it as far as the credit of its reader goes, unless
-    /// it is being read already.
-    fn read_published(&mut self, number: u32, sequence: u64, messages: u32, bytes: u64, now_ms: u64) {
-        let queues = self.boxes.get_mut(number).taken_mut();
-        let mailbox = queues.id;
-        let Some(channel) = &mut queues.channel else { return };
-        let is_read = channel.reads.values().any(|wanted| wanted.binary_search(&sequence).is_ok());
-        // When one of them is done, all that wait ask again.
-        if is_read || channel.pauses || channel.waits_for_room || channel.reads.len() >= CHANNEL_READS_MAX {
-            return;
-        }
-        if !self.cold.has_room() {
-            channel.waits_for_room = true;
-            self.cold.wait(mailbox);
-            return;
-        }
-        let (mut messages_left, mut bytes_left) = (messages, bytes);
-        let (mut plan, mut wanted) = (Plan::default(), Vec::new());
-        for kept in channel.kept_after(sequence.saturating_sub(1)) {
-            let Some(slot) = self.index.find(kept.sequence) else { continue };
-            let entry = self.index.entries.get(slot);
-            if entry.is_over(now_ms) || entry.is_settling() || entry.is_damaged() {
-                continue;
-            }
-            let envelope_bytes = entry.envelope_bytes() as u64;
-            let is_beyond = messages_left == 0 || (envelope_bytes > bytes_left && !plan.is_empty());
-            let is_here = in_memory(&self.cache, &self.cold, slot, entry).is_some();
-            if is_beyond || is_here || !plan.add(slot, entry) {
-                break;
-            }
-            wanted.push(kept.sequence);
-            messages_left -= 1;
-            bytes_left = bytes_left.saturating_sub(envelope_bytes);
-            // After a failure, one at a time: what cannot be read must not take others with it.
-            if channel.failed_reads > 0 {
-                break;
-            }
-        }
-        if !plan.is_empty() {
-            let job = self.cold.begin(Purpose::Publish(mailbox), plan);
-            channel.reads.insert(job, wanted);
-        }
-    }
-
-    pub(super) fn read_for_channel(&mut self, mailbox: MailboxId, job_id: JobId, job: &Job, done: &mut ReadDone) {
-        // The channel may be gone, or be another one of the same name that did not ask for this.
-        let Some(&number) = self.numbers.get(&mailbox) else { return };
-        if self.channel_mut(number).reads.remove(&job_id).is_none() {
-            return;
-        }
-        if let Some(error) = &job.failed {
-            let first = job.wanted.iter().find_map(|wanted| self.still_at(wanted));
-            let channel = self.channel_mut(number);
-            channel.failed_reads = channel.failed_reads.saturating_add(1);
-            let tries = channel.failed_reads;
-            match first {
-                // All that was wanted of it is gone.
-                None => {}
-                Some(slot) if tries >= READ_TRIES_MAX => {
-                    channel.failed_reads = 0;
-                    self.is_damaged(slot, ReadProblemKind::GivenUp(error.clone()), done);
-                    self.pass_over_damage(number);
-                }
-                Some(slot) => {
-                    if !std::mem::replace(&mut channel.pauses, true) {
-                        self.channels.pausing.push(mailbox);
-                    }
-                    if tries == 1 {
-                        done.problems.push(self.problem(slot, ReadProblemKind::TriedAgain(error.clone())));
-                    }
-                    return;
-                }
-            }
-            self.disk_is_done(number);
-            return;
-        }
-        self.channel_mut(number).failed_reads = 0;
-        for wanted in &job.wanted {
-            let Some(slot) = self.still_queued(wanted.slot, wanted.sequence) else { continue };
-            match job.payload(wanted) {
-                Ok(payload) => {
-                    self.cold.stage(slot, payload);
-                    done.messages += 1;
-                }
-                // It was moved meanwhile, and its segment may be another one by now: it is read again where it is.
-                Err(_) if self.index.entries.get(slot).place() != wanted.place => {}
-                Err(Mismatch::Damage | Mismatch::HeaderBeyond(_)) => {
-                    self.is_damaged(slot, ReadProblemKind::Damaged, done);
-                    self.pass_over_damage(number);
-                }
-            }
-        }
-        self.disk_is_done(number);
-    }
-
-    /// Groups give up what cannot be read.
-    fn pass_over_damage(&mut self, number: u32) {
-        let groups: Vec<u64> = self.channel_mut(number).behind(u64::MAX).collect();
-        for group in groups {
-            self.advance(group);
-        }
-    }
-
-    /// There is room to read, or a tick has passed since a read failed.
-    pub(super) fn channel_reads_again(&mut self, mailbox: MailboxId) {
-        let Some(&number) = self.numbers.get(&mailbox) else { return };
-        let Some(channel) = &mut self.boxes.get_mut(number).taken_mut().channel else { return };
-        (channel.pauses, channel.waits_for_room) = (false, false);
-        self.disk_is_done(number);
     }
 }
 

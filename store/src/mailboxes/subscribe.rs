@@ -81,6 +81,8 @@ pub(super) struct Channels {
     undo: Option<Undo>,
     /// Messages that were looked up to be handed out.
     pub(super) resolved: u64,
+    /// The node's clock when something was asked for last, in milliseconds since 1970.
+    pub(super) now_ms: u64,
 }
 
 /// What there was before a record was made.
@@ -115,6 +117,7 @@ impl Channels {
             pausing: Vec::new(),
             undo: None,
             resolved: 0,
+            now_ms: 0,
         }
     }
 

@@ -378,6 +378,7 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
 }
 
 mod channel_model;
+mod channel_reads;
 mod channels;
 mod cold;
 mod dead;
