@@ -4,7 +4,8 @@
 //! none of the lists of a mailbox, for a list has one place where its reader is; here each subscription has a place of its own,
 //! the sequence that it has come to, and finds what follows in [`Channel::kept`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::cold::JobId;
 use crate::flags::MessageFlags;
@@ -69,9 +70,9 @@ pub(crate) struct NextInLine {
 /// One channel.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
-    /// What it keeps, by growing sequence.
-    kept: VecDeque<Kept>,
-    /// In recovery: that is not so, and what is gone is still among it.
+    /// What it keeps: the time of each, as [`Kept`] says it, by sequence.
+    kept: BTreeMap<u64, u64>,
+    /// In recovery: an older one came behind younger ones, and their times are not right yet.
     is_unordered: bool,
     /// Numbers of its subscriptions. Those of groups stand under no subscriber.
     pub(crate) subscriptions: BTreeMap<(GroupId, SubscriberId), u64>,
@@ -98,80 +99,76 @@ pub(crate) struct Channel {
     /// Of what it keeps, what makes room for new messages as soon as the record that says so is durable.
     pub(crate) leaving_messages: u64,
     pub(crate) leaving_bytes: u64,
+    /// All that could have made room when that was looked for last, and was not enough.
+    pub(crate) too_little: Option<Consumed>,
+}
+
+/// What every subscription has durably consumed, and what is not on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Consumed {
+    /// Everything up to and with this is consumed.
+    pub(crate) upto: u64,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Channel {
-    /// Puts a message behind those that it keeps. `false` when that is not its place: in recovery, where an older one was moved.
+    /// Takes in a message. `false` when its place is not behind those that it keeps: in recovery, where an older one was moved.
     pub(crate) fn push(&mut self, sequence: u64, time_ms: u64) -> bool {
-        let time_ms = match self.kept.back() {
-            Some(last) if last.sequence < sequence => last.time_ms.max(time_ms),
+        let time_ms = match self.kept.last_key_value() {
+            Some((&last, &latest_ms)) if last < sequence => latest_ms.max(time_ms),
             Some(_) => {
                 self.is_unordered = true;
                 time_ms
             }
             None => time_ms,
         };
-        self.kept.push_back(Kept { sequence, time_ms });
+        self.kept.insert(sequence, time_ms);
+        self.too_little = None;
         !self.is_unordered
     }
 
-    /// Puts what it keeps in order, and lets go of what is not there any more.
-    pub(crate) fn sort(&mut self, is_there: impl Fn(u64) -> bool) {
-        if !std::mem::take(&mut self.is_unordered) {
-            return;
+    /// Puts the times of what it keeps in order.
+    pub(crate) fn sort(&mut self) {
+        if std::mem::take(&mut self.is_unordered) {
+            let mut latest_ms = 0;
+            for time_ms in self.kept.values_mut() {
+                latest_ms = latest_ms.max(*time_ms);
+                *time_ms = latest_ms;
+            }
         }
-        let mut kept: Vec<Kept> = self.kept.drain(..).filter(|kept| is_there(kept.sequence)).collect();
-        kept.sort_unstable_by_key(|kept| (kept.sequence, kept.time_ms));
-        kept.dedup_by_key(|kept| kept.sequence);
-        let mut latest_ms = 0;
-        for kept in &mut kept {
-            latest_ms = latest_ms.max(kept.time_ms);
-            kept.time_ms = latest_ms;
-        }
-        self.kept = kept.into();
-        self.memo.clear();
     }
 
     /// Messages that are not kept any more, by growing sequence.
     pub(crate) fn forget(&mut self, gone: &[u64]) {
         self.memo.clear();
-        if !self.failed_reads.is_empty() {
-            self.failed_reads.retain(|sequence, _| gone.binary_search(sequence).is_err());
-        }
-        // Put right by `sort`.
-        if self.is_unordered {
-            return;
-        }
-        // One after the other where they are few or at the front, which is how they leave; else in one go.
-        let is_front = gone.len() <= self.kept.len()
-            && self.kept.iter().zip(gone).all(|(kept, sequence)| kept.sequence == *sequence);
-        match (is_front, gone.len()) {
-            (true, count) => drop(self.kept.drain(..count)),
-            (false, ..=8) => {
-                for sequence in gone {
-                    if let Ok(at) = self.kept.binary_search_by_key(sequence, |kept| kept.sequence) {
-                        self.kept.remove(at);
-                    }
-                }
-            }
-            (false, _) => self.kept.retain(|kept| gone.binary_search(&kept.sequence).is_err()),
+        self.too_little = None;
+        for sequence in gone {
+            self.kept.remove(sequence);
+            self.failed_reads.remove(sequence);
         }
     }
 
     /// What it keeps behind this sequence.
     pub(crate) fn kept_after(&self, sequence: u64) -> impl Iterator<Item = Kept> {
-        // Mostly nothing, or very little.
-        let at = match self.kept.back() {
-            Some(last) if last.sequence > sequence => self.kept.partition_point(|kept| kept.sequence <= sequence),
-            _ => self.kept.len(),
-        };
-        self.kept.range(at..).copied()
+        let kept = self.kept.range((Bound::Excluded(sequence), Bound::Unbounded));
+        kept.map(|(&sequence, &time_ms)| Kept { sequence, time_ms })
     }
 
     /// The sequence before the first message of this time or later; `None` when there is no such message.
     pub(crate) fn before_time(&self, time_ms: u64) -> Option<u64> {
-        let at = self.kept.partition_point(|kept| kept.time_ms < time_ms);
-        self.kept.get(at).map(|kept| kept.sequence.saturating_sub(1))
+        let (&first, _) = self.kept.first_key_value()?;
+        let (&last, _) = self.kept.last_key_value().filter(|&(_, &latest_ms)| latest_ms >= time_ms)?;
+        // Times grow with the sequences. What is below `low` is earlier; the first message from `high` on is not.
+        let (mut low, mut high) = (first, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.kept.range(middle..).next() {
+                Some((&sequence, &found_ms)) if found_ms < time_ms => low = sequence + 1,
+                _ => high = middle,
+            }
+        }
+        self.kept.range(low..).next().map(|(&sequence, _)| sequence.saturating_sub(1))
     }
 
     /// Everything up to and with this is consumed by all.
@@ -280,7 +277,7 @@ impl Channel {
 
     /// What it keeps, for who looks at it.
     pub(crate) fn kept(&self) -> impl DoubleEndedIterator<Item = Kept> {
-        self.kept.iter().copied()
+        self.kept.iter().map(|(&sequence, &time_ms)| Kept { sequence, time_ms })
     }
 }
 

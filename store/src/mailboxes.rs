@@ -357,7 +357,7 @@ impl Mailboxes {
                 queues.sort(&mut self.index.entries);
             }
             if let Some(channel) = &mut queues.channel {
-                channel.sort(|sequence| self.index.find(sequence).is_some());
+                channel.sort();
             }
         }
         self.channels_are_recovered();

@@ -324,6 +324,14 @@ impl Group {
         is_skipped
     }
 
+    /// Of these messages, by growing sequence, those that members have, or had.
+    pub(crate) fn known_of(&self, sequences: &[u64]) -> Vec<u64> {
+        let (Some(&first), Some(&last)) = (sequences.first(), sequences.last()) else { return Vec::new() };
+        let (in_hand, again) = (self.in_hand.range(first..=last), self.again.range(first..=last));
+        let known = in_hand.map(|(&sequence, _)| sequence).chain(again.map(|(&sequence, _)| sequence));
+        known.filter(|sequence| sequences.binary_search(sequence).is_ok()).collect()
+    }
+
     /// A message is not kept any more. That it is done is remembered until the cursor is behind it.
     pub(crate) fn forget(&mut self, sequence: u64) {
         if let Some(held) = self.in_hand.remove(&sequence)

@@ -5,6 +5,7 @@
 //! is new, and never loses what was acknowledged, before its time is over.
 
 use super::{Admit, Mailboxes, Quota, Refusal, cost_of};
+use crate::channel::Consumed;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::limits::{CHANNEL_LEAVE_SHARE, SETTLE_SEQUENCES_PER_LEAVE};
 use crate::noted::NotedMessage;
@@ -56,6 +57,12 @@ impl Mailboxes {
             return;
         }
         let consumed = channel.consumed();
+        // Nothing was consumed or came in since that was not enough: it is not gone over for each message that is refused.
+        if let Some(before) = channel.too_little.filter(|before| before.upto == consumed)
+            && (before.messages < messages_over || before.bytes < bytes_over)
+        {
+            return;
+        }
         let (messages_share, bytes_share) = (messages_max / CHANNEL_LEAVE_SHARE, bytes_max / CHANNEL_LEAVE_SHARE);
         let (mut leaving, mut leaving_bytes, mut is_enough) = (Vec::new(), 0, false);
         for kept in channel.kept_after(0).take_while(|kept| kept.sequence <= consumed) {
@@ -75,6 +82,8 @@ impl Mailboxes {
         }
         // What does not help is not taken.
         if !is_enough {
+            let messages = leaving.len() as u64;
+            self.channel_mut(number).too_little = Some(Consumed { upto: consumed, messages, bytes: leaving_bytes });
             return;
         }
         for &sequence in &leaving {
@@ -94,6 +103,7 @@ impl Mailboxes {
     /// Messages that were to leave early stay, or are gone.
     pub(super) fn leaves_no_more(&mut self, number: u32, cost: u64) {
         let channel = self.channel_mut(number);
+        channel.too_little = None;
         channel.leaving_messages = channel.leaving_messages.saturating_sub(1);
         channel.leaving_bytes = channel.leaving_bytes.saturating_sub(cost);
     }
@@ -138,9 +148,16 @@ impl Mailboxes {
         for subscription in behind {
             let Some(of) = self.channels.subscriptions.get_mut(&subscription) else { continue };
             let Readers::Group(group) = &mut of.readers else { continue };
-            gone.iter().for_each(|&sequence| group.forget(sequence));
-            self.advance(subscription);
-            self.group_goes_on(subscription);
+            // Most groups know nothing of what leaves, and nothing changes for them.
+            let known = group.known_of(gone);
+            known.iter().for_each(|&sequence| group.forget(sequence));
+            let is_ahead = !group.done.is_empty();
+            if is_ahead {
+                self.advance(subscription);
+            }
+            if is_ahead || !known.is_empty() {
+                self.group_goes_on(subscription);
+            }
         }
     }
 
