@@ -93,6 +93,8 @@ pub(crate) struct Channel {
     pub(crate) waits_for_room: bool,
     /// Messages whose reads failed, how often each: of those that are kept.
     pub(crate) failed_reads: BTreeMap<u64, u8>,
+    /// What it keeps and cannot read, and what is not on its way out: whoever passes it has missed it.
+    pub(crate) damaged: BTreeSet<u64>,
     /// After a failed read: nothing is read before the next tick.
     pub(crate) pauses: bool,
     pub(crate) memo: Memo,
@@ -146,6 +148,7 @@ impl Channel {
         for sequence in gone {
             self.kept.remove(sequence);
             self.failed_reads.remove(sequence);
+            self.damaged.remove(sequence);
         }
     }
 

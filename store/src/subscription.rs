@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::{GroupId, SubscriberId};
 use crate::limits::GROUP_WINDOW;
 use crate::lsn::SegmentNumber;
-use crate::record::Progress;
+use crate::record::{Progress, SUBSCRIPTIONS_ENTRY_BYTES};
 
 /// Whoever reads a channel: a subscriber, or one member of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,10 +50,12 @@ pub(crate) struct Subscription {
     pub(crate) missed: u64,
     /// The segment of the record that it cannot be without; none while that record is on its way.
     pub(crate) segment: Option<SegmentNumber>,
-    /// What it counts there, in bytes.
-    pub(crate) weight: u64,
+    /// Where it counts as to be carried over, and how many bytes of it.
+    pub(crate) counted: Option<(SegmentNumber, u64)>,
     /// It has come further than the last record about it says.
     pub(crate) is_dirty: bool,
+    /// It missed messages since that record: the log says so by what it has of these.
+    pub(crate) has_missed: bool,
     pub(crate) readers: Readers,
 }
 
@@ -75,6 +77,15 @@ pub(crate) enum Waits {
     Read(u64, usize),
     /// It was told, or is about to be.
     Ready,
+}
+
+/// What readers of a subscription have, and what a group knows above its cursor.
+#[derive(Debug)]
+pub(crate) enum Handed {
+    /// Up to and with which sequence, and that of all that were attached.
+    One(u64, u64),
+    /// A group without its members.
+    Group(Box<Group>),
 }
 
 /// A subscriber with a cursor of its own.
@@ -156,8 +167,9 @@ impl Subscription {
             floor: cursor,
             missed: 0,
             segment: None,
-            weight: 0,
+            counted: None,
             is_dirty: false,
+            has_missed: false,
             readers,
         }
     }
@@ -176,6 +188,7 @@ impl Subscription {
         self.begin_at(progress.cursor);
         self.durable = progress.cursor;
         self.missed = progress.missed;
+        self.has_missed = false;
         if let Readers::Group(group) = &mut self.readers {
             group.skipped = progress.skipped;
             group.done = progress.done.iter().copied().collect();
@@ -195,6 +208,48 @@ impl Subscription {
                 group.handed = cursor;
             }
         }
+    }
+
+    /// What its readers have, before it begins anew.
+    pub(crate) fn take_handed(&mut self) -> Handed {
+        match &mut self.readers {
+            Readers::One(own) => Handed::One(own.handed, own.handed_max),
+            Readers::Group(group) => {
+                let (members, skipped) = (std::mem::take(&mut group.members), group.skipped);
+                let before = std::mem::replace(group, Group { members, skipped, ..Group::default() });
+                Handed::Group(Box::new(before))
+            }
+        }
+    }
+
+    /// It does not begin anew after all: its readers have what they had.
+    pub(crate) fn put_handed(&mut self, handed: Handed) {
+        match (&mut self.readers, handed) {
+            (Readers::One(own), Handed::One(handed, handed_max)) => (own.handed, own.handed_max) = (handed, handed_max),
+            (Readers::Group(group), Handed::Group(before)) => {
+                let members = std::mem::take(&mut group.members);
+                *group = Group { members, ..*before };
+                for (&sequence, held) in &group.in_hand {
+                    let member = group.members.get_mut(&held.member).expect("nobody left in between");
+                    member.in_hand.insert(sequence);
+                }
+            }
+            _ => unreachable!("a subscription is of one kind"),
+        }
+    }
+
+    /// It is carried over whichever segments go: the log does not say how far it has come, or not for long.
+    pub(crate) fn is_carried_always(&self) -> bool {
+        self.is_dirty || self.has_missed
+    }
+
+    /// Bytes of the log that it takes when it is carried over, about.
+    pub(crate) fn carried_bytes(&self) -> u64 {
+        let bytes = match &self.readers {
+            Readers::One(_) => SUBSCRIPTIONS_ENTRY_BYTES,
+            Readers::Group(group) => SUBSCRIPTIONS_ENTRY_BYTES + 16 * group.members.len() + 8 * group.done.len(),
+        };
+        bytes as u64
     }
 
     /// How many of these messages, by growing sequence, it has not consumed.

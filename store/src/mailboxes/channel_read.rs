@@ -111,7 +111,6 @@ impl Mailboxes {
                 }
                 channel.failed_reads.remove(&sequence);
                 self.is_damaged(slot, ReadProblemKind::GivenUp(error.clone()), done);
-                self.pass_over_damage(number);
             }
         } else {
             for wanted in &job.wanted {
@@ -126,7 +125,6 @@ impl Mailboxes {
                     Err(_) if self.index.entries.get(slot).place() != wanted.place => {}
                     Err(Mismatch::Damage | Mismatch::HeaderBeyond(_)) => {
                         self.is_damaged(slot, ReadProblemKind::Damaged, done);
-                        self.pass_over_damage(number);
                     }
                 }
             }
@@ -161,9 +159,11 @@ impl Mailboxes {
         }
     }
 
-    /// Groups give up what cannot be read.
-    fn pass_over_damage(&mut self, number: u32) {
-        let groups: Vec<u64> = self.channel_mut(number).behind(u64::MAX).collect();
+    /// A message of a channel cannot be read: groups give it up.
+    pub(super) fn pass_over_damage(&mut self, number: u32, sequence: u64) {
+        let channel = self.channel_mut(number);
+        channel.damaged.insert(sequence);
+        let groups: Vec<u64> = channel.behind(sequence).collect();
         for group in groups {
             self.advance(group);
         }

@@ -290,8 +290,13 @@ impl Mailboxes {
         done.problems.push(self.problem(slot, kind));
         self.index.set_damaged(slot);
         let entry = self.index.entries.get(slot);
-        if !entry.is_handed_out() && !entry.is_delayed() && !entry.is_dead() && !entry.is_published() {
-            let number = entry.mailbox;
+        let (number, sequence) = (entry.mailbox, entry.sequence());
+        if entry.is_published() {
+            // Else it was counted as missed already by those that want it.
+            if !entry.is_settling() {
+                self.pass_over_damage(number, sequence);
+            }
+        } else if !entry.is_handed_out() && !entry.is_delayed() && !entry.is_dead() {
             self.boxes.get_mut(number).taken_mut().hand_out(&mut self.index.entries, slot);
         }
     }

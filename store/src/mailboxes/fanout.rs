@@ -140,14 +140,19 @@ impl Mailboxes {
 
     /// A subscriber with a cursor of its own has consumed everything up to and with this sequence, as far as it was handed it.
     pub fn acknowledge_upto(&mut self, reader: Reader, sequence: u64) {
-        let Some(subscription) = self.channels.subscriptions.get_mut(&reader.subscription) else { return };
+        let Self { boxes, channels, .. } = self;
+        let Some(subscription) = channels.subscriptions.get_mut(&reader.subscription) else { return };
         let Readers::One(own) = &mut subscription.readers else { return };
         // What it says after it came again may be about what it had before.
         let sequence = sequence.min(own.handed_max);
         if subscription.subscriber == reader.subscriber && sequence > subscription.cursor {
+            // What could not be read was passed over.
+            let channel = boxes.get(subscription.mailbox).taken().channel.as_ref();
+            let lost = channel.map_or(0, |channel| channel.damaged.range(subscription.cursor + 1..=sequence).count());
+            subscription.missed = subscription.missed.saturating_add(lost as u64);
             subscription.cursor = sequence;
             own.handed = own.handed.max(sequence);
-            self.channels.is_dirty(reader.subscription);
+            channels.is_dirty(reader.subscription);
         }
     }
 

@@ -385,3 +385,4 @@ mod dead;
 mod expire;
 mod model;
 mod redeliver;
+mod subscriptions;

@@ -174,6 +174,7 @@ impl Run {
         let made = self.node.mailboxes.subscribe(CHANNEL, subscriber, group, None).unwrap();
         if let Some(subscribe) = made {
             let is_first = !self.promises.contains_key(&owner(number));
+            assert!(is_first || !self.promises[&owner(number)].is_durable || subscribe.begins_after.is_none());
             let record = Record::Subscribe(subscribe);
             if self.node.wal.check_append(&record).is_err() {
                 return self.node.mailboxes.subscribe_refused(&subscribe);
@@ -250,7 +251,9 @@ impl Run {
     }
 
     fn expire(&mut self) {
-        for settle in self.node.mailboxes.expire(self.now_ms, 1_000) {
+        assert_eq!(self.node.mailboxes.expire(self.now_ms, 1_000), []);
+        while let Some(settle) = self.node.mailboxes.next_leaving() {
+            assert_eq!(settle.cause, SettleCause::Expired);
             self.seen.expired += settle.sequences.len() as u64;
             self.append_settle(settle);
         }

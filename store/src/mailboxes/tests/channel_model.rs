@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use self::model::{Known, Model, Subscribed};
 use super::*;
 use crate::id::{GroupId, SubscriberId};
+use crate::record::Unsubscribe;
 use crate::subscription::Reader;
 
 const CHANNELS: u8 = 2;
@@ -140,8 +141,19 @@ impl Tested {
                 let unsubscribe = self.mailboxes().unsubscribe(channel(of), subscriber, group);
                 let found = self.model.find(of, group, subscriber);
                 let found = found.filter(|number| self.model.subscriptions[number].members.contains(&subscriber));
-                assert_eq!(unsubscribe.is_some(), found.is_some());
-                let (Some(unsubscribe), Some(number)) = (unsubscribe, found) else { return };
+                let is_said = |record: &Record| {
+                    *record == Record::Unsubscribe(Unsubscribe { channel: channel(of), subscriber, group })
+                };
+                let is_on_its_way = self.pending.iter().any(is_said);
+                assert_eq!(unsubscribe.is_some(), found.is_some() || is_on_its_way);
+                let Some(unsubscribe) = unsubscribe else { return };
+                let Some(number) = found else {
+                    match is_refused {
+                        true => self.mailboxes().unsubscribe_refused(&unsubscribe),
+                        false => self.pending.push_back(Record::Unsubscribe(unsubscribe)),
+                    }
+                    return;
+                };
                 self.forget_reader(number, subscriber);
                 if is_refused {
                     // It is as if it had gone, and subscribes still.
@@ -309,27 +321,22 @@ impl Tested {
         let subscribe = self.mailboxes().subscribe(channel(of), subscriber, group, start_at).unwrap();
         let found = self.model.find(of, group, subscriber);
         let is_member = found.is_some_and(|number| self.model.subscriptions[&number].members.contains(&subscriber));
-        let Some(subscribe) = subscribe else {
-            assert!(is_member && start.is_none());
-            return;
-        };
+        let is_on_its_way = self.pending.iter().any(|record| match record {
+            Record::Subscribe(made) => Some(made.number) == found && made.subscriber == subscriber,
+            _ => false,
+        });
+        assert_eq!(subscribe.is_none(), is_member && start.is_none() && !is_on_its_way);
+        let Some(subscribe) = subscribe else { return };
         if is_refused {
-            self.mailboxes().subscribe_refused(&subscribe);
-            if let (true, Some(number)) = (is_member, found) {
-                // It goes on where it was; what was handed out is handed out again.
-                let of = self.model.subscriptions.get_mut(&number).unwrap();
-                let progress = of.progress.clone();
-                of.begin_at(progress.cursor);
-                of.progress = progress;
-            }
-            return;
+            // Everything is as it was.
+            return self.mailboxes().subscribe_refused(&subscribe);
         }
         assert_eq!((subscribe.channel, subscribe.subscriber, subscribe.group), (channel(of), subscriber, group));
         match found {
             None => assert!(!self.model.subscriptions.contains_key(&subscribe.number)),
             Some(number) => assert_eq!(subscribe.number, number),
         }
-        assert_eq!(subscribe.begins_after.is_some(), found.is_none() || is_member);
+        assert_eq!(subscribe.begins_after.is_some(), found.is_none() || (is_member && start.is_some()));
         if let Some(cursor) = subscribe.begins_after {
             let last = self.model.messages.keys().next_back().copied().unwrap_or(0);
             match start_at.unwrap_or(StartAt::Now) {
@@ -410,7 +417,9 @@ impl Tested {
         let now_ms = self.model.now_ms;
         let missed = |model: &Model| model.subscriptions.values().map(|of| of.progress.missed).sum::<u64>();
         let before = missed(&self.model);
-        for settle in self.mailboxes().expire(now_ms, 1_000) {
+        assert_eq!(self.mailboxes().expire(now_ms, 1_000), []);
+        while let Some(settle) = self.mailboxes().next_leaving() {
+            assert_eq!(settle.cause, SettleCause::Expired);
             assert!(settle.sequences.iter().all(|sequence| self.model.messages[sequence].is_over(now_ms)));
             if is_refused {
                 self.mailboxes().settle_refused(&settle);

@@ -293,8 +293,11 @@ impl Model {
                     of.members.insert(subscriber);
                 }
                 &Record::Unsubscribe(Unsubscribe { channel, subscriber, group }) => {
-                    let number = read.find(channel.0[0] - 0xc0, group, subscriber).unwrap();
-                    read.unsubscribe(number, subscriber);
+                    let number = read.find(channel.0[0] - 0xc0, group, subscriber);
+                    let is_member = |number: &u64| read.subscriptions[number].members.contains(&subscriber);
+                    if let Some(number) = number.filter(is_member) {
+                        read.unsubscribe(number, subscriber);
+                    }
                 }
                 Record::Cursors(cursors) => {
                     for entry in &cursors.entries {
@@ -308,6 +311,9 @@ impl Model {
                     for entry in &carried.entries {
                         let of = read.subscriptions.get_mut(&entry.number).expect("it was subscribed");
                         assert!(entry.members.iter().all(|member| of.members.contains(member)));
+                        if entry.part > 0 {
+                            continue;
+                        }
                         of.begin_at(entry.progress.cursor);
                         of.progress = entry.progress.clone();
                     }
