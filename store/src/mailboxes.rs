@@ -14,6 +14,7 @@ mod dead;
 mod deliver;
 mod expire;
 mod fanout;
+mod group;
 mod publish;
 mod redeliver;
 mod subscribe;

@@ -7,17 +7,18 @@
 use bytes::Bytes;
 
 use super::deliver::in_memory;
+use super::group::ForMember;
 use super::{Delivery, Mailboxes};
 use crate::cache::Cache;
 use crate::channel::NextInLine;
 use crate::cold::Cold;
 use crate::id::{GroupId, MailboxId, SubscriberId};
 use crate::index::Index;
-use crate::subscription::{NextForMember, Reader, Readers, Waits};
+use crate::subscription::{Reader, Readers, Waits};
 
 /// What a look at one message of a channel finds.
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once: a box would cost an allocation a delivery")]
-enum Look {
+pub(super) enum Look {
     /// It is not kept any more, or cannot be read.
     Gone,
     /// Its time is over, or it is leaving.
@@ -27,19 +28,12 @@ enum Look {
 }
 
 /// What a reader gets next.
-enum Next {
+pub(super) enum Next {
     Here(Delivery),
     /// The message of this sequence, when it is read back.
     OnDisk(u64),
     /// Nothing before something happens.
     Nothing,
-}
-
-/// What a member of a group gets next.
-enum ForMember {
-    /// The first message behind this sequence.
-    Behind(u64),
-    This(Next),
 }
 
 /// Why no more is handed out.
@@ -62,8 +56,8 @@ impl Mailboxes {
     }
 
     /// A reader is gone. What it was handed and did not acknowledge is handed out again: to itself, when it is there again, or to
-    /// other members of its group, in order and ahead of what is new. A message that was the only one in the hands of members that
-    /// went, `deliveries_max` times (unless given, as configured; 0 for never), is skipped by the group.
+    /// other members of its group, in order and ahead of what is new. A message that members went over, `deliveries_max` times (unless
+    /// given, as configured; 0 for never), is skipped by the group: the only one in hand, or one that was handed out alone.
     pub fn reset_reader(&mut self, reader: Reader, deliveries_max: Option<u8>) {
         self.stop_waiting(reader);
         let deliveries_max = deliveries_max.unwrap_or(self.config.redelivery.deliveries_max);
@@ -156,21 +150,6 @@ impl Mailboxes {
         }
     }
 
-    /// A member of a group has consumed these messages. What it does not have in hand is left out.
-    pub fn acknowledge_each(&mut self, reader: Reader, sequences: &[u64]) {
-        let Some(subscription) = self.channels.subscriptions.get_mut(&reader.subscription) else { return };
-        let Readers::Group(group) = &mut subscription.readers else { return };
-        let mut is_any = false;
-        for &sequence in sequences {
-            is_any |= group.done(reader.subscriber, sequence);
-        }
-        if is_any {
-            self.channels.is_dirty(reader.subscription);
-            self.advance(reader.subscription);
-            self.group_goes_on(reader.subscription);
-        }
-    }
-
     /// Readers that may have something to be handed that they had not before: ask for it. Call it in every turn.
     pub fn take_ready_readers(&mut self) -> Vec<Reader> {
         let mut ready = Vec::with_capacity(self.channels.ready.len());
@@ -202,44 +181,6 @@ impl Mailboxes {
             },
         };
         self.next_behind(reader, mailbox, after, now_ms)
-    }
-
-    /// What a member of a group gets next.
-    fn next_for_member(&mut self, reader: Reader, now_ms: u64) -> ForMember {
-        let (mut first_again, mut gone) = (None, Vec::new());
-        {
-            let Self { index, cache, cold, channels, .. } = self;
-            let Readers::Group(group) = &channels.subscriptions[&reader.subscription].readers else {
-                return ForMember::This(Next::Nothing);
-            };
-            for &sequence in group.again.keys() {
-                channels.resolved += 1;
-                match look(index, cache, cold, sequence, now_ms) {
-                    Look::Gone => gone.push(sequence),
-                    Look::Passed => {}
-                    found => {
-                        first_again = Some((sequence, found));
-                        break;
-                    }
-                }
-            }
-        }
-        let Some(subscription) = self.channels.subscriptions.get_mut(&reader.subscription) else {
-            return ForMember::This(Next::Nothing);
-        };
-        let Readers::Group(group) = &mut subscription.readers else { return ForMember::This(Next::Nothing) };
-        let has_gone = !gone.is_empty();
-        gone.into_iter().for_each(|sequence| group.forget(sequence));
-        let next = group.next_for(reader.subscriber, first_again.as_ref().map(|&(sequence, _)| sequence));
-        if has_gone {
-            self.advance(reader.subscription);
-        }
-        match (next, first_again) {
-            (NextForMember::Again, Some((_, Look::Here(delivery)))) => ForMember::This(Next::Here(delivery)),
-            (NextForMember::Again, Some((sequence, _))) => ForMember::This(Next::OnDisk(sequence)),
-            (NextForMember::NewAfter(after), _) => ForMember::Behind(after),
-            _ => ForMember::This(Next::Nothing),
-        }
     }
 
     /// The first message of a channel behind this sequence that can be handed out to a reader.
@@ -291,15 +232,7 @@ impl Mailboxes {
                 own.handed_max = own.handed_max.max(sequence);
                 if is_new { 1 } else { 2 }
             }
-            Readers::Group(group) => {
-                let had_again = !group.again.is_empty();
-                let attempt = group.hand(reader.subscriber, sequence);
-                // What came back is in other hands: nobody waits for it any more before what is new.
-                if had_again && group.again.is_empty() {
-                    self.group_goes_on(reader.subscription);
-                }
-                attempt
-            }
+            Readers::Group(_) => self.hand_to_member(reader, sequence),
         }
     }
 
@@ -375,17 +308,9 @@ impl Mailboxes {
             self.is_reader_ready(reader);
         }
     }
-
-    /// Something of a group came back, or is done: there may be more for its members.
-    pub(super) fn group_goes_on(&mut self, number: u64) {
-        if let Some(subscription) = self.channels.subscriptions.get(&number) {
-            let mailbox = subscription.mailbox;
-            self.wake_subscription(mailbox, number);
-        }
-    }
 }
 
-fn look(index: &Index, cache: &Cache, cold: &Cold, sequence: u64, now_ms: u64) -> Look {
+pub(super) fn look(index: &Index, cache: &Cache, cold: &Cold, sequence: u64, now_ms: u64) -> Look {
     let Some(slot) = index.find(sequence) else { return Look::Gone };
     let entry = index.entries.get(slot);
     if entry.is_damaged() {

@@ -272,6 +272,7 @@ impl Mailboxes {
                 let mailbox = subscription.mailbox;
                 self.channels.recount(number);
                 self.refloor(number);
+                self.set_group_timer(number);
                 self.wake_subscription(mailbox, number);
             }
             other => panic!("{subscribe:?} was not the last to be made: {other:?}"),
@@ -453,7 +454,7 @@ impl Mailboxes {
 
     fn begin_anew(&mut self, number: u64, cursor: u64) {
         let subscription = self.channels.subscriptions.get_mut(&number).expect("it was just found");
-        let (before, handed) = (subscription.cursor, subscription.take_handed());
+        let (before, handed) = (subscription.cursor, subscription.handed());
         self.channels.undo = Some(Undo::Moved(before, subscription.durable, handed));
         subscription.begin_at(cursor);
         subscription.durable = subscription.durable.min(cursor);
@@ -485,6 +486,7 @@ impl Mailboxes {
         let Some(subscription) = self.channels.subscriptions.get_mut(&number) else { return };
         let Readers::Group(group) = &mut subscription.readers else { return };
         group.member_goes(subscriber, 0);
+        // Nothing of it is left: neither what it had, nor its timer.
         if group.members.remove(&subscriber).is_some() {
             let mailbox = subscription.mailbox;
             self.channels.recount(number);
@@ -519,6 +521,9 @@ impl Mailboxes {
         let subscription = self.channels.subscriptions.remove(&number)?;
         self.channels.dirty.remove(&number);
         self.channels.uncount(subscription.counted);
+        if let Readers::Group(group) = &subscription.readers {
+            self.redelivery.group_ends(number, group.timer_us);
+        }
         let count = subscription.subscribers();
         self.channels.subscribers -= count;
         let channel = self.channel_mut(subscription.mailbox);

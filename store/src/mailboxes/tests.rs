@@ -383,6 +383,7 @@ mod channels;
 mod cold;
 mod dead;
 mod expire;
+mod groups;
 mod model;
 mod redeliver;
 mod subscriptions;

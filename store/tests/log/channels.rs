@@ -30,6 +30,8 @@ struct Seen {
     carried: u64,
     expired: u64,
     consumed: u64,
+    nacked: u64,
+    given_back: u64,
 }
 
 /// What was promised of one subscription: of the group under its first member.
@@ -106,6 +108,12 @@ impl Run {
             _ => self.settle_down(),
         }
         self.now_ms += self.random.below(200) as u64;
+        self.node.mailboxes.pass(self.now_us());
+    }
+
+    /// The monotonic clock.
+    fn now_us(&self) -> u64 {
+        (self.now_ms - START_MS) * 1_000
     }
 
     fn settle_down(&mut self) {
@@ -233,6 +241,19 @@ impl Run {
                 self.node.mailboxes.acknowledge_each(reader, some);
             }
             None => {}
+        }
+        // The rest a member of a group keeps, refuses, or gives back untouched.
+        let rest = &sequences[some.len()..];
+        if group != GroupId::NONE && !rest.is_empty() && self.random.one_in(2) {
+            if self.random.one_in(2) {
+                let asked: Vec<(u64, u32)> = rest.iter().map(|&sequence| (sequence, 500)).collect();
+                let now_us = self.now_us();
+                self.node.mailboxes.nack_published(reader, &asked, Some(0), now_us);
+                self.seen.nacked += rest.len() as u64;
+            } else {
+                self.node.mailboxes.give_back(reader, rest);
+                self.seen.given_back += rest.len() as u64;
+            }
         }
         if self.random.one_in(20) {
             self.node.mailboxes.reset_reader(reader, Some(0));
@@ -415,7 +436,7 @@ fn channels_outlive_trimming_cleaning_and_every_stop() {
             run.step();
         }
         run.crash();
-        let Seen { delivered, recovered, trims, moved, carried, expired, consumed } = run.seen;
+        let Seen { delivered, recovered, trims, moved, carried, expired, consumed, nacked, given_back } = run.seen;
         all.delivered += delivered;
         all.recovered += recovered;
         all.trims += trims;
@@ -423,10 +444,13 @@ fn channels_outlive_trimming_cleaning_and_every_stop() {
         all.carried += carried;
         all.expired += expired;
         all.consumed += consumed;
+        all.nacked += nacked;
+        all.given_back += given_back;
     }
     println!("{all:?}");
     // A run that compared nothing proves nothing.
-    let Seen { delivered, recovered, trims, moved, carried, expired, consumed } = all;
+    let Seen { delivered, recovered, trims, moved, carried, expired, consumed, nacked, given_back } = all;
     assert!(seed.is_some() || (delivered > 10_000 && recovered > 10_000 && trims > 100), "vacuous: {all:?}");
     assert!(seed.is_some() || (moved > 100 && carried > 200 && expired > 1_000 && consumed > 50), "vacuous: {all:?}");
+    assert!(seed.is_some() || (nacked > 1_000 && given_back > 1_000), "vacuous: {all:?}");
 }
