@@ -68,7 +68,8 @@ pub(crate) struct Subscription {
 #[derive(Debug, Clone)]
 pub(crate) enum Readers {
     One(Own),
-    Group(Group),
+    /// Elsewhere, so that the many that are none do not take its room.
+    Group(Box<Group>),
 }
 
 /// What a reader waits for. Which list it is in.
@@ -191,7 +192,7 @@ impl Subscription {
     pub(crate) fn new(mailbox: u32, group: GroupId, subscriber: SubscriberId, cursor: u64) -> Self {
         let readers = match group == GroupId::NONE {
             true => Readers::One(Own { handed: cursor, handed_max: cursor, ..Own::default() }),
-            false => Readers::Group(Group { handed: cursor, ..Group::default() }),
+            false => Readers::Group(Box::new(Group { handed: cursor, ..Group::default() })),
         };
         Self {
             mailbox,
@@ -244,7 +245,7 @@ impl Subscription {
     pub(crate) fn handed(&self) -> Handed {
         match &self.readers {
             Readers::One(own) => Handed::One(own.handed, own.handed_max),
-            Readers::Group(group) => Handed::Group(Box::new(group.clone())),
+            Readers::Group(group) => Handed::Group(group.clone()),
         }
     }
 
@@ -252,8 +253,7 @@ impl Subscription {
     pub(crate) fn put_handed(&mut self, handed: Handed) {
         match (&mut self.readers, handed) {
             (Readers::One(own), Handed::One(handed, handed_max)) => (own.handed, own.handed_max) = (handed, handed_max),
-            (Readers::Group(group), Handed::Group(before)) => {
-                let mut before = *before;
+            (Readers::Group(group), Handed::Group(mut before)) => {
                 // Those that are to look at it are others by now.
                 before.timer_us = group.timer_us;
                 for (id, member) in &mut before.members {

@@ -136,6 +136,7 @@ impl Mailboxes {
         let Some(&last) = sequences.last() else { return };
         let Self { boxes, index, channels, .. } = self;
         let Some(channel) = &mut boxes.get_mut(number).taken_mut().channel else { return };
+        channel.too_little = None;
         // What cannot be read either, and was not come by yet, is counted here.
         for &sequence in sequences {
             let is_damaged = || index.find(sequence).is_some_and(|slot| index.entries.get(slot).is_damaged());

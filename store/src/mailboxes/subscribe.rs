@@ -17,7 +17,7 @@ use crate::limits::{CURSORS_RECORD_ENTRIES_MAX, RECORD_HEADER_BYTES};
 use crate::lsn::SegmentNumber;
 use crate::record::{Cursors, CursorsEntry, LIST_BYTES, Progress, Settle, Subscribe, Unsubscribe};
 use crate::slab::Held;
-use crate::subscription::{Group, Handed, Member, Reader, Readers, Subscription, Waits};
+use crate::subscription::{Handed, Member, Reader, Readers, Subscription, Waits};
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -501,7 +501,7 @@ impl Mailboxes {
     pub(super) fn leave_or_end(&mut self, number: u64, subscriber: SubscriberId) -> Option<Subscription> {
         let subscription = &self.channels.subscriptions[&number];
         match &subscription.readers {
-            Readers::Group(Group { members, .. }) if members.len() > 1 || !members.contains_key(&subscriber) => {
+            Readers::Group(group) if group.members.len() > 1 || !group.members.contains_key(&subscriber) => {
                 self.leave(number, subscriber);
                 None
             }

@@ -147,6 +147,22 @@ fn a_full_channel_refuses_until_everybody_has_durably_consumed_the_oldest() {
 }
 
 #[test]
+fn what_stays_after_all_makes_room_for_what_was_refused_before() {
+    let mut shard = Shard::new(MailboxesConfig { mailbox_messages_max: 2, ..MailboxesConfig::default() });
+    let sequences: Vec<u64> = (1..=2).map(|number| shard.publish_of(number, 100, NOW_MS + 1_000)).collect();
+    assert_eq!(shard.mailboxes.expire(NOW_MS + 1_000, 10), []);
+    let expired = shard.mailboxes.next_leaving().unwrap();
+    assert_eq!((expired.cause, &expired.sequences), (SettleCause::Expired, &sequences));
+    let admit = |shard: &mut Shard| {
+        shard.mailboxes.admit_published(Quota::default(), SENDER, message_id(3), CHANNEL, 100, NOW_MS)
+    };
+    assert_eq!(admit(&mut shard), Err(Refusal::MailboxFull), "they are on their way out, and there still");
+    shard.mailboxes.settle_refused(&expired);
+    assert!(matches!(admit(&mut shard), Ok(Admit::New(_))));
+    assert_eq!(shard.mailboxes.next_leaving().unwrap().sequences, sequences[..1]);
+}
+
+#[test]
 fn a_cursor_that_is_being_set_back_holds_what_is_to_be_read_again() {
     let mut shard = Shard::new(MailboxesConfig { mailbox_messages_max: 3, ..MailboxesConfig::default() });
     let reader = shard.reader(1, GroupId::NONE);
