@@ -144,6 +144,11 @@ const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);
 // Only a message that cannot be told from a replay is refused for its age, so both windows agree.
 const _: () = assert!(SIGNED_AGE_MS_MAX == creto_store::limits::DEDUP_WINDOW_MS);
 const _: () = assert!((IN_FLIGHT_MESSAGES_MAX as usize) < creto_store::limits::DEDUP_SENDER_IDS_MAX);
+// What a channel's record may say of subscribers and retention, the log takes, and refuses nothing of.
+const _: () =
+    assert!(creto_envelope::limits::CHANNEL_SUBSCRIBERS_MAX as usize == creto_store::limits::CHANNEL_SUBSCRIBERS_MAX);
+const _: () = assert!(creto_envelope::limits::CHANNEL_RETENTION_S_MIN == creto_store::limits::CHANNEL_RETENTION_S_MIN);
+const _: () = assert!(creto_envelope::limits::CHANNEL_RETENTION_S_MAX == creto_store::limits::CHANNEL_RETENTION_S_MAX);
 // What one frame asks about dead letters becomes one record.
 const _: () = assert!(DEAD_LETTER_CHANGES_MAX <= creto_store::limits::DEAD_RECORD_LETTERS_MAX);
 // One share, overdrawn by one message of the largest size, is one frame at most.
