@@ -21,8 +21,10 @@ mod send;
 mod spool;
 
 pub use creto_envelope::attachment::{AttachmentId, CHUNKS_MAX, is_file_name};
+pub use journal::UPLOAD_FORMAT;
 pub use receive::{AttachmentLimits, Attachments, Later, PartTaken, ReceivedFile, Refusal, Taken};
 pub use send::{FileProgress, FileToSend, SentFile};
+pub use spool::PARTS_FORMAT;
 
 /// Why a file cannot be sent, or received.
 #[derive(Debug, thiserror::Error)]

@@ -95,7 +95,7 @@ fn a_file_arrives_whole_beside_other_messages_and_its_receipt_says_so() {
             message.ack();
             received.head.ack();
             let receipt = planner.receive().await.unwrap();
-            assert_eq!((receipt.kind, receipt.correlation_id), (Kind::Receipt, sent.message_id));
+            assert_eq!((receipt.kind, receipt.correlation_id), (Kind::Receipt, Some(sent.message_id)));
             receipt.ack();
         }
         worker.close().await;
@@ -143,7 +143,7 @@ fn sending_goes_on_after_the_sender_died_and_so_does_receiving() {
             first.close().await;
         }
         let sent = planner.send_file(&name("acme/worker"), file.clone(), |_| ()).await.unwrap();
-        assert!((5..40).contains(&sent.resumed_chunks) && sent.message_id.is_none(), "{sent:?}");
+        assert!((5..40).contains(&sent.resumed_chunks), "{sent:?}");
         assert!(!file.resume.unwrap().exists(), "what is done needs no journal");
 
         let second = worker(&home, &node).await;
@@ -158,28 +158,40 @@ fn sending_goes_on_after_the_sender_died_and_so_does_receiving() {
         let received = next_file(&third, &attachments).await;
         assert!(is_whole(&received, &file.path));
         received.head.ack();
+        // An application that has moved the file before it acknowledged is not handed another one.
+        planner.send_file(&name("acme/worker"), file_of(&home, "small", 5), |_| ()).await.unwrap();
+        let received = next_file(&third, &attachments).await;
+        fs::rename(&received.path, home.path().join("moved")).unwrap();
+        fs::write(&received.path, "of somebody else").unwrap();
+        drop((received, attachments));
+        third.close().await;
+        let fourth = worker(&home, &node).await;
+        let attachments = Attachments::open(&folder, AttachmentLimits::default()).await.unwrap();
+        let again = attachments.take(fourth.receive().await.unwrap()).await.unwrap();
+        assert!(matches!(again, Taken::Known), "{again:?}");
+        fs::remove_file(folder.join("small")).unwrap();
         let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "the file and the folder of parts: {names:?}");
-        third.close().await;
+        fourth.close().await;
         planner.close().await;
     });
 }
 
-/// Sends the parts of an attachment that is as it is wanted.
-async fn send_parts(planner: &Agent, id: u8, told: &[u8], sent: &[&[u8]], head_first: bool) {
+/// The parts of an attachment of these chunks, the head last: it has the hashes of `told`, and the id `id`.
+fn parts(id: u8, told: &[u8], sent: &[&[u8]]) -> Vec<Vec<u8>> {
     let chunk_bytes = u32::try_from(told.len() / sent.len()).unwrap();
     let hashes: Vec<_> = told.chunks(chunk_bytes as usize).map(|chunk| sha256(&[chunk])).collect();
-    let id = AttachmentId([id; 16]);
-    let bytes = told.len() as u64;
-    let (name_of_file, media_type, note) = ("a", "", &b""[..]);
-    let head = AttachmentHead { id, bytes, chunk_bytes, name: name_of_file, media_type, chunk_hashes: &hashes, note };
-    let mut parts = vec![head.to_bytes().unwrap()];
-    for (index, content) in (0..).zip(sent) {
-        parts.push(AttachmentChunk { id, index, chunk_bytes, content }.to_bytes().unwrap());
-    }
-    if !head_first {
-        parts.rotate_left(1);
-    }
+    let (id, bytes, name, media_type, note) = (AttachmentId([id; 16]), told.len() as u64, "a", "", &b""[..]);
+    let chunk = |(index, content): (u32, &&[u8])| {
+        AttachmentChunk { id, index, chunk_bytes, bytes, content }.to_bytes().unwrap()
+    };
+    let mut parts: Vec<_> = (0..).zip(sent).map(chunk).collect();
+    let head = AttachmentHead { id, bytes, chunk_bytes, name, media_type, chunk_hashes: &hashes, note };
+    parts.push(head.to_bytes().unwrap());
+    parts
+}
+
+async fn send_all(planner: &Agent, parts: Vec<Vec<u8>>) {
     for part in parts {
         planner.send(&name("acme/worker"), part).await.unwrap();
     }
@@ -207,7 +219,7 @@ async fn reasons(worker: &Agent, count: u64) -> Vec<u16> {
 }
 
 #[test]
-fn what_does_not_hold_is_refused_as_a_whole_in_whatever_order_it_comes() {
+fn what_does_not_hold_is_refused_as_a_whole_and_over_a_restart() {
     on_time(async {
         let home = Home::new();
         let node = home.start();
@@ -215,55 +227,62 @@ fn what_does_not_hold_is_refused_as_a_whole_in_whatever_order_it_comes() {
         let folder = home.path().join("inbox");
         let mut limits = AttachmentLimits::default();
         limits.file_bytes_max = 1_000;
-        limits.parts_max = 1;
-        limits.parts_bytes_max = 300;
         let attachments = Attachments::open(&folder, limits).await.unwrap();
+        let is_refused = |taken: &Taken, why| matches!(taken, Taken::Refused { refusal, .. } if *refusal == why);
 
-        // Chunks first is as good.
-        send_parts(&planner, 1, b"onetwo", &[b"one", b"two"], false).await;
-        let all = taken(&worker, &attachments, 3).await;
-        assert!(matches!(&all[..], [Taken::Part(_), Taken::Part(_), Taken::File(file)] if file.bytes == 6), "{all:?}");
-        if let Some(Taken::File(file)) = all.into_iter().next_back() {
-            file.head.ack();
-        }
+        // The head that comes again under another id, as of a run that did not hear that the first was durable: once.
+        send_all(&planner, parts(1, b"onetwo", &[b"one", b"two"])).await;
+        send_all(&planner, parts(1, b"onetwo", &[b"one", b"two"])).await;
+        let all = taken(&worker, &attachments, 6).await;
+        let expected = |taken: &[Taken]| {
+            matches!(taken, [Taken::Part(_), Taken::Part(_), Taken::File(file), Taken::Known, Taken::Known, Taken::File(again)]
+                if file.bytes == 6 && file.path == again.path)
+        };
+        assert!(expected(&all), "{all:?}");
+        all.into_iter().for_each(|taken| {
+            if let Taken::File(file) = taken {
+                file.head.ack();
+            }
+        });
+        // Another head under the same id is not that file.
+        send_all(&planner, parts(1, b"oneTWO", &[b"one", b"TWO"]).split_off(2)).await;
+        let all = taken(&worker, &attachments, 1).await;
+        assert!(is_refused(&all[0], Refusal::Broken), "{all:?}");
+        assert_eq!(reasons(&worker, 1).await, [65_001]);
 
-        // A chunk that is not what the head says, before and behind it.
-        for head_first in [true, false] {
-            let id = 2 + u8::from(head_first);
-            send_parts(&planner, id, b"onetwo", &[b"one", b"tww"], head_first).await;
+        // A chunk that is not what the head says; one that came otherwise before; one of a file of another size.
+        for (id, sent) in [
+            (2, parts(2, b"onetwo", &[b"one", b"tww"])),
+            (3, {
+                let mut sent = parts(3, b"onetwo", &[b"one", b"two"]);
+                sent[1] = parts(3, b"twoone", &[b"two", b"one"]).swap_remove(0);
+                sent
+            }),
+            (4, {
+                let mut sent = parts(4, b"onetwo", &[b"one", b"two"]);
+                sent[1] = parts(4, b"onetwothree!", &[b"one", b"two", b"thr", b"ee!"]).swap_remove(1);
+                sent
+            }),
+        ] {
+            send_all(&planner, sent).await;
             let all = taken(&worker, &attachments, 3).await;
-            let refused = all.iter().filter(|taken| {
-                matches!(taken, Taken::Refused { refusal: Refusal::BrokenChunk, id: of, .. } if *of == AttachmentId([id; 16]))
-            });
-            assert_eq!(refused.count(), 1, "{all:?}");
-            // The head and the chunk behind it; what came before was acknowledged.
-            let expected = if head_first { 2 } else { 1 };
-            assert_eq!(reasons(&worker, expected).await, vec![65_001; usize::try_from(expected).unwrap()]);
+            assert!(matches!(&all[0], Taken::Part(part) if part.id == AttachmentId([id; 16])), "{all:?}");
+            assert!(is_refused(&all[2], Refusal::Broken), "{all:?}");
+            let refused = all.iter().filter(|taken| is_refused(taken, Refusal::Broken)).count();
+            assert_eq!(reasons(&worker, refused as u64).await, vec![65_001; refused]);
         }
 
-        // Larger than this receiver takes: chunks that follow go the same way.
-        send_parts(&planner, 4, &[5; 1_200], &[&[5; 600], &[5; 600]], true).await;
-        let all = taken(&worker, &attachments, 3).await;
-        assert!(all.iter().all(|taken| matches!(taken, Taken::Refused { refusal: Refusal::TooLarge, .. })), "{all:?}");
+        // Larger than this receiver takes, from the first chunk on; and that is remembered.
+        let mut too_large = parts(5, &[5; 1_200], &[&[5; 600], &[5; 600]]);
+        let head = too_large.pop().unwrap();
+        send_all(&planner, too_large).await;
+        let all = taken(&worker, &attachments, 2).await;
+        assert!(all.iter().all(|taken| is_refused(taken, Refusal::TooLarge)), "{all:?}");
+        drop((all, attachments));
+        let attachments = Attachments::open(&folder, AttachmentLimits::default()).await.unwrap();
+        send_all(&planner, vec![head]).await;
+        assert!(is_refused(&taken(&worker, &attachments, 1).await[0], Refusal::TooLarge));
         assert_eq!(reasons(&worker, 3).await, [65_000; 3]);
-
-        // One file at a time, and 300 bytes of it: the rest comes later.
-        send_parts(&planner, 5, &[6; 400], &[&[6; 200], &[6; 200]], true).await;
-        send_parts(&planner, 6, &[7; 10], &[&[7; 10]], true).await;
-        let all = taken(&worker, &attachments, 5).await;
-        assert!(
-            matches!(
-                &all[..],
-                [
-                    Taken::Part(_),
-                    Taken::Part(_),
-                    Taken::Later(Later::NoRoom),
-                    Taken::Later(Later::TooManyParts),
-                    Taken::Later(Later::TooManyParts)
-                ]
-            ),
-            "{all:?}"
-        );
 
         // One of a later version is the application's, and so is what only looks like a part.
         let raw: [&[u8]; 3] = [b"\xffAT\x02\0\0\0\0", b"\xffAT\x01\0\0\0\0", b"\xffAT"];
@@ -274,6 +293,70 @@ fn what_does_not_hold_is_refused_as_a_whole_in_whatever_order_it_comes() {
         }
         worker.close().await;
         planner.close().await;
+    });
+}
+
+#[test]
+fn what_there_is_no_room_for_comes_later_and_a_sender_has_a_share() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (planner, worker) = pair(&home, &node).await;
+        let other = home.connect(&node, home.register(&node, "acme/other").await).await;
+        let mut limits = AttachmentLimits::default();
+        (limits.parts_bytes_max, limits.parts_max, limits.sender_parts_max) = (1_000, 4, 2);
+        let attachments = Attachments::open(home.path().join("inbox"), limits).await.unwrap();
+        let first_of = |id, bytes: usize| {
+            vec![parts(id, &vec![id; bytes], &[&vec![id; bytes / 2], &vec![id; bytes / 2]]).swap_remove(0)]
+        };
+        let later = |taken: &Taken| match taken {
+            Taken::Later { later, .. } => Some(*later),
+            Taken::Part(_) => None,
+            other => panic!("{other:?}"),
+        };
+        // Alone, a file may be larger than a share; its whole size counts from the first chunk on.
+        for (agent, id, bytes, expected) in [
+            (&planner, 1, 400, None),
+            (&planner, 2, 200, Some(Later::NoRoom)),
+            (&other, 3, 500, None),
+            (&other, 4, 20, Some(Later::NoRoom)),
+            (&planner, 5, 100, None),
+            (&planner, 6, 0, Some(Later::TooManyParts)),
+            (&other, 7, 0, None),
+        ] {
+            let part = if bytes == 0 { vec![parts(id, &[1], &[&[1]]).swap_remove(0)] } else { first_of(id, bytes) };
+            for part in part {
+                agent.send(&name("acme/worker"), part).await.unwrap();
+            }
+            let mut all = taken(&worker, &attachments, 1).await;
+            // What was refused for now may come again in between.
+            while matches!(&all[0], Taken::Later { id: of, .. } if *of != AttachmentId([id; 16])) {
+                all = taken(&worker, &attachments, 1).await;
+            }
+            let expected = if id == 7 { Some(Later::NoRoom) } else { expected };
+            assert_eq!(later(&all[0]), expected, "attachment {id}");
+        }
+        // A head before its chunks waits for them.
+        let mut early = parts(8, b"ab", &[b"a", b"b"]);
+        early.rotate_right(1);
+        let agent = home.connect(&node, home.register(&node, "acme/early").await).await;
+        let attachments = Attachments::open(home.path().join("other"), AttachmentLimits::default()).await.unwrap();
+        for part in early {
+            agent.send(&name("acme/worker"), part).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        loop {
+            match attachments.take(worker.receive().await.unwrap()).await.unwrap() {
+                Taken::Later { later, id, .. } if id == AttachmentId([8; 16]) => seen.push(Some(later)),
+                Taken::Part(part) if part.id == AttachmentId([8; 16]) => seen.push(None),
+                Taken::File(file) if file.id == AttachmentId([8; 16]) => break file.head.ack(),
+                _ => {}
+            }
+        }
+        assert_eq!(seen[..3], [Some(Later::Missing), None, None], "and then it came again");
+        for agent in [worker, planner, other, agent] {
+            agent.close().await;
+        }
     });
 }
 
@@ -310,8 +393,19 @@ fn what_cannot_be_sent_is_said_before_anything_is_durable_or_when_it_shows() {
             })
             .await;
         assert!(matches!(changed, Err(AttachmentError::Changed { .. })), "{changed:?}");
+        // One that grows is another file, too, and a pipe is none.
+        let file = file_of(&home, "growing", 30 * CHUNK);
+        let path = file.path.clone();
+        let grown = planner
+            .send_file(&to, file, |_| {
+                let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                std::io::Write::write_all(&mut file, b"more").unwrap();
+            })
+            .await;
+        assert!(matches!(grown, Err(AttachmentError::Changed { .. })), "{grown:?}");
+        assert!(matches!(send(FileToSend::new("/dev/null")).await, AttachmentError::File { .. }));
         let options = SendOptions { kind: Kind::Request, ..SendOptions::default() };
-        let chunk = AttachmentChunk { id: AttachmentId([1; 16]), index: 0, chunk_bytes: 1, content: b"a" };
+        let chunk = AttachmentChunk { id: AttachmentId([1; 16]), index: 0, chunk_bytes: 1, bytes: 1, content: b"a" };
         planner.send_with(&to, chunk.to_bytes().unwrap(), options).await.unwrap();
         loop {
             let delivery = worker.receive().await.unwrap();

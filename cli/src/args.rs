@@ -334,9 +334,12 @@ pub(crate) struct RecvArgs {
     /// MESSAGE_ID.typed, for `creto thread verify`.
     #[arg(long, value_name = "DIR")]
     pub(crate) proofs: Option<PathBuf>,
-    /// Receive files that come as attachments into this folder. Without it they stay in the mailbox.
+    /// Receive files that come as attachments into this folder [default: AGENT.keys.attachments, beside its keys].
     #[arg(long, value_name = "DIR", conflicts_with = "reject")]
     pub(crate) attachments: Option<PathBuf>,
+    /// Receive no attachment that is larger: its parts go to the dead letters.
+    #[arg(long, value_name = "SIZE", default_value = "1 GiB", value_parser = file_size)]
+    pub(crate) file_bytes_max: u64,
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.
     #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) reject: Option<u16>,
@@ -733,4 +736,9 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
+}
+
+/// A size such as `10 GiB`.
+fn file_size(text: &str) -> Result<u64, String> {
+    creto_node::config::parse_size(text).ok_or_else(|| "expected a size, such as \"10 GiB\"".to_owned())
 }

@@ -46,7 +46,7 @@ impl Scene {
 }
 
 #[test]
-fn a_file_of_any_size_is_received_beside_messages_and_left_alone_without_a_folder() {
+fn a_file_of_any_size_is_received_beside_messages_and_refused_if_it_is_not_wanted() {
     let scene = Scene::new();
     let (small, large) = (scene.file("small.txt", 10), scene.file("large.bin", 3_000_000));
     let as_message = scene.send(&["--file", &small]);
@@ -57,18 +57,27 @@ fn a_file_of_any_size_is_received_beside_messages_and_left_alone_without_a_folde
     let by_itself = scene.send(&["--file", &large]);
     assert_eq!((by_itself.status, &by_itself.json()["file_bytes"]), (0, &3_000_000.into()), "{by_itself:?}");
 
-    let without = scene.recv(&["--wait", "300"]);
-    assert_eq!(without.lines().len(), 1, "the message alone: {without:?}");
-    assert_eq!(without.stderr.matches("--attachments").count(), 2, "each attachment once: {}", without.stderr);
-
     let inbox = scene.path().join("inbox");
-    let received = scene.recv(&["--attachments", &inbox.display().to_string(), "-n", "2"]);
-    let lines = received.lines();
+    let received = scene.recv(&["--attachments", &inbox.display().to_string(), "-n", "3"]);
+    let mut lines = received.lines();
+    assert_eq!(lines.remove(0)["payload_bytes"], 10, "the message, first: {received:?}");
     assert_eq!((&lines[0]["name"], &lines[0]["text"]), (&"small.txt".into(), &"please read".into()));
     assert_eq!((&lines[1]["name"], &lines[1]["file_bytes"]), (&"large.bin".into(), &3_000_000.into()));
     assert_eq!(lines[0]["attachment_id"], attached.json()["attachment_id"]);
     assert_eq!(fs::read(lines[1]["path"].as_str().unwrap()).unwrap(), fs::read(&large).unwrap());
-    assert!(scene.recv(&["--wait", "300"]).lines().is_empty(), "all is acknowledged");
+    let rest = scene.recv(&["--wait", "300"]);
+    assert!(rest.stdout.is_empty() && rest.stderr.is_empty(), "all is acknowledged: {rest:?}");
+
+    // Without a folder there is one beside the keys; what is too large is refused, and blocks nobody.
+    scene.send(&["--attach", &small]);
+    scene.send(&["--attach", &large]);
+    scene.send(&["and this"]);
+    let received = scene.recv(&["-n", "2", "--file-bytes-max", "1 MiB"]);
+    let lines = received.lines();
+    let beside = scene.path().join("agents").join("acme").join("worker.keys.attachments").join("small.txt");
+    assert_eq!(fs::canonicalize(lines[0]["path"].as_str().unwrap()).unwrap(), fs::canonicalize(beside).unwrap());
+    assert_eq!(lines[1]["text"], "and this");
+    assert!(received.stderr.contains("larger than this receiver takes"), "{}", received.stderr);
 }
 
 #[test]
@@ -92,7 +101,7 @@ fn a_sender_that_is_killed_goes_on_where_it_was() {
     child.0.wait().unwrap();
     let again = scene.send(&["--attach", &large]);
     assert_eq!(again.status, 0, "{again:?}");
-    assert!(again.json()["resumed_chunks"].as_u64().unwrap() >= 10 && again.json()["message_id"].is_null());
+    assert!(again.json()["resumed_chunks"].as_u64().unwrap() >= 10);
     assert_eq!(fs::read_dir(&uploads).unwrap().count(), 0);
     let inbox = scene.path().join("inbox");
     let received = scene.recv(&["--attachments", &inbox.display().to_string(), "-n", "1"]);

@@ -4,7 +4,7 @@
 use crate::limits::PAYLOAD_PLAINTEXT_BYTES_MAX;
 
 /// Bytes before a chunk's content.
-pub const CHUNK_HEADER_BYTES: usize = 32;
+pub const CHUNK_HEADER_BYTES: usize = 40;
 /// Most bytes of content in one chunk.
 pub const CHUNK_BYTES_MAX: usize = PAYLOAD_PLAINTEXT_BYTES_MAX - CHUNK_HEADER_BYTES;
 /// Bytes of a head before the name.
@@ -74,7 +74,7 @@ pub struct AttachmentHead<'a> {
 ///
 /// ```text
 ///  0 [3] 0xff "AT" | 3 u8 version = 1 | 4 u8 1 (chunk) | 5 [3] zero
-///  8 [16] id | 24 u32 index | 28 u32 chunk bytes | 32 content
+///  8 [16] id | 24 u32 index | 28 u32 chunk bytes | 32 u64 bytes of the file | 40 content
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AttachmentChunk<'a> {
@@ -84,17 +84,29 @@ pub struct AttachmentChunk<'a> {
     pub index: u32,
     /// Bytes of each chunk but the last, as its head says.
     pub chunk_bytes: u32,
-    /// 1 to `chunk_bytes` bytes.
+    /// Bytes of the file, as its head says: whoever has no room for it need not take the first chunk.
+    pub bytes: u64,
+    /// As many bytes as this chunk has in a file of that size.
     pub content: &'a [u8],
 }
 
-/// Whether a text can name a file: 1 to [`FILE_NAME_BYTES_MAX`] bytes, no control character and none of `/` and `\`, and neither `.` nor
-/// `..`. A receiver makes a file of this name in a folder of its own, and nowhere else.
+/// Whether a text can name a file: 1 to [`FILE_NAME_BYTES_MAX`] bytes, none of `/` and `\`, neither `.` nor `..`, and no character that
+/// only controls how others look: control characters, separators of lines, directions and joiners. A receiver makes a file of this name in
+/// a folder of its own, and nowhere else.
 #[must_use]
 pub fn is_file_name(name: &str) -> bool {
     (1..=FILE_NAME_BYTES_MAX).contains(&name.len())
         && !matches!(name, "." | "..")
-        && !name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\'))
+        && !name.chars().any(|c| c.is_control() || is_format(c) || matches!(c, '/' | '\\'))
+}
+
+/// Characters of Unicode's categories Cf, Zl and Zp: invisible, and able to show a name as another one.
+fn is_format(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
 
 fn is_media_type(text: &str) -> bool {
@@ -105,6 +117,12 @@ fn is_media_type(text: &str) -> bool {
 #[must_use]
 pub fn chunk_count(bytes: u64, chunk_bytes: u32) -> u64 {
     bytes.div_ceil(u64::from(chunk_bytes.max(1)))
+}
+
+/// Bytes of one chunk of a file.
+fn bytes_of_chunk(bytes: u64, chunk_bytes: u32, index: u32) -> usize {
+    let begin = u64::from(index) * u64::from(chunk_bytes);
+    usize::try_from(bytes.saturating_sub(begin).min(u64::from(chunk_bytes))).expect("a chunk is smaller than a message")
 }
 
 impl<'a> AttachmentPart<'a> {
@@ -196,9 +214,7 @@ impl<'a> AttachmentHead<'a> {
     /// Bytes of one chunk of the file.
     #[must_use]
     pub fn bytes_of_chunk(&self, index: u32) -> usize {
-        let begin = u64::from(index) * u64::from(self.chunk_bytes);
-        usize::try_from(self.bytes.saturating_sub(begin).min(u64::from(self.chunk_bytes)))
-            .expect("a chunk is smaller than a message")
+        bytes_of_chunk(self.bytes, self.chunk_bytes, index)
     }
 }
 
@@ -219,6 +235,7 @@ impl<'a> AttachmentChunk<'a> {
         begin(&mut out, CHUNK, self.id);
         out.extend_from_slice(&self.index.to_le_bytes());
         out.extend_from_slice(&self.chunk_bytes.to_le_bytes());
+        out.extend_from_slice(&self.bytes.to_le_bytes());
         out.extend_from_slice(self.content);
         Some(out)
     }
@@ -226,13 +243,16 @@ impl<'a> AttachmentChunk<'a> {
     fn holds(&self) -> bool {
         (self.index as usize) < CHUNKS_MAX
             && self.chunk_bytes as usize <= CHUNK_BYTES_MAX
-            && (1..=self.chunk_bytes as usize).contains(&self.content.len())
+            && chunk_count(self.bytes, self.chunk_bytes) <= CHUNKS_MAX as u64
+            && !self.content.is_empty()
+            && self.content.len() == bytes_of_chunk(self.bytes, self.chunk_bytes, self.index)
     }
 
     fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let (fixed, content) = payload.split_at_checked(CHUNK_HEADER_BYTES).ok_or(Malformed)?;
         let (index, chunk_bytes) = (u32::from_le_bytes(field(fixed, 24)), u32::from_le_bytes(field(fixed, 28)));
-        let chunk = Self { id: AttachmentId(field(fixed, 8)), index, chunk_bytes, content };
+        let bytes = u64::from_le_bytes(field(fixed, 32));
+        let chunk = Self { id: AttachmentId(field(fixed, 8)), index, chunk_bytes, bytes, content };
         if chunk.holds() { Ok(chunk) } else { Err(Malformed) }
     }
 }

@@ -1,19 +1,23 @@
-//! How far the sending of a file has come, kept beside the sender's keys: text, a line for what is durable at the node.
+//! How far the sending of a file has come, kept beside the sender's keys: text, a line for each chunk that is durable at the node.
 //!
-//! Lines are added after the answer and never synced: what a crash takes away is sent again, and the recipient knows it.
+//! Lines are added after the answer and never synced: what a crash takes away is sent again, and the recipient knows it. What is older
+//! than the messages live is not believed.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use creto_envelope::AgentId;
 use creto_envelope::attachment::AttachmentId;
 
 use super::{AttachmentError, failed};
 
-const HEAD: &str = "head";
+/// The version that this code reads and writes.
+pub const UPLOAD_FORMAT: u8 = 1;
+const FIRST: &str = "creto-upload ";
 
 /// The file, locked for this process.
 #[derive(Debug)]
@@ -22,19 +26,20 @@ pub(super) struct Journal {
     file: File,
     /// Which attachment is being sent.
     pub(super) id: AttachmentId,
-    /// Its head is durable.
-    pub(super) has_head: bool,
     /// Chunks that are.
     pub(super) chunks: BTreeSet<u32>,
 }
 
 impl Journal {
-    /// What `path` says of sending what `digest` stands for to `to`; another file, or another recipient, begins anew as `fresh`.
+    /// What `path` says of sending what `digest` stands for to `to`; another file, another recipient, and what began more than
+    /// `live` ago begin anew as `fresh`.
     pub(super) fn open(
         path: &Path,
         to: AgentId,
         digest: &[u8; 32],
         fresh: AttachmentId,
+        live: Duration,
+        now_ms: u64,
     ) -> Result<Self, AttachmentError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed(folder, "made"))?;
@@ -53,33 +58,29 @@ impl Journal {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed(path, "read"))?;
         let text = String::from_utf8_lossy(&text);
-        let mut journal = Self { path: path.to_owned(), file, id: fresh, has_head: false, chunks: BTreeSet::new() };
+        let mut journal = Self { path: path.to_owned(), file, id: fresh, chunks: BTreeSet::new() };
         // The last line may be torn: only what has its end counts.
         let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        match lines.next().and_then(|line| id_of(line, to, digest)) {
+        let first = lines.next();
+        let version = first.and_then(|line| line.strip_prefix(FIRST)?.split(' ').next()?.parse::<u32>().ok());
+        if version.is_some_and(|version| version > u32::from(UPLOAD_FORMAT)) {
+            let later = "it is of a later version: update creto, or delete it and send all of the file again";
+            return Err(failed(path, "read")(std::io::Error::new(std::io::ErrorKind::InvalidData, later)));
+        }
+        match first.and_then(|line| id_of(line, to, digest, live, now_ms)) {
             Some(id) => {
                 journal.id = id;
-                for line in lines {
-                    match line.parse() {
-                        Ok(index) => drop(journal.chunks.insert(index)),
-                        Err(_) => journal.has_head |= line == HEAD,
-                    }
-                }
+                journal.chunks = lines.filter_map(|line| line.parse().ok()).collect();
                 // What was torn must not run into the next line, and is no number by itself: 13 may be what is left of 130.
                 let whole = text.rfind('\n').map_or(0, |end| end + 1);
                 journal.file.set_len(whole as u64).map_err(failed(path, "cut"))?;
             }
             None => {
                 journal.file.set_len(0).map_err(failed(path, "emptied"))?;
-                journal.add(&first_line(fresh, to, digest))?;
+                journal.add(&first_line(fresh, to, digest, now_ms))?;
             }
         }
         Ok(journal)
-    }
-
-    pub(super) fn head_is_durable(&mut self) -> Result<(), AttachmentError> {
-        self.has_head = true;
-        self.add(HEAD)
     }
 
     pub(super) fn chunk_is_durable(&mut self, index: u32) -> Result<(), AttachmentError> {
@@ -97,13 +98,15 @@ impl Journal {
     }
 }
 
-fn first_line(id: AttachmentId, to: AgentId, digest: &[u8; 32]) -> String {
+fn first_line(id: AttachmentId, to: AgentId, digest: &[u8; 32], begun_ms: u64) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("creto-upload 1 {} {} {}", hex(&id.0), hex(&to.0), hex(digest))
+    format!("{FIRST}{UPLOAD_FORMAT} {} {} {} {begun_ms}", hex(&id.0), hex(&to.0), hex(digest))
 }
 
-fn id_of(line: &str, to: AgentId, digest: &[u8; 32]) -> Option<AttachmentId> {
-    let id = line.strip_prefix("creto-upload 1 ")?.split(' ').next()?;
-    let id = AttachmentId(u128::from_str_radix(id, 16).ok()?.to_be_bytes());
-    (line == first_line(id, to, digest)).then_some(id)
+fn id_of(line: &str, to: AgentId, digest: &[u8; 32], live: Duration, now_ms: u64) -> Option<AttachmentId> {
+    let mut words = line.strip_prefix(FIRST)?.split(' ').skip(1);
+    let id = AttachmentId(u128::from_str_radix(words.next()?, 16).ok()?.to_be_bytes());
+    let begun_ms: u64 = line.rsplit(' ').next()?.parse().ok()?;
+    let is_alive = now_ms.checked_sub(begun_ms).is_some_and(|age_ms| u128::from(age_ms) < live.as_millis());
+    (is_alive && line == first_line(id, to, digest, begun_ms)).then_some(id)
 }

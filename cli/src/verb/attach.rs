@@ -1,12 +1,12 @@
 //! Files as attachments: what `creto send` sends in chunks, and what `creto recv --attachments` puts together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use creto_agent::attachment::{
-    AttachmentError, AttachmentId, AttachmentLimits, Attachments, FileToSend, PartTaken, ReceivedFile, Taken,
+    AttachmentError, AttachmentId, AttachmentLimits, Attachments, FileToSend, ReceivedFile, Taken,
 };
 use creto_agent::{Agent, AgentName, Delivery, SendOptions};
 use creto_crypto_accel::digest::sha256;
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::backup::{bar, show, size};
 use super::recv::{harmless, payload_as_json, shown_here};
 use super::send::payload;
-use crate::args::{Global, SendArgs};
+use crate::args::{Global, RecvArgs, SendArgs};
 use crate::client::{keys_folder, keys_path, send_failure};
 use crate::exit::{Exit, Failure};
 use crate::moment::time;
@@ -24,6 +24,8 @@ use crate::terminal::{CAUTION, DIM, GOOD, STRONG, print_json, stdout};
 
 /// How far files have come that are being sent: a folder beside the agent's keys.
 const UPLOADS_EXTENSION: &str = "keys.uploads";
+/// Where files are received unless a folder is named: beside the agent's keys, too.
+const RECEIVED_EXTENSION: &str = "keys.attachments";
 
 /// Sends a file, and goes on with it where an earlier run stopped.
 pub(crate) async fn send(
@@ -49,7 +51,7 @@ pub(crate) async fn send(
     if args.json {
         print_json(&json!({
             "attachment_id": id,
-            "message_id": sent.message_id.map(|id| id.to_uuid_string()),
+            "message_id": sent.message_id.to_uuid_string(),
             "from": args.from.as_str(),
             "to": args.to.as_str(),
             "file_bytes": sent.bytes,
@@ -95,12 +97,14 @@ pub(crate) fn failure(error: &AttachmentError) -> Failure {
 
 /// Files that `creto recv` receives.
 pub(crate) struct Inbox {
-    /// None: nothing is received, and parts stay in the mailbox.
+    /// None where everything is rejected.
     attachments: Option<Attachments>,
-    bars: BTreeMap<AttachmentId, ProgressBar>,
-    /// Attachments that were told to be left where they are.
-    left: Vec<AttachmentId>,
+    bars: BTreeMap<(AgentName, AttachmentId), ProgressBar>,
+    /// Attachments of which it was said that they come later; behind [`TOLD_MAX`] it is said again.
+    told: BTreeSet<(AgentName, AttachmentId)>,
 }
+
+const TOLD_MAX: usize = 1_024;
 
 /// What became of a delivery.
 pub(crate) enum Shown {
@@ -112,68 +116,65 @@ pub(crate) enum Shown {
     Part,
 }
 
-/// Attachments that were left in the mailbox and are said once; behind so many they are said again.
-const LEFT_MAX: usize = 1_024;
-
 impl Inbox {
-    /// Receives into this folder, if it is given.
-    pub(crate) async fn open(folder: Option<&Path>) -> Result<Self, Failure> {
-        let attachments = match folder {
-            Some(folder) => {
-                let opened = Attachments::open(folder, AttachmentLimits::default()).await;
-                Some(opened.map_err(|error| failure(&error))?)
-            }
-            None => None,
-        };
-        Ok(Self { attachments, bars: BTreeMap::new(), left: Vec::new() })
+    /// Receives into the folder that is given, or one beside the agent's keys.
+    pub(crate) async fn open(global: &Global, args: &RecvArgs) -> Result<Self, Failure> {
+        let mut inbox = Self { attachments: None, bars: BTreeMap::new(), told: BTreeSet::new() };
+        if args.reject.is_none() {
+            let folder = args.attachments.clone().unwrap_or_else(|| {
+                keys_path(&keys_folder(global, &args.reach.keys), &args.agent).with_extension(RECEIVED_EXTENSION)
+            });
+            let mut limits = AttachmentLimits::default();
+            limits.file_bytes_max = args.file_bytes_max;
+            limits.parts_bytes_max = limits.parts_bytes_max.max(args.file_bytes_max.saturating_mul(2));
+            let opened = Attachments::open(folder, limits).await;
+            inbox.attachments = Some(opened.map_err(|error| failure(&error))?);
+        }
+        Ok(inbox)
     }
 
     /// Takes a delivery, and shows how far its file is if it belongs to one.
     pub(crate) async fn take(&mut self, delivery: Delivery) -> Result<Shown, Failure> {
-        let Some(attachments) = &self.attachments else {
-            let Some(id) = delivery.attachment_id() else { return Ok(Shown::Message(Box::new(delivery))) };
-            self.leave(id, &delivery.from);
-            return Ok(Shown::Part);
-        };
+        let Some(attachments) = &self.attachments else { return Ok(Shown::Message(Box::new(delivery))) };
+        let sender = delivery.from.clone();
         match attachments.take(delivery).await.map_err(|error| failure(&error))? {
             Taken::Message(message) => return Ok(Shown::Message(message)),
-            Taken::Part(part) => self.show(&part),
+            Taken::Part(part) => {
+                let bar = self.bars.entry((part.from, part.id)).or_insert_with(|| bar("file"));
+                bar.set_message(format!("from {sender}"));
+                show(bar, part.received_bytes, part.bytes);
+            }
             Taken::File(file) => {
-                if let Some(bar) = self.bars.remove(&file.id) {
-                    bar.finish_and_clear();
-                }
+                self.end(&sender, file.id);
                 return Ok(Shown::File(file));
             }
-            Taken::Later(_) => {
-                warn(format_args!("{CAUTION}later{CAUTION:#}  too many files are not whole; the part comes again"))
+            Taken::Later { from, id, later } => {
+                if self.told.len() >= TOLD_MAX {
+                    self.told.clear();
+                }
+                if self.told.insert((from, id)) {
+                    let id = hex::encode(id.0);
+                    warn(format_args!(
+                        "{CAUTION}later{CAUTION:#}  attachment {id} of {sender}: {later}; it comes again"
+                    ));
+                }
             }
-            Taken::Refused { from, id, refusal } => warn(format_args!(
-                "{CAUTION}refused{CAUTION:#}  attachment {} of {from}: {refusal}; its parts are dead letters (creto dlq)",
-                hex::encode(id.0)
-            )),
+            Taken::Refused { id, refusal, .. } => {
+                self.end(&sender, id);
+                let id = hex::encode(id.0);
+                warn(format_args!(
+                    "{CAUTION}refused{CAUTION:#}  attachment {id} of {sender}: {refusal}; its parts are dead letters (creto dlq)"
+                ));
+            }
             _ => {}
         }
         Ok(Shown::Part)
     }
 
-    fn leave(&mut self, id: AttachmentId, from: &AgentName) {
-        if self.left.contains(&id) {
-            return;
+    fn end(&mut self, from: &AgentName, id: AttachmentId) {
+        if let Some(bar) = self.bars.remove(&(from.clone(), id)) {
+            bar.finish_and_clear();
         }
-        if self.left.len() >= LEFT_MAX {
-            self.left.clear();
-        }
-        self.left.push(id);
-        warn(format_args!(
-            "{CAUTION}attachment{CAUTION:#}  {from} sends a file, which stays in the mailbox: receive it with --attachments DIR"
-        ));
-    }
-
-    fn show(&mut self, part: &PartTaken) {
-        let (Some(name), Some(bytes)) = (&part.name, part.bytes) else { return };
-        let bar = self.bars.entry(part.id).or_insert_with(|| bar("file"));
-        bar.set_message(harmless(name));
-        show(bar, part.received_bytes, bytes);
     }
 }
 

@@ -39,7 +39,7 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
     if let Some(folder) = &args.proofs {
         std::fs::create_dir_all(folder).map_err(|error| Failure::file("make the folder", folder, &error))?;
     }
-    let files = Inbox::open(args.attachments.as_deref()).await?;
+    let files = Inbox::open(global, args).await?;
     let keep_proofs = args.proofs.is_some();
     let agent = connect_with(global, &args.reach, &args.agent, |options| {
         options.keep_proofs = keep_proofs;

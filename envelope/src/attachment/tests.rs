@@ -21,7 +21,7 @@ fn again(payload: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
 #[test]
 fn every_changed_or_missing_byte_is_refused_or_shows() {
     let hashes = [[1; 32], [2; 32], [3; 32]];
-    let chunk = AttachmentChunk { id: AttachmentId([7; 16]), index: 5, chunk_bytes: 7, content: b"content" };
+    let chunk = AttachmentChunk { id: AttachmentId([7; 16]), index: 5, chunk_bytes: 7, bytes: 42, content: b"content" };
     for payload in [head("report.csv", &hashes, b"please read").to_bytes().unwrap(), chunk.to_bytes().unwrap()] {
         assert_eq!(again(&payload), Ok(Some(payload.clone())));
         for cut in 0..payload.len() {
@@ -60,7 +60,21 @@ fn a_name_is_that_of_a_file_in_a_folder_and_nothing_else() {
     for good in ["a", "report.csv", ".profile", "…", "größe 1", &"x".repeat(255)] {
         assert!(head(good, &[], b"").to_bytes().is_some(), "{good}");
     }
-    for bad in ["", ".", "..", "a/b", "/etc/passwd", "..\\a", "a\nb", "a\0", "\u{9b}31m", &"x".repeat(256)] {
+    for bad in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "/etc/passwd",
+        "..\\a",
+        "a\nb",
+        "a\0",
+        "\u{9b}31m",
+        "a\u{202e}fdp.exe",
+        "a\u{200b}b",
+        "a\u{2028}b",
+        &"x".repeat(256),
+    ] {
         assert!(head(bad, &[], b"").to_bytes().is_none(), "{bad:?}");
         let mut payload = head("a", &[], b"").to_bytes().unwrap();
         payload[36..38].copy_from_slice(&u16::try_from(bad.len()).unwrap().to_le_bytes());
@@ -70,10 +84,24 @@ fn a_name_is_that_of_a_file_in_a_folder_and_nothing_else() {
 }
 
 #[test]
+fn a_chunk_has_the_bytes_that_it_has_in_a_file_of_that_size() {
+    let chunk = |index, bytes, content: &[u8]| {
+        AttachmentChunk { id: AttachmentId([7; 16]), index, chunk_bytes: 10, bytes, content }.to_bytes().is_some()
+    };
+    assert!(chunk(0, 10, &[0; 10]) && chunk(1, 15, &[0; 5]) && chunk(1, 20, &[0; 10]));
+    for (index, bytes, content) in
+        [(0, 11, 9), (1, 15, 6), (1, 15, 4), (2, 15, 5), (1, 10, 0), (u32::MAX, u64::MAX, 10)]
+    {
+        assert!(!chunk(index, bytes, &vec![0; content]), "{content} bytes as chunk {index} of {bytes}");
+    }
+}
+
+#[test]
 fn limits_hold_at_their_edges() {
     let chunk = |index, bytes: usize| {
         let (id, chunk_bytes) = (AttachmentId([7; 16]), u32::try_from(bytes).unwrap());
-        AttachmentChunk { id, index, chunk_bytes, content: &vec![0; bytes] }.to_bytes().map(|all| all.len())
+        let of = (u64::from(index) + 1) * bytes as u64;
+        AttachmentChunk { id, index, chunk_bytes, bytes: of, content: &vec![0; bytes] }.to_bytes().map(|all| all.len())
     };
     assert_eq!(chunk(32_639, CHUNK_BYTES_MAX), Some(PAYLOAD_PLAINTEXT_BYTES_MAX));
     assert_eq!([chunk(32_640, 1), chunk(0, 0), chunk(0, CHUNK_BYTES_MAX + 1)], [None; 3]);
