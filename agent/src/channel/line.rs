@@ -10,7 +10,7 @@ use creto_crypto_accel::digest::sha256;
 use creto_crypto_accel::session::{CHANNEL_SECRET_BYTES, ChannelEnds, SessionId};
 use creto_envelope::channel::frames::ChannelMembers;
 use creto_envelope::channel::{ChannelName, ChannelRecord};
-use creto_envelope::{AgentId, ChannelId, Kind, Priority, TrustDomain};
+use creto_envelope::{AgentId, ChannelId, Kind, Priority, RejectCode, TrustDomain};
 use tokio::sync::{Notify, OnceCell, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -111,6 +111,9 @@ pub(crate) struct InUse {
 impl Drop for InUse {
     fn drop(&mut self) {
         self.line.state().settled(self.session, self.counter);
+        if self.line.asks().is_closing {
+            self.line.wake.notify_one();
+        }
     }
 }
 
@@ -417,7 +420,8 @@ impl Task {
             if let Some(error) = line.asks().failed.clone() {
                 return Err(error);
             }
-            if fetches.is_empty() && (now >= fetch_at || std::mem::take(&mut line.asks().record)) {
+            if fetches.is_empty() && (now >= fetch_at || line.asks().record) {
+                line.asks().record = false;
                 self.fetch(&mut fetches);
                 fetch_at = now + CHANNEL_RECORD_LIFETIME;
             }
@@ -438,7 +442,9 @@ impl Task {
             self.write().await?;
             self.give(&mut gives);
             let is_closing = line.asks().is_closing || *closing.borrow();
-            if is_closing && (gives.is_empty() || *closing.borrow() || closes_at.is_some_and(|at| at <= now)) {
+            // What is still on its way into the channel is given to whoever comes meanwhile.
+            let is_done = gives.is_empty() && line.state().is_settled();
+            if is_closing && (is_done || *closing.borrow() || closes_at.is_some_and(|at| at <= now)) {
                 return Ok(());
             }
             if is_closing && closes_at.is_none() {
@@ -598,15 +604,22 @@ async fn send_key(means: &Means, channel: ChannelId, give: Give) -> Result<(), S
     let Give { member, key, .. } = give;
     let recipient = means.directory.lookup(member, CURRENT).await;
     let recipient = recipient.map_err(|source| SendError::Recipient { recipient: member.to_string(), source })?;
-    // Before whatever else waits in that mailbox: messages of the channel wait for it.
-    let options =
-        SendOptions { kind: Kind::Control, priority: Priority::Critical, notice: false, ..SendOptions::default() };
     let retry_for_us = u64::try_from(CHANNEL_GIVE_RETRY_FOR.as_micros()).unwrap_or(u64::MAX);
     let handling = Handling { retry_for_us, channel, ..means.submitter.usual() };
-    // Erased with its last copy.
-    let payload = Bytes::from_owner(key.to_bytes());
-    let sent = means.submitter.submit_to(handling, clock::new_message_id(), recipient, payload, options, None).await?;
-    sent.await.map(drop)
+    // Before whatever else waits in that mailbox: messages of the channel wait for it. Where the policy allows nothing that urgent, as
+    // the usual.
+    let mut sent = Ok(());
+    for priority in [Priority::Critical, Priority::Normal] {
+        let options = SendOptions { kind: Kind::Control, priority, notice: false, ..SendOptions::default() };
+        // Erased with its last copy.
+        let (id, payload) = (clock::new_message_id(), Bytes::from_owner(key.to_bytes()));
+        let pending = means.submitter.submit_to(handling, id, Arc::clone(&recipient), payload, options, None).await?;
+        sent = pending.await.map(drop);
+        if !matches!(sent, Err(SendError::Refused { code: RejectCode::PolicyPriority, .. })) {
+            break;
+        }
+    }
+    sent
 }
 
 fn outcome(sent: &Result<(), SendError>) -> Outcome {

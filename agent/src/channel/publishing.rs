@@ -370,6 +370,11 @@ impl Publishing {
         self.sessions.iter().all(|session| session.giving.is_empty()) && self.dues().next().is_none()
     }
 
+    /// Whether every message is answered.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.sessions.iter().all(|session| session.unsettled.len() == session.settled_early.len())
+    }
+
     /// Keys that are to be given now, at most so many. Each is answered with [`gave`](Self::gave).
     pub(crate) fn gives(&mut self, most: usize, now_ms: u64) -> Vec<Give> {
         let mut gives = Vec::new();
@@ -382,7 +387,10 @@ impl Publishing {
             for member in ready.take(most - gives.len()).collect::<Vec<_>>() {
                 let due = session.due.remove(&member).expect("listed just now");
                 session.giving.insert(member, due);
-                let key = session.base.at(due.from).expect("the base lies behind whatever is due");
+                // Most of those that come together begin at the same message: the steps to it are made once.
+                let before = gives.last().map(|give: &Give| &give.key).filter(|key| key.session_id() == session.id);
+                let near = before.filter(|key| key.counter() <= due.from).unwrap_or(&session.base);
+                let key = near.at(due.from).expect("the base lies behind whatever is due");
                 gives.push(Give { member, session: session.id, key });
             }
         }

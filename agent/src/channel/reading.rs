@@ -123,7 +123,9 @@ impl Reading {
         if let Some(reason) = &state.ended {
             return Err(reason.clone());
         }
-        if state.subscriptions.values().any(|sub| sub.channel == channel && sub.group == group) {
+        // One that is being left is left first: the frames of both stand in that order.
+        let is_here = |sub: &Sub| sub.channel == channel && sub.group == group && sub.leaving.is_none();
+        if state.subscriptions.values().any(is_here) {
             return Err(ChannelError::AlreadySubscribed { channel: name.to_string() });
         }
         if state.subscriptions.len() >= CHANNEL_SUBSCRIPTIONS_MAX {
