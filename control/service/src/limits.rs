@@ -79,6 +79,8 @@ pub const PREKEY_QUESTIONS_MAX: usize = 4_096;
 pub const PREKEY_CLAIMS_PER_COMMIT_MAX: usize = 1_024;
 /// Most channels of a node; deleted ones, of which a small row stays, are not among them.
 pub const CHANNELS_MAX: u64 = 100_000;
+/// Most agents that the records of all channels list together: every node keeps them in memory, 16 bytes each.
+pub const CHANNEL_LISTED_MAX: u64 = 4_000_000;
 /// Most channels of a page.
 pub const PAGE_CHANNELS_MAX: usize = 1_000;
 /// Most names that are looked at for one page: a pattern may fit few of them.
