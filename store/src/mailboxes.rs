@@ -15,6 +15,7 @@ mod fanout;
 mod publish;
 mod redeliver;
 mod subscribe;
+mod subscribers;
 
 use std::collections::BTreeMap;
 

@@ -54,6 +54,8 @@ pub const PUBLICATIONS_MAX: usize = 1_024;
 pub const KEY_LOG_QUESTIONS_MAX: usize = 1_024;
 /// Questions that are answered from one read of the directory.
 pub const KEY_LOG_ANSWERS_MAX: usize = 64;
+/// Most questions for records of channels that wait to be answered, of all shards.
+pub const CHANNEL_QUESTIONS_MAX: usize = 4_096;
 /// Most questions for key records that wait to be answered, of all shards: as many logins may come at once when a node starts.
 pub const KEY_RECORD_QUESTIONS_MAX: usize = 16_384;
 /// Key records that are kept for the next who asks, 7 KiB each.
