@@ -125,6 +125,7 @@
 //! fingerprints ([`Agent::fingerprint`], `creto agent fingerprint`) or heads of the log.
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 mod backoff;
 mod client;
 mod clock;

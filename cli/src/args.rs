@@ -240,12 +240,16 @@ pub(crate) struct SendArgs {
     /// The agent that receives.
     #[arg(value_name = "TO", value_parser = agent_name)]
     pub(crate) to: AgentName,
-    /// The message; `-` reads it from standard input.
-    #[arg(value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    /// The message; `-` reads it from standard input. With --attach, words that come with the file.
+    #[arg(value_name = "TEXT", required_unless_present_any = ["file", "attach"], conflicts_with = "file")]
     pub(crate) text: Option<String>,
-    /// Send the content of a file.
+    /// Send the content of a file as a message; one above 1 MiB as with --attach.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Send a file as an attachment, of any size, under its name: in chunks, and from where it was if an earlier run did not end. TO
+    /// receives it with `creto recv TO --attachments DIR`.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) attach: Option<PathBuf>,
     /// How urgent it is.
     #[arg(long, value_enum, value_name = "PRIORITY", default_value_t)]
     pub(crate) priority: PriorityArg,
@@ -330,6 +334,9 @@ pub(crate) struct RecvArgs {
     /// MESSAGE_ID.typed, for `creto thread verify`.
     #[arg(long, value_name = "DIR")]
     pub(crate) proofs: Option<PathBuf>,
+    /// Receive files that come as attachments into this folder. Without it they stay in the mailbox.
+    #[arg(long, value_name = "DIR", conflicts_with = "reject")]
+    pub(crate) attachments: Option<PathBuf>,
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.
     #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) reject: Option<u16>,

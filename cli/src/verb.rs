@@ -1,6 +1,7 @@
 //! One file per verb; each has one `run`.
 
 pub(crate) mod agent;
+pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod bench;

@@ -8,6 +8,7 @@
 //! fields can be trusted to be within their limits, or the [`RejectCode`] of the first rule that was broken.
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 pub mod batch;
 pub mod channel;
 pub mod control;

@@ -163,6 +163,11 @@ const _: () = assert!(
     creto_envelope::limits::CHANNEL_SESSION_MESSAGES_MAX == creto_crypto_accel::session::CHANNEL_SESSION_MESSAGES_MAX
 );
 const _: () = assert!((IN_FLIGHT_MESSAGES_MAX as usize) < creto_store::limits::DEDUP_SENDER_IDS_MAX);
+// What a channel's record may say of subscribers and retention, the log takes, and refuses nothing of.
+const _: () =
+    assert!(creto_envelope::limits::CHANNEL_SUBSCRIBERS_MAX as usize == creto_store::limits::CHANNEL_SUBSCRIBERS_MAX);
+const _: () = assert!(creto_envelope::limits::CHANNEL_RETENTION_S_MIN == creto_store::limits::CHANNEL_RETENTION_S_MIN);
+const _: () = assert!(creto_envelope::limits::CHANNEL_RETENTION_S_MAX == creto_store::limits::CHANNEL_RETENTION_S_MAX);
 // What one frame asks about dead letters becomes one record.
 const _: () = assert!(DEAD_LETTER_CHANGES_MAX <= creto_store::limits::DEAD_RECORD_LETTERS_MAX);
 // One share, overdrawn by one message of the largest size, is one frame at most.
