@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helper functions outside of a test count as code for the lint")]
 
+#[path = "../examples/alerts.rs"]
+#[allow(dead_code, reason = "its own start is not needed")]
+mod alerts;
 #[path = "../examples/call.rs"]
 #[allow(dead_code, reason = "its own start is not needed")]
 mod call;
@@ -12,6 +15,8 @@ mod home;
 mod tools;
 
 use creto_agent::AgentName;
+use creto_agent::channel::ChannelName;
+use creto_service::client::Client;
 use home::{Home, on_time};
 use serde_json::json;
 
@@ -35,6 +40,33 @@ fn a_tool_of_another_agent_is_called() {
         server.stop().await.unwrap();
         planner.close().await;
         worker.close().await;
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn alerts_go_to_every_reader_and_a_group_shares_them() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let owner = home.register(&node, "acme/planner").await;
+        let channel = ChannelName::parse("acme/alerts.eu").unwrap();
+        let record = owner.signed_channel(alerts::open_channel(&owner, &channel)).unwrap();
+        Client::new(node.control_socket()).put_channel(&record).await.unwrap();
+        let publisher = home.connect(&node, owner).await;
+        let mut readers = Vec::new();
+        for name in ["acme/r1", "acme/r2", "acme/w1", "acme/w2"] {
+            readers.push(home.connect(&node, home.register(&node, name).await).await);
+        }
+        let read = alerts::alerts(&publisher, &readers, &channel).await.unwrap();
+        let all: Vec<String> = (1..=6).map(|n| format!("alert {n}")).collect();
+        assert_eq!((&read[0].1, &read[1].1), (&all, &all), "in order");
+        let mut shared: Vec<String> = read[2..].iter().flat_map(|(_, alerts)| alerts.clone()).collect();
+        shared.sort();
+        assert_eq!(shared, all, "each to one of them");
+        for agent in readers.into_iter().chain([publisher]) {
+            agent.close().await;
+        }
         node.stop().unwrap();
     });
 }

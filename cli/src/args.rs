@@ -21,6 +21,7 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod pubsub;
 pub(crate) mod request;
 pub(crate) mod thread;
 pub(crate) mod token;
@@ -84,6 +85,12 @@ pub(crate) enum Verb {
     /// Answer the requests of an agent: with what they ask, with a text, or with what a command prints.
     #[command(after_help = "Example: creto respond acme/counter --exec wc -w")]
     Respond(request::RespondArgs),
+    /// Publish in a channel; returns when it is durable.
+    #[command(after_help = "Example: tail -f app.log | creto pub acme/planner acme/alerts.eu --lines")]
+    Pub(pubsub::PubArgs),
+    /// Print what is published in a channel, and acknowledge each message once it is printed.
+    #[command(after_help = "Example: creto sub acme/worker acme/alerts.eu --follow")]
+    Sub(pubsub::SubArgs),
     /// Look after dead letters: messages that their consumer rejected, or that failed too often.
     Dlq(DlqArgs),
     /// Load a node in an open loop, and verify afterwards what it acknowledged.

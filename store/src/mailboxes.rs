@@ -18,6 +18,7 @@ mod group;
 mod publish;
 mod redeliver;
 mod subscribe;
+mod subscribers;
 
 use std::collections::BTreeMap;
 

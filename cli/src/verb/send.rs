@@ -15,7 +15,7 @@ use crate::terminal::{DIM, GOOD, grouped, print_json, stdout};
 /// What stands for standard input.
 const STDIN: &str = "-";
 /// Largest message. One byte more is read, so that a longer input is refused and not cut.
-const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) fn run(global: &Global, args: &SendArgs) -> Result<Exit, Failure> {
     if let Some(path) = args.attach.as_deref().or(args.file.as_deref().filter(|path| is_large(path))) {

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::audit::AuditLogSource;
 use crate::backup::{BackupHost, Backups};
+use crate::channel_records::{self, ChannelQuestions};
 use crate::directory::{Directory, Outbox, Reader, told_of_policy};
 use crate::enrolment::{self, Enrolments};
 use crate::error::ServiceError;
@@ -147,6 +148,7 @@ pub struct Service {
     enrolments: Option<Enrolments>,
     key_log: Option<(KeyLog, Questions)>,
     key_records: Option<KeyRecordQuestions>,
+    channel_records: Option<ChannelQuestions>,
 }
 
 /// What is asked about prekeys, by what rules, and who is told when they become few.
@@ -193,6 +195,7 @@ impl Service {
             enrolments: None,
             key_log: None,
             key_records: None,
+            channel_records: None,
         })
     }
 
@@ -225,6 +228,12 @@ impl Service {
     #[must_use]
     pub fn with_key_records(self, questions: KeyRecordQuestions) -> Self {
         Self { key_records: Some(questions), ..self }
+    }
+
+    /// The same service, which gives shards the records of channels that they ask for through the other end of `questions`.
+    #[must_use]
+    pub fn with_channels(self, questions: ChannelQuestions) -> Self {
+        Self { channel_records: Some(questions), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -289,12 +298,14 @@ impl Service {
             enrolments,
             key_log,
             key_records,
+            channel_records,
         } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
         let key_log = key_log.map(|(key_log, questions)| serve::answer(key_log, questions));
         let key_records = key_records.map(|questions| key_records::answer(Arc::clone(&storage), questions));
+        let channel_records = channel_records.map(|questions| channel_records::answer(Arc::clone(&storage), questions));
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
@@ -339,6 +350,7 @@ impl Service {
                     enrolments,
                     key_log,
                     key_records,
+                    channel_records,
                     reloads,
                     telling,
                     stopped,
@@ -462,6 +474,7 @@ fn run(
     enrolments: Option<Enrolments>,
     key_log: Option<impl Future<Output = ()> + Send + 'static>,
     key_records: Option<impl Future<Output = ()> + Send + 'static>,
+    channel_records: Option<impl Future<Output = ()> + Send + 'static>,
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
@@ -469,9 +482,9 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a
-        // backup, one after the other; questions about the key log and for key records, the same, and the keys of administrators;
+        // backup, one after the other; questions about the key log, for key records and for those of channels, the same, and the keys of administrators;
         // what looks at policies; reads of the audit log, one at a time; and what requests read of the directory.
-        .max_blocking_threads(11 + READS_MAX)
+        .max_blocking_threads(12 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -500,7 +513,7 @@ fn run(
         let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
-        let questions = [key_log.map(tokio::spawn), key_records.map(tokio::spawn)];
+        let questions = [key_log.map(tokio::spawn), key_records.map(tokio::spawn), channel_records.map(tokio::spawn)];
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), health, pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.

@@ -19,6 +19,7 @@ use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel, StatsReader
 use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_policy::Snapshot;
+use creto_service::channel_records::{self, ChannelQuestions};
 use creto_service::enrolment::{self, Enrolments};
 use creto_service::health::Health;
 use creto_service::key_log::{self, Questions};
@@ -149,6 +150,7 @@ impl Node {
         let (publisher, publications) = rotation::publications();
         let (enrolment_door, enrolments) = enrolment::enrolments();
         let (record_door, record_questions) = key_records::key_record_questions();
+        let (channel_door, channel_questions) = channel_records::channel_questions();
         let (questioner, questions) = key_log::questions();
         let (prekey_door, prekey_requests) = prekeys::prekey_requests();
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
@@ -163,6 +165,7 @@ impl Node {
             let enrol = doors::enrol(enrolment_door.clone(), shard_index, ports.control_port());
             let ask_key_record = doors::ask_key_records(record_door.clone(), shard_index, ports.control_port());
             let ask_key_log = doors::ask_key_log(questioner.clone(), shard_index, ports.control_port());
+            let ask_channel = doors::ask_channels(channel_door.clone(), shard_index, ports.control_port());
             let ask_prekeys = doors::ask_prekeys(prekey_door.clone(), shard_index, ports.control_port());
             let driver = DriverConfig {
                 endpoint: EndpointConfig {
@@ -190,6 +193,7 @@ impl Node {
                 enrol,
                 ask_key_record,
                 ask_key_log,
+                ask_channel,
                 ask_prekeys,
                 report: report.clone(),
                 workers: jobs.clone(),
@@ -216,7 +220,7 @@ impl Node {
             control.clone(),
             (publications, enrolments),
             audit.control(),
-            record_questions,
+            (record_questions, channel_questions),
             (key_log_keys, questions),
             prekey_requests,
         )?;
@@ -404,7 +408,7 @@ fn start_service(
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
     (publications, enrolments): (Publications, Enrolments),
     audit: (Arc<dyn AuditSink>, Arc<Kept>),
-    record_questions: KeyRecordQuestions,
+    (record_questions, channel_questions): (KeyRecordQuestions, ChannelQuestions),
     key_log: (LogKeys, Questions),
     prekey_requests: PrekeyRequests,
 ) -> Result<ServiceHandle, NodeError> {
@@ -431,7 +435,7 @@ fn start_service(
     let decisions = Arc::new(Decisions::new(ports.clone()));
     let shown = Arc::new(AuditShown::new(data_dir.audit_dir()));
     let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_key_log(keys, questions);
-    let service = service.with_audit_log(shown).with_key_records(record_questions);
+    let service = service.with_audit_log(shown).with_key_records(record_questions).with_channels(channel_questions);
     let low = doors::tell_low(ports.clone());
     let service = service.with_prekeys(prekey_requests, PrekeyAllowance::default(), low).with_audit(sink, kept)?;
     let service = service.with_enrolments(enrolments);

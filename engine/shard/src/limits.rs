@@ -80,7 +80,7 @@ impl ConnectionLimits {
 }
 
 /// Streams that a connection may have open: one of each role, and one more that is refused politely.
-pub const STREAMS_MAX: usize = 4;
+pub const STREAMS_MAX: usize = 5;
 /// Time that a connection has to log in, in microseconds. Places are few and keep-alives are free: without this, one
 /// stranger holds all of them for as long as it likes.
 pub const LOGIN_US_MAX: u64 = 10_000_000;
@@ -123,6 +123,21 @@ pub const SIGNED_AHEAD_MS_MAX: u64 = 300_000;
 pub const DELIVER_MESSAGES_PER_TURN: u32 = 256;
 /// Bytes pushed to one subscriber before the next one has its turn.
 pub const DELIVER_BYTES_PER_TURN: u32 = 512 << 10;
+
+/// Messages of channels that one turn hands out, to all readers together. One reader's share may go beyond it.
+pub const CHANNEL_MESSAGES_PER_TURN: usize = 4_096;
+/// The same in bytes of envelopes.
+pub const CHANNEL_BYTES_PER_TURN: usize = 4 << 20;
+/// Encoded runs of messages that a shard keeps for readers that come for the same.
+pub const SHARED_BODIES_MAX: usize = 16;
+/// Bytes of them, unless one has more by itself.
+pub const SHARED_BODIES_BYTES_MAX: usize = 4 << 20;
+/// Subscriptions that a turn looks at after a new snapshot: whether they may stay.
+pub const SWEPT_PER_TURN: usize = 128;
+/// Numbers of subscriptions that a connection has left and that are remembered: frames about them may have been on their way.
+pub const FREED_HANDLES_MAX: usize = 1_024;
+/// Questions for records of channels that one connection may have open.
+pub const CHANNEL_QUESTIONS_MAX: u32 = 64;
 
 /// How long a mailbox keeps what nobody acknowledges unless configured otherwise, in milliseconds: seven days.
 pub const RETENTION_MS: u64 = 7 * 86_400_000;
