@@ -8,6 +8,9 @@ mod alerts;
 #[path = "../examples/call.rs"]
 #[allow(dead_code, reason = "its own start is not needed")]
 mod call;
+#[path = "../examples/handover.rs"]
+#[allow(dead_code, reason = "its own start is not needed")]
+mod handover;
 #[path = "../../engine/node/tests/home/mod.rs"]
 mod home;
 #[path = "../examples/tools.rs"]
@@ -67,6 +70,31 @@ fn alerts_go_to_every_reader_and_a_group_shares_them() {
         for agent in readers.into_iter().chain([publisher]) {
             agent.close().await;
         }
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_file_is_handed_over_whole() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let sender = home.connect(&node, home.register(&node, "acme/planner").await).await;
+        let receiver = home.connect(&node, home.register(&node, "acme/reader").await).await;
+        let (path, inbox) = (home.path().join("report.csv"), home.path().join("inbox"));
+        std::fs::write(&path, "city,alerts\nOslo,3\n".repeat(40_000)).unwrap();
+        let upload = home.path().join("report.upload");
+        let (sent, file) = tokio::join!(
+            handover::hand_over(&sender, receiver.name(), &path, &upload),
+            handover::take_over(&receiver, &inbox),
+        );
+        sent.unwrap();
+        let file = file.unwrap();
+        assert_eq!((file.name.as_str(), &file.note[..]), ("report.csv", &b"the alerts of this week"[..]));
+        assert_eq!(std::fs::read(&file.path).unwrap(), std::fs::read(&path).unwrap());
+        assert!(file.path.starts_with(&inbox) && !upload.exists(), "nothing is left to go on with");
+        sender.close().await;
+        receiver.close().await;
         node.stop().unwrap();
     });
 }

@@ -7,35 +7,24 @@
 #![allow(clippy::unwrap_used, reason = "a bench stops where it is wrong")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use creto_agent::raw::{RawConnection, RawStream};
-use creto_agent::{Agent, AgentId, AgentKeys, AgentName, ConnectOptions, NodeCertificate, PrekeyPolicy, TrustDomain};
-use creto_benches::node::{prepare, record};
+use creto_agent::{Agent, AgentId, AgentKeys, ConnectOptions, NodeCertificate, PrekeyPolicy};
+use creto_benches::node::prepare;
+use creto_benches::served::{IDLE, SERVE, Served, TOGETHER, WITHIN, progress, serve};
 use creto_envelope::control::StreamRole;
 use creto_envelope::deliver::{Credit, Subscribe};
-use creto_node::Node;
-use creto_node::config::Config;
-use creto_service::client::Client;
 use tokio::task::JoinSet;
 
-/// How this bench is told to be the node.
-const SERVE: &str = "--serve";
 const USAGE: &str = "cargo bench -p creto-benches --bench connections [-- --idle N] [--storm N]";
 const IDLE_DEFAULT: usize = 10_000;
 const STORM_DEFAULT: usize = 1_000;
 /// Sockets of all idle connections: of one each, nothing would be measured but the kernel.
 const SOCKETS: usize = 64;
-/// Agents that register or connect at the same time.
-const TOGETHER: usize = 64;
-const WITHIN: Duration = Duration::from_secs(60);
-/// How long either side believes in a silent other: nobody is to be lost to keep-alives that come late.
-const IDLE: Duration = Duration::from_secs(600);
 const MIB: f64 = 1_048_576.0;
 
 fn main() -> ExitCode {
@@ -68,61 +57,11 @@ fn parse(words: &[&str]) -> Option<(usize, usize)> {
     Some((idle, storm))
 }
 
-/// Is the node until its standard input ends.
-fn serve(path: &Path) {
-    let node = Node::start(&Config::load(path, []).unwrap()).unwrap();
-    println!("{} {}", node.address(), node.control_socket().display());
-    let _ = std::io::stdin().lock().read_line(&mut String::new());
-    node.stop().unwrap();
-}
-
 /// A connection that is logged in.
 struct Idle {
     agent: AgentId,
     connection: Arc<RawConnection>,
     _control: RawStream,
-}
-
-/// A node that is a process of its own.
-struct Served {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    address: SocketAddr,
-    control: Client,
-}
-
-impl Served {
-    fn start(configuration: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([SERVE.as_ref(), configuration.as_os_str()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let (address, socket) = line.trim_end().split_once(' ').expect("the node says where it is");
-        let stdin = child.stdin.take();
-        Self { child, stdin, address: address.parse().unwrap(), control: Client::new(socket) }
-    }
-
-    /// What the kernel says that it has in memory, in bytes.
-    fn resident(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.split_whitespace().next().unwrap().parse::<f64>().unwrap() * 1_024.0
-    }
-
-    /// SIGKILL.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn stop(mut self) {
-        drop(self.stdin.take());
-        assert!(self.child.wait().unwrap().success(), "the node ends in good order");
-    }
 }
 
 fn measure(idle: usize, storm: usize) {
@@ -142,7 +81,7 @@ fn measure(idle: usize, storm: usize) {
 
     let node = Served::start(&path);
     let count = idle.max(storm);
-    let keys = runtime.block_on(register(&node, count));
+    let keys = runtime.block_on(node.register(count));
     runtime.block_on(idle_connections(&node, &certificate, &keys[..idle]));
     node.stop();
 
@@ -166,32 +105,10 @@ fn measure(idle: usize, storm: usize) {
     node.stop();
 }
 
-async fn register(node: &Served, count: usize) -> Vec<Arc<AgentKeys>> {
-    let mut keys = Vec::with_capacity(count);
-    let mut registering = JoinSet::new();
-    for number in 0..count {
-        let name = AgentName::parse(&format!("acme/agent-{number:05}")).unwrap();
-        let made = Arc::new(AgentKeys::generate(name, TrustDomain::default()).unwrap());
-        let (control, record) = (node.control.clone(), record(&made));
-        keys.push(made);
-        registering.spawn(async move { control.register(&record).await.map(drop).unwrap() });
-        if registering.len() == TOGETHER {
-            registering.join_next().await.unwrap().unwrap();
-        }
-        progress("registered", number + 1, count);
-    }
-    registering.join_all().await;
-    keys
-}
-
 /// Memory of connections that are logged in and do nothing, and of the same with their mailboxes subscribed to.
 async fn idle_connections(node: &Served, certificate: &NodeCertificate, keys: &[Arc<AgentKeys>]) {
     let before = node.resident();
-    let mut sockets: Vec<Arc<RawConnection>> = Vec::new();
-    for _ in 0..SOCKETS.min(keys.len()) {
-        let connection = RawConnection::connect_for(node.address, certificate, WITHIN, IDLE).await.unwrap();
-        sockets.push(Arc::new(connection));
-    }
+    let sockets = node.sockets(certificate, SOCKETS.min(keys.len())).await;
     let (begun, count) = (Instant::now(), keys.len());
     let mut connected: Vec<Idle> = Vec::with_capacity(keys.len());
     let mut connecting = JoinSet::new();
@@ -278,12 +195,4 @@ async fn come_back(agents: Vec<Agent>, begun: Instant) -> Vec<Duration> {
     }
     came.sort_unstable();
     came
-}
-
-/// Says how far it is, on a terminal.
-fn progress(what: &str, done: usize, of: usize) {
-    let mut err = std::io::stderr();
-    if std::io::IsTerminal::is_terminal(&err) && (done.is_multiple_of(100) || done == of) {
-        let _ = write!(err, "\r{what} {done} of {of}{}", if done == of { "\n" } else { "" });
-    }
 }
