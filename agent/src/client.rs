@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use creto_crypto_accel::digest::sha256;
 use creto_envelope::control::RotationMode;
 use creto_envelope::deliver::Credit;
 use creto_envelope::letters::{DeadLetters, LetterChange};
@@ -144,6 +145,8 @@ pub struct Agent {
 #[derive(Debug)]
 struct Shared {
     keys: Arc<AgentKeys>,
+    /// Which node it is.
+    certificate: NodeCertificate,
     rotor: Arc<Rotor>,
     inbox: Arc<Inbox>,
     letters: Arc<Letters>,
@@ -288,6 +291,7 @@ impl Agent {
         let driver = tokio::spawn(driver.run(session));
         let shared = Shared {
             keys: options.keys,
+            certificate: options.certificate,
             rotor,
             inbox,
             letters,
@@ -359,6 +363,11 @@ impl Agent {
 
     pub(crate) fn records(&self) -> &Arc<Records> {
         &self.shared.records
+    }
+
+    /// SHA-256 of the certificate by which the node is known.
+    pub(crate) fn node_digest(&self) -> [u8; 32] {
+        sha256(&[self.shared.certificate.as_der()])
     }
 
     pub(crate) fn key_log_of(&self) -> &KeyLog {

@@ -75,7 +75,10 @@ fn a_file_of_any_size_is_received_beside_messages_and_refused_if_it_is_not_wante
     let received = scene.recv(&["-n", "2", "--file-bytes-max", "1 MiB"]);
     let lines = received.lines();
     let beside = scene.path().join("agents").join("acme").join("worker.keys.attachments").join("small.txt");
-    assert_eq!(fs::canonicalize(lines[0]["path"].as_str().unwrap()).unwrap(), fs::canonicalize(beside).unwrap());
+    assert_eq!(
+        fs::canonicalize(scene.path().join(lines[0]["path"].as_str().unwrap())).unwrap(),
+        fs::canonicalize(beside).unwrap()
+    );
     assert_eq!(lines[1]["text"], "and this");
     assert!(received.stderr.contains("larger than this receiver takes"), "{}", received.stderr);
 }

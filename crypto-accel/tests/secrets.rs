@@ -60,8 +60,17 @@ const OPEN: &[&str] = &[
 ];
 
 /// Public types of the other crates that hold a secret of an agent or a node.
-const SECRET_ELSEWHERE: &[&str] =
-    &["AgentKeys", "DataKey", "DatabaseUrl", "Passphrase", "LogKeys", "NodeIdentity", "SimAgent", "SimSession"];
+const SECRET_ELSEWHERE: &[&str] = &[
+    "AgentKeys",
+    "DataKey",
+    "DatabaseUrl",
+    "Passphrase",
+    "LogKeys",
+    "NodeIdentity",
+    "SimAgent",
+    "SimPublisher",
+    "SimSession",
+];
 
 /// What a field's type or name says when it holds a secret.
 const SECRET_FIELDS: &[&str] = &[

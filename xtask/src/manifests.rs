@@ -7,7 +7,7 @@ use crate::{Complaint, Tree};
 /// Packages that only some folders may depend on. Tests may (dev-dependencies).
 const FENCED: &[(&str, &[&str])] = &[
     ("glommio", &["engine/io", "engine/node"]),
-    ("tokio", &["control/storage", "control/service", "agent", "cli", "loadgen"]),
+    ("tokio", &["control/storage", "control/service", "agent", "cli", "loadgen", "benches"]),
 ];
 
 /// What each crate of ours may depend on, where the direction of dependencies is a promise of ARCHITECTURE.md.

@@ -134,8 +134,8 @@ impl Agent {
         };
         // With what its messages are to be like, and the node that they are durable at: another one knows nothing of them.
         let same = head(AttachmentId([0; 16])).to_bytes().ok_or(AttachmentError::Description)?;
-        let like = format!("{:?} {:?}", file.options, self.key_log().keys);
-        let digest = sha256(&[&same, like.as_bytes()]);
+        let like = format!("{:?}", file.options);
+        let digest = sha256(&[&same, like.as_bytes(), &self.node_digest()]);
         let fresh = AttachmentId(clock::random());
         let live = file.options.ttl.unwrap_or(RESUME_MAX).min(RESUME_MAX);
         let mut journal = match file.resume {

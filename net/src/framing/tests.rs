@@ -76,8 +76,8 @@ fn another_version_and_reserved_bytes_are_refused_by_name() {
 #[test]
 fn an_unknown_type_and_a_body_above_its_types_limit_are_refused() {
     let mut unknown = header(0, 1, 0);
-    unknown[4] = 0x77;
-    assert_eq!(decode([&unknown[..]], 64), Err(FrameError::UnknownType { found: 0x77 }));
+    unknown[4] = 0x7f;
+    assert_eq!(decode([&unknown[..]], 64), Err(FrameError::UnknownType { found: 0x7f }));
     let mut control = header(20_000, 1, 0);
     control[4] = FrameType::Login as u8;
     let error = FrameError::TooLarge { body_bytes: 20_000, limit_bytes: 16_384 };
