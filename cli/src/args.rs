@@ -734,6 +734,11 @@ impl Global {
     }
 }
 
+/// A size such as `10 GiB`.
+fn file_size(text: &str) -> Result<u64, String> {
+    creto_node::config::parse_size(text).ok_or_else(|| "expected a size, such as \"10 GiB\"".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -743,9 +748,4 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
-}
-
-/// A size such as `10 GiB`.
-fn file_size(text: &str) -> Result<u64, String> {
-    creto_node::config::parse_size(text).ok_or_else(|| "expected a size, such as \"10 GiB\"".to_owned())
 }

@@ -213,7 +213,7 @@ impl Scene<'_> {
             delivered as f64 / took.as_secs_f64(),
         );
         drop(subscribed);
-        publisher.close().await;
+        drop(publisher);
     }
 
     async fn round(&self, publisher: &Publisher, counted: &Counted, batch: usize, each: usize, wanted: &mut u64) {
@@ -270,7 +270,7 @@ impl Scene<'_> {
                 let (control, _) = connection.log_in(&keys).await.unwrap();
                 let mut stream = connection.open(StreamRole::Channels).await.unwrap();
                 let mut frames = Vec::new();
-                ChannelSubscribe { handle: HANDLE, channel, group, start: Start::Resume }.encode(&mut frames);
+                ChannelSubscribe { handle: HANDLE, channel, group, start: Start::GoOn }.encode(&mut frames);
                 stream.send(frames).await.unwrap();
                 let answer = stream.next().await.unwrap().expect("the subscription stands");
                 assert_eq!(answer.frame_type, FrameType::ChannelSubscribed as u8, "{answer:?}");
