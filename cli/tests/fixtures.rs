@@ -45,6 +45,14 @@ const SUBSCRIBER: SubscriberId = SubscriberId([0xd1; 16]);
 const LATE_MS: u64 = 4_000_000_000_000;
 /// Of each agent, what stands there.
 const AGENT_FIELDS: [&str; 4] = ["type", "roles", "state", "state_reason"];
+/// Since the formats that know them: a channel that agents of the fixture publish in and subscribe to.
+const FEED: &str = "acme/feed";
+const FEED_FILE: &str = "feed.json";
+/// Since the formats that know them: parts of a file that had come to an agent of the fixture when its sender was killed. A receiver's
+/// folder of parts is nobody else's (mode 0700), which no repository keeps: it has another name here.
+const PARTS: &str = "inbox/parts";
+const FILE: &str = "table.csv";
+const FILE_BYTES: usize = 300_000;
 /// A backup of its data folder.
 const BACKUP_FILE: &str = "backup.tar";
 
@@ -65,6 +73,8 @@ fn written() -> BTreeMap<&'static str, u64> {
         ("prekeys of an agent", u64::from(creto_agent::PREKEY_FILE_FORMAT)),
         ("backup (manifest.json)", u64::from(creto_node::backup::BACKUP_FORMAT)),
         ("audit log", u64::from(creto_audit_store::FORMAT)),
+        ("upload of a file", u64::from(creto_agent::attachment::UPLOAD_FORMAT)),
+        ("parts of a file", u64::from(creto_agent::attachment::PARTS_FORMAT)),
     ])
 }
 
@@ -185,6 +195,7 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
                 reader.send(&name(&agent), b"now".to_vec()).await.expect("it is durable");
                 reader.close().await;
             }
+            goes_on(&fixture, dir.path(), &address);
             node.stop();
             ok(dir.path(), SHARDS, &["wal", "verify"]);
             check_channel(&fixture, dir.path(), true);
@@ -197,6 +208,29 @@ fn a_node_starts_on_every_data_folder_that_a_version_wrote_and_serves_its_messag
             ok(dir.path(), SHARDS, &["backup", "backup"]);
         }
     });
+}
+
+/// What agents of a fixture had begun goes on: a subscription to a channel, publishing in it, and a file.
+fn goes_on(fixture: &Path, home: &Path, address: &str) {
+    let feed: BTreeMap<String, Vec<String>> = since(fixture, FEED_FILE);
+    if let Some(unread) = feed.get("unread") {
+        // What was published then is there as long as the channel keeps it: nobody knows when this is read.
+        ok(home, SHARDS, &["pub", "acme/sender", FEED, "now", "--node", address]);
+        let read = ok(home, SHARDS, &["sub", "acme/other", FEED, "--wait", "3000", "--node", address, "--json"]);
+        let texts: Vec<_> = read.lines().iter().map(|line| line["text"].as_str().expect("a text").to_owned()).collect();
+        let all = [&unread[..], &["now".to_owned()]].concat();
+        assert!(texts == all || texts == all[unread.len()..], "{}: {texts:?}", fixture.display());
+    }
+    if fixture.join(PARTS).exists() {
+        let (inbox, file) = (home.join("inbox"), home.join(FILE));
+        fs::rename(home.join(PARTS), inbox.join(".creto-parts")).expect("a name");
+        fs::set_permissions(inbox.join(".creto-parts"), fs::Permissions::from_mode(0o700)).expect("a mode");
+        fs::write(&file, [b'7'; FILE_BYTES]).expect("a file");
+        ok(home, SHARDS, &["send", "acme/sender", "acme/filer", "--attach", FILE, "--node", address]);
+        let args = ["recv", "acme/filer", "--attachments", "inbox", "-n", "1", "--node", address];
+        ok(home, SHARDS, &args);
+        assert_eq!(fs::read(inbox.join(FILE)).expect("it is whole"), [b'7'; FILE_BYTES]);
+    }
 }
 
 /// What the log says of a channel that the directory does not know. Whoever subscribed to it is out once a node has served it, because
@@ -344,10 +378,39 @@ fn write_a_fixture_when_asked_to() {
     // A setting of a mailbox, and a message that expired, with its notice.
     ok(home, SHARDS, &["mailbox", "set", "acme/reader", "--messages", "5000"]);
     send("acme/other", "too late", &["--ttl", "1"]);
-    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let end = std::time::Instant::now() + Duration::from_secs(120);
     while !ok(home, SHARDS, &["wal", "dump", "--json"]).stdout.contains("\"kind\":\"notice\"") {
         assert!(std::time::Instant::now() < end, "the message expires");
     }
+    // A channel with a subscriber that has read one message of three.
+    ok(home, SHARDS, &["channel", "create", FEED, "--owner", "acme/sender", "--retention", "30d"]);
+    ok(home, SHARDS, &["sub", "acme/other", FEED, "--wait", "100", "--node", &address]);
+    let unread = ["second of the feed", "third of the feed"];
+    for text in ["first of the feed"].iter().chain(&unread) {
+        ok(home, SHARDS, &["pub", "acme/sender", FEED, text, "--node", &address]);
+    }
+    let read = ok(home, SHARDS, &["sub", "acme/other", FEED, "-n", "1", "--wait", "10000", "--node", &address]);
+    assert!(read.stdout.contains("first of the feed"), "{}", read.stdout);
+    // A file whose sender was killed when the mailbox had room for one of its two chunks, which its receiver has.
+    ok(home, SHARDS, &["agent", "create", "acme/filer", "--valid-days", "36500"]);
+    ok(home, SHARDS, &["mailbox", "set", "acme/filer", "--messages", "1"]);
+    fs::write(home.join(FILE), [b'7'; FILE_BYTES]).expect("a file");
+    let args = ["send", "acme/sender", "acme/filer", "--attach", FILE, "--node", &address];
+    let mut sending = process::Process(command(home, SHARDS, &args).spawn().expect("it starts"));
+    let uploads = home.join("agents/acme/sender.keys.uploads");
+    let came_so_far = || {
+        let journal = fs::read_dir(&uploads).ok().and_then(|mut files| files.next())?.ok()?.path();
+        Some(fs::read_to_string(journal).ok()?.lines().count())
+    };
+    while came_so_far() != Some(2) {
+        assert!(std::time::Instant::now() < end, "one chunk is durable");
+        assert!(sending.0.try_wait().expect("a child").is_none(), "it waits for room");
+        std::thread::yield_now();
+    }
+    sending.signal(rustix::process::Signal::KILL);
+    sending.0.wait().expect("a child");
+    ok(home, SHARDS, &["recv", "acme/filer", "--attachments", "inbox", "--wait", "1000", "--node", &address]);
+    ok(home, SHARDS, &["mailbox", "set", "acme/filer", "--messages", "5000"]);
     // Attributes, an agent that is revoked, and a token.
     ok(home, SHARDS, &["agent", "set", "acme/reader", "--type", "worker", "--role", "reader", "--capability", "read"]);
     ok(home, SHARDS, &["agent", "create", "acme/gone"]);
@@ -370,7 +433,7 @@ fn write_a_fixture_when_asked_to() {
         fs::copy(home.join("backup").join(file), data.join(file)).expect("a copy");
     }
     fs::create_dir_all(fixture.join("agents/acme")).expect("a folder");
-    for agent in ["sender", "reader", "other"] {
+    for agent in ["sender", "reader", "other", "filer"] {
         let file = format!("agents/acme/{agent}.keys");
         fs::copy(home.join(&file), fixture.join(&file)).expect("a copy");
     }
@@ -384,6 +447,14 @@ fn write_a_fixture_when_asked_to() {
         }
     }
     assert!(fixture.join(sessions).join("prekeys").exists(), "whoever received has prekeys");
+    // A publisher's sessions are over wherever else the file is found, so that no two go on under the same.
+    let sessions = "agents/acme/sender.keys.sessions";
+    fs::create_dir(fixture.join(sessions)).expect("a folder");
+    for name in ["publishing.redb", "publishing.redb.sha256"] {
+        fs::copy(home.join(sessions).join(name), fixture.join(sessions).join(name)).expect("whoever published has sessions");
+    }
+    copy(&uploads, &fixture.join("agents/acme/sender.keys.uploads"));
+    copy(&home.join("inbox/.creto-parts"), &fixture.join(PARTS));
     // Its logs are written anew below: a start tells again what it takes for new.
     copy(&home.join("backup/audit"), &data.join("audit"));
     for shard in 0..SHARDS {
@@ -402,6 +473,7 @@ fn write_a_fixture_when_asked_to() {
     write(LETTERS_FILE, &serde_json::json!({ "acme/other": ["refused 3", "refused 4"] }));
     write(NOTICES_FILE, &serde_json::json!({ "acme/sender": 1 }));
     write(MAILBOXES_FILE, &serde_json::json!({ "acme/reader": 5_000 }));
+    write(FEED_FILE, &serde_json::json!({ "unread": unread }));
     write(CHANNELS_FILE, &serde_json::json!({ "subscribers": 4, "messages": 2, "missed": 1 }));
     write(FORMATS_FILE, &serde_json::json!(written()));
     let again = tempfile::tempdir().expect("a folder");
