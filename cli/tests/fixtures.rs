@@ -507,6 +507,8 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
     for mut record in records {
         match &mut record {
             Record::Start(_) => continue,
+            // A chunk of the file, which its receiver has taken: it would need large segments.
+            Record::BatchPart(part) if part.messages.iter().any(|message| message.envelope.len() > 16 << 10) => continue,
             Record::BatchPart(part) | Record::Moved(part) | Record::Notice(part) => {
                 let is_of_a_mailbox = |message: &&mut PartMessage| !message.flags.contains(MessageFlags::PUBLISHED);
                 part.messages.iter_mut().filter(is_of_a_mailbox).for_each(|message| message.expiry_ms = 0)
