@@ -96,6 +96,25 @@ impl Snapshot {
         matches!(self.policy, Some(Policy::FailOpen))
     }
 
+    /// The agents that are not in `before` as they are here, and the ids of those that are only there: `None`. All of them since
+    /// [`Snapshot::empty`]. Two snapshots of one builder are compared where they differ; those of two, agent by agent.
+    ///
+    /// In no order, and not for decisions: for whoever hands a snapshot on.
+    pub fn changes_since<'s>(
+        &'s self,
+        before: &'s Self,
+    ) -> impl Iterator<Item = (AgentId, Option<&'s Principal>)> + use<'s> {
+        self.agents.changes_since(&before.agents)
+    }
+
+    /// What a shard goes by when nobody can say any more whether this snapshot still holds: the same agents under the same epoch, and
+    /// no policy, so that everything is denied.
+    #[must_use]
+    pub fn lapsed(&self) -> Self {
+        // Another stamp: nothing that was decided while it held may be answered from memory.
+        Self { policy: None, fingerprint: mix(self.fingerprint, LAPSED), ..self.clone() }
+    }
+
     /// Epoch, and a digest of all that decisions read: both key record versions of any pair are in it.
     ///
     /// The epoch alone would do if every builder counted it right. The digest makes a table that meets two snapshots
@@ -104,6 +123,9 @@ impl Snapshot {
         (self.epoch, self.fingerprint)
     }
 }
+
+/// Makes the fingerprint of a snapshot that lapsed another one.
+const LAPSED: u64 = 0x6c61_7073_6564;
 
 /// Why an agent cannot be part of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]

@@ -24,6 +24,7 @@ use crate::key_log::Questions;
 use crate::key_log::serve::{self, KeyLog};
 use crate::key_records::{self, KeyRecordQuestions};
 use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, READS_MAX, RELOADS_MAX};
+use crate::link::LinkServer;
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
 use crate::policy::{DecisionHost, InForce, LoadError, PolicyOptions, Reload, Reloads, follow};
@@ -147,6 +148,7 @@ pub struct Service {
     enrolments: Option<Enrolments>,
     key_log: Option<(KeyLog, Questions)>,
     key_records: Option<KeyRecordQuestions>,
+    links: Option<LinkServer>,
 }
 
 /// What is asked about prekeys, by what rules, and who is told when they become few.
@@ -193,6 +195,7 @@ impl Service {
             enrolments: None,
             key_log: None,
             key_records: None,
+            links: None,
         })
     }
 
@@ -225,6 +228,12 @@ impl Service {
     #[must_use]
     pub fn with_key_records(self, questions: KeyRecordQuestions) -> Self {
         Self { key_records: Some(questions), ..self }
+    }
+
+    /// The same service, which serves nodes of other processes too. Its sink is to be that server's [feed](LinkServer::feed).
+    #[must_use]
+    pub fn with_links(self, links: LinkServer) -> Self {
+        Self { links: Some(links), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -289,6 +298,7 @@ impl Service {
             enrolments,
             key_log,
             key_records,
+            links,
         } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
@@ -303,6 +313,10 @@ impl Service {
             let (snapshot, teller) = (snapshot.clone(), teller.clone());
             let reader = Reader::new(Arc::clone(&storage), options.trust_domain.clone());
             (listener, Gate::new(address, &remote.administrators, reader, snapshot, teller))
+        });
+        let links = links.map(|links| {
+            let (trust_domain, health) = (options.trust_domain.clone(), options.health.clone());
+            links.serve(options.key_grace_ms, trust_domain, health, teller.clone())
         });
         let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
         let prekeys = prekeys.map(|prekeys| (Arc::clone(&storage), prekeys));
@@ -337,8 +351,7 @@ impl Service {
                     publications,
                     prekeys,
                     enrolments,
-                    key_log,
-                    key_records,
+                    [key_log.map(boxed), key_records.map(boxed), links.map(boxed)],
                     reloads,
                     telling,
                     stopped,
@@ -448,6 +461,13 @@ impl Drop for ServiceHandle {
     }
 }
 
+/// What is served beside the API until the service ends.
+type Beside = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn boxed(serving: impl Future<Output = ()> + Send + 'static) -> Beside {
+    Box::pin(serving)
+}
+
 /// The control thread.
 #[allow(clippy::too_many_arguments, reason = "everything that the thread takes along")]
 fn run(
@@ -460,8 +480,7 @@ fn run(
     publications: Publications,
     prekeys: Option<(Arc<Storage>, Prekeys)>,
     enrolments: Option<Enrolments>,
-    key_log: Option<impl Future<Output = ()> + Send + 'static>,
-    key_records: Option<impl Future<Output = ()> + Send + 'static>,
+    beside: [Option<Beside>; 3],
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
@@ -470,8 +489,9 @@ fn run(
         .enable_all()
         // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a
         // backup, one after the other; questions about the key log and for key records, the same, and the keys of administrators;
-        // what looks at policies; reads of the audit log, one at a time; and what requests read of the directory.
-        .max_blocking_threads(11 + READS_MAX)
+        // what looks at policies and at which nodes are admitted; reads of the audit log, one at a time; and what requests read of the
+        // directory.
+        .max_blocking_threads(12 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -500,7 +520,7 @@ fn run(
         let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
         let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
-        let questions = [key_log.map(tokio::spawn), key_records.map(tokio::spawn)];
+        let beside = beside.map(|beside| beside.map(tokio::spawn));
         api.changes = Some(changes);
         let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), health, pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
@@ -511,7 +531,7 @@ fn run(
         if let Some(enrolments) = enrolments {
             enrolments.abort();
         }
-        questions.into_iter().flatten().for_each(|answering| answering.abort());
+        beside.into_iter().flatten().for_each(|serving| serving.abort());
         if let Some((uploads, claims)) = prekeys {
             uploads.abort();
             claims.abort();

@@ -1,7 +1,7 @@
 //! The data directory: whose it is, what shape it has, and that only one process uses it.
 //!
 //! ```text
-//! data_dir/node.json            format, shard count: written once
+//! data_dir/node.json            format, shard count (0: a control service without shards): written once
 //! data_dir/lock                 held as long as the process lives
 //! data_dir/audit/               the audit log, and its keys
 //! data_dir/control.redb         the control service's storage
@@ -47,6 +47,16 @@ pub enum DataDirError {
         /// What the plan says.
         wanted: u16,
     },
+    /// It is a control service's, and a node was to be started on it.
+    #[error(
+        "{0} is the data folder of a control service; start it with `creto control`, and the node on a folder of its own"
+    )]
+    OfControl(PathBuf),
+    /// It is a node's, and a control service was to be started on it.
+    #[error(
+        "{0} is the data folder of a node; start it with `creto serve`, and the control service on a folder of its own"
+    )]
+    OfNode(PathBuf),
     /// A log is gone.
     #[error(
         "{missing} is missing, although {path} was in use before; mount the disk that holds it or set wal.dir back, \
@@ -151,6 +161,14 @@ impl DataDir {
         Ok(data_dir)
     }
 
+    /// Opens the directory for a control service, which has no shards; an empty one is described first.
+    ///
+    /// # Errors
+    /// [`DataDirError`] says what stands in the way and what to do.
+    pub fn open_control(path: &Path, wal_path: &Path) -> Result<Self, DataDirError> {
+        Self::open(path, wal_path, 0)
+    }
+
     /// Opens the directory of a node that is stopped, to look at it; no node starts on it meanwhile. Nothing is made.
     /// Returns its number of shards, too.
     ///
@@ -222,8 +240,12 @@ fn check(path: &Path, description_path: &Path, bytes: &[u8], shard_count: u16) -
     let found = parse(path, description_path, bytes)?;
     if found.shard_count != shard_count {
         // Mailboxes are spread by shard: with another count they would be looked for in the wrong log.
-        let (written, wanted) = (found.shard_count, shard_count);
-        return Err(DataDirError::ShardCount { path: path.to_owned(), written, wanted });
+        let (path, written, wanted) = (path.to_owned(), found.shard_count, shard_count);
+        return Err(match (written, wanted) {
+            (0, _) => DataDirError::OfControl(path),
+            (_, 0) => DataDirError::OfNode(path),
+            (written, wanted) => DataDirError::ShardCount { path, written, wanted },
+        });
     }
     Ok(())
 }
@@ -314,6 +336,17 @@ mod tests {
         drop(DataDir::open(dir.path(), dir.path(), 4).unwrap());
         let error = DataDir::open(dir.path(), dir.path(), 2).unwrap_err();
         assert!(error.to_string().ends_with("set topology.shards = 4"), "{error}");
+    }
+
+    #[test]
+    fn a_node_and_a_control_service_do_not_take_each_others_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let (control, node) = (dir.path().join("control"), dir.path().join("node"));
+        drop(DataDir::open_control(&control, &control.join("wal")).unwrap());
+        drop(DataDir::open_control(&control, &control.join("wal")).unwrap());
+        drop(DataDir::open(&node, &node.join("wal"), 2).unwrap());
+        assert!(matches!(DataDir::open(&control, &control.join("wal"), 2), Err(DataDirError::OfControl(_))));
+        assert!(matches!(DataDir::open_control(&node, &node.join("wal")), Err(DataDirError::OfNode(_))));
     }
 
     #[test]

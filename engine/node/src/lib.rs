@@ -3,6 +3,7 @@
 mod audit;
 pub mod backup;
 pub mod config;
+mod control_process;
 pub mod data_dir;
 mod decisions;
 pub mod device;
@@ -15,4 +16,5 @@ mod run;
 pub mod topology;
 mod workers;
 
+pub use control_process::ControlProcess;
 pub use run::{Node, NodeError, Recovered, Summary};

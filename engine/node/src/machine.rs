@@ -25,6 +25,7 @@ use crossbeam::channel::Sender;
 
 use crate::audit::Told;
 use crate::room::RoomWatch;
+use crate::run::control::Linked;
 use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
 
 /// What shards, control and the main thread send a shard.
@@ -208,6 +209,8 @@ pub(crate) struct ShardMachine {
     audit: Sender<Told>,
     /// What was allowed without a policy, and is in the log.
     allowed_without_policy: u64,
+    /// Of a node whose control service is elsewhere.
+    linked: Option<Linked>,
     shard_index: u16,
 }
 
@@ -246,7 +249,14 @@ pub(crate) struct Ends {
 }
 
 impl ShardMachine {
-    pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
+    pub(crate) fn new(
+        shard: Shard,
+        shard_index: u16,
+        shard_count: u16,
+        room: RoomWatch,
+        ends: Ends,
+        linked: Option<Linked>,
+    ) -> Self {
         let Ends { publish, enrol, ask_key_record, ask_key_log, ask_prekeys, report, workers, audit } = ends;
         let shard = shard.with_audit();
         Self {
@@ -272,6 +282,7 @@ impl ShardMachine {
             room,
             audit,
             allowed_without_policy: 0,
+            linked,
             shard_index,
         }
     }
@@ -322,12 +333,25 @@ impl ShardMachine {
         }
     }
 
+    /// Goes by what control said for no longer than it may.
+    fn look_at_lease(&mut self, now: Now) {
+        if let Some(snapshot) = self.linked.as_mut().and_then(Linked::look) {
+            self.apply(now, Event::Snapshot(snapshot));
+        }
+    }
+
     fn take_item(&mut self, now: Now, source: Source, item: NodeItem) {
         match (source, item) {
             (Source::Shard(from), NodeItem::Shard(message)) => {
                 self.apply(now, Event::FromShard { from: ShardIndex(from), message });
             }
-            (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
+            (Source::Control, NodeItem::Snapshot(snapshot)) => {
+                let snapshot = match &mut self.linked {
+                    Some(linked) => linked.take(snapshot),
+                    None => snapshot,
+                };
+                self.apply(now, Event::Snapshot(snapshot));
+            }
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
             }
@@ -526,6 +550,7 @@ impl Machine for ShardMachine {
     type Write = LogWrite;
 
     fn on_event(&mut self, now: Now, event: IoEvent<NodeItem>) {
+        self.look_at_lease(now);
         match event {
             IoEvent::Net(event) => self.take_net(now, event),
             IoEvent::SendFull { conn, .. } => {
@@ -559,6 +584,7 @@ impl Machine for ShardMachine {
     }
 
     fn on_turn(&mut self, now: Now) {
+        self.look_at_lease(now);
         if now.us >= self.next_tick_us {
             self.next_tick_us = now.us + TICK_US;
             if let Some(bytes) = self.room.disk_room() {

@@ -185,3 +185,49 @@ fn mailboxes_for_which_the_same_is_set_share_it() {
     builder.set_mailbox(&ids[1], settings, LowerRetention::default());
     assert!(shared(&builder));
 }
+
+#[test]
+fn a_snapshot_that_lapsed_knows_everybody_and_allows_nothing_also_not_from_memory() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let a = builder.insert(AgentState::Active, vec![record("acme/a", 1, 0..u64::MAX)]).unwrap();
+    let b = builder.insert(AgentState::Active, vec![record("acme/b", 1, 0..u64::MAX)]).unwrap();
+    let snapshot = builder.build(7);
+    let lapsed = snapshot.lapsed();
+    let mut table = crate::DecisionTable::new(64, 60_000);
+    let mut decide = |snapshot: &Snapshot| table.decide(snapshot, 5, &a, crate::Action::SendMessage, &b, 0);
+    for _ in 0..2 {
+        assert_eq!(decide(&snapshot), crate::Decision::ALLOW);
+        assert_eq!(decide(&lapsed), crate::Decision::Deny(creto_envelope::RejectCode::PolicyUnavailable));
+    }
+    assert_eq!((lapsed.epoch(), lapsed.agent_count()), (7, 2));
+    // A snapshot without a policy may lapse, too: it is not the same as before.
+    assert_ne!(lapsed.lapsed().stamp(), lapsed.stamp());
+}
+
+#[test]
+fn what_changed_since_another_snapshot_is_everything_that_differs_in_an_agent() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let ids: Vec<_> = (0..50)
+        .map(|number| {
+            let record = record(&format!("acme/a{number}"), 1, 0..10);
+            builder.insert(AgentState::Active, vec![record]).unwrap()
+        })
+        .collect();
+    let before = builder.build(1);
+    assert_eq!(before.changes_since(&before).count(), 0);
+    assert_eq!(before.changes_since(&Snapshot::empty()).count(), 50);
+    assert!(Snapshot::empty().changes_since(&before).all(|(_, principal)| principal.is_none()));
+    builder.set_state(&ids[1], AgentState::Suspended);
+    builder.set_mailbox(&ids[2], MailboxSettings { messages_max: Some(5), ..Default::default() }, Default::default());
+    builder.set_attributes(&ids[3], Arc::new(Attributes::parse("planner", ["a"], ["b"]).unwrap()));
+    builder.revoke(&ids[4], 77);
+    builder.remove(&ids[5]);
+    let key = KeyVersion::from(&record("acme/a6", 2, 0..10).record);
+    builder.replace_key(&ids[6], key, Replacement { at_ms: 3, mode: RotationMode::Planned }, 8).unwrap();
+    let after = builder.build(2);
+    let mut changed: Vec<_> = after.changes_since(&before).map(|(id, now)| (id, now.is_some())).collect();
+    changed.sort_unstable();
+    let mut wanted: Vec<_> = (1..7).map(|number| (ids[number], number != 5)).collect();
+    wanted.sort_unstable();
+    assert_eq!(changed, wanted);
+}

@@ -111,7 +111,10 @@ impl Staging {
             }
             sync_folder(&folder)?;
         }
-        sync_folder(&self.folder.join("wal"))?;
+        // Of a control service, which has no logs, it is made here.
+        let wal = self.folder.join("wal");
+        fs::create_dir_all(&wal).map_err(failed("create", &wal))?;
+        sync_folder(&wal)?;
         for (from, to) in names {
             let from = self.folder.join(from);
             fs::rename(&from, data_dir.join(to)).map_err(failed("move", &from))?;

@@ -27,7 +27,7 @@ fn machine() -> ShardMachine {
     let room = RoomWatch::new(0, 2, nowhere.path().to_owned(), creto_service::health::Health::new(2));
     let (report, audit) = (crossbeam::channel::unbounded().0, crossbeam::channel::unbounded().0);
     let ends = Ends { publish, enrol, ask_key_record, ask_key_log, ask_prekeys, report, workers: None, audit };
-    ShardMachine::new(shard, 0, 2, room, ends)
+    ShardMachine::new(shard, 0, 2, room, ends, None)
 }
 
 /// A message that carries its number.

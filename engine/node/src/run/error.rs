@@ -52,6 +52,9 @@ pub enum NodeError {
     /// The control service.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The nodes that a control service is to serve.
+    #[error(transparent)]
+    Admitted(#[from] creto_service::link::AdmittedError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] creto_audit_store::StoreError),

@@ -1,0 +1,404 @@
+//! What goes into a frame comes out of it, anything else is refused, and a snapshot arrives as it was, in one piece or change by change.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use creto_envelope::control::RotationMode;
+use creto_envelope::enrol::Enrolled;
+use creto_envelope::key_log::{
+    KEY_LEAF_BYTES, KeyLeaves, KeyLeavesRequest, KeyLogQuestion, KeyLogRefusal, KeyProofRequest,
+};
+use creto_envelope::prekeys::PrekeyStock;
+use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, RejectCode, SignedKeyRecord, TrustDomain};
+use creto_link::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES, GONE_MAX};
+use creto_link::snapshot::frames_between;
+use creto_link::{
+    Answer, FrameHeader, FromControl, FromNode, Hello, Incoming, LinkError, PolicyPart, Question, Refused, RefusedLink,
+    SnapshotHead, SnapshotRefused, Welcome,
+};
+use creto_policy::{
+    Attributes, KeyVersion, LowerRetention, MailboxSettings, Policy, Principal, Replacement, Snapshot, SnapshotBuilder,
+};
+use proptest::prelude::*;
+
+fn name(number: u16) -> AgentName {
+    AgentName::parse(&format!("org{}/agent-{number}", number % 3)).unwrap()
+}
+
+fn id(number: u16) -> AgentId {
+    AgentId::derive(&TrustDomain::default(), &name(number))
+}
+
+fn record() -> Box<SignedKeyRecord> {
+    Box::new(SignedKeyRecord {
+        record: KeyRecord {
+            version: 3,
+            state: AgentState::Active,
+            valid_from_ms: 1,
+            valid_until_ms: 9,
+            ed25519: [1; 32],
+            x25519: [2; 32],
+            ml_dsa_65: Box::new([3; 1952]),
+            ml_kem_768: Box::new([4; 1184]),
+            name: name(7),
+            trust_domain: TrustDomain::default(),
+            fn_dsa_512: None,
+        },
+        ed25519: [5; 64],
+        ml_dsa_65: Box::new([6; 3309]),
+    })
+}
+
+fn no() -> Refused {
+    Refused { code: RejectCode::Overloaded, retry_after_ms: 1_000 }
+}
+
+fn split(frame: &[u8]) -> (FrameHeader, &[u8]) {
+    let (header, body) = frame.split_first_chunk::<FRAME_HEADER_BYTES>().unwrap();
+    let header = FrameHeader::parse(header).unwrap();
+    assert_eq!(header.body_bytes, body.len());
+    (header, body)
+}
+
+fn from_node() -> Vec<FromNode> {
+    let question = |question| FromNode::Question { id: 0x0102_0304_0506_0708, question };
+    let proof = KeyProofRequest { agent: id(1), version: 2, seen: 3, wants_keys: true };
+    vec![
+        FromNode::Hello(Hello { trust_domain: TrustDomain::default(), retention_s: 86_400 }),
+        FromNode::Ask { number: 7 },
+        question(Question::Publish { agent: id(1), mode: RotationMode::Emergency, record: record() }),
+        question(Question::Enrol { token: [9; 32], peer: [8; 16], record: record() }),
+        question(Question::KeyRecord { agent: id(2), version: 5 }),
+        question(Question::KeyLog(KeyLogQuestion::Proof(proof))),
+        question(Question::KeyLog(KeyLogQuestion::Leaves(KeyLeavesRequest { from: 1, through: 9 }))),
+        question(Question::Claim { asker: id(1), agent: id(2) }),
+        question(Question::Stock { agent: id(3) }),
+    ]
+}
+
+fn from_control() -> Vec<FromControl> {
+    let answer = |answer| FromControl::Answer { id: 0xffee_ddcc_bbaa_9988, answer };
+    let stock = PrekeyStock { key_record_version: 4, one_time: 31, last_resort: true, is_notice: false };
+    let (mut leaves, mut none) = (Vec::new(), Vec::new());
+    KeyLeaves { from: 3, answer: Ok(vec![[1; KEY_LEAF_BYTES]; 2]) }.encode(&mut leaves);
+    KeyLeaves { from: 3, answer: Err(KeyLogRefusal { code: 501, retry_after_ms: 9 }) }.encode(&mut none);
+    let text = PolicyPart::Text { sha256: [7; 32], name: "p.rego".to_owned(), text: "package creto".to_owned() };
+    let head = |is_whole, policy| {
+        FromControl::SnapshotBegin(SnapshotHead { epoch: 12, is_whole, key_grace_ms: 604_800_000, policy })
+    };
+    vec![
+        FromControl::Welcome(Welcome { trust_domain: TrustDomain::default(), lifetime_ms: 60_000 }),
+        FromControl::Refused(RefusedLink { code: "retention".to_owned(), reason: "because".to_owned() }),
+        FromControl::Renewed { number: 7 },
+        head(true, text),
+        head(false, PolicyPart::AsBefore),
+        head(true, PolicyPart::None),
+        head(true, PolicyPart::SameOrganization),
+        head(true, PolicyPart::FailOpen),
+        FromControl::Agents(vec![1, 2, 3]),
+        FromControl::Gone(vec![id(1), id(2)]),
+        FromControl::SnapshotEnd { agents: 1_000_000 },
+        FromControl::PrekeysLow { agent: id(4), stock: PrekeyStock { is_notice: true, ..stock } },
+        answer(Answer::Publish(Ok(9))),
+        answer(Answer::Publish(Err(no()))),
+        answer(Answer::Enrol(Ok(Enrolled::Created))),
+        answer(Answer::Enrol(Ok(Enrolled::Refused(1_023)))),
+        answer(Answer::KeyRecord(Ok(record()))),
+        answer(Answer::KeyRecord(Err(no()))),
+        answer(Answer::KeyLog(leaves)),
+        answer(Answer::KeyLog(none)),
+        answer(Answer::Upload(Ok(stock))),
+        answer(Answer::Claim(Err(no()))),
+        answer(Answer::Stock(Ok(stock))),
+    ]
+}
+
+#[test]
+fn every_frame_comes_back_as_it_was_and_not_with_a_byte_less_or_more() {
+    for said in from_node() {
+        let frame = said.to_frame();
+        let (header, body) = split(&frame);
+        assert_eq!(FromNode::parse(header, body), Ok(said.clone()));
+        assert!(FromControl::parse(header, body).is_err(), "{said:?} is nothing that control says");
+        for bytes in 0..body.len() {
+            assert!(FromNode::parse(header, &body[..bytes]).is_err(), "{said:?} cut to {bytes}");
+        }
+        assert!(FromNode::parse(header, &[body, &[0]].concat()).is_err(), "{said:?} and a byte");
+    }
+    for said in from_control() {
+        let frame = said.to_frame();
+        let (header, body) = split(&frame);
+        assert_eq!(FromControl::parse(header, body), Ok(said.clone()));
+        assert!(FromNode::parse(header, body).is_err(), "{said:?} is nothing that a node says");
+        // Of agents and of a policy's text the length of the frame is the length.
+        let is_open = matches!(&said, FromControl::Agents(_) | FromControl::Gone(_))
+            || matches!(&said, FromControl::SnapshotBegin(SnapshotHead { policy: PolicyPart::Text { .. }, .. }));
+        if !is_open {
+            for bytes in 0..body.len() {
+                assert!(FromControl::parse(header, &body[..bytes]).is_err(), "{said:?} cut to {bytes}");
+            }
+            assert!(FromControl::parse(header, &[body, &[0]].concat()).is_err(), "{said:?} and a byte");
+        }
+    }
+}
+
+#[test]
+fn a_length_is_refused_before_anything_of_it_is_read() {
+    let header = |bytes: u32, frame_type: u8, version: u8, zero: u8| {
+        let [a, b, c, d] = bytes.to_le_bytes();
+        FrameHeader::parse(&[a, b, c, d, frame_type, version, zero, 0])
+    };
+    assert_eq!(header(u32::MAX, 132, 1, 0), Err(LinkError::Oversized(u32::MAX)));
+    assert_eq!(
+        header(u32::try_from(FRAME_BODY_BYTES_MAX).unwrap() + 1, 20, 1, 0).map(drop),
+        Err(LinkError::Oversized(524_289))
+    );
+    assert_eq!(header(4_097, 1, 1, 0), Err(LinkError::Oversized(4_097)));
+    assert!(header(524_288, 132, 1, 0).is_ok() && header(4_096, 1, 1, 0).is_ok());
+    assert_eq!(header(0, 132, 2, 0), Err(LinkError::Version(2)));
+    assert_eq!(header(0, 132, 1, 1), Err(LinkError::NotZero));
+    for unknown in [0, 3, 15, 23, 127, 136, 207, 215, 255] {
+        assert_eq!(header(0, unknown, 1, 0), Err(LinkError::Type(unknown)));
+    }
+}
+
+#[test]
+fn what_control_shows_to_people_cannot_speak_to_their_terminal() {
+    let frame =
+        FromControl::Refused(RefusedLink { code: "a\u{1b}[2J".to_owned(), reason: "x\ny".repeat(1_000) }).to_frame();
+    let (header, body) = split(&frame);
+    let FromControl::Refused(RefusedLink { code, reason }) = FromControl::parse(header, body).unwrap() else {
+        panic!()
+    };
+    assert_eq!(code, "a?[2J");
+    assert!(reason.len() <= 512 && reason.starts_with("x?yx?y"));
+}
+
+/// Everything of an agent that a shard could notice.
+fn seen(principal: &Principal) -> String {
+    let versions: Vec<_> = principal.versions().collect();
+    let accepted: Vec<_> = versions.iter().map(|version| principal.accepted_until_ms(&version.key)).collect();
+    format!(
+        "{} {:?} {:?} {:?} {:?} {:?} {versions:?} {accepted:?}",
+        principal.name(),
+        principal.state(),
+        principal.revoked_at_ms(),
+        principal.mailbox_settings(),
+        principal.lower_retention(),
+        principal.attributes(),
+    )
+}
+
+fn all(snapshot: &Snapshot) -> BTreeMap<AgentId, String> {
+    let agents = snapshot.changes_since(nobody()).map(|(id, principal)| (id, seen(principal.unwrap())));
+    agents.collect()
+}
+
+/// A snapshot lives as long as what is compared with it.
+fn nobody() -> &'static Snapshot {
+    static EMPTY: std::sync::OnceLock<Snapshot> = std::sync::OnceLock::new();
+    EMPTY.get_or_init(Snapshot::empty)
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Insert(u16, AgentState, Vec<(bool, u64)>),
+    State(u16, AgentState),
+    Revoke(u16, u64),
+    Remove(u16),
+    Mailbox(u16, MailboxSettings, LowerRetention),
+    Attributes(u16, Vec<String>),
+    Policy(bool),
+    Publish,
+}
+
+fn agent_state() -> impl Strategy<Value = AgentState> {
+    prop_oneof![Just(AgentState::Active), Just(AgentState::Suspended), Just(AgentState::Revoked)]
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let number = 0..40_u16;
+    let settings =
+        (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(a, b, c, d)| MailboxSettings {
+            retention_s: a.then_some(4_000),
+            messages_max: b.then_some(17),
+            bytes_max: c.then_some(5 << 20),
+            max_deliveries: d.then_some(9),
+        });
+    let lower =
+        (any::<u32>(), any::<u64>()).prop_map(|(retention_s, until_ms)| LowerRetention { retention_s, until_ms });
+    let change = prop_oneof![
+        4 => (number.clone(), agent_state(), prop::collection::vec((any::<bool>(), any::<u64>()), 1..5))
+            .prop_map(|(number, state, versions)| Change::Insert(number, state, versions)),
+        2 => (number.clone(), agent_state()).prop_map(|(number, state)| Change::State(number, state)),
+        1 => (number.clone(), any::<u64>()).prop_map(|(number, at)| Change::Revoke(number, at)),
+        1 => number.clone().prop_map(Change::Remove),
+        1 => (number.clone(), settings, lower).prop_map(|(number, settings, lower)| Change::Mailbox(number, settings, lower)),
+        1 => (number, prop::collection::vec("[a-z]{1,9}", 0..4)).prop_map(|(number, roles)| Change::Attributes(number, roles)),
+        1 => any::<bool>().prop_map(Change::Policy),
+        3 => Just(Change::Publish),
+    ];
+    prop::collection::vec(change, 1..60)
+}
+
+fn version(version: u32, is_last: bool, emergency: bool, at_ms: u64) -> KeyVersion {
+    let mode = if emergency { RotationMode::Emergency } else { RotationMode::Planned };
+    KeyVersion {
+        version,
+        key: KeyId([u8::try_from(version).unwrap(); 16]),
+        valid_from_ms: at_ms / 2,
+        valid_until_ms: at_ms,
+        has_fn_dsa_512: emergency,
+        replaced: (!is_last).then_some(Replacement { at_ms, mode }),
+    }
+}
+
+fn apply(builder: &mut SnapshotBuilder, change: Change) {
+    match change {
+        Change::Insert(number, state, versions) => {
+            let count = versions.len();
+            let versions = versions
+                .into_iter()
+                .zip(1..)
+                .map(|((emergency, at_ms), number)| version(number, number as usize == count, emergency, at_ms));
+            builder.insert_versions(&TrustDomain::default(), &name(number), state, versions.collect()).unwrap();
+        }
+        Change::State(number, state) => drop(builder.set_state(&id(number), state)),
+        Change::Revoke(number, at_ms) => drop(builder.revoke(&id(number), at_ms)),
+        Change::Remove(number) => drop(builder.remove(&id(number))),
+        Change::Mailbox(number, settings, lower) => drop(builder.set_mailbox(&id(number), settings, lower)),
+        Change::Attributes(number, roles) => {
+            let attributes = Attributes::parse("kind", roles, ["can"]).unwrap();
+            builder.set_attributes(&id(number), Arc::new(attributes));
+        }
+        Change::Policy(is_there) => builder.set_policy(is_there.then_some(Policy::SameOrganization)),
+        Change::Publish => {}
+    }
+}
+
+const GRACE_MS: u64 = 5_000;
+
+/// Carries a snapshot over as frames.
+fn carry(
+    before: &Snapshot,
+    now: &Snapshot,
+    is_whole: bool,
+    incoming: &mut Incoming,
+) -> Result<Snapshot, SnapshotRefused> {
+    let head = SnapshotHead { epoch: now.epoch(), is_whole, key_grace_ms: GRACE_MS, policy: PolicyPart::of(now) };
+    let frame = FromControl::SnapshotBegin(head).to_frame();
+    let (header, body) = split(&frame);
+    let FromControl::SnapshotBegin(head) = FromControl::parse(header, body).unwrap() else { panic!() };
+    incoming.begin(head, |_, _, _| unreachable!("no text is sent"))?;
+    for frame in frames_between(before, now) {
+        let frame = frame.to_frame();
+        let (header, body) = split(&frame);
+        match FromControl::parse(header, body).unwrap() {
+            FromControl::Agents(agents) => incoming.agents(&agents)?,
+            FromControl::Gone(ids) => incoming.gone(&ids)?,
+            other => panic!("{other:?} is no part of a snapshot"),
+        }
+    }
+    incoming.end(now.agent_count() as u64)
+}
+
+proptest! {
+    #[test]
+    fn a_snapshot_arrives_as_it_was_whole_and_by_its_changes(changes in changes(), link_again in 0..8_usize) {
+        let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+        builder.set_key_grace_ms(GRACE_MS);
+        let mut incoming = Incoming::new(TrustDomain::default(), 0);
+        let (mut before, mut is_whole, mut held) = (Snapshot::empty(), true, 0);
+        for (epoch, change) in (1..).zip(changes) {
+            let is_published = matches!(change, Change::Publish);
+            apply(&mut builder, change);
+            if !is_published {
+                continue;
+            }
+            if usize::try_from(epoch).unwrap() % 8 == link_again {
+                (incoming, before, is_whole) = (Incoming::new(TrustDomain::default(), held), Snapshot::empty(), true);
+            }
+            let now = builder.build(epoch);
+            let arrived = carry(&before, &now, is_whole, &mut incoming).unwrap();
+            prop_assert_eq!(all(&arrived), all(&now));
+            prop_assert_eq!(arrived.epoch(), epoch);
+            prop_assert_eq!(arrived.policy().is_some(), now.policy().is_some());
+            (before, is_whole, held) = (now, false, epoch);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_understood_or_refused_by_both_sides(frame_type in any::<u8>(), body in prop::collection::vec(any::<u8>(), 0..300)) {
+        let header = FrameHeader { body_bytes: body.len(), frame_type };
+        if let Ok(said) = FromNode::parse(header, &body) {
+            let again = said.to_frame();
+            prop_assert_eq!(split(&again).1, &body[..]);
+        }
+        let _ = FromControl::parse(header, &body);
+        let mut incoming = Incoming::new(TrustDomain::default(), 0);
+        let head = SnapshotHead { epoch: 1, is_whole: true, key_grace_ms: 0, policy: PolicyPart::None };
+        incoming.begin(head, |_, _, _| unreachable!()).unwrap();
+        let _ = incoming.agents(&body);
+    }
+}
+
+#[test]
+fn a_directory_of_many_agents_is_cut_into_frames_and_so_are_those_that_are_gone() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    builder.set_key_grace_ms(GRACE_MS);
+    let count = u16::try_from(GONE_MAX).unwrap() + 500;
+    for number in 0..count {
+        apply(&mut builder, Change::Insert(number, AgentState::Active, vec![(false, 9)]));
+    }
+    let full = builder.build(1);
+    assert!(frames_between(&Snapshot::empty(), &full).count() > 5);
+    let mut incoming = Incoming::new(TrustDomain::default(), 0);
+    assert_eq!(all(&carry(&Snapshot::empty(), &full, true, &mut incoming).unwrap()), all(&full));
+    (1..count).for_each(|number| apply(&mut builder, Change::Remove(number)));
+    let few = builder.build(2);
+    assert_eq!(frames_between(&full, &few).count(), 2);
+    assert_eq!(all(&carry(&full, &few, false, &mut incoming).unwrap()), all(&few));
+}
+
+#[test]
+fn what_would_take_a_node_back_is_refused_with_why() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    apply(&mut builder, Change::Insert(1, AgentState::Active, vec![(false, 9)]));
+    let (older, newer) = (builder.build(4), builder.build(5));
+    let none = Snapshot::empty();
+    let domain = TrustDomain::default;
+
+    let mut incoming = Incoming::new(domain(), 5);
+    let refused = carry(&none, &older, true, &mut incoming).map(drop);
+    assert_eq!(refused, Err(SnapshotRefused::Older { held: 5, offered: 4 }));
+    // The same one is what there is.
+    carry(&none, &newer, true, &mut Incoming::new(domain(), 5)).unwrap();
+    let mut incoming = Incoming::new(domain(), 0);
+    carry(&none, &newer, true, &mut incoming).unwrap();
+    let refused = carry(&newer, &older, false, &mut incoming).map(drop);
+    assert_eq!(refused, Err(SnapshotRefused::Older { held: 5, offered: 4 }));
+
+    // Changes of nothing, agents outside of a snapshot, an end without a beginning, two beginnings, a policy that was never there.
+    let refused = carry(&none, &newer, false, &mut Incoming::new(domain(), 0)).map(drop);
+    assert_eq!(refused, Err(SnapshotRefused::Order));
+    let mut incoming = Incoming::new(domain(), 0);
+    assert_eq!(incoming.agents(&[]), Err(SnapshotRefused::Order));
+    assert_eq!(incoming.gone(&[]), Err(SnapshotRefused::Order));
+    assert_eq!(incoming.end(0).map(drop), Err(SnapshotRefused::Order));
+    let head = |policy| SnapshotHead { epoch: 1, is_whole: true, key_grace_ms: 0, policy };
+    let never = |_: &str, _: &str, _: &[u8; 32]| unreachable!("no text is sent");
+    assert_eq!(incoming.begin(head(PolicyPart::AsBefore), never), Err(SnapshotRefused::Order));
+    incoming.begin(head(PolicyPart::None), never).unwrap();
+    assert_eq!(incoming.begin(head(PolicyPart::None), never), Err(SnapshotRefused::Order));
+
+    // A frame was lost.
+    assert_eq!(incoming.end(1).map(drop), Err(SnapshotRefused::Count { told: 1, arrived: 0 }));
+    let text = PolicyPart::Text { sha256: [0; 32], name: "p".to_owned(), text: "no".to_owned() };
+    let mut incoming = Incoming::new(domain(), 0);
+    let refused = incoming.begin(head(text), |_, _, _| Err("line 1".to_owned()));
+    assert_eq!(refused, Err(SnapshotRefused::Policy("line 1".to_owned())));
+    let mut incoming = Incoming::new(domain(), 0);
+    incoming.begin(head(PolicyPart::None), never).unwrap();
+    assert!(matches!(incoming.agents(&[1, 2, 3]), Err(SnapshotRefused::Bytes(LinkError::Length))));
+}
