@@ -10,11 +10,15 @@ use creto_envelope::control::RotationMode;
 use creto_envelope::deliver::Credit;
 use creto_envelope::letters::{DeadLetters, LetterChange};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX};
-use creto_envelope::{AgentId, AgentName, TreeDigest};
+use creto_envelope::{AgentId, AgentName, TreeDigest, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::channel::line::{Lines, Means};
+use crate::channel::link::ChannelLink;
+use crate::channel::reading::Reading;
+use crate::channel::records::Records;
 use crate::clock::{self, Clock};
 use crate::connection::Dialer;
 use crate::directory::Directory;
@@ -37,7 +41,7 @@ use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
 use crate::sender::batcher::BatchOptions;
 use crate::sender::outbox::Outbox;
 use crate::sender::sessions::{SessionPolicy, Sessions};
-use crate::sender::{Event, PendingSend, Receipt, SendOptions, Sender, adopt_sessions};
+use crate::sender::{Attachments, Event, PendingSend, Receipt, SendOptions, Sender, adopt_sessions};
 use crate::state::{StateDirectory, outgoing};
 use crate::stats::{Counters, Stats};
 use crate::submit::{Places, Submitter};
@@ -152,6 +156,10 @@ struct Shared {
     closing: watch::Sender<bool>,
     /// To the sender's task; weak, because that one ends when the driver has.
     events: mpsc::WeakSender<Event>,
+    lines: Arc<Lines>,
+    means: Arc<Means>,
+    reading: Arc<Reading>,
+    records: Arc<Records>,
     tasks: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
     receiving: tokio::sync::Mutex<Option<Subscription>>,
 }
@@ -212,11 +220,17 @@ impl Agent {
         let inbox = Arc::new(inbox);
         let (closing, closed) = watch::channel(false);
         let (events, to_sender) = mpsc::channel(64);
+        let (lines, records) = (Arc::new(Lines::default()), Arc::new(Records::new(Arc::clone(&directory))));
+        let (weak, state) = (events.downgrade(), folder.clone());
+        let means = Arc::new(Means::new(&submitter, Arc::clone(&records), weak, closed.clone(), state));
+        let reading = Arc::new(Reading::new(Arc::clone(&counters)));
         let sender = Sender {
             keys: Arc::clone(&options.keys),
             outbox: Outbox::new(options.keys.id(), options.batch.into(), sessions).with_prekeys(options.prekeys),
             directory: Arc::clone(&directory),
             prekeys: Arc::clone(&prekeys),
+            lines: Arc::clone(&lines),
+            attachments: Attachments::default(),
             clock,
             counters: Arc::clone(&counters),
             messages: submitted,
@@ -231,6 +245,13 @@ impl Agent {
             opener: Arc::clone(&opener),
             directory: Arc::clone(&directory),
             prekeys: Arc::clone(&prekeys),
+            closing: closed.clone(),
+        };
+        let channels = ChannelLink {
+            reading: Arc::clone(&reading),
+            inbox: Arc::clone(&inbox),
+            opener: Arc::clone(&opener),
+            directory: Arc::clone(&directory),
             closing: closed.clone(),
         };
         let rotor = Arc::new(Rotor::new(
@@ -257,6 +278,8 @@ impl Agent {
             letters: Arc::clone(&letters),
             prekeys: Arc::clone(&prekeys),
             deliver,
+            channels,
+            records: Arc::clone(&records),
             sender: events.clone(),
             counters: Arc::clone(&counters),
             closing: closed,
@@ -276,6 +299,10 @@ impl Agent {
             submitter,
             closing,
             events: events.downgrade(),
+            lines,
+            means,
+            reading,
+            records,
             tasks: Mutex::new(Some((driver, sender))),
             receiving: tokio::sync::Mutex::new(None),
         };
@@ -314,6 +341,24 @@ impl Agent {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
+        self.shared.keys.trust_domain()
+    }
+
+    /// What publishing in channels takes.
+    pub(crate) fn publishing(&self) -> (&Arc<Lines>, &Arc<Means>) {
+        (&self.shared.lines, &self.shared.means)
+    }
+
+    /// What reading channels takes.
+    pub(crate) fn reading(&self) -> (&Arc<Reading>, &Arc<Inbox>) {
+        (&self.shared.reading, &self.shared.inbox)
+    }
+
+    pub(crate) fn records(&self) -> &Arc<Records> {
+        &self.shared.records
     }
 
     pub(crate) fn key_log_of(&self) -> &KeyLog {
@@ -641,7 +686,9 @@ impl Agent {
         // Whatever is not answered by then is answered with `Closed`.
         let _ = timeout(CLOSE_TIMEOUT, async {
             self.shared.inbox.receipts_sent().await;
-            self.flush().await
+            self.flush().await?;
+            self.shared.lines.close().await;
+            Ok::<(), SendError>(())
         })
         .await;
         let _ = timeout(GOODBYE_TIMEOUT, self.shared.prekeys.settled()).await;

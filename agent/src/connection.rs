@@ -26,18 +26,27 @@ pub(crate) struct Dialer {
     pub(crate) node: SocketAddr,
 }
 
+/// Any port of this machine from which a node can be reached.
+fn any_of(node: SocketAddr) -> SocketAddr {
+    match node {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
+    }
+}
+
 impl Dialer {
     pub(crate) fn new(
         node: SocketAddr,
         certificate: &NodeCertificate,
         idle_timeout: Duration,
     ) -> Result<Self, ConnectError> {
-        let any: SocketAddr = match node {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
-        };
-        let endpoint = Endpoint::client(any).map_err(|error| ConnectError::Socket(Arc::new(error)))?;
+        let endpoint = Endpoint::client(any_of(node)).map_err(|error| ConnectError::Socket(Arc::new(error)))?;
         Ok(Self { endpoint, config: tls::client_config(certificate, idle_timeout), node })
+    }
+
+    /// Goes on from another port, with all of its connections.
+    pub(crate) fn rebind(&self) -> std::io::Result<()> {
+        self.endpoint.rebind(std::net::UdpSocket::bind(any_of(self.node))?)
     }
 
     /// A connection without a login.

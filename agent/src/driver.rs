@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use creto_envelope::channel::SignedChannelRecord;
+use creto_envelope::channel::frames::ChannelMembers;
 use creto_envelope::control::{KeyRecordPublished, StreamOpen, StreamRole};
 use creto_envelope::key_log::{KeyLeaves, KeyProof};
 use creto_envelope::submit::SubmitAck;
@@ -13,6 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
+use crate::channel::ChannelError;
+use crate::channel::link::ChannelLink;
+use crate::channel::records::Records;
 use crate::clock;
 use crate::connection::{Dialer, Session};
 use crate::directory::Directory;
@@ -41,6 +46,8 @@ pub(crate) struct Driver {
     pub(crate) letters: Arc<Letters>,
     pub(crate) prekeys: Arc<Prekeys>,
     pub(crate) deliver: DeliverLink,
+    pub(crate) channels: ChannelLink,
+    pub(crate) records: Arc<Records>,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) closing: watch::Receiver<bool>,
@@ -76,6 +83,11 @@ impl Driver {
         self.rotor.close();
         self.letters.close();
         self.prekeys.close();
+        self.records.close();
+        self.channels.reading.end(&match &reason {
+            ConnectError::Closed => ChannelError::Closed,
+            error => ChannelError::Disconnected(error.clone()),
+        });
         self.deliver.inbox.end(match &reason {
             ConnectError::Closed => ReceiveError::Closed,
             error => ReceiveError::Disconnected(error.clone()),
@@ -124,6 +136,7 @@ impl Driver {
         };
         connection.close(VarInt::from_u32(code), b"closed by the agent");
         self.deliver.inbox.lost();
+        self.channels.reading.lost();
         self.key_log.lost();
         self.rotor.lost();
         self.letters.lost();
@@ -131,6 +144,8 @@ impl Driver {
             && let Some(code) = u16::try_from(closed.error_code.into_inner()).ok().and_then(RejectCode::from_u16)
         {
             self.prekeys.ended_with(code);
+            self.records.ended_with(code);
+            self.channels.ended_with(code);
         }
         self.prekeys.lost();
         self.tell(Event::Lost).await;
@@ -158,28 +173,36 @@ impl Driver {
             rotor: Arc::clone(&self.rotor),
             letters: Arc::clone(&self.letters),
             prekeys: Arc::clone(&self.prekeys),
+            records: Arc::clone(&self.records),
         };
         streams.spawn(write_control(ask, control.clone()));
         streams.spawn(read_control(answers, control));
         let mut deliver = JoinSet::new();
         deliver.spawn(self.deliver.clone().run(connection.clone()));
+        deliver.spawn(self.channels.clone().run(connection.clone()));
 
         self.directory.connected();
         self.key_log.connected();
         self.rotor.connected();
         self.prekeys.connected();
+        self.records.connected();
         self.tell(Event::Connected { accepted, frames }).await;
 
         let end = tokio::select! {
             Some(end) = streams.join_next() => Err(ended(end)),
-            Some(end) = deliver.join_next() => match *self.closing.borrow() {
-                true => Ok(()),
-                false => Err(ended(end)),
-            },
+            Some(end) = deliver.join_next() => {
+                let is_closing = *self.closing.borrow();
+                if is_closing {
+                    let _ = timeout(GOODBYE_TIMEOUT, all_end(&mut deliver)).await;
+                    Ok(())
+                } else {
+                    Err(ended(end))
+                }
+            }
             _ = connection.closed() => Err(StreamEnd::Ended),
             () = self.closed() => {
                 // The last acknowledgements go out, if the node is there to take them.
-                let _ = timeout(GOODBYE_TIMEOUT, deliver.join_next()).await;
+                let _ = timeout(GOODBYE_TIMEOUT, all_end(&mut deliver)).await;
                 Ok(())
             }
         };
@@ -208,10 +231,11 @@ struct Control {
     rotor: Arc<Rotor>,
     letters: Arc<Letters>,
     prekeys: Arc<Prekeys>,
+    records: Arc<Records>,
 }
 
 async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records } = control;
     loop {
         let frame = tokio::select! {
             question = directory.next_question() => {
@@ -223,6 +247,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
             frame = rotor.next_frame() => frame,
             frame = letters.next_frame() => frame,
             frame = prekeys.next_frame() => frame,
+            frame = records.next_frame() => frame,
         };
         if let Err(end) = stream::write(&mut stream, frame).await {
             return end;
@@ -231,7 +256,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
 }
 
 async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records } = control;
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -264,7 +289,12 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
                     return StreamEnd::Broken(code);
                 }
             }
+            FrameType::ChannelResponse => match SignedChannelRecord::parse(&frame.body) {
+                Ok(record) => records.answered(record),
+                Err(code) => return StreamEnd::Broken(code),
+            },
             FrameType::Reject => match stream::refusal(&frame.body) {
+                Ok(refusal) if records.refused(&refusal) => {}
                 Ok(refusal) if rotor.refused(&refusal) || letters.refused(&refusal) => {}
                 // Last of those that name nobody: what is about dead letters says nothing about prekeys.
                 Ok(refusal) if prekeys.refused(&refusal) => {}
@@ -299,7 +329,13 @@ async fn read_submit(mut stream: RecvStream, sender: mpsc::Sender<Event>) -> Str
                 Ok(ack) => Event::Acknowledged(ack),
                 Err(code) => return StreamEnd::Broken(code),
             },
+            FrameType::ChannelMembers => match ChannelMembers::parse(&frame.body) {
+                Ok(members) => Event::Members(members),
+                Err(code) => return StreamEnd::Broken(code),
+            },
             FrameType::Reject => match stream::refusal(&frame.body) {
+                // About a channel: what was asked of it.
+                Ok(refusal) if refusal.context != [0; 16] => Event::MembersRefused(refusal),
                 Ok(refusal) if refusal.retry_after_ms > 0 && refusal.code.is_ok_and(RejectCode::is_retryable) => {
                     Event::Pause(Duration::from_millis(u64::from(refusal.retry_after_ms)))
                 }
@@ -312,6 +348,11 @@ async fn read_submit(mut stream: RecvStream, sender: mpsc::Sender<Event>) -> Str
             return StreamEnd::Ended;
         }
     }
+}
+
+/// Waits until each of them has ended.
+async fn all_end(streams: &mut JoinSet<StreamEnd>) {
+    while streams.join_next().await.is_some() {}
 }
 
 fn ended(end: Result<StreamEnd, tokio::task::JoinError>) -> StreamEnd {

@@ -16,6 +16,7 @@ use crate::error::KeysError;
 use crate::keystore::container::Held;
 use crate::keystore::{KeyLock, LockKind};
 use crate::receiver::sessions::{Bounds, IncomingSessions};
+use crate::state::sealed::channel_file_key;
 use crate::stats::UNPOISONED;
 
 pub(crate) mod file;
@@ -385,6 +386,11 @@ impl AgentKeys {
     /// Under which the secret halves of prekeys are sealed in their file: it follows from a signing key, which is never replaced.
     pub(crate) fn prekey_file_key(&self) -> Zeroizing<[u8; 32]> {
         derived_key(&self.seeds.ed25519, &[b"creto/prekey-files/v1\0", &self.id.0])
+    }
+
+    /// Under which the sessions of channels are sealed in their files; as [`prekey_file_key`](Self::prekey_file_key).
+    pub(crate) fn channel_file_key(&self) -> Zeroizing<[u8; 32]> {
+        channel_file_key(&self.prekey_file_key())
     }
 
     /// A prekey of this version was needed, so its own key is in use.

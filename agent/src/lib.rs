@@ -125,7 +125,9 @@
 //! fingerprints ([`Agent::fingerprint`], `creto agent fingerprint`) or heads of the log.
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 mod backoff;
+pub mod channel;
 mod client;
 mod clock;
 mod connection;
@@ -154,12 +156,16 @@ pub mod thread;
 mod tls;
 mod worker;
 
+pub use channel::{
+    ChannelError, ChannelMessage, ChannelName, ChannelSubscription, PendingPublish, PublishOptions, Publisher,
+    SubscribeOptions,
+};
 pub use client::{Agent, ConnectOptions};
-pub use creto_envelope::channel;
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};
 pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
-    AgentId, AgentName, ChannelId, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest, TrustDomain,
+    AgentId, AgentName, ChannelId, GroupId, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest,
+    TrustDomain,
 };
 pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;

@@ -121,6 +121,50 @@ pub const SERVE_CONCURRENCY: usize = 64;
 /// Most of them: no more than the window holds by default.
 pub const SERVE_CONCURRENCY_MAX: usize = WINDOW_MESSAGES as usize;
 
+/// Age at which a session of a channel ends: the next message begins another.
+pub const CHANNEL_SESSION_AGE: Duration = Duration::from_secs(86_400);
+/// Sessions of a channel that a publisher keeps for those who come later, where the channel's owner gives them what was before. Above
+/// it the oldest go.
+pub const CHANNEL_SESSIONS_KEPT_MAX: usize = 256;
+/// Counters of a channel's session that are written as used at a time. As many at most are lost of a session when a process dies.
+pub const CHANNEL_COUNTERS_RESERVED: u64 = 1_024;
+/// How often a publisher looks whether the channel keeps nothing of a session any more.
+pub const CHANNEL_SESSIONS_LOOKED_THROUGH: Duration = Duration::from_secs(60);
+/// Keys of one channel that are on their way to subscribers at a time.
+pub const CHANNEL_GIVES_MAX: usize = 256;
+/// How long a key is sent again at a time whose subscriber's mailbox is full, before what else there is to do goes on.
+pub const CHANNEL_GIVE_RETRY_FOR: Duration = Duration::from_secs(1);
+/// First pause before a key that could not be given is tried again; it doubles every time.
+pub const CHANNEL_GIVE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const CHANNEL_GIVE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long a publisher goes by a channel's record before it looks whether there is a newer one.
+pub const CHANNEL_RECORD_LIFETIME: Duration = Duration::from_secs(60);
+/// How long an answer about a channel's record may take.
+pub const CHANNEL_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before what the node could not say about a channel is asked again.
+pub const CHANNEL_RECORD_PAUSE: Duration = Duration::from_millis(200);
+/// How long opening a channel, or subscribing to one, may take.
+pub const CHANNEL_ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a publisher that is put away tries to give the keys that are to be given.
+pub const CHANNEL_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a message of a channel waits for its key before that is reported, by default.
+pub const CHANNEL_KEY_WAIT: Duration = Duration::from_secs(10);
+/// Messages of a channel that are opened at a time.
+pub const CHANNEL_OPENED_AT_A_TIME: usize = 256;
+/// Keys of channels of one publisher that are kept, at 0.3 KB; the one that was idle longest goes.
+pub const PUBLISHER_CHANNEL_KEYS_MAX: usize = 4_096;
+/// The same over all publishers; whoever has most loses the one that it left idle longest.
+pub const ALL_CHANNEL_KEYS_MAX: usize = 65_536;
+/// How long a key is kept beyond the time for which its channel keeps messages: a session is published under for a day at most.
+pub const CHANNEL_KEY_GRACE: Duration = Duration::from_secs(2 * 86_400);
+/// How often it is looked whether some are older.
+pub const CHANNEL_KEYS_LOOKED_THROUGH: Duration = Duration::from_secs(3_600);
+/// Messages of a group that are remembered as acknowledged, to hide what comes again: several times what a group has in hand.
+pub const GROUP_DONE_REMEMBERED: usize = 2_048;
+/// Payloads of channels from this size on are sealed by a cryptographic worker.
+pub const OFFLOADED_BYTES_MIN: usize = 16 * 1024;
+
 /// Key records that are remembered.
 pub const KEY_RECORDS_CACHED: usize = 4_096;
 /// How long a key record counts as current without being asked for again.
@@ -263,6 +307,8 @@ const _: () = assert!(ALL_REFUSED_KEYS_MAX >= SENDER_REFUSED_KEYS_MAX);
 const _: () = assert!(ALL_KEYS_KEPT_MAX >= SENDER_KEYS_KEPT_MAX);
 // Far from what a sender takes whose messages come: three sessions of all that the application may hold.
 const _: () = assert!(SENDER_KEYS_KEPT_MAX as u64 >= 64 * SESSION_MESSAGES.next_power_of_two());
+const _: () = assert!(CHANNEL_KEY_GRACE.as_secs() > CHANNEL_SESSION_AGE.as_secs());
+const _: () = assert!(PUBLISHER_CHANNEL_KEYS_MAX <= ALL_CHANNEL_KEYS_MAX);
 const _: () = assert!(NOTICE_LOOKUPS_MAX < KEY_RECORD_LOOKUPS_MAX);
 const _: () = assert!(PREKEYS_LOW <= PREKEYS_STOCK && (PREKEYS_STOCK as usize) < PREKEYS_PER_BATCH_MAX);
 const _: () = assert!(PREKEY_LAST_RESORT_USED.as_secs() < PREKEY_LAST_RESORT_GRACE.as_secs());

@@ -96,6 +96,14 @@ impl RawConnection {
         Ok(Self { dialer: self.dialer.clone(), connection })
     }
 
+    /// Goes on from another port, as a client whose network address changes: this connection, and all others of its socket.
+    ///
+    /// # Errors
+    /// When the system gives no other port.
+    pub fn change_address(&self) -> std::io::Result<()> {
+        self.dialer.rebind()
+    }
+
     /// The TLS exporter value that a login on this connection signs.
     ///
     /// # Errors

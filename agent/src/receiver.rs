@@ -14,6 +14,8 @@
 //!   waits and the window is full, credit is lent, and what comes on it and is no answer is passed over, neither shown nor
 //!   acknowledged, with all that follows. When there is room again the subscription is renewed, over a new connection, and all
 //!   of it comes in its old order.
+//! - Keys of channels ([`channel_keys`]) are kept and acknowledged, and never shown. While a message of a channel waits for one, credit
+//!   is lent as for an answer.
 //! - What the application has acknowledged of a session is written to disk before the node is told ([`Inbox::keep`]): all
 //!   that came while one transaction was under way goes with the next, so throughput does not wait for the disk.
 
@@ -21,7 +23,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,7 +43,8 @@ use crate::stats::{Counters, UNPOISONED};
 use crate::submit::Submitter;
 
 pub(crate) mod answers;
-mod credit;
+mod channel_keys;
+pub(crate) mod credit;
 pub(crate) mod framing;
 pub(crate) mod incidents;
 mod keeper;
@@ -296,6 +299,12 @@ pub(crate) struct Inbox {
     receipts_due: watch::Sender<usize>,
     /// The connection is to be made anew, for the sake of what was passed over on it.
     renews: AtomicBool,
+    /// Counts keys of channels that came.
+    pub(crate) keys_came: watch::Sender<u64>,
+    /// Subscriptions of channels that wait for a key.
+    awaited_keys: AtomicUsize,
+    /// Whether no more deliveries will come.
+    over: watch::Sender<bool>,
 }
 
 struct State {
@@ -398,6 +407,9 @@ impl Inbox {
             receipts: None,
             receipts_due: watch::Sender::new(0),
             renews: AtomicBool::new(false),
+            keys_came: watch::Sender::new(0),
+            awaited_keys: AtomicUsize::new(0),
+            over: watch::Sender::new(false),
         }
     }
 
@@ -429,6 +441,7 @@ impl Inbox {
         drop(state);
         drop((sender, notices));
         self.waiting.end(&reason);
+        self.over.send_replace(true);
         self.to_settle.notify_one();
     }
 
@@ -459,7 +472,7 @@ impl Inbox {
 
     /// Acknowledgements, refusals and credit that are to be sent now.
     fn take_outgoing(&self) -> (Vec<u64>, Vec<(u64, Nack)>, Option<Credit>) {
-        let is_asking = !self.waiting.is_empty();
+        let is_asking = self.is_asking();
         let mut state = self.state();
         let credit = match state.passed_over {
             0 if !is_asking => state.credit.take(),
@@ -474,7 +487,7 @@ impl Inbox {
     /// nothing more, since the node takes the first message that is unanswered for a failed delivery when a subscription ends, and
     /// that must not be one that is being worked on. Or when as many were passed over as may be, and a request still waits.
     fn is_to_renew(&self) -> bool {
-        let is_asking = !self.waiting.is_empty();
+        let is_asking = self.is_asking();
         let state = self.state();
         let reads = state.queue.is_none() && state.sender.is_some();
         state.passed_over > 0 && reads && state.credit.is_empty()

@@ -1,5 +1,6 @@
 //! Sending: from `submit` to the answer. [`outbox`] decides, this task carries out.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, pending};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -7,13 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use creto_envelope::channel::frames::{ChannelAttach, ChannelDetach, ChannelMembers};
 use creto_envelope::control::LoginAccepted;
 use creto_envelope::submit::SubmitAck;
-use creto_envelope::{AgentId, Kind, MessageId, Priority, RejectCode, TreeDigest};
+use creto_envelope::{AgentId, ChannelId, Kind, MessageId, Priority, RejectCode, TreeDigest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::channel::line::Lines;
+use crate::channel::publishing::TooManyMembers;
 use crate::clock::{self, Clock};
 use crate::directory::{CURRENT, Directory, Identity};
 use crate::error::{ConnectError, LookupError, PrekeyError, SendError};
@@ -22,17 +26,20 @@ use crate::prekeys::claimed::ClaimedPrekey;
 use crate::prekeys::{PrekeyPolicy, Prekeys};
 use crate::state::outgoing::{self, StoredSession};
 use crate::stats::Counters;
+use crate::stream::Refusal;
 use crate::worker::{offload, on_disk};
 
 pub(crate) mod batcher;
 pub(crate) mod chain;
+pub(crate) mod message;
 pub(crate) mod outbox;
 pub(crate) mod seal;
 pub(crate) mod sessions;
 pub(crate) mod shelf;
 
 use chain::{Chain, SessionKeys};
-use outbox::{Answered, Message, Outbox, SealedBatch};
+use message::Message;
+use outbox::{Answered, Outbox, SealedBatch};
 use sessions::{Kept, Sessions, To};
 
 /// How a message is sent. `SendOptions::default()` is the usual.
@@ -138,6 +145,14 @@ pub(crate) enum Event {
     Acknowledged(SubmitAck),
     /// The node asks for a pause.
     Pause(Duration),
+    /// The node says who subscribes to a channel.
+    Members(ChannelMembers),
+    /// The node does not say who subscribes to a channel.
+    MembersRefused(Refusal),
+    /// Something is published to this channel from now on: the node is asked who subscribes.
+    Attach(ChannelId),
+    /// Nothing is published to it any more.
+    Detach(ChannelId),
     /// The application wants new sessions.
     RenewSessions,
     /// The connection is gone, and all of its acknowledgements came before this.
@@ -152,6 +167,9 @@ pub(crate) struct Sender {
     pub(crate) outbox: Outbox,
     pub(crate) directory: Arc<Directory>,
     pub(crate) prekeys: Arc<Prekeys>,
+    /// Channels that are published to.
+    pub(crate) lines: Arc<Lines>,
+    pub(crate) attachments: Attachments,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<Counters>,
     pub(crate) messages: mpsc::Receiver<Message>,
@@ -160,6 +178,32 @@ pub(crate) struct Sender {
     pub(crate) state: Option<PathBuf>,
     /// The hash of the trees that are signed.
     pub(crate) tree_digest: TreeDigest,
+}
+
+/// Channels of which the node is asked on this connection who subscribes.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments {
+    asked: BTreeSet<ChannelId>,
+    /// To be written before any batch.
+    frames: VecDeque<Vec<u8>>,
+}
+
+impl Attachments {
+    fn ask(&mut self, channel: ChannelId) {
+        if self.asked.insert(channel) {
+            let mut frame = Vec::new();
+            ChannelAttach { channel }.encode(&mut frame);
+            self.frames.push_back(frame);
+        }
+    }
+
+    fn give_back(&mut self, channel: ChannelId) {
+        if self.asked.remove(&channel) {
+            let mut frame = Vec::new();
+            ChannelDetach { channel }.encode(&mut frame);
+            self.frames.push_back(frame);
+        }
+    }
 }
 
 /// What a question for a recipient's current record gave.
@@ -237,7 +281,32 @@ impl Sender {
             Event::Connected { accepted, frames: new } => {
                 self.counters.resent.add(self.outbox.unanswered());
                 *frames = Some(new);
+                // Before any message: what the node says of who subscribes goes before the acknowledgements of what lies behind it.
+                self.attachments = Attachments::default();
+                self.lines.channels().into_iter().for_each(|channel| self.attachments.ask(channel));
                 self.outbox.connected(&accepted);
+            }
+            Event::Members(members) => {
+                if let Err(TooManyMembers) = self.lines.told(&members) {
+                    tracing::warn!("the node names more subscribers than a channel can have");
+                    *frames = None;
+                }
+            }
+            Event::MembersRefused(refusal) => {
+                self.attachments.asked.remove(&ChannelId(refusal.context));
+                if !self.lines.refused(&refusal) {
+                    tracing::debug!(?refusal, "the node refuses what nobody asked for any more");
+                }
+            }
+            Event::Attach(channel) => {
+                if frames.is_some() {
+                    self.attachments.ask(channel);
+                }
+            }
+            Event::Detach(channel) => {
+                if frames.is_some() {
+                    self.attachments.give_back(channel);
+                }
             }
             Event::Acknowledged(ack) => {
                 let mut answers = Vec::new();
@@ -255,6 +324,8 @@ impl Sender {
             Event::RenewSessions => self.outbox.sessions_mut().renew(),
             Event::Lost => {
                 *frames = None;
+                self.attachments = Attachments::default();
+                self.lines.lost();
                 self.outbox.lost();
             }
             Event::GiveUp(error) => {
@@ -291,6 +362,7 @@ impl Sender {
             ConnectError::Closed => SendError::Closed,
             error => SendError::Disconnected(error.clone()),
         };
+        self.lines.end(&answer.clone().into());
         self.outbox.give_up().into_iter().for_each(|message| message.answer(Err(answer.clone())));
     }
 
@@ -342,8 +414,10 @@ impl Sender {
                 // A closed queue means that the connection is going; `Lost` will say so.
                 Err(error) => return matches!(error, mpsc::error::TrySendError::Full(())),
             };
-            let Some(frame) = self.outbox.next_frame() else { return false };
-            self.counters.batches.add(1);
+            let about_channels = self.attachments.frames.pop_front();
+            let is_batch = about_channels.is_none();
+            let Some(frame) = about_channels.or_else(|| self.outbox.next_frame()) else { return false };
+            self.counters.batches.add(usize::from(is_batch));
             place.send(frame);
         }
     }

@@ -7,6 +7,8 @@
 //! | `incoming.redb` | `sessions` | sender 16, session id 16 | [`incoming`] |
 //! | `incoming.redb` | `refused` | sender 16, session id 16, counter u64 LE | [`incoming`] |
 //!
+//! `publishing.redb` has the sessions of channels ([`publishing`]), and belongs to one process, too.
+//!
 //! Beside them lies the file `prekeys`, which is no database: [`prekeys`].
 //!
 //! **Outgoing sessions are taken from the disk before they are used, and put back when the agent closes.** What is on
@@ -49,6 +51,8 @@ use crate::limits::STATE_CACHE_BYTES;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
 pub(crate) mod prekeys;
+pub(crate) mod publishing;
+pub(crate) mod sealed;
 
 /// The format of files of sessions that this version reads and writes.
 pub const STATE_FORMAT: u64 = 1;

@@ -74,6 +74,18 @@ pub struct Stats {
     pub passed_over: u64,
     /// Connections that were made anew so that those come again.
     pub renewals: u64,
+    /// Messages given to publishers of channels; they count as submitted, too.
+    pub published: u64,
+    /// Sessions of channels that were begun to publish under.
+    pub channel_sessions_begun: u64,
+    /// Keys of such sessions that are durable in the mailboxes of subscribers.
+    pub channel_keys_given: u64,
+    /// Keys of channels that came from publishers; one that came again counts again.
+    pub channel_keys_taken: u64,
+    /// Messages of channels that were published before this agent was let in, and passed over: they never open.
+    pub channel_before_joining: u64,
+    /// Messages of channels that were reported because their keys did not come in time.
+    pub channel_without_key: u64,
     /// Notices of the node that were handed to the application: messages of this agent that expired.
     pub notices: u64,
     /// Notices that came while nobody listened ([`Agent::notices`](crate::Agent::notices)): logged and acknowledged.
@@ -172,6 +184,12 @@ counters!(
     left_unserved,
     passed_over,
     renewals,
+    published,
+    channel_sessions_begun,
+    channel_keys_given,
+    channel_keys_taken,
+    channel_before_joining,
+    channel_without_key,
     notices,
     notices_unheard,
     state_commits,

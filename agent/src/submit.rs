@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use creto_envelope::envelope::{EnvelopeHeader, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED};
 use creto_envelope::limits::IN_FLIGHT_MESSAGES_MAX;
-use creto_envelope::{AgentId, AgentName, KeyId, Kind, MessageId};
+use creto_envelope::{AgentId, AgentName, ChannelId, KeyId, Kind, MessageId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::clock::{self, Clock};
 use crate::directory::{CURRENT, Directory, Identity};
 use crate::error::SendError;
 use crate::keys::AgentKeys;
-use crate::sender::outbox::{Message, Plain, Ticket};
+use crate::sender::message::{Message, Plain, Ticket};
 use crate::sender::{PendingSend, SendOptions};
 use crate::stats::Counters;
 
@@ -37,6 +37,8 @@ pub(crate) struct Handling {
     pub(crate) retry_for_us: u64,
     /// Whether its sender wants to know the hash of its envelope.
     pub(crate) digest: bool,
+    /// The channel that it is about, or zero.
+    pub(crate) channel: ChannelId,
 }
 
 impl Submitter {
@@ -55,7 +57,7 @@ impl Submitter {
 
     /// How most messages are handled.
     pub(crate) fn usual(&self) -> Handling {
-        Handling { retry_for_us: self.retry_for_us, digest: false }
+        Handling { retry_for_us: self.retry_for_us, digest: false, channel: ChannelId::ZERO }
     }
 
     /// As [`submit`](Self::submit), handled otherwise.
@@ -74,9 +76,22 @@ impl Submitter {
             .lookup(recipient_id, CURRENT)
             .await
             .map_err(|source| SendError::Recipient { recipient: to.to_string(), source })?;
+        self.submit_to(handling, message_id, recipient, payload, options, deadline).await
+    }
+
+    /// The same, to a recipient whose keys are known.
+    pub(crate) async fn submit_to(
+        &self,
+        handling: Handling,
+        message_id: MessageId,
+        recipient: Arc<Identity>,
+        payload: Bytes,
+        options: SendOptions,
+        deadline: Option<(Duration, Instant)>,
+    ) -> Result<PendingSend, SendError> {
         let mut header = EnvelopeHeader::sealed(
             self.keys.id(),
-            recipient_id,
+            recipient.record.agent_id(),
             KeyId(recipient.sealing.key_id()),
             message_id,
             clock::now_ms(),
@@ -84,6 +99,7 @@ impl Submitter {
         )
         .map_err(|_| SendError::TooLarge { bytes: payload.len() })?;
         header.kind = options.kind as u8;
+        header.channel = handling.channel.0;
         header.priority = options.priority as u8;
         header.correlation_id = options.correlation_id.unwrap_or(MessageId::ZERO).0;
         // A receipt for a receipt would go on for ever: the node refuses to carry one that asks.
@@ -93,8 +109,7 @@ impl Submitter {
         if options.notice && options.kind != Kind::Receipt {
             header.flags |= FLAG_NOTICE_WANTED;
         }
-        // Less than a second is still a limit; zero would mean the mailbox's own.
-        header.ttl_s = options.ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1));
+        header.ttl_s = ttl_s(options.ttl);
 
         let places = self.places.take(header.envelope_bytes()).await?;
         let (reply, answer) = oneshot::channel();
@@ -106,6 +121,11 @@ impl Submitter {
         self.counters.submitted.add(1);
         Ok(PendingSend::new(message_id, answer, deadline))
     }
+}
+
+/// A time to live as the header has it. Less than a second is still a limit; zero would mean the mailbox's own.
+pub(crate) fn ttl_s(ttl: Option<Duration>) -> u32 {
+    ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1))
 }
 
 /// Bounds what is in flight, in messages and in bytes; fair, so that one task's messages keep their order.
@@ -129,7 +149,10 @@ impl Places {
         }
     }
 
-    async fn take(&self, envelope_bytes: usize) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), SendError> {
+    pub(crate) async fn take(
+        &self,
+        envelope_bytes: usize,
+    ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), SendError> {
         let kib = u32::try_from(envelope_bytes.div_ceil(1_024)).unwrap_or(u32::MAX).min(self.kib_max);
         let message = Arc::clone(&self.messages).acquire_owned().await.map_err(|_| SendError::Closed)?;
         let kib = Arc::clone(&self.kib).acquire_many_owned(kib).await.map_err(|_| SendError::Closed)?;

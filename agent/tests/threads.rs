@@ -114,7 +114,7 @@ fn what_only_says_that_it_is_typed_is_not() {
             delivery.ack();
         }
         // Other kinds, and other payloads, are what they always were.
-        a.send_with(&to, payload, SendOptions { kind: Kind::Channel, ..SendOptions::default() }).await.unwrap();
+        a.send_with(&to, payload, SendOptions { kind: Kind::SessionOpen, ..SendOptions::default() }).await.unwrap();
         a.send(&to, "CTH").await.unwrap();
         for _ in 0..2 {
             let delivery = b.receive().await.unwrap();

@@ -94,7 +94,8 @@ fn rego(
                 at += 1;
                 let recent_messages = u32::try_from(at % 900).expect("small");
                 let (sender, recipient) = (principal(at), principal(at + 10));
-                let question = Question { sender, action: Action::SendMessage, recipient, recent_messages };
+                let question =
+                    Question { sender, action: Action::SendMessage, recipient, channel: None, recent_messages };
                 let answer = evaluator.evaluate(&question).answer;
                 assert_ne!(answer, Answer::Failed);
                 answer

@@ -5,6 +5,7 @@ pub mod control;
 pub mod crypto;
 pub mod node;
 pub mod rotation;
+pub mod served;
 pub mod sessions;
 pub mod store;
 

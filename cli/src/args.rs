@@ -22,6 +22,7 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod pubsub;
 pub(crate) mod request;
 pub(crate) mod thread;
 pub(crate) mod token;
@@ -88,6 +89,12 @@ pub(crate) enum Verb {
     /// Answer the requests of an agent: with what they ask, with a text, or with what a command prints.
     #[command(after_help = "Example: creto respond acme/counter --exec wc -w")]
     Respond(request::RespondArgs),
+    /// Publish in a channel; returns when it is durable.
+    #[command(after_help = "Example: tail -f app.log | creto pub acme/planner acme/alerts.eu --lines")]
+    Pub(pubsub::PubArgs),
+    /// Print what is published in a channel, and acknowledge each message once it is printed.
+    #[command(after_help = "Example: creto sub acme/worker acme/alerts.eu --follow")]
+    Sub(pubsub::SubArgs),
     /// Look after dead letters: messages that their consumer rejected, or that failed too often.
     Dlq(DlqArgs),
     /// Load a node in an open loop, and verify afterwards what it acknowledged.
@@ -250,12 +257,16 @@ pub(crate) struct SendArgs {
     /// The agent that receives.
     #[arg(value_name = "TO", value_parser = agent_name)]
     pub(crate) to: AgentName,
-    /// The message; `-` reads it from standard input.
-    #[arg(value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    /// The message; `-` reads it from standard input. With --attach, words that come with the file.
+    #[arg(value_name = "TEXT", required_unless_present_any = ["file", "attach"], conflicts_with = "file")]
     pub(crate) text: Option<String>,
-    /// Send the content of a file.
+    /// Send the content of a file as a message; one above 1 MiB as with --attach.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Send a file as an attachment, of any size, under its name: in chunks, and from where it was if an earlier run did not end. TO
+    /// receives it with `creto recv TO --attachments DIR`.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) attach: Option<PathBuf>,
     /// How urgent it is.
     #[arg(long, value_enum, value_name = "PRIORITY", default_value_t)]
     pub(crate) priority: PriorityArg,
@@ -340,6 +351,12 @@ pub(crate) struct RecvArgs {
     /// MESSAGE_ID.typed, for `creto thread verify`.
     #[arg(long, value_name = "DIR")]
     pub(crate) proofs: Option<PathBuf>,
+    /// Receive files that come as attachments into this folder [default: AGENT.keys.attachments, beside its keys].
+    #[arg(long, value_name = "DIR", conflicts_with = "reject")]
+    pub(crate) attachments: Option<PathBuf>,
+    /// Receive no attachment that is larger: its parts go to the dead letters.
+    #[arg(long, value_name = "SIZE", default_value = "1 GiB", value_parser = file_size)]
+    pub(crate) file_bytes_max: u64,
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.
     #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) reject: Option<u16>,
@@ -736,4 +753,9 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
+}
+
+/// A size such as `10 GiB`.
+fn file_size(text: &str) -> Result<u64, String> {
+    creto_node::config::parse_size(text).ok_or_else(|| "expected a size, such as \"10 GiB\"".to_owned())
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use creto_agent::keystore::LockKind;
 use creto_agent::{
-    Agent, AgentKeys, AgentName, CertificateReadError, ConnectError, ConnectOptions, KeysError, LookupError,
-    NodeCertificate, PrekeyError, ReceiveError, RotateError, SendError,
+    Agent, AgentKeys, AgentName, CertificateReadError, ChannelError, ConnectError, ConnectOptions, KeysError,
+    LookupError, NodeCertificate, PrekeyError, ReceiveError, RotateError, SendError,
 };
 use creto_node::config::Config;
 use creto_service::client::ClientError;
@@ -205,6 +205,20 @@ pub(crate) fn receive_failure(error: &ReceiveError) -> Failure {
         ReceiveError::State(_) => Failure::of(Exit::System, error),
         ReceiveError::Replaced | ReceiveError::Refused(_) => Failure::of(Exit::Refused, error),
         _ => Failure::of(Exit::Unreachable, error),
+    }
+}
+
+pub(crate) fn channel_failure(error: &ChannelError) -> Failure {
+    match error {
+        ChannelError::Send(error) => send_failure(error),
+        ChannelError::Disconnected(error) => connect_failure(error),
+        ChannelError::Mailbox(error) => receive_failure(error),
+        ChannelError::State(_) => Failure::of(Exit::System, error),
+        ChannelError::Record { .. } => Failure::of(Exit::Found, error),
+        ChannelError::Owner { source: LookupError::TimedOut { .. } | LookupError::Closed, .. }
+        | ChannelError::TimedOut
+        | ChannelError::Closed => Failure::of(Exit::Unreachable, error),
+        _ => Failure::of(Exit::Refused, error),
     }
 }
 

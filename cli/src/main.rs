@@ -52,6 +52,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Recv(args) => verb::recv::run(&cli.global, args),
         Verb::Request(args) => verb::request::run(&cli.global, args),
         Verb::Respond(args) => verb::respond::run(&cli.global, args),
+        Verb::Pub(args) => verb::publish::run(&cli.global, args),
+        Verb::Sub(args) => verb::subscribe::run(&cli.global, args),
         Verb::Dlq(args) => verb::dlq::run(&cli.global, args),
         Verb::Bench(args) => verb::bench::run(&cli.global, args),
         Verb::Demo(args) => verb::demo::run(args),

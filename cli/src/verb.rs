@@ -1,6 +1,7 @@
 //! One file per verb; each has one `run`.
 
 pub(crate) mod agent;
+pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod bench;
@@ -15,6 +16,7 @@ pub(crate) mod init;
 pub(crate) mod mailbox;
 pub(crate) mod policy;
 pub(crate) mod proof;
+pub(crate) mod publish;
 pub(crate) mod recv;
 pub(crate) mod request;
 pub(crate) mod respond;
@@ -22,6 +24,7 @@ pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod subscribe;
 pub(crate) mod thread;
 pub(crate) mod token;
 pub(crate) mod topology;

@@ -505,6 +505,7 @@ fn records_of_a_channel(first: u64) -> Vec<Record> {
                 subscriber: SubscriberId::NONE,
                 number: of_group,
                 progress: of(vec![first + 3]),
+                part: 0,
                 members: members.to_vec(),
             }],
         }),

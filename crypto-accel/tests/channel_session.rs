@@ -85,6 +85,26 @@ fn who_is_let_in_later_opens_what_comes_and_nothing_before() {
 }
 
 #[test]
+fn a_key_further_on_opens_what_lies_behind_it_and_nothing_before() {
+    let mut send = begun();
+    let first = send.key();
+    let all = tags(&mut send, 60);
+    let later = first.at(40).unwrap();
+    assert_eq!((later.counter(), later.session_id(), later.ends()), (40, send.session_id(), ENDS));
+    let mut reads = ChannelReceiveChain::new(later);
+    assert!(reads.key(39).is_err());
+    for (counter, expected) in (40..).zip(&all[40..]) {
+        assert_eq!(tag(reads.key(counter).unwrap()), *expected);
+    }
+    assert_eq!(first.at(0).unwrap().to_bytes()[..], first.to_bytes()[..]);
+    let last = first.at(CHANNEL_SESSION_MESSAGES_MAX - 1).unwrap();
+    assert!(
+        last.at(5).is_none() && first.at(CHANNEL_SESSION_MESSAGES_MAX).is_none(),
+        "a key that opens nothing is none"
+    );
+}
+
+#[test]
 fn a_publisher_that_starts_again_uses_no_key_twice() {
     let mut send = begun();
     let mut seen: BTreeSet<_> = tags(&mut send, 10).into_iter().collect();

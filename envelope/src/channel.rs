@@ -9,6 +9,7 @@ use crate::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_RETENTION_S_MAX, CHANNEL_RETENT
 use crate::reader::Reader;
 use crate::reject::RejectCode;
 
+pub mod frames;
 mod name;
 
 pub use name::{ChannelName, ChannelNameError, ChannelPattern};

@@ -25,6 +25,8 @@ pub enum StreamRole {
     Submit = 2,
     /// Messages down, credit and acknowledgements up.
     Deliver = 3,
+    /// Messages of channels down, subscriptions, credit and acknowledgements up.
+    Channels = 4,
 }
 
 /// First frame of every stream.
@@ -52,6 +54,7 @@ impl StreamOpen {
             1 => StreamRole::Control,
             2 => StreamRole::Submit,
             3 => StreamRole::Deliver,
+            4 => StreamRole::Channels,
             _ => return Err(RejectCode::StreamRole),
         };
         reader.zeros(7, RejectCode::FrameReserved)?;

@@ -242,7 +242,8 @@ pub struct MessageToDeliver<'a> {
 #[derive(Debug)]
 pub struct DeliverEncoder<'o> {
     out: &'o mut Vec<u8>,
-    frame_type: FrameType,
+    /// None: the body of a Deliver frame by itself.
+    frame_type: Option<FrameType>,
     start: usize,
     message_count: u32,
 }
@@ -253,7 +254,7 @@ impl<'o> DeliverEncoder<'o> {
     /// # Panics
     /// When a given header has no length that a header can have.
     pub fn begin(out: &'o mut Vec<u8>, batch_header: Option<&[u8]>) -> Self {
-        Self::begin_as(FrameType::Deliver, out, batch_header)
+        Self::begin_as(Some(FrameType::Deliver), out, batch_header)
     }
 
     /// Starts a DeadLetter frame, for one message.
@@ -261,11 +262,14 @@ impl<'o> DeliverEncoder<'o> {
     /// # Panics
     /// As [`begin`](Self::begin).
     pub fn begin_letter(out: &'o mut Vec<u8>, batch_header: &[u8]) -> Self {
-        Self::begin_as(FrameType::DeadLetter, out, Some(batch_header))
+        Self::begin_as(Some(FrameType::DeadLetter), out, Some(batch_header))
     }
 
-    fn begin_as(frame_type: FrameType, out: &'o mut Vec<u8>, batch_header: Option<&[u8]>) -> Self {
-        let start = begin_frame(out, frame_type);
+    pub(crate) fn begin_as(frame_type: Option<FrameType>, out: &'o mut Vec<u8>, batch_header: Option<&[u8]>) -> Self {
+        let start = out.len();
+        if let Some(frame_type) = frame_type {
+            begin_frame(out, frame_type);
+        }
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&u32::from(batch_header.is_some()).to_le_bytes());
         if let Some(header) = batch_header {
@@ -276,7 +280,7 @@ impl<'o> DeliverEncoder<'o> {
         Self { out, frame_type, start, message_count: 0 }
     }
 
-    /// Bytes of the frame so far.
+    /// Bytes of the frame, or of the body by itself, so far.
     #[must_use]
     pub fn frame_bytes(&self) -> usize {
         self.out.len() - self.start
@@ -302,11 +306,13 @@ impl<'o> DeliverEncoder<'o> {
         self.message_count += 1;
     }
 
-    /// Ends the frame and returns how many messages it holds.
+    /// Ends the frame, or the body by itself, and returns how many messages it holds.
     pub fn finish(self) -> u32 {
-        let count_at = self.start + crate::frame::FRAME_HEADER_BYTES;
+        let count_at = self.start + if self.frame_type.is_some() { crate::frame::FRAME_HEADER_BYTES } else { 0 };
         self.out[count_at..count_at + 4].copy_from_slice(&self.message_count.to_le_bytes());
-        finish_frame(self.out, self.start, self.frame_type);
+        if let Some(frame_type) = self.frame_type {
+            finish_frame(self.out, self.start, frame_type);
+        }
         self.message_count
     }
 }

@@ -7,8 +7,10 @@ use rkyv::rancor::Failure;
 use rkyv::ser::writer::Buffer;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::id::{AgentId, KeyId, MessageId};
-use crate::limits::{AEAD_TAG_BYTES, PAYLOAD_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
+use crate::id::{AgentId, ChannelId, KeyId, MessageId};
+use crate::limits::{
+    AEAD_TAG_BYTES, CHANNEL_SESSION_MESSAGES_MAX, PAYLOAD_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES,
+};
 use crate::reject::RejectCode;
 
 /// Size of the header, in bytes.
@@ -35,6 +37,8 @@ pub enum Suite {
     Sealed = 1,
     /// One key per message from the chain of a session, which one encapsulation opened.
     Session = 2,
+    /// One key per message from the chain of a channel's session, which its publisher gave each subscriber.
+    Channel = 3,
 }
 
 impl Suite {
@@ -44,6 +48,7 @@ impl Suite {
         Some(match suite {
             1 => Self::Sealed,
             2 => Self::Session,
+            3 => Self::Channel,
             _ => return None,
         })
     }
@@ -238,6 +243,40 @@ impl EnvelopeHeader {
         })
     }
 
+    /// A header of the channel suite for a plaintext of `plaintext_bytes`, published under this counter of a session of `sender`.
+    ///
+    /// # Errors
+    /// [`RejectCode::EnvelopeOversized`] when the payload would be larger than the limit, [`RejectCode::SessionCounter`]
+    /// when the counter is beyond the end of a channel's session, [`RejectCode::UnknownSession`] when the session id is zero.
+    pub fn published(
+        sender: AgentId,
+        channel: ChannelId,
+        message_id: MessageId,
+        timestamp_ms: u64,
+        plaintext_bytes: usize,
+        session_id: [u8; 16],
+        counter: u64,
+    ) -> Result<Self, RejectCode> {
+        let (recipient, key_id) = (AgentId(channel.0), KeyId([0; 16]));
+        let sealed = Self::sealed(sender, recipient, key_id, message_id, timestamp_ms, plaintext_bytes)?;
+        if counter >= CHANNEL_SESSION_MESSAGES_MAX {
+            return Err(RejectCode::SessionCounter);
+        }
+        if session_id == [0; 16] {
+            return Err(RejectCode::UnknownSession);
+        }
+        Ok(Self {
+            suite: Suite::Channel as u8,
+            kind: Kind::Channel as u8,
+            channel: channel.0,
+            wrapped_key_bytes: 0,
+            counter,
+            session_id,
+            nonce: nonce(counter),
+            ..sealed
+        })
+    }
+
     /// A header of the sealed suite for a plaintext of `plaintext_bytes`.
     ///
     /// # Errors
@@ -334,13 +373,15 @@ impl<'a> EnvelopeView<'a> {
             return Err(RejectCode::EnvelopeVersion);
         }
         let suite = Suite::from_u8(header.suite).ok_or(RejectCode::EnvelopeSuite)?;
-        Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
+        let kind = Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
         Priority::from_u8(header.priority).ok_or(RejectCode::EnvelopePriority)?;
         let wants = header.flags & !FLAG_PREKEY;
         let flags_hold = wants & !(FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED) == 0
             // A receipt for a receipt would go on for ever.
             && (wants == 0 || header.kind != Kind::Receipt as u8)
-            && (header.flags == wants || suite == Suite::Session);
+            && (header.flags == wants || suite == Suite::Session)
+            // There is no one recipient who could answer.
+            && (header.flags == 0 || suite != Suite::Channel);
         if !flags_hold || header.reserved0 != 0 || header.reserved1 != 0 {
             return Err(RejectCode::EnvelopeReserved);
         }
@@ -349,8 +390,11 @@ impl<'a> EnvelopeView<'a> {
         if payload_bytes > PAYLOAD_BYTES_MAX {
             return Err(RejectCode::EnvelopeOversized);
         }
-        let may_lack_key = suite == Suite::Session;
-        let key_fits = wrapped_key_bytes == WRAPPED_KEY_BYTES || (may_lack_key && wrapped_key_bytes == 0);
+        let key_fits = match suite {
+            Suite::Sealed => wrapped_key_bytes == WRAPPED_KEY_BYTES,
+            Suite::Session => wrapped_key_bytes == WRAPPED_KEY_BYTES || wrapped_key_bytes == 0,
+            Suite::Channel => wrapped_key_bytes == 0,
+        };
         if !key_fits || payload_bytes < AEAD_TAG_BYTES {
             return Err(RejectCode::EnvelopeLength);
         }
@@ -364,6 +408,7 @@ impl<'a> EnvelopeView<'a> {
             // A key encrypts one message, so there is nothing to count.
             Suite::Sealed if counter != 0 => return Err(RejectCode::EnvelopeNonce),
             Suite::Session if counter >= SESSION_MESSAGES_MAX => return Err(RejectCode::SessionCounter),
+            Suite::Channel if counter >= CHANNEL_SESSION_MESSAGES_MAX => return Err(RejectCode::SessionCounter),
             _ => {}
         }
         if header.nonce != nonce(counter) {
@@ -371,8 +416,18 @@ impl<'a> EnvelopeView<'a> {
         }
         match (suite, header.session_id == [0; 16]) {
             (Suite::Sealed, false) => return Err(RejectCode::EnvelopeReserved),
-            (Suite::Session, true) => return Err(RejectCode::UnknownSession),
+            (Suite::Session | Suite::Channel, true) => return Err(RejectCode::UnknownSession),
             _ => {}
+        }
+        let fits_channel = match (suite, kind) {
+            (Suite::Channel, Kind::Channel) => {
+                header.channel == header.recipient && header.channel != [0; 16] && header.key_id == [0; 16]
+            }
+            (Suite::Channel, _) | (_, Kind::Channel) => false,
+            _ => true,
+        };
+        if !fits_channel {
+            return Err(RejectCode::EnvelopeChannel);
         }
         if !MessageId(header.message_id).is_uuid_v7() {
             return Err(RejectCode::EnvelopeMessageId);
@@ -404,7 +459,7 @@ impl<'a> EnvelopeView<'a> {
         AgentId(self.header.sender)
     }
 
-    /// Whose mailbox it goes to.
+    /// Whose mailbox it goes to; in the channel suite the channel's id.
     #[must_use]
     pub fn recipient(&self) -> AgentId {
         AgentId(self.header.recipient)
@@ -456,6 +511,12 @@ impl<'a> EnvelopeView<'a> {
     #[must_use]
     pub fn suite(&self) -> Suite {
         Suite::from_u8(self.header.suite).expect("parse has checked the suite")
+    }
+
+    /// The channel that the message was published in, or zero.
+    #[must_use]
+    pub fn channel(&self) -> ChannelId {
+        ChannelId(self.header.channel)
     }
 
     /// The session that the message belongs to; zero in the sealed suite.

@@ -83,6 +83,30 @@ pub enum FrameType {
     KeyLeavesRequest = 0x62,
     /// Answers with them.
     KeyLeaves = 0x63,
+    /// Asks to read a channel.
+    ChannelSubscribe = 0x70,
+    /// The subscription is durable, and read here.
+    ChannelSubscribed = 0x71,
+    /// Allows the node to push more of a channel.
+    ChannelCredit = 0x72,
+    /// Pushed messages of a channel.
+    ChannelDeliver = 0x73,
+    /// The application has them.
+    ChannelAck = 0x74,
+    /// Stops reading a channel.
+    ChannelLeave = 0x76,
+    /// A channel is not read any more, or cannot be.
+    ChannelLeft = 0x77,
+    /// Asks to be told who subscribes to a channel.
+    ChannelAttach = 0x78,
+    /// Says who does.
+    ChannelMembers = 0x79,
+    /// Asks not to be told any more.
+    ChannelDetach = 0x7a,
+    /// Asks for the record of a channel.
+    ChannelRequest = 0x7b,
+    /// Answers with it.
+    ChannelResponse = 0x7c,
 }
 
 impl FrameType {
@@ -123,6 +147,18 @@ impl FrameType {
         Self::KeyProof,
         Self::KeyLeavesRequest,
         Self::KeyLeaves,
+        Self::ChannelSubscribe,
+        Self::ChannelSubscribed,
+        Self::ChannelCredit,
+        Self::ChannelDeliver,
+        Self::ChannelAck,
+        Self::ChannelLeave,
+        Self::ChannelLeft,
+        Self::ChannelAttach,
+        Self::ChannelMembers,
+        Self::ChannelDetach,
+        Self::ChannelRequest,
+        Self::ChannelResponse,
     ];
 
     /// The type with this number.
@@ -141,7 +177,11 @@ impl FrameType {
             | Self::ConsumerAck
             | Self::ConsumerNack
             | Self::DeadLetter
-            | Self::KeyLeaves => FRAME_BODY_BYTES_MAX,
+            | Self::KeyLeaves
+            | Self::ChannelDeliver
+            | Self::ChannelAck
+            | Self::ChannelMembers
+            | Self::ChannelResponse => FRAME_BODY_BYTES_MAX,
             Self::PrekeyUpload => PREKEY_UPLOAD_BODY_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,
         }

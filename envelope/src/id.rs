@@ -94,6 +94,27 @@ impl ChannelId {
     }
 }
 
+id16! {
+    /// A group of subscribers that share a channel's messages: first 16 bytes of SHA-256("creto/channel-group/v1" || channel id ||
+    /// name), or zero for none.
+    GroupId
+}
+
+impl GroupId {
+    /// No group.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// Derives the id of a group's name inside a channel. Any text is a name: whoever subscribes under it is of the group.
+    #[must_use]
+    pub fn derive(channel: &ChannelId, name: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"creto/channel-group/v1");
+        hash.update(channel.0);
+        hash.update(name);
+        Self(first_16(&hash.finalize()))
+    }
+}
+
 impl AgentId {
     /// Derives the id of a name inside a trust domain.
     #[must_use]

@@ -8,6 +8,7 @@
 //! fields can be trusted to be within their limits, or the [`RejectCode`] of the first rule that was broken.
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 pub mod batch;
 pub mod channel;
 pub mod control;
@@ -33,6 +34,6 @@ pub mod thread;
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
 pub use frame::{FrameHeader, FrameType};
-pub use id::{AgentId, AgentName, ChannelId, KeyId, MessageId, TrustDomain};
+pub use id::{AgentId, AgentName, ChannelId, GroupId, KeyId, MessageId, TrustDomain};
 pub use key_record::{AgentState, KeyRecord, SignedKeyRecord};
 pub use reject::RejectCode;

@@ -5,6 +5,7 @@
 
 use crate::batch::{BATCH_HEADER_BYTES_MAX, ED25519_SIGNATURE_BYTES, ENTRY_HEADER_BYTES, ML_DSA_65_SIGNATURE_BYTES};
 use crate::channel::CHANNEL_RECORD_FIXED_BYTES;
+use crate::channel::frames::CHANNEL_DELIVER_HEADER_BYTES;
 use crate::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, NACK_BYTES};
 use crate::envelope::ENVELOPE_HEADER_BYTES;
 use crate::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES};
@@ -22,6 +23,8 @@ pub const PAYLOAD_BYTES_MAX: usize = PAYLOAD_PLAINTEXT_BYTES_MAX + AEAD_TAG_BYTE
 pub const WRAPPED_KEY_BYTES: usize = 1_120;
 /// Messages of one session: counters are below this. Recipients remember every counter of a session.
 pub const SESSION_MESSAGES_MAX: u64 = 4_096;
+/// Messages of one session of a channel: counters are below this.
+pub const CHANNEL_SESSION_MESSAGES_MAX: u64 = 65_536;
 /// Seconds after its first message in which a session is used by its sender. A node keeps what brings a session's key
 /// longer than what needs it, by this.
 pub const SESSION_AGE_S_MAX: u32 = 86_400;
@@ -99,6 +102,8 @@ pub const PROOF_BYTES_MAX: usize = PROOF_HEADER_BYTES
 pub const CHANNEL_MEMBERS_MAX: usize = 10_000;
 /// Most subscribers that a channel can have.
 pub const CHANNEL_SUBSCRIBERS_MAX: u32 = 10_000;
+/// Most channels that one connection reads at a time, and most that it is told the subscribers of.
+pub const CHANNEL_SUBSCRIPTIONS_MAX: usize = 64;
 /// Shortest time for which a channel keeps messages, in seconds: a minute.
 pub const CHANNEL_RETENTION_S_MIN: u32 = 60;
 /// Longest time for which a channel keeps messages, in seconds: 30 days.
@@ -117,9 +122,15 @@ pub const PARTITION_COUNT: u16 = 256;
 
 // One message of the largest size must fit into a batch, or it could never be sent.
 const _: () = assert!(BATCH_HEADER_BYTES_MAX + ENTRY_HEADER_BYTES + ENVELOPE_BYTES_MAX + 8 <= BATCH_BYTES_MAX);
-// ... and into a Deliver frame with its header and its path, or it could never be received.
+// ... and into a Deliver or ChannelDeliver frame with its header and its path, or it could never be received.
 const _: () = assert!(
-    8 + BATCH_HEADER_BYTES_MAX + DELIVERED_MESSAGE_HEADER_BYTES + PATH_NODES_MAX * 32 + ENVELOPE_BYTES_MAX + 8
+    CHANNEL_DELIVER_HEADER_BYTES
+        + 8
+        + BATCH_HEADER_BYTES_MAX
+        + DELIVERED_MESSAGE_HEADER_BYTES
+        + PATH_NODES_MAX * 32
+        + ENVELOPE_BYTES_MAX
+        + 8
         <= DELIVER_BODY_BYTES_MAX
 );
 // A path of PATH_NODES_MAX nodes reaches every leaf of the largest batch.
@@ -127,6 +138,7 @@ const _: () = assert!(1 << PATH_NODES_MAX >= BATCH_MESSAGES_MAX);
 // Acks and results fit into a frame.
 const _: () = assert!(8 + CONSUMER_ACK_SEQUENCES_MAX * 8 <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(16 + SUBMIT_RESULTS_MAX * 16 <= FRAME_BODY_BYTES_MAX);
+const _: () = assert!(SIGNED_CHANNEL_RECORD_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(8 + CONSUMER_NACK_MESSAGES_MAX * NACK_BYTES <= FRAME_BODY_BYTES_MAX);
 // What is said about dead letters fits a frame of the control stream.
 const _: () = assert!(16 + DEAD_LETTERS_LISTED_MAX * DEAD_LETTER_ENTRY_BYTES <= CONTROL_BODY_BYTES_MAX);

@@ -66,7 +66,7 @@ reject_codes! {
     /// The envelope's version is not spoken here.
     EnvelopeVersion = 202, "the envelope version is not supported; update the older side";
     /// The envelope's suite is not known.
-    EnvelopeSuite = 203, "the envelope's cipher suite is not supported; use the sealed (1) or the session suite (2)";
+    EnvelopeSuite = 203, "the envelope's cipher suite is not supported; use the sealed (1), the session (2) or, in channels, the channel suite (3)";
     /// The envelope's kind is not known.
     EnvelopeKind = 204, "the envelope's kind is not known; see docs/envelope-format.md";
     /// The envelope's priority is out of range.
@@ -87,6 +87,9 @@ reject_codes! {
     SessionCounter = 212, "the counter is beyond the end of a session; open a new session after 4,096 messages at the latest";
     /// The session is not known (or not named) and the message does not carry the key that opens it.
     UnknownSession = 213, "the session is not known and the message carries no key that opens it; open a new session and seal again";
+
+    /// Kind, suite, channel and recipient of the envelope do not fit each other.
+    EnvelopeChannel = 214, "the envelope's kind, suite, channel and recipient do not fit each other; see the channel suite in docs/envelope-format.md";
 
     /// The batch holds no message.
     BatchEmpty = 220, "the batch is empty; send at least one message";
@@ -179,6 +182,16 @@ reject_codes! {
     PolicyPriority = 412, "policy does not allow this sender this priority; use another";
     /// The agent has no prekey here.
     NoPrekey = 413, "the agent has no prekey here; use the encryption key of its key record";
+    /// No channel has this id.
+    UnknownChannel = 414, "no channel with this id is here, or it was deleted; check the name with `creto channel list`";
+    /// The channel's record does not let this agent publish, or subscribe.
+    ChannelNotAllowed = 415, "the channel's record does not let this agent do that; ask the channel's owner (`creto channel show`)";
+    /// The channel has as many subscribers as it may.
+    ChannelFull = 416, "the channel has as many subscribers as it may; try again when one has unsubscribed, or ask its owner for more";
+    /// The frame names a subscription that this connection never had.
+    NotSubscribed = 417, "this connection has no subscription with this handle; subscribe first";
+    /// The connection reads, or publishes to, as many channels as it may.
+    TooManySubscriptions = 418, "this connection has as many subscriptions as it may; leave one, or open another connection";
 
     /// The node is too busy right now.
     Overloaded = 500, "the node is busy; retry after the stated time";

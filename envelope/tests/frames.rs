@@ -19,7 +19,7 @@ use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentId, FrameHeader, FrameType, RejectCode, SignedKeyRecord};
 use proptest::prelude::*;
-use sample::{aligned, batch_header, envelope, frames, session_envelope};
+use sample::{aligned, batch_header, envelope, frames, published_envelope, session_envelope};
 
 fn split(frame: &[u8]) -> (FrameHeader, &[u8]) {
     let (header, body) = frame.split_first_chunk::<FRAME_HEADER_BYTES>().unwrap();
@@ -107,6 +107,9 @@ fn every_changed_or_missing_byte_of_an_envelope_is_refused_or_shows() {
             check_mutations(&envelope, reencode_envelope);
             check_truncations(&envelope, reencode_envelope);
         }
+        let published = published_envelope(plaintext_bytes, 65_535);
+        check_mutations(&published, reencode_envelope);
+        check_truncations(&published, reencode_envelope);
     }
 }
 
@@ -144,16 +147,18 @@ fn the_numbers_of_the_frame_types_are_those_of_the_page() {
     let path = [0x20, 0x21, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36];
     let prekeys = [0x50, 0x51, 0x52, 0x53, 0x54, 0x55];
     let key_log = [0x60, 0x61, 0x62, 0x63];
-    assert_eq!(numbers, [&control[..], &path, &letters, &prekeys, &key_log].concat());
+    let channels = [0x70, 0x71, 0x72, 0x73, 0x74, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x7b, 0x7c];
+    assert_eq!(numbers, [&control[..], &path, &letters, &prekeys, &key_log, &channels].concat());
 }
 
 #[test]
-fn a_stream_opens_with_one_of_three_roles() {
+fn a_stream_opens_with_one_of_four_roles() {
     let body = |role: u8| [role, 0, 0, 0, 0, 0, 0, 0];
-    for (number, role) in [(1, StreamRole::Control), (2, StreamRole::Submit), (3, StreamRole::Deliver)] {
+    let roles = [StreamRole::Control, StreamRole::Submit, StreamRole::Deliver, StreamRole::Channels];
+    for (number, role) in (1..).zip(roles) {
         assert_eq!(StreamOpen::parse(&body(number)), Ok(StreamOpen { role }));
     }
-    for number in (0..=u8::MAX).filter(|number| !(1..=3).contains(number)) {
+    for number in (0..=u8::MAX).filter(|number| !(1..=4).contains(number)) {
         assert_eq!(StreamOpen::parse(&body(number)), Err(RejectCode::StreamRole));
     }
     // No priority class but zero is spoken in this version.

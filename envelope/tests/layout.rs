@@ -8,10 +8,11 @@ use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequenc
 use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, FLAG_NOTICE_WANTED, FLAG_PREKEY, FLAG_RECEIPT_WANTED, nonce};
 use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
 use creto_envelope::{
-    AgentId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, Kind, MessageId, RejectCode, Suite,
+    AgentId, ChannelId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, Kind, MessageId,
+    RejectCode, Suite,
 };
 use proptest::prelude::*;
-use sample::{aligned, batch_header, envelope, session_envelope};
+use sample::{aligned, batch_header, envelope, published_envelope, session_envelope};
 
 #[track_caller]
 fn check_rejected(change: impl FnOnce(&mut Vec<u8>), expect: RejectCode) {
@@ -51,6 +52,46 @@ fn a_session_envelope_is_viewed_as_it_was_written() {
     let sealed = EnvelopeView::parse(&sealed).unwrap();
     assert_eq!((sealed.suite(), sealed.session_id(), sealed.counter()), (Suite::Sealed, [0; 16], 0));
     assert!(sealed.wrapped_key().is_some());
+}
+
+#[test]
+fn what_is_published_has_a_suite_and_a_kind_of_its_own() {
+    for counter in [0, 65_535] {
+        let bytes = aligned(&published_envelope(100, counter));
+        let view = EnvelopeView::parse(&bytes).unwrap();
+        assert_eq!((view.suite(), view.kind(), view.counter()), (Suite::Channel, Kind::Channel, counter));
+        assert_eq!((view.channel(), view.recipient()), (ChannelId([2; 16]), AgentId([2; 16])));
+        assert_eq!((view.session_id(), view.wrapped_key()), ([6; 16], None));
+        assert_eq!(bytes.len(), ENVELOPE_HEADER_BYTES + 100 + AEAD_TAG_BYTES);
+    }
+    let check = |change: &dyn Fn(&mut Vec<u8>), expect| {
+        let mut bytes = published_envelope(32, 7);
+        change(&mut bytes);
+        assert_eq!(EnvelopeView::parse(&aligned(&bytes)).map(|_| ()), Err(expect));
+    };
+    for kind in (1..=7).filter(|kind| *kind != Kind::Channel as u8) {
+        check(&|bytes| bytes[2] = kind, RejectCode::EnvelopeChannel);
+    }
+    check(&|bytes| bytes[32] ^= 1, RejectCode::EnvelopeChannel);
+    check(&|bytes| bytes[48] ^= 1, RejectCode::EnvelopeChannel);
+    check(&|bytes| bytes[32..64].fill(0), RejectCode::EnvelopeChannel);
+    check(&|bytes| bytes[112] = 1, RejectCode::EnvelopeChannel);
+    check(&|bytes| bytes[128..144].fill(0), RejectCode::UnknownSession);
+    for flags in 1..8 {
+        check(&|bytes| bytes[4] = flags, RejectCode::EnvelopeReserved);
+    }
+    let to_65536 = |bytes: &mut Vec<u8>| {
+        bytes[104..112].copy_from_slice(&65_536u64.to_le_bytes());
+        bytes[144..156].copy_from_slice(&nonce(65_536));
+    };
+    check(&to_65536, RejectCode::SessionCounter);
+    check(&|bytes| bytes[6..8].copy_from_slice(&1_120u16.to_le_bytes()), RejectCode::EnvelopeLength);
+    // And no message of another suite is one of a channel.
+    for other in [envelope(32), session_envelope(32, 7, true), session_envelope(32, 7, false)] {
+        let mut bytes = other;
+        bytes[2] = Kind::Channel as u8;
+        assert_eq!(EnvelopeView::parse(&aligned(&bytes)).map(|_| ()), Err(RejectCode::EnvelopeChannel));
+    }
 }
 
 #[test]
@@ -101,7 +142,7 @@ fn a_session_header_is_made_within_the_rules_only() {
 
 #[test]
 fn a_receipt_may_be_asked_for_by_everything_but_a_receipt() {
-    for kind in 1..=7 {
+    for kind in (1..=7).filter(|kind| *kind != Kind::Channel as u8) {
         let mut bytes = envelope(100);
         (bytes[2], bytes[4]) = (kind, FLAG_RECEIPT_WANTED);
         let bytes = aligned(&bytes);
@@ -114,7 +155,7 @@ fn a_receipt_may_be_asked_for_by_everything_but_a_receipt() {
 
 #[test]
 fn a_prekey_opens_sessions_of_any_kind_and_nothing_of_the_sealed_suite() {
-    for kind in 1..=7 {
+    for kind in (1..=7).filter(|kind| *kind != Kind::Channel as u8) {
         for others in [0, FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED] {
             for with_wrapped_key in [false, true] {
                 let mut bytes = session_envelope(100, 7, with_wrapped_key);
@@ -132,7 +173,7 @@ fn a_prekey_opens_sessions_of_any_kind_and_nothing_of_the_sealed_suite() {
 
 #[test]
 fn a_notice_may_be_asked_for_by_everything_but_a_receipt() {
-    for kind in 1..=7 {
+    for kind in (1..=7).filter(|kind| *kind != Kind::Channel as u8) {
         for others in [0, FLAG_RECEIPT_WANTED] {
             let mut bytes = envelope(100);
             (bytes[2], bytes[4]) = (kind, FLAG_NOTICE_WANTED | others);
@@ -150,7 +191,7 @@ fn a_notice_may_be_asked_for_by_everything_but_a_receipt() {
 fn every_broken_rule_has_its_own_code() {
     check_rejected(|bytes| bytes[0] = 2, RejectCode::EnvelopeVersion);
     check_rejected(|bytes| bytes[1] = 0, RejectCode::EnvelopeSuite);
-    check_rejected(|bytes| bytes[1] = 3, RejectCode::EnvelopeSuite);
+    check_rejected(|bytes| bytes[1] = 4, RejectCode::EnvelopeSuite);
     check_rejected(|bytes| bytes[2] = 0, RejectCode::EnvelopeKind);
     check_rejected(|bytes| bytes[3] = 4, RejectCode::EnvelopePriority);
     for flags in 4..=255 {

@@ -164,6 +164,9 @@ fn the_pages_list_the_limits_as_they_are() {
             "PREKEY_PATH_NODES_MAX" => limits::PREKEY_PATH_NODES_MAX as u64,
             "KEY_LEAVES_MAX" => limits::KEY_LEAVES_MAX as u64,
             "IN_FLIGHT_MESSAGES_MAX" => u64::from(limits::IN_FLIGHT_MESSAGES_MAX),
+            "CHANNEL_SESSION_MESSAGES_MAX" => limits::CHANNEL_SESSION_MESSAGES_MAX,
+            "CHANNEL_SUBSCRIPTIONS_MAX" => limits::CHANNEL_SUBSCRIPTIONS_MAX as u64,
+            "CHANNEL_MEMBERS_TOLD_MAX" => creto_envelope::channel::frames::CHANNEL_MEMBERS_TOLD_MAX as u64,
             "CREDIT_MESSAGES_MAX" => u64::from(limits::CREDIT_MESSAGES_MAX),
             "CREDIT_BYTES_MAX" => u64::from(limits::CREDIT_BYTES_MAX),
             unknown => panic!("a page lists {unknown}, which is no limit"),
@@ -172,5 +175,5 @@ fn the_pages_list_the_limits_as_they_are() {
     for (name, value) in &listed {
         assert_eq!(*value, limit(name), "{name}");
     }
-    assert_eq!(listed.len(), 24, "every limit is on one of the pages");
+    assert_eq!(listed.len(), 27, "every limit is on one of the pages");
 }

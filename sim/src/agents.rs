@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use creto_crypto_accel::merkle::{Tree, TreeHash};
 use creto_crypto_accel::seal::{RecipientKey, RecipientSecret, message_key};
-use creto_crypto_accel::session::{Peers, ReceiveChain, SendChain};
+use creto_crypto_accel::session::{
+    CHANNEL_SECRET_BYTES, ChannelEnds, ChannelReceiveChain, ChannelSendChain, Peers, ReceiveChain, SendChain,
+};
 use creto_crypto_accel::sign::SigningKeys;
 use creto_envelope::batch::{FN_DSA_512_SIGNATURE_BYTES, Statement, encode_signed_batch};
 use creto_envelope::control::{Login, login_statement};
 use creto_envelope::key_record::FN_DSA_512_PUBLIC_BYTES;
 use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::{
-    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, EnvelopeView, InSession, KeyId, KeyRecord, MessageId,
-    SignatureSuite, SignedKeyRecord, TreeDigest, TrustDomain,
+    AgentId, AgentName, AgentState, BatchHeader, ChannelId, EnvelopeHeader, EnvelopeView, InSession, KeyId, KeyRecord,
+    MessageId, SignatureSuite, SignedKeyRecord, TreeDigest, TrustDomain,
 };
 use creto_policy::{Policy, Snapshot, SnapshotBuilder};
 
@@ -177,6 +179,13 @@ impl SimAgent {
         SimSession { peers, chain, wrapped_key }
     }
 
+    /// Begins to publish in a channel; the same secret gives the same session.
+    #[must_use]
+    pub fn publish_in(&self, channel: ChannelId, secret: [u8; CHANNEL_SECRET_BYTES]) -> SimPublisher {
+        let ends = ChannelEnds { channel: channel.0, publisher: self.id.0 };
+        SimPublisher { sender: self.id, channel, chain: ChannelSendChain::new(ends, &secret) }
+    }
+
     /// The session that an envelope for this agent opens with its wrapped key.
     ///
     /// # Panics
@@ -279,6 +288,39 @@ impl SimSession {
         }
         key.seal_append(&header.nonce, &header_bytes, plaintext, &mut out);
         out
+    }
+}
+
+/// The publisher's end of a channel's session.
+#[derive(Debug)]
+pub struct SimPublisher {
+    sender: AgentId,
+    channel: ChannelId,
+    chain: ChannelSendChain,
+}
+
+impl SimPublisher {
+    /// Seals the next message of the session.
+    ///
+    /// # Panics
+    /// When the session is full or the plaintext above the limit.
+    #[must_use]
+    pub fn seal(&mut self, message_id: MessageId, unix_ms: u64, plaintext: &[u8]) -> Vec<u8> {
+        let session_id = self.chain.session_id();
+        let (counter, key) = self.chain.next().expect("a simulated session is short");
+        let (sender, channel, bytes) = (self.sender, self.channel, plaintext.len());
+        let header = EnvelopeHeader::published(sender, channel, message_id, unix_ms, bytes, session_id, counter);
+        let header = header.expect("a simulated payload is small");
+        let header_bytes = header.to_bytes();
+        let mut out = header_bytes.to_vec();
+        key.seal_append(&header.nonce, &header_bytes, plaintext, &mut out);
+        out
+    }
+
+    /// What a subscriber opens the messages from now on with.
+    #[must_use]
+    pub fn receiver(&self) -> ChannelReceiveChain {
+        ChannelReceiveChain::new(self.chain.key())
     }
 }
 

@@ -405,6 +405,7 @@ impl World<'_> {
                     self.clock.after(delay_us, Step::KeyRecord { life, shard, question });
                 }
                 Action::AskKeyLog { .. } => unreachable!("no simulated agent asks about the key log"),
+                Action::AskChannel { .. } => unreachable!("no simulated agent asks for the record of a channel"),
                 Action::Enrol { .. } => unreachable!("every simulated agent is registered"),
                 Action::AskPrekeys { .. } => unreachable!("no simulated agent has prekeys"),
                 Action::PublishKeyRecord { .. } => unreachable!("no simulated agent replaces its keys"),

@@ -4,7 +4,8 @@
 //! none of the lists of a mailbox, for a list has one place where its reader is; here each subscription has a place of its own,
 //! the sequence that it has come to, and finds what follows in [`Channel::kept`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::cold::JobId;
 use crate::flags::MessageFlags;
@@ -46,12 +47,32 @@ pub(crate) struct Kept {
     pub(crate) time_ms: u64,
 }
 
+/// A message on disk only, and who waits for it: never nobody.
+#[derive(Debug, Default)]
+struct Awaited {
+    readers: Vec<Reader>,
+    /// Its place in the line; none while it is being read.
+    in_line: Option<u64>,
+    /// The most that any of them had credit for when it asked: what is read along.
+    messages: u32,
+    bytes: u64,
+}
+
+/// A message to read for those that wait for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NextInLine {
+    pub(crate) sequence: u64,
+    /// How many messages, and bytes, its readers have credit for.
+    pub(crate) messages: u32,
+    pub(crate) bytes: u64,
+}
+
 /// One channel.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
-    /// What it keeps, by growing sequence.
-    kept: VecDeque<Kept>,
-    /// In recovery: that is not so, and what is gone is still among it.
+    /// What it keeps: the time of each, as [`Kept`] says it, by sequence.
+    kept: BTreeMap<u64, u64>,
+    /// In recovery: an older one came behind younger ones, and their times are not right yet.
     is_unordered: bool,
     /// Numbers of its subscriptions. Those of groups stand under no subscriber.
     pub(crate) subscriptions: BTreeMap<(GroupId, SubscriberId), u64>,
@@ -61,91 +82,96 @@ pub(crate) struct Channel {
     floors: BTreeSet<(u64, u64)>,
     /// Readers that have all there is.
     pub(crate) waiting: Vec<Reader>,
-    /// Readers whose next message is on disk only, those first that wait the longest.
-    pub(crate) reading: VecDeque<Reader>,
-    /// What is being read for them: which messages.
+    /// Messages on disk only for which readers wait, by sequence.
+    awaited: BTreeMap<u64, Awaited>,
+    /// Those of them that are not being read, in the order in which they came to wait, by a number that grows.
+    line: BTreeMap<u64, u64>,
+    last_in_line: u64,
+    /// What is being read: which messages.
     pub(crate) reads: BTreeMap<JobId, Vec<u64>>,
     /// It stands among those that wait for room to read.
     pub(crate) waits_for_room: bool,
-    /// Reads that failed since the last one that did not.
-    pub(crate) failed_reads: u8,
+    /// Messages whose reads failed, how often each: of those that are kept.
+    pub(crate) failed_reads: BTreeMap<u64, u8>,
+    /// What it keeps and cannot read, and what is not on its way out: whoever passes it has missed it.
+    pub(crate) damaged: BTreeSet<u64>,
     /// After a failed read: nothing is read before the next tick.
     pub(crate) pauses: bool,
     pub(crate) memo: Memo,
     /// Of what it keeps, what makes room for new messages as soon as the record that says so is durable.
     pub(crate) leaving_messages: u64,
     pub(crate) leaving_bytes: u64,
+    /// All that could have made room when that was looked for last, and was not enough.
+    pub(crate) too_little: Option<Consumed>,
+}
+
+/// What every subscription has durably consumed, and what is not on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Consumed {
+    /// Everything up to and with this is consumed.
+    pub(crate) upto: u64,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Channel {
-    /// Puts a message behind those that it keeps. `false` when that is not its place: in recovery, where an older one was moved.
+    /// Takes in a message. `false` when its place is not behind those that it keeps: in recovery, where an older one was moved.
     pub(crate) fn push(&mut self, sequence: u64, time_ms: u64) -> bool {
-        let time_ms = match self.kept.back() {
-            Some(last) if last.sequence < sequence => last.time_ms.max(time_ms),
+        let time_ms = match self.kept.last_key_value() {
+            Some((&last, &latest_ms)) if last < sequence => latest_ms.max(time_ms),
             Some(_) => {
                 self.is_unordered = true;
                 time_ms
             }
             None => time_ms,
         };
-        self.kept.push_back(Kept { sequence, time_ms });
+        self.kept.insert(sequence, time_ms);
+        self.too_little = None;
         !self.is_unordered
     }
 
-    /// Puts what it keeps in order, and lets go of what is not there any more.
-    pub(crate) fn sort(&mut self, is_there: impl Fn(u64) -> bool) {
-        if !std::mem::take(&mut self.is_unordered) {
-            return;
+    /// Puts the times of what it keeps in order.
+    pub(crate) fn sort(&mut self) {
+        if std::mem::take(&mut self.is_unordered) {
+            let mut latest_ms = 0;
+            for time_ms in self.kept.values_mut() {
+                latest_ms = latest_ms.max(*time_ms);
+                *time_ms = latest_ms;
+            }
         }
-        let mut kept: Vec<Kept> = self.kept.drain(..).filter(|kept| is_there(kept.sequence)).collect();
-        kept.sort_unstable_by_key(|kept| (kept.sequence, kept.time_ms));
-        kept.dedup_by_key(|kept| kept.sequence);
-        let mut latest_ms = 0;
-        for kept in &mut kept {
-            latest_ms = latest_ms.max(kept.time_ms);
-            kept.time_ms = latest_ms;
-        }
-        self.kept = kept.into();
-        self.memo.clear();
     }
 
     /// Messages that are not kept any more, by growing sequence.
     pub(crate) fn forget(&mut self, gone: &[u64]) {
         self.memo.clear();
-        // Put right by `sort`.
-        if self.is_unordered {
-            return;
-        }
-        // One after the other where they are few or at the front, which is how they leave; else in one go.
-        let is_front = gone.len() <= self.kept.len()
-            && self.kept.iter().zip(gone).all(|(kept, sequence)| kept.sequence == *sequence);
-        match (is_front, gone.len()) {
-            (true, count) => drop(self.kept.drain(..count)),
-            (false, ..=8) => {
-                for sequence in gone {
-                    if let Ok(at) = self.kept.binary_search_by_key(sequence, |kept| kept.sequence) {
-                        self.kept.remove(at);
-                    }
-                }
-            }
-            (false, _) => self.kept.retain(|kept| gone.binary_search(&kept.sequence).is_err()),
+        self.too_little = None;
+        for sequence in gone {
+            self.kept.remove(sequence);
+            self.failed_reads.remove(sequence);
+            self.damaged.remove(sequence);
         }
     }
 
     /// What it keeps behind this sequence.
     pub(crate) fn kept_after(&self, sequence: u64) -> impl Iterator<Item = Kept> {
-        // Mostly nothing, or very little.
-        let at = match self.kept.back() {
-            Some(last) if last.sequence > sequence => self.kept.partition_point(|kept| kept.sequence <= sequence),
-            _ => self.kept.len(),
-        };
-        self.kept.range(at..).copied()
+        let kept = self.kept.range((Bound::Excluded(sequence), Bound::Unbounded));
+        kept.map(|(&sequence, &time_ms)| Kept { sequence, time_ms })
     }
 
     /// The sequence before the first message of this time or later; `None` when there is no such message.
     pub(crate) fn before_time(&self, time_ms: u64) -> Option<u64> {
-        let at = self.kept.partition_point(|kept| kept.time_ms < time_ms);
-        self.kept.get(at).map(|kept| kept.sequence.saturating_sub(1))
+        let (&first, _) = self.kept.first_key_value()?;
+        let (&last, _) = self.kept.last_key_value().filter(|&(_, &latest_ms)| latest_ms >= time_ms)?;
+        // Times grow with the sequences. What is below `low` is earlier; the first message from `high` on is not.
+        let (mut low, mut high) = (first, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.kept.range(middle..).next() {
+                Some((&sequence, &found_ms)) if found_ms < time_ms => low = sequence + 1,
+                _ => high = middle,
+            }
+        }
+        self.kept.range(low..).next().map(|(&sequence, _)| sequence.saturating_sub(1))
     }
 
     /// Everything up to and with this is consumed by all.
@@ -184,9 +210,77 @@ impl Channel {
         self.subscriptions.get(&(group, subscriber)).copied()
     }
 
+    /// A reader waits for a message that is on disk only, with this credit; returns its place among those that do.
+    pub(crate) fn wait_for_read(&mut self, reader: Reader, wanted: NextInLine) -> usize {
+        let NextInLine { sequence, messages, bytes } = wanted;
+        if !self.awaited.contains_key(&sequence) && !self.is_being_read(sequence) {
+            self.stand_in_line(sequence);
+        }
+        let awaited = self.awaited.entry(sequence).or_default();
+        (awaited.messages, awaited.bytes) = (awaited.messages.max(messages), awaited.bytes.max(bytes));
+        awaited.readers.push(reader);
+        awaited.readers.len() - 1
+    }
+
+    /// A reader waits for this message no more; returns who has its place now.
+    pub(crate) fn leave_read(&mut self, sequence: u64, at: usize) -> Option<Reader> {
+        let awaited = self.awaited.get_mut(&sequence).expect("it waits for this");
+        awaited.readers.swap_remove(at);
+        let moved = awaited.readers.get(at).copied();
+        if awaited.readers.is_empty() {
+            self.take_awaiting(sequence);
+        }
+        moved
+    }
+
+    /// Those that wait for this message: they do not any more.
+    pub(crate) fn take_awaiting(&mut self, sequence: u64) -> Vec<Reader> {
+        let Some(awaited) = self.awaited.remove(&sequence) else { return Vec::new() };
+        if let Some(place) = awaited.in_line {
+            self.line.remove(&place);
+        }
+        awaited.readers
+    }
+
+    /// The message that waits longest to be read, which does not any more; what is being read already is passed over.
+    pub(crate) fn next_in_line(&mut self) -> Option<NextInLine> {
+        loop {
+            let (_, sequence) = self.line.pop_first()?;
+            let is_being_read = self.is_being_read(sequence);
+            let awaited = self.awaited.get_mut(&sequence).expect("whoever waits for it has its place in line");
+            awaited.in_line = None;
+            if !is_being_read {
+                return Some(NextInLine { sequence, messages: awaited.messages, bytes: awaited.bytes });
+            }
+        }
+    }
+
+    pub(crate) fn is_line_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// A read of these messages failed: those for which somebody waits are read again, after all others.
+    pub(crate) fn wait_again(&mut self, sequences: &[u64]) {
+        for &sequence in sequences {
+            if self.awaited.get(&sequence).is_some_and(|awaited| awaited.in_line.is_none()) {
+                self.stand_in_line(sequence);
+            }
+        }
+    }
+
+    fn stand_in_line(&mut self, sequence: u64) {
+        self.last_in_line += 1;
+        self.line.insert(self.last_in_line, sequence);
+        self.awaited.entry(sequence).or_default().in_line = Some(self.last_in_line);
+    }
+
+    fn is_being_read(&self, sequence: u64) -> bool {
+        self.reads.values().any(|wanted| wanted.binary_search(&sequence).is_ok())
+    }
+
     /// What it keeps, for who looks at it.
     pub(crate) fn kept(&self) -> impl DoubleEndedIterator<Item = Kept> {
-        self.kept.iter().copied()
+        self.kept.iter().map(|(&sequence, &time_ms)| Kept { sequence, time_ms })
     }
 }
 

@@ -7,14 +7,18 @@
 //! What is queued is in memory as about sixty bytes of index. Payloads are on disk; those that came lately are in memory as
 //! well, and the others are read back when a subscriber has credit for them (`deliver.rs`).
 
+mod carry;
+mod channel_read;
 mod clean;
 mod dead;
 mod deliver;
 mod expire;
 mod fanout;
+mod group;
 mod publish;
 mod redeliver;
 mod subscribe;
+mod subscribers;
 
 use std::collections::BTreeMap;
 
@@ -356,7 +360,7 @@ impl Mailboxes {
                 queues.sort(&mut self.index.entries);
             }
             if let Some(channel) = &mut queues.channel {
-                channel.sort(|sequence| self.index.find(sequence).is_some());
+                channel.sort();
             }
         }
         self.channels_are_recovered();
@@ -411,7 +415,8 @@ impl Mailboxes {
     }
 
     /// Records that settle up to `messages_max` messages whose time is over, to append. Those whose senders ask to be told
-    /// are not among them: [`next_expired`](Self::next_expired) has these. Also lets go of message ids that are too old to be
+    /// are not among them: [`next_expired`](Self::next_expired) has these; nor is what was published in channels:
+    /// [`next_leaving`](Self::next_leaving) has that. Also lets go of message ids that are too old to be
     /// asked about. Call it at every tick: in a hundred calls it comes by every message.
     pub fn expire(&mut self, now_ms: u64, messages_max: usize) -> Vec<Settle> {
         let now_ms = if is_planted(Bug::ExpireEarly) { now_ms + 2_000 } else { now_ms };
@@ -428,10 +433,13 @@ impl Mailboxes {
         }
         let mut settles = Vec::new();
         for (mailbox, sequences) in by_mailbox {
-            let Some(settle) = self.settle(mailbox, &sequences, SettleCause::Expired) else { continue };
+            let Some(mut settle) = self.settle(mailbox, &sequences, SettleCause::Expired) else { continue };
             let published = self.published_of(&settle);
-            self.count_missed(self.numbers[&mailbox], &published, false);
-            settles.push(settle);
+            settle.sequences.retain(|sequence| published.binary_search(sequence).is_err());
+            self.channels.will_leave(mailbox, SettleCause::Expired, &published);
+            if !settle.sequences.is_empty() {
+                settles.push(settle);
+            }
         }
         settles
     }

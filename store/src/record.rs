@@ -11,8 +11,8 @@ mod dedup;
 use bytes::Bytes;
 use thiserror::Error;
 
-pub(crate) use self::channel::LIST_BYTES;
 pub use self::channel::{Cursors, CursorsEntry, Progress, Subscribe, Subscriptions, SubscriptionsEntry, Unsubscribe};
+pub(crate) use self::channel::{LIST_BYTES, SUBSCRIPTIONS_ENTRY_BYTES};
 pub(crate) use self::dead::LETTER_BYTES;
 pub use self::dead::{Dead, DeadLetter, DeathCause, Revive};
 

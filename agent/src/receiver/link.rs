@@ -251,9 +251,15 @@ impl DeliverLink {
         // Sessions that are on disk, as far as that was asked on this stream.
         let mut kept: HashSet<SessionKey> = HashSet::new();
         while let Some(job) = opened.recv().await {
-            let OpenedFrame { header, body, messages, verdicts } = job.await.expect("opening a message does not panic");
+            let OpenedFrame { header, body, messages, mut verdicts } =
+                job.await.expect("opening a message does not panic");
             if let Err(error) = self.inbox.erase_used_prekeys(&verdicts).await {
                 tracing::error!(%error, "a session cannot be remembered, so what opened it is not shown");
+                self.inbox.end(error);
+                return StreamEnd::Ended;
+            }
+            if let Err(error) = self.inbox.keep_channel_keys(&mut verdicts).await {
+                tracing::error!(%error, "keys of channels cannot be remembered, so they are not acknowledged");
                 self.inbox.end(error);
                 return StreamEnd::Ended;
             }
@@ -261,10 +267,19 @@ impl DeliverLink {
                 if verdict.as_ref().is_err_and(|refused| refused.code == RejectCode::UnknownSession) {
                     // Frames are opened side by side: the message that opens this session may stand in the one before,
                     // which is done by now.
-                    verdict = self.open_again(&header, &body, &span).await;
+                    let mut again = [self.open_again(&header, &body, &span).await];
+                    if let Err(error) = self.inbox.keep_channel_keys(&mut again).await {
+                        tracing::error!(%error, "keys of channels cannot be remembered, so they are not acknowledged");
+                        self.inbox.end(error);
+                        return StreamEnd::Ended;
+                    }
+                    [verdict] = again;
                 }
                 match verdict {
                     Ok(Arrived::Settled(session)) => self.inbox.settled_before(session, &span, stream),
+                    Ok(Arrived::Message(message)) if message.is_channel_key() => {
+                        self.inbox.took_key(&message, &span, stream);
+                    }
                     Ok(Arrived::Message(message)) => {
                         if span.attempt > 0
                             && let Some(session) = message.session.filter(|session| !kept.contains(&session.key))

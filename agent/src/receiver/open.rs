@@ -13,7 +13,7 @@ use creto_envelope::envelope::nonce;
 use creto_envelope::proof::ProofParts;
 use creto_envelope::thread::TypedPayload;
 use creto_envelope::{
-    AgentId, BatchHeaderView, EnvelopeView, KeyId, Kind, MessageId, Priority, RejectCode, Suite, TreeDigest,
+    AgentId, BatchHeaderView, ChannelId, EnvelopeView, KeyId, Kind, MessageId, Priority, RejectCode, Suite, TreeDigest,
 };
 
 use crate::clock;
@@ -87,6 +87,8 @@ pub(crate) struct Opened {
     pub(crate) message_id: MessageId,
     pub(crate) correlation_id: MessageId,
     pub(crate) kind: Kind,
+    /// The channel that it is about, or zero.
+    pub(crate) channel: ChannelId,
     pub(crate) priority: Priority,
     pub(crate) timestamp_ms: u64,
     pub(crate) payload: Bytes,
@@ -110,6 +112,13 @@ pub(crate) struct Refused {
     /// As the envelope claims, when it could be read.
     pub(crate) from: AgentId,
     pub(crate) message_id: MessageId,
+}
+
+impl Opened {
+    /// Whether it brings a key of a channel: such a message is nobody's to see.
+    pub(crate) fn is_channel_key(&self) -> bool {
+        self.kind == Kind::Control && self.channel != ChannelId::ZERO
+    }
 }
 
 impl Opener {
@@ -173,8 +182,54 @@ impl Opener {
         sessions: &IncomingSessions,
         header: &SignedHeader,
         envelope: &EnvelopeView<'_>,
-        LeafProof { span, path, leaf }: &LeafProof<'_>,
+        leaf_proof: &LeafProof<'_>,
     ) -> Result<Arrived, RejectCode> {
+        let identity = self.verify(header, envelope, leaf_proof)?;
+        let batch = header.view();
+        let LeafProof { span, path, .. } = leaf_proof;
+        if envelope.recipient() != self.keys.id() {
+            return Err(RejectCode::NotMailboxOwner);
+        }
+        let (payload, session, accepted) = match envelope.suite() {
+            Suite::Session => {
+                let session =
+                    SessionUse { key: (envelope.sender(), envelope.session_id()), counter: envelope.counter() };
+                match self.open_in_session(sessions, envelope, session)? {
+                    sessions::Opened::Payload { payload, accepted } => (payload, Some(session), accepted),
+                    sessions::Opened::Settled => return Ok(Arrived::Settled(session)),
+                }
+            }
+            Suite::Sealed => (self.open_sealed(envelope)?, None, false),
+            // What is published comes on another stream.
+            _ => return Err(RejectCode::EnvelopeChannel),
+        };
+        let head = envelope.header();
+        Ok(Arrived::Message(Opened {
+            identity: Arc::clone(identity),
+            message_id: envelope.message_id(),
+            correlation_id: MessageId(head.correlation_id),
+            kind: envelope.kind(),
+            channel: envelope.channel(),
+            priority: envelope.priority(),
+            timestamp_ms: head.timestamp_ms.to_native(),
+            wants_receipt: envelope.wants_receipt(),
+            envelope_sha256: (envelope.wants_receipt() || TypedPayload::is_claimed(&payload))
+                .then(|| sha256(&[envelope.as_bytes()])),
+            payload: Bytes::from(payload),
+            proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
+            session,
+            accepted,
+            prekey: envelope.is_to_prekey().then(|| envelope.key_id()),
+        }))
+    }
+
+    /// Who signed the message: its batch's signatures hold, it is in the batch's tree, and is from whom it says.
+    fn verify<'h>(
+        &self,
+        header: &'h SignedHeader,
+        envelope: &EnvelopeView<'_>,
+        LeafProof { span, path, leaf }: &LeafProof<'_>,
+    ) -> Result<&'h Arc<Identity>, RejectCode> {
         let identity = header.identity.as_ref().map_err(lookup_code)?;
         self.verdict(header, identity)?;
         let leaf = *leaf.expect("where the signatures hold, leaves are hashed");
@@ -194,37 +249,29 @@ impl Opener {
         if envelope.sender() != batch.sender() {
             return Err(RejectCode::SenderMismatch);
         }
-        if envelope.recipient() != self.keys.id() {
-            return Err(RejectCode::NotMailboxOwner);
-        }
-        let (payload, session, accepted) = match envelope.suite() {
-            Suite::Session => {
-                let session =
-                    SessionUse { key: (envelope.sender(), envelope.session_id()), counter: envelope.counter() };
-                match self.open_in_session(sessions, envelope, session)? {
-                    sessions::Opened::Payload { payload, accepted } => (payload, Some(session), accepted),
-                    sessions::Opened::Settled => return Ok(Arrived::Settled(session)),
-                }
-            }
-            _ => (self.open_sealed(envelope)?, None, false),
+        Ok(identity)
+    }
+
+    /// Verifies messages of the frame `body`, which were published in `channel`, in order: gives who published each. Opens none.
+    pub(crate) fn verify_published(
+        &self,
+        channel: ChannelId,
+        header: &SignedHeader,
+        body: &[u8],
+        spans: &[DeliveredSpan],
+    ) -> Vec<Result<Arc<Identity>, Refused>> {
+        let leaves = self.leaves(header, body, spans);
+        let verify = |(index, span): (usize, &DeliveredSpan)| {
+            let refused = |code| Refused { code, from: AgentId::ZERO, message_id: MessageId::ZERO };
+            let envelope = EnvelopeView::parse(&body[span.envelope.clone()]).map_err(refused)?;
+            let proof = LeafProof { span, path: span.path(body), leaf: leaves.get(index) };
+            let verified = self.verify(header, &envelope, &proof).and_then(|identity| {
+                let is_of_channel = envelope.suite() == Suite::Channel && envelope.channel() == channel;
+                if is_of_channel { Ok(Arc::clone(identity)) } else { Err(RejectCode::EnvelopeChannel) }
+            });
+            verified.map_err(|code| Refused { code, from: envelope.sender(), message_id: envelope.message_id() })
         };
-        let head = envelope.header();
-        Ok(Arrived::Message(Opened {
-            identity: Arc::clone(identity),
-            message_id: envelope.message_id(),
-            correlation_id: MessageId(head.correlation_id),
-            kind: envelope.kind(),
-            priority: envelope.priority(),
-            timestamp_ms: head.timestamp_ms.to_native(),
-            wants_receipt: envelope.wants_receipt(),
-            envelope_sha256: (envelope.wants_receipt() || TypedPayload::is_claimed(&payload))
-                .then(|| sha256(&[envelope.as_bytes()])),
-            payload: Bytes::from(payload),
-            proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
-            session,
-            accepted,
-            prekey: envelope.is_to_prekey().then(|| envelope.key_id()),
-        }))
+        spans.iter().enumerate().map(verify).collect()
     }
 
     fn open_sealed(&self, envelope: &EnvelopeView<'_>) -> Result<Vec<u8>, RejectCode> {

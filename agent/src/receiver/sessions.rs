@@ -13,7 +13,7 @@
 //! the wrapped key are refused as [`RejectCode::UnknownSession`]. A sender renews its sessions one after the other, so
 //! that takes thousands of sessions that were opened since, or hundreds of thousands of messages that overtook others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,6 +23,7 @@ use creto_crypto_accel::session::{ReceiveChain, SESSION_MESSAGES_MAX, SessionErr
 use creto_envelope::{AgentId, KeyId, RejectCode};
 use zeroize::Zeroizing;
 
+use crate::channel::keys::ChannelKeys;
 use crate::clock;
 use crate::error::StateError;
 use crate::limits::{
@@ -31,11 +32,15 @@ use crate::limits::{
 };
 use crate::state::incoming::{Incoming, Write};
 use crate::state::prekeys::{OneTimeIds, PrekeySecrets};
+use crate::state::sealed::channel_file_key;
 use crate::stats::UNPOISONED;
 
+pub(crate) mod channel_keys;
 pub(crate) mod refused;
+mod shares;
 
 use refused::RefusedKeys;
+use shares::Shares;
 
 /// Names a session to its recipient: nobody can go on with another's.
 pub(crate) type SessionKey = (AgentId, SessionId);
@@ -101,6 +106,8 @@ pub(crate) struct IncomingSessions {
     disk: Mutex<Option<Incoming>>,
     /// The same. Whoever holds this asks for nothing else.
     prekeys: Mutex<Option<PrekeySecrets>>,
+    /// The same.
+    channel_keys: Mutex<ChannelKeys>,
     /// Of those, the ones for one use. Whoever asks waits for no disk.
     one_time: OneTimeIds,
 }
@@ -108,7 +115,8 @@ pub(crate) struct IncomingSessions {
 impl IncomingSessions {
     /// In memory only.
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self::with(Table::new(bounds), RefusedKeys::new(bounds.sender_refused, bounds.all_refused), None, None)
+        let refused = RefusedKeys::new(bounds.sender_refused, bounds.all_refused);
+        Self::with(Table::new(bounds), refused, ChannelKeys::new(), None, None)
     }
 
     /// Those of the folder, which no other process may have then. The file of prekeys there is sealed under `prekey_file_key`.
@@ -121,7 +129,7 @@ impl IncomingSessions {
         prekey_file_key: Zeroizing<[u8; 32]>,
         bounds: Bounds,
     ) -> Result<Self, StateError> {
-        let (disk, stored) = Incoming::open(folder, me)?;
+        let (disk, stored) = Incoming::open(folder, me, channel_file_key(&prekey_file_key))?;
         let mut prekeys = PrekeySecrets::open(folder, me, prekey_file_key, clock::now_ms())?;
         let mut table = Table::new(bounds);
         let mut used = Vec::new();
@@ -139,10 +147,20 @@ impl IncomingSessions {
             refused.adopt(at, read);
         }
         refused.expire(clock::now_ms());
-        Ok(Self::with(table, refused, Some(disk), Some(prekeys)))
+        let mut keys = ChannelKeys::new();
+        stored.channel_keys.into_iter().for_each(|key| keys.adopt(key));
+        let sessions = Self::with(table, refused, keys, Some(disk), Some(prekeys));
+        sessions.expire_channel_keys(clock::now_ms(), |_| None)?;
+        Ok(sessions)
     }
 
-    fn with(table: Table, refused: RefusedKeys, disk: Option<Incoming>, prekeys: Option<PrekeySecrets>) -> Self {
+    fn with(
+        table: Table,
+        refused: RefusedKeys,
+        channel_keys: ChannelKeys,
+        disk: Option<Incoming>,
+        prekeys: Option<PrekeySecrets>,
+    ) -> Self {
         Self {
             table: Mutex::new(table),
             refused: Mutex::new(refused),
@@ -150,6 +168,7 @@ impl IncomingSessions {
             disk: Mutex::new(disk),
             one_time: prekeys.as_ref().map(PrekeySecrets::one_time).unwrap_or_default(),
             prekeys: Mutex::new(prekeys),
+            channel_keys: Mutex::new(channel_keys),
         }
     }
 
@@ -528,38 +547,6 @@ struct Listed {
     session: SessionId,
     /// For keys, as they were counted.
     places: usize,
-}
-
-/// How much of something each sender has.
-#[derive(Debug, Default)]
-struct Shares {
-    of: HashMap<AgentId, usize>,
-    ranked: BTreeSet<(usize, AgentId)>,
-    total: usize,
-}
-
-impl Shares {
-    fn of(&self, sender: AgentId) -> usize {
-        self.of.get(&sender).copied().unwrap_or_default()
-    }
-
-    /// Part of what a sender has was `before`, and is `after`.
-    fn change(&mut self, sender: AgentId, before: usize, after: usize) {
-        let had = self.of(sender);
-        let has = had - before + after;
-        self.total = self.total - before + after;
-        self.ranked.remove(&(had, sender));
-        if has == 0 {
-            self.of.remove(&sender);
-        } else {
-            self.ranked.insert((has, sender));
-            self.of.insert(sender, has);
-        }
-    }
-
-    fn largest(&self) -> AgentId {
-        self.ranked.last().expect("somebody has some").1
-    }
 }
 
 impl Table {

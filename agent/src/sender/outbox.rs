@@ -21,21 +21,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_crypto_accel::digest::sha256;
 use creto_envelope::batch::entry_bytes;
 use creto_envelope::batch::{BATCH_HEADER_BYTES_MAX, encode_signed_batch};
 use creto_envelope::control::LoginAccepted;
-use creto_envelope::envelope::EnvelopeHeader;
-use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
-use creto_envelope::{AgentId, BatchHeader, KeyId, MessageId, Priority, RejectCode};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use creto_envelope::{AgentId, BatchHeader, RejectCode};
 
 use super::Receipt;
 use super::batcher::{BatchLimits, Cut, cut};
 use super::chain::Chain;
+use super::message::{Message, SEALED_BEFORE, Sealed};
 use super::seal::Planned;
-use super::sessions::{Decision, SessionTicket, Sessions, To};
+use super::sessions::{Decision, Sessions};
 use super::shelf::Shelf;
 use crate::backoff::pause;
 use crate::directory::Identity;
@@ -43,117 +40,6 @@ use crate::error::{LookupError, PrekeyError, SendError};
 use crate::limits::{PAUSE_MAX, PREKEY_RETRY_AFTER, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN, RESEALS_MAX, SEAL_JOBS_MAX};
 use crate::prekeys::PrekeyPolicy;
 use crate::prekeys::claimed::ClaimedPrekey;
-
-/// A message on its way.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) id: MessageId,
-    pub(crate) recipient: AgentId,
-    pub(crate) plain: Plain,
-    /// The envelope, once there is one.
-    pub(crate) sealed: Option<Sealed>,
-    pub(crate) ticket: Ticket,
-    /// When it was submitted; a batch ages with its oldest message.
-    pub(crate) came_us: u64,
-    /// Until when the node may refuse it for now.
-    pub(crate) retry_until_us: u64,
-    /// Connections on which it was sent.
-    sent: u32,
-    /// How often the node refused it for now.
-    refusals: u32,
-    /// How often it was sealed again.
-    reseals: u32,
-    /// Its place: counted up with every submit.
-    order: u64,
-    /// Whether whoever waits for the answer wants to know the hash of the envelope.
-    pub(crate) wants_digest: bool,
-}
-
-/// What is sealed, and to whom. The header is one of the sealed suite; a session fills in its own fields.
-#[derive(Debug)]
-pub(crate) struct Plain {
-    pub(crate) header: Box<EnvelopeHeader>,
-    pub(crate) recipient: Arc<Identity>,
-    pub(crate) payload: Bytes,
-}
-
-impl Plain {
-    pub(crate) fn key_id(&self) -> KeyId {
-        KeyId(self.recipient.sealing.key_id())
-    }
-
-    fn to(&self) -> To {
-        let record_version = self.recipient.record.version;
-        To { recipient: AgentId(self.header.recipient), key_id: self.key_id(), record_version }
-    }
-
-    fn priority(&self) -> Priority {
-        Priority::from_u8(self.header.priority).expect("the header was made from a priority")
-    }
-
-    /// The recipient has a newer record.
-    fn adopt(&mut self, identity: &Arc<Identity>) {
-        self.header.key_id = identity.sealing.key_id();
-        self.recipient = Arc::clone(identity);
-    }
-
-    /// Bytes of the envelope that this becomes.
-    fn envelope_bytes(&self, decision: Decision) -> usize {
-        self.header.envelope_bytes() - if decision.carries { 0 } else { WRAPPED_KEY_BYTES }
-    }
-}
-
-/// An envelope, and the key of the recipient that opens it.
-#[derive(Debug)]
-pub(crate) struct Sealed {
-    pub(crate) envelope: Bytes,
-    pub(crate) key_id: KeyId,
-    /// The session that it belongs to.
-    pub(crate) ticket: Option<SessionTicket>,
-}
-
-/// Who waits for the answer, and the places that the message takes until then.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    pub(crate) reply: oneshot::Sender<Result<Receipt, SendError>>,
-    pub(crate) _places: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
-}
-
-impl Message {
-    pub(crate) fn new(id: MessageId, plain: Plain, ticket: Ticket, came_us: u64, retry_for_us: u64) -> Self {
-        Self {
-            id,
-            recipient: AgentId(plain.header.recipient),
-            plain,
-            sealed: None,
-            ticket,
-            came_us,
-            retry_until_us: came_us.saturating_add(retry_for_us),
-            sent: 0,
-            refusals: 0,
-            reseals: 0,
-            order: 0,
-            wants_digest: false,
-        }
-    }
-
-    /// SHA-256 of the envelope that there is now, if it is wanted.
-    fn digest(&self) -> Option<[u8; 32]> {
-        let sealed = self.sealed.as_ref().filter(|_| self.wants_digest)?;
-        Some(sha256(&[&sealed.envelope]))
-    }
-
-    /// The envelope of a message that a worker has sealed.
-    pub(crate) fn sealed_bytes(&self) -> &[u8] {
-        &self.sealed.as_ref().expect("a batch is sealed before it is signed and written").envelope
-    }
-
-    /// Ends the message's way.
-    pub(crate) fn answer(self, answer: Result<Receipt, SendError>) {
-        // Nobody waits when the caller dropped its future; the message was on its way all the same.
-        let _ = self.ticket.reply.send(answer);
-    }
-}
 
 /// Messages to seal and sign as one batch.
 #[derive(Debug)]
@@ -355,7 +241,7 @@ impl Outbox {
         if let Some(sealed) = &message.sealed {
             return Some(Next { decision: None, bytes: sealed.envelope.len() });
         }
-        let plain = &mut message.plain;
+        let plain = message.plain.as_mut().expect(SEALED_BEFORE);
         if let Some(prekey) = shelf.look(&message.recipient)
             && prekey.version() > plain.recipient.record.version
         {
@@ -375,7 +261,7 @@ impl Outbox {
 
     fn plan(&mut self, message: &Message, decision: Decision, now_us: u64) -> Option<Planned> {
         let Self { sessions, shelf, me, .. } = self;
-        let plain = &message.plain;
+        let plain = message.plain();
         let open = || Chain::new(*me, Arc::clone(&plain.recipient), shelf.take(&message.recipient));
         let (to, priority, may_expire) = (plain.to(), plain.priority(), plain.header.ttl_s > 0);
         let under = sessions.take(&to, priority, may_expire, decision, now_us, open)?;
@@ -387,7 +273,7 @@ impl Outbox {
         match &message.sealed {
             Some(sealed) => sealed.envelope.len(),
             None => {
-                let plain = &message.plain;
+                let plain = message.plain();
                 plain.envelope_bytes(self.sessions.decide(&plain.to(), plain.priority(), now_us))
             }
         }
@@ -442,7 +328,7 @@ impl Outbox {
     /// Messages that had to go in a session to a prekey, and whose session was over when they were sealed.
     pub(crate) fn take_unsealed(&mut self) -> Vec<Answered> {
         let answered = |message: Message| {
-            let recipient = message.plain.recipient.record.name.to_string();
+            let recipient = message.plain().recipient.record.name.to_string();
             Answered { message, answer: Err(SendError::NoPrekey { recipient, source: PrekeyError::SessionOver }) }
         };
         self.unsealed.drain(..).map(answered).collect()
@@ -534,7 +420,7 @@ impl Outbox {
             let retry_after = Duration::from_millis(u64::from(result.map_or(0, |result| result.retry_after_ms())));
             return self.stall(message, code, retry_after, now_us);
         }
-        if code == Some(RejectCode::UnknownRecipientKey) && message.reseals < RESEALS_MAX {
+        if code == Some(RejectCode::UnknownRecipientKey) && message.plain.is_some() && message.reseals < RESEALS_MAX {
             return self.seal_again(message, now_us);
         }
         // It went out on an earlier connection too, which may have stored it; or the disk failed while it was written.
@@ -585,7 +471,7 @@ impl Outbox {
             *stalled = until_us.max(*stalled);
         }
         message.reseals += 1;
-        let key_is_old = sealed.key_id == message.plain.key_id();
+        let key_is_old = sealed.key_id == message.plain().key_id();
         if key_is_old && self.fetching.insert(message.recipient) {
             self.to_fetch.push(message.recipient);
         }
@@ -608,7 +494,7 @@ impl Outbox {
         match record {
             Ok(identity) => {
                 let waiting = self.waiting.values_mut().filter(|message| message.recipient == recipient);
-                for plain in waiting.map(|message| &mut message.plain) {
+                for plain in waiting.filter_map(|message| message.plain.as_mut()) {
                     if identity.record.version >= plain.recipient.record.version {
                         plain.adopt(&identity);
                     }
@@ -619,7 +505,7 @@ impl Outbox {
                     message.recipient == recipient && message.reseals > 0 && message.sealed.is_none()
                 };
                 for (_, message) in self.waiting.extract_if(.., hopeless) {
-                    let name = message.plain.recipient.record.name.to_string();
+                    let name = message.plain().recipient.record.name.to_string();
                     let answer = Err(SendError::Recipient { recipient: name, source: source.clone() });
                     answers.push(Answered { message, answer });
                 }
@@ -663,7 +549,7 @@ impl Outbox {
             message.recipient == recipient && message.sealed.is_none() && !waits
         };
         for (_, message) in self.waiting.extract_if(.., hopeless) {
-            let name = message.plain.recipient.record.name.to_string();
+            let name = message.plain().recipient.record.name.to_string();
             let answer = Err(SendError::NoPrekey { recipient: name, source: source.clone() });
             answers.push(Answered { message, answer });
         }

@@ -11,7 +11,8 @@ use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::{AgentId, BatchHeader, KeyId, SignatureSuite, Statement, TreeDigest};
 
 use super::chain::{Chain, Taken};
-use super::outbox::{Message, Plain, SealJob, Sealed, SealedBatch};
+use super::message::{Message, Plain, Sealed};
+use super::outbox::{SealJob, SealedBatch};
 use super::sessions::{SessionTicket, Under};
 use crate::directory::tree_hash;
 use crate::keys::AgentKeys;
@@ -50,8 +51,8 @@ fn seal_messages(job: &mut SealJob, counters: &Counters) -> Vec<Message> {
     let mut taken = take_keys(&job.under, counters);
     let new = || job.messages.iter().zip(&job.under).filter(|(message, _)| message.sealed.is_none());
     let bytes = |(message, under): (&Message, &Option<Planned>)| match under {
-        Some(Planned { carries: false, .. }) => message.plain.header.envelope_bytes() - WRAPPED_KEY_BYTES,
-        _ => message.plain.header.envelope_bytes(),
+        Some(Planned { carries: false, .. }) => message.plain().header.envelope_bytes() - WRAPPED_KEY_BYTES,
+        _ => message.plain().header.envelope_bytes(),
     };
     let (count, bytes) = (new().count(), new().map(bytes).sum());
     let (mut envelopes, mut sealed) = (Vec::with_capacity(bytes), Vec::with_capacity(count));
@@ -59,7 +60,7 @@ fn seal_messages(job: &mut SealJob, counters: &Counters) -> Vec<Message> {
     let sessions_only = job.sessions_only;
     for (message, under) in job.messages.iter().zip(under).filter(|(message, _)| message.sealed.is_none()) {
         let start = envelopes.len();
-        let one = seal_one(&message.plain, under, sessions_only, &mut taken, counters, &mut envelopes);
+        let one = seal_one(message.plain(), under, sessions_only, &mut taken, counters, &mut envelopes);
         sealed.push(one.map(|(key_id, ticket)| (start..envelopes.len(), key_id, ticket)));
     }
     let envelopes = Bytes::from(envelopes);

@@ -18,17 +18,27 @@
 //! 0 u8 format=1 | 1 u8 settled: 1 when it was acknowledged after all | 2 [6] 0 | 8 u64 order: higher was refused later
 //! 16 u64 refused at, Unix ms | 24 u64 number in the mailbox, 0 if unknown | 32 [32] its key, zero when settled | check 8
 //! ```
+//!
+//! A key of a channel's session, in table `channel_keys` under publisher and session:
+//!
+//! ```text
+//! 0 u8 format=1 | 1 [7] 0 | 8 u64 received at | 16 u64 used at, Unix ms | 24 [144] the channel key, sealed ([`sealed`]) | check 8
+//! ```
+//!
+//! [`sealed`]: super::sealed
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use creto_crypto_accel::session::{ReceiveChain, SessionId};
+use creto_crypto_accel::session::{ChannelKey, ReceiveChain, SessionId};
 use creto_envelope::{AgentId, KeyId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
+use super::sealed::{SEALED_POSITION_BYTES, open_position, seal_position};
 use super::{StateFile, with_check};
+use crate::channel::keys::{KeyChanges, StoredKey, Times, session_of};
 use crate::error::StateError;
 use crate::receiver::sessions::SessionUse;
 use crate::receiver::sessions::refused::Refused;
@@ -36,11 +46,13 @@ use crate::receiver::sessions::refused::Refused;
 const FILE: &str = "incoming.redb";
 const SESSIONS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("sessions");
 const REFUSED: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("refused");
+const CHANNEL_KEYS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("channel_keys");
 const VALUE_FORMAT: u8 = 1;
 /// Of a session that was opened to a prekey.
 const PREKEY_VALUE_FORMAT: u8 = 2;
 const FIXED_BYTES: usize = 16;
 const REFUSED_BYTES: usize = 64;
+const CHANNEL_KEY_BYTES: usize = 24 + SEALED_POSITION_BYTES;
 
 /// A session to write: whose, when it was used, the prekey to which it was opened if it was, and its chain as stored.
 pub(crate) struct Write {
@@ -67,6 +79,7 @@ pub(crate) struct Stored {
     pub(crate) sessions: Vec<Read>,
     /// In the order in which they were refused.
     pub(crate) refused: Vec<(SessionUse, Refused)>,
+    pub(crate) channel_keys: Vec<StoredKey>,
 }
 
 /// Keeps everybody else from the file, and from what belongs to whoever holds it, until it is dropped. Does not open it.
@@ -78,20 +91,21 @@ pub(crate) fn lock(folder: &Path) -> Result<File, StateError> {
 }
 
 /// The open file.
-#[derive(Debug)]
 pub(crate) struct Incoming {
     file: StateFile,
+    /// Under which keys of channels are sealed.
+    key: Zeroizing<[u8; 32]>,
     /// No transaction succeeds.
     #[cfg(test)]
     pub(crate) fails: bool,
 }
 
 impl Incoming {
-    /// Opens the file and reads all of it.
+    /// Opens the file and reads all of it. Keys of channels are sealed in it under `key`.
     ///
     /// # Errors
     /// [`StateError`]; [`StateError::InUse`] while another process is subscribed.
-    pub(crate) fn open(folder: &Path, agent: AgentId) -> Result<(Self, Stored), StateError> {
+    pub(crate) fn open(folder: &Path, agent: AgentId, key: Zeroizing<[u8; 32]>) -> Result<(Self, Stored), StateError> {
         let file = StateFile::open(folder, FILE, agent)?;
         let mut stored = file.write(|transaction| {
             let table = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
@@ -102,12 +116,14 @@ impl Incoming {
                 let session = parse(key.value(), content);
                 read.push(session.map_err(|reason| file.damaged(format!("a session cannot be read: {reason}")))?);
             }
-            Ok(Stored { sessions: read, refused: read_refused(&file, transaction)? })
+            let channel_keys = read_channel_keys(&file, transaction, &key)?;
+            Ok(Stored { sessions: read, refused: read_refused(&file, transaction)?, channel_keys })
         })?;
         stored.sessions.sort_unstable_by_key(|session| session.used);
         stored.refused.sort_unstable_by_key(|(_, refused)| refused.order);
         let incoming = Self {
             file,
+            key,
             #[cfg(test)]
             fails: false,
         };
@@ -157,6 +173,73 @@ impl Incoming {
             Ok(())
         })
     }
+}
+
+impl Incoming {
+    /// Writes and removes keys of channels, durably, in one transaction.
+    ///
+    /// # Errors
+    /// [`StateError`]: none of them may be acknowledged.
+    pub(crate) fn commit_channel_keys(&self, changes: &KeyChanges) -> Result<(), StateError> {
+        let file = &self.file;
+        #[cfg(test)]
+        if self.fails {
+            return Err(file.damaged("the test says so"));
+        }
+        file.write(|transaction| {
+            let mut table = transaction.open_table(CHANNEL_KEYS).map_err(|error| file.database_error(error))?;
+            for StoredKey { key: given, times } in &changes.kept {
+                let (publisher, session) = session_of(given);
+                let row = key(publisher, &session);
+                let mut content = Zeroizing::new(Vec::with_capacity(CHANNEL_KEY_BYTES));
+                content.extend_from_slice(&[VALUE_FORMAT, 0, 0, 0, 0, 0, 0, 0]);
+                content.extend_from_slice(&times.received_at_ms.to_le_bytes());
+                content.extend_from_slice(&times.used_at_ms.to_le_bytes());
+                content.extend_from_slice(&seal_position(&self.key, &row, &given.to_bytes()));
+                let value = with_check(&row, content);
+                table.insert(&row, value.as_slice()).map_err(|error| file.database_error(error))?;
+            }
+            for (publisher, session) in &changes.removed {
+                table.remove(&key(*publisher, session)).map_err(|error| file.database_error(error))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+fn read_channel_keys(
+    file: &StateFile,
+    transaction: &WriteTransaction,
+    file_key: &[u8; 32],
+) -> Result<Vec<StoredKey>, StateError> {
+    let table = transaction.open_table(CHANNEL_KEYS).map_err(|error| file.database_error(error))?;
+    let mut read = Vec::new();
+    for row in table.iter().map_err(|error| file.database_error(error))? {
+        let (row, value) = row.map_err(|error| file.database_error(error))?;
+        let content = file.checked(row.value(), value.value())?;
+        let key = parse_channel_key(row.value(), content, file_key);
+        read.push(key.ok_or_else(|| file.damaged("a key of a channel cannot be read"))?);
+    }
+    Ok(read)
+}
+
+fn parse_channel_key(row: &[u8; 32], content: &[u8], file_key: &[u8; 32]) -> Option<StoredKey> {
+    let content: &[u8; CHANNEL_KEY_BYTES] = content.try_into().ok()?;
+    if content[..8] != [VALUE_FORMAT, 0, 0, 0, 0, 0, 0, 0] {
+        return None;
+    }
+    let number = |at: usize| Some(u64::from_le_bytes(*content[at..].first_chunk()?));
+    let times = Times { received_at_ms: number(8)?, used_at_ms: number(16)? };
+    let opened = open_position(file_key, row, content.last_chunk()?)?;
+    let given = ChannelKey::from_bytes(&opened).ok()?;
+    let (publisher, session) = session_of(&given);
+    (key(publisher, &session) == *row).then_some(StoredKey { key: given, times })
 }
 
 fn read_refused(file: &StateFile, transaction: &WriteTransaction) -> Result<Vec<(SessionUse, Refused)>, StateError> {

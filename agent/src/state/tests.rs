@@ -107,13 +107,13 @@ fn an_incoming_session_comes_back_with_what_was_settled_and_in_the_order_of_use(
         chain: receive.to_bytes(),
     };
     {
-        let (file, stored) = Incoming::open(folder.path(), ME).unwrap();
+        let (file, stored) = Incoming::open(folder.path(), ME, Zeroizing::new([0; 32])).unwrap();
         assert!(stored.sessions.is_empty() && stored.refused.is_empty());
         file.commit(&[write(1, 30), write(2, 10), write(3, 20)], &[], &[]).unwrap();
         file.commit(&[], &[(PEER, [3; 16])], &[]).unwrap();
-        assert!(matches!(Incoming::open(folder.path(), ME), Err(StateError::InUse { .. })));
+        assert!(matches!(Incoming::open(folder.path(), ME, Zeroizing::new([0; 32])), Err(StateError::InUse { .. })));
     }
-    let sessions = Incoming::open(folder.path(), ME).unwrap().1.sessions;
+    let sessions = Incoming::open(folder.path(), ME, Zeroizing::new([0; 32])).unwrap().1.sessions;
     assert_eq!(
         sessions.iter().map(|session| (session.session[0], session.used)).collect::<Vec<_>>(),
         [(2, 10), (1, 30)]
@@ -133,12 +133,12 @@ fn a_refused_message_comes_back_with_its_key_until_it_is_settled_or_removed() {
         mailbox_sequence: number.into(),
     };
     {
-        let (file, _) = Incoming::open(folder.path(), ME).unwrap();
+        let (file, _) = Incoming::open(folder.path(), ME, Zeroizing::new([0; 32])).unwrap();
         let written: Vec<_> = (1..=3).map(|number: u8| (at(number.into()), Some(refused(number, true)))).collect();
         file.commit(&[], &[], &written).unwrap();
         file.commit(&[], &[], &[(at(1), None), (at(2), Some(refused(2, false)))]).unwrap();
     }
-    let (_, stored) = Incoming::open(folder.path(), ME).unwrap();
+    let (_, stored) = Incoming::open(folder.path(), ME, Zeroizing::new([0; 32])).unwrap();
     let [(first, with_key), (second, without)] = &stored.refused[..] else { panic!("two are left") };
     assert_eq!((*first, *second), (at(3), at(2)), "in the order in which they were refused");
     assert_eq!((with_key.key.as_ref().map(|key| ***key), without.key.is_none()), (Some([3; 32]), true));
@@ -257,4 +257,101 @@ fn a_file_that_nobody_closed_is_opened_without_its_sum() {
     put(folder.path(), ME, vec![stored(1)]).unwrap();
     fs::remove_file(folder.path().join("outgoing.redb.sha256")).unwrap();
     assert_eq!(take(folder.path(), ME).unwrap().len(), 1);
+}
+
+mod channels {
+    use std::collections::BTreeMap;
+
+    use creto_crypto_accel::session::{ChannelEnds, ChannelKey, ChannelSendChain};
+    use creto_envelope::ChannelId;
+
+    use super::*;
+    use crate::channel::keys::{KeyChanges, StoredKey, Times};
+    use crate::channel::publishing::{Changes, StoredSession};
+    use crate::state::incoming::Incoming;
+    use crate::state::publishing::{PublishingFile, SeenRecord};
+
+    const CHANNEL: ChannelId = ChannelId([9; 16]);
+
+    fn key() -> Zeroizing<[u8; 32]> {
+        Zeroizing::new([5; 32])
+    }
+
+    fn chain(secret: u8) -> ChannelSendChain {
+        ChannelSendChain::new(ChannelEnds { channel: CHANNEL.0, publisher: ME.0 }, &[secret; 32])
+    }
+
+    fn session(secret: u8, begun_at_ms: u64, is_over: bool) -> StoredSession {
+        let chain = chain(secret);
+        let ahead = chain.at(30).unwrap();
+        let chain_left = (!is_over).then_some(ahead);
+        StoredSession { base: chain.key(), chain: chain_left, end: 30, begun_at_ms, used_at_ms: begun_at_ms + 1 }
+    }
+
+    #[test]
+    fn what_a_publisher_leaves_is_read_as_it_was_written_and_nothing_of_a_copy_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (members, gone) = ([AgentId([2; 16]), AgentId([3; 16])], AgentId([4; 16]));
+        {
+            let file = PublishingFile::open(folder.path(), ME, key()).unwrap();
+            assert!(matches!(PublishingFile::open(folder.path(), ME, key()), Err(StateError::InUse { .. })));
+            let (over, current) = (session(1, 7, true), session(2, 8, false));
+            let id = current.base.session_id();
+            let mut given: Vec<_> = members.iter().map(|member| (id, *member, Some(4))).collect();
+            given.push((id, gone, Some(5)));
+            let changes = Changes { sessions: vec![current, over], given, removed: vec![] };
+            file.write(CHANNEL, &changes).unwrap();
+            file.write(ChannelId([8; 16]), &Changes { sessions: vec![session(3, 1, false)], ..Changes::default() })
+                .unwrap();
+            file.write(CHANNEL, &Changes { given: vec![(id, gone, None)], ..Changes::default() }).unwrap();
+            file.seen(CHANNEL, SeenRecord { version: 3, sha256: [7; 32] }).unwrap();
+        }
+        let read = || PublishingFile::open(folder.path(), ME, key()).unwrap().channel(CHANNEL).unwrap();
+        let stored = read();
+        assert_eq!(stored.record, Some(SeenRecord { version: 3, sha256: [7; 32] }));
+        let [(over, of_over), (current, of_current)] = &stored.sessions[..] else { panic!("{stored:?}") };
+        assert!(over.chain.is_none() && of_over.is_empty() && over.end == 30);
+        let expected: BTreeMap<_, _> = members.iter().map(|member| (*member, 4)).collect();
+        assert_eq!((current.chain.as_ref().unwrap().counter(), of_current), (30, &expected));
+        assert_eq!(current.base.to_bytes()[..], chain(2).key().to_bytes()[..]);
+
+        // Whoever has other keys has nothing.
+        let other = PublishingFile::open(folder.path(), ME, Zeroizing::new([6; 32])).unwrap();
+        assert!(matches!(other.channel(CHANNEL), Err(StateError::Damaged { .. })));
+        drop(other);
+
+        // In a copy both could go on under the same counters.
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.path().join("publishing.redb"), copy.path().join("publishing.redb")).unwrap();
+        let copied = PublishingFile::open(copy.path(), ME, key()).unwrap().channel(CHANNEL).unwrap();
+        assert!(copied.sessions.iter().all(|(session, _)| session.chain.is_none() && session.end == 30));
+
+        let file = PublishingFile::open(folder.path(), ME, key()).unwrap();
+        let id = chain(2).session_id();
+        file.write(CHANNEL, &Changes { removed: vec![id], ..Changes::default() }).unwrap();
+        assert_eq!(file.channel(CHANNEL).unwrap().sessions.len(), 1);
+        file.write(CHANNEL, &Changes { sessions: vec![session(2, 8, false)], ..Changes::default() }).unwrap();
+        assert!(file.channel(CHANNEL).unwrap().sessions[1].1.is_empty(), "who was given it went with it");
+    }
+
+    #[test]
+    fn keys_of_channels_are_read_as_they_were_written_and_not_with_other_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let times = Times { received_at_ms: 5, used_at_ms: 6 };
+        let stored = |secret| StoredKey { key: chain(secret).at(12).unwrap().key(), times };
+        {
+            let (file, read) = Incoming::open(folder.path(), ME, key()).unwrap();
+            assert!(read.channel_keys.is_empty());
+            file.commit_channel_keys(&KeyChanges { kept: vec![stored(1), stored(2)], removed: vec![] }).unwrap();
+            let removed = vec![(ME, chain(2).session_id())];
+            file.commit_channel_keys(&KeyChanges { kept: vec![], removed }).unwrap();
+        }
+        let (_, read) = Incoming::open(folder.path(), ME, key()).unwrap();
+        let [StoredKey { key: known, times: known_times }] = &read.channel_keys[..] else { panic!("one is left") };
+        assert_eq!((known.counter(), *known_times), (12, times));
+        let bytes: Zeroizing<Vec<u8>> = ChannelKey::to_bytes(known);
+        assert_eq!(bytes[..], stored(1).key.to_bytes()[..]);
+        let other = Incoming::open(folder.path(), ME, Zeroizing::new([6; 32]));
+        assert!(matches!(other, Err(StateError::Damaged { .. })));
+    }
 }

@@ -13,6 +13,11 @@ use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, MessageId, NodeCe
 use creto_crypto_accel::merkle::{Tree, leaf_hash};
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::batch::parse_submit_sequence;
+use creto_envelope::channel::SignedChannelRecord;
+use creto_envelope::channel::frames::{
+    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelLeft, ChannelMembers, ChannelRequest,
+    ChannelSubscribe, ChannelSubscribed, encode_channel_response,
+};
 use creto_envelope::control::{
     KeyRecordRequest, LOGIN_EXPORTER_LABEL, Login, LoginAccepted, Reject, StreamOpen, StreamRole,
     encode_key_record_response, login_statement,
@@ -26,7 +31,9 @@ use creto_envelope::key_log::{KeyLeavesRequest, KeyProof, KeyProofRequest};
 use creto_envelope::notice::{Notice, NoticeBody};
 use creto_envelope::prekeys::{PrekeyClaim, PrekeyClaimed, PrekeyStockTold};
 use creto_envelope::submit::{SubmitAck, SubmitResult};
-use creto_envelope::{AgentId, BatchView, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord};
+use creto_envelope::{
+    AgentId, BatchView, ChannelId, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord,
+};
 use creto_transparency::memory::MemoryLog;
 use creto_transparency::{KeyLeaf, LeafKind, LogKeys};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -57,6 +64,7 @@ type Tamper = Box<dyn FnMut(&mut KeyProof) + Send>;
 #[derive(Default)]
 pub(crate) struct Directory {
     pub(crate) records: BTreeMap<AgentId, SignedKeyRecord>,
+    pub(crate) channels: BTreeMap<ChannelId, SignedChannelRecord>,
     pub(crate) log: MemoryLog,
     /// The node gives records that are not in its log.
     pub(crate) slips_in: bool,
@@ -198,7 +206,7 @@ impl Peer {
         let prekeys = (self.prekeys, Arc::clone(&self.claims), Arc::clone(&self.letters));
         let withheld = self.withheld.subscribe();
         tokio::spawn(answer_questions(control, Arc::clone(&self.records), withheld, prekeys, connection.clone()));
-        Link { connection, submit: None, deliver: None, owner: login.agent, header_sent: None }
+        Link { connection, submit: None, deliver: None, channels: None, owner: login.agent, header_sent: None }
     }
 
     /// Waits for a connection and refuses its login.
@@ -292,6 +300,18 @@ async fn answer_questions(
             }
             FrameType::PrekeyStockRequest => {
                 PrekeyStockTold { answer: Err(RejectCode::Overloaded.into()) }.encode(&mut frame);
+                let _ = answers.send(frame);
+                continue;
+            }
+            FrameType::ChannelRequest => {
+                let channel = ChannelRequest::parse(&body).unwrap().channel;
+                match records.lock().unwrap().channels.get(&channel) {
+                    Some(record) => encode_channel_response(&mut frame, record),
+                    None => {
+                        let unknown = Reject::new(RejectCode::UnknownChannel);
+                        Reject { context: channel.0, ..unknown }.encode(&mut frame);
+                    }
+                }
                 let _ = answers.send(frame);
                 continue;
             }
@@ -393,6 +413,7 @@ pub(crate) struct Link {
     pub(crate) connection: quinn::Connection,
     submit: Option<Stream>,
     deliver: Option<Stream>,
+    channels: Option<Stream>,
     owner: AgentId,
     header_sent: Option<Vec<u8>>,
 }
@@ -401,16 +422,19 @@ impl Link {
     async fn stream(&mut self, role: StreamRole) -> &mut Stream {
         while match role {
             StreamRole::Submit => self.submit.is_none(),
+            StreamRole::Channels => self.channels.is_none(),
             _ => self.deliver.is_none(),
         } {
             match Stream::accept(&self.connection).await {
                 (StreamRole::Submit, stream) => assert!(self.submit.replace(stream).is_none()),
                 (StreamRole::Deliver, stream) => assert!(self.deliver.replace(stream).is_none()),
+                (StreamRole::Channels, stream) => assert!(self.channels.replace(stream).is_none()),
                 (role, _) => panic!("a second {role:?} stream"),
             }
         }
         match role {
             StreamRole::Submit => self.submit.as_mut().unwrap(),
+            StreamRole::Channels => self.channels.as_mut().unwrap(),
             _ => self.deliver.as_mut().unwrap(),
         }
     }
@@ -532,6 +556,88 @@ impl Link {
         encoder.finish();
         change(&mut frame);
         self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Expects to be asked who subscribes to a channel, and says so.
+    pub(crate) async fn attached(&mut self, members: &[AgentId]) -> ChannelId {
+        let submit = self.stream(StreamRole::Submit).await;
+        let (frame_type, body) = timeout(PATIENCE, submit.next()).await.expect("a question comes").unwrap();
+        assert_eq!(frame_type, FrameType::ChannelAttach);
+        let channel = ChannelAttach::parse(&body).unwrap().channel;
+        self.members(&ChannelMembers { channel, version: 1, is_whole: true, joined: members.to_vec(), left: vec![] })
+            .await;
+        channel
+    }
+
+    /// Expects that the publisher does not want to be told any more.
+    pub(crate) async fn detached(&mut self) {
+        let submit = self.stream(StreamRole::Submit).await;
+        let (frame_type, _) = timeout(PATIENCE, submit.next()).await.expect("it comes").unwrap();
+        assert_eq!(frame_type, FrameType::ChannelDetach);
+    }
+
+    /// Says who subscribes to a channel.
+    pub(crate) async fn members(&mut self, members: &ChannelMembers) {
+        let mut frame = Vec::new();
+        members.encode(&mut frame);
+        self.stream(StreamRole::Submit).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Expects that a channel is subscribed to, answers, and waits for credit.
+    pub(crate) async fn channel_subscription(&mut self, next_sequence: u64) -> ChannelSubscribe {
+        let channels = self.stream(StreamRole::Channels).await;
+        let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("a subscription comes").unwrap();
+        assert_eq!(frame_type, FrameType::ChannelSubscribe);
+        let subscribe = ChannelSubscribe::parse(&body).unwrap();
+        let ChannelSubscribe { handle, channel, .. } = subscribe;
+        let (oldest_sequence, newest_sequence) = (0, 0);
+        let mut frame = Vec::new();
+        ChannelSubscribed { handle, channel, next_sequence, oldest_sequence, newest_sequence }.encode(&mut frame);
+        channels.send.write_all(&frame).await.unwrap();
+        let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("credit comes").unwrap();
+        assert_eq!((frame_type, ChannelCredit::parse(&body).unwrap().handle), (FrameType::ChannelCredit, handle));
+        subscribe
+    }
+
+    /// Says that a channel is not read any more.
+    pub(crate) async fn channel_left(&mut self, left: &ChannelLeft) {
+        let mut frame = Vec::new();
+        left.encode(&mut frame);
+        self.stream(StreamRole::Channels).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// Pushes messages of a batch to a subscription of a channel: (index in the batch, sequence).
+    pub(crate) async fn deliver_channel(&mut self, handle: u32, batch: &Batch, messages: &[(usize, u64)]) {
+        let mut tree = Tree::new();
+        tree.rebuild(&batch.entries.iter().map(|(salt, envelope)| leaf_hash(salt, envelope)).collect::<Vec<_>>());
+        let mut body = Vec::new();
+        let mut encoder = DeliverEncoder::begin_body(&mut body, Some(&batch.header));
+        for (index, mailbox_sequence) in messages {
+            let (salt, envelope) = &batch.entries[*index];
+            let mut path = Vec::new();
+            let leaf_index = u32::try_from(*index).unwrap();
+            tree.path(leaf_index, &mut path);
+            let (mailbox_sequence, attempt) = (*mailbox_sequence, 0);
+            encoder.push(&MessageToDeliver { mailbox_sequence, leaf_index, attempt, salt, path: &path, envelope });
+        }
+        encoder.finish();
+        let mut frame = Vec::new();
+        ChannelDeliver::encode_head(&mut frame, handle, body.len());
+        frame.extend_from_slice(&body);
+        self.stream(StreamRole::Channels).await.send.write_all(&frame).await.unwrap();
+    }
+
+    /// The next acknowledgement of a channel's messages; credit in between is let by.
+    pub(crate) async fn channel_ack(&mut self) -> ChannelAck {
+        let channels = self.stream(StreamRole::Channels).await;
+        loop {
+            let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("it comes").unwrap();
+            match frame_type {
+                FrameType::ChannelAck => return ChannelAck::parse(&body).unwrap(),
+                FrameType::ChannelCredit => {}
+                other => panic!("{other:?} on the channels stream"),
+            }
+        }
     }
 
     /// Pushes a notice.

@@ -130,7 +130,7 @@ pub(super) fn check_stop(stop: &AtomicBool) -> Result<(), BackupError> {
 }
 
 /// On a terminal only, on standard error.
-pub(super) fn bar(what: &'static str) -> ProgressBar {
+pub(crate) fn bar(what: &'static str) -> ProgressBar {
     let seen = stderr().is_terminal();
     let target = if seen { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(None, target);
@@ -142,7 +142,8 @@ pub(super) fn bar(what: &'static str) -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, done: u64, known: u64) {
+/// How far it has come, of what is known to be there.
+pub(crate) fn show(bar: &ProgressBar, done: u64, known: u64) {
     bar.set_length(known);
     bar.set_position(done);
 }
@@ -207,7 +208,7 @@ pub(super) fn point(point: &creto_node::backup::ShardPoint) -> Value {
     })
 }
 
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 

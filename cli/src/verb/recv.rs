@@ -1,7 +1,7 @@
 //! `creto recv`: prints what an agent is sent, and acknowledges each message once it is printed, or rejects it.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,6 +16,7 @@ use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::moment::time;
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, stdout};
+use crate::verb::attach::{self, Inbox, Shown};
 use crate::verb::proof::{PRIVATE, keep, write_whole};
 use crate::verb::thread::TYPED_EXTENSION;
 
@@ -38,20 +39,21 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
     if let Some(folder) = &args.proofs {
         std::fs::create_dir_all(folder).map_err(|error| Failure::file("make the folder", folder, &error))?;
     }
+    let files = Inbox::open(global, args).await?;
     let keep_proofs = args.proofs.is_some();
     let agent = connect_with(global, &args.reach, &args.agent, |options| {
         options.keep_proofs = keep_proofs;
         options.prekeys = args.prekeys.into();
     })
     .await?;
-    let printed = print_all(&agent, args).await;
+    let printed = print_all(&agent, files, args).await;
     // In every case: what was printed is acknowledged before the connection ends.
     agent.close().await;
     printed?;
     Ok(Exit::Ok)
 }
 
-async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
+async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(), Failure> {
     // Asked for first: what comes while nobody listens is only logged.
     let mut notices = agent.notices().map_err(|error| receive_failure(&error))?;
     let mut mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
@@ -76,10 +78,18 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
         };
         match next.map_err(|error| receive_failure(&error))? {
             Next::Message(delivery) => {
-                let proof = args.proofs.as_deref().zip(delivery.proof());
-                let kept = proof
-                    .map(|(folder, proof)| keep(folder, delivery.message_id, delivery.from_id, proof))
-                    .transpose()?;
+                let delivery = match files.take(*delivery).await? {
+                    Shown::Message(delivery) => delivery,
+                    Shown::Part => continue,
+                    Shown::File(file) => {
+                        let kept = keep_proof(args, &file.head)?;
+                        attach::print(&file, args.json, kept.as_deref())?;
+                        file.head.ack();
+                        left -= 1;
+                        continue;
+                    }
+                };
+                let kept = keep_proof(args, &delivery)?;
                 let typed = typed(&delivery);
                 if let (Some(kept), Some(_)) = (&kept, &typed) {
                     // Beside its proof, header and all: what `creto thread verify` needs to see what was signed.
@@ -104,6 +114,12 @@ async fn print_all(agent: &Agent, args: &RecvArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Keeps the proof of a message, if proofs are kept; returns where.
+fn keep_proof(args: &RecvArgs, delivery: &Delivery) -> Result<Option<PathBuf>, Failure> {
+    let proof = args.proofs.as_deref().zip(delivery.proof());
+    proof.map(|(folder, proof)| keep(folder, delivery.message_id, delivery.from_id, proof)).transpose()
 }
 
 /// Ctrl-C and SIGTERM.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use creto_agent::SendOptions;
+use creto_agent::{Agent, SendOptions};
 use serde_json::json;
 
 use crate::args::{Global, SendArgs};
@@ -15,25 +15,47 @@ use crate::terminal::{DIM, GOOD, grouped, print_json, stdout};
 /// What stands for standard input.
 const STDIN: &str = "-";
 /// Largest message. One byte more is read, so that a longer input is refused and not cut.
-const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) fn run(global: &Global, args: &SendArgs) -> Result<Exit, Failure> {
+    if let Some(path) = args.attach.as_deref().or(args.file.as_deref().filter(|path| is_large(path))) {
+        return block_on(attach(global, args, path));
+    }
     let payload = payload(args.file.as_deref(), args.text.as_deref())?;
     block_on(send(global, args, payload))
 }
 
-async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit, Failure> {
-    let agent = connect_with(global, &args.reach, &args.from, |options| options.prekeys = args.prekeys.into()).await?;
-    let options = SendOptions {
+/// Whether a file does not fit into a message. What is no file, such as a pipe, is read and then seen.
+fn is_large(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > PAYLOAD_BYTES_MAX)
+}
+
+async fn attach(global: &Global, args: &SendArgs, path: &Path) -> Result<Exit, Failure> {
+    let agent = connect(global, args).await?;
+    let sent = super::attach::send(global, args, &agent, path, options(args)).await;
+    agent.close().await;
+    sent
+}
+
+async fn connect(global: &Global, args: &SendArgs) -> Result<Agent, Failure> {
+    connect_with(global, &args.reach, &args.from, |options| options.prekeys = args.prekeys.into()).await
+}
+
+fn options(args: &SendArgs) -> SendOptions {
+    SendOptions {
         priority: args.priority.into(),
         receipt: args.receipt,
         notice: !args.no_notice,
         ttl: args.ttl.map(|seconds| Duration::from_secs(u64::from(seconds))),
         ..SendOptions::default()
-    };
+    }
+}
+
+async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit, Failure> {
+    let agent = connect(global, args).await?;
     let bytes = payload.len();
     let begin = Instant::now();
-    let answer = agent.send_with(&args.to, payload, options).await;
+    let answer = agent.send_with(&args.to, payload, options(args)).await;
     let took = begin.elapsed();
     agent.close().await;
     let receipt = answer.map_err(|error| send_failure(&error))?;
@@ -81,7 +103,7 @@ pub(crate) fn payload(file: Option<&Path>, text: Option<&str>) -> Result<Vec<u8>
     }
     if payload.len() as u64 > PAYLOAD_BYTES_MAX {
         let what = "the message is longer than 1 MiB";
-        return Err(Failure::new(Exit::Usage, what, "store it elsewhere and send a reference"));
+        return Err(Failure::new(Exit::Usage, what, "send it as a file: creto send FROM TO --attach FILE"));
     }
     Ok(payload)
 }

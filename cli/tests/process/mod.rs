@@ -11,6 +11,7 @@ use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, NodeCertificate};
 /// No wait of a test takes a tenth of it.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
+#[derive(Debug)]
 pub struct Run {
     pub status: i32,
     pub stdout: String,

@@ -1,10 +1,11 @@
 //! Frames of the link: a header of eight bytes, and a body whose length is checked, for its type, before it is read.
 
+use creto_envelope::channel::SignedChannelRecord;
 use creto_envelope::control::RotationMode;
 use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::{KeyLeaves, KeyLeavesRequest, KeyLogQuestion, KeyProof, KeyProofRequest};
 use creto_envelope::prekeys::{PrekeyBatch, PrekeyStock, SignedPrekey};
-use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, ChannelId, FrameType, RejectCode, SignedKeyRecord, TrustDomain};
 use thiserror::Error;
 
 use crate::limits::{
@@ -55,6 +56,7 @@ const KEY_LOG: u8 = 19;
 const UPLOAD: u8 = 20;
 const CLAIM: u8 = 21;
 const STOCK: u8 = 22;
+const CHANNEL_RECORD: u8 = 23;
 const WELCOME: u8 = 128;
 const REFUSED: u8 = 129;
 const RENEWED: u8 = 130;
@@ -63,6 +65,8 @@ const AGENTS: u8 = 132;
 const GONE: u8 = 133;
 const SNAPSHOT_END: u8 = 134;
 const PREKEYS_LOW: u8 = 135;
+const CHANNELS: u8 = 136;
+const CHANNELS_GONE: u8 = 137;
 /// Of an answer: the question's type and this bit. They are apart from those above.
 const ANSWER: u8 = 0xc0;
 
@@ -80,11 +84,12 @@ impl FrameHeader {
             return Err(LinkError::NotZero);
         }
         let bytes_max = match frame_type {
-            HELLO | ASK | CLAIM | STOCK | KEY_RECORD | WELCOME | REFUSED | RENEWED | SNAPSHOT_END | PREKEYS_LOW => {
-                SMALL_BODY_BYTES_MAX
+            HELLO | ASK | CLAIM | STOCK | KEY_RECORD | CHANNEL_RECORD | WELCOME | REFUSED | RENEWED | SNAPSHOT_END
+            | PREKEYS_LOW => SMALL_BODY_BYTES_MAX,
+            PUBLISH | ENROL | KEY_LOG | UPLOAD | SNAPSHOT_BEGIN | AGENTS | GONE | CHANNELS | CHANNELS_GONE => {
+                FRAME_BODY_BYTES_MAX
             }
-            PUBLISH | ENROL | KEY_LOG | UPLOAD | SNAPSHOT_BEGIN | AGENTS | GONE => FRAME_BODY_BYTES_MAX,
-            answer if (PUBLISH | ANSWER..=STOCK | ANSWER).contains(&answer) => FRAME_BODY_BYTES_MAX,
+            answer if (PUBLISH | ANSWER..=CHANNEL_RECORD | ANSWER).contains(&answer) => FRAME_BODY_BYTES_MAX,
             unknown => return Err(LinkError::Type(unknown)),
         };
         let body_bytes = u32::from_le_bytes([a, b, c, d]);
@@ -172,6 +177,11 @@ pub enum Question {
         /// Whose.
         agent: AgentId,
     },
+    /// The record of a channel, with its owner's signatures.
+    ChannelRecord {
+        /// Which channel.
+        channel: ChannelId,
+    },
 }
 
 /// Why a question is not granted.
@@ -200,6 +210,8 @@ pub enum Answer {
     Claim(Result<Box<SignedPrekey>, Refused>),
     /// What there is.
     Stock(Result<PrekeyStock, Refused>),
+    /// The record.
+    ChannelRecord(Result<Box<SignedChannelRecord>, Refused>),
 }
 
 /// What control says to a node that it takes.
@@ -238,10 +250,16 @@ pub enum FromControl {
     Agents(Vec<u8>),
     /// Agents that are not there any more.
     Gone(Vec<AgentId>),
+    /// Some of its channels, for [`crate::Incoming::channels`].
+    Channels(Vec<u8>),
+    /// Channels that are not there any more.
+    ChannelsGone(Vec<ChannelId>),
     /// All of the snapshot came.
     SnapshotEnd {
         /// How many agents the directory has.
         agents: u64,
+        /// How many channels.
+        channels: u64,
     },
     /// The answer to a question.
     Answer {
@@ -311,6 +329,12 @@ impl FromNode {
 }
 
 impl Question {
+    /// Whether the answer may be as large as a frame: fewer of these are asked at a time.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        matches!(self, Self::KeyLog(_) | Self::ChannelRecord { .. })
+    }
+
     const fn frame_type(&self) -> u8 {
         match self {
             Self::Publish { .. } => PUBLISH,
@@ -320,6 +344,7 @@ impl Question {
             Self::Upload { .. } => UPLOAD,
             Self::Claim { .. } => CLAIM,
             Self::Stock { .. } => STOCK,
+            Self::ChannelRecord { .. } => CHANNEL_RECORD,
         }
     }
 
@@ -350,6 +375,7 @@ impl Question {
                 out.extend_from_slice(&agent.0);
             }
             Self::Stock { agent } => out.extend_from_slice(&agent.0),
+            Self::ChannelRecord { channel } => out.extend_from_slice(&channel.0),
         }
     }
 
@@ -377,6 +403,7 @@ impl Question {
             }
             CLAIM => Self::Claim { asker: AgentId(reader.array()?), agent: AgentId(reader.array()?) },
             STOCK => Self::Stock { agent: AgentId(reader.array()?) },
+            CHANNEL_RECORD => Self::ChannelRecord { channel: ChannelId(reader.array()?) },
             other => return Err(LinkError::Type(other)),
         })
     }
@@ -399,7 +426,14 @@ impl FromControl {
             Self::SnapshotBegin(head) => frame(SNAPSHOT_BEGIN, |out| head.put(out)),
             Self::Agents(agents) => frame(AGENTS, |out| out.extend_from_slice(agents)),
             Self::Gone(ids) => frame(GONE, |out| ids.iter().for_each(|id| out.extend_from_slice(&id.0))),
-            Self::SnapshotEnd { agents } => frame(SNAPSHOT_END, |out| out.extend_from_slice(&agents.to_le_bytes())),
+            Self::Channels(channels) => frame(CHANNELS, |out| out.extend_from_slice(channels)),
+            Self::ChannelsGone(ids) => {
+                frame(CHANNELS_GONE, |out| ids.iter().for_each(|id| out.extend_from_slice(&id.0)))
+            }
+            Self::SnapshotEnd { agents, channels } => frame(SNAPSHOT_END, |out| {
+                out.extend_from_slice(&agents.to_le_bytes());
+                out.extend_from_slice(&channels.to_le_bytes());
+            }),
             Self::Answer { id, answer } => frame(answer.frame_type(), |out| {
                 out.extend_from_slice(&id.to_le_bytes());
                 answer.put(out);
@@ -434,14 +468,10 @@ impl FromControl {
             RENEWED => Self::Renewed { number: reader.u64()? },
             SNAPSHOT_BEGIN => Self::SnapshotBegin(SnapshotHead::take(&mut reader)?),
             AGENTS => Self::Agents(reader.rest().to_vec()),
-            GONE => {
-                let (ids, rest) = reader.rest().as_chunks::<16>();
-                if !rest.is_empty() || ids.len() > GONE_MAX {
-                    return Err(LinkError::Length);
-                }
-                Self::Gone(ids.iter().map(|id| AgentId(*id)).collect())
-            }
-            SNAPSHOT_END => Self::SnapshotEnd { agents: reader.u64()? },
+            GONE => Self::Gone(take_ids(&mut reader)?.iter().map(|id| AgentId(*id)).collect()),
+            CHANNELS => Self::Channels(reader.rest().to_vec()),
+            CHANNELS_GONE => Self::ChannelsGone(take_ids(&mut reader)?.iter().map(|id| ChannelId(*id)).collect()),
+            SNAPSHOT_END => Self::SnapshotEnd { agents: reader.u64()?, channels: reader.u64()? },
             PREKEYS_LOW => Self::PrekeysLow { agent: AgentId(reader.array()?), stock: take_stock(&mut reader)? },
             frame_type => {
                 let id = reader.u64()?;
@@ -464,6 +494,7 @@ impl Answer {
                 Self::Upload(_) => UPLOAD,
                 Self::Claim(_) => CLAIM,
                 Self::Stock(_) => STOCK,
+                Self::ChannelRecord(_) => CHANNEL_RECORD,
             }
     }
 
@@ -488,6 +519,9 @@ impl Answer {
             Self::Upload(answer) | Self::Stock(answer) => put_result(answer, out, put_stock),
             Self::Claim(answer) => {
                 put_result(answer, out, |prekey, out| out.extend_from_slice(&prekey.to_bytes()));
+            }
+            Self::ChannelRecord(answer) => {
+                put_result(answer, out, |record, out| out.extend_from_slice(&record.to_bytes()));
             }
         }
     }
@@ -524,6 +558,9 @@ impl Answer {
                 Self::Claim(take_result(reader, |reader| Ok(Box::new(of_agent(SignedPrekey::parse(reader.rest()))?)))?)
             }
             STOCK => Self::Stock(take_result(reader, take_stock)?),
+            CHANNEL_RECORD => Self::ChannelRecord(take_result(reader, |reader| {
+                Ok(Box::new(of_agent(SignedChannelRecord::parse(reader.rest()))?))
+            })?),
             _ => return Err(LinkError::Type(frame_type)),
         })
     }
@@ -578,6 +615,14 @@ fn take_stock(reader: &mut Reader<'_>) -> Result<PrekeyStock, LinkError> {
 
 fn take_record(reader: &mut Reader<'_>) -> Result<Box<SignedKeyRecord>, LinkError> {
     Ok(Box::new(of_agent(SignedKeyRecord::parse(reader.rest()))?))
+}
+
+/// The ids of what is gone.
+fn take_ids<'a>(reader: &mut Reader<'a>) -> Result<&'a [[u8; 16]], LinkError> {
+    match reader.rest().as_chunks::<16>() {
+        (ids, []) if ids.len() <= GONE_MAX => Ok(ids),
+        _ => Err(LinkError::Length),
+    }
 }
 
 fn take_domain(reader: &mut Reader<'_>, bytes: usize) -> Result<TrustDomain, LinkError> {

@@ -5,7 +5,7 @@
 //! ----------------------------------------  ------------------------------------------------------------
 //! Hello       version, trust domain   --->  the same trust domain?
 //!             <---  Welcome                 how long a snapshot counts
-//!             <---  SnapshotBegin, Agents ..., SnapshotEnd: all of it, and from then on what changed
+//!             <---  SnapshotBegin, Agents, Channels ..., SnapshotEnd: all of it, and from then on what changed
 //! Ask         a number, every second  --->
 //!             <---  Renewed                 the number: behind everything that was published before
 //! Question    id, what                --->  the directory's doors
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! - [`frame`]: every frame, and its length, which is checked before the frame is read.
-//! - [`snapshot`]: agents as bytes, and [`Incoming`], which makes a snapshot of what came, or says why it is refused.
+//! - [`snapshot`]: agents and channels as bytes, and [`Incoming`], which makes a snapshot of what came, or says why it is refused.
 //!
 //! Pure: no socket, no clock. `docs/control-link.md` has every byte.
 #![forbid(unsafe_code)]

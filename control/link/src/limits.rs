@@ -1,7 +1,8 @@
 //! Every bound of the link, in one place.
 
 use creto_envelope::limits::{
-    KEY_LEAVES_MAX, NAME_BYTES_MAX, PREKEY_UPLOAD_BODY_BYTES_MAX, SIGNED_KEY_RECORD_BYTES_MAX,
+    KEY_LEAVES_MAX, NAME_BYTES_MAX, PREKEY_UPLOAD_BODY_BYTES_MAX, SIGNED_CHANNEL_RECORD_BYTES_MAX,
+    SIGNED_KEY_RECORD_BYTES_MAX,
 };
 use creto_policy::attributes::{ATTRIBUTES_BYTES_MAX, CAPABILITIES_MAX, ROLES_MAX};
 
@@ -13,12 +14,18 @@ pub const FRAME_HEADER_BYTES: usize = 8;
 pub const FRAME_BODY_BYTES_MAX: usize = 512 * 1024;
 /// Largest body of a frame that only says a few numbers and texts, in bytes.
 pub const SMALL_BODY_BYTES_MAX: usize = 4 * 1024;
-/// A frame of agents is closed when its body has so many bytes.
+/// A frame of agents or of channels is closed when its body has so many bytes.
 pub const CHUNK_BYTES: usize = 128 * 1024;
-/// Most ids in a frame of agents that are gone.
+/// Most ids in a frame of agents, or of channels, that are gone.
 pub const GONE_MAX: usize = 8_192;
 /// Most agents in a snapshot that a node takes: far above what a directory is made for.
 pub const AGENTS_MAX: usize = 4_000_000;
+/// Most channels in a snapshot that a node takes: no directory has more.
+pub const CHANNELS_MAX: usize = 100_000;
+/// Most agents that the records of all channels of a snapshot list together: no directory has more.
+pub const CHANNEL_LISTED_MAX: u64 = 4_000_000;
+/// Size of what stands in front of a channel's record, in bytes.
+pub const CHANNEL_HEAD_BYTES: usize = 8;
 /// Most versions of one agent's key record in a snapshot.
 pub const VERSIONS_MAX: usize = 1_024;
 /// Size of an agent without its name, versions and attributes, in bytes.
@@ -33,13 +40,16 @@ pub const POLICY_NAME_BYTES_MAX: usize = 4_096;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Most questions of one node that are not answered.
 pub const QUESTIONS_MAX: usize = 4_096;
+/// Most of them whose answers are large ([`is_large`](crate::Question::is_large)): 20 MB of answers at most, on either side.
+pub const LARGE_QUESTIONS_MAX: usize = 64;
 
 /// Most bytes that attributes take: a length in front of each text.
 pub(crate) const ATTRIBUTES_MAX: usize = 4 + ATTRIBUTES_BYTES_MAX + 2 * (1 + ROLES_MAX + CAPABILITIES_MAX);
 const AGENT_BYTES_MAX: usize = AGENT_FIXED_BYTES + NAME_BYTES_MAX + VERSIONS_MAX * VERSION_BYTES + ATTRIBUTES_MAX;
 
-// The last agent of a frame may be of any size.
+// The last agent, or channel, of a frame may be of any size.
 const _: () = assert!(CHUNK_BYTES + AGENT_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES + CHANNEL_HEAD_BYTES + SIGNED_CHANNEL_RECORD_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(GONE_MAX * 16 <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(POLICY_BYTES_MAX + POLICY_NAME_BYTES_MAX + 1_024 <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(PREKEY_UPLOAD_BODY_BYTES_MAX + 1_024 <= FRAME_BODY_BYTES_MAX);

@@ -1,15 +1,18 @@
 //! A directory on its way: cut into frames by control, and put together by the node, which refuses what would take it back.
 //!
-//! A link begins with all of it. From then on only what changed is sent: which agents are otherwise than in the snapshot before, and
-//! which are gone. Whatever a later version adds to a snapshot gets frames of its own between its beginning and its end.
+//! A link begins with all of it. From then on only what changed is sent: which agents and channels are otherwise than in the snapshot
+//! before, and which are gone. Whatever a later version adds to a snapshot gets frames of its own between its beginning and its end.
 
-use creto_envelope::{AgentId, TrustDomain};
-use creto_policy::{Policy, PrincipalError, Snapshot, SnapshotBuilder};
+use creto_envelope::channel::ChannelRecord;
+use creto_envelope::{AgentId, ChannelId, TrustDomain};
+use creto_policy::{Channel, Policy, PrincipalError, Snapshot, SnapshotBuilder};
 use thiserror::Error;
 
 use crate::agent::{self, Agent};
 use crate::frame::{FromControl, LinkError};
-use crate::limits::{AGENTS_MAX, CHUNK_BYTES, GONE_MAX, POLICY_BYTES_MAX, POLICY_NAME_BYTES_MAX};
+use crate::limits::{
+    AGENTS_MAX, CHANNEL_LISTED_MAX, CHANNELS_MAX, CHUNK_BYTES, GONE_MAX, POLICY_BYTES_MAX, POLICY_NAME_BYTES_MAX,
+};
 use crate::reader::{Reader, put_text};
 
 /// What stands in front of a snapshot's agents.
@@ -17,7 +20,7 @@ use crate::reader::{Reader, put_text};
 pub struct SnapshotHead {
     /// Its epoch: never below the one before.
     pub epoch: u64,
-    /// Whether all agents follow, and not only those that changed.
+    /// Whether all agents and channels follow, and not only those that changed.
     pub is_whole: bool,
     /// How long a replaced encryption key is accepted, in milliseconds.
     pub key_grace_ms: u64,
@@ -129,23 +132,45 @@ impl SnapshotHead {
 /// The frames between the beginning and the end of a snapshot: what differs from `before`, each frame when the one before it was
 /// taken, so that a directory of any size needs the memory of one frame. Since [`Snapshot::empty`] that is everything.
 pub fn frames_between<'s>(before: &'s Snapshot, now: &'s Snapshot) -> impl Iterator<Item = FromControl> + use<'s> {
-    let mut changes = now.changes_since(before).fuse();
+    let gone = |ids: Vec<AgentId>| FromControl::Gone(ids);
+    let agents = frames_of(now.changes_since(before), agent::put, FromControl::Agents, gone);
+    let gone = |ids: Vec<ChannelId>| FromControl::ChannelsGone(ids);
+    agents.chain(frames_of(now.channel_changes_since(before), put_channel, FromControl::Channels, gone))
+}
+
+/// Cuts what changed into frames of what is there, and of the ids of what is not any more.
+fn frames_of<'s, I: 's, V: 's>(
+    changes: impl Iterator<Item = (I, Option<&'s V>)>,
+    put: fn(&V, &mut Vec<u8>),
+    there: fn(Vec<u8>) -> FromControl,
+    not_there: fn(Vec<I>) -> FromControl,
+) -> impl Iterator<Item = FromControl> {
+    let mut changes = changes.fuse();
     let mut gone = Vec::new();
     std::iter::from_fn(move || {
-        let mut agents = Vec::new();
-        while agents.len() < CHUNK_BYTES && gone.len() < GONE_MAX {
+        let mut bytes = Vec::new();
+        while bytes.len() < CHUNK_BYTES && gone.len() < GONE_MAX {
             match changes.next() {
-                Some((_, Some(principal))) => agent::put(principal, &mut agents),
+                Some((_, Some(value))) => put(value, &mut bytes),
                 Some((id, None)) => gone.push(id),
                 None => break,
             }
         }
-        match (agents.is_empty(), gone.is_empty()) {
-            (false, _) => Some(FromControl::Agents(agents)),
-            (true, false) => Some(FromControl::Gone(std::mem::take(&mut gone))),
+        match (bytes.is_empty(), gone.is_empty()) {
+            (false, _) => Some(there(bytes)),
+            (true, false) => Some(not_there(std::mem::take(&mut gone))),
             (true, true) => None,
         }
     })
+}
+
+/// A channel: `u32 record_bytes | [4] zero`, and its record as `docs/channels.md` has it, without the signatures.
+fn put_channel(channel: &Channel, out: &mut Vec<u8>) {
+    let record = channel.record().to_bytes();
+    let bytes = u32::try_from(record.len()).expect("a record is below 400 KB");
+    out.extend_from_slice(&bytes.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&record);
 }
 
 /// Why a snapshot is refused: what was in force before stays so, until its time is over.
@@ -177,9 +202,26 @@ pub enum SnapshotRefused {
         /// In what was put together.
         arrived: u64,
     },
+    /// not all channels came
+    #[error("{arrived} channels arrived of {told} that control has; run the same version of creto on both sides")]
+    ChannelCount {
+        /// By the snapshot's end.
+        told: u64,
+        /// In what was put together.
+        arrived: u64,
+    },
     /// more agents than any directory has
     #[error("control sends more than {AGENTS_MAX} agents; look what answers in its place")]
     Many,
+    /// more channels than any directory has
+    #[error(
+        "control sends more than {CHANNELS_MAX} channels, or more than {CHANNEL_LISTED_MAX} agents that they list; look what answers in its \
+         place"
+    )]
+    ManyChannels,
+    /// a channel that cannot be one
+    #[error("a channel in control's directory cannot be used ({0}); run the same version of creto on both sides")]
+    Channel(String),
     /// frames of a snapshot that are in no snapshot
     #[error("frames of a snapshot came in the wrong order; run the same version of creto on both sides")]
     Order,
@@ -272,15 +314,59 @@ impl Incoming {
         Ok(())
     }
 
-    /// The end of a snapshot, which says how many agents there are.
+    /// The body of a frame of channels.
     ///
     /// # Errors
     /// As [`Incoming::begin`].
-    pub fn end(&mut self, agents: u64) -> Result<Snapshot, SnapshotRefused> {
+    pub fn channels(&mut self, body: &[u8]) -> Result<(), SnapshotRefused> {
+        self.epoch.ok_or(SnapshotRefused::Order)?;
+        let mut reader = Reader::new(body);
+        while !reader.is_empty() {
+            let bytes = reader.u32()? as usize;
+            reader.zeros(4)?;
+            let record = ChannelRecord::parse(reader.take(bytes)?).map_err(|_| LinkError::Value)?;
+            // One that is deleted is not sent.
+            if record.is_deleted {
+                return Err(LinkError::Value.into());
+            }
+            if record.trust_domain != self.trust_domain {
+                let (name, domain) = (record.name.as_str(), record.trust_domain.as_str());
+                return Err(SnapshotRefused::Channel(format!("{name} is of the trust domain {domain}")));
+            }
+            self.builder.insert_channel(record);
+        }
+        // A frame lists a few ten thousand at most.
+        match self.builder.channel_count() > CHANNELS_MAX || self.builder.listed_count() > CHANNEL_LISTED_MAX {
+            true => Err(SnapshotRefused::ManyChannels),
+            false => Ok(()),
+        }
+    }
+
+    /// Channels that are not in the directory any more.
+    ///
+    /// # Errors
+    /// As [`Incoming::begin`].
+    pub fn channels_gone(&mut self, ids: &[ChannelId]) -> Result<(), SnapshotRefused> {
+        self.epoch.ok_or(SnapshotRefused::Order)?;
+        ids.iter().for_each(|id| {
+            self.builder.remove_channel(id);
+        });
+        Ok(())
+    }
+
+    /// The end of a snapshot, which says how many agents and channels there are.
+    ///
+    /// # Errors
+    /// As [`Incoming::begin`].
+    pub fn end(&mut self, agents: u64, channels: u64) -> Result<Snapshot, SnapshotRefused> {
         let epoch = self.epoch.take().ok_or(SnapshotRefused::Order)?;
         let arrived = self.builder.agent_count() as u64;
         if arrived != agents {
             return Err(SnapshotRefused::Count { told: agents, arrived });
+        }
+        let arrived = self.builder.channel_count() as u64;
+        if arrived != channels {
+            return Err(SnapshotRefused::ChannelCount { told: channels, arrived });
         }
         self.held_epoch = epoch;
         Ok(self.builder.build(epoch))

@@ -4,14 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use creto_envelope::channel::{ChannelName, ChannelRecord, Publishing, SignedChannelRecord, Subscribing};
 use creto_envelope::control::RotationMode;
 use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::{
     KEY_LEAF_BYTES, KeyLeaves, KeyLeavesRequest, KeyLogQuestion, KeyLogRefusal, KeyProofRequest,
 };
+use creto_envelope::limits::{CHANNEL_MEMBERS_MAX, NAME_BYTES_MAX};
 use creto_envelope::prekeys::PrekeyStock;
-use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, RejectCode, SignedKeyRecord, TrustDomain};
-use creto_link::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES, GONE_MAX};
+use creto_envelope::{
+    AgentId, AgentName, AgentState, ChannelId, KeyId, KeyRecord, RejectCode, SignedKeyRecord, TrustDomain,
+};
+use creto_link::limits::{
+    CHANNEL_LISTED_MAX, CHANNELS_MAX, CHUNK_BYTES, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES, GONE_MAX,
+};
 use creto_link::snapshot::frames_between;
 use creto_link::{
     Answer, FrameHeader, FromControl, FromNode, Hello, Incoming, LinkError, PolicyPart, Question, Refused, RefusedLink,
@@ -50,6 +56,45 @@ fn record() -> Box<SignedKeyRecord> {
     })
 }
 
+fn topic(number: u16) -> ChannelName {
+    ChannelName::parse(&format!("org{}/topic.t{number}", number % 3)).unwrap()
+}
+
+fn topic_id(number: u16) -> ChannelId {
+    ChannelId::derive(&TrustDomain::default(), &topic(number))
+}
+
+fn channel(number: u16, version: u32) -> ChannelRecord {
+    ChannelRecord {
+        version,
+        name: topic(number),
+        trust_domain: TrustDomain::default(),
+        owner: id(number),
+        owner_key_version: 1,
+        signed_at_ms: 5,
+        subscribing: Subscribing::Open,
+        publishing: Publishing::Open,
+        has_history: false,
+        is_deleted: false,
+        retention_s: 3_600,
+        messages_max: 9,
+        bytes_max: 99,
+        subscribers_max: 7,
+    }
+}
+
+/// So many ids, ascending.
+fn listed(count: usize) -> Vec<AgentId> {
+    (0..u64::try_from(count).unwrap())
+        .map(|number| AgentId([number.to_be_bytes(); 2].concat().try_into().unwrap()))
+        .collect()
+}
+
+fn signed_channel() -> Box<SignedChannelRecord> {
+    let record = ChannelRecord { subscribing: Subscribing::Allowlist(listed(3)), ..channel(4, 2) };
+    Box::new(SignedChannelRecord { record, ed25519: [5; 64], ml_dsa_65: Box::new([6; 3309]) })
+}
+
 fn no() -> Refused {
     Refused { code: RejectCode::Overloaded, retry_after_ms: 1_000 }
 }
@@ -74,6 +119,7 @@ fn from_node() -> Vec<FromNode> {
         question(Question::KeyLog(KeyLogQuestion::Leaves(KeyLeavesRequest { from: 1, through: 9 }))),
         question(Question::Claim { asker: id(1), agent: id(2) }),
         question(Question::Stock { agent: id(3) }),
+        question(Question::ChannelRecord { channel: topic_id(3) }),
     ]
 }
 
@@ -98,7 +144,9 @@ fn from_control() -> Vec<FromControl> {
         head(true, PolicyPart::FailOpen),
         FromControl::Agents(vec![1, 2, 3]),
         FromControl::Gone(vec![id(1), id(2)]),
-        FromControl::SnapshotEnd { agents: 1_000_000 },
+        FromControl::Channels(vec![4, 5, 6]),
+        FromControl::ChannelsGone(vec![topic_id(1), topic_id(2)]),
+        FromControl::SnapshotEnd { agents: 1_000_000, channels: 100_000 },
         FromControl::PrekeysLow { agent: id(4), stock: PrekeyStock { is_notice: true, ..stock } },
         answer(Answer::Publish(Ok(9))),
         answer(Answer::Publish(Err(no()))),
@@ -111,6 +159,8 @@ fn from_control() -> Vec<FromControl> {
         answer(Answer::Upload(Ok(stock))),
         answer(Answer::Claim(Err(no()))),
         answer(Answer::Stock(Ok(stock))),
+        answer(Answer::ChannelRecord(Ok(signed_channel()))),
+        answer(Answer::ChannelRecord(Err(no()))),
     ]
 }
 
@@ -131,9 +181,12 @@ fn every_frame_comes_back_as_it_was_and_not_with_a_byte_less_or_more() {
         let (header, body) = split(&frame);
         assert_eq!(FromControl::parse(header, body), Ok(said.clone()));
         assert!(FromNode::parse(header, body).is_err(), "{said:?} is nothing that a node says");
-        // Of agents and of a policy's text the length of the frame is the length.
-        let is_open = matches!(&said, FromControl::Agents(_) | FromControl::Gone(_))
-            || matches!(&said, FromControl::SnapshotBegin(SnapshotHead { policy: PolicyPart::Text { .. }, .. }));
+        // Of agents, of channels and of a policy's text the length of the frame is the length.
+        let is_open =
+            matches!(
+                &said,
+                FromControl::Agents(_) | FromControl::Gone(_) | FromControl::Channels(_) | FromControl::ChannelsGone(_)
+            ) || matches!(&said, FromControl::SnapshotBegin(SnapshotHead { policy: PolicyPart::Text { .. }, .. }));
         if !is_open {
             for bytes in 0..body.len() {
                 assert!(FromControl::parse(header, &body[..bytes]).is_err(), "{said:?} cut to {bytes}");
@@ -155,10 +208,12 @@ fn a_length_is_refused_before_anything_of_it_is_read() {
         Err(LinkError::Oversized(524_289))
     );
     assert_eq!(header(4_097, 1, 1, 0), Err(LinkError::Oversized(4_097)));
+    assert_eq!(header(4_097, 23, 1, 0), Err(LinkError::Oversized(4_097)));
     assert!(header(524_288, 132, 1, 0).is_ok() && header(4_096, 1, 1, 0).is_ok());
+    assert!(header(524_288, 136, 1, 0).is_ok() && header(524_288, 215, 1, 0).is_ok());
     assert_eq!(header(0, 132, 2, 0), Err(LinkError::Version(2)));
     assert_eq!(header(0, 132, 1, 1), Err(LinkError::NotZero));
-    for unknown in [0, 3, 15, 23, 127, 136, 207, 215, 255] {
+    for unknown in [0, 3, 15, 24, 127, 138, 207, 216, 255] {
         assert_eq!(header(0, unknown, 1, 0), Err(LinkError::Type(unknown)));
     }
 }
@@ -195,6 +250,12 @@ fn all(snapshot: &Snapshot) -> BTreeMap<AgentId, String> {
     agents.collect()
 }
 
+fn all_channels(snapshot: &Snapshot) -> BTreeMap<ChannelId, ChannelRecord> {
+    let channels =
+        snapshot.channel_changes_since(nobody()).map(|(id, channel)| (id, channel.unwrap().record().clone()));
+    channels.collect()
+}
+
 /// A snapshot lives as long as what is compared with it.
 fn nobody() -> &'static Snapshot {
     static EMPTY: std::sync::OnceLock<Snapshot> = std::sync::OnceLock::new();
@@ -210,6 +271,8 @@ enum Change {
     Mailbox(u16, MailboxSettings, LowerRetention),
     Attributes(u16, Vec<String>),
     Policy(bool),
+    Channel(ChannelRecord),
+    RemoveChannel(u16),
     Publish,
 }
 
@@ -235,11 +298,47 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         1 => (number.clone(), any::<u64>()).prop_map(|(number, at)| Change::Revoke(number, at)),
         1 => number.clone().prop_map(Change::Remove),
         1 => (number.clone(), settings, lower).prop_map(|(number, settings, lower)| Change::Mailbox(number, settings, lower)),
-        1 => (number, prop::collection::vec("[a-z]{1,9}", 0..4)).prop_map(|(number, roles)| Change::Attributes(number, roles)),
+        1 => (number.clone(), prop::collection::vec("[a-z]{1,9}", 0..4)).prop_map(|(number, roles)| Change::Attributes(number, roles)),
         1 => any::<bool>().prop_map(Change::Policy),
+        4 => channels().prop_map(Change::Channel),
+        1 => number.prop_map(Change::RemoveChannel),
         3 => Just(Change::Publish),
     ];
     prop::collection::vec(change, 1..60)
+}
+
+fn channels() -> impl Strategy<Value = ChannelRecord> {
+    let subscribing = prop_oneof![
+        Just(Subscribing::Open),
+        Just(Subscribing::Private),
+        Just(Subscribing::AuthzRequired),
+        (0..30_usize).prop_map(|count| Subscribing::Allowlist(listed(count))),
+    ];
+    let publishing =
+        prop_oneof![Just(Publishing::Open), (0..30_usize).prop_map(|count| Publishing::Listed(listed(count)))];
+    let counts = (1..u32::MAX, any::<bool>(), 1..u64::MAX, 1..=10_000_u32);
+    (0..40_u16, 1..4_u32, subscribing, publishing, counts, any::<u8>()).prop_map(
+        |(number, version, subscribing, publishing, (owner_key_version, has_history, most, subscribers_max), dice)| {
+            // One in eight is deleted: it lists nobody.
+            let is_deleted = dice < 32;
+            let (subscribing, publishing) = match is_deleted {
+                true => (Subscribing::Open, Publishing::Open),
+                false => (subscribing, publishing),
+            };
+            ChannelRecord {
+                owner: id(u16::from(dice)),
+                owner_key_version,
+                has_history,
+                subscribing,
+                publishing,
+                is_deleted,
+                messages_max: most,
+                bytes_max: most,
+                subscribers_max,
+                ..channel(number, version)
+            }
+        },
+    )
 }
 
 fn version(version: u32, is_last: bool, emergency: bool, at_ms: u64) -> KeyVersion {
@@ -273,6 +372,10 @@ fn apply(builder: &mut SnapshotBuilder, change: Change) {
             builder.set_attributes(&id(number), Arc::new(attributes));
         }
         Change::Policy(is_there) => builder.set_policy(is_there.then_some(Policy::SameOrganization)),
+        Change::Channel(record) => {
+            builder.insert_channel(record);
+        }
+        Change::RemoveChannel(number) => drop(builder.remove_channel(&topic_id(number))),
         Change::Publish => {}
     }
 }
@@ -297,10 +400,12 @@ fn carry(
         match FromControl::parse(header, body).unwrap() {
             FromControl::Agents(agents) => incoming.agents(&agents)?,
             FromControl::Gone(ids) => incoming.gone(&ids)?,
+            FromControl::Channels(channels) => incoming.channels(&channels)?,
+            FromControl::ChannelsGone(ids) => incoming.channels_gone(&ids)?,
             other => panic!("{other:?} is no part of a snapshot"),
         }
     }
-    incoming.end(now.agent_count() as u64)
+    incoming.end(now.agent_count() as u64, now.channel_count() as u64)
 }
 
 proptest! {
@@ -322,6 +427,7 @@ proptest! {
             let now = builder.build(epoch);
             let arrived = carry(&before, &now, is_whole, &mut incoming).unwrap();
             prop_assert_eq!(all(&arrived), all(&now));
+            prop_assert_eq!(all_channels(&arrived), all_channels(&now));
             prop_assert_eq!(arrived.epoch(), epoch);
             prop_assert_eq!(arrived.policy().is_some(), now.policy().is_some());
             (before, is_whole, held) = (now, false, epoch);
@@ -340,6 +446,7 @@ proptest! {
         let head = SnapshotHead { epoch: 1, is_whole: true, key_grace_ms: 0, policy: PolicyPart::None };
         incoming.begin(head, |_, _, _| unreachable!()).unwrap();
         let _ = incoming.agents(&body);
+        let _ = incoming.channels(&body);
     }
 }
 
@@ -385,7 +492,9 @@ fn what_would_take_a_node_back_is_refused_with_why() {
     let mut incoming = Incoming::new(domain(), 0);
     assert_eq!(incoming.agents(&[]), Err(SnapshotRefused::Order));
     assert_eq!(incoming.gone(&[]), Err(SnapshotRefused::Order));
-    assert_eq!(incoming.end(0).map(drop), Err(SnapshotRefused::Order));
+    assert_eq!(incoming.channels(&[]), Err(SnapshotRefused::Order));
+    assert_eq!(incoming.channels_gone(&[]), Err(SnapshotRefused::Order));
+    assert_eq!(incoming.end(0, 0).map(drop), Err(SnapshotRefused::Order));
     let head = |policy| SnapshotHead { epoch: 1, is_whole: true, key_grace_ms: 0, policy };
     let never = |_: &str, _: &str, _: &[u8; 32]| unreachable!("no text is sent");
     assert_eq!(incoming.begin(head(PolicyPart::AsBefore), never), Err(SnapshotRefused::Order));
@@ -393,7 +502,9 @@ fn what_would_take_a_node_back_is_refused_with_why() {
     assert_eq!(incoming.begin(head(PolicyPart::None), never), Err(SnapshotRefused::Order));
 
     // A frame was lost.
-    assert_eq!(incoming.end(1).map(drop), Err(SnapshotRefused::Count { told: 1, arrived: 0 }));
+    assert_eq!(incoming.end(1, 0).map(drop), Err(SnapshotRefused::Count { told: 1, arrived: 0 }));
+    incoming.begin(head(PolicyPart::None), never).unwrap();
+    assert_eq!(incoming.end(0, 1).map(drop), Err(SnapshotRefused::ChannelCount { told: 1, arrived: 0 }));
     let text = PolicyPart::Text { sha256: [0; 32], name: "p".to_owned(), text: "no".to_owned() };
     let mut incoming = Incoming::new(domain(), 0);
     let refused = incoming.begin(head(text), |_, _, _| Err("line 1".to_owned()));
@@ -401,4 +512,107 @@ fn what_would_take_a_node_back_is_refused_with_why() {
     let mut incoming = Incoming::new(domain(), 0);
     incoming.begin(head(PolicyPart::None), never).unwrap();
     assert!(matches!(incoming.agents(&[1, 2, 3]), Err(SnapshotRefused::Bytes(LinkError::Length))));
+}
+
+/// The body of a frame of channels with these.
+fn channels_body(records: &[ChannelRecord]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for record in records {
+        let bytes = record.to_bytes();
+        body.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
+        body.extend_from_slice(&[0; 4]);
+        body.extend_from_slice(&bytes);
+    }
+    body
+}
+
+fn begun() -> Incoming {
+    let mut incoming = Incoming::new(TrustDomain::default(), 0);
+    let head = SnapshotHead { epoch: 1, is_whole: true, key_grace_ms: 0, policy: PolicyPart::None };
+    incoming.begin(head, |_, _, _| unreachable!("no text is sent")).unwrap();
+    incoming
+}
+
+#[test]
+fn a_channel_that_cannot_be_one_of_this_directory_is_refused() {
+    assert_eq!(begun().channels(&channels_body(&[channel(1, 1), channel(2, 1)])), Ok(()));
+    let value = Err(SnapshotRefused::Bytes(LinkError::Value));
+    let deleted = ChannelRecord { is_deleted: true, ..channel(1, 1) };
+    assert_eq!(begun().channels(&channels_body(&[deleted])), value);
+    assert_eq!(begun().channels(&channels_body(&[ChannelRecord { retention_s: 1, ..channel(1, 1) }])), value);
+    let elsewhere = ChannelRecord { trust_domain: TrustDomain::parse("other.example").unwrap(), ..channel(1, 1) };
+    assert!(matches!(begun().channels(&channels_body(&[elsewhere])), Err(SnapshotRefused::Channel(_))));
+    let body = channels_body(&[channel(1, 1)]);
+    for bytes in 1..body.len() {
+        assert!(begun().channels(&body[..bytes]).is_err(), "cut to {bytes}");
+    }
+    let mut not_zero = body;
+    not_zero[5] = 1;
+    assert_eq!(begun().channels(&not_zero), Err(SnapshotRefused::Bytes(LinkError::NotZero)));
+}
+
+#[test]
+fn more_channels_or_listed_agents_than_a_directory_has_are_refused() {
+    let name = |number: usize| ChannelName::parse(&format!("acme/c{number}")).unwrap();
+    let mut incoming = begun();
+    let records: Vec<_> =
+        (0..=CHANNELS_MAX).map(|number| ChannelRecord { name: name(number), ..channel(1, 1) }).collect();
+    assert_eq!(incoming.channels(&channels_body(&records[..CHANNELS_MAX])), Ok(()));
+    assert_eq!(incoming.channels(&channels_body(&records[CHANNELS_MAX..])), Err(SnapshotRefused::ManyChannels));
+
+    let mut incoming = begun();
+    let of_all = usize::try_from(CHANNEL_LISTED_MAX).unwrap() / CHANNEL_MEMBERS_MAX;
+    let many = Publishing::Listed(listed(CHANNEL_MEMBERS_MAX));
+    for number in 0..of_all {
+        let record = ChannelRecord { name: name(number), publishing: many.clone(), ..channel(1, 1) };
+        assert_eq!(incoming.channels(&channels_body(&[record])), Ok(()));
+    }
+    let one = ChannelRecord { name: name(of_all), publishing: Publishing::Listed(listed(1)), ..channel(1, 1) };
+    assert_eq!(incoming.channels(&channels_body(&[one])), Err(SnapshotRefused::ManyChannels));
+}
+
+#[test]
+fn the_largest_channels_fit_frames_and_so_do_the_largest_answers() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    builder.set_key_grace_ms(GRACE_MS);
+    let largest = |number: usize| {
+        let name = format!("acme/{number:0>width$}", width = NAME_BYTES_MAX - 5);
+        let everybody = || listed(CHANNEL_MEMBERS_MAX);
+        ChannelRecord {
+            name: ChannelName::parse(&name).unwrap(),
+            subscribing: Subscribing::Allowlist(everybody()),
+            publishing: Publishing::Listed(everybody()),
+            ..channel(1, 1)
+        }
+    };
+    // Small ones, so that a frame is nearly closed when a large one comes.
+    (0..700).for_each(|number| apply(&mut builder, Change::Channel(channel(number, 1))));
+    (0..5).for_each(|number| apply(&mut builder, Change::Channel(largest(number))));
+    let snapshot = builder.build(1);
+    for frame in frames_between(&Snapshot::empty(), &snapshot) {
+        let bytes = frame.to_frame().len();
+        assert!(bytes <= FRAME_BODY_BYTES_MAX + FRAME_HEADER_BYTES, "{bytes}");
+    }
+    assert!(CHUNK_BYTES + largest(0).to_bytes().len() < FRAME_BODY_BYTES_MAX);
+    let arrived = carry(&Snapshot::empty(), &snapshot, true, &mut Incoming::new(TrustDomain::default(), 0)).unwrap();
+    assert_eq!(all_channels(&arrived), all_channels(&snapshot));
+    let signed = SignedChannelRecord { record: largest(0), ed25519: [0; 64], ml_dsa_65: Box::new([0; 3309]) };
+    let frame = FromControl::Answer { id: 1, answer: Answer::ChannelRecord(Ok(Box::new(signed))) }.to_frame();
+    let (header, body) = split(&frame);
+    assert!(FromControl::parse(header, body).is_ok());
+}
+
+#[test]
+fn very_many_channels_that_are_gone_are_told_in_frames() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    builder.set_key_grace_ms(GRACE_MS);
+    let count = u16::try_from(GONE_MAX).unwrap() + 500;
+    (0..count).for_each(|number| apply(&mut builder, Change::Channel(channel(number, 1))));
+    let full = builder.build(1);
+    let mut incoming = Incoming::new(TrustDomain::default(), 0);
+    assert_eq!(all_channels(&carry(&Snapshot::empty(), &full, true, &mut incoming).unwrap()), all_channels(&full));
+    (1..count).for_each(|number| apply(&mut builder, Change::RemoveChannel(number)));
+    let few = builder.build(2);
+    assert_eq!(frames_between(&full, &few).count(), 2);
+    assert_eq!(all_channels(&carry(&full, &few, false, &mut incoming).unwrap()).len(), 1);
 }

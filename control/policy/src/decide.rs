@@ -5,8 +5,10 @@
 //! [`DecisionTable`] can keep an answer together with the span in which it holds. It answers from memory only if [`decide`]
 //! would say the same.
 
-use creto_envelope::{AgentId, AgentState, RejectCode};
+use creto_envelope::channel::Subscribing;
+use creto_envelope::{AgentId, AgentState, ChannelId, RejectCode};
 
+use crate::channel::Channel;
 use crate::obligations::Obligations;
 use crate::principal::{Principal, mix};
 use crate::snapshot::{Policy, Snapshot};
@@ -32,6 +34,24 @@ pub enum Action {
     ReadDirectory = 1,
     /// Receive what is in the recipient's mailbox.
     Subscribe = 2,
+    /// Put a message into a channel, whose id stands in the place of the recipient's.
+    Publish = 3,
+    /// Subscribe to a channel, and have what is published in it; its id stands in the place of the recipient's.
+    SubscribeChannel = 4,
+}
+
+impl Action {
+    /// The id of a channel in the place of a recipient's.
+    #[must_use]
+    pub fn on_channel(channel: &ChannelId) -> AgentId {
+        AgentId(channel.0)
+    }
+
+    /// Whether it is done to a channel.
+    #[must_use]
+    pub fn is_on_channel(self) -> bool {
+        matches!(self, Self::Publish | Self::SubscribeChannel)
+    }
 }
 
 /// The answer.
@@ -64,6 +84,9 @@ impl Decision {
 ///   sender it looks as if it was never registered.
 /// - A revoked agent's key record can still be read: it says that it is revoked, and it verifies what was signed before.
 /// - Only its owner reads a mailbox, whatever the policy says, and it may read its own key record.
+/// - Of what is done to a channel: its record first, then the policy, which sees the channel's owner as the recipient. What the record
+///   does not let somebody do is [`ChannelNotAllowed`](RejectCode::ChannelNotAllowed). A channel whose subscribers need a policy that the
+///   operator has written has none of them under the built-in one.
 /// - Whoever may send to an agent may read its key record, or it could not seal; and whoever may be sent to by it, or it
 ///   could not verify.
 pub fn decide(
@@ -82,12 +105,22 @@ pub fn decide(
         _ => Decision::Deny(RejectCode::PolicyUnavailable),
     };
     match known(snapshot, now_ms, sender, action, recipient) {
-        Ok((policy, from, to)) => {
-            let question = Question { sender: from, action, recipient: to, recent_messages };
-            decide_known(policy, now_ms, &question, ask)
+        Ok(Known { policy, sender, recipient, channel }) => {
+            let name = channel.map(|channel| &channel.record().name);
+            let question = Question { sender, action, recipient, channel: name, recent_messages };
+            decide_known(policy, now_ms, &question, channel, ask)
         }
         Err(decision) => decision,
     }
+}
+
+/// Whom and what a decision is about.
+struct Known<'s> {
+    policy: &'s Policy,
+    sender: &'s Principal,
+    /// A channel's owner, of what is done to that.
+    recipient: &'s Principal,
+    channel: Option<&'s Channel>,
 }
 
 /// The policy and both agents, or the answer where one of them is not there. Only answers with all three are worth keeping,
@@ -98,14 +131,20 @@ fn known<'s>(
     sender: &AgentId,
     action: Action,
     recipient: &AgentId,
-) -> Result<(&'s Policy, &'s Principal, &'s Principal), Decision> {
+) -> Result<Known<'s>, Decision> {
     let policy = snapshot.policy().ok_or(Decision::Deny(RejectCode::PolicyUnavailable))?;
-    let from = snapshot.principal(sender).ok_or(Decision::Deny(RejectCode::UnknownSender))?;
-    let Some(to) = snapshot.principal(recipient) else {
-        // The sender's own fault comes first, also when the recipient is nobody.
-        return Err(Decision::Deny(from.may_act(now_ms).err().unwrap_or(unknown_target(action))));
+    let sender = snapshot.principal(sender).ok_or(Decision::Deny(RejectCode::UnknownSender))?;
+    let channel = action.is_on_channel().then(|| snapshot.channel(&ChannelId(recipient.0)));
+    let (channel, recipient) = match channel {
+        None => (None, snapshot.principal(recipient)),
+        Some(None) => (None, None),
+        Some(Some(channel)) => (Some(&**channel), snapshot.principal(&channel.record().owner)),
     };
-    Ok((policy, from, to))
+    let Some(recipient) = recipient else {
+        // The sender's own fault comes first, also when the recipient is nobody.
+        return Err(Decision::Deny(sender.may_act(now_ms).err().unwrap_or(unknown_target(action))));
+    };
+    Ok(Known { policy, sender, recipient, channel })
 }
 
 /// [`decide`] when policy and both agents are there; `ask` asks a loaded policy.
@@ -113,9 +152,10 @@ fn decide_known(
     policy: &Policy,
     now_ms: u64,
     question: &Question<'_>,
+    channel: Option<&Channel>,
     mut ask: impl FnMut(&Question<'_>) -> Decision,
 ) -> Decision {
-    let Question { sender: from, action, recipient: to, recent_messages: _ } = *question;
+    let Question { sender: from, action, recipient: to, channel: _, recent_messages: _ } = *question;
     if let Err(code) = from.may_act(now_ms) {
         return Decision::Deny(code);
     }
@@ -125,14 +165,37 @@ fn decide_known(
         Action::SendMessage if to.state() == AgentState::Revoked => return Decision::Deny(unknown_target(action)),
         // Or it could not find out that somebody else has a key for its name.
         Action::ReadDirectory if from.agent() == to.agent() => return Decision::ALLOW,
-        Action::SendMessage | Action::ReadDirectory => {}
+        Action::SendMessage | Action::ReadDirectory | Action::Publish | Action::SubscribeChannel => {}
     }
+    if let Some(channel) = channel
+        && let Err(code) = record_lets(channel, policy, action, &from.agent())
+    {
+        return Decision::Deny(code);
+    }
+    let organization = channel.map_or(to.organization(), Channel::organization);
     match policy {
-        Policy::SameOrganization if from.organization() == to.organization() => Decision::ALLOW,
+        Policy::SameOrganization if from.organization() == organization => Decision::ALLOW,
         Policy::SameOrganization => Decision::Deny(RejectCode::PolicyDenied),
         Policy::FailOpen => Decision::ALLOW,
         Policy::Loaded(_) if action == Action::ReadDirectory => may_read_record(question, ask),
         Policy::Loaded(_) => ask(question),
+    }
+}
+
+/// Whether the record of a channel lets an agent do this, whatever the policy says of it.
+fn record_lets(channel: &Channel, policy: &Policy, action: Action, agent: &AgentId) -> Result<(), RejectCode> {
+    let record = channel.record();
+    let is_let = match action {
+        Action::Publish => record.lets_publish(agent),
+        _ => record.lets_subscribe(agent),
+    };
+    let needs_policy = action == Action::SubscribeChannel && record.subscribing == Subscribing::AuthzRequired;
+    match (is_let, policy) {
+        (false, _) => Err(RejectCode::ChannelNotAllowed),
+        (true, Policy::SameOrganization) if needs_policy => Err(RejectCode::ChannelNotAllowed),
+        // There is a policy that the operator wrote, and it may say yes when it can be loaded.
+        (true, Policy::FailOpen) if needs_policy => Err(RejectCode::PolicyUnavailable),
+        (true, _) => Ok(()),
     }
 }
 
@@ -168,5 +231,6 @@ fn unknown_target(action: Action) -> RejectCode {
         Action::SendMessage => RejectCode::UnknownRecipient,
         Action::ReadDirectory => RejectCode::UnknownAgent,
         Action::Subscribe => RejectCode::NotMailboxOwner,
+        Action::Publish | Action::SubscribeChannel => RejectCode::UnknownChannel,
     }
 }

@@ -1,46 +1,46 @@
-//! A map from agent ids of which many versions share what is the same in them.
+//! A map from ids of which many versions share what is the same in them.
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use creto_envelope::AgentId;
-
 /// Parts of a map. A version that differs in one agent copies one of them, and the list of all: 32 KiB.
 const PARTS: usize = 4_096;
 
-type Part<V> = hashbrown::HashMap<AgentId, V, BuildHasherDefault<IdHasher>>;
+/// The bytes of an id: of an agent, or of a channel.
+type Id = [u8; 16];
+type Part<V> = hashbrown::HashMap<Id, V, BuildHasherDefault<IdHasher>>;
 
-/// A map keyed by agents. A clone shares every part with the original until one of the two changes something in it: a
+/// A map keyed by ids. A clone shares every part with the original until one of the two changes something in it: a
 /// directory of a million agents is published as often as one of them changes.
 ///
 /// Its order is never shown to what decides, because it follows the history of insertions.
 #[derive(Clone, Debug)]
-pub(crate) struct AgentMap<V> {
+pub(crate) struct IdMap<V> {
     /// Empty while nobody is in it, else [`PARTS`].
     parts: Arc<[Arc<Part<V>>]>,
     len: usize,
 }
 
-impl<V> Default for AgentMap<V> {
+impl<V> Default for IdMap<V> {
     fn default() -> Self {
         Self { parts: Arc::default(), len: 0 }
     }
 }
 
-impl<V> AgentMap<V> {
+impl<V> IdMap<V> {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(crate) fn get(&self, agent: &AgentId) -> Option<&V> {
-        self.parts.get(part_of(agent))?.get(agent)
+    pub(crate) fn get(&self, id: &Id) -> Option<&V> {
+        self.parts.get(part_of(id))?.get(id)
     }
 }
 
-impl<V: PartialEq> AgentMap<V> {
-    /// What differs from `before`: who is there with which value, or is not there any more. Parts that both share are passed over,
+impl<V: PartialEq> IdMap<V> {
+    /// What differs from `before`: which id has which value, or is not there any more. Parts that both share are passed over,
     /// so that this takes as long as there are differences; of two maps that share nothing, as long as they are large.
-    pub(crate) fn changes_since<'s>(&'s self, before: &'s Self) -> impl Iterator<Item = (AgentId, Option<&'s V>)> {
+    pub(crate) fn changes_since<'s>(&'s self, before: &'s Self) -> impl Iterator<Item = (Id, Option<&'s V>)> {
         let empty: &'s [Arc<Part<V>>] = &[];
         let parts = |map: &'s Self| if map.parts.is_empty() { empty } else { &map.parts[..] };
         let (now, then) = (parts(self), parts(before));
@@ -48,52 +48,52 @@ impl<V: PartialEq> AgentMap<V> {
             let (now, then) = (now.get(index), then.get(index));
             let is_shared = now.zip(then).is_some_and(|(now, then)| Arc::ptr_eq(now, then));
             let (now, then) = if is_shared { (None, None) } else { (now, then) };
-            let is_new = move |(agent, value): &(&AgentId, &V)| then.and_then(|then| then.get(*agent)) != Some(*value);
-            let is_gone = move |agent: &&AgentId| now.is_none_or(|now| !now.contains_key(*agent));
+            let is_new = move |(id, value): &(&Id, &V)| then.and_then(|then| then.get(*id)) != Some(*value);
+            let is_gone = move |id: &&Id| now.is_none_or(|now| !now.contains_key(*id));
             let changed =
-                now.into_iter().flat_map(|now| now.iter()).filter(is_new).map(|(agent, value)| (*agent, Some(value)));
-            let gone = then.into_iter().flat_map(|then| then.keys()).filter(is_gone).map(|agent| (*agent, None));
+                now.into_iter().flat_map(|now| now.iter()).filter(is_new).map(|(id, value)| (*id, Some(value)));
+            let gone = then.into_iter().flat_map(|then| then.keys()).filter(is_gone).map(|id| (*id, None));
             changed.chain(gone)
         };
         (0..PARTS).flat_map(of_part)
     }
 }
 
-impl<V: Clone> AgentMap<V> {
-    pub(crate) fn get_mut(&mut self, agent: &AgentId) -> Option<&mut V> {
+impl<V: Clone> IdMap<V> {
+    pub(crate) fn get_mut(&mut self, id: &Id) -> Option<&mut V> {
         // Looked for first: nothing is copied for somebody who is not there.
-        self.get(agent)?;
-        self.part_mut(agent).get_mut(agent)
+        self.get(id)?;
+        self.part_mut(id).get_mut(id)
     }
 
     /// Returns what was there.
-    pub(crate) fn insert(&mut self, agent: AgentId, value: V) -> Option<V> {
+    pub(crate) fn insert(&mut self, id: Id, value: V) -> Option<V> {
         if self.parts.is_empty() {
             self.parts = (0..PARTS).map(|_| Arc::new(Part::default())).collect();
         }
-        let before = self.part_mut(&agent).insert(agent, value);
+        let before = self.part_mut(&id).insert(id, value);
         self.len += usize::from(before.is_none());
         before
     }
 
     /// Returns what was there.
-    pub(crate) fn remove(&mut self, agent: &AgentId) -> Option<V> {
-        self.get(agent)?;
-        let before = self.part_mut(agent).remove(agent);
+    pub(crate) fn remove(&mut self, id: &Id) -> Option<V> {
+        self.get(id)?;
+        let before = self.part_mut(id).remove(id);
         self.len -= usize::from(before.is_some());
         before
     }
 
-    /// The part that the agent belongs to, which nobody else sees. There are parts.
-    fn part_mut(&mut self, agent: &AgentId) -> &mut Part<V> {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.parts)[part_of(agent)])
+    /// The part that the id belongs to, which nobody else sees. There are parts.
+    fn part_mut(&mut self, id: &Id) -> &mut Part<V> {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.parts)[part_of(id)])
     }
 }
 
-fn part_of(agent: &AgentId) -> usize {
+fn part_of(id: &Id) -> usize {
     // Neither what a part's own map looks at first, the lowest and the highest bits of the last eight bytes, nor the first eight,
     // of which all ids of one shard share what chooses the partition.
-    let [.., a, b, _, _, _] = agent.0;
+    let [.., a, b, _, _, _] = *id;
     usize::from(u16::from_le_bytes([a, b])) % PARTS
 }
 
@@ -125,19 +125,19 @@ impl Hasher for IdHasher {
 mod tests {
     use std::collections::BTreeMap;
 
-    use creto_envelope::{AgentName, TrustDomain};
+    use creto_envelope::{AgentId, AgentName, TrustDomain};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn agent(number: u16) -> AgentId {
-        AgentId::derive(&TrustDomain::default(), &AgentName::parse(&format!("acme/a{number}")).unwrap())
+    fn agent(number: u16) -> Id {
+        AgentId::derive(&TrustDomain::default(), &AgentName::parse(&format!("acme/a{number}")).unwrap()).0
     }
 
     proptest! {
         #[test]
         fn every_version_stays_what_it_was(changes in prop::collection::vec((0..40_u16, 0..5_u8, any::<u32>()), 0..200)) {
-            let mut map = AgentMap::default();
+            let mut map = IdMap::default();
             let mut model = BTreeMap::new();
             let mut versions = Vec::new();
             for (number, what, value) in changes {
@@ -156,12 +156,12 @@ mod tests {
             versions.push((map, model));
             for (before, then) in &versions {
                 for (now, is) in &versions {
-                    let mut told: BTreeMap<AgentId, u32> = then.clone();
-                    for (agent, value) in now.changes_since(before) {
-                        prop_assert_ne!(told.get(&agent), value, "only what differs is told");
+                    let mut told: BTreeMap<Id, u32> = then.clone();
+                    for (id, value) in now.changes_since(before) {
+                        prop_assert_ne!(told.get(&id), value, "only what differs is told");
                         match value {
-                            Some(value) => drop(told.insert(agent, *value)),
-                            None => drop(told.remove(&agent)),
+                            Some(value) => drop(told.insert(id, *value)),
+                            None => drop(told.remove(&id)),
                         }
                     }
                     prop_assert_eq!(&told, is);
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_clone_shares_all_parts_but_those_that_change() {
-        let mut map = AgentMap::default();
+        let mut map = IdMap::default();
         for number in 0..5_000 {
             map.insert(agent(number), number);
         }

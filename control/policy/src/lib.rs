@@ -1,4 +1,4 @@
-//! What a shard must know to decide who may do what: the agents, which of their keys count until when, and the policy.
+//! What a shard must know to decide who may do what: the agents, which of their keys count until when, the channels, and the policy.
 //!
 //! Control builds a [`Snapshot`] after every change and hands it to the shards, which hold it and never ask control
 //! on the message's path. A shard keeps a [`DecisionTable`] beside
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attributes;
+mod channel;
 mod decide;
 #[cfg(test)]
 mod fixture;
@@ -25,6 +26,7 @@ mod snapshot;
 mod source;
 
 pub use attributes::{Attributes, AttributesError};
+pub use channel::Channel;
 pub use decide::{Action, Decision, DecisionStats, DecisionTable, OpenDoor, decide};
 pub use mailbox::{LowerRetention, MailboxLimits, MailboxSettings};
 pub use obligations::{Obligations, Priorities};

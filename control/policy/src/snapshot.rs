@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use creto_envelope::{AgentId, AgentName, AgentState, SignedKeyRecord, TrustDomain};
+use creto_envelope::channel::ChannelRecord;
+use creto_envelope::{AgentId, AgentName, AgentState, ChannelId, SignedKeyRecord, TrustDomain};
 use thiserror::Error;
 
 use crate::attributes::Attributes;
-use crate::id_map::AgentMap;
+use crate::channel::Channel;
+use crate::id_map::IdMap;
 use crate::mailbox::{LowerRetention, MailboxSettings};
 use crate::principal::{Identity, KeyVersion, Mailbox, OrganizationId, Principal, Replacement, mix};
 use crate::shared::Shared;
@@ -42,7 +44,7 @@ impl Policy {
     }
 }
 
-/// Agents, keys and policy at one epoch.
+/// Agents, keys, channels and policy at one epoch.
 ///
 /// A snapshot never changes. Whatever changes in control makes a new one with a higher epoch.
 #[derive(Clone, Debug)]
@@ -50,14 +52,15 @@ pub struct Snapshot {
     epoch: u64,
     fingerprint: u64,
     policy: Option<Policy>,
-    agents: AgentMap<Principal>,
+    agents: IdMap<Principal>,
+    channels: IdMap<Arc<Channel>>,
 }
 
 impl Snapshot {
     /// What a shard starts with: epoch 0, nobody is known, no policy is loaded and every decision is a deny.
     #[must_use]
     pub fn empty() -> Self {
-        Self { epoch: 0, fingerprint: 0, policy: None, agents: AgentMap::default() }
+        Self { epoch: 0, fingerprint: 0, policy: None, agents: IdMap::default(), channels: IdMap::default() }
     }
 
     /// Counts the changes of control, from 1. Zero is [`Snapshot::empty`].
@@ -69,13 +72,25 @@ impl Snapshot {
     /// The agent with this id.
     #[must_use]
     pub fn principal(&self, agent: &AgentId) -> Option<&Principal> {
-        self.agents.get(agent)
+        self.agents.get(&agent.0)
     }
 
     /// How many agents there are, whatever their state.
     #[must_use]
     pub fn agent_count(&self) -> usize {
         self.agents.len()
+    }
+
+    /// The channel with this id; a deleted one is none.
+    #[must_use]
+    pub fn channel(&self, channel: &ChannelId) -> Option<&Arc<Channel>> {
+        self.channels.get(&channel.0)
+    }
+
+    /// How many channels there are.
+    #[must_use]
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
     }
 
     /// The policy, if one is loaded.
@@ -104,18 +119,30 @@ impl Snapshot {
         &'s self,
         before: &'s Self,
     ) -> impl Iterator<Item = (AgentId, Option<&'s Principal>)> + use<'s> {
-        self.agents.changes_since(&before.agents)
+        self.agents.changes_since(&before.agents).map(|(id, principal)| (AgentId(id), principal))
     }
 
-    /// What a shard goes by when nobody can say any more whether this snapshot still holds: the same agents under the same epoch, and
-    /// no policy, so that everything is denied.
+    /// As [`Snapshot::changes_since`], of channels: the records that are not in `before` as they are here, and the ids of channels that are
+    /// only there.
+    pub fn channel_changes_since<'s>(
+        &'s self,
+        before: &'s Self,
+    ) -> impl Iterator<Item = (ChannelId, Option<&'s Channel>)> + use<'s> {
+        let changes = self.channels.changes_since(&before.channels);
+        changes.map(|(id, channel)| (ChannelId(id), channel.map(Arc::as_ref)))
+    }
+
+    /// What a shard goes by when nobody can say any more whether this snapshot still holds: the same agents and channels under the
+    /// same epoch, and no policy, so that everything is denied, in channels, too.
+    ///
+    /// Its epoch is that of a snapshot that allowed something: whoever keeps an answer by its epoch must look at the policy, too.
     #[must_use]
     pub fn lapsed(&self) -> Self {
         // Another stamp: nothing that was decided while it held may be answered from memory.
         Self { policy: None, fingerprint: mix(self.fingerprint, LAPSED), ..self.clone() }
     }
 
-    /// Epoch, and a digest of all that decisions read: both key record versions of any pair are in it.
+    /// Epoch, and a digest of all that decisions read: both key record versions of any pair, and the record of any channel, are in it.
     ///
     /// The epoch alone would do if every builder counted it right. The digest makes a table that meets two snapshots
     /// under one epoch start afresh instead of answering from the wrong one.
@@ -145,13 +172,16 @@ pub enum PrincipalError {
 /// How long a replaced encryption key is accepted unless it is set otherwise: 7 days.
 pub const KEY_GRACE_MS: u64 = 7 * 86_400_000;
 
-/// Collects agents and policy, and makes snapshots of them. It may be kept and built from again and again.
+/// Collects agents, channels and policy, and makes snapshots of them. It may be kept and built from again and again.
 #[derive(Clone, Debug)]
 pub struct SnapshotBuilder {
     policy: Option<Policy>,
     key_grace_ms: u64,
-    agents: AgentMap<Principal>,
-    /// Of all agents' fingerprints: a sum, because it does not depend on their order, and changes with one of them.
+    agents: IdMap<Principal>,
+    channels: IdMap<Arc<Channel>>,
+    /// Agents that the channels' records list.
+    listed_count: u64,
+    /// Of the fingerprints of all agents and channels: a sum, because it does not depend on their order, and changes with one of them.
     fingerprint: u64,
     organizations: BTreeMap<TrustDomain, BTreeMap<String, OrganizationId>>,
     organization_count: u32,
@@ -164,7 +194,9 @@ impl Default for SnapshotBuilder {
         Self {
             policy: None,
             key_grace_ms: KEY_GRACE_MS,
-            agents: AgentMap::default(),
+            agents: IdMap::default(),
+            channels: IdMap::default(),
+            listed_count: 0,
             fingerprint: 0,
             organizations: BTreeMap::default(),
             organization_count: 0,
@@ -234,7 +266,7 @@ impl SnapshotBuilder {
         }
         let agent = AgentId::derive(trust_domain, name);
         let organization = self.organization(trust_domain, name.organization());
-        let known = self.agents.get(&agent);
+        let known = self.agents.get(&agent.0);
         let identity = Identity {
             agent,
             name: name.clone(),
@@ -268,7 +300,7 @@ impl SnapshotBuilder {
         replacement: Replacement,
         versions_max: usize,
     ) -> Result<(), PrincipalError> {
-        let known = self.agents.get(agent).ok_or(PrincipalError::NoRecord)?;
+        let known = self.agents.get(&agent.0).ok_or(PrincipalError::NoRecord)?;
         if next.version <= known.current_version() {
             return Err(PrincipalError::VersionOrder(known.current_version(), next.version));
         }
@@ -305,7 +337,7 @@ impl SnapshotBuilder {
 
     /// Sets what an agent's mailbox may hold. Returns whether the agent is known.
     pub fn set_mailbox(&mut self, agent: &AgentId, settings: MailboxSettings, lower: LowerRetention) -> bool {
-        if self.agents.get(agent).is_none() {
+        if self.agents.get(&agent.0).is_none() {
             return false;
         }
         let mailbox = self.mailboxes.share(Arc::new(Mailbox { settings, lower }));
@@ -314,7 +346,7 @@ impl SnapshotBuilder {
 
     /// Sets an agent's attributes. Returns whether the agent is known.
     pub fn set_attributes(&mut self, agent: &AgentId, attributes: Arc<Attributes>) -> bool {
-        if self.agents.get(agent).is_none() {
+        if self.agents.get(&agent.0).is_none() {
             return false;
         }
         let attributes = self.attributes.share(attributes);
@@ -335,7 +367,7 @@ impl SnapshotBuilder {
 
     /// Forgets an agent. Returns whether it was known.
     pub fn remove(&mut self, agent: &AgentId) -> bool {
-        let removed = self.agents.remove(agent);
+        let removed = self.agents.remove(&agent.0);
         if let Some(removed) = &removed {
             self.fingerprint = self.fingerprint.wrapping_sub(removed.fingerprint());
         }
@@ -344,24 +376,61 @@ impl SnapshotBuilder {
 
     fn put(&mut self, principal: Principal) {
         let fingerprint = principal.fingerprint();
-        let before = self.agents.insert(principal.agent(), principal);
+        let before = self.agents.insert(principal.agent().0, principal);
         let before = before.as_ref().map_or(0, Principal::fingerprint);
         self.fingerprint = self.fingerprint.wrapping_sub(before).wrapping_add(fingerprint);
     }
 
     /// Returns whether the agent is known.
     fn change(&mut self, agent: &AgentId, change: impl FnOnce(&mut Principal)) -> bool {
-        let Some(principal) = self.agents.get_mut(agent) else { return false };
+        let Some(principal) = self.agents.get_mut(&agent.0) else { return false };
         let before = principal.fingerprint();
         change(principal);
         self.fingerprint = self.fingerprint.wrapping_sub(before).wrapping_add(principal.fingerprint());
         true
     }
 
+    /// Adds a channel, or replaces the one with the same id; a record that says that it is deleted removes it. Its owner's signatures
+    /// are taken as verified. Returns its id.
+    pub fn insert_channel(&mut self, record: ChannelRecord) -> ChannelId {
+        let id = record.channel_id();
+        self.remove_channel(&id);
+        if !record.is_deleted {
+            let organization = self.organization(&record.trust_domain, record.name.organization());
+            let channel = Channel::new(id, organization, record);
+            self.fingerprint = self.fingerprint.wrapping_add(channel.fingerprint());
+            self.listed_count += channel.listed_count();
+            self.channels.insert(id.0, Arc::new(channel));
+        }
+        id
+    }
+
+    /// Forgets a channel. Returns whether it was known.
+    pub fn remove_channel(&mut self, channel: &ChannelId) -> bool {
+        let removed = self.channels.remove(&channel.0);
+        if let Some(removed) = &removed {
+            self.fingerprint = self.fingerprint.wrapping_sub(removed.fingerprint());
+            self.listed_count -= removed.listed_count();
+        }
+        removed.is_some()
+    }
+
+    /// How many channels there are.
+    #[must_use]
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// How many agents the records of all channels list together.
+    #[must_use]
+    pub fn listed_count(&self) -> u64 {
+        self.listed_count
+    }
+
     /// The agent with this id, as the next snapshot will hold it.
     #[must_use]
     pub fn principal(&self, agent: &AgentId) -> Option<&Principal> {
-        self.agents.get(agent)
+        self.agents.get(&agent.0)
     }
 
     /// How many agents there are, whatever their state.
@@ -381,6 +450,7 @@ impl SnapshotBuilder {
             fingerprint: mix(mix(0, policy), self.fingerprint),
             policy: self.policy.clone(),
             agents: self.agents.clone(),
+            channels: self.channels.clone(),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use creto_envelope::channel::ChannelName;
+
 use crate::decide::Action;
 use crate::obligations::Obligations;
 use crate::principal::Principal;
@@ -36,8 +38,10 @@ pub struct Question<'a> {
     pub sender: &'a Principal,
     /// What.
     pub action: Action,
-    /// To whom.
+    /// To whom; of what is done to a channel, its owner.
     pub recipient: &'a Principal,
+    /// To which channel, if to one.
+    pub channel: Option<&'a ChannelName>,
     /// How many messages the sender sent recently, by the counter of whoever asks.
     pub recent_messages: u32,
 }
@@ -144,6 +148,10 @@ impl Reads {
         }
         if self.has(Input::Action) {
             key.push(question.action as u8);
+        }
+        if self.has(Input::Channel) {
+            // No name is empty.
+            write_text(key, question.channel.map_or("", ChannelName::as_str));
         }
         if self.has(Input::RecentMessages) {
             key.extend_from_slice(&question.recent_messages.to_le_bytes());

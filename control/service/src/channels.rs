@@ -5,7 +5,7 @@
 
 use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::TrustDomain;
-use creto_envelope::channel::{Publishing, SignedChannelRecord, Subscribing};
+use creto_envelope::channel::{ChannelRecord, Publishing, SignedChannelRecord, Subscribing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -104,6 +104,10 @@ impl CheckedChannel {
 
     pub(crate) fn signed(&self) -> &SignedChannelRecord {
         &self.0
+    }
+
+    pub(crate) fn into_record(self) -> ChannelRecord {
+        self.0.record
     }
 }
 

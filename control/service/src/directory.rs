@@ -25,7 +25,7 @@ use crate::telling::Note;
 
 pub(crate) use attributes::AttributesSet;
 pub(crate) use channels::ChannelPut;
-use channels::told_of_channel;
+use channels::{ChannelTotals, load_channels};
 pub(crate) use mailbox::MailboxSet;
 pub(crate) use outbox::{OPERATOR, Outbox, token_in, told_of_policy};
 use outbox::{told_of_organization, told_of_token};
@@ -55,8 +55,6 @@ pub(crate) struct Directory {
     epoch: u64,
     policy: Policy,
     agents_max: u64,
-    /// Channels that are not deleted.
-    channel_count: u64,
     retention: DefaultRetention,
     key_grace_ms: u64,
     outbox: Option<Outbox>,
@@ -132,6 +130,7 @@ impl Changed {
                 | Self::Mailbox(MailboxSet::Changed(_))
                 | Self::Policy(_)
                 | Self::Attributes(AttributesSet::Changed(_))
+                | Self::Channel(ChannelPut::Created | ChannelPut::Changed | ChannelPut::Deleted)
         ) || matches!(self, Self::State(StatesSet::Done(done)) if done.changed > 0)
     }
 }
@@ -143,6 +142,7 @@ enum Pending {
     Mailbox(AgentId, MailboxRow),
     Policy(Policy),
     Attributes(AgentId, Arc<Attributes>),
+    Channel(CheckedChannel),
     /// With the reason that was given.
     State(states::Changed, Arc<str>),
 }
@@ -164,8 +164,7 @@ impl Directory {
         let retention = storage.adopt_retention(retention_s, now_ms)?;
         let policy = Policy::SameOrganization;
         let trust_domain = storage.trust_domain(&*storage.begin_read()?)?;
-        let (builder, epoch) = load_agents(&storage, &trust_domain, policy.clone(), retention, key_grace_ms, now_ms)?;
-        let channel_count = storage.channel_count()?;
+        let (builder, epoch) = load_all(&storage, &trust_domain, policy.clone(), retention, key_grace_ms, now_ms)?;
         Ok(Self {
             storage,
             trust_domain,
@@ -173,7 +172,6 @@ impl Directory {
             epoch,
             policy,
             agents_max,
-            channel_count,
             retention,
             key_grace_ms,
             outbox: None,
@@ -198,11 +196,9 @@ impl Directory {
         }
         self.storage.begin_write()?.abort()?;
         let (policy, grace_ms) = (self.policy.clone(), self.key_grace_ms);
-        let (builder, epoch) =
-            load_agents(&self.storage, &self.trust_domain, policy, self.retention, grace_ms, now_ms)?;
+        let (builder, epoch) = load_all(&self.storage, &self.trust_domain, policy, self.retention, grace_ms, now_ms)?;
         assert!(epoch >= self.epoch, "an epoch never goes back");
         (self.builder, self.epoch) = (builder, epoch);
-        self.channel_count = self.storage.channel_count()?;
         if let Some(outbox) = &mut self.outbox {
             // A commit that is there has events that nobody was told of, unless nothing went with it.
             let was_done = outbox.tell_again(&self.storage)? > 0;
@@ -325,7 +321,7 @@ impl Directory {
         let mut notes = self.untold.clone();
         // Whether there is something to keep that the shards need not know.
         let mut is_changed = false;
-        let (mut channels_created, mut channels_deleted) = (0, 0);
+        let mut totals = ChannelTotals::of(&self.builder);
         for (by, change) in changes {
             answers.push(match change {
                 Change::Register(request) => {
@@ -381,12 +377,9 @@ impl Directory {
                     Changed::Token(answer)
                 }
                 Change::Channel(checked) => {
-                    let answer = self.put_channel(&*transaction, &checked, channels_created, now_ms)?;
-                    channels_created += u64::from(answer == ChannelPut::Created);
-                    channels_deleted += u64::from(answer == ChannelPut::Deleted);
+                    let answer = self.put_channel(&*transaction, &checked, &mut totals, now_ms)?;
                     if let ChannelPut::Created | ChannelPut::Changed | ChannelPut::Deleted = answer {
-                        is_changed = true;
-                        notes.push(told_of_channel(by, &checked));
+                        pending.push(Pending::Channel(checked));
                     }
                     Changed::Channel(answer)
                 }
@@ -416,13 +409,11 @@ impl Directory {
         if self.outbox.is_none() {
             notes.clear();
         }
-        let channel_count = self.channel_count + channels_created - channels_deleted;
         if pending.is_empty() && notes.is_empty() {
             match is_changed {
                 true => self.commit(transaction)?,
                 false => transaction.abort()?,
             }
-            self.channel_count = channel_count;
             return Ok(answers);
         }
         self.log_keys(&*transaction, &pending, now_ms)?;
@@ -440,7 +431,6 @@ impl Directory {
         self.commit(transaction)?;
         assert!(pending.is_empty() || epoch > self.epoch, "the epoch of a commit is above every earlier one");
         self.epoch = epoch;
-        self.channel_count = channel_count;
         if let Some(outbox) = &mut self.outbox {
             outbox.tell(told);
         }
@@ -467,6 +457,9 @@ impl Directory {
                     let lower = row.lower_with(self.retention.lower, now_ms);
                     let is_known = self.builder.set_mailbox(&agent, row.settings, lower);
                     assert!(is_known, "the agent was found in the same transaction");
+                }
+                Pending::Channel(checked) => {
+                    self.builder.insert_channel(checked.into_record());
                 }
                 Pending::State(states::Changed { agent, state, since_ms }, _) => {
                     let is_known = match state {
@@ -549,8 +542,8 @@ fn new_agents(pending: &[Pending]) -> u64 {
     pending.iter().filter(|change| matches!(change, Pending::Agent(..))).count() as u64
 }
 
-/// Every agent as it is stored, under this policy, and the epoch.
-fn load_agents(
+/// Every agent and channel as it is stored, under this policy, and the epoch.
+fn load_all(
     storage: &Storage,
     trust_domain: &TrustDomain,
     policy: Policy,
@@ -574,6 +567,7 @@ fn load_agents(
         builder.set_mailbox(&agent, mailbox.settings, mailbox.lower_with(retention.lower, now_ms));
         Ok(())
     })?;
+    load_channels(storage, &mut builder)?;
     Ok((builder, epoch))
 }
 

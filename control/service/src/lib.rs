@@ -28,6 +28,7 @@
 //! - [`tokens`]: who may register agents, when not everybody may.
 //! - [`svid`]: workloads that SPIFFE knows register their agents with their certificate.
 //! - [`states`]: who may not act for now, and who never may again.
+//! - [`channel_records`]: the records of channels, the same.
 //! - [`key_records`]: the key records that shards ask for, one by one.
 //! - [`prekeys`]: prekeys that agents upload, each handed out once.
 //! - [`storage`]: the tables and their bytes.
@@ -46,6 +47,7 @@ pub mod api;
 pub mod attributes;
 pub mod audit;
 pub mod backup;
+pub mod channel_records;
 pub mod channels;
 pub mod client;
 mod directory;

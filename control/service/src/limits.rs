@@ -54,6 +54,8 @@ pub const PUBLICATIONS_MAX: usize = 1_024;
 pub const KEY_LOG_QUESTIONS_MAX: usize = 1_024;
 /// Questions that are answered from one read of the directory.
 pub const KEY_LOG_ANSWERS_MAX: usize = 64;
+/// Most questions for records of channels that wait to be answered, of all shards.
+pub const CHANNEL_QUESTIONS_MAX: usize = 4_096;
 /// Most questions for key records that wait to be answered, of all shards: as many logins may come at once when a node starts.
 pub const KEY_RECORD_QUESTIONS_MAX: usize = 16_384;
 /// Key records that are kept for the next who asks, 7 KiB each.
@@ -79,6 +81,8 @@ pub const PREKEY_QUESTIONS_MAX: usize = 4_096;
 pub const PREKEY_CLAIMS_PER_COMMIT_MAX: usize = 1_024;
 /// Most channels of a node; deleted ones, of which a small row stays, are not among them.
 pub const CHANNELS_MAX: u64 = 100_000;
+/// Most agents that the records of all channels list together: every node keeps them in memory, 16 bytes each.
+pub const CHANNEL_LISTED_MAX: u64 = 4_000_000;
 /// Most channels of a page.
 pub const PAGE_CHANNELS_MAX: usize = 1_000;
 /// Most names that are looked at for one page: a pattern may fit few of them.

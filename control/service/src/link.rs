@@ -24,9 +24,11 @@ use std::time::Duration;
 use creto_envelope::TrustDomain;
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::channel_records::{ChannelDoor, ChannelQuestions};
 use crate::enrolment::{EnrolmentDoor, Enrolments};
 use crate::key_log::{Questioner, Questions};
 use crate::key_records::{KeyRecordDoor, KeyRecordQuestions};
+use crate::limits;
 use crate::prekeys::{PrekeyDoor, PrekeyRequests};
 use crate::rotation::{Publications, Publisher};
 
@@ -67,6 +69,9 @@ pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Du
 /// Notices about prekeys that wait for a node that reads slowly; the oldest go.
 pub(crate) const NOTICES_MAX: usize = 1_024;
 
+// A node takes every directory that a service can have.
+const _: () = assert!(limits::CHANNELS_MAX <= creto_link::limits::CHANNELS_MAX as u64);
+const _: () = assert!(limits::CHANNEL_LISTED_MAX <= creto_link::limits::CHANNEL_LISTED_MAX);
 const _: () = assert!(ASK_EVERY.as_millis() * 4 <= LIFETIME_MIN.as_millis());
 
 /// What a control service needs to know to serve nodes.
@@ -97,6 +102,8 @@ pub struct ServiceDoors {
     pub key_log: Questioner,
     /// For prekeys.
     pub prekeys: PrekeyDoor,
+    /// For the records of channels.
+    pub channels: ChannelDoor,
 }
 
 /// What a node needs to know of its control service.
@@ -129,4 +136,6 @@ pub struct ShardQuestions {
     pub key_log: Questions,
     /// What is wanted of prekeys.
     pub prekeys: PrekeyRequests,
+    /// Records of channels that are wanted.
+    pub channels: ChannelQuestions,
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::audit::AuditLogSource;
 use crate::backup::{BackupHost, Backups};
+use crate::channel_records::{self, ChannelQuestions};
 use crate::directory::{Directory, Outbox, Reader, told_of_policy};
 use crate::enrolment::{self, Enrolments};
 use crate::error::ServiceError;
@@ -149,6 +150,7 @@ pub struct Service {
     key_log: Option<(KeyLog, Questions)>,
     key_records: Option<KeyRecordQuestions>,
     links: Option<LinkServer>,
+    channel_records: Option<ChannelQuestions>,
 }
 
 /// What is asked about prekeys, by what rules, and who is told when they become few.
@@ -196,6 +198,7 @@ impl Service {
             key_log: None,
             key_records: None,
             links: None,
+            channel_records: None,
         })
     }
 
@@ -234,6 +237,12 @@ impl Service {
     #[must_use]
     pub fn with_links(self, links: LinkServer) -> Self {
         Self { links: Some(links), ..self }
+    }
+
+    /// The same service, which gives shards the records of channels that they ask for through the other end of `questions`.
+    #[must_use]
+    pub fn with_channels(self, questions: ChannelQuestions) -> Self {
+        Self { channel_records: Some(questions), ..self }
     }
 
     /// The same service, which can be asked for backups of this node.
@@ -299,12 +308,14 @@ impl Service {
             key_log,
             key_records,
             links,
+            channel_records,
         } = self;
         let (teller, telling) = telling();
         let remote_listener = options.remote.as_ref().map(RemoteOptions::bind).transpose()?;
         let remote_address = remote_listener.as_ref().map(|(_, address)| *address);
         let key_log = key_log.map(|(key_log, questions)| serve::answer(key_log, questions));
         let key_records = key_records.map(|questions| key_records::answer(Arc::clone(&storage), questions));
+        let channel_records = channel_records.map(|questions| channel_records::answer(Arc::clone(&storage), questions));
         let (socket_file, listener) = SocketFile::bind(&options.socket_path)?;
         let socket_path = socket_file.path().to_owned();
         let snapshot = Published::new(directory.snapshot());
@@ -351,7 +362,7 @@ impl Service {
                     publications,
                     prekeys,
                     enrolments,
-                    [key_log.map(boxed), key_records.map(boxed), links.map(boxed)],
+                    [key_log.map(boxed), key_records.map(boxed), channel_records.map(boxed), links.map(boxed)],
                     reloads,
                     telling,
                     stopped,
@@ -480,7 +491,7 @@ fn run(
     publications: Publications,
     prekeys: Option<(Arc<Storage>, Prekeys)>,
     enrolments: Option<Enrolments>,
-    beside: [Option<Beside>; 3],
+    beside: [Option<Beside>; 4],
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
@@ -488,10 +499,10 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a
-        // backup, one after the other; questions about the key log and for key records, the same, and the keys of administrators;
-        // what looks at policies and at which nodes are admitted; reads of the audit log, one at a time; and what requests read of the
-        // directory.
-        .max_blocking_threads(12 + READS_MAX)
+        // backup, one after the other; questions about the key log, for key records and for those of channels, the same, and the keys
+        // of administrators; what looks at policies and at which nodes are admitted; reads of the audit log, one at a time; and what
+        // requests read of the directory.
+        .max_blocking_threads(13 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;

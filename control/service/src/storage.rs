@@ -439,11 +439,6 @@ impl Storage {
         Ok(retention)
     }
 
-    /// How many channels there are that are not deleted. A database reads all their names for it.
-    pub(crate) fn channel_count(&self) -> Result<u64, ServiceError> {
-        Ok(self.begin_read()?.table(CHANNEL_NAMES).count()?)
-    }
-
     /// Every agent with what a snapshot holds of the newest [`VERSIONS_HELD_MAX`] versions of its key record, for the start. No
     /// record is read.
     pub(crate) fn load(&self, mut each: impl FnMut(Loaded) -> Result<(), ServiceError>) -> Result<u64, ServiceError> {

@@ -175,6 +175,17 @@ impl ChannelKey {
         self.0.counter
     }
 
+    /// The key further on, which opens from the message `counter` on and none before: what a publisher gives whom it lets in later.
+    /// `None` behind this key's own message and beyond the end.
+    pub fn at(&self, counter: u64) -> Option<Self> {
+        if counter < self.0.counter || counter >= CHANNEL_SESSION_MESSAGES_MAX {
+            return None;
+        }
+        let mut ahead = self.0.copy();
+        ahead.advance_to(counter);
+        Some(Self(ahead))
+    }
+
     /// The key as it is sealed to a subscriber, and stored there.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         self.0.to_bytes(state::Kind::ChannelKey)

@@ -68,7 +68,7 @@ impl ControlProcess {
         };
         let links = LinkServer::bind(options, doors)?;
         let (address, feed) = (links.address(), links.feed());
-        let ShardQuestions { publications, enrolments, key_records, key_log, prekeys } = asked;
+        let ShardQuestions { publications, enrolments, key_records, key_log, prekeys, channels } = asked;
         let (sink, kept) = audit.control();
         let host = Arc::new(BackupHost::new(config, &data_dir, Vec::new(), Arc::clone(&kept)));
         let shown = Arc::new(AuditShown::new(data_dir.audit_dir()));
@@ -77,6 +77,7 @@ impl ControlProcess {
             .with_key_log(key_log_keys, key_log)
             .with_audit_log(shown)
             .with_key_records(key_records)
+            .with_channels(channels)
             .with_prekeys(prekeys, PrekeyAllowance::default(), feed.clone())
             .with_enrolments(enrolments)
             .with_links(links)

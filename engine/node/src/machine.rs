@@ -11,7 +11,7 @@ use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::{KeyLogQuestion, KeyLogRefusal};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
 use creto_envelope::prekeys::{PrekeyRefusal, PrekeyStock};
-use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, ChannelId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
 use creto_net::{ConnId, NetEvent};
 use creto_policy::Snapshot;
@@ -66,6 +66,15 @@ pub(crate) enum NodeItem {
         connection: ConnectionId,
         /// A whole frame.
         frames: Bytes,
+    },
+    /// From control: the record of a channel that a connection asked for.
+    ChannelAnswered {
+        /// Whoever asked.
+        connection: ConnectionId,
+        /// The channel.
+        channel: ChannelId,
+        /// A whole frame, or why not.
+        answer: Result<Bytes, RejectCode>,
     },
     /// From control: the answer to a question about prekeys.
     PrekeysAnswered {
@@ -156,10 +165,10 @@ impl EncodeWrite for LogWrite {
 /// How often a shard looks after what has no event of its own, in microseconds.
 const TICK_US: u64 = 100_000;
 
-/// Bytes that may wait for a connection: all the credit it may hold, each message with a path and a batch header of its
-/// own (the smallest envelope has 1,296 bytes, those two at most 3,808), one overdrawn message, and its answers. A
-/// connection that needs more does not read what it is sent.
-pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 4 * CREDIT_BYTES_MAX as usize + ENVELOPE_BYTES_MAX + (4 << 20);
+/// Bytes that may wait for a connection: all the credit that it may hold for its mailbox, each message with a path and a batch
+/// header of its own (the smallest envelope has 1,296 bytes, those two at most 3,808), one overdrawn message, as much for its
+/// channels together, and its answers. A connection that needs more does not read what it is sent.
+pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 2 * (4 * CREDIT_BYTES_MAX as usize + ENVELOPE_BYTES_MAX) + (4 << 20);
 
 /// Hands a published key record to control, which answers with [`NodeItem::KeyRecordPublished`]; or says at once why not.
 /// It never waits.
@@ -177,6 +186,10 @@ pub(crate) type AskKeyRecord = Box<dyn Fn(AgentId, u32) -> Result<(), KeyRefused
 /// never waits.
 pub(crate) type AskKeyLog = Box<dyn Fn(ConnectionId, KeyLogQuestion) -> Result<(), KeyLogRefusal> + Send>;
 
+/// Asks control for the record of a channel, which answers with [`NodeItem::ChannelAnswered`]; or says at once why not. It never
+/// waits.
+pub(crate) type AskChannel = Box<dyn Fn(ConnectionId, ChannelId) -> Result<(), RejectCode> + Send>;
+
 /// Hands what an agent wants of the node's prekeys to control, which answers with [`NodeItem::PrekeysAnswered`]; or says at once
 /// why not. It never waits.
 pub(crate) type AskPrekeys = Box<dyn Fn(ConnectionId, AgentId, PrekeyQuestion) -> Result<(), PrekeyRefusal> + Send>;
@@ -192,6 +205,7 @@ pub(crate) struct ShardMachine {
     enrol: Enrol,
     ask_key_record: AskKeyRecord,
     ask_key_log: AskKeyLog,
+    ask_channel: AskChannel,
     ask_prekeys: AskPrekeys,
     /// The answers to what control did not take, to be told in the next turn.
     not_taken: Vec<Event>,
@@ -239,6 +253,8 @@ pub(crate) struct Ends {
     /// To control.
     pub(crate) ask_key_log: AskKeyLog,
     /// To control.
+    pub(crate) ask_channel: AskChannel,
+    /// To control.
     pub(crate) ask_prekeys: AskPrekeys,
     /// To the main thread.
     pub(crate) report: Sender<(u16, ShardReport)>,
@@ -257,7 +273,8 @@ impl ShardMachine {
         ends: Ends,
         linked: Option<Linked>,
     ) -> Self {
-        let Ends { publish, enrol, ask_key_record, ask_key_log, ask_prekeys, report, workers, audit } = ends;
+        let Ends { publish, enrol, ask_key_record, ask_key_log, ask_channel, ask_prekeys, report, workers, audit } =
+            ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -269,6 +286,7 @@ impl ShardMachine {
             enrol,
             ask_key_record,
             ask_key_log,
+            ask_channel,
             ask_prekeys,
             not_taken: Vec::new(),
             outboxes: (0..shard_count).map(|_| Outbox::default()).collect(),
@@ -364,6 +382,9 @@ impl ShardMachine {
             (Source::Control, NodeItem::KeyLogAnswered { connection, frames }) => {
                 self.apply(now, Event::KeyLogAnswered { connection, frames });
             }
+            (Source::Control, NodeItem::ChannelAnswered { connection, channel, answer }) => {
+                self.apply(now, Event::ChannelAnswered { connection, channel, answer });
+            }
             (Source::Control, NodeItem::PrekeysAnswered { connection, frames }) => {
                 self.apply(now, Event::PrekeysAnswered { connection, frames });
             }
@@ -454,6 +475,11 @@ impl ShardMachine {
                 if let Err(refusal) = (self.ask_key_log)(connection, question) {
                     let frames = question.refused(refusal).into();
                     self.not_taken.push(Event::KeyLogAnswered { connection, frames });
+                }
+            }
+            Action::AskChannel { connection, channel } => {
+                if let Err(code) = (self.ask_channel)(connection, channel) {
+                    self.not_taken.push(Event::ChannelAnswered { connection, channel, answer: Err(code) });
                 }
             }
             Action::AskPrekeys { connection, asker, question } => {

@@ -167,6 +167,7 @@ impl Node {
             let ask_key_record =
                 doors::ask_key_records(of_control.key_records.clone(), shard_index, ports.control_port());
             let ask_key_log = doors::ask_key_log(of_control.key_log.clone(), shard_index, ports.control_port());
+            let ask_channel = doors::ask_channels(of_control.channels.clone(), shard_index, ports.control_port());
             let ask_prekeys = doors::ask_prekeys(of_control.prekeys.clone(), shard_index, ports.control_port());
             let driver = DriverConfig {
                 endpoint: EndpointConfig {
@@ -194,6 +195,7 @@ impl Node {
                 enrol,
                 ask_key_record,
                 ask_key_log,
+                ask_channel,
                 ask_prekeys,
                 report: report.clone(),
                 workers: jobs.clone(),

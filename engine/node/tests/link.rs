@@ -10,11 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use creto_agent::channel::{ChannelRecord, Publishing, Subscribing};
 use creto_agent::enrol::{Enrolment, EnrolmentToken, enrol};
 use creto_agent::raw::{RawConnection, RawStream, prekey_batch};
-use creto_agent::{Agent, AgentKeys, AgentName, ConnectOptions, RejectCode, TrustDomain};
-use creto_envelope::FrameType;
+use creto_agent::{
+    Agent, AgentKeys, AgentName, ChannelError, ChannelName, ChannelSubscription, ConnectOptions, RejectCode,
+    SubscribeOptions, TrustDomain,
+};
+use creto_envelope::channel::frames::ChannelRequest;
 use creto_envelope::prekeys::{PrekeyClaim, PrekeyClaimed, PrekeyKind, PrekeyUploaded, encode_prekey_upload};
+use creto_envelope::{ChannelId, FrameType};
 use creto_node::{ControlProcess, Node};
 use creto_service::client::Client;
 use creto_service::health::{ControlLink, Readiness};
@@ -536,4 +541,158 @@ fn a_prekey_is_handed_out_once_by_all_nodes_together() {
             node.stop().unwrap();
         }
     });
+}
+
+fn topic() -> ChannelName {
+    ChannelName::parse("acme/alerts.eu").unwrap()
+}
+
+/// The same keys with a folder of their own, as channels need it.
+async fn connect_with_folder(home: &Home, node: &Node, keys: &AgentKeys) -> Agent {
+    let path = home.path().join(format!("{}.keys", keys.name().as_str().replace('/', "-")));
+    if !path.exists() {
+        keys.save(&path).unwrap();
+    }
+    connect(home, node, &Arc::new(AgentKeys::load(&path).unwrap())).await
+}
+
+/// Says what a channel is, at the control service.
+async fn put_channel(service: &Service, owner: &AgentKeys, version: u32, subscribing: Subscribing) {
+    let record = ChannelRecord {
+        version,
+        name: topic(),
+        trust_domain: TrustDomain::default(),
+        owner: owner.id(),
+        owner_key_version: 1,
+        signed_at_ms: 0,
+        subscribing,
+        publishing: Publishing::Open,
+        has_history: false,
+        is_deleted: false,
+        retention_s: 3_600,
+        messages_max: 1_000,
+        bytes_max: 1 << 24,
+        subscribers_max: 100,
+    };
+    service.client().put_channel(&owner.signed_channel(record).unwrap()).await.unwrap();
+}
+
+/// Subscribes as soon as the node has heard of the channel.
+async fn subscribe_soon(agent: &Agent) -> ChannelSubscription {
+    let begun = Instant::now();
+    loop {
+        match agent.subscribe_channel(&topic(), SubscribeOptions::default()).await {
+            Ok(subscription) => return subscription,
+            Err(ChannelError::Unknown { .. } | ChannelError::NotAllowed { .. }) => {
+                assert!(begun.elapsed() < WITHIN, "the node does not hear of the channel");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The next message, which is acknowledged; or the code with which the subscription ended.
+async fn next_of(subscription: &mut ChannelSubscription) -> Result<String, RejectCode> {
+    let message = tokio::time::timeout(WITHIN, subscription.next()).await.expect("something comes").unwrap();
+    let message = message.map_err(|error| error.code().unwrap_or_else(|| panic!("{error}")))?;
+    let text = String::from_utf8(message.payload.to_vec()).unwrap();
+    message.ack();
+    Ok(text)
+}
+
+#[test]
+fn a_node_whose_control_service_is_elsewhere_serves_channels_and_hears_what_becomes_of_them() {
+    on_time(async {
+        let service = Service::new("60s");
+        let one = service.linked("node-1");
+        let owner = service.register("acme/owner").await;
+        // By the changes of a snapshot to the first node, within a whole one to the second.
+        put_channel(&service, &owner, 1, Subscribing::Open).await;
+        let two = service.linked("node-2");
+        let mut reading = Vec::new();
+        for (place, (home, node)) in [&one, &two].into_iter().enumerate() {
+            // An agent has one node.
+            let worker = service.register(&format!("acme/worker-{place}")).await;
+            let publishing = service.register(&format!("acme/publisher-{place}")).await;
+            until("the node knows them", || async { log_in(home, node, &publishing).await.is_none() }).await;
+            let reader = connect_with_folder(home, node, &worker).await;
+            let mut subscription = subscribe_soon(&reader).await;
+            // Who publishes fetches the signed record, which control has.
+            let from = connect_with_folder(home, node, &publishing).await;
+            let publisher = from.publisher(&topic()).await.unwrap();
+            for text in ["disk is filling", "disk is full"] {
+                publisher.publish(text).await.unwrap();
+                assert_eq!(next_of(&mut subscription).await.as_deref(), Ok(text));
+            }
+            reading.push((reader, subscription, from, publisher));
+        }
+        // What its owner says of it next is heard by both.
+        put_channel(&service, &owner, 2, Subscribing::Private).await;
+        for (_, subscription, ..) in &mut reading {
+            assert_eq!(next_of(subscription).await, Err(RejectCode::ChannelNotAllowed));
+        }
+        for (reader, _, from, publisher) in reading {
+            drop(publisher);
+            from.close().await;
+            reader.close().await;
+        }
+        one.1.stop().unwrap();
+        two.1.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_channel_waits_while_control_is_away_for_too_long_and_loses_nothing() {
+    on_time(async {
+        let mut service = Service::new("3s");
+        let (owner, worker) = (service.register("acme/owner").await, service.register("acme/worker").await);
+        put_channel(&service, &owner, 1, Subscribing::Open).await;
+        let (home, node) = service.linked("node-1");
+        let (reader, from) =
+            (connect_with_folder(&home, &node, &worker).await, connect_with_folder(&home, &node, &owner).await);
+        let mut subscription = subscribe_soon(&reader).await;
+        let publisher = from.publisher(&topic()).await.unwrap();
+        publisher.publish("before").await.unwrap();
+        assert_eq!(next_of(&mut subscription).await.as_deref(), Ok("before"));
+
+        let connection = RawConnection::connect(node.address(), &home.certificate, WITHIN).await.unwrap();
+        let (mut control, _) = connection.log_in(&worker).await.unwrap();
+        assert_eq!(ask_for_record(&mut control).await, None);
+
+        service.stop();
+        publisher.publish("without control").await.unwrap();
+        assert_eq!(next_of(&mut subscription).await.as_deref(), Ok("without control"));
+        // Its record is with control: later, and not never.
+        assert_eq!(ask_for_record(&mut control).await, Some(RejectCode::Overloaded));
+        until_denied(&home, &node, &owner).await;
+        assert_eq!(ask_for_record(&mut control).await, Some(RejectCode::PolicyUnavailable));
+        let late = publisher.submit("too late", creto_agent::PublishOptions::default()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+
+        service.start();
+        until("it is answered again", || async { readiness(&node).await.0.ready }).await;
+        assert_eq!(ask_for_record(&mut control).await, None);
+        tokio::time::timeout(WITHIN, late).await.expect("it is answered").unwrap();
+        assert_eq!(next_of(&mut subscription).await.as_deref(), Ok("too late"));
+        publisher.publish("after").await.unwrap();
+        assert_eq!(next_of(&mut subscription).await.as_deref(), Ok("after"));
+        drop(publisher);
+        from.close().await;
+        reader.close().await;
+        node.stop().unwrap();
+    });
+}
+
+/// What a question for the channel's record is refused with, on a connection that is there already; none: it is answered.
+async fn ask_for_record(stream: &mut RawStream) -> Option<RejectCode> {
+    let channel = ChannelId::derive(&TrustDomain::default(), &topic());
+    let mut frame = Vec::new();
+    ChannelRequest { channel }.encode(&mut frame);
+    stream.send(frame).await.unwrap();
+    let answer = stream.next().await.unwrap().unwrap();
+    if answer.frame_type == FrameType::ChannelResponse as u8 {
+        return None;
+    }
+    Some(answer.reject_code().unwrap())
 }

@@ -246,7 +246,8 @@ fn audit_action(action: PolicyAction) -> AuditAction {
     match action {
         PolicyAction::SendMessage => AuditAction::Send,
         PolicyAction::ReadDirectory => AuditAction::ReadDirectory,
-        PolicyAction::Subscribe => AuditAction::Subscribe,
+        PolicyAction::Subscribe | PolicyAction::SubscribeChannel => AuditAction::Subscribe,
+        PolicyAction::Publish => AuditAction::Publish,
         // Until it has a word of its own in the log: what least may do.
         _ => AuditAction::Administer,
     }
@@ -296,7 +297,7 @@ pub fn events_of(record: &Record, mut tell: impl FnMut(What)) {
                     SettleCause::Expired => What::Expired { mailbox, sequence },
                     SettleCause::GivenUp => What::GivenUp { mailbox, sequence },
                     SettleCause::Purged => What::Purged { mailbox, sequence },
-                    // Shards do not serve channels yet.
+                    // Nobody's acknowledgement takes it out, so who consumed it is told nowhere.
                     SettleCause::Consumed => continue,
                 });
             }

@@ -9,6 +9,7 @@ use creto_envelope::limits::SUBMIT_RESULTS_MAX;
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
 
+use crate::channels::ChannelEnd;
 use crate::event::StreamId;
 use crate::key_records::{RecordQuestion, WaitingLogin};
 use crate::limits::{IN_FLIGHT_BATCHES_MAX, STREAMS_MAX};
@@ -47,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) key_log_questions: u32,
     /// Questions about prekeys that control has not answered.
     pub(crate) prekey_questions: u32,
+    /// Its subscriptions to channels.
+    pub(crate) channels: ChannelEnd,
     /// It has uploaded prekeys, or asked what is left of them: it is told when they become few.
     pub(crate) keeps_prekeys: bool,
     pub(crate) submit: SubmitLedger,
@@ -71,6 +74,7 @@ impl Connection {
             asking: None,
             key_log_questions: 0,
             prekey_questions: 0,
+            channels: ChannelEnd::default(),
             keeps_prekeys: false,
             submit: SubmitLedger::default(),
             streams: BTreeMap::new(),

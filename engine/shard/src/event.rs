@@ -9,7 +9,7 @@ use creto_envelope::control::RotationMode;
 use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::KeyLogQuestion;
 use creto_envelope::prekeys::PrekeyStock;
-use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, ChannelId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::Snapshot;
 use creto_store::{Action as DiskAction, ActionId, DiskError, Position, ReadProblem};
 
@@ -121,6 +121,15 @@ pub enum Event {
         connection: ConnectionId,
         /// The answer, a whole frame.
         frames: Bytes,
+    },
+    /// Control has answered an [`Action::AskChannel`].
+    ChannelAnswered {
+        /// The connection that asked; it may be gone.
+        connection: ConnectionId,
+        /// The channel.
+        channel: ChannelId,
+        /// The answer, a whole frame, or why there is none.
+        answer: Result<Bytes, RejectCode>,
     },
     /// Control has answered an [`Action::AskPrekeys`].
     PrekeysAnswered {
@@ -258,6 +267,13 @@ pub enum Action {
         connection: ConnectionId,
         /// What it asks.
         question: KeyLogQuestion,
+    },
+    /// Have control bring the record of a channel, and answer with [`Event::ChannelAnswered`]: once, and not before this turn is over.
+    AskChannel {
+        /// The connection that is to be answered.
+        connection: ConnectionId,
+        /// The channel.
+        channel: ChannelId,
     },
     /// Have control answer a question about prekeys with [`Event::PrekeysAnswered`]: once, and not before this turn is over.
     AskPrekeys {

@@ -8,6 +8,23 @@ use crate::limits::SESSION_OPENER_EXTRA_MS;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention(pub u64);
 
+/// What may be where a message goes, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MessageRoom {
+    /// In its recipient's mailbox.
+    Mailbox(MailboxLimits),
+    /// In the channel that it is published in.
+    Channel(ChannelLimits),
+}
+
+/// What a channel may hold, as its record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChannelLimits {
+    pub(crate) retention_s: u32,
+    pub(crate) messages_max: u64,
+    pub(crate) bytes_max: u64,
+}
+
 /// What a message has to do with a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bond {

@@ -6,6 +6,7 @@
 
 pub mod admission;
 mod audit;
+pub mod channels;
 mod connection;
 mod enrol;
 pub mod event;

@@ -80,7 +80,7 @@ impl ConnectionLimits {
 }
 
 /// Streams that a connection may have open: one of each role, and one more that is refused politely.
-pub const STREAMS_MAX: usize = 4;
+pub const STREAMS_MAX: usize = 5;
 /// Time that a connection has to log in, in microseconds. Places are few and keep-alives are free: without this, one
 /// stranger holds all of them for as long as it likes.
 pub const LOGIN_US_MAX: u64 = 10_000_000;
@@ -124,6 +124,21 @@ pub const DELIVER_MESSAGES_PER_TURN: u32 = 256;
 /// Bytes pushed to one subscriber before the next one has its turn.
 pub const DELIVER_BYTES_PER_TURN: u32 = 512 << 10;
 
+/// Messages of channels that one turn hands out, to all readers together. One reader's share may go beyond it.
+pub const CHANNEL_MESSAGES_PER_TURN: usize = 4_096;
+/// The same in bytes of envelopes.
+pub const CHANNEL_BYTES_PER_TURN: usize = 4 << 20;
+/// Encoded runs of messages that a shard keeps for readers that come for the same.
+pub const SHARED_BODIES_MAX: usize = 16;
+/// Bytes of them, unless one has more by itself.
+pub const SHARED_BODIES_BYTES_MAX: usize = 4 << 20;
+/// Subscriptions that a turn looks at after a new snapshot: whether they may stay.
+pub const SWEPT_PER_TURN: usize = 128;
+/// Numbers of subscriptions that a connection has left and that are remembered: frames about them may have been on their way.
+pub const FREED_HANDLES_MAX: usize = 1_024;
+/// Questions for records of channels that one connection may have open.
+pub const CHANNEL_QUESTIONS_MAX: u32 = 64;
+
 /// How long a mailbox keeps what nobody acknowledges unless configured otherwise, in milliseconds: seven days.
 pub const RETENTION_MS: u64 = 7 * 86_400_000;
 /// How much longer it keeps a message that brings the key of a session: as long as the session may go on, and an hour for
@@ -143,7 +158,16 @@ const _: () = assert!(creto_policy::mailbox::SESSION_SPAN_MS > SESSION_OPENER_EX
 const _: () = assert!(INGRESS_BYTES_RESUME >= BATCH_BYTES_MAX);
 // Only a message that cannot be told from a replay is refused for its age, so both windows agree.
 const _: () = assert!(SIGNED_AGE_MS_MAX == creto_store::limits::DEDUP_WINDOW_MS);
+// What a channel's record may say, its log takes; and what its sessions number, an envelope carries.
+const _: () = assert!(
+    creto_envelope::limits::CHANNEL_SESSION_MESSAGES_MAX == creto_crypto_accel::session::CHANNEL_SESSION_MESSAGES_MAX
+);
 const _: () = assert!((IN_FLIGHT_MESSAGES_MAX as usize) < creto_store::limits::DEDUP_SENDER_IDS_MAX);
+// What a channel's record may say of subscribers and retention, the log takes, and refuses nothing of.
+const _: () =
+    assert!(creto_envelope::limits::CHANNEL_SUBSCRIBERS_MAX as usize == creto_store::limits::CHANNEL_SUBSCRIBERS_MAX);
+const _: () = assert!(creto_envelope::limits::CHANNEL_RETENTION_S_MIN == creto_store::limits::CHANNEL_RETENTION_S_MIN);
+const _: () = assert!(creto_envelope::limits::CHANNEL_RETENTION_S_MAX == creto_store::limits::CHANNEL_RETENTION_S_MAX);
 // What one frame asks about dead letters becomes one record.
 const _: () = assert!(DEAD_LETTER_CHANGES_MAX <= creto_store::limits::DEAD_RECORD_LETTERS_MAX);
 // One share, overdrawn by one message of the largest size, is one frame at most.

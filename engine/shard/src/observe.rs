@@ -28,6 +28,12 @@ pub struct Counters {
     pub decisions: DecisionStats,
     /// Messages that became durable in a mailbox of this shard.
     pub messages_durable: u64,
+    /// Of these, those that were published in a channel.
+    pub messages_published: u64,
+    /// Messages of channels pushed to subscribers, repeated pushes included.
+    pub channel_messages_pushed: u64,
+    /// Subscriptions to channels that ended because their agents may not read the channel any more.
+    pub subscriptions_ended: u64,
     /// Messages that were durable already.
     pub messages_duplicate: u64,
     /// Messages pushed to subscribers, repeated pushes included.
@@ -83,6 +89,7 @@ impl Counters {
 
     pub(crate) fn durable(&mut self, durable: &Durable) {
         self.messages_durable += durable.messages;
+        self.messages_published += durable.published;
         self.messages_settled += durable.settled;
         self.messages_moved += durable.moved;
         self.messages_dead += durable.dead;

@@ -6,6 +6,9 @@
 //!
 //! The path waits in one place, for the disk. A shard with crypto workers waits in a second one: verify ([`crate::workers`]).
 //! A message that left memory before it was read waits once more, to be read back.
+//!
+//! What is published in a channel goes the same way, to the channel's shard; from there it goes to everybody who reads the channel
+//! ([`crate::channels`]).
 
 use creto_envelope::AgentId;
 use creto_store::RecordLog;
@@ -66,15 +69,18 @@ impl<L: RecordLog> Shard<L> {
 
     /// On the mailbox's shard: what became durable is answered and pushed to whoever reads the mailbox.
     pub(crate) fn egress(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let durable = self.log.take_durable(&mut self.audit);
+        let mut durable = self.log.take_durable(&mut self.audit);
         self.counters.durable(&durable);
         self.counters.messages_untold = self.log.messages_untold();
+        // Before the outcomes: a publisher knows who joined when it hears of messages behind that.
+        self.tell_members(now, std::mem::take(&mut durable.members), actions);
         for (shard, outcome) in durable.outcomes {
             self.tell(shard, ShardMessage::Outcome(outcome), actions);
         }
         for (shard, told) in durable.told {
             self.tell(shard, ShardMessage::Told { told }, actions);
         }
+        self.subscriptions_changed(durable.subscriptions, actions);
         for mailbox in durable.mailboxes {
             self.subscriptions.wake(mailbox);
         }
@@ -90,6 +96,7 @@ impl<L: RecordLog> Shard<L> {
         self.counters.messages_void += void.len() as u64;
         self.audit_void(&void);
         self.push(pushes, actions);
+        self.fan_out(now, actions);
         self.log.end_deliveries(now, actions);
     }
 

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_audit::What;
-use creto_audit::event::ChannelId;
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, Login, LoginAccepted, Reject, StreamOpen, StreamRole, login_statement,
 };
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Subscribe};
 use creto_envelope::letters::{DeadLetterChange, DeadLetterList, DeadLetterRead};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
-use creto_envelope::{AgentId, FrameType, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, ChannelId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::{Action as PolicyAction, Decision};
 use creto_store::RecordLog;
 
@@ -45,6 +44,11 @@ impl From<RejectCode> for Refusal {
 
 pub(crate) fn about(agent: &AgentId) -> impl Fn(RejectCode) -> Refusal + use<> {
     let context = agent.0;
+    move |code| Refusal { code, context }
+}
+
+pub(crate) fn about_channel(channel: &ChannelId) -> impl Fn(RejectCode) -> Refusal + Copy + use<> {
+    let context = channel.0;
     move |code| Refusal { code, context }
 }
 
@@ -85,6 +89,19 @@ impl<L: RecordLog> Shard<L> {
                 Some(StreamRole::Control),
                 FrameType::DeadLetterList | FrameType::DeadLetterRead | FrameType::DeadLetterChange,
             ) => self.ask_letters(connection, stream, frame_type, &body, actions),
+            (Some(StreamRole::Control), FrameType::ChannelRequest) => {
+                self.ask_channel_record(now, connection, &body, actions)
+            }
+            (Some(StreamRole::Submit), FrameType::ChannelAttach | FrameType::ChannelDetach) => {
+                self.watch_channel(now, connection, frame_type, &body, actions)
+            }
+            (
+                Some(StreamRole::Channels),
+                FrameType::ChannelSubscribe
+                | FrameType::ChannelCredit
+                | FrameType::ChannelAck
+                | FrameType::ChannelLeave,
+            ) => self.take_channel_frame(now, connection, frame_type, &body, actions),
             (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {
                 self.submit_frames.push(SubmitFrame { connection, body });
             }),
@@ -130,7 +147,11 @@ impl<L: RecordLog> Shard<L> {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match code {
             RejectCode::LoginBadSignature | RejectCode::LoginUnknownAgent => state.login_failures += 1,
-            RejectCode::UnknownAgent | RejectCode::PolicyDenied | RejectCode::UnknownDeadLetter => {}
+            RejectCode::UnknownAgent
+            | RejectCode::PolicyDenied
+            | RejectCode::UnknownDeadLetter
+            | RejectCode::UnknownChannel
+            | RejectCode::ChannelNotAllowed => {}
             // The node's own state is nobody's fault.
             code if code.is_retryable() => {}
             _ => state.protocol_errors += 1,

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use creto_envelope::deliver::Nack;
 use creto_envelope::limits::PARTITION_COUNT;
 use creto_envelope::notice::NoticeBody;
-use creto_envelope::{AgentId, MessageId, Priority, RejectCode};
-use creto_policy::MailboxLimits;
+use creto_envelope::{AgentId, ChannelId, MessageId, Priority, RejectCode};
 
+use crate::channels::{ChannelAsk, ChannelNews, ReaderPush};
 use crate::event::{ConnectionId, ShardIndex};
-use crate::expiry::Bond;
+use crate::expiry::{Bond, MessageRoom};
 use crate::stage::log::letters::LetterQuestion;
 
 /// Where partitions live.
@@ -41,6 +41,12 @@ impl Placement {
     #[must_use]
     pub fn owner(&self, mailbox: &AgentId) -> ShardIndex {
         ShardIndex(mailbox.partition() % self.shard_count)
+    }
+
+    /// The shard that owns a channel: the one whose mailbox its id would be.
+    #[must_use]
+    pub fn channel_owner(&self, channel: &ChannelId) -> ShardIndex {
+        self.owner(&AgentId(channel.0))
     }
 }
 
@@ -80,8 +86,8 @@ pub(crate) struct PartMessage {
     pub(crate) bond: Bond,
     /// Its sender asks to be told if it expires.
     pub(crate) wants_notice: bool,
-    /// What the mailbox may hold.
-    pub(crate) limits: MailboxLimits,
+    /// What the mailbox or the channel may hold.
+    pub(crate) room: MessageRoom,
     pub(crate) salt: [u8; 16],
     /// Nodes from the leaf to the root, 32 bytes each.
     pub(crate) path: Bytes,
@@ -214,6 +220,27 @@ pub enum ShardMessage {
     Told {
         /// Of each message.
         told: Vec<Told>,
+    },
+    /// A connection asks something of a channel that you own.
+    Channel {
+        /// The channel.
+        channel: ChannelId,
+        /// The connection.
+        origin: Origin,
+        /// What.
+        ask: ChannelAsk,
+    },
+    /// A channel's shard says something to a connection of yours.
+    ChannelNews {
+        /// The connection.
+        connection: ConnectionId,
+        /// What.
+        news: ChannelNews,
+    },
+    /// Messages of channels for connections of yours: at most what one turn hands out.
+    FanOut {
+        /// The messages, in order.
+        pushes: Vec<ReaderPush>,
     },
     /// Frames for a connection's deliver stream.
     Push {

@@ -17,6 +17,7 @@ use creto_policy::{DecisionTable, Snapshot};
 use creto_store::{RecordLog, Wal};
 
 use crate::audit::{AuditFeed, AuditRefusal};
+use crate::channels::Channels;
 use crate::connection::Connection;
 use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
 use crate::key_records::KeyRecords;
@@ -59,6 +60,7 @@ pub struct Shard<L = Wal> {
     pub(crate) meter: Meter,
     pub(crate) log: Log<L>,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) channels: Channels,
     pub(crate) counters: Counters,
     /// Batches that arrived in this turn.
     pub(crate) submit_frames: Vec<SubmitFrame>,
@@ -92,6 +94,7 @@ impl<L: RecordLog> Shard<L> {
         decision_entries: usize,
     ) -> Self {
         assert!(index.0 < placement.shard_count(), "a shard is one of the placement's");
+        let channels = Channels::of(log.mailboxes());
         Self {
             index,
             placement,
@@ -107,6 +110,7 @@ impl<L: RecordLog> Shard<L> {
             meter: Meter::default(),
             log,
             subscriptions: Subscriptions::default(),
+            channels,
             counters: Counters::default(),
             submit_frames: Vec::new(),
             refusals: Refusals::default(),
@@ -168,6 +172,9 @@ impl<L: RecordLog> Shard<L> {
                 self.key_record_answered(now, (agent, version), &answer, actions);
             }
             Event::KeyLogAnswered { connection, frames } => self.key_log_answered(connection, frames, actions),
+            Event::ChannelAnswered { connection, channel, answer } => {
+                self.channel_answered(connection, channel, answer, actions);
+            }
             Event::PrekeysAnswered { connection, frames } => self.prekeys_answered(connection, frames, actions),
             Event::PrekeysLow { agent, stock } => self.prekeys_low(agent, stock, actions),
             Event::Disk { id, outcome } => self.log.disk_completed(id, outcome, &mut self.audit, actions),
@@ -197,6 +204,7 @@ impl<L: RecordLog> Shard<L> {
                 for mailbox in self.log.mailboxes_mut().retry_reads() {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
+                self.channels.wake_held_back();
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
@@ -230,6 +238,7 @@ impl<L: RecordLog> Shard<L> {
         self.run_own_messages(now, actions);
         self.commit(now, actions);
         self.egress(now, actions);
+        self.sweep(now, actions);
         self.run_own_messages(now, actions);
         self.answer(actions);
         self.dispatch(actions);
@@ -311,6 +320,12 @@ impl<L: RecordLog> Shard<L> {
         self.meter.look(sender, now.monotonic_us)
     }
 
+    /// How many subscriptions to channels of this shard there are, durably, and how many of them are read by a connection.
+    #[must_use]
+    pub fn channel_subscriptions(&self) -> (u64, u64) {
+        self.channels.counts()
+    }
+
     /// The log and the mailboxes, to look at.
     #[must_use]
     pub fn log(&self) -> &Log<L> {
@@ -321,6 +336,7 @@ impl<L: RecordLog> Shard<L> {
         !self.submit_frames.is_empty()
             || !self.to_self.is_empty()
             || self.subscriptions.has_work()
+            || self.channels.has_work()
             || self.log.mailboxes().is_cleaning()
             || self.log.wants_turn()
     }
@@ -382,6 +398,11 @@ impl<L: RecordLog> Shard<L> {
             }
             ShardMessage::Tell { from, expired } => self.log.tell(from, expired, &self.snapshot),
             ShardMessage::Told { told } => self.log.settle_told(&told),
+            ShardMessage::Channel { channel, origin, ask } => {
+                self.take_channel_ask(now, channel, origin, ask, actions);
+            }
+            ShardMessage::ChannelNews { connection, news } => self.take_channel_news(connection, news, actions),
+            ShardMessage::FanOut { pushes } => self.send_fan_out(pushes, actions),
             ShardMessage::Push { connection, frames } => self.send_deliver(connection, frames, actions),
         }
     }
@@ -518,6 +539,7 @@ impl<L: RecordLog> Shard<L> {
             let message = ShardMessage::Unsubscribe { mailbox: login.agent, origin };
             self.tell(self.placement.owner(&login.agent), message, actions);
         }
+        self.forget_channels(connection, state.login.map(|login| login.agent), state.channels, actions);
     }
 
     /// Takes the new agents and policy; whoever may not act any more is disconnected.
@@ -531,6 +553,7 @@ impl<L: RecordLog> Shard<L> {
             self.meter.forget_recent();
         }
         self.subscriptions.wake_held_back();
+        self.begin_sweep();
         let refused: Vec<_> = self
             .connections
             .iter()

@@ -4,6 +4,12 @@
 //! of any byte is either refused or shows as exactly that change. The fuzz targets hold the parsers to the same rule.
 
 use creto_envelope::batch::{BatchHeader, BatchHeaderView, BatchView, encode_signed_batch, parse_submit_sequence};
+use creto_envelope::channel::SignedChannelRecord;
+use creto_envelope::channel::frames::{
+    CHANNEL_DELIVER_HEADER_BYTES, ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelDetach,
+    ChannelLeave, ChannelLeft, ChannelMembers, ChannelRequest, ChannelSubscribe, ChannelSubscribed,
+    encode_channel_response,
+};
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen,
     encode_key_record_response,
@@ -72,6 +78,27 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::KeyProof => KeyProof::parse(body)?.encode(&mut out),
         FrameType::KeyLeavesRequest => KeyLeavesRequest::parse(body)?.encode(&mut out),
         FrameType::KeyLeaves => KeyLeaves::parse(body)?.encode(&mut out),
+        FrameType::ChannelSubscribe => ChannelSubscribe::parse(body)?.encode(&mut out),
+        FrameType::ChannelSubscribed => ChannelSubscribed::parse(body)?.encode(&mut out),
+        FrameType::ChannelCredit => ChannelCredit::parse(body)?.encode(&mut out),
+        FrameType::ChannelDeliver => {
+            let ChannelDeliver { handle, deliver } = ChannelDeliver::parse(body)?;
+            let behind = &body[CHANNEL_DELIVER_HEADER_BYTES..];
+            let mut again = Vec::new();
+            let header = deliver.batch_header.as_ref().map(|header| owned_header(header).to_bytes());
+            let encoder = DeliverEncoder::begin_body(&mut again, header.as_ref().map(|header| &header[..]));
+            reencode_messages(encoder, &deliver, behind);
+            ChannelDeliver::encode_head(&mut out, handle, again.len());
+            out.extend_from_slice(&again);
+        }
+        FrameType::ChannelAck => ChannelAck::parse(body)?.encode(&mut out),
+        FrameType::ChannelLeave => ChannelLeave::parse(body)?.encode(&mut out),
+        FrameType::ChannelLeft => ChannelLeft::parse(body)?.encode(&mut out),
+        FrameType::ChannelAttach => ChannelAttach::parse(body)?.encode(&mut out),
+        FrameType::ChannelMembers => ChannelMembers::parse(body)?.encode(&mut out),
+        FrameType::ChannelDetach => ChannelDetach::parse(body)?.encode(&mut out),
+        FrameType::ChannelRequest => ChannelRequest::parse(body)?.encode(&mut out),
+        FrameType::ChannelResponse => encode_channel_response(&mut out, &SignedChannelRecord::parse(body)?),
         unknown => panic!("{unknown:?} has no oracle yet: add it here"),
     }
     Ok(out)
@@ -143,7 +170,10 @@ fn reencode_signed_batch(body: &[u8], out: &mut Vec<u8>) -> Result<(), RejectCod
 
 fn reencode_deliver(deliver: &Deliver<'_>, body: &[u8], out: &mut Vec<u8>) {
     let header = deliver.batch_header.as_ref().map(|header| owned_header(header).to_bytes());
-    let mut encoder = DeliverEncoder::begin(out, header.as_ref().map(|header| &header[..]));
+    reencode_messages(DeliverEncoder::begin(out, header.as_ref().map(|header| &header[..])), deliver, body);
+}
+
+fn reencode_messages(mut encoder: DeliverEncoder<'_>, deliver: &Deliver<'_>, body: &[u8]) {
     for message in &deliver.messages {
         let envelope = &body[message.envelope.clone()];
         assert!(envelope.as_ptr().addr().is_multiple_of(8), "every delivered envelope is aligned");

@@ -1,5 +1,10 @@
 //! Well-formed values to start from, and buffers as the framing layer hands them out.
 
+use creto_envelope::channel::frames::{
+    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelDetach, ChannelLeave, ChannelLeft, ChannelMembers,
+    ChannelRequest, ChannelSubscribe, ChannelSubscribed, LeaveMode, Start, encode_channel_response,
+};
+use creto_envelope::channel::{ChannelName, ChannelRecord, Publishing, SignedChannelRecord, Subscribing};
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
     StreamRole,
@@ -23,8 +28,8 @@ use creto_envelope::prekeys::{
 };
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{
-    AgentId, AgentName, AgentState, BatchHeader, EnvelopeHeader, FrameType, InSession, KeyId, KeyRecord, MessageId,
-    RejectCode, SignedKeyRecord, Statement, TrustDomain,
+    AgentId, AgentName, AgentState, BatchHeader, ChannelId, EnvelopeHeader, FrameType, GroupId, InSession, KeyId,
+    KeyRecord, MessageId, RejectCode, SignedKeyRecord, Statement, TrustDomain,
 };
 use rkyv::util::AlignedVec;
 
@@ -60,6 +65,17 @@ pub(crate) fn session_header(plaintext_bytes: usize, counter: u64, with_wrapped_
 /// An envelope of the session suite with this many bytes of plaintext; nobody can open it.
 pub(crate) fn session_envelope(plaintext_bytes: usize, counter: u64, with_wrapped_key: bool) -> Vec<u8> {
     let header = session_header(plaintext_bytes, counter, with_wrapped_key);
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.resize(header.envelope_bytes(), 0xab);
+    bytes
+}
+
+/// An envelope of the channel suite with this many bytes of plaintext; nobody can open it.
+pub(crate) fn published_envelope(plaintext_bytes: usize, counter: u64) -> Vec<u8> {
+    let id = MessageId::from_parts(1_700_000_000_000, [7; 10]);
+    let (sender, channel) = (AgentId([1; 16]), ChannelId([2; 16]));
+    let header =
+        EnvelopeHeader::published(sender, channel, id, 1_700_000_000_001, plaintext_bytes, [6; 16], counter).unwrap();
     let mut bytes = header.to_bytes().to_vec();
     bytes.resize(header.envelope_bytes(), 0xab);
     bytes
@@ -132,6 +148,55 @@ pub(crate) fn dead_letter_frame() -> Vec<u8> {
     });
     encoder.finish();
     out
+}
+
+/// A whole ChannelDeliver frame with one message.
+pub(crate) fn channel_deliver_frame(with_header: bool) -> Vec<u8> {
+    let (mut body, header) = (Vec::new(), batch_header(9).to_bytes());
+    let mut encoder = DeliverEncoder::begin_body(&mut body, with_header.then_some(&header[..]));
+    encoder.push(&MessageToDeliver {
+        mailbox_sequence: 900,
+        leaf_index: 3,
+        attempt: 0,
+        salt: &[8; 16],
+        path: &[[6; 32]; 4],
+        envelope: &published_envelope(21, 70),
+    });
+    assert_eq!(encoder.finish(), 1);
+    let mut out = Vec::new();
+    ChannelDeliver::encode_head(&mut out, 5, body.len());
+    out.extend_from_slice(&body);
+    out
+}
+
+/// Two subscribers of a channel, one of whom joined and one left unless it is the whole list.
+pub(crate) fn channel_members(is_whole: bool) -> ChannelMembers {
+    let (joined, left) = match is_whole {
+        true => (vec![AgentId([1; 16]), AgentId([2; 16])], vec![]),
+        false => (vec![AgentId([1; 16])], vec![AgentId([2; 16])]),
+    };
+    ChannelMembers { channel: ChannelId([7; 16]), version: 4, is_whole, joined, left }
+}
+
+/// The record of a channel with one publisher and one subscriber; its signatures are noise.
+pub(crate) fn signed_channel_record() -> SignedChannelRecord {
+    let record = ChannelRecord {
+        name: ChannelName::parse("acme/alerts.eu").unwrap(),
+        trust_domain: TrustDomain::default(),
+        version: 2,
+        owner: AgentId([1; 16]),
+        owner_key_version: 3,
+        signed_at_ms: 1_700_000_000_006,
+        subscribing: Subscribing::Allowlist(vec![AgentId([2; 16])]),
+        publishing: Publishing::Listed(vec![AgentId([3; 16])]),
+        has_history: true,
+        is_deleted: false,
+        retention_s: 86_400,
+        messages_max: 1_000,
+        bytes_max: 1_000_000,
+        subscribers_max: 10,
+    };
+    SignedChannelRecord { record, ed25519: [5; 64], ml_dsa_65: Box::new([6; 3309]) }
 }
 
 /// A list of two dead letters.
@@ -279,6 +344,34 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::KeyLeaves, |out| {
             KeyLeaves { from: 700, answer: Err(RejectCode::ShuttingDown.into()) }.encode(out);
         }),
+        frame(FrameType::ChannelSubscribe, |out| {
+            let start = Start::Sequence(900);
+            ChannelSubscribe { handle: 5, channel: ChannelId([7; 16]), group: GroupId([8; 16]), start }.encode(out);
+        }),
+        frame(FrameType::ChannelSubscribe, |out| {
+            let (channel, group) = (ChannelId([7; 16]), GroupId::NONE);
+            ChannelSubscribe { handle: 5, channel, group, start: Start::GoOn }.encode(out);
+        }),
+        frame(FrameType::ChannelSubscribed, |out| {
+            let (oldest_sequence, newest_sequence) = (850, 1_002);
+            let channel = ChannelId([7; 16]);
+            ChannelSubscribed { handle: 5, channel, next_sequence: 900, oldest_sequence, newest_sequence }.encode(out);
+        }),
+        frame(FrameType::ChannelCredit, |out| {
+            ChannelCredit { handle: 5, messages: 256, bytes: 1_048_576 }.encode(out);
+        }),
+        (FrameType::ChannelDeliver, channel_deliver_frame(true)),
+        (FrameType::ChannelDeliver, channel_deliver_frame(false)),
+        frame(FrameType::ChannelAck, |out| ChannelAck { handle: 5, sequences: vec![900, 902] }.encode(out)),
+        frame(FrameType::ChannelLeave, |out| ChannelLeave { handle: 5, mode: LeaveMode::Unsubscribe }.encode(out)),
+        frame(FrameType::ChannelLeft, |out| ChannelLeft::as_asked(5).encode(out)),
+        frame(FrameType::ChannelLeft, |out| ChannelLeft::because(5, RejectCode::ChannelFull).encode(out)),
+        frame(FrameType::ChannelAttach, |out| ChannelAttach { channel: ChannelId([7; 16]) }.encode(out)),
+        frame(FrameType::ChannelMembers, |out| channel_members(true).encode(out)),
+        frame(FrameType::ChannelMembers, |out| channel_members(false).encode(out)),
+        frame(FrameType::ChannelDetach, |out| ChannelDetach { channel: ChannelId([7; 16]) }.encode(out)),
+        frame(FrameType::ChannelRequest, |out| ChannelRequest { channel: ChannelId([7; 16]) }.encode(out)),
+        frame(FrameType::ChannelResponse, |out| encode_channel_response(out, &signed_channel_record())),
     ]
 }
 

@@ -133,6 +133,7 @@ fn log_seeds() -> Vec<Seed> {
         subscriber: SubscriberId::NONE,
         number: 9,
         progress: progress.clone(),
+        part: 0,
         members,
     };
     let own = SubscriptionsEntry {
@@ -141,6 +142,7 @@ fn log_seeds() -> Vec<Seed> {
         subscriber,
         number: 8,
         progress: Progress { skipped: 0, done: Vec::new(), ..progress.clone() },
+        part: 0,
         members: Vec::new(),
     };
     let records = [

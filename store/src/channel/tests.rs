@@ -28,7 +28,7 @@ fn what_was_moved_is_put_in_order_with_the_times_it_has() {
     assert!(!channel.push(3, 30));
     assert!(!channel.push(7, 40));
     channel.forget(&[5]);
-    channel.sort(|sequence| sequence != 5);
+    channel.sort();
     let kept: Vec<(u64, u64)> = channel.kept().map(|kept| (kept.sequence, kept.time_ms)).collect();
     assert_eq!(kept, [(2, 10), (3, 30), (6, 50), (7, 50)]);
     assert_eq!(
@@ -49,6 +49,20 @@ fn what_leaves_is_forgotten_from_the_front_from_the_middle_and_in_one_go() {
         let kept: Vec<u64> = channel.kept().map(|kept| kept.sequence).collect();
         let left: Vec<u64> = all.iter().copied().filter(|sequence| !gone.contains(sequence)).collect();
         assert_eq!(kept, left);
+    }
+}
+
+#[test]
+fn a_time_is_found_among_whatever_is_left() {
+    let mut channel = Channel::default();
+    for sequence in (10..2_000).step_by(7) {
+        assert!(channel.push(sequence, sequence / 50));
+    }
+    let gone: Vec<u64> = channel.kept().map(|kept| kept.sequence).filter(|sequence| sequence % 5 < 3).collect();
+    channel.forget(&gone);
+    for time_ms in 0..45 {
+        let expected = channel.kept().find(|kept| kept.time_ms >= time_ms).map(|kept| kept.sequence - 1);
+        assert_eq!(channel.before_time(time_ms), expected, "{time_ms}");
     }
 }
 

@@ -155,12 +155,12 @@ impl Mailboxes {
         done
     }
 
-    /// A mailbox that waited for room to read, when there is some: ask for its deliveries. Call until `None`. Readers of channels
-    /// that waited for it are among [`take_ready_readers`](Self::take_ready_readers) then.
+    /// A mailbox that waited for room to read, when there is some: ask for its deliveries. Call until `None`. What channels
+    /// waited to read is asked for ([`next_read`](Self::next_read)).
     pub fn next_reader(&mut self) -> Option<MailboxId> {
         loop {
             let mailbox = self.cold.next_waiting()?;
-            self.channel_reads_again(mailbox);
+            self.channel_has_room(mailbox);
             // It may have been emptied, and filled again, since.
             if let Some(queues) = self.mailbox_mut(mailbox)
                 && std::mem::take(&mut queues.waits_for_room)
@@ -290,8 +290,13 @@ impl Mailboxes {
         done.problems.push(self.problem(slot, kind));
         self.index.set_damaged(slot);
         let entry = self.index.entries.get(slot);
-        if !entry.is_handed_out() && !entry.is_delayed() && !entry.is_dead() && !entry.is_published() {
-            let number = entry.mailbox;
+        let (number, sequence) = (entry.mailbox, entry.sequence());
+        if entry.is_published() {
+            // Else it was counted as missed already by those that want it.
+            if !entry.is_settling() {
+                self.pass_over_damage(number, sequence);
+            }
+        } else if !entry.is_handed_out() && !entry.is_delayed() && !entry.is_dead() {
             self.boxes.get_mut(number).taken_mut().hand_out(&mut self.index.entries, slot);
         }
     }

@@ -6,18 +6,19 @@
 
 use bytes::Bytes;
 
-use super::deliver::{ReadDone, ReadProblemKind, in_memory};
+use super::deliver::in_memory;
+use super::group::ForMember;
 use super::{Delivery, Mailboxes};
 use crate::cache::Cache;
-use crate::cold::{Cold, Job, JobId, Mismatch, Plan, Purpose};
+use crate::channel::NextInLine;
+use crate::cold::Cold;
 use crate::id::{GroupId, MailboxId, SubscriberId};
 use crate::index::Index;
-use crate::limits::{CHANNEL_READS_MAX, READ_TRIES_MAX};
-use crate::subscription::{NextForMember, Reader, Readers, Waits};
+use crate::subscription::{Reader, Readers, Waits};
 
 /// What a look at one message of a channel finds.
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once: a box would cost an allocation a delivery")]
-enum Look {
+pub(super) enum Look {
     /// It is not kept any more, or cannot be read.
     Gone,
     /// Its time is over, or it is leaving.
@@ -27,19 +28,12 @@ enum Look {
 }
 
 /// What a reader gets next.
-enum Next {
+pub(super) enum Next {
     Here(Delivery),
     /// The message of this sequence, when it is read back.
     OnDisk(u64),
     /// Nothing before something happens.
     Nothing,
-}
-
-/// What a member of a group gets next.
-enum ForMember {
-    /// The first message behind this sequence.
-    Behind(u64),
-    This(Next),
 }
 
 /// Why no more is handed out.
@@ -62,8 +56,8 @@ impl Mailboxes {
     }
 
     /// A reader is gone. What it was handed and did not acknowledge is handed out again: to itself, when it is there again, or to
-    /// other members of its group, in order and ahead of what is new. A message that was the only one in the hands of members that
-    /// went, `deliveries_max` times (unless given, as configured; 0 for never), is skipped by the group.
+    /// other members of its group, in order and ahead of what is new. A message that members went over, `deliveries_max` times (unless
+    /// given, as configured; 0 for never), is skipped by the group: the only one in hand, or one that was handed out alone.
     pub fn reset_reader(&mut self, reader: Reader, deliveries_max: Option<u8>) {
         self.stop_waiting(reader);
         let deliveries_max = deliveries_max.unwrap_or(self.config.redelivery.deliveries_max);
@@ -107,6 +101,7 @@ impl Mailboxes {
             return deliveries;
         }
         let mailbox = subscription.mailbox;
+        self.channels.now_ms = now_ms;
         let (mut messages_left, mut bytes_left) = (credit_messages, credit_bytes);
         let stop = loop {
             if messages_left == 0 || bytes_left == 0 {
@@ -130,8 +125,8 @@ impl Mailboxes {
             Stop::Credit => self.stop_waiting(reader),
             Stop::Nothing => self.waits_for_news(reader, mailbox),
             Stop::OnDisk(sequence) => {
-                self.waits_for_disk(reader, mailbox);
-                self.read_published(mailbox, sequence, messages_left, bytes_left, now_ms);
+                let wanted = NextInLine { sequence, messages: messages_left, bytes: bytes_left };
+                self.waits_for_disk(reader, mailbox, wanted);
             }
         }
         deliveries
@@ -139,29 +134,19 @@ impl Mailboxes {
 
     /// A subscriber with a cursor of its own has consumed everything up to and with this sequence, as far as it was handed it.
     pub fn acknowledge_upto(&mut self, reader: Reader, sequence: u64) {
-        let Some(subscription) = self.channels.subscriptions.get_mut(&reader.subscription) else { return };
+        let Self { boxes, channels, .. } = self;
+        let Some(subscription) = channels.subscriptions.get_mut(&reader.subscription) else { return };
         let Readers::One(own) = &mut subscription.readers else { return };
         // What it says after it came again may be about what it had before.
         let sequence = sequence.min(own.handed_max);
         if subscription.subscriber == reader.subscriber && sequence > subscription.cursor {
+            // What could not be read was passed over.
+            let channel = boxes.get(subscription.mailbox).taken().channel.as_ref();
+            let lost = channel.map_or(0, |channel| channel.damaged.range(subscription.cursor + 1..=sequence).count());
+            subscription.missed = subscription.missed.saturating_add(lost as u64);
             subscription.cursor = sequence;
             own.handed = own.handed.max(sequence);
-            self.channels.is_dirty(reader.subscription);
-        }
-    }
-
-    /// A member of a group has consumed these messages. What it does not have in hand is left out.
-    pub fn acknowledge_each(&mut self, reader: Reader, sequences: &[u64]) {
-        let Some(subscription) = self.channels.subscriptions.get_mut(&reader.subscription) else { return };
-        let Readers::Group(group) = &mut subscription.readers else { return };
-        let mut is_any = false;
-        for &sequence in sequences {
-            is_any |= group.done(reader.subscriber, sequence);
-        }
-        if is_any {
-            self.channels.is_dirty(reader.subscription);
-            self.advance(reader.subscription);
-            self.group_goes_on(reader.subscription);
+            channels.is_dirty(reader.subscription);
         }
     }
 
@@ -196,44 +181,6 @@ impl Mailboxes {
             },
         };
         self.next_behind(reader, mailbox, after, now_ms)
-    }
-
-    /// What a member of a group gets next.
-    fn next_for_member(&mut self, reader: Reader, now_ms: u64) -> ForMember {
-        let (mut first_again, mut gone) = (None, Vec::new());
-        {
-            let Self { index, cache, cold, channels, .. } = self;
-            let Readers::Group(group) = &channels.subscriptions[&reader.subscription].readers else {
-                return ForMember::This(Next::Nothing);
-            };
-            for &sequence in group.again.keys() {
-                channels.resolved += 1;
-                match look(index, cache, cold, sequence, now_ms) {
-                    Look::Gone => gone.push(sequence),
-                    Look::Passed => {}
-                    found => {
-                        first_again = Some((sequence, found));
-                        break;
-                    }
-                }
-            }
-        }
-        let Some(subscription) = self.channels.subscriptions.get_mut(&reader.subscription) else {
-            return ForMember::This(Next::Nothing);
-        };
-        let Readers::Group(group) = &mut subscription.readers else { return ForMember::This(Next::Nothing) };
-        let has_gone = !gone.is_empty();
-        gone.into_iter().for_each(|sequence| group.forget(sequence));
-        let next = group.next_for(reader.subscriber, first_again.as_ref().map(|&(sequence, _)| sequence));
-        if has_gone {
-            self.advance(reader.subscription);
-        }
-        match (next, first_again) {
-            (NextForMember::Again, Some((_, Look::Here(delivery)))) => ForMember::This(Next::Here(delivery)),
-            (NextForMember::Again, Some((sequence, _))) => ForMember::This(Next::OnDisk(sequence)),
-            (NextForMember::NewAfter(after), _) => ForMember::Behind(after),
-            _ => ForMember::This(Next::Nothing),
-        }
     }
 
     /// The first message of a channel behind this sequence that can be handed out to a reader.
@@ -285,15 +232,7 @@ impl Mailboxes {
                 own.handed_max = own.handed_max.max(sequence);
                 if is_new { 1 } else { 2 }
             }
-            Readers::Group(group) => {
-                let had_again = !group.again.is_empty();
-                let attempt = group.hand(reader.subscriber, sequence);
-                // What came back is in other hands: nobody waits for it any more before what is new.
-                if had_again && group.again.is_empty() {
-                    self.group_goes_on(reader.subscription);
-                }
-                attempt
-            }
+            Readers::Group(_) => self.hand_to_member(reader, sequence),
         }
     }
 
@@ -317,7 +256,7 @@ impl Mailboxes {
         self.channels.subscriptions.get_mut(&reader.subscription)?.waits_mut(reader.subscriber)
     }
 
-    fn set_waits(&mut self, reader: Reader, waits: Waits) {
+    pub(super) fn set_waits(&mut self, reader: Reader, waits: Waits) {
         if let Some(now) = self.waits_mut(reader) {
             *now = waits;
         }
@@ -336,7 +275,11 @@ impl Mailboxes {
                     self.set_waits(moved, Waits::News(at));
                 }
             }
-            Waits::Read => channel.reading.retain(|other| *other != reader),
+            Waits::Read(sequence, at) => {
+                if let Some(moved) = channel.leave_read(sequence, at) {
+                    self.set_waits(moved, Waits::Read(sequence, at));
+                }
+            }
             // Those that are ready are looked at again when they are taken.
             Waits::Ready | Waits::Nothing => {}
         }
@@ -353,15 +296,6 @@ impl Mailboxes {
         self.set_waits(reader, Waits::News(at));
     }
 
-    fn waits_for_disk(&mut self, reader: Reader, mailbox: u32) {
-        if self.waits_of(reader) == Some(Waits::Read) {
-            return;
-        }
-        self.stop_waiting(reader);
-        self.channel_mut(mailbox).reading.push_back(reader);
-        self.set_waits(reader, Waits::Read);
-    }
-
     /// A reader, which is in no list, may have something to be handed.
     pub(super) fn is_reader_ready(&mut self, reader: Reader) {
         self.set_waits(reader, Waits::Ready);
@@ -374,135 +308,9 @@ impl Mailboxes {
             self.is_reader_ready(reader);
         }
     }
-
-    /// What was read is there, or will be asked for again: those that wait for it are ready.
-    fn disk_is_done(&mut self, number: u32) {
-        for reader in std::mem::take(&mut self.channel_mut(number).reading) {
-            self.is_reader_ready(reader);
-        }
-    }
-
-    /// Something of a group came back, or is done: there may be more for its members.
-    pub(super) fn group_goes_on(&mut self, number: u64) {
-        if let Some(subscription) = self.channels.subscriptions.get(&number) {
-            let mailbox = subscription.mailbox;
-            self.wake_subscription(mailbox, number);
-        }
-    }
-
-    /// Has a message of a channel read that is not in memory, and what follows it as far as the credit of its reader goes, unless
-    /// it is being read already.
-    fn read_published(&mut self, number: u32, sequence: u64, messages: u32, bytes: u64, now_ms: u64) {
-        let queues = self.boxes.get_mut(number).taken_mut();
-        let mailbox = queues.id;
-        let Some(channel) = &mut queues.channel else { return };
-        let is_read = channel.reads.values().any(|wanted| wanted.binary_search(&sequence).is_ok());
-        // When one of them is done, all that wait ask again.
-        if is_read || channel.pauses || channel.waits_for_room || channel.reads.len() >= CHANNEL_READS_MAX {
-            return;
-        }
-        if !self.cold.has_room() {
-            channel.waits_for_room = true;
-            self.cold.wait(mailbox);
-            return;
-        }
-        let (mut messages_left, mut bytes_left) = (messages, bytes);
-        let (mut plan, mut wanted) = (Plan::default(), Vec::new());
-        for kept in channel.kept_after(sequence.saturating_sub(1)) {
-            let Some(slot) = self.index.find(kept.sequence) else { continue };
-            let entry = self.index.entries.get(slot);
-            if entry.is_over(now_ms) || entry.is_settling() || entry.is_damaged() {
-                continue;
-            }
-            let envelope_bytes = entry.envelope_bytes() as u64;
-            let is_beyond = messages_left == 0 || (envelope_bytes > bytes_left && !plan.is_empty());
-            let is_here = in_memory(&self.cache, &self.cold, slot, entry).is_some();
-            if is_beyond || is_here || !plan.add(slot, entry) {
-                break;
-            }
-            wanted.push(kept.sequence);
-            messages_left -= 1;
-            bytes_left = bytes_left.saturating_sub(envelope_bytes);
-            // After a failure, one at a time: what cannot be read must not take others with it.
-            if channel.failed_reads > 0 {
-                break;
-            }
-        }
-        if !plan.is_empty() {
-            let job = self.cold.begin(Purpose::Publish(mailbox), plan);
-            channel.reads.insert(job, wanted);
-        }
-    }
-
-    pub(super) fn read_for_channel(&mut self, mailbox: MailboxId, job_id: JobId, job: &Job, done: &mut ReadDone) {
-        // The channel may be gone, or be another one of the same name that did not ask for this.
-        let Some(&number) = self.numbers.get(&mailbox) else { return };
-        if self.channel_mut(number).reads.remove(&job_id).is_none() {
-            return;
-        }
-        if let Some(error) = &job.failed {
-            let first = job.wanted.iter().find_map(|wanted| self.still_at(wanted));
-            let channel = self.channel_mut(number);
-            channel.failed_reads = channel.failed_reads.saturating_add(1);
-            let tries = channel.failed_reads;
-            match first {
-                // All that was wanted of it is gone.
-                None => {}
-                Some(slot) if tries >= READ_TRIES_MAX => {
-                    channel.failed_reads = 0;
-                    self.is_damaged(slot, ReadProblemKind::GivenUp(error.clone()), done);
-                    self.pass_over_damage(number);
-                }
-                Some(slot) => {
-                    if !std::mem::replace(&mut channel.pauses, true) {
-                        self.channels.pausing.push(mailbox);
-                    }
-                    if tries == 1 {
-                        done.problems.push(self.problem(slot, ReadProblemKind::TriedAgain(error.clone())));
-                    }
-                    return;
-                }
-            }
-            self.disk_is_done(number);
-            return;
-        }
-        self.channel_mut(number).failed_reads = 0;
-        for wanted in &job.wanted {
-            let Some(slot) = self.still_queued(wanted.slot, wanted.sequence) else { continue };
-            match job.payload(wanted) {
-                Ok(payload) => {
-                    self.cold.stage(slot, payload);
-                    done.messages += 1;
-                }
-                // It was moved meanwhile, and its segment may be another one by now: it is read again where it is.
-                Err(_) if self.index.entries.get(slot).place() != wanted.place => {}
-                Err(Mismatch::Damage | Mismatch::HeaderBeyond(_)) => {
-                    self.is_damaged(slot, ReadProblemKind::Damaged, done);
-                    self.pass_over_damage(number);
-                }
-            }
-        }
-        self.disk_is_done(number);
-    }
-
-    /// Groups give up what cannot be read.
-    fn pass_over_damage(&mut self, number: u32) {
-        let groups: Vec<u64> = self.channel_mut(number).behind(u64::MAX).collect();
-        for group in groups {
-            self.advance(group);
-        }
-    }
-
-    /// There is room to read, or a tick has passed since a read failed.
-    pub(super) fn channel_reads_again(&mut self, mailbox: MailboxId) {
-        let Some(&number) = self.numbers.get(&mailbox) else { return };
-        let Some(channel) = &mut self.boxes.get_mut(number).taken_mut().channel else { return };
-        (channel.pauses, channel.waits_for_room) = (false, false);
-        self.disk_is_done(number);
-    }
 }
 
-fn look(index: &Index, cache: &Cache, cold: &Cold, sequence: u64, now_ms: u64) -> Look {
+pub(super) fn look(index: &Index, cache: &Cache, cold: &Cold, sequence: u64, now_ms: u64) -> Look {
     let Some(slot) = index.find(sequence) else { return Look::Gone };
     let entry = index.entries.get(slot);
     if entry.is_damaged() {

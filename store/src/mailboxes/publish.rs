@@ -4,12 +4,22 @@
 //! subscription has durably consumed it. Nobody's acknowledgement takes it out. So a slow subscriber makes a channel refuse what
 //! is new, and never loses what was acknowledged, before its time is over.
 
+use super::subscribe::Channels;
 use super::{Admit, Mailboxes, Quota, Refusal, cost_of};
+use crate::channel::Consumed;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::limits::{CHANNEL_LEAVE_SHARE, SETTLE_SEQUENCES_PER_LEAVE};
 use crate::noted::NotedMessage;
 use crate::record::{Settle, SettleCause};
 use crate::subscription::Readers;
+
+impl Channels {
+    /// These messages of a channel, by growing sequence, leave it when that is written.
+    pub(super) fn will_leave(&mut self, mailbox: MailboxId, cause: SettleCause, sequences: &[u64]) {
+        let records = sequences.chunks(SETTLE_SEQUENCES_PER_LEAVE);
+        self.leaving.extend(records.map(|sequences| Settle { mailbox, cause, sequences: sequences.to_vec() }));
+    }
+}
 
 impl Mailboxes {
     /// As [`admit_within`](Self::admit_within), for a message that is published in a channel: put it into a part under the
@@ -37,10 +47,17 @@ impl Mailboxes {
         Ok(Admit::New(sequence))
     }
 
-    /// A record by which consumed messages leave a channel that is at its quota, to append: call until `None`. If it is not
-    /// appended, call [`settle_refused`](Self::settle_refused).
+    /// A record by which messages leave a channel, to append: what was consumed, when the channel is at its quota, and what is over.
+    /// Call it in every turn, until `None`, and append each record before another one of this or of [`next_cursors`]
+    /// (Self::next_cursors) is asked for: what was missed is counted here, and cursors say it. If it is not appended, call
+    /// [`settle_refused`](Self::settle_refused) at once; what is over is found again.
     pub fn next_leaving(&mut self) -> Option<Settle> {
-        self.channels.leaving.pop_front()
+        let settle = self.channels.leaving.pop_front()?;
+        if settle.cause == SettleCause::Expired {
+            let &number = self.numbers.get(&settle.mailbox).expect("what is being settled is queued");
+            self.count_missed(number, &settle.sequences, false);
+        }
+        Some(settle)
     }
 
     /// Has as many of the oldest messages leave as the next one needs, and a few more, if all of these are consumed.
@@ -56,6 +73,12 @@ impl Mailboxes {
             return;
         }
         let consumed = channel.consumed();
+        // Nothing was consumed or came in since that was not enough: it is not gone over for each message that is refused.
+        if let Some(before) = channel.too_little.filter(|before| before.upto == consumed)
+            && (before.messages < messages_over || before.bytes < bytes_over)
+        {
+            return;
+        }
         let (messages_share, bytes_share) = (messages_max / CHANNEL_LEAVE_SHARE, bytes_max / CHANNEL_LEAVE_SHARE);
         let (mut leaving, mut leaving_bytes, mut is_enough) = (Vec::new(), 0, false);
         for kept in channel.kept_after(0).take_while(|kept| kept.sequence <= consumed) {
@@ -75,6 +98,8 @@ impl Mailboxes {
         }
         // What does not help is not taken.
         if !is_enough {
+            let messages = leaving.len() as u64;
+            self.channel_mut(number).too_little = Some(Consumed { upto: consumed, messages, bytes: leaving_bytes });
             return;
         }
         for &sequence in &leaving {
@@ -85,15 +110,13 @@ impl Mailboxes {
         channel.leaving_messages += leaving.len() as u64;
         channel.leaving_bytes += leaving_bytes;
         channel.memo.clear();
-        let records = leaving.chunks(SETTLE_SEQUENCES_PER_LEAVE);
-        let settles =
-            records.map(|sequences| Settle { mailbox, cause: SettleCause::Consumed, sequences: sequences.to_vec() });
-        self.channels.leaving.extend(settles);
+        self.channels.will_leave(mailbox, SettleCause::Consumed, &leaving);
     }
 
     /// Messages that were to leave early stay, or are gone.
     pub(super) fn leaves_no_more(&mut self, number: u32, cost: u64) {
         let channel = self.channel_mut(number);
+        channel.too_little = None;
         channel.leaving_messages = channel.leaving_messages.saturating_sub(1);
         channel.leaving_bytes = channel.leaving_bytes.saturating_sub(cost);
     }
@@ -110,17 +133,28 @@ impl Mailboxes {
     /// The record is made by which these messages, in order, expire in a channel, or it is taken back: they count as missed by
     /// the subscriptions that still want them.
     pub(super) fn count_missed(&mut self, number: u32, sequences: &[u64], is_taken_back: bool) {
-        let (Some(channel), Some(&last)) = (&self.boxes.get(number).taken().channel, sequences.last()) else { return };
+        let Some(&last) = sequences.last() else { return };
+        let Self { boxes, index, channels, .. } = self;
+        let Some(channel) = &mut boxes.get_mut(number).taken_mut().channel else { return };
+        channel.too_little = None;
+        // What cannot be read either, and was not come by yet, is counted here.
+        for &sequence in sequences {
+            let is_damaged = || index.find(sequence).is_some_and(|slot| index.entries.get(slot).is_damaged());
+            match is_taken_back {
+                true if is_damaged() => drop(channel.damaged.insert(sequence)),
+                true => {}
+                false => drop(channel.damaged.remove(&sequence)),
+            }
+        }
         for behind in channel.behind(last) {
-            let Some(subscription) = self.channels.subscriptions.get_mut(&behind) else { continue };
+            let Some(subscription) = channels.subscriptions.get_mut(&behind) else { continue };
             let missed = subscription.wanted_of(sequences) as u64;
             if missed > 0 {
                 subscription.missed = match is_taken_back {
                     true => subscription.missed.saturating_sub(missed),
                     false => subscription.missed.saturating_add(missed),
                 };
-                subscription.is_dirty = true;
-                self.channels.dirty.insert(behind);
+                channels.has_missed(behind);
             }
         }
     }
@@ -138,28 +172,35 @@ impl Mailboxes {
         for subscription in behind {
             let Some(of) = self.channels.subscriptions.get_mut(&subscription) else { continue };
             let Readers::Group(group) = &mut of.readers else { continue };
-            gone.iter().for_each(|&sequence| group.forget(sequence));
-            self.advance(subscription);
-            self.group_goes_on(subscription);
+            // Most groups know nothing of what leaves, and nothing changes for them.
+            let known = group.known_of(gone);
+            known.iter().for_each(|&sequence| group.forget(sequence));
+            let is_ahead = !group.done.is_empty();
+            if is_ahead {
+                self.advance(subscription);
+            }
+            if is_ahead || !known.is_empty() {
+                self.group_goes_on(subscription);
+            }
         }
     }
 
-    /// Moves the cursor of a group over what is done, or gone, up to the first message that is neither.
+    /// Moves the cursor of a group over what is done, or gone, up to the first message that is neither. What cannot be read is given
+    /// up, for nobody will be done with it, and counts as missed.
     pub(super) fn advance(&mut self, number: u64) {
         let Some(subscription) = self.channels.subscriptions.get_mut(&number) else { return };
         let Readers::Group(group) = &mut subscription.readers else { return };
         let Some(channel) = &self.boxes.get(subscription.mailbox).taken().channel else { return };
         let before = subscription.cursor;
-        let (mut passed, mut first) = (before, u64::MAX);
+        let (mut passed, mut first, mut lost) = (before, u64::MAX, 0);
         for kept in channel.kept_after(before) {
-            // What cannot be read is given up: nobody will be done with it.
-            let is_damaged = || {
-                let slot = self.index.find(kept.sequence);
-                slot.is_some_and(|slot| self.index.entries.get(slot).is_damaged())
-            };
-            if !group.done.contains(&kept.sequence) && !is_damaged() {
-                first = kept.sequence;
-                break;
+            if !group.done.contains(&kept.sequence) {
+                // Whoever has it has it from memory.
+                if !channel.damaged.contains(&kept.sequence) || group.in_hand.contains_key(&kept.sequence) {
+                    first = kept.sequence;
+                    break;
+                }
+                lost += 1;
             }
             passed = kept.sequence;
         }
@@ -167,10 +208,10 @@ impl Mailboxes {
         passed = group.done.range(..first).next_back().map_or(passed, |&done| done.max(passed));
         group.done = group.done.split_off(&passed.saturating_add(1));
         subscription.cursor = passed;
+        subscription.missed = subscription.missed.saturating_add(lost);
         group.handed = group.handed.max(subscription.cursor);
         if subscription.cursor != before {
-            subscription.is_dirty = true;
-            self.channels.dirty.insert(number);
+            self.channels.is_dirty(number);
         }
     }
 

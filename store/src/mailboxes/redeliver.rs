@@ -43,7 +43,7 @@ impl Default for RedeliveryConfig {
 
 impl RedeliveryConfig {
     /// The pause before what is delivered again for the `count`-th time.
-    fn pause_us(&self, count: u8) -> u64 {
+    pub(super) fn pause_us(&self, count: u8) -> u64 {
         let doublings = u32::from(count.saturating_sub(1));
         self.base_us
             .checked_shl(doublings)
@@ -78,6 +78,32 @@ enum Timer {
     Message(u64),
     /// A mailbox of this number goes on.
     Mailbox(u32),
+    /// Something of the group with this subscription comes back, or one of its members goes on.
+    Group(u64),
+}
+
+impl Redelivery {
+    /// A group is looked at then, and not when it was to be before; 0 for not at all.
+    pub(super) fn look_at_group(&mut self, number: u64, before_us: u64, due_us: u64) {
+        self.group_ends(number, before_us);
+        self.timers.insert((due_us, Timer::Group(number)));
+    }
+
+    /// A group that was to be looked at then is gone; 0 for not at all.
+    pub(super) fn group_ends(&mut self, number: u64, timer_us: u64) {
+        if timer_us > 0 {
+            self.timers.remove(&(timer_us, Timer::Group(number)));
+        }
+    }
+
+    pub(super) fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    #[cfg(test)]
+    pub(super) fn timers(&self) -> usize {
+        self.timers.len()
+    }
 }
 
 impl Mailboxes {
@@ -136,7 +162,8 @@ impl Mailboxes {
         self.boxes.get_mut(number).taken_mut().take_back(&mut self.index.entries);
     }
 
-    /// Tells the time, by the monotonic clock: messages and mailboxes whose pause is over go on. Call it at every tick.
+    /// Tells the time, by the monotonic clock: messages, mailboxes and members of groups whose pause is over go on. Call it at every
+    /// tick.
     pub fn pass(&mut self, now_us: u64) {
         self.redelivery.now_us = now_us;
         let mut again: BTreeMap<u32, Vec<Slot>> = BTreeMap::new();
@@ -160,6 +187,7 @@ impl Mailboxes {
                     }
                     self.redelivery.ready.insert(queues.id);
                 }
+                Timer::Group(number) => self.look_at_group(number, now_us),
             }
         }
         for (number, slots) in again {
@@ -174,7 +202,7 @@ impl Mailboxes {
         std::mem::take(&mut self.redelivery.ready)
     }
 
-    /// Messages that wait until a pause is over.
+    /// Messages of mailboxes that wait until a pause is over.
     pub fn delayed_messages(&self) -> usize {
         self.redelivery.timers.iter().filter(|(_, timer)| matches!(timer, Timer::Message(_))).count()
     }

@@ -13,13 +13,11 @@ use super::Mailboxes;
 use crate::channel::Channel;
 use crate::hash::HashKey;
 use crate::id::{GroupId, MailboxId, SubscriberId};
-use crate::limits::{CURSORS_RECORD_ENTRIES_MAX, RECORD_HEADER_BYTES, SUBSCRIPTIONS_RECORD_ENTRIES_MAX};
+use crate::limits::{CURSORS_RECORD_ENTRIES_MAX, RECORD_HEADER_BYTES};
 use crate::lsn::SegmentNumber;
-use crate::record::{
-    Cursors, CursorsEntry, LIST_BYTES, Progress, Settle, Subscribe, Subscriptions, SubscriptionsEntry, Unsubscribe,
-};
+use crate::record::{Cursors, CursorsEntry, LIST_BYTES, Progress, Settle, Subscribe, Unsubscribe};
 use crate::slab::Held;
-use crate::subscription::{Group, Member, Reader, Readers, Subscription, Waits};
+use crate::subscription::{Handed, Member, Reader, Readers, Subscription, Waits};
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,28 +77,35 @@ pub(super) struct Channels {
     pub(super) pausing: Vec<MailboxId>,
     /// What the last record of its kind changed, should it not be appended.
     undo: Option<Undo>,
+    /// Subscribe records that are on their way, of each subscription and subscriber.
+    pub(super) subscribing: BTreeMap<(u64, SubscriberId), u32>,
+    /// Unsubscribe records that are on their way.
+    pub(super) unsubscribing: BTreeMap<(MailboxId, GroupId, SubscriberId), u32>,
     /// Messages that were looked up to be handed out.
     pub(super) resolved: u64,
+    /// The node's clock when something was asked for last, in milliseconds since 1970.
+    pub(super) now_ms: u64,
 }
 
 /// What there was before a record was made.
 #[derive(Debug)]
 enum Undo {
+    /// The same: the record says once more what one says that is on its way.
+    Same,
     /// No such subscription.
-    Begun(u64),
+    Begun,
     /// No such member.
-    Joined(u64, SubscriberId),
-    /// It had come this far, and durably so.
-    Moved(u64, Progress, u64),
+    Joined,
+    /// It had come this far, and durably so; and this was handed out.
+    Moved(u64, u64, Handed),
     /// One more member.
     Left(u64),
     /// It was there.
     Ended(u64, Box<Subscription>),
 }
 
-/// Bytes that a subscription counts until it is carried over.
-const WEIGHT: u64 = 88;
-const MEMBER_WEIGHT: u64 = 16;
+/// Where what is carried over whatever goes is counted.
+const ALWAYS: SegmentNumber = SegmentNumber(0);
 
 impl Channels {
     pub(super) fn new(key: HashKey) -> Self {
@@ -114,7 +119,10 @@ impl Channels {
             memoized: Vec::new(),
             pausing: Vec::new(),
             undo: None,
+            subscribing: BTreeMap::new(),
+            unsubscribing: BTreeMap::new(),
             resolved: 0,
+            now_ms: 0,
         }
     }
 
@@ -124,19 +132,30 @@ impl Channels {
     }
 
     /// The record that a subscription cannot be without is in this segment.
-    fn place(&mut self, number: u64, segment: Option<SegmentNumber>) {
-        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
-        let before = std::mem::replace(&mut subscription.segment, segment);
-        let weight = WEIGHT + MEMBER_WEIGHT * subscription.subscribers() as u64;
-        let weight_before = std::mem::replace(&mut subscription.weight, weight);
-        self.unplace(before, weight_before);
-        if let Some(segment) = segment {
-            *self.by_segment.entry(segment).or_default() += weight;
+    pub(super) fn place(&mut self, number: u64, segment: Option<SegmentNumber>) {
+        if let Some(subscription) = self.subscriptions.get_mut(&number) {
+            subscription.segment = segment;
+            self.recount(number);
         }
     }
 
-    fn unplace(&mut self, segment: Option<SegmentNumber>, weight: u64) {
-        let Some(segment) = segment else { return };
+    /// Counts what a subscription takes when it is carried over, where that is: with the segment that it cannot be without, or,
+    /// when it has come further than the log says or will go on saying, with any.
+    pub(super) fn recount(&mut self, number: u64) {
+        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        let segment = if subscription.is_carried_always() { Some(ALWAYS) } else { subscription.segment };
+        let counted = segment.map(|segment| (segment, subscription.carried_bytes()));
+        let before = std::mem::replace(&mut subscription.counted, counted);
+        if before != counted {
+            self.uncount(before);
+            if let Some((segment, bytes)) = counted {
+                *self.by_segment.entry(segment).or_default() += bytes;
+            }
+        }
+    }
+
+    fn uncount(&mut self, counted: Option<(SegmentNumber, u64)>) {
+        let Some((segment, weight)) = counted else { return };
         if let Some(bytes) = self.by_segment.get_mut(&segment) {
             *bytes = bytes.saturating_sub(weight);
             if *bytes == 0 {
@@ -145,16 +164,43 @@ impl Channels {
         }
     }
 
+    /// A subscription has come further than the last record about it says: the next one is to say it.
     pub(super) fn is_dirty(&mut self, number: u64) {
         if let Some(subscription) = self.subscriptions.get_mut(&number) {
             subscription.is_dirty = true;
             self.dirty.insert(number);
+            self.recount(number);
+        }
+    }
+
+    /// A subscription missed something, or did not after all. The log says so by what it has of the messages, which may go: it is
+    /// carried over then, and needs no record before.
+    pub(super) fn has_missed(&mut self, number: u64) {
+        if let Some(subscription) = self.subscriptions.get_mut(&number) {
+            subscription.has_missed = true;
+            self.recount(number);
+        }
+    }
+
+    /// A record about a subscriber is on its way.
+    fn is_subscribing(&mut self, number: u64, subscriber: SubscriberId) {
+        *self.subscribing.entry((number, subscriber)).or_default() += 1;
+    }
+}
+
+/// A record of those that are on their way is durable, or was not appended.
+pub(super) fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }
 
 impl Mailboxes {
-    /// The record by which an agent subscribes to a channel, to append; `None` when it does already, and goes on where it is.
+    /// The record by which an agent subscribes to a channel, to append; `None` when it does already, durably, and goes on where it
+    /// is. When a record that says so is on its way, this one says it again: whoever waits for it waits for that one, too.
     /// Where it did not, `start` says where it begins, [`StartAt::Now`] unless it is given; where it did, it begins anew there.
     /// The member of a group goes on with the group; only who is a member already can have the group begin anew.
     ///
@@ -179,7 +225,13 @@ impl Mailboxes {
             self.check_room_for_subscriber(channel)?;
         }
         let (number, begins_after) = match (found, start) {
-            (Some(_), None) if is_known => return Ok(None),
+            (Some(number), None) if is_known => {
+                if !self.channels.subscribing.contains_key(&(number, subscriber)) {
+                    return Ok(None);
+                }
+                self.channels.undo = Some(Undo::Same);
+                (number, None)
+            }
             (Some(number), Some(start)) if is_known => {
                 let cursor = self.cursor_of(channel, start);
                 self.begin_anew(number, cursor);
@@ -187,7 +239,7 @@ impl Mailboxes {
             }
             (Some(number), _) => {
                 self.join(number, subscriber);
-                self.channels.undo = Some(Undo::Joined(number, subscriber));
+                self.channels.undo = Some(Undo::Joined);
                 (number, None)
             }
             (None, start) => {
@@ -195,67 +247,78 @@ impl Mailboxes {
                 let number = self.next_sequence;
                 self.next_sequence += 1;
                 self.begin(number, channel, group, subscriber, cursor);
-                self.channels.undo = Some(Undo::Begun(number));
+                self.channels.undo = Some(Undo::Begun);
                 (number, Some(cursor))
             }
         };
+        self.channels.is_subscribing(number, subscriber);
         Ok(Some(Subscribe { channel, subscriber, group, number, begins_after }))
     }
 
     /// The record of [`subscribe`](Self::subscribe) was not appended: everything is as it was before. Nothing else may have been
     /// asked of channels in between.
     pub fn subscribe_refused(&mut self, subscribe: &Subscribe) {
+        let &Subscribe { channel, subscriber, number, .. } = subscribe;
+        one_less(&mut self.channels.subscribing, &(number, subscriber));
         match self.channels.undo.take() {
-            Some(Undo::Begun(number)) if number == subscribe.number => drop(self.end_subscription(number)),
-            Some(Undo::Joined(number, subscriber)) if number == subscribe.number => self.leave(number, subscriber),
-            Some(Undo::Moved(number, progress, durable)) if number == subscribe.number => {
+            Some(Undo::Same) => {}
+            Some(Undo::Begun) => drop(self.end_subscription(number)),
+            Some(Undo::Joined) => self.leave(number, subscriber),
+            Some(Undo::Moved(cursor, durable, handed)) => {
                 let Some(subscription) = self.channels.subscriptions.get_mut(&number) else { return };
-                subscription.begin_at(progress.cursor);
-                subscription.durable = durable;
+                (subscription.cursor, subscription.durable) = (cursor, durable);
                 subscription.moves -= 1;
-                if let Readers::Group(group) = &mut subscription.readers {
-                    group.done = progress.done.into_iter().collect();
-                }
+                subscription.put_handed(handed);
                 let mailbox = subscription.mailbox;
+                self.channels.recount(number);
                 self.refloor(number);
-                self.advance(number);
+                self.set_group_timer(number);
                 self.wake_subscription(mailbox, number);
             }
             other => panic!("{subscribe:?} was not the last to be made: {other:?}"),
         }
-        if let Some(&number) = self.numbers.get(&subscribe.channel) {
+        if let Some(&number) = self.numbers.get(&channel) {
             self.forget_if_empty(number);
         }
     }
 
-    /// The record by which an agent does not subscribe any more, to append; `None` when it does not. What a member of a group had
-    /// in hand goes to others; with the last one the group is gone. If the record is not appended, call
+    /// The record by which an agent does not subscribe any more, to append; `None` when it does not, durably: as long as a record
+    /// that says so is on its way, this one says it again. What a member of a group had in hand goes to others; with the last one
+    /// the group is gone. If the record is not appended, call
     /// [`unsubscribe_refused`](Self::unsubscribe_refused).
     pub fn unsubscribe(&mut self, channel: MailboxId, subscriber: SubscriberId, group: GroupId) -> Option<Unsubscribe> {
-        let number = self.find_subscription(channel, group, subscriber)?;
-        let subscription = &self.channels.subscriptions[&number];
-        if !subscription.has_member(subscriber) {
-            return None;
-        }
-        self.channels.undo = Some(match self.leave_or_end(number, subscriber) {
-            Some(ended) => Undo::Ended(number, Box::new(ended)),
-            None => Undo::Left(number),
-        });
+        let found = self.find_subscription(channel, group, subscriber);
+        let found = found.filter(|number| self.channels.subscriptions[number].has_member(subscriber));
+        let key = (channel, group, subscriber);
+        let undo = match found {
+            None if !self.channels.unsubscribing.contains_key(&key) => return None,
+            None => Undo::Same,
+            Some(number) => match self.leave_or_end(number, subscriber) {
+                Some(ended) => Undo::Ended(number, Box::new(ended)),
+                None => Undo::Left(number),
+            },
+        };
+        self.channels.undo = Some(undo);
+        *self.channels.unsubscribing.entry(key).or_default() += 1;
         Some(Unsubscribe { channel, subscriber, group })
     }
 
     /// The record of [`unsubscribe`](Self::unsubscribe) was not appended: it subscribes as before, and is not there
     /// ([`attach`](Self::attach)). Nothing else may have been asked of channels in between.
     pub fn unsubscribe_refused(&mut self, unsubscribe: &Unsubscribe) {
+        let &Unsubscribe { channel, subscriber, group } = unsubscribe;
+        one_less(&mut self.channels.unsubscribing, &(channel, group, subscriber));
         let (number, before) = match self.channels.undo.take() {
-            Some(Undo::Left(number)) => return self.join(number, unsubscribe.subscriber),
+            Some(Undo::Same) => return,
+            Some(Undo::Left(number)) => return self.join(number, subscriber),
             Some(Undo::Ended(number, before)) => (number, before),
             other => panic!("{unsubscribe:?} was not the last to be made: {other:?}"),
         };
-        self.begin(number, unsubscribe.channel, unsubscribe.group, unsubscribe.subscriber, before.cursor);
+        self.begin(number, channel, group, subscriber, before.cursor);
         let subscription = self.channels.subscriptions.get_mut(&number).expect("it was just put there");
         subscription.put(&before.progress());
         (subscription.durable, subscription.moves) = (before.durable, before.moves);
+        subscription.has_missed = before.has_missed;
         self.refloor(number);
         self.channels.place(number, before.segment);
         if before.is_dirty {
@@ -279,8 +342,9 @@ impl Mailboxes {
                 break;
             }
             bytes_left -= bytes;
-            subscription.is_dirty = false;
+            (subscription.is_dirty, subscription.has_missed) = (false, false);
             self.channels.dirty.remove(&number);
+            self.channels.recount(number);
             entries.push(entry);
         }
         (!entries.is_empty()).then_some(Cursors { entries })
@@ -326,142 +390,12 @@ impl Mailboxes {
         Some((first.sequence, kept.next_back().unwrap_or(first).sequence))
     }
 
-    /// What segments before `log_start` know of subscriptions, and what no segment says yet, as records of at most
-    /// `record_bytes_max`.
-    pub(super) fn carry_subscriptions(&self, log_start: SegmentNumber, record_bytes_max: usize) -> Vec<Subscriptions> {
-        let is_carried = |subscription: &Subscription| {
-            subscription.segment.is_some_and(|segment| segment < log_start) || subscription.is_dirty
-        };
-        let carried = self.channels.subscriptions.iter().filter(|(_, subscription)| is_carried(subscription));
-        let mut carried: Vec<(u64, &Subscription)> =
-            carried.map(|(&number, subscription)| (number, subscription)).collect();
-        // By number, so that the records do not depend on a table's order.
-        carried.sort_unstable_by_key(|&(number, _)| number);
-        let room = record_bytes_max.saturating_sub(RECORD_HEADER_BYTES + LIST_BYTES);
-        let (mut records, mut room_left) = (Vec::<Subscriptions>::new(), 0);
-        let mut put = |entry: SubscriptionsEntry| {
-            let bytes = entry.bytes_with(entry.members.len());
-            let is_full = |last: &Subscriptions| last.entries.len() == SUBSCRIPTIONS_RECORD_ENTRIES_MAX;
-            if bytes > room_left || records.last().is_none_or(is_full) {
-                records.push(Subscriptions { entries: Vec::new() });
-                room_left = room;
-            }
-            room_left = room_left.saturating_sub(bytes);
-            records.last_mut().expect("one was just made").entries.push(entry);
-        };
-        for (number, subscription) in carried {
-            let channel = self.boxes.get(subscription.mailbox).taken().id;
-            let (group, subscriber) = (subscription.group, subscription.subscriber);
-            let progress = subscription.progress();
-            let mut entry = SubscriptionsEntry { channel, group, subscriber, number, progress, members: Vec::new() };
-            match &subscription.readers {
-                Readers::One(_) => put(entry),
-                Readers::Group(group) => {
-                    let members: Vec<SubscriberId> = group.members.keys().copied().collect();
-                    let most = room.saturating_sub(entry.bytes_with(0)) / 16;
-                    for members in members.chunks(most.max(1)) {
-                        entry.members = members.to_vec();
-                        put(entry.clone());
-                    }
-                }
-            }
-        }
-        records
-    }
-
-    pub(super) fn apply_subscribe(&mut self, subscribe: &Subscribe, segment: SegmentNumber, is_recovery: bool) {
-        let &Subscribe { channel, subscriber, group, number, begins_after } = subscribe;
-        // A cursor may name a sequence that no record has: one that was given and never came into the log. Whatever is published after
-        // a restart must lie behind it.
-        self.sequence_is_known(number.max(begins_after.unwrap_or(0)));
-        if is_recovery {
-            match begins_after {
-                Some(cursor) if self.is_of(number, channel, group, subscriber) => {
-                    let subscription = self.channels.subscriptions.get_mut(&number).expect("it was just looked at");
-                    subscription.begin_at(cursor);
-                    subscription.durable = cursor;
-                    self.join(number, subscriber);
-                    self.refloor(number);
-                }
-                Some(cursor) => self.begin(number, channel, group, subscriber, cursor),
-                None if self.is_of(number, channel, group, subscriber) => self.join(number, subscriber),
-                // Of a group whose records were trimmed: it was carried over, or is gone.
-                None => return,
-            }
-        } else if let (Some(cursor), Some(subscription)) = (begins_after, self.channels.subscriptions.get_mut(&number))
-        {
-            subscription.moves = subscription.moves.saturating_sub(1);
-            if subscription.moves == 0 {
-                subscription.durable = cursor;
-                self.refloor(number);
-            }
-        }
-        // Of the records that it needs, the first counts.
-        if let Some(subscription) = self.channels.subscriptions.get(&number) {
-            let first = subscription.segment.map_or(segment, |first| first.min(segment));
-            self.channels.place(number, Some(first));
-        }
-    }
-
-    /// No sequence up to and with this one is given again.
-    fn sequence_is_known(&mut self, sequence: u64) {
-        self.next_sequence = self.next_sequence.max(sequence.saturating_add(1));
-    }
-
-    pub(super) fn apply_unsubscribe(&mut self, unsubscribe: &Unsubscribe, is_recovery: bool) {
-        let &Unsubscribe { channel, subscriber, group } = unsubscribe;
-        if is_recovery && let Some(number) = self.find_subscription(channel, group, subscriber) {
-            self.leave_or_end(number, subscriber);
-        }
-        if let Some(&number) = self.numbers.get(&channel) {
-            self.forget_if_empty(number);
-        }
-    }
-
-    pub(super) fn apply_cursors(&mut self, cursors: &Cursors, is_recovery: bool) {
-        for entry in &cursors.entries {
-            self.sequence_is_known(entry.progress.cursor);
-            let Some(subscription) = self.channels.subscriptions.get_mut(&entry.number) else { continue };
-            match is_recovery {
-                true => subscription.put(&entry.progress),
-                // It was made before the record by which the subscription begins anew.
-                false if subscription.moves > 0 => continue,
-                false => subscription.durable = entry.progress.cursor,
-            }
-            self.refloor(entry.number);
-        }
-    }
-
-    pub(super) fn apply_subscriptions(
-        &mut self,
-        subscriptions: &Subscriptions,
-        segment: SegmentNumber,
-        is_recovery: bool,
-    ) {
-        for entry in &subscriptions.entries {
-            let &SubscriptionsEntry { channel, group, subscriber, number, .. } = entry;
-            self.sequence_is_known(number.max(entry.progress.cursor));
-            if is_recovery {
-                if !self.is_of(number, channel, group, subscriber) {
-                    let first = entry.members.first().copied().unwrap_or(subscriber);
-                    self.begin(number, channel, group, first, entry.progress.cursor);
-                }
-                entry.members.iter().for_each(|&member| self.join(number, member));
-                let subscription =
-                    self.channels.subscriptions.get_mut(&number).expect("it is there, or was just begun");
-                subscription.put(&entry.progress);
-                self.refloor(number);
-            }
-            self.channels.place(number, Some(segment));
-        }
-    }
-
-    /// Whether a number is that of this subscription.
-    fn is_of(&self, number: u64, channel: MailboxId, group: GroupId, subscriber: SubscriberId) -> bool {
-        self.find_subscription(channel, group, subscriber) == Some(number)
-    }
-
-    fn find_subscription(&self, channel: MailboxId, group: GroupId, subscriber: SubscriberId) -> Option<u64> {
+    pub(super) fn find_subscription(
+        &self,
+        channel: MailboxId,
+        group: GroupId,
+        subscriber: SubscriberId,
+    ) -> Option<u64> {
         self.channel(channel)?.find(group, subscriber)
     }
 
@@ -492,7 +426,14 @@ impl Mailboxes {
     }
 
     /// A subscription begins. One of the same name, and one of the same number, ends: no log of ours has either.
-    fn begin(&mut self, number: u64, channel: MailboxId, group: GroupId, subscriber: SubscriberId, cursor: u64) {
+    pub(super) fn begin(
+        &mut self,
+        number: u64,
+        channel: MailboxId,
+        group: GroupId,
+        subscriber: SubscriberId,
+        cursor: u64,
+    ) {
         if let Some(other) = self.find_subscription(channel, group, subscriber) {
             self.end_subscription(other);
         }
@@ -513,17 +454,19 @@ impl Mailboxes {
 
     fn begin_anew(&mut self, number: u64, cursor: u64) {
         let subscription = self.channels.subscriptions.get_mut(&number).expect("it was just found");
-        self.channels.undo = Some(Undo::Moved(number, subscription.progress(), subscription.durable));
+        let (before, handed) = (subscription.cursor, subscription.handed());
+        self.channels.undo = Some(Undo::Moved(before, subscription.durable, handed));
         subscription.begin_at(cursor);
         subscription.durable = subscription.durable.min(cursor);
         subscription.moves += 1;
         let mailbox = subscription.mailbox;
+        self.channels.recount(number);
         self.refloor(number);
         self.wake_subscription(mailbox, number);
     }
 
     /// A member joins a group, if it is none yet.
-    fn join(&mut self, number: u64, subscriber: SubscriberId) {
+    pub(super) fn join(&mut self, number: u64, subscriber: SubscriberId) {
         let Some(subscription) = self.channels.subscriptions.get_mut(&number) else { return };
         let Readers::Group(group) = &mut subscription.readers else { return };
         if group.members.contains_key(&subscriber) {
@@ -531,6 +474,7 @@ impl Mailboxes {
         }
         group.members.insert(subscriber, Member::default());
         let mailbox = subscription.mailbox;
+        self.channels.recount(number);
         self.channels.subscribers += 1;
         self.channel_mut(mailbox).subscribers += 1;
     }
@@ -542,8 +486,10 @@ impl Mailboxes {
         let Some(subscription) = self.channels.subscriptions.get_mut(&number) else { return };
         let Readers::Group(group) = &mut subscription.readers else { return };
         group.member_goes(subscriber, 0);
+        // Nothing of it is left: neither what it had, nor its timer.
         if group.members.remove(&subscriber).is_some() {
             let mailbox = subscription.mailbox;
+            self.channels.recount(number);
             self.channels.subscribers -= 1;
             self.channel_mut(mailbox).subscribers -= 1;
         }
@@ -552,10 +498,10 @@ impl Mailboxes {
 
     /// Whoever subscribes does not any more, and with the last one the subscription ends; returns it then. The channel stays
     /// for now.
-    fn leave_or_end(&mut self, number: u64, subscriber: SubscriberId) -> Option<Subscription> {
+    pub(super) fn leave_or_end(&mut self, number: u64, subscriber: SubscriberId) -> Option<Subscription> {
         let subscription = &self.channels.subscriptions[&number];
         match &subscription.readers {
-            Readers::Group(Group { members, .. }) if members.len() > 1 || !members.contains_key(&subscriber) => {
+            Readers::Group(group) if group.members.len() > 1 || !group.members.contains_key(&subscriber) => {
                 self.leave(number, subscriber);
                 None
             }
@@ -563,7 +509,7 @@ impl Mailboxes {
         }
     }
 
-    fn end_subscription(&mut self, number: u64) -> Option<Subscription> {
+    pub(super) fn end_subscription(&mut self, number: u64) -> Option<Subscription> {
         let subscription = self.channels.subscriptions.get(&number)?;
         let readers: Vec<SubscriberId> = match &subscription.readers {
             Readers::One(_) => vec![subscription.subscriber],
@@ -574,7 +520,10 @@ impl Mailboxes {
         }
         let subscription = self.channels.subscriptions.remove(&number)?;
         self.channels.dirty.remove(&number);
-        self.channels.unplace(subscription.segment, subscription.weight);
+        self.channels.uncount(subscription.counted);
+        if let Readers::Group(group) = &subscription.readers {
+            self.redelivery.group_ends(number, group.timer_us);
+        }
         let count = subscription.subscribers();
         self.channels.subscribers -= count;
         let channel = self.channel_mut(subscription.mailbox);

@@ -378,9 +378,12 @@ fn the_log_may_begin_at_the_oldest_queued_message() {
 }
 
 mod channel_model;
+mod channel_reads;
 mod channels;
 mod cold;
 mod dead;
 mod expire;
+mod groups;
 mod model;
 mod redeliver;
+mod subscriptions;

@@ -20,8 +20,8 @@ pub struct Subscribe {
     pub group: GroupId,
     /// The subscription's number: one of the shard's sequences, never given twice. The members of a group share it.
     pub number: u64,
-    /// Everything up to and with this sequence counts as consumed from here on. `None` for a member of a group that is there:
-    /// the group goes on where it is.
+    /// Everything up to and with this sequence counts as consumed from here on. `None` for a member of a group that is there, and
+    /// for whoever subscribes already: it goes on where it is.
     pub begins_after: Option<u64>,
 }
 
@@ -57,7 +57,7 @@ pub struct CursorsEntry {
 pub struct Progress {
     /// Everything up to and with this sequence is consumed, or gone.
     pub cursor: u64,
-    /// Messages that expired before they were consumed.
+    /// Messages that expired before they were consumed, and those that could not be read when it came by them.
     pub missed: u64,
     /// Messages that a group gave up after too many deliveries.
     pub skipped: u32,
@@ -84,8 +84,10 @@ pub struct SubscriptionsEntry {
     pub subscriber: SubscriberId,
     /// The subscription's number.
     pub number: u64,
-    /// How far it has come.
+    /// How far it has come. Of several entries of a group only the first says what is done above the cursor.
     pub progress: Progress,
+    /// Which of the entries it is in which its group is written: 0 for the first, and for a subscriber's own.
+    pub part: u32,
     /// Members of the group, by id.
     pub members: Vec<SubscriberId>,
 }
@@ -97,7 +99,7 @@ pub(crate) const LIST_BYTES: usize = 8;
 /// Bytes of an entry of [`Cursors`] before what is done above the cursor.
 const CURSORS_ENTRY_BYTES: usize = 32;
 /// Bytes of an entry of [`Subscriptions`] before what is done and who its members are.
-const SUBSCRIPTIONS_ENTRY_BYTES: usize = 88;
+pub(crate) const SUBSCRIPTIONS_ENTRY_BYTES: usize = 88;
 
 impl Subscribe {
     pub(super) fn body_bytes() -> usize {
@@ -106,9 +108,7 @@ impl Subscribe {
 
     /// Whether it says something.
     pub(super) fn is_sound(&self) -> bool {
-        self.subscriber != SubscriberId::NONE
-            && self.number != 0
-            && (self.begins_after.is_some() || self.group != GroupId::NONE)
+        self.subscriber != SubscriberId::NONE && self.number != 0
     }
 
     pub(super) fn encode(&self, writer: &mut Writer<'_>) {
@@ -241,13 +241,15 @@ impl SubscriptionsEntry {
         let is_whole = match self.group == GroupId::NONE {
             true => {
                 let has_nothing_of_a_group = self.members.is_empty() && self.progress.done.is_empty();
-                self.subscriber != SubscriberId::NONE && has_nothing_of_a_group && self.progress.skipped == 0
+                let is_whole = has_nothing_of_a_group && self.progress.skipped == 0 && self.part == 0;
+                self.subscriber != SubscriberId::NONE && is_whole
             }
             false => self.subscriber == SubscriberId::NONE && !self.members.is_empty(),
         };
         is_whole
             && self.number != 0
             && self.progress.is_sound()
+            && (self.part == 0 || self.progress.done.is_empty())
             && self.members.len() <= CHANNEL_SUBSCRIBERS_MAX
             && self.members.first() != Some(&SubscriberId::NONE)
             && self.members.is_sorted_by(|a, b| a < b)
@@ -264,7 +266,7 @@ impl SubscriptionsEntry {
         writer.u32(*skipped);
         writer.u32(length_u32(done.len()));
         writer.u32(length_u32(self.members.len()));
-        writer.u32(0);
+        writer.u32(self.part);
         done.iter().for_each(|&sequence| writer.u64(sequence));
         self.members.iter().for_each(|member| writer.put(&member.0));
     }
@@ -275,16 +277,13 @@ impl SubscriptionsEntry {
             let numbers = (reader.u64()?, reader.u64()?, reader.u64()?);
             Some((ids, numbers, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?))
         })();
-        let (ids, (number, cursor, missed), skipped, done, members, reserved) = fields.ok_or(RecordError::Truncated)?;
-        if reserved != 0 {
-            return Err(RecordError::NotZero);
-        }
+        let (ids, (number, cursor, missed), skipped, done, members, part) = fields.ok_or(RecordError::Truncated)?;
         let (channel, group, subscriber) = (MailboxId(ids.0), GroupId(ids.1), SubscriberId(ids.2));
         let mut progress = Progress { cursor, missed, skipped, done: Vec::new() };
         progress.parse_done(done, reader)?;
         let count = checked_count(members, CHANNEL_SUBSCRIBERS_MAX, reader.left() / 16)?;
         let members = (0..count).map_while(|_| reader.array().map(SubscriberId)).collect();
-        let entry = Self { channel, group, subscriber, number, progress, members };
+        let entry = Self { channel, group, subscriber, number, progress, part, members };
         if entry.is_sound() { Ok(entry) } else { Err(RecordError::Value) }
     }
 }

@@ -150,9 +150,9 @@ fn refusals_of_subscriptions_say_what_is_wrong() {
     check(&begins, |bytes| bytes[8 + 65] = 1, RecordError::NotZero);
     check(&begins, |bytes| bytes[8 + 48] = 0, RecordError::Value);
     check(&begins, |bytes| bytes[8 + 16..8 + 32].fill(0), RecordError::Value);
-    // Who joins a group goes on with it; who is alone has nothing to go on with.
-    let joins = Record::Subscribe(Subscribe { begins_after: None, ..subscribe });
-    check(&joins, |bytes| bytes[8 + 32..8 + 48].fill(0), RecordError::Value);
+    // Who goes on says no cursor.
+    let goes_on = Record::Subscribe(Subscribe { begins_after: None, ..subscribe });
+    check(&goes_on, |bytes| bytes[8 + 56] = 1, RecordError::NotZero);
     let unsubscribe = Record::Unsubscribe(Unsubscribe { channel, subscriber, group });
     check(&unsubscribe, |bytes| bytes[8 + 16..8 + 32].fill(0), RecordError::Value);
     check(&unsubscribe, |bytes| bytes[4] = 40, RecordError::Truncated);
@@ -171,7 +171,8 @@ fn refusals_of_subscriptions_say_what_is_wrong() {
     check(&cursors, |bytes| bytes[entry + 32] = 9, RecordError::Value);
 
     let members = vec![SubscriberId([4; 16]), SubscriberId([5; 16])];
-    let of_group = SubscriptionsEntry { channel, group, subscriber: SubscriberId::NONE, number: 7, progress, members };
+    let of_group =
+        SubscriptionsEntry { channel, group, subscriber: SubscriberId::NONE, number: 7, progress, part: 0, members };
     let own = SubscriptionsEntry {
         group: GroupId::NONE,
         subscriber,
@@ -186,12 +187,14 @@ fn refusals_of_subscriptions_say_what_is_wrong() {
     check(&of_group, |bytes| bytes[entry + 48] = 0, RecordError::Value);
     check(&of_group, |bytes| bytes[entry + 80] = 3, RecordError::Truncated);
     check(&of_group, |bytes| bytes[entry + 82] = 1, RecordError::OverLimit);
-    check(&of_group, |bytes| bytes[entry + 84] = 1, RecordError::NotZero);
+    // Only the first part says what is done.
+    check(&of_group, |bytes| bytes[entry + 84] = 1, RecordError::Value);
     check(&of_group, |bytes| bytes[entry + 88 + 16..][..16].fill(5), RecordError::Value);
     let own = Record::Subscriptions(Subscriptions { entries: vec![own] });
     check(&own, |bytes| bytes[entry + 16] = 1, RecordError::Value);
     check(&own, |bytes| bytes[entry + 32..entry + 48].fill(0), RecordError::Value);
     check(&own, |bytes| bytes[entry + 72] = 1, RecordError::Value);
+    check(&own, |bytes| bytes[entry + 84] = 1, RecordError::Value);
 }
 
 #[test]
@@ -316,15 +319,16 @@ fn any_cursors() -> impl Strategy<Value = Record> {
 
 fn any_subscriptions() -> impl Strategy<Value = Record> {
     let members = prop::collection::btree_set(1_u128.., 1..5);
-    let entry = (any_ids(), 1_u64.., any_progress(), members, any::<bool>());
-    let entry = entry.prop_map(|((channel, subscriber, group), number, progress, members, is_alone)| {
+    let entry = (any_ids(), 1_u64.., any_progress(), members, any::<bool>(), any::<u32>());
+    let entry = entry.prop_map(|((channel, subscriber, group), number, progress, members, is_alone, part)| {
         if is_alone {
             let progress = Progress { skipped: 0, done: Vec::new(), ..progress };
             let (group, members) = (GroupId::NONE, Vec::new());
-            return SubscriptionsEntry { channel, group, subscriber, number, progress, members };
+            return SubscriptionsEntry { channel, group, subscriber, number, progress, part: 0, members };
         }
         let members = members.into_iter().map(|id| SubscriberId(id.to_be_bytes())).collect();
-        SubscriptionsEntry { channel, group, subscriber: SubscriberId::NONE, number, progress, members }
+        let part = if progress.done.is_empty() { part } else { 0 };
+        SubscriptionsEntry { channel, group, subscriber: SubscriberId::NONE, number, progress, part, members }
     });
     vec(entry, 0..5).prop_map(|entries| Record::Subscriptions(Subscriptions { entries }))
 }

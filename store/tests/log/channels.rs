@@ -30,6 +30,8 @@ struct Seen {
     carried: u64,
     expired: u64,
     consumed: u64,
+    nacked: u64,
+    given_back: u64,
 }
 
 /// What was promised of one subscription: of the group under its first member.
@@ -106,6 +108,12 @@ impl Run {
             _ => self.settle_down(),
         }
         self.now_ms += self.random.below(200) as u64;
+        self.node.mailboxes.pass(self.now_us());
+    }
+
+    /// The monotonic clock.
+    fn now_us(&self) -> u64 {
+        (self.now_ms - START_MS) * 1_000
     }
 
     fn settle_down(&mut self) {
@@ -174,6 +182,7 @@ impl Run {
         let made = self.node.mailboxes.subscribe(CHANNEL, subscriber, group, None).unwrap();
         if let Some(subscribe) = made {
             let is_first = !self.promises.contains_key(&owner(number));
+            assert!(is_first || !self.promises[&owner(number)].is_durable || subscribe.begins_after.is_none());
             let record = Record::Subscribe(subscribe);
             if self.node.wal.check_append(&record).is_err() {
                 return self.node.mailboxes.subscribe_refused(&subscribe);
@@ -233,6 +242,19 @@ impl Run {
             }
             None => {}
         }
+        // The rest a member of a group keeps, refuses, or gives back untouched.
+        let rest = &sequences[some.len()..];
+        if group != GroupId::NONE && !rest.is_empty() && self.random.one_in(2) {
+            if self.random.one_in(2) {
+                let asked: Vec<(u64, u32)> = rest.iter().map(|&sequence| (sequence, 500)).collect();
+                let now_us = self.now_us();
+                self.node.mailboxes.nack_published(reader, &asked, Some(0), now_us);
+                self.seen.nacked += rest.len() as u64;
+            } else {
+                self.node.mailboxes.give_back(reader, rest);
+                self.seen.given_back += rest.len() as u64;
+            }
+        }
         if self.random.one_in(20) {
             self.node.mailboxes.reset_reader(reader, Some(0));
             self.readers.remove(&subscriber);
@@ -250,7 +272,9 @@ impl Run {
     }
 
     fn expire(&mut self) {
-        for settle in self.node.mailboxes.expire(self.now_ms, 1_000) {
+        assert_eq!(self.node.mailboxes.expire(self.now_ms, 1_000), []);
+        while let Some(settle) = self.node.mailboxes.next_leaving() {
+            assert_eq!(settle.cause, SettleCause::Expired);
             self.seen.expired += settle.sequences.len() as u64;
             self.append_settle(settle);
         }
@@ -412,7 +436,7 @@ fn channels_outlive_trimming_cleaning_and_every_stop() {
             run.step();
         }
         run.crash();
-        let Seen { delivered, recovered, trims, moved, carried, expired, consumed } = run.seen;
+        let Seen { delivered, recovered, trims, moved, carried, expired, consumed, nacked, given_back } = run.seen;
         all.delivered += delivered;
         all.recovered += recovered;
         all.trims += trims;
@@ -420,10 +444,13 @@ fn channels_outlive_trimming_cleaning_and_every_stop() {
         all.carried += carried;
         all.expired += expired;
         all.consumed += consumed;
+        all.nacked += nacked;
+        all.given_back += given_back;
     }
     println!("{all:?}");
     // A run that compared nothing proves nothing.
-    let Seen { delivered, recovered, trims, moved, carried, expired, consumed } = all;
+    let Seen { delivered, recovered, trims, moved, carried, expired, consumed, nacked, given_back } = all;
     assert!(seed.is_some() || (delivered > 10_000 && recovered > 10_000 && trims > 100), "vacuous: {all:?}");
     assert!(seed.is_some() || (moved > 100 && carried > 200 && expired > 1_000 && consumed > 50), "vacuous: {all:?}");
+    assert!(seed.is_some() || (nacked > 1_000 && given_back > 1_000), "vacuous: {all:?}");
 }

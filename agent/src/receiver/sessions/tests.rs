@@ -366,7 +366,7 @@ fn what_failed_to_be_removed_is_removed_with_the_next_transaction() {
             assert_eq!(sessions.settle([opener.at]).is_err(), n == 4);
         }
     }
-    let (_, left) = Incoming::open(folder.path(), ME).unwrap();
+    let (_, left) = Incoming::open(folder.path(), ME, Zeroizing::new([0; 32])).unwrap();
     assert_eq!(left.sessions.len(), 3, "the fifth was never written, and the first two are gone");
 }
 
@@ -423,7 +423,7 @@ fn the_key_of_a_refused_message_goes_when_it_is_acknowledged_after_all_or_delete
     let folder = tempfile::tempdir().unwrap();
     let mut sender = Sender::new(1);
     let (opener, refused) = (sender.seal(true), sender.seal(false));
-    let kept = |folder: &Path| Incoming::open(folder, ME).unwrap().1.refused.len();
+    let kept = |folder: &Path| Incoming::open(folder, ME, Zeroizing::new([0; 32])).unwrap().1.refused.len();
     {
         let sessions = on_disk(folder.path());
         sender.open(&sessions, &opener).unwrap();

@@ -1,15 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use creto_envelope::Statement;
 use creto_envelope::batch::{BatchView, parse_submit_sequence};
+use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::SubmitResult;
+use creto_envelope::{KeyId, MessageId, Priority, Statement};
 use proptest::prelude::*;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::keys::AgentKeys;
 use crate::limits::RECIPIENT_SESSIONS_MAX;
+use crate::sender::message::{Plain, Ticket};
 use crate::sender::sessions::SessionPolicy;
 
 mod prekeys;
@@ -76,7 +79,7 @@ fn sealed(mut job: SealJob) -> SealedBatch {
         signed_at_ms: 0,
     };
     for (message, planned) in job.messages.iter_mut().zip(job.under) {
-        let key_id = message.plain.key_id();
+        let key_id = message.plain().key_id();
         message.sealed.get_or_insert_with(|| {
             let carries = planned.as_ref().is_none_or(|planned| planned.carries);
             let mut envelope = vec![message.recipient.0[0]; if carries { 1_320 } else { 200 }];
@@ -575,7 +578,7 @@ fn a_recipient_with_another_key_gets_its_messages_again_in_order_and_under_their
     assert_eq!(pump(&mut outbox, 9_000), [(2, vec![(2, 5)])], "what follows to the same recipient waits with them");
     outbox.fetched(AgentId([1; 16]), Ok(identity(1)), &mut Vec::new());
     let job = outbox.next_job(19_000).unwrap();
-    assert!(job.messages.iter().all(|message| message.plain.header.key_id == identity(1).sealing.key_id()));
+    assert!(job.messages.iter().all(|message| message.plain().header.key_id == identity(1).sealing.key_id()));
     assert!(job.under.iter().all(|planned| planned.as_ref().unwrap().carries), "a new session");
     outbox.sealed(sealed(job));
     let (sequence, messages) = read(&outbox.next_frame().unwrap());

@@ -6,7 +6,7 @@ use std::ops::Range;
 use creto_envelope::{AgentId, RejectCode};
 
 use super::answers::KeptAnswers;
-use super::{Action, Decision, OpenDoor, decide_known, known, mix};
+use super::{Action, Decision, Known, OpenDoor, decide_known, known, mix};
 use crate::limits::{EVALUATION_US_PER_TURN_MAX, OBLIGATIONS_MAX, TOO_LONG_MS};
 use crate::obligations::Obligations;
 use crate::snapshot::{Policy, Snapshot};
@@ -15,15 +15,15 @@ use crate::source::{Answer, Evaluator, Input, Question, Reads};
 /// Entries that share a place. A lookup reads at most this many, whatever ids someone makes up.
 const WAYS: usize = 4;
 
-/// Decisions of one shard, by (sender, action, recipient); below them, answers of its policy, by what it reads.
+/// Decisions of one shard, by (sender, action, recipient or channel); below them, answers of its policy, by what it reads.
 ///
 /// An entry answers only while all of this holds, and is decided anew otherwise:
-/// - it was made under the same snapshot: same epoch and same digest of the policy and of every agent's state, version,
-///   attributes and validity (so both key record versions are the same too);
+/// - it was made under the same snapshot: same epoch and same digest of the policy, of every agent's state, version,
+///   attributes and validity, and of every channel's record (so the versions of the records are the same too);
 /// - the time is in the span in which it holds: from when it was made, until its lifetime is over or the sender's
 ///   keys begin or cease to be valid, whichever comes first. A clock that steps back finds no entry.
 ///
-/// Requests that name an unknown agent are never kept: they are answered by one failed lookup, and a peer that makes
+/// Requests that name an unknown agent or channel are never kept: they are answered by one failed lookup, and a peer that makes
 /// ids up cannot push out the pairs that talk. Nor is what a policy says that reads the count of recent messages.
 ///
 /// When a place is full, the entry that lapses first makes room, the first of them in the order of lookup if several do.
@@ -253,13 +253,15 @@ impl DecisionTable {
         recent_messages: u32,
         place: usize,
     ) -> Decision {
-        let (policy, from, to) = match known(snapshot, now_ms, sender, action, recipient) {
+        let known = match known(snapshot, now_ms, sender, action, recipient) {
             Ok(known) => known,
             Err(decision) => return decision,
         };
-        let question = Question { sender: from, action, recipient: to, recent_messages };
+        let Known { policy, sender: from, recipient: to, channel } = known;
+        let name = channel.map(|channel| &channel.record().name);
+        let question = Question { sender: from, action, recipient: to, channel: name, recent_messages };
         let (loaded, turn_us, stats) = (&mut self.policy, &mut self.turn_us, &mut self.stats);
-        let decision = decide_known(policy, now_ms, &question, |question| match loaded {
+        let decision = decide_known(policy, now_ms, &question, channel, |question| match loaded {
             Some(loaded) => loaded.ask(question, turn_us, stats),
             None => Decision::Deny(RejectCode::PolicyUnavailable),
         });

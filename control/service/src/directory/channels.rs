@@ -5,15 +5,17 @@ use creto_audit::{Label, What};
 use creto_control_storage::{Reading, Writing};
 use creto_crypto_accel::digest::sha256;
 use creto_crypto_accel::verify::VerifyingKeys;
-use creto_envelope::channel::{ChannelName, ChannelPattern, SignedChannelRecord};
+use creto_envelope::channel::{ChannelName, ChannelPattern, ChannelRecord, SignedChannelRecord};
 use creto_envelope::{AgentId, AgentState, ChannelId, SignedKeyRecord};
+use creto_policy::SnapshotBuilder;
 
 use super::{Directory, Reader};
 use crate::api::ErrorCode;
 use crate::channels::{ChannelInfo, ChannelPage, ChannelRefusal, ChannelRow, CheckedChannel};
 use crate::error::ServiceError;
 use crate::limits::{
-    CHANNELS_AT_ONCE, CHANNELS_MAX, PAGE_CHANNELS_BYTES_MAX, PAGE_CHANNELS_LOOKED_AT_MAX, PAGE_CHANNELS_MAX,
+    CHANNEL_LISTED_MAX, CHANNELS_AT_ONCE, CHANNELS_MAX, PAGE_CHANNELS_BYTES_MAX, PAGE_CHANNELS_LOOKED_AT_MAX,
+    PAGE_CHANNELS_MAX,
 };
 use crate::storage::{AGENTS, AgentEntry, CHANNEL_NAMES, CHANNELS, KEY_RECORDS, Storage};
 use crate::telling::Note;
@@ -29,13 +31,46 @@ pub(crate) enum ChannelPut {
     Refused(ErrorCode, String),
 }
 
+/// How much of what channels share is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ChannelTotals {
+    /// Channels that are not deleted.
+    pub(super) channels: u64,
+    /// Agents that their records list.
+    pub(super) listed: u64,
+}
+
+impl ChannelTotals {
+    /// What the next snapshot holds: it has what the tables have.
+    pub(super) fn of(builder: &SnapshotBuilder) -> Self {
+        Self { channels: builder.channel_count() as u64, listed: builder.listed_count() }
+    }
+}
+
+/// Puts every stored channel into the snapshots to come.
+pub(super) fn load_channels(storage: &Storage, builder: &mut SnapshotBuilder) -> Result<(), ServiceError> {
+    let transaction = storage.begin_read()?;
+    for row in transaction.table(CHANNELS).all() {
+        let (id, row) = row?;
+        let id = ChannelId(id);
+        if builder.insert_channel(parse(storage, id, &row)?.signed.record) != id {
+            return Err(storage.damaged(format!("channel {id}")));
+        }
+    }
+    Ok(())
+}
+
+fn listed_count(record: &ChannelRecord) -> u64 {
+    (record.listed_publishers().len() + record.listed_subscribers().len()) as u64
+}
+
 impl Directory {
     /// Takes a channel's record, if it is the next version of what is there, and its owner's to give.
     pub(super) fn put_channel(
         &self,
         transaction: &dyn Writing,
         checked: &CheckedChannel,
-        new_channels: u64,
+        totals: &mut ChannelTotals,
         now_ms: u64,
     ) -> Result<ChannelPut, ServiceError> {
         let refused = |code, message: String| Ok(ChannelPut::Refused(code, message));
@@ -83,10 +118,22 @@ impl Directory {
         if record.is_deleted && !was_there {
             return refused(ErrorCode::ChannelUnknown, format!("there is no channel {name} to delete"));
         }
-        if !was_there && self.channel_count + new_channels >= CHANNELS_MAX {
+        let listed_before = before.as_ref().map_or(0, |before| listed_count(&before.signed.record));
+        let after = ChannelTotals {
+            channels: totals.channels - u64::from(was_there) + u64::from(!record.is_deleted),
+            listed: totals.listed - listed_before + listed_count(record),
+        };
+        // Whoever makes nothing larger is let, whatever there is.
+        if after.channels > totals.channels && after.channels > CHANNELS_MAX {
             return refused(
                 ErrorCode::ChannelsFull,
                 format!("the directory holds its limit of {CHANNELS_MAX} channels"),
+            );
+        }
+        if after.listed > totals.listed && after.listed > CHANNEL_LISTED_MAX {
+            return refused(
+                ErrorCode::ChannelsFull,
+                format!("the channels of the directory would list more than {CHANNEL_LISTED_MAX} agents together"),
             );
         }
         let created_at_ms = before.map_or(now_ms, |before| before.created_at_ms);
@@ -97,6 +144,7 @@ impl Directory {
             true => names.delete(name.as_str())?,
             false => names.put(name.as_str(), &id.0)?,
         }
+        *totals = after;
         Ok(match (record.is_deleted, was_there) {
             (true, _) => ChannelPut::Deleted,
             (false, true) => ChannelPut::Changed,

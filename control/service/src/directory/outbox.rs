@@ -10,6 +10,7 @@ use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState};
 use creto_policy::Policy;
 
+use super::channels::told_of_channel;
 use super::{Pending, TokenChange, states};
 use crate::attributes::row_bytes;
 use crate::error::ServiceError;
@@ -134,6 +135,7 @@ pub(super) fn told(actor: AgentId, change: &Pending, epoch: u64, key_grace_ms: u
             )
         }
         Pending::Policy(policy) => told_of_policy(policy, epoch),
+        Pending::Channel(checked) => told_of_channel(actor, checked),
         Pending::Attributes(agent, attributes) => {
             let attributes = Digest(sha256(&[&row_bytes(attributes)]));
             (What::AgentChanged { agent: *agent, actor, attributes }, Label::NONE)

@@ -15,6 +15,7 @@ use crate::storage::both;
 use crate::storage::{AGENTS, AgentEntry, faulty};
 
 mod attributes;
+mod channels;
 mod mailbox;
 mod rotate;
 mod states;

@@ -1,6 +1,6 @@
 //! A node's side: one link to its control service, again and again, on a thread of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use creto_envelope::AgentId;
 use creto_envelope::prekeys::PrekeyStock;
-use creto_link::limits::QUESTIONS_MAX;
 use creto_link::{
     FrameHeader, FromControl, FromNode, Hello, Incoming, LinkError, RefusedLink, SnapshotRefused, Welcome,
 };
@@ -24,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::doors::{Asked, Waiting};
+use super::doors::{Asked, Unanswered};
 use super::lease::{Lease, Moment};
 use super::wire::{self, WireError};
 use super::{
@@ -255,7 +254,7 @@ impl Link {
                 loop {
                     tokio::select! {
                         connected = &mut connecting => break connected,
-                        Some(asked) = self.questions.next() => asked.put_off(),
+                        Some(asked) = self.questions.next(true) => asked.put_off(),
                     }
                 }
             };
@@ -279,7 +278,7 @@ impl Link {
             loop {
                 tokio::select! {
                     () = sleep_until(until) => break,
-                    Some(asked) = self.questions.next() => asked.put_off(),
+                    Some(asked) = self.questions.next(true) => asked.put_off(),
                 }
             }
         }
@@ -301,10 +300,10 @@ impl Link {
                 }
             }
         });
-        let mut waiting = BTreeMap::new();
+        let mut waiting = Unanswered::default();
         let ended = self.talk(&mut BufWriter::new(writer), &mut arrived, &mut waiting).await;
         reading.abort();
-        waiting.into_values().for_each(Waiting::put_off);
+        waiting.put_off();
         match ended {
             Ok(never) => match never {},
             Err(Down::Wire(error)) => Down::of_wire(error, &self.options),
@@ -316,7 +315,7 @@ impl Link {
         &mut self,
         writer: &mut (impl AsyncWrite + Unpin),
         arrived: &mut Frames,
-        waiting: &mut BTreeMap<u64, Waiting>,
+        waiting: &mut Unanswered,
     ) -> Result<std::convert::Infallible, Down> {
         let LinkClientOptions { trust_domain, retention_s, .. } = &self.options;
         let (trust_domain, retention_s) = (trust_domain.clone(), *retention_s);
@@ -356,8 +355,10 @@ impl Link {
                         FromControl::SnapshotBegin(head) => incoming.begin(head, compile)?,
                         FromControl::Agents(agents) => incoming.agents(&agents)?,
                         FromControl::Gone(ids) => incoming.gone(&ids)?,
-                        FromControl::SnapshotEnd { agents } => {
-                            let snapshot = Arc::new(incoming.end(agents)?);
+                        FromControl::Channels(channels) => incoming.channels(&channels)?,
+                        FromControl::ChannelsGone(ids) => incoming.channels_gone(&ids)?,
+                        FromControl::SnapshotEnd { agents, channels } => {
+                            let snapshot = Arc::new(incoming.end(agents, channels)?);
                             self.held_epoch = snapshot.epoch();
                             self.state.set_epoch(snapshot.epoch());
                             self.sink.publish(snapshot);
@@ -365,7 +366,7 @@ impl Link {
                         }
                         FromControl::Renewed { number } if is_current => self.renew(&mut asked, number, lifetime)?,
                         FromControl::Answer { id, answer } => {
-                            let waits = waiting.remove(&id).ok_or(Down::Order)?;
+                            let waits = waiting.remove(id).ok_or(Down::Order)?;
                             waits.answer(answer).map_err(|_| Down::Order)?;
                         }
                         FromControl::PrekeysLow { agent, stock } => self.sink.is_low(agent, stock),
@@ -373,7 +374,7 @@ impl Link {
                         FromControl::Renewed { .. } | FromControl::Welcome(_) => return Err(Down::Order),
                     }
                 }
-                Some(question) = self.questions.next(), if waiting.len() < QUESTIONS_MAX => {
+                Some(question) = self.questions.next(waiting.has_room_for_large()), if waiting.has_room() => {
                     question_id += 1;
                     let frame = frame_of(question, question_id, waiting);
                     wire::write(writer, &frame).await?;
@@ -414,7 +415,7 @@ impl Link {
     }
 }
 
-fn frame_of(asked: Asked, id: u64, waiting: &mut BTreeMap<u64, Waiting>) -> Vec<u8> {
+fn frame_of(asked: Asked, id: u64, waiting: &mut Unanswered) -> Vec<u8> {
     let (question, waits) = asked.split();
     waiting.insert(id, waits);
     FromNode::Question { id, question }.to_frame()

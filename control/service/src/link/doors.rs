@@ -1,14 +1,18 @@
 //! The other ends of the shards' doors, at a node without a service: what is asked waits for control, or is told to come later.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use creto_envelope::channel::SignedChannelRecord;
 use creto_envelope::enrol::Enrolled;
 use creto_envelope::prekeys::{PrekeyStock, SignedPrekey};
-use creto_envelope::{AgentId, RejectCode, SignedKeyRecord};
+use creto_envelope::{AgentId, ChannelId, RejectCode, SignedKeyRecord};
 use creto_link as link;
 use creto_link::Question;
+use creto_link::limits::{LARGE_QUESTIONS_MAX, QUESTIONS_MAX};
 
 use super::ShardQuestions;
+use crate::channel_records;
 use crate::enrolment::EnrolmentAsked;
 use crate::key_log::{self, BUSY};
 use crate::key_records;
@@ -24,6 +28,7 @@ pub(super) enum Asked {
     KeyLog(key_log::Asked),
     Upload(Upload),
     Prekeys(prekeys::Question),
+    Channel(channel_records::Question),
 }
 
 /// Who waits for an answer of control.
@@ -36,15 +41,18 @@ pub(super) enum Waiting {
     Upload(Reply<PrekeyStock>),
     Claim(Reply<SignedPrekey>),
     Stock(Reply<PrekeyStock>),
+    Channel(ChannelId, Reply<Box<SignedChannelRecord>>),
 }
 
 impl ShardQuestions {
-    /// The next thing that is asked; `None` when no shard can ask any more. Nothing is lost when it is not awaited to its end.
-    pub(super) async fn next(&mut self) -> Option<Asked> {
+    /// The next thing that is asked; `None` when no shard can ask any more. Nothing is lost when it is not awaited to its end. What has a
+    /// large answer waits where it is unless `takes_large`.
+    pub(super) async fn next(&mut self, takes_large: bool) -> Option<Asked> {
         tokio::select! {
             Some(asked) = self.key_records.0.recv() => Some(Asked::KeyRecord(asked)),
             Some(asked) = self.prekeys.questions.recv() => Some(Asked::Prekeys(asked)),
-            Some(asked) = self.key_log.0.recv() => Some(Asked::KeyLog(asked)),
+            Some(asked) = self.channels.0.recv(), if takes_large => Some(Asked::Channel(asked)),
+            Some(asked) = self.key_log.0.recv(), if takes_large => Some(Asked::KeyLog(asked)),
             Some(asked) = self.publications.next() => Some(Asked::Publish(asked)),
             Some(asked) = self.enrolments.0.recv() => Some(Asked::Enrol(asked)),
             Some(asked) = self.prekeys.uploads.recv() => Some(Asked::Upload(asked)),
@@ -74,6 +82,9 @@ impl Asked {
             Self::Prekeys(prekeys::Question::Stock { agent, reply }) => {
                 (Question::Stock { agent }, Waiting::Stock(reply))
             }
+            Self::Channel(channel_records::Question { channel, reply }) => {
+                (Question::ChannelRecord { channel }, Waiting::Channel(channel, reply))
+            }
         }
     }
 
@@ -84,6 +95,11 @@ impl Asked {
 }
 
 impl Waiting {
+    /// As [`Question::is_large`].
+    fn is_large(&self) -> bool {
+        matches!(self, Self::KeyLog(_) | Self::Channel(..))
+    }
+
     /// The same as a service that has no time says.
     pub(super) fn put_off(self) {
         let busy = || Refused::from(RejectCode::Overloaded);
@@ -97,6 +113,7 @@ impl Waiting {
             }
             Self::Upload(reply) | Self::Stock(reply) => reply.send(Err(busy())),
             Self::Claim(reply) => reply.send(Err(busy())),
+            Self::Channel(_, reply) => reply.send(Err(busy())),
         }
     }
 
@@ -117,6 +134,14 @@ impl Waiting {
                     Err(no) => reply.send(Err(refused(no))),
                 }
             }
+            (Self::Channel(channel, reply), link::Answer::ChannelRecord(answer)) => match answer {
+                Ok(signed) if signed.record.channel_id() == channel => reply.send(Ok(signed)),
+                Ok(_) => {
+                    Self::Channel(channel, reply).put_off();
+                    return Err(NotIts);
+                }
+                Err(no) => reply.send(Err(refused(no))),
+            },
             (Self::KeyLog(asked), link::Answer::KeyLog(frame)) => asked.answer(frame),
             (Self::Upload(reply), link::Answer::Upload(answer)) => reply.send(answer.map_err(refused)),
             (Self::Claim(reply), link::Answer::Claim(answer)) => {
@@ -129,6 +154,41 @@ impl Waiting {
             }
         }
         Ok(())
+    }
+}
+
+/// Everybody who waits for an answer, by the question's id.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    all: BTreeMap<u64, Waiting>,
+    large: usize,
+}
+
+impl Unanswered {
+    /// Whether there is room for another question.
+    pub(super) fn has_room(&self) -> bool {
+        self.all.len() < QUESTIONS_MAX
+    }
+
+    /// Whether there is room for another one with a large answer.
+    pub(super) fn has_room_for_large(&self) -> bool {
+        self.large < LARGE_QUESTIONS_MAX
+    }
+
+    pub(super) fn insert(&mut self, id: u64, waiting: Waiting) {
+        self.large += usize::from(waiting.is_large());
+        self.all.insert(id, waiting);
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.all.remove(&id)?;
+        self.large -= usize::from(waiting.is_large());
+        Some(waiting)
+    }
+
+    /// The link is gone: all are told to come again.
+    pub(super) fn put_off(self) {
+        self.all.into_values().for_each(Waiting::put_off);
     }
 }
 

@@ -13,19 +13,22 @@ use crate::enrolment::EnrolmentAsked;
 use crate::prekeys::{Claim, Upload};
 use crate::rotation::{Publication, Refused, Reply};
 
-/// The way back of one answer. The permit bounds how many there are.
+/// What bounds how many answers there are, and how many large ones.
+pub(super) type Permits = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+/// The way back of one answer.
 #[derive(Clone)]
 pub(super) struct WayBack {
     pub(super) id: u64,
     pub(super) out: UnboundedSender<Out>,
-    pub(super) permit: Arc<OwnedSemaphorePermit>,
+    pub(super) permits: Arc<Permits>,
 }
 
 impl WayBack {
     fn send(self, answer: Answer) {
-        let Self { id, out, permit } = self;
+        let Self { id, out, permits } = self;
         // Whoever asked may be gone.
-        let _ = out.send(Out::Answer { id, answer: Box::new(answer), _permit: permit });
+        let _ = out.send(Out::Answer { id, answer: Box::new(answer), _permits: permits });
     }
 
     fn reply<T: Send + 'static>(&self, to: impl FnOnce(Result<T, Said>) -> Answer + Send + 'static) -> Reply<T> {
@@ -70,6 +73,10 @@ pub(super) fn ask(doors: &ServiceDoors, question: Question, back: &WayBack) {
         Question::Stock { agent } => {
             let taken = doors.prekeys.stock(agent, back.reply(Answer::Stock));
             taken.map_err(|no| Answer::Stock(Err(said(no))))
+        }
+        Question::ChannelRecord { channel } => {
+            let taken = doors.channels.ask(channel, back.reply(Answer::ChannelRecord));
+            taken.map_err(|no| Answer::ChannelRecord(Err(said(no))))
         }
     };
     if let Err(answer) = not_taken {

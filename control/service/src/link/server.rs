@@ -10,7 +10,7 @@ use creto_audit::{Label, What};
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::AgentId;
 use creto_envelope::prekeys::PrekeyStock;
-use creto_link::limits::QUESTIONS_MAX;
+use creto_link::limits::{LARGE_QUESTIONS_MAX, QUESTIONS_MAX};
 use creto_link::snapshot::frames_between;
 use creto_link::{FromControl, FromNode, Hello, PolicyPart, RefusedLink, SnapshotHead, Welcome};
 use creto_policy::Snapshot;
@@ -21,7 +21,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::questions::{WayBack, ask};
+use super::questions::{Permits, WayBack, ask};
 use super::wire::{self, WireError};
 use super::{ADMITTED_POLL, HANDSHAKE_MAX, HANDSHAKES_MAX, LinkServerOptions, NOTICES_MAX, SILENCE_MAX, ServiceDoors};
 use crate::error::ServiceError;
@@ -32,6 +32,8 @@ use crate::telling::Teller;
 
 /// What nodes may have asked and not been answered: no node of ours asks for so much, so none is ever made to wait for room.
 const PERMITS: usize = QUESTIONS_MAX + 64;
+/// The same of those with large answers.
+const LARGE_PERMITS: usize = LARGE_QUESTIONS_MAX + 8;
 
 /// Takes links when the service runs: give it to [`Service::with_links`](crate::Service::with_links).
 pub struct LinkServer {
@@ -168,7 +170,7 @@ struct Live {
 /// What is on its way to a node, besides snapshots.
 pub(super) enum Out {
     Renewed { number: u64, _permit: OwnedSemaphorePermit },
-    Answer { id: u64, answer: Box<creto_link::Answer>, _permit: Arc<OwnedSemaphorePermit> },
+    Answer { id: u64, answer: Box<creto_link::Answer>, _permits: Arc<Permits> },
 }
 
 /// Why a node is not served, or not any more.
@@ -354,7 +356,7 @@ impl Links {
 
     /// Takes what a node asks. What is not answered is bounded by permits: without one nothing more is read.
     async fn read(&self, reader: &mut (impl AsyncRead + Unpin), out: UnboundedSender<Out>) -> WireError {
-        let permits = Arc::new(Semaphore::new(PERMITS));
+        let (permits, large) = (Arc::new(Semaphore::new(PERMITS)), Arc::new(Semaphore::new(LARGE_PERMITS)));
         let mut body = Vec::new();
         loop {
             let permit = Arc::clone(&permits).acquire_owned().await.expect("it is never closed");
@@ -372,7 +374,11 @@ impl Links {
                     let _ended = out.send(Out::Renewed { number, _permit: permit });
                 }
                 Ok(FromNode::Question { id, question }) => {
-                    let back = WayBack { id, out: out.clone(), permit: Arc::new(permit) };
+                    let large = match question.is_large() {
+                        true => Some(Arc::clone(&large).acquire_owned().await.expect("it is never closed")),
+                        false => None,
+                    };
+                    let back = WayBack { id, out: out.clone(), permits: Arc::new((permit, large)) };
                     ask(&self.doors, question, &back);
                 }
                 Ok(FromNode::Hello(_)) => return creto_link::LinkError::Value.into(),
@@ -412,7 +418,7 @@ impl Links {
                         self.catch_up(writer, &mut newest, &mut told).await?;
                         let frame = match said {
                             Out::Renewed { number, _permit } => FromControl::Renewed { number }.to_frame(),
-                            Out::Answer { id, answer, _permit } => FromControl::Answer { id, answer: *answer }.to_frame(),
+                            Out::Answer { id, answer, _permits } => FromControl::Answer { id, answer: *answer }.to_frame(),
                         };
                         wire::write(writer, &frame).await?;
                         next = outgoing.try_recv().ok();
@@ -454,7 +460,8 @@ impl Links {
             for frame in frames_between(&told.snapshot, &now) {
                 wire::write(writer, &frame.to_frame()).await?;
             }
-            let end = FromControl::SnapshotEnd { agents: now.agent_count() as u64 };
+            let (agents, channels) = (now.agent_count() as u64, now.channel_count() as u64);
+            let end = FromControl::SnapshotEnd { agents, channels };
             wire::write(writer, &end.to_frame()).await?;
             *told = Told { snapshot: now, policy };
         }

@@ -65,7 +65,7 @@ pub(crate) fn explain(
     if let (Some(compiled), (Some(from), Some(to)), Some(Policy::Loaded(_))) =
         (in_force.compiled(), pair, snapshot.policy())
     {
-        let question = Question { sender: from, action, recipient: to, recent_messages };
+        let question = Question { sender: from, action, recipient: to, channel: None, recent_messages };
         let explanation = compiled.compiled().explain(&request(&question));
         info.inputs = explanation.inputs;
         if let (Decision::Deny(RejectCode::PolicyDenied), Some(reason)) = (decision, explanation.verdict.reason) {
@@ -113,7 +113,7 @@ fn request(question: &Question<'_>) -> Request {
         sender: agent(view.sender),
         recipient: view.recipient.map(agent),
         action: view.action,
-        channel: None,
+        channel: view.channel.map(str::to_owned),
         recent_messages: view.recent_messages,
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn request<'a>(question: &Question<'a>) -> RequestView<'a> {
         sender: agent(question.sender),
         recipient: Some(agent(question.recipient)),
         action: action(question.action),
-        channel: None,
+        channel: question.channel.map(|name| name.as_str()),
         recent_messages: question.recent_messages,
     }
 }
@@ -134,7 +134,8 @@ pub(super) fn agent(principal: &Principal) -> AgentView<'_> {
 fn action(action: Action) -> creto_rego::Action {
     match action {
         Action::SendMessage => creto_rego::Action::SendMessage,
-        Action::Subscribe => creto_rego::Action::Subscribe,
+        Action::Subscribe | Action::SubscribeChannel => creto_rego::Action::Subscribe,
+        Action::Publish => creto_rego::Action::Publish,
         // An action that is not known here is one that least may do.
         Action::ReadDirectory => creto_rego::Action::ReadDirectory,
         _ => creto_rego::Action::Administer,

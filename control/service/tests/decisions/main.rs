@@ -65,6 +65,10 @@ fn run(seed: u64, policies: &world::Policies) -> Result<Found, String> {
         let (sender, recipient) = if script.next(3) > 0 { usual } else { (sender, recipient) };
         let action =
             script.pick(&[Action::SendMessage, Action::SendMessage, Action::SendMessage, Action::ReadDirectory]);
+        let (action, recipient) = match script.next(4) {
+            0 => (script.pick(&[Action::Publish, Action::SubscribeChannel]), World::pick_channel(&mut script)),
+            _ => (action, recipient),
+        };
         let recent = script.pick(&[0, 1, 999, 1_000, 1_001, 10_001]);
         let now_ms = world.now_ms;
         let by_shard = table.decide(&kept, now_ms, &sender, action, &recipient, recent);

@@ -1,7 +1,8 @@
 //! What is allowed, written once more in Rust from the documentation, without Rego, tables or caches.
 
-use creto_envelope::{AgentId, AgentState, Priority, RejectCode};
-use creto_policy::{Action, Decision, Obligations, Principal, Priorities, Snapshot};
+use creto_envelope::channel::{ChannelName, Publishing, Subscribing};
+use creto_envelope::{AgentId, AgentState, ChannelId, Priority, RejectCode};
+use creto_policy::{Action, Decision, Obligations, Policy, Principal, Priorities, Snapshot};
 
 /// A policy and who there is.
 pub(crate) struct Model<'a> {
@@ -17,6 +18,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) sender: &'a Principal,
     pub(crate) recipient: &'a Principal,
     pub(crate) action: &'static str,
+    /// The name of the channel, if it is done to one.
+    pub(crate) channel: Option<&'a ChannelName>,
     pub(crate) recent_messages: u32,
 }
 
@@ -61,6 +64,9 @@ impl<'a> Model<'a> {
         if now_ms < current.valid_from_ms {
             return Err(RejectCode::KeyNotYetValid);
         }
+        if let Action::Publish | Action::SubscribeChannel = action {
+            return self.grant_on_channel(policy, from, action == Action::Publish, recipient, recent_messages);
+        }
         let sends = action == Action::SendMessage;
         let unknown = if sends { RejectCode::UnknownRecipient } else { RejectCode::UnknownAgent };
         let to = self.agents.principal(recipient).ok_or(unknown)?;
@@ -68,17 +74,55 @@ impl<'a> Model<'a> {
             if to.state() == AgentState::Revoked {
                 return Err(unknown);
             }
-            let asked = Asked { sender: from, recipient: to, action: "send_message", recent_messages };
+            let asked = Asked { sender: from, recipient: to, action: "send_message", channel: None, recent_messages };
             return policy(&asked).ok_or(RejectCode::PolicyDenied);
         }
         if sender == recipient {
             return Ok(Obligations::NONE);
         }
-        let reads = Asked { sender: from, recipient: to, action: "read_directory", recent_messages };
+        let reads = Asked { sender: from, recipient: to, action: "read_directory", channel: None, recent_messages };
         let sends = Asked { action: "send_message", ..reads };
-        let gets = Asked { sender: to, recipient: from, action: "send_message", recent_messages: 0 };
+        let gets = Asked { sender: to, recipient: from, action: "send_message", channel: None, recent_messages: 0 };
         let may_read = [reads, sends, gets].iter().any(|asked| policy(asked).is_some());
         if may_read { Ok(Obligations::NONE) } else { Err(RejectCode::PolicyDenied) }
+    }
+
+    fn grant_on_channel(
+        &self,
+        policy: &Grant,
+        from: &Principal,
+        publishes: bool,
+        channel: &AgentId,
+        recent_messages: u32,
+    ) -> Result<Obligations, RejectCode> {
+        let record = self.agents.channel(&ChannelId(channel.0)).ok_or(RejectCode::UnknownChannel)?.record();
+        let owner = self.agents.principal(&record.owner).ok_or(RejectCode::UnknownChannel)?;
+        let me = from.agent();
+        let has_rego = matches!(self.agents.policy(), Some(Policy::Loaded(_)));
+        let is_let = me == record.owner
+            || match (publishes, &record.publishing, &record.subscribing) {
+                (true, Publishing::Open, _) | (false, _, Subscribing::Open) => true,
+                (true, Publishing::Listed(listed), _) | (false, _, Subscribing::Allowlist(listed)) => {
+                    listed.contains(&me)
+                }
+                (false, _, Subscribing::Private) => false,
+                (false, _, Subscribing::AuthzRequired) => true,
+            };
+        if !is_let {
+            return Err(RejectCode::ChannelNotAllowed);
+        }
+        if !publishes && record.subscribing == Subscribing::AuthzRequired && !has_rego {
+            let is_built_in = matches!(self.agents.policy(), Some(Policy::SameOrganization));
+            return Err(if is_built_in { RejectCode::ChannelNotAllowed } else { RejectCode::PolicyUnavailable });
+        }
+        if let Some(Policy::SameOrganization) = self.agents.policy() {
+            // By the name of the channel, not by who owns it.
+            let same = record.name.organization() == organization(from);
+            return if same { Ok(Obligations::NONE) } else { Err(RejectCode::PolicyDenied) };
+        }
+        let action = if publishes { "publish" } else { "subscribe" };
+        let asked = Asked { sender: from, recipient: owner, action, channel: Some(&record.name), recent_messages };
+        policy(&asked).ok_or(RejectCode::PolicyDenied)
     }
 }
 
@@ -201,5 +245,30 @@ allow {
 }
 ",
         &|asked| unbound(asked.action == "read_directory" && organization(asked.recipient) == "acme"),
+    ),
+    (
+        "allow {
+    input.action == \"publish\"
+    input.channel == \"acme/plans\"
+}
+
+allow {
+    input.action == \"subscribe\"
+    startswith(input.channel, input.sender.organization_id)
+}
+
+allow {
+    not input.channel
+    input.sender.organization_id == input.recipient.organization_id
+}
+",
+        &|asked| {
+            let name = asked.channel.map(ChannelName::as_str);
+            unbound(match (name, asked.action) {
+                (Some(name), "publish") => name == "acme/plans",
+                (Some(name), _) => name.starts_with(organization(asked.sender)),
+                (None, _) => same_organization(asked),
+            })
+        },
     ),
 ];

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use creto_envelope::{AgentId, AgentName, AgentState, KeyRecord, TrustDomain};
+use creto_envelope::channel::{ChannelName, ChannelRecord, Publishing, Subscribing};
+use creto_envelope::{AgentId, AgentName, AgentState, ChannelId, KeyRecord, TrustDomain};
 use creto_policy::{
     Action, Answer, Attributes, Evaluation, Evaluator, KeyVersion, Policy, PolicySource, Principal, Question, Reads,
     Snapshot, SnapshotBuilder,
@@ -14,6 +15,7 @@ use crate::model::{self, Grant, POLICIES};
 
 const ORGANIZATIONS: [&str; 3] = ["acme", "globex", "initech"];
 const AGENTS: u64 = 12;
+const TOPICS: [&str; 4] = ["acme/alerts.eu", "acme/plans", "globex/alerts", "initech/none"];
 
 /// SplitMix64: everything follows from one seed.
 pub(crate) struct Script(pub(crate) u64);
@@ -85,9 +87,11 @@ impl Evaluator for PlainEvaluator {
             recipient: Some(agent(question.recipient)),
             action: match question.action {
                 Action::SendMessage => creto_rego::Action::SendMessage,
+                Action::Publish => creto_rego::Action::Publish,
+                Action::SubscribeChannel => creto_rego::Action::Subscribe,
                 _ => creto_rego::Action::ReadDirectory,
             },
-            channel: None,
+            channel: question.channel.map(ToString::to_string),
             recent_messages: question.recent_messages,
         };
         let answer = match self.0.evaluate(&request) {
@@ -149,6 +153,9 @@ impl World {
             world.register(number, 0..10_000);
             world.describe_agent(script, number);
         }
+        for topic in &TOPICS[..3] {
+            world.put_channel(script, topic);
+        }
         world.choose(script, policies);
         world.published = world.chosen;
         world
@@ -188,6 +195,12 @@ impl World {
         self.id(number)
     }
 
+    /// Some channel, which may not be there.
+    pub(crate) fn pick_channel(script: &mut Script) -> AgentId {
+        let name = ChannelName::parse(script.pick(&TOPICS)).expect("a name");
+        Action::on_channel(&ChannelId::derive(&TrustDomain::default(), &name))
+    }
+
     pub(crate) fn describe(&self, sender: &AgentId, recipient: &AgentId) -> String {
         let one = |agent: &AgentId| {
             let known = self.fresh.principal(agent);
@@ -201,7 +214,7 @@ impl World {
     pub(crate) fn change(&mut self, script: &mut Script, policies: &Policies) {
         let number = usize::try_from(script.next(self.names.len() as u64)).expect("it is below the length");
         let agent = self.id(number);
-        match script.next(12) {
+        match script.next(15) {
             0 | 1 => self.choose(script, policies),
             2..=5 => self.describe_agent(script, number),
             6 | 7 => {
@@ -216,8 +229,43 @@ impl World {
             }
             9 if script.next(4) == 0 => self.both(|builder| builder.remove(&agent)),
             10 => self.now_ms = script.next(10_500),
+            11..=13 => self.put_channel(script, TOPICS[number % TOPICS.len()]),
             _ => self.now_ms += script.next(60),
         }
+    }
+
+    /// Creates a channel, changes it, or deletes it.
+    fn put_channel(&mut self, script: &mut Script, topic: &str) {
+        let listed = |script: &mut Script, world: &Self| {
+            let mut listed: Vec<_> = (0..script.next(5)).map(|_| world.pick(script)).collect();
+            listed.sort_unstable();
+            listed.dedup();
+            listed
+        };
+        let subscribing = match script.next(6) {
+            0 => Subscribing::Private,
+            1 => Subscribing::AuthzRequired,
+            2 => Subscribing::Allowlist(listed(script, self)),
+            _ => Subscribing::Open,
+        };
+        let publishing = if script.next(3) > 0 { Publishing::Open } else { Publishing::Listed(listed(script, self)) };
+        let record = ChannelRecord {
+            version: 1,
+            name: ChannelName::parse(topic).expect("a name"),
+            trust_domain: TrustDomain::default(),
+            owner: self.pick(script),
+            owner_key_version: 1,
+            signed_at_ms: 1,
+            subscribing,
+            publishing,
+            has_history: false,
+            is_deleted: script.next(8) == 0,
+            retention_s: 60,
+            messages_max: 1,
+            bytes_max: 1,
+            subscribers_max: 1,
+        };
+        self.both(|builder| builder.insert_channel(record.clone()));
     }
 
     fn id(&self, number: usize) -> AgentId {

@@ -23,10 +23,12 @@ fn machine() -> ShardMachine {
     let enrol: Enrol = Box::new(move |_, _, _, _| Err(refused));
     let ask_key_record: AskKeyRecord = Box::new(move |_, _| Err(refused));
     let ask_key_log: AskKeyLog = Box::new(|_, _| Err(RejectCode::Overloaded.into()));
+    let ask_channel: AskChannel = Box::new(|_, _| Err(RejectCode::Overloaded));
     let ask_prekeys: AskPrekeys = Box::new(|_, _, _| Err(RejectCode::Overloaded.into()));
     let room = RoomWatch::new(0, 2, nowhere.path().to_owned(), creto_service::health::Health::new(2));
     let (report, audit) = (crossbeam::channel::unbounded().0, crossbeam::channel::unbounded().0);
-    let ends = Ends { publish, enrol, ask_key_record, ask_key_log, ask_prekeys, report, workers: None, audit };
+    let ends =
+        Ends { publish, enrol, ask_key_record, ask_key_log, ask_channel, ask_prekeys, report, workers: None, audit };
     ShardMachine::new(shard, 0, 2, room, ends, None)
 }
 

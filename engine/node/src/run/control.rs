@@ -19,8 +19,8 @@ use creto_service::link::{
 use creto_service::outbox::{AuditSink, Kept};
 use creto_service::prekeys::PrekeyAllowance;
 use creto_service::{
-    MailboxDefaults, PolicyReloader, RemoteOptions, Service, ServiceError, ServiceHandle, ServiceOptions, enrolment,
-    key_log, key_records, prekeys, rotation,
+    MailboxDefaults, PolicyReloader, RemoteOptions, Service, ServiceError, ServiceHandle, ServiceOptions,
+    channel_records, enrolment, key_log, key_records, prekeys, rotation,
 };
 use crossbeam::channel::{self, Receiver, Sender};
 
@@ -39,12 +39,14 @@ pub(crate) fn doors() -> (ServiceDoors, ShardQuestions) {
     let (record_door, record_questions) = key_records::key_record_questions();
     let (questioner, questions) = key_log::questions();
     let (prekey_door, prekey_requests) = prekeys::prekey_requests();
+    let (channel_door, channel_questions) = channel_records::channel_questions();
     let doors = ServiceDoors {
         publisher,
         enrolments: enrolment_door,
         key_records: record_door,
         key_log: questioner,
         prekeys: prekey_door,
+        channels: channel_door,
     };
     let questions = ShardQuestions {
         publications,
@@ -52,6 +54,7 @@ pub(crate) fn doors() -> (ServiceDoors, ShardQuestions) {
         key_records: record_questions,
         key_log: questions,
         prekeys: prekey_requests,
+        channels: channel_questions,
     };
     (doors, questions)
 }
@@ -139,13 +142,13 @@ pub(super) fn start_service(
 ) -> Result<Control, NodeError> {
     let options = service_options(config, data_dir, trust_domain, health);
     let (sink, kept) = audit;
-    let ShardQuestions { publications, enrolments, key_records, key_log, prekeys } = asked;
+    let ShardQuestions { publications, enrolments, key_records, key_log, prekeys, channels } = asked;
     let host = Arc::new(BackupHost::new(config, data_dir, ports.clone(), Arc::clone(&kept)));
     let decisions = Arc::new(Decisions::new(ports.clone()));
     let shown = Arc::new(AuditShown::new(data_dir.audit_dir()));
     let service =
         Service::open(options)?.with_backups(host).with_decisions(decisions).with_key_log(key_log_keys, key_log);
-    let service = service.with_audit_log(shown).with_key_records(key_records);
+    let service = service.with_audit_log(shown).with_key_records(key_records).with_channels(channels);
     let low = doors::tell_low(ports.clone());
     let service = service.with_prekeys(prekeys, PrekeyAllowance::default(), low).with_audit(sink, kept)?;
     let service = service.with_enrolments(enrolments);

@@ -2,9 +2,12 @@
 //! ring of the shard that asked.
 
 use creto_envelope::AgentId;
+use creto_envelope::channel::SignedChannelRecord;
+use creto_envelope::channel::frames::encode_channel_response;
 use creto_envelope::prekeys::{PrekeyClaimed, PrekeyRefusal, PrekeyStock, PrekeyStockTold, PrekeyUploaded};
 use creto_io::Parcel;
 use creto_io::ring::ControlPort;
+use creto_service::channel_records::ChannelDoor;
 use creto_service::enrolment::{EnrolmentAsked, EnrolmentDoor};
 use creto_service::key_log::Questioner;
 use creto_service::key_records::KeyRecordDoor;
@@ -13,7 +16,7 @@ use creto_service::rotation::{self, Publication, Publisher, Reply};
 use creto_shard::{KeyRefused, PrekeyQuestion};
 
 use super::{tell, tell_all};
-use crate::machine::{AskKeyLog, AskKeyRecord, AskPrekeys, Enrol, NodeItem, PublishKeyRecord};
+use crate::machine::{AskChannel, AskKeyLog, AskKeyRecord, AskPrekeys, Enrol, NodeItem, PublishKeyRecord};
 
 /// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
 /// snapshot that was published before it, so it comes after that.
@@ -69,6 +72,19 @@ pub(super) fn ask_key_log(questioner: Questioner, shard_index: u16, port: Contro
             let frames = frame.into();
             tell(usize::from(shard_index), &port, NodeItem::KeyLogAnswered { connection, frames });
         })
+    })
+}
+
+/// The way of a question for the record of a channel from a shard to control, and of the answer back to it.
+pub(super) fn ask_channels(door: ChannelDoor, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskChannel {
+    Box::new(move |connection, channel| {
+        let port = port.clone();
+        let reply = Reply::new(move |answer: Result<Box<SignedChannelRecord>, rotation::Refused>| {
+            let frame = answer.map(|record| frame_of(|out| encode_channel_response(out, &record)).into());
+            let answer = frame.map_err(|refused| refused.code);
+            tell(usize::from(shard_index), &port, NodeItem::ChannelAnswered { connection, channel, answer });
+        });
+        door.ask(channel, reply).map_err(|refused| refused.code)
     })
 }
 

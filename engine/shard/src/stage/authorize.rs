@@ -1,18 +1,20 @@
-//! Authorize: policy lets this sender send to this recipient, now.
+//! Authorize: policy lets this sender send to this recipient, or publish in this channel, now.
 //!
 //! Promises that every message behind it was allowed by the decision table under the current snapshot, is sealed
 //! to a key of its recipient that is accepted now, or to a prekey of a version whose key is, and is within what its sender's obligations say of size, priority and
-//! rate. No decision means no.
+//! rate. No decision means no. Of what is published, nobody here knows the key.
 
 use bytes::Bytes;
+use creto_envelope::channel::ChannelRecord;
 use creto_envelope::prekeys::prekey_record_version;
-use creto_envelope::{AgentId, EntrySpan, RejectCode};
-use creto_policy::{Action, Decision, DecisionTable, MailboxLimits, Obligations, Snapshot};
+use creto_envelope::{AgentId, ChannelId, EntrySpan, RejectCode};
+use creto_policy::{Action, Decision, DecisionTable, Obligations, Snapshot};
 
 use super::Refusals;
 use super::decode::DecodedMessage;
 use super::verify::{Paths, Verified, VerifiedBatch};
 use crate::event::{ConnectionId, Now, ShardIndex};
+use crate::expiry::{ChannelLimits, MessageRoom};
 use crate::limits::{SHARED_MEMORY_DENOMINATOR, SHARED_MEMORY_NUMERATOR};
 use crate::meter::Meter;
 use crate::route::{BatchPart, Origin, PartMessage, Placement};
@@ -54,11 +56,11 @@ pub(crate) fn authorize(
         let mut last = None;
         if !asks_each_time {
             for run in messages.chunk_by(|one, next| one.recipient == next.recipient) {
-                decisions.expect(&sender, Action::SendMessage, &run[0].recipient);
+                decisions.expect(&sender, action(&run[0]), &run[0].recipient);
             }
         }
         messages.retain_mut(|message| {
-            let asked = (message.recipient, message.key_id, message.is_to_prekey);
+            let asked = (message.recipient, message.key_id, message.is_to_prekey, message.is_published);
             let answer = match last {
                 Some((known, answer)) if known == asked && !asks_each_time => answer,
                 _ => match counts.then(|| meter.recent(&sender, now.monotonic_us)) {
@@ -67,13 +69,13 @@ pub(crate) fn authorize(
                 },
             };
             last = Some((asked, answer));
-            let held = answer.map_err(Refused::from).and_then(|(limits, obligations)| {
+            let held = answer.map_err(Refused::from).and_then(|(room, obligations)| {
                 hold_to(&obligations, message, &sender, now, meter)?;
-                Ok(limits)
+                Ok(room)
             });
             match held {
-                Ok(limits) => {
-                    message.limits = limits;
+                Ok(room) => {
+                    message.room = room;
                     if counts {
                         meter.sent(&sender, now.monotonic_us);
                     }
@@ -102,7 +104,11 @@ impl From<RejectCode> for Refused {
     }
 }
 
-/// What the recipient's mailbox may hold and the sender is bound to, if the message may go there.
+fn action(message: &DecodedMessage) -> Action {
+    if message.is_published { Action::Publish } else { Action::SendMessage }
+}
+
+/// What the recipient's mailbox or the channel may hold, and what the sender is bound to, if the message may go there.
 fn allowed(
     message: &DecodedMessage,
     sender: &AgentId,
@@ -110,10 +116,14 @@ fn allowed(
     snapshot: &Snapshot,
     decisions: &mut DecisionTable,
     recent_messages: u32,
-) -> Result<(MailboxLimits, Obligations), RejectCode> {
-    let (action, recipient) = (Action::SendMessage, &message.recipient);
-    match decisions.decide(snapshot, now.unix_ms, sender, action, recipient, recent_messages) {
+) -> Result<(MessageRoom, Obligations), RejectCode> {
+    match decisions.decide(snapshot, now.unix_ms, sender, action(message), &message.recipient, recent_messages) {
         Decision::Deny(code) => Err(code),
+        Decision::Allow(obligations) if message.is_published => {
+            let channel = snapshot.channel(&ChannelId(message.recipient.0)).ok_or(RejectCode::UnknownChannel)?.record();
+            let &ChannelRecord { retention_s, messages_max, bytes_max, .. } = channel;
+            Ok((MessageRoom::Channel(ChannelLimits { retention_s, messages_max, bytes_max }), obligations))
+        }
         Decision::Allow(obligations) => {
             // By the time of this turn: a kept decision may be older than the end of a grace period.
             let recipient = snapshot.principal(&message.recipient);
@@ -123,7 +133,8 @@ fn allowed(
                 false => recipient.accepts_key(&message.key_id, now.unix_ms),
             });
             let limits = accepts.map(|recipient| recipient.mailbox_limits(now.unix_ms));
-            limits.map(|limits| (limits, obligations)).ok_or(RejectCode::UnknownRecipientKey)
+            let room = limits.map(MessageRoom::Mailbox);
+            room.map(|room| (room, obligations)).ok_or(RejectCode::UnknownRecipientKey)
         }
     }
 }
@@ -227,7 +238,7 @@ fn part_message(message: &DecodedMessage, entry: &EntrySpan, path: Bytes, envelo
         ttl_s: message.ttl_s,
         bond: message.bond,
         wants_notice: message.wants_notice,
-        limits: message.limits,
+        room: message.room,
         salt: entry.salt,
         path,
         envelope,

@@ -17,7 +17,7 @@ use super::Refusals;
 use super::receive::Received;
 use crate::connection::LoggedIn;
 use crate::event::ConnectionId;
-use crate::expiry::Bond;
+use crate::expiry::{Bond, MessageRoom};
 
 /// Batches whose envelopes are as the format says.
 #[derive(Debug)]
@@ -61,8 +61,10 @@ pub(crate) struct DecodedMessage {
     pub(crate) bond: Bond,
     /// Its sender asks to be told if it expires.
     pub(crate) wants_notice: bool,
-    /// What its recipient's mailbox may hold: authorize, which looks the recipient up, says it.
-    pub(crate) limits: MailboxLimits,
+    /// It is published in a channel, whose id stands in the place of its recipient's.
+    pub(crate) is_published: bool,
+    /// What may be where it goes: authorize, which looks that up, says it.
+    pub(crate) room: MessageRoom,
 }
 
 pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
@@ -99,7 +101,8 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                         _ => Bond::None,
                     },
                     wants_notice: envelope.wants_notice(),
-                    limits: MailboxLimits::default(),
+                    is_published: envelope.suite() == Suite::Channel,
+                    room: MessageRoom::Mailbox(MailboxLimits::default()),
                 }),
                 Err(code) => refused.push((leaf_index, code)),
             }

@@ -240,7 +240,7 @@ fn take_void(mailbox: AgentId, deliveries: &mut Vec<Delivery>, snapshot: &Snapsh
     });
 }
 
-fn was_signed_when_revoked(delivery: &Delivery, snapshot: &Snapshot) -> bool {
+pub(crate) fn was_signed_when_revoked(delivery: &Delivery, snapshot: &Snapshot) -> bool {
     let sender = delivery.message.sender;
     // What the node itself says has no batch and no sender.
     let principal = (sender != SenderId::NODE).then(|| snapshot.principal(&AgentId(sender.0))).flatten();

@@ -8,23 +8,28 @@ mod admit;
 pub(crate) mod hold;
 pub(crate) mod letters;
 mod notice;
+pub(crate) mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use creto_audit::What;
 use creto_envelope::deliver::Nack;
-use creto_envelope::{AgentId, RejectCode};
+use creto_envelope::{AgentId, ChannelId, GroupId, RejectCode};
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
-    ActionId, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, Position, ReadDone, ReadId, Record,
-    RecordLog, RecordSequence, SegmentNumber, Settle, SettleCause, Wal,
+    self as store, ActionId, AppendClass, AppendError, DiskError, LogExtent, MailboxId, Mailboxes, MessageFlags,
+    PartMessage, Position, ReadDone, ReadId, Record, RecordLog, RecordSequence, SegmentNumber, Settle, SettleCause,
+    SubscriberId, Wal,
 };
 
 use self::hold::Hold;
 use self::letters::Letters;
 use self::notice::{Appended, Notices};
+use self::subscriptions::{Changed, Changing, SubscriptionChange};
 use crate::audit::AuditFeed;
+use crate::channels::members::MemberChange;
+use crate::channels::readers::Subscribed;
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
 use crate::limits::EXPIRED_PER_TICK;
@@ -66,6 +71,9 @@ pub struct Log<L = Wal> {
     /// The oldest segment with something that is not in the audit log yet, if there is an audit log.
     not_audited: Option<SegmentNumber>,
     letters: Letters,
+    /// Subscriptions that begin or end, until that is durable, in the order of the log; and those about which all is known.
+    changing: VecDeque<Changing>,
+    changed: Vec<Changed>,
 }
 
 #[derive(Debug)]
@@ -73,6 +81,7 @@ enum Arrived {
     Part(BatchPart),
     Settle(Settle),
     Notices(Notices),
+    Subscription(SubscriptionChange),
 }
 
 #[derive(Debug)]
@@ -94,7 +103,13 @@ pub(crate) struct Durable {
     pub(crate) mailboxes: BTreeSet<AgentId>,
     /// About notices, for the shards that wait for them.
     pub(crate) told: Vec<(ShardIndex, Vec<Told>)>,
+    /// Who subscribes to channels now, and who does not any more, in the order of the log.
+    pub(crate) members: Vec<MemberChange>,
+    /// What became of subscriptions that begin or end.
+    pub(crate) subscriptions: Vec<Changed>,
     pub(crate) messages: u64,
+    /// Of these, those that were published in channels.
+    pub(crate) published: u64,
     pub(crate) notices: u64,
     pub(crate) expired: u64,
     pub(crate) settled: u64,
@@ -129,6 +144,8 @@ impl<L: RecordLog> Log<L> {
             hold: None,
             not_audited: None,
             letters: Letters::default(),
+            changing: VecDeque::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -187,7 +204,9 @@ impl<L: RecordLog> Log<L> {
             && self.refused.is_empty()
             && self.letters.is_idle()
             && self.telling.is_empty()
-            && self.answered.is_empty();
+            && self.answered.is_empty()
+            && self.changing.is_empty()
+            && self.changed.is_empty();
         self.wal.fenced().is_some() || (nothing_waits && self.wal.durable() == self.wal.appended())
     }
 
@@ -337,10 +356,12 @@ impl<L: RecordLog> Log<L> {
             match arrived {
                 Arrived::Part(part) => self.refuse_part(part, RejectCode::ShardFenced),
                 Arrived::Notices(notices) => self.answered.push(notices.untold(Telling::NotNow)),
+                Arrived::Subscription(change) => self.changed.push((change, Err(RejectCode::ShardFenced))),
                 Arrived::Settle(_) => {}
             }
         }
         self.letters_are_fenced();
+        self.changes_are_fenced();
         for telling in std::mem::take(&mut self.telling) {
             self.answered.push(telling.unknown());
         }
@@ -367,8 +388,14 @@ impl<L: RecordLog> Log<L> {
             match &record.record {
                 Record::BatchPart(part) => {
                     durable.messages += part.messages.len() as u64;
-                    durable.mailboxes.extend(part.messages.iter().map(|message| AgentId(message.mailbox.0)));
+                    let is_published = |message: &&PartMessage| message.flags.contains(MessageFlags::PUBLISHED);
+                    durable.published += part.messages.iter().filter(is_published).count() as u64;
+                    // Readers of channels are named by the store.
+                    let in_mailboxes = part.messages.iter().filter(|message| !is_published(message));
+                    durable.mailboxes.extend(in_mailboxes.map(|message| AgentId(message.mailbox.0)));
                 }
+                // Consumed long before, by all.
+                Record::Settle(settle) if settle.cause == SettleCause::Consumed => {}
                 Record::Settle(settle) => {
                     durable.settled += settle.sequences.len() as u64;
                     if settle.cause == SettleCause::Expired {
@@ -383,7 +410,15 @@ impl<L: RecordLog> Log<L> {
                 Record::Dead(dead) if !dead.is_again => durable.dead += dead.letters.len() as u64,
                 Record::Revive(revive) => durable.revived += revive.sequences.len() as u64,
                 Record::Dedup(_) | Record::Start(_) | Record::Dead(_) => {}
-                Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {}
+                Record::Subscribe(subscribe) => {
+                    let store::Subscribe { channel, subscriber, group, .. } = *subscribe;
+                    durable.members.push(MemberChange::Joined(subscribed(channel, subscriber, group)));
+                }
+                Record::Unsubscribe(unsubscribe) => {
+                    let store::Unsubscribe { channel, subscriber, group } = *unsubscribe;
+                    durable.members.push(MemberChange::Left(subscribed(channel, subscriber, group)));
+                }
+                Record::Cursors(_) | Record::Subscriptions(_) => {}
             }
             self.mailboxes.apply(record);
         }
@@ -393,6 +428,11 @@ impl<L: RecordLog> Log<L> {
         }
         self.letters_are_durable();
         durable.told = self.take_told();
+        durable.subscriptions = self.take_changed();
         durable
     }
+}
+
+fn subscribed(channel: MailboxId, subscriber: SubscriberId, group: store::GroupId) -> Subscribed {
+    Subscribed { channel: ChannelId(channel.0), agent: AgentId(subscriber.0), group: GroupId(group.0) }
 }

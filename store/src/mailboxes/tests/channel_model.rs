@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use self::model::{Known, Model, Subscribed};
 use super::*;
 use crate::id::{GroupId, SubscriberId};
+use crate::limits::PROBE_HOLD_US;
+use crate::record::Unsubscribe;
 use crate::subscription::Reader;
 
 const CHANNELS: u8 = 2;
@@ -41,6 +43,9 @@ enum Op {
     Reset(u16),
     Deliver(u16, u8),
     Acknowledge { choice: u16, count: u8 },
+    Nack { choice: u16, count: u8, delay_ms: u32 },
+    GiveBack { choice: u16, count: u8 },
+    Pass(u64),
     Cursors { is_refused: bool },
     Expire { later_ms: u16, is_refused: bool },
     Move(u16),
@@ -64,6 +69,10 @@ fn any_op() -> impl Strategy<Value = Op> {
         6 => any::<u16>().prop_map(Op::Reset),
         30 => (any::<u16>(), 1_u8..8).prop_map(|(choice, credit)| Op::Deliver(choice, credit)),
         30 => (any::<u16>(), 1_u8..6).prop_map(|(choice, count)| Op::Acknowledge { choice, count }),
+        14 => (any::<u16>(), 1_u8..4, 0_u32..3_000)
+            .prop_map(|(choice, count, delay_ms)| Op::Nack { choice, count, delay_ms }),
+        10 => (any::<u16>(), 1_u8..4).prop_map(|(choice, count)| Op::GiveBack { choice, count }),
+        12 => prop_oneof![0_u64..3_000_000, Just(PROBE_HOLD_US), 0_u64..2 * PROBE_HOLD_US].prop_map(Op::Pass),
         20 => refused().prop_map(|is_refused| Op::Cursors { is_refused }),
         6 => (0_u16..6_000, refused()).prop_map(|(later_ms, is_refused)| Op::Expire { later_ms, is_refused }),
         6 => any::<u16>().prop_map(Op::Move),
@@ -102,6 +111,9 @@ struct Seen {
     left: u64,
     missed: u64,
     skipped: u64,
+    nacked: u64,
+    given_back: u64,
+    held_no_longer: u64,
 }
 
 impl Tested {
@@ -140,8 +152,19 @@ impl Tested {
                 let unsubscribe = self.mailboxes().unsubscribe(channel(of), subscriber, group);
                 let found = self.model.find(of, group, subscriber);
                 let found = found.filter(|number| self.model.subscriptions[number].members.contains(&subscriber));
-                assert_eq!(unsubscribe.is_some(), found.is_some());
-                let (Some(unsubscribe), Some(number)) = (unsubscribe, found) else { return };
+                let is_said = |record: &Record| {
+                    *record == Record::Unsubscribe(Unsubscribe { channel: channel(of), subscriber, group })
+                };
+                let is_on_its_way = self.pending.iter().any(is_said);
+                assert_eq!(unsubscribe.is_some(), found.is_some() || is_on_its_way);
+                let Some(unsubscribe) = unsubscribe else { return };
+                let Some(number) = found else {
+                    match is_refused {
+                        true => self.mailboxes().unsubscribe_refused(&unsubscribe),
+                        false => self.pending.push_back(Record::Unsubscribe(unsubscribe)),
+                    }
+                    return;
+                };
                 self.forget_reader(number, subscriber);
                 if is_refused {
                     // It is as if it had gone, and subscribes still.
@@ -179,12 +202,27 @@ impl Tested {
             }
             Op::Deliver(choice, credit) => {
                 let Some(reader) = self.reader(choice) else { return };
+                let of = &self.model.subscriptions[&reader.subscription];
+                let has_one_alone = of.alone.contains_key(&reader.subscriber);
                 let expected = self.model.deliver(reader.subscription, reader.subscriber, u32::from(credit));
                 let found = self.deliver(reader, u32::from(credit));
                 assert_eq!(found, expected);
                 self.seen.delivered += found.len() as u64;
+                self.seen.held_no_longer += u64::from(has_one_alone && !found.is_empty());
             }
             Op::Acknowledge { choice, count } => self.acknowledge(choice, count),
+            Op::Nack { choice, count, delay_ms } => self.nack(choice, count, delay_ms),
+            Op::GiveBack { choice, count } => {
+                let Some((reader, its, named)) = self.some_in_hand(choice, count) else { return };
+                self.model.give_back(reader.subscription, &its);
+                self.mailboxes().give_back(reader, &named);
+                self.seen.given_back += its.len() as u64;
+            }
+            Op::Pass(later_us) => {
+                self.model.pass(later_us);
+                let now_us = self.model.now_us;
+                self.mailboxes().pass(now_us);
+            }
             Op::Cursors { is_refused } => {
                 while let Some(cursors) = self.mailboxes().next_cursors(RECORD_BYTES_MAX) {
                     assert!(Record::Cursors(cursors.clone()).encoded_bytes() <= RECORD_BYTES_MAX);
@@ -309,27 +347,22 @@ impl Tested {
         let subscribe = self.mailboxes().subscribe(channel(of), subscriber, group, start_at).unwrap();
         let found = self.model.find(of, group, subscriber);
         let is_member = found.is_some_and(|number| self.model.subscriptions[&number].members.contains(&subscriber));
-        let Some(subscribe) = subscribe else {
-            assert!(is_member && start.is_none());
-            return;
-        };
+        let is_on_its_way = self.pending.iter().any(|record| match record {
+            Record::Subscribe(made) => Some(made.number) == found && made.subscriber == subscriber,
+            _ => false,
+        });
+        assert_eq!(subscribe.is_none(), is_member && start.is_none() && !is_on_its_way);
+        let Some(subscribe) = subscribe else { return };
         if is_refused {
-            self.mailboxes().subscribe_refused(&subscribe);
-            if let (true, Some(number)) = (is_member, found) {
-                // It goes on where it was; what was handed out is handed out again.
-                let of = self.model.subscriptions.get_mut(&number).unwrap();
-                let progress = of.progress.clone();
-                of.begin_at(progress.cursor);
-                of.progress = progress;
-            }
-            return;
+            // Everything is as it was.
+            return self.mailboxes().subscribe_refused(&subscribe);
         }
         assert_eq!((subscribe.channel, subscribe.subscriber, subscribe.group), (channel(of), subscriber, group));
         match found {
             None => assert!(!self.model.subscriptions.contains_key(&subscribe.number)),
             Some(number) => assert_eq!(subscribe.number, number),
         }
-        assert_eq!(subscribe.begins_after.is_some(), found.is_none() || is_member);
+        assert_eq!(subscribe.begins_after.is_some(), found.is_none() || (is_member && start.is_some()));
         if let Some(cursor) = subscribe.begins_after {
             let last = self.model.messages.keys().next_back().copied().unwrap_or(0);
             match start_at.unwrap_or(StartAt::Now) {
@@ -397,7 +430,7 @@ impl Tested {
         sequences.push(u64::from(choice));
         for sequence in sequences.clone() {
             if of.in_hand.get(&sequence).is_some_and(|held| held.0 == reader.subscriber) {
-                of.in_hand.remove(&sequence);
+                of.take(sequence);
                 of.done(sequence);
             }
         }
@@ -405,12 +438,39 @@ impl Tested {
         self.mailboxes().acknowledge_each(reader, &sequences);
     }
 
+    /// Messages in the hands of a reader's group: those that are its own, and all that it names.
+    fn some_in_hand(&self, choice: u16, count: u8) -> Option<(Reader, Vec<u64>, Vec<u64>)> {
+        let reader = self.reader(choice)?;
+        let of = &self.model.subscriptions[&reader.subscription];
+        let its = of.hand_of(reader.subscriber).into_iter().skip(usize::from(choice % 2));
+        let its: Vec<u64> = its.take(usize::from(count)).collect();
+        let mut named = its.clone();
+        named.extend(of.in_hand.iter().find(|(_, held)| held.0 != reader.subscriber).map(|(&sequence, _)| sequence));
+        // Twice, and one that is in nobody's hand.
+        named.extend(named.first().copied());
+        named.extend(Some(u64::from(choice)).filter(|sequence| !of.in_hand.contains_key(sequence)));
+        Some((reader, its, named))
+    }
+
+    fn nack(&mut self, choice: u16, count: u8, delay_ms: u32) {
+        let Some((reader, its, named)) = self.some_in_hand(choice, count) else { return };
+        let redelivery = self.config.redelivery.clone();
+        let pause_us = |failed| redelivery.pause_us(failed).max(u64::from(delay_ms) * 1_000);
+        self.model.nack(reader.subscription, &its, DELIVERIES_MAX, pause_us);
+        let asked: Vec<(u64, u32)> = named.into_iter().map(|sequence| (sequence, delay_ms)).collect();
+        let now_us = self.model.now_us;
+        self.mailboxes().nack_published(reader, &asked, None, now_us);
+        self.seen.nacked += its.len() as u64;
+    }
+
     fn expire(&mut self, later_ms: u16, is_refused: bool) {
         self.model.now_ms += u64::from(later_ms);
         let now_ms = self.model.now_ms;
         let missed = |model: &Model| model.subscriptions.values().map(|of| of.progress.missed).sum::<u64>();
         let before = missed(&self.model);
-        for settle in self.mailboxes().expire(now_ms, 1_000) {
+        assert_eq!(self.mailboxes().expire(now_ms, 1_000), []);
+        while let Some(settle) = self.mailboxes().next_leaving() {
+            assert_eq!(settle.cause, SettleCause::Expired);
             assert!(settle.sequences.iter().all(|sequence| self.model.messages[sequence].is_over(now_ms)));
             if is_refused {
                 self.mailboxes().settle_refused(&settle);
@@ -545,15 +605,20 @@ fn the_model_comes_by_everything() {
             tested.run(op);
             tested.check();
         }
-        let Seen { delivered, restarts, trims, left, missed, skipped } = tested.seen;
+        let Seen { delivered, restarts, trims, left, missed, skipped, nacked, given_back, held_no_longer } =
+            tested.seen;
         all.delivered += delivered;
         all.restarts += restarts;
         all.trims += trims;
         all.left += left;
         all.missed += missed;
         all.skipped += skipped;
+        all.nacked += nacked;
+        all.given_back += given_back;
+        all.held_no_longer += held_no_longer;
     }
-    let Seen { delivered, restarts, trims, left, missed, skipped } = all;
+    let Seen { delivered, restarts, trims, left, missed, skipped, nacked, given_back, held_no_longer } = all;
     println!("{all:?}");
     assert!(delivered > 500 && restarts > 40 && trims > 40 && left > 100 && missed > 100 && skipped > 5, "{all:?}");
+    assert!(nacked > 60 && given_back > 40 && held_no_longer > 5, "{all:?}");
 }

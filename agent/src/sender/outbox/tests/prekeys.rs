@@ -164,7 +164,7 @@ fn a_prekey_of_a_newer_record_brings_that_record_along() {
     let newer = prekey(1, PrekeyKind::OneTime, 1);
     claimed(&mut outbox, 1, Ok(Arc::clone(&newer)), 5_000);
     let job = outbox.next_job(5_000).unwrap();
-    assert_eq!(job.messages[0].plain.key_id(), KeyId(identity(1).sealing.key_id()));
+    assert_eq!(job.messages[0].plain().key_id(), KeyId(identity(1).sealing.key_id()));
     assert_eq!(job.under[0].as_ref().unwrap().under.chain.take(1).unwrap().opened_to.prekey, Some(newer.id));
 }
 

@@ -10,6 +10,7 @@ use creto_store::{
 
 use super::{Arrived, Awaited, Log};
 use crate::event::Now;
+use crate::expiry::{ChannelLimits, MessageRoom};
 use crate::route::{BatchPart, PartMessage, PartOutcome};
 
 impl<L: RecordLog> Log<L> {
@@ -24,6 +25,7 @@ impl<L: RecordLog> Log<L> {
             let blocked = match arrived {
                 Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
                 Arrived::Settle(settle) => self.admit_settle(settle).map(Arrived::Settle),
+                Arrived::Subscription(change) => self.admit_change(change).map(Arrived::Subscription),
                 Arrived::Notices(notices) => self.admit_notices(now, notices).map(Arrived::Notices),
             };
             if let Some(blocked) = blocked {
@@ -34,6 +36,7 @@ impl<L: RecordLog> Log<L> {
                 break;
             }
         }
+        self.admit_progress();
         self.clean();
         self.trim();
     }
@@ -63,13 +66,32 @@ impl<L: RecordLog> Log<L> {
             let mailbox = MailboxId(message.recipient.0);
             let sender = SenderId(part.sender.0);
             let message_id = MessageId(message.message_id.0);
-            let quota = quota(message.limits);
             let bytes = message.envelope.len();
-            let admitted = self.mailboxes.admit_within(quota, sender, message_id, mailbox, bytes, now.unix_ms);
+            let admitted = match message.room {
+                MessageRoom::Mailbox(limits) => {
+                    let quota = quota(limits);
+                    self.mailboxes.admit_within(quota, sender, message_id, mailbox, bytes, now.unix_ms)
+                }
+                MessageRoom::Channel(ChannelLimits { messages_max, bytes_max, .. }) => {
+                    let quota = Quota { messages_max: Some(messages_max), bytes_max: Some(bytes_max) };
+                    self.mailboxes.admit_published(quota, sender, message_id, mailbox, bytes, now.unix_ms)
+                }
+            };
             match admitted {
                 Ok(Admit::New(sequence)) => {
                     stored.push(message.leaf_index);
-                    let expiry_ms = self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.bond, &message.limits);
+                    let (expiry_ms, flags) = match message.room {
+                        MessageRoom::Mailbox(limits) => {
+                            let expiry_ms = self.retention.expiry_ms(now.unix_ms, message.ttl_s, message.bond, &limits);
+                            (expiry_ms, flags(&message, expiry_ms, now))
+                        }
+                        MessageRoom::Channel(ChannelLimits { retention_s, .. }) => {
+                            let retention = store::Retention::from_seconds(retention_s);
+                            // The record's rules are the log's.
+                            let retention = retention.expect("a channel's record says how long it keeps messages");
+                            retention.of_message(now.unix_ms, message.ttl_s)
+                        }
+                    };
                     messages.push(store::PartMessage {
                         mailbox,
                         sender,
@@ -78,7 +100,7 @@ impl<L: RecordLog> Log<L> {
                         expiry_ms,
                         leaf_index: message.leaf_index,
                         priority: priority(message.priority),
-                        flags: flags(&message, expiry_ms, now),
+                        flags,
                         salt: message.salt,
                         path: message.path,
                         envelope: message.envelope,
@@ -185,7 +207,7 @@ impl<L: RecordLog> Log<L> {
     }
 }
 
-fn settle_of(record: Record) -> Settle {
+pub(super) fn settle_of(record: Record) -> Settle {
     match record {
         Record::Settle(settle) => settle,
         other => panic!("the record was made from a settle: {other:?}"),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::*;
 use super::QUOTA;
 use crate::id::{GroupId, SubscriberId};
+use crate::limits::PROBE_HOLD_US;
 use crate::record::{Progress, Subscribe, Unsubscribe};
 
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ impl Known {
 pub(super) struct Tries {
     pub(super) attempts: u8,
     pub(super) failed: u8,
+    /// Its member went: it is handed out alone.
+    pub(super) is_suspect: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -45,7 +48,13 @@ pub(super) struct Subscribed {
     pub(super) handed: u64,
     pub(super) handed_max: u64,
     pub(super) again: BTreeMap<u64, Tries>,
-    pub(super) in_hand: BTreeMap<u64, (SubscriberId, Tries, bool)>,
+    /// When it comes back.
+    pub(super) later: BTreeMap<u64, (u64, Tries)>,
+    pub(super) in_hand: BTreeMap<u64, (SubscriberId, Tries)>,
+    /// What members were handed alone.
+    pub(super) alone: BTreeMap<SubscriberId, u64>,
+    /// When they were handed something last.
+    pub(super) handed_us: BTreeMap<SubscriberId, u64>,
 }
 
 impl Subscribed {
@@ -61,7 +70,10 @@ impl Subscribed {
             handed: 0,
             handed_max: 0,
             again: BTreeMap::new(),
+            later: BTreeMap::new(),
             in_hand: BTreeMap::new(),
+            alone: BTreeMap::new(),
+            handed_us: BTreeMap::new(),
         };
         new.begin_at(cursor);
         new
@@ -72,6 +84,9 @@ impl Subscribed {
         self.progress.done.clear();
         self.again.clear();
         self.in_hand.clear();
+        self.later.clear();
+        self.alone.clear();
+        self.handed_us.clear();
     }
 
     pub(super) fn is_group(&self) -> bool {
@@ -87,6 +102,22 @@ impl Subscribed {
         self.progress.done.sort_unstable();
     }
 
+    /// Takes a message out of the hand it is in.
+    pub(super) fn take(&mut self, sequence: u64) -> Option<Tries> {
+        self.alone.retain(|_, alone| *alone != sequence);
+        self.in_hand.remove(&sequence).map(|(_, tries)| tries)
+    }
+
+    /// What came back and failed goes to others, or is skipped.
+    fn is_skipped(&mut self, sequence: u64, tries: &Tries, deliveries_max: u8) -> bool {
+        let is_skipped = deliveries_max > 0 && tries.failed >= deliveries_max;
+        if is_skipped {
+            self.progress.skipped += 1;
+            self.done(sequence);
+        }
+        is_skipped
+    }
+
     pub(super) fn hand_of(&self, member: SubscriberId) -> Vec<u64> {
         self.in_hand.iter().filter(|(_, held)| held.0 == member).map(|(&sequence, _)| sequence).collect()
     }
@@ -99,6 +130,7 @@ pub(super) struct Model {
     /// By number.
     pub(super) subscriptions: BTreeMap<u64, Subscribed>,
     pub(super) now_ms: u64,
+    pub(super) now_us: u64,
 }
 
 impl Model {
@@ -139,6 +171,7 @@ impl Model {
                     && of.wants(*sequence)
                     && !of.in_hand.contains_key(sequence)
                     && !of.again.contains_key(sequence)
+                    && !of.later.contains_key(sequence)
             })
         };
         if !of.attached.contains(&member) {
@@ -149,10 +182,15 @@ impl Model {
             let next = behind.find(|sequence| *sequence > of.handed && is_deliverable(sequence))?;
             return Some((next, if next > of.handed_max { 1 } else { 2 }, false));
         }
-        let hand = of.hand_of(member);
-        match of.again.iter().find(|(sequence, _)| is_deliverable(sequence)) {
-            Some((&sequence, tries)) => hand.is_empty().then_some((sequence, tries.attempts + 1, true)),
-            None if hand.iter().any(|sequence| of.in_hand[sequence].2) => None,
+        let has_any = !of.hand_of(member).is_empty();
+        let first = of.again.iter().find(|(sequence, _)| is_deliverable(sequence));
+        let is_suspect = first.is_some_and(|(_, tries)| tries.is_suspect);
+        let is_held = of.alone.contains_key(&member) || (is_suspect && has_any);
+        if is_held && self.now_us < of.handed_us[&member] + PROBE_HOLD_US {
+            return None;
+        }
+        match first {
+            Some((&sequence, tries)) => Some((sequence, tries.attempts + 1, is_suspect && !has_any)),
             None => new_after(of.handed).map(|sequence| (sequence, 1, false)),
         }
     }
@@ -165,7 +203,11 @@ impl Model {
             if of.is_group() {
                 let mut tries = of.again.remove(&sequence).unwrap_or_default();
                 tries.attempts += 1;
-                of.in_hand.insert(sequence, (member, tries, is_alone));
+                of.in_hand.insert(sequence, (member, tries));
+                of.handed_us.insert(member, self.now_us);
+                if is_alone {
+                    of.alone.insert(member, sequence);
+                }
                 of.handed = of.handed.max(sequence);
             } else {
                 (of.handed, of.handed_max) = (sequence, of.handed_max.max(sequence));
@@ -198,17 +240,49 @@ impl Model {
             return;
         }
         let hand = of.hand_of(member);
+        let only = hand.first().copied().filter(|_| hand.len() == 1);
+        let blamed = of.alone.get(&member).copied().or(only);
         for &sequence in &hand {
-            let (_, mut tries, _) = of.in_hand.remove(&sequence).unwrap();
-            tries.failed += u8::from(hand.len() == 1);
-            if deliveries_max > 0 && tries.failed >= deliveries_max {
-                of.progress.skipped += 1;
-                of.done(sequence);
-            } else {
+            let mut tries = of.take(sequence).unwrap();
+            tries.failed += u8::from(blamed == Some(sequence));
+            tries.is_suspect = true;
+            if !of.is_skipped(sequence, &tries, deliveries_max) {
                 of.again.insert(sequence, tries);
             }
         }
         self.advance(number);
+    }
+
+    /// A member wants messages that it has again, after the pause for so many failures.
+    pub(super) fn nack(&mut self, number: u64, sequences: &[u64], deliveries_max: u8, pause_us: impl Fn(u8) -> u64) {
+        let of = self.subscriptions.get_mut(&number).unwrap();
+        for &sequence in sequences {
+            let mut tries = of.take(sequence).unwrap();
+            (tries.failed, tries.is_suspect) = (tries.failed + 1, false);
+            if !of.is_skipped(sequence, &tries, deliveries_max) {
+                of.later.insert(sequence, (self.now_us + pause_us(tries.failed), tries));
+            }
+        }
+        self.advance(number);
+    }
+
+    pub(super) fn give_back(&mut self, number: u64, sequences: &[u64]) {
+        let of = self.subscriptions.get_mut(&number).unwrap();
+        for &sequence in sequences {
+            let mut tries = of.take(sequence).unwrap();
+            tries.attempts -= 1;
+            of.again.insert(sequence, tries);
+        }
+    }
+
+    pub(super) fn pass(&mut self, later_us: u64) {
+        self.now_us += later_us;
+        for of in self.subscriptions.values_mut() {
+            while let Some((&sequence, _)) = of.later.iter().find(|(_, (due_us, _))| *due_us <= self.now_us) {
+                let (_, tries) = of.later.remove(&sequence).unwrap();
+                of.again.insert(sequence, tries);
+            }
+        }
     }
 
     pub(super) fn expire(&mut self, sequences: &[u64]) {
@@ -256,8 +330,9 @@ impl Model {
         for sequence in sequences {
             self.messages.remove(sequence).unwrap();
             for of in self.subscriptions.values_mut() {
-                of.in_hand.remove(sequence);
+                of.take(*sequence);
                 of.again.remove(sequence);
+                of.later.remove(sequence);
             }
         }
         self.subscriptions.keys().copied().collect::<Vec<_>>().into_iter().for_each(|number| self.advance(number));
@@ -293,8 +368,11 @@ impl Model {
                     of.members.insert(subscriber);
                 }
                 &Record::Unsubscribe(Unsubscribe { channel, subscriber, group }) => {
-                    let number = read.find(channel.0[0] - 0xc0, group, subscriber).unwrap();
-                    read.unsubscribe(number, subscriber);
+                    let number = read.find(channel.0[0] - 0xc0, group, subscriber);
+                    let is_member = |number: &u64| read.subscriptions[number].members.contains(&subscriber);
+                    if let Some(number) = number.filter(is_member) {
+                        read.unsubscribe(number, subscriber);
+                    }
                 }
                 Record::Cursors(cursors) => {
                     for entry in &cursors.entries {
@@ -308,6 +386,9 @@ impl Model {
                     for entry in &carried.entries {
                         let of = read.subscriptions.get_mut(&entry.number).expect("it was subscribed");
                         assert!(entry.members.iter().all(|member| of.members.contains(member)));
+                        if entry.part > 0 {
+                            continue;
+                        }
                         of.begin_at(entry.progress.cursor);
                         of.progress = entry.progress.clone();
                     }

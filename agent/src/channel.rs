@@ -1,0 +1,433 @@
+//! Channels: [`Agent::publisher`] publishes, [`Agent::subscribe_channel`] reads.
+//!
+//! What a channel is, its owner says in a record with two signatures ([`ChannelRecord`]); `docs/channels.md` has the rules. What is
+//! published is encrypted by the publisher under a session of its own, whose keys it gives to those who subscribe **and whom the owner
+//! allows**, sealed to each as any message is: the node has none of them.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use creto_envelope::channel::frames::LeaveMode;
+use creto_envelope::deliver::Credit;
+use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, EnvelopeHeader, nonce};
+use creto_envelope::limits::{
+    AEAD_TAG_BYTES, CHANNEL_SUBSCRIPTIONS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX,
+};
+use creto_envelope::{ChannelId, GroupId, MessageId, Priority};
+use futures_core::Stream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub use creto_envelope::channel::frames::Start;
+pub use creto_envelope::channel::{
+    ChannelName, ChannelNameError, ChannelPattern, ChannelRecord, Publishing, SignedChannelRecord, Subscribing,
+};
+
+use crate::client::Agent;
+use crate::clock;
+use crate::error::SendError;
+use crate::limits::{CHANNEL_ATTACH_TIMEOUT, CHANNEL_KEY_WAIT, OFFLOADED_BYTES_MIN, WINDOW_BYTES, WINDOW_MESSAGES};
+use crate::sender::Receipt;
+use crate::sender::message::{Message, Ticket};
+use crate::submit::ttl_s;
+use crate::worker::offload;
+
+mod cursor;
+mod error;
+pub(crate) mod keys;
+pub(crate) mod line;
+pub(crate) mod link;
+mod message;
+mod present;
+pub(crate) mod publishing;
+pub(crate) mod reading;
+pub(crate) mod records;
+
+pub use error::ChannelError;
+pub use message::ChannelMessage;
+
+use line::Handle;
+use present::Presenter;
+use publishing::{SessionLimits, Taken};
+use reading::{Reading, Shown};
+
+/// How a message is published. `PublishOptions::default()` is the usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// How urgent it is, for whoever reads it. It changes nothing in the channel's order.
+    pub priority: Priority,
+    /// How long the channel keeps it, to the second, if that is less than it keeps others; `None` for as long as others.
+    pub ttl: Option<Duration>,
+    /// How long the caller waits; `None` means until there is an answer. When it passes, the answer is [`SendError::TimedOut`], and the
+    /// message may still be published.
+    pub deadline: Option<Duration>,
+}
+
+/// A channel that this agent publishes to. Clones are the same; when the last is dropped, the node is told, and what is left of the
+/// session is kept for the next.
+///
+/// While there is one, who subscribes is given keys, also when nothing is published.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    handle: Arc<Handle>,
+}
+
+/// The answer to a message that was handed over for publishing. Resolves when the message is durable, and the keys of its session are
+/// in the mailboxes of those for whom that began, or refused.
+///
+/// The message is on its way whether or not this is awaited; dropping it only drops the answer.
+#[must_use = "without the answer nobody knows whether the message is durable"]
+pub struct PendingPublish {
+    message_id: MessageId,
+    answer: Answer,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Receipt, ChannelError>> + Send>>;
+
+/// Where and how a channel is read. `SubscribeOptions::default()` goes on where the subscription was, or begins with what is
+/// published from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscribeOptions {
+    /// Where it begins. Anything but [`Start::GoOn`] begins anew there, also a subscription that is there already.
+    pub start: Start,
+    /// The group whose messages this agent shares: each goes to one member. `None`: all messages come here.
+    pub group: Option<String>,
+    /// Most messages that the application may hold without an acknowledgement. Default 1,024.
+    pub window_messages: u32,
+    /// Most bytes of the envelopes of those. Default 4 MiB.
+    pub window_bytes: u32,
+    /// How long a message waits for its key, which its publisher gives, before that is reported ([`ChannelError::NoKey`]) and what lies
+    /// behind it goes on. Default 10 s.
+    pub key_wait: Duration,
+    /// Whether a message that cannot be read is acknowledged once it was reported. Off by default: then it stays where the
+    /// subscription is, which moves on only over what was acknowledged or [skipped](ChannelSubscription::skip).
+    pub skip_unreadable: bool,
+}
+
+impl Default for SubscribeOptions {
+    fn default() -> Self {
+        Self {
+            start: Start::GoOn,
+            group: None,
+            window_messages: WINDOW_MESSAGES,
+            window_bytes: WINDOW_BYTES,
+            key_wait: CHANNEL_KEY_WAIT,
+            skip_unreadable: false,
+        }
+    }
+}
+
+/// A channel as a stream of messages. Dropped, it leaves the channel; the subscription stays at the node, and goes on where it was
+/// when it is read again.
+#[derive(Debug)]
+pub struct ChannelSubscription {
+    name: ChannelName,
+    handle: u32,
+    reading: Arc<Reading>,
+    shown: mpsc::Receiver<Shown>,
+    has_left: bool,
+}
+
+impl Agent {
+    /// Opens a channel for publishing: fetches and verifies what its owner says of it, and waits until the node has said who
+    /// subscribes. The same channel may be opened several times.
+    ///
+    /// The sessions that this agent publishes under are kept beside its keys, and belong to one process at a time.
+    ///
+    /// # Errors
+    /// [`ChannelError`]: also when the owner does not let this agent publish.
+    pub async fn publisher(&self, channel: &ChannelName) -> Result<Publisher, ChannelError> {
+        let (lines, means) = self.publishing();
+        let opened = lines.open(means, channel, SessionLimits::PRODUCTION, CHANNEL_SUBSCRIPTIONS_MAX);
+        Ok(Publisher { handle: opened.await? })
+    }
+
+    /// Subscribes to a channel. When this returns, the subscription is durable: it outlives this process.
+    ///
+    /// Keys of channels come to the agent's mailbox, so this process reads that, too: another one of the same agent that does so is told to
+    /// let go, and messages that come meanwhile wait for [`subscribe`](Self::subscribe).
+    ///
+    /// # Errors
+    /// [`ChannelError`]: also when the owner, or the node's policy, does not let this agent subscribe.
+    pub async fn subscribe_channel(
+        &self,
+        channel: &ChannelName,
+        options: SubscribeOptions,
+    ) -> Result<ChannelSubscription, ChannelError> {
+        let (reading, inbox) = self.reading();
+        let id = ChannelId::derive(self.trust_domain(), channel);
+        let group = options.group.as_deref().map_or(GroupId::NONE, |group| GroupId::derive(&id, group));
+        let window = Credit {
+            messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
+            bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
+        };
+        let opened = reading.open(channel, id, group, options.start, window)?;
+        // From here on, dropping this leaves the channel.
+        let subscription = ChannelSubscription {
+            name: channel.clone(),
+            handle: opened.handle,
+            reading: Arc::clone(reading),
+            shown: opened.shown,
+            has_left: false,
+        };
+        inbox.receive_keys();
+        let (told, retention) = watch::channel(None);
+        let presenter = Presenter {
+            handle: opened.handle,
+            channel: id,
+            is_group: group != GroupId::NONE,
+            key_wait: options.key_wait,
+            skip_unreadable: options.skip_unreadable,
+            reading: Arc::clone(reading),
+            inbox: Arc::clone(inbox),
+            arrived: opened.arrived,
+            queue: opened.queue,
+            retention,
+        };
+        tokio::spawn(presenter.run());
+        let stands = timeout(CHANNEL_ATTACH_TIMEOUT, opened.stands).await;
+        stands.map_err(|_| ChannelError::TimedOut)?.unwrap_or(Err(ChannelError::Closed))?;
+        let (records, name, trust_domain) = (Arc::clone(self.records()), channel.clone(), self.trust_domain().clone());
+        tokio::spawn(async move {
+            // Only how long keys are kept depends on it; without it that is the longest that any channel keeps messages.
+            if let Ok(record) = records.fetch(&name, &trust_domain).await {
+                told.send_replace(Some(Duration::from_secs(record.retention_s.into())));
+            }
+        });
+        Ok(subscription)
+    }
+}
+
+impl Publisher {
+    /// The channel's name.
+    #[must_use]
+    pub fn channel(&self) -> &ChannelName {
+        &self.handle.line.name
+    }
+
+    /// How many agents subscribe, as the node says; whom the owner does not allow are among them, and given nothing.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.handle.line.member_count()
+    }
+
+    /// What the owner says of the channel, verified.
+    #[must_use]
+    pub fn record(&self) -> Option<Arc<ChannelRecord>> {
+        self.handle.line.record()
+    }
+
+    /// Publishes a message and waits until it is durable, with the usual options; see [`submit`](Self::submit).
+    ///
+    /// # Errors
+    /// [`ChannelError`]. Over a lost connection the message is sent again under the same id; that is no error.
+    pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<Receipt, ChannelError> {
+        self.publish_with(payload, PublishOptions::default()).await
+    }
+
+    /// Publishes a message and waits until it is durable.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_with(
+        &self,
+        payload: impl Into<Bytes>,
+        options: PublishOptions,
+    ) -> Result<Receipt, ChannelError> {
+        self.submit(payload, options).await?.await
+    }
+
+    /// Hands a message over without waiting for its answer. Waits while too much is in flight, while there is no connection, and for the
+    /// disk once in a thousand messages. Messages that one task hands over one after the other are published in that order.
+    ///
+    /// Dropped before it gives something, nothing is published.
+    ///
+    /// # Errors
+    /// [`ChannelError`] when the message cannot be handed over.
+    pub async fn submit(
+        &self,
+        payload: impl Into<Bytes>,
+        options: PublishOptions,
+    ) -> Result<PendingPublish, ChannelError> {
+        let payload = payload.into();
+        if payload.len() > PAYLOAD_PLAINTEXT_BYTES_MAX {
+            return Err(ChannelError::Send(SendError::TooLarge { bytes: payload.len() }));
+        }
+        let message_id = clock::new_message_id();
+        let deadline = options.deadline.map(|after| (Instant::now() + after, after));
+        let timed_out = move |after| ChannelError::Send(SendError::TimedOut { message_id, after });
+        let handed_over = self.hand_over(message_id, payload, &options);
+        let answer = match deadline {
+            None => handed_over.await?,
+            Some((at, after)) => timeout_at(at, handed_over).await.unwrap_or_else(|_| Err(timed_out(after)))?,
+        };
+        let answer: Answer = match deadline {
+            None => answer,
+            Some((at, after)) => {
+                Box::pin(async move { timeout_at(at, answer).await.unwrap_or_else(|_| Err(timed_out(after))) })
+            }
+        };
+        Ok(PendingPublish { message_id, answer })
+    }
+
+    async fn hand_over(
+        &self,
+        message_id: MessageId,
+        payload: Bytes,
+        options: &PublishOptions,
+    ) -> Result<Answer, ChannelError> {
+        let Handle { line, means } = &*self.handle;
+        let submitter = &means.submitter;
+        let envelope_bytes = ENVELOPE_HEADER_BYTES + payload.len() + AEAD_TAG_BYTES;
+        let places = submitter.places.take(envelope_bytes).await?;
+        let (taken, in_use, place) = loop {
+            line.wait_for_key().await?;
+            // A counter that is taken is used: nothing is waited for in between.
+            let place = submitter.messages.reserve().await.map_err(|_| ChannelError::Closed)?;
+            if let Some((taken, in_use)) = line.take() {
+                break (taken, in_use, place);
+            }
+        };
+        let Taken { session, counter, key } = taken;
+        let (me, channel, bytes) = (means.keys.id(), line.channel, payload.len());
+        let header = EnvelopeHeader::published(me, channel, message_id, clock::now_ms(), bytes, session, counter);
+        let mut header = header.expect("the payload is small enough, and the session gave its counter");
+        header.priority = options.priority as u8;
+        header.ttl_s = ttl_s(options.ttl);
+        let seal = move || {
+            let mut envelope = Vec::with_capacity(envelope_bytes);
+            let header_bytes = header.to_bytes();
+            envelope.extend_from_slice(&header_bytes);
+            key.seal_append(&nonce(counter), &header_bytes, &payload, &mut envelope);
+            debug_assert_eq!(envelope.len(), envelope_bytes, "the header announces the envelope");
+            Bytes::from(envelope)
+        };
+        // A short one is sealed in less time than handing it over takes.
+        let envelope = if bytes < OFFLOADED_BYTES_MIN { seal() } else { offload(seal).await };
+        let (reply, answer) = oneshot::channel();
+        let ticket = Ticket { reply, _places: Some(places) };
+        let now_us = submitter.clock.now_us();
+        place.send(Message::published((message_id, channel), envelope, in_use, ticket, now_us, submitter.retry_for_us));
+        means.counters.submitted.add(1);
+        means.counters.published.add(1);
+        let line = Arc::clone(line);
+        Ok(Box::pin(async move {
+            let receipt = answer.await.unwrap_or(Err(SendError::Closed)).map_err(|error| match error {
+                SendError::Refused { code, .. } => {
+                    match ChannelError::refused(line.name.as_str(), "publish", code.as_u16()) {
+                        ChannelError::Refused(_) => ChannelError::Send(error),
+                        named => named,
+                    }
+                }
+                error => error.into(),
+            })?;
+            // Who subscribes can read it then, whatever becomes of this process. Where the line ends first, the message is durable all the
+            // same.
+            let _ = line.handed_out(session).await;
+            Ok(receipt)
+        }))
+    }
+
+    /// Waits until everybody who subscribes and may read has been given the keys that they are to have, as far as that works now.
+    ///
+    /// # Errors
+    /// [`ChannelError`] when nothing is published here any more.
+    pub async fn keys_given(&self) -> Result<(), ChannelError> {
+        self.handle.line.given_all().await
+    }
+}
+
+impl PendingPublish {
+    /// The message's id: the same over every resend.
+    #[must_use]
+    pub fn message_id(&self) -> MessageId {
+        self.message_id
+    }
+}
+
+impl fmt::Debug for PendingPublish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingPublish").field("message_id", &self.message_id).finish_non_exhaustive()
+    }
+}
+
+impl Future for PendingPublish {
+    type Output = Result<Receipt, ChannelError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.answer.as_mut().poll(context)
+    }
+}
+
+impl ChannelSubscription {
+    /// The channel's name.
+    #[must_use]
+    pub fn channel(&self) -> &ChannelName {
+        &self.name
+    }
+
+    /// The next message, waiting for it, over reconnects too. `None` after an error that ends the subscription, and after it was left.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ChannelError`]. One that [is about one message](ChannelError::is_about_one_message) ends nothing: call again.
+    pub async fn next(&mut self) -> Option<Result<ChannelMessage, ChannelError>> {
+        std::future::poll_fn(|context| self.poll_message(context)).await
+    }
+
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<Shown>> {
+        let shown = std::task::ready!(self.shown.poll_recv(context));
+        match &shown {
+            Some(Ok(_)) => self.reading.counters.delivered.add(1),
+            // Nothing follows.
+            Some(Err(error)) if !error.is_about_one_message() => self.shown.close(),
+            _ => {}
+        }
+        Poll::Ready(shown)
+    }
+
+    /// Acknowledges a message that could not be shown ([`ChannelError::NoKey`], [`ChannelError::Unreadable`]): it does not come again.
+    /// Says whether it was there to be skipped.
+    pub fn skip(&self, sequence: u64) -> bool {
+        self.reading.skipped(self.handle, sequence)
+    }
+
+    /// Stops reading, after the last acknowledgements. The subscription stays at the node and goes on where it was.
+    pub async fn leave(mut self) {
+        self.stop(LeaveMode::Detach).await;
+    }
+
+    /// Ends the subscription: what is published from now on is not kept for it, and publishers go on with sessions that this agent is
+    /// not given. Returns when that is durable; over reconnects too.
+    pub async fn unsubscribe(mut self) {
+        self.stop(LeaveMode::Unsubscribe).await;
+    }
+
+    async fn stop(&mut self, mode: LeaveMode) {
+        let left = self.reading.leave(self.handle, mode);
+        // An error means that it ended in another way.
+        let _ = left.await;
+        self.has_left = true;
+    }
+}
+
+impl Stream for ChannelSubscription {
+    type Item = Result<ChannelMessage, ChannelError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_message(context)
+    }
+}
+
+impl Drop for ChannelSubscription {
+    fn drop(&mut self) {
+        if !self.has_left {
+            drop(self.reading.leave(self.handle, LeaveMode::Detach));
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The channels that this agent reads, over as many connections as it takes: what the node is asked for each, what came, what the
+//! application has. [`link`](super::link) speaks on the stream, [`present`](super::present) opens and shows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use creto_envelope::channel::ChannelName;
+use creto_envelope::channel::frames::{
+    ChannelAck, ChannelCredit, ChannelLeave, ChannelLeft, ChannelSubscribe, ChannelSubscribed, LeaveMode, Start,
+};
+use creto_envelope::deliver::Credit;
+use creto_envelope::limits::{CHANNEL_SUBSCRIPTIONS_MAX, CONSUMER_ACK_SEQUENCES_MAX};
+use creto_envelope::{ChannelId, GroupId, RejectCode};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::cursor::{Arrival, Cursor};
+use super::error::ChannelError;
+use super::message::ChannelMessage;
+use crate::directory::Identity;
+use crate::limits::CHANNEL_RECORD_PAUSE;
+use crate::receiver::open::Refused;
+use crate::stats::{Counters, UNPOISONED};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    state: Mutex<State>,
+    /// Wakes the stream's writer.
+    changed: Notify,
+    /// Whether anything was ever subscribed.
+    pub(super) wanted: watch::Sender<bool>,
+    pub(super) counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    subscriptions: BTreeMap<u32, Sub>,
+    last_handle: u32,
+    /// Number of the stream; zero while there is none.
+    stream: u64,
+    streams: u64,
+    ended: Option<ChannelError>,
+}
+
+#[derive(Debug)]
+struct Sub {
+    name: ChannelName,
+    channel: ChannelId,
+    group: GroupId,
+    /// Where it begins; once it stands, it goes on.
+    start: Start,
+    cursor: Cursor,
+    phase: Phase,
+    /// To what presents its messages.
+    arrived: mpsc::Sender<Arrived>,
+    /// To the application.
+    queue: mpsc::Sender<Shown>,
+    /// Until it stands.
+    stands: Option<oneshot::Sender<Result<(), ChannelError>>>,
+    leaving: Option<Leaving>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// To be asked for on this connection, not before this.
+    Wanted(Option<Instant>),
+    Asked,
+    Stands,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    mode: LeaveMode,
+    is_said: bool,
+    done: Option<oneshot::Sender<()>>,
+}
+
+/// What the application gets.
+pub(super) type Shown = Result<ChannelMessage, ChannelError>;
+
+/// A message that came for a subscription.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) sequence: u64,
+    pub(super) attempt: u8,
+    /// On which it came: on another one it comes again.
+    pub(super) stream: u64,
+    /// Its envelope, and who signed it; or why it does not hold.
+    pub(super) verified: Result<(Bytes, Arc<Identity>), Refused>,
+}
+
+/// What a new subscription gives and takes.
+pub(super) struct Opened {
+    pub(super) handle: u32,
+    pub(super) arrived: mpsc::Receiver<Arrived>,
+    pub(super) queue: mpsc::Sender<Shown>,
+    pub(super) shown: mpsc::Receiver<Shown>,
+    pub(super) stands: oneshot::Receiver<Result<(), ChannelError>>,
+}
+
+impl Reading {
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), wanted: watch::Sender::new(false), counters }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(UNPOISONED)
+    }
+
+    /// A new subscription.
+    pub(super) fn open(
+        &self,
+        name: &ChannelName,
+        channel: ChannelId,
+        group: GroupId,
+        start: Start,
+        window: Credit,
+    ) -> Result<Opened, ChannelError> {
+        let mut state = self.state();
+        if let Some(reason) = &state.ended {
+            return Err(reason.clone());
+        }
+        // One that is being left is left first: the frames of both stand in that order.
+        let is_here = |sub: &Sub| sub.channel == channel && sub.group == group && sub.leaving.is_none();
+        if state.subscriptions.values().any(is_here) {
+            return Err(ChannelError::AlreadySubscribed { channel: name.to_string() });
+        }
+        if state.subscriptions.len() >= CHANNEL_SUBSCRIPTIONS_MAX {
+            return Err(ChannelError::TooMany { most: CHANNEL_SUBSCRIPTIONS_MAX });
+        }
+        state.last_handle = state.last_handle.wrapping_add(1);
+        let handle = state.last_handle;
+        // What the window allows, and one report for each.
+        let window_messages = window.messages as usize;
+        let (to_present, arrived) = mpsc::channel(window_messages + 1);
+        let (queue, shown) = mpsc::channel(2 * window_messages + 2);
+        let (stands, told) = oneshot::channel();
+        let sub = Sub {
+            name: name.clone(),
+            channel,
+            group,
+            start,
+            cursor: Cursor::new(group != GroupId::NONE, window),
+            phase: Phase::Wanted(None),
+            arrived: to_present,
+            queue: queue.clone(),
+            stands: Some(stands),
+            leaving: None,
+        };
+        state.subscriptions.insert(handle, sub);
+        drop(state);
+        self.wanted.send_replace(true);
+        self.changed.notify_one();
+        Ok(Opened { handle, arrived, queue, shown, stands: told })
+    }
+
+    /// Stops reading. What it gives resolves when the node has said so.
+    pub(super) fn leave(&self, handle: u32, mode: LeaveMode) -> oneshot::Receiver<()> {
+        let (done, left) = oneshot::channel();
+        let mut state = self.state();
+        let has_stream = state.stream != NO_STREAM;
+        if let Some(sub) = state.subscriptions.get_mut(&handle) {
+            let never_asked = matches!(sub.phase, Phase::Wanted(_));
+            match &mut sub.leaving {
+                // Nothing of it is at the node, or on this connection: it stays there as it is.
+                _ if mode == LeaveMode::Detach && (never_asked || !has_stream) => {
+                    state.subscriptions.remove(&handle);
+                    let _ = done.send(());
+                }
+                // Ending it is more than leaving it.
+                Some(leaving) if mode == LeaveMode::Unsubscribe && !leaving.is_said => {
+                    *leaving = Leaving { mode, is_said: false, done: Some(done) };
+                }
+                Some(_) => {}
+                none => *none = Some(Leaving { mode, is_said: false, done: Some(done) }),
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+        left
+    }
+
+    /// A stream is opened: its number.
+    pub(super) fn stream_opened(&self) -> u64 {
+        let mut state = self.state();
+        state.streams += 1;
+        state.stream = state.streams;
+        state.stream
+    }
+
+    /// The connection is gone: everything is asked for again on the next one.
+    pub(crate) fn lost(&self) {
+        let mut state = self.state();
+        state.stream = NO_STREAM;
+        let is_left = |sub: &Sub| sub.leaving.as_ref().is_some_and(|leaving| leaving.mode == LeaveMode::Detach);
+        state.subscriptions.retain(|_, sub| !is_left(sub));
+        for sub in state.subscriptions.values_mut() {
+            sub.phase = Phase::Wanted(None);
+            if let Some(leaving) = &mut sub.leaving {
+                leaving.is_said = false;
+            }
+        }
+    }
+
+    /// No more messages come, for this reason.
+    pub(crate) fn end(&self, reason: &ChannelError) {
+        let mut state = self.state();
+        state.ended.get_or_insert_with(|| reason.clone());
+        let ended = std::mem::take(&mut state.subscriptions);
+        drop(state);
+        ended.into_values().for_each(|sub| sub.end(reason));
+    }
+
+    /// What is to be written now, and when there is more to write.
+    pub(super) fn take_outgoing(&self) -> (Vec<u8>, Option<Instant>) {
+        let now = Instant::now();
+        let (mut frames, mut again) = (Vec::new(), None::<Instant>);
+        for (&handle, sub) in &mut self.state().subscriptions {
+            match sub.phase {
+                Phase::Wanted(Some(at)) if at > now => again = Some(again.map_or(at, |before| before.min(at))),
+                Phase::Wanted(_) => {
+                    let Sub { channel, group, start, .. } = *sub;
+                    ChannelSubscribe { handle, channel, group, start }.encode(&mut frames);
+                    sub.phase = Phase::Asked;
+                }
+                Phase::Asked => {}
+                Phase::Stands => sub.say(handle, &mut frames),
+            }
+        }
+        (frames, again)
+    }
+
+    /// Waits until something is to be written.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The node says that a subscription is durable.
+    pub(super) fn subscribed(&self, subscribed: &ChannelSubscribed) -> Result<(), RejectCode> {
+        let mut state = self.state();
+        let Some(sub) = state.subscriptions.get_mut(&subscribed.handle) else { return Ok(()) };
+        if !matches!(sub.phase, Phase::Asked) || sub.channel != subscribed.channel {
+            return Err(RejectCode::FrameUnexpected);
+        }
+        let ChannelSubscribed { next_sequence, oldest_sequence, newest_sequence, .. } = *subscribed;
+        tracing::debug!(channel = %sub.name, next_sequence, oldest_sequence, newest_sequence, "reading the channel");
+        sub.phase = Phase::Stands;
+        sub.start = Start::GoOn;
+        sub.cursor.opened(next_sequence);
+        if let Some(stands) = sub.stands.take() {
+            // Whoever asked may have stopped waiting.
+            let _ = stands.send(Ok(()));
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The node does not hand out to a subscription any more.
+    pub(super) fn left(&self, left: &ChannelLeft) {
+        let mut state = self.state();
+        let Some(sub) = state.subscriptions.get_mut(&left.handle) else { return };
+        let was_asked = sub.leaving.as_ref().is_some_and(|leaving| leaving.is_said);
+        let error = ChannelError::refused(sub.name.as_str(), "subscribe", left.code);
+        if left.code != 0 && !was_asked && error.is_retryable() {
+            let pause = Duration::from_millis(left.retry_after_ms.into()).max(CHANNEL_RECORD_PAUSE);
+            sub.phase = Phase::Wanted(Some(Instant::now() + pause));
+            drop(state);
+            return self.changed.notify_one();
+        }
+        let sub = state.subscriptions.remove(&left.handle).expect("it was there just now");
+        drop(state);
+        match was_asked {
+            true => drop(sub.leaving.and_then(|leaving| leaving.done).map(|done| done.send(()))),
+            false if left.code == 0 => sub.end(&ChannelError::Closed),
+            false => sub.end(&error),
+        }
+    }
+
+    /// Which channel a subscription reads. None: it reads none any more.
+    pub(super) fn channel_of(&self, handle: u32) -> Option<ChannelId> {
+        self.state().subscriptions.get(&handle).map(|sub| sub.channel)
+    }
+
+    /// Whether the node may name this subscription: there is one, or was.
+    pub(super) fn knows(&self, handle: u32) -> bool {
+        handle != 0 && handle <= self.state().last_handle
+    }
+
+    /// A message came.
+    pub(super) fn arrived(&self, handle: u32, bytes: usize, message: Arrived) -> Result<(), RejectCode> {
+        let mut state = self.state();
+        let stream = state.stream;
+        let Some(sub) = state.subscriptions.get_mut(&handle) else { return Ok(()) };
+        if stream != message.stream {
+            return Ok(());
+        }
+        match sub.cursor.arrived(message.sequence, bytes) {
+            Arrival::Fresh => match sub.arrived.try_send(message) {
+                Ok(()) => Ok(()),
+                // Nobody presents it any more: it is being left.
+                Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+                Err(mpsc::error::TrySendError::Full(_)) => Err(RejectCode::FrameUnexpected),
+            },
+            Arrival::Known => {
+                drop(state);
+                self.counters.duplicates_hidden.add(1);
+                self.changed.notify_one();
+                Ok(())
+            }
+            Arrival::Overrun => Err(RejectCode::FrameUnexpected),
+        }
+    }
+
+    /// Hands a message to the application, unless it comes again on another stream.
+    pub(super) fn show(&self, handle: u32, stream: u64, message: ChannelMessage) {
+        let mut state = self.state();
+        let is_here = state.stream == stream;
+        let Some(sub) = state.subscriptions.get_mut(&handle) else { return };
+        if is_here && sub.cursor.shown(message.sequence) {
+            // As many find a place as the window allows.
+            let _ = sub.queue.try_send(Ok(message));
+        }
+    }
+
+    /// The application has a message.
+    pub(super) fn acknowledged(&self, handle: u32, sequence: u64) -> bool {
+        self.finish(handle, |cursor| cursor.acknowledged(sequence))
+    }
+
+    /// The application does not get to see a message, and it is acknowledged.
+    pub(super) fn skipped(&self, handle: u32, sequence: u64) -> bool {
+        self.finish(handle, |cursor| cursor.skipped(sequence))
+    }
+
+    fn finish(&self, handle: u32, finish: impl FnOnce(&mut Cursor) -> bool) -> bool {
+        let is_new = self.state().subscriptions.get_mut(&handle).is_some_and(|sub| finish(&mut sub.cursor));
+        self.changed.notify_one();
+        is_new
+    }
+
+    /// The number of the stream that there is now.
+    pub(super) fn stream(&self) -> u64 {
+        self.state().stream
+    }
+}
+
+/// The number of no stream.
+const NO_STREAM: u64 = 0;
+
+impl Sub {
+    /// Acknowledgements, credit, and that it is left.
+    fn say(&mut self, handle: u32, frames: &mut Vec<u8>) {
+        if self.leaving.as_ref().is_some_and(|leaving| leaving.is_said) {
+            return;
+        }
+        let (acks, credit) = self.cursor.take_outgoing();
+        for sequences in acks.chunks(CONSUMER_ACK_SEQUENCES_MAX) {
+            ChannelAck { handle, sequences: sequences.to_vec() }.encode(frames);
+        }
+        match &mut self.leaving {
+            Some(leaving) => {
+                leaving.is_said = true;
+                ChannelLeave { handle, mode: leaving.mode }.encode(frames);
+            }
+            None => {
+                if let Some(Credit { messages, bytes }) = credit.filter(|credit| credit.messages + credit.bytes > 0) {
+                    ChannelCredit { handle, messages, bytes }.encode(frames);
+                }
+            }
+        }
+    }
+
+    fn end(self, reason: &ChannelError) {
+        if let Some(stands) = self.stands {
+            let _ = stands.send(Err(reason.clone()));
+        }
+        // There is a place for it: what came and was not shown is not in the queue.
+        let _ = self.queue.try_send(Err(reason.clone()));
+    }
+}

@@ -1,0 +1,381 @@
+//! Channels between agents over real QUIC, against a real node in this process.
+
+#![allow(clippy::unwrap_used, reason = "helper functions outside of a test count as code for the lint")]
+
+#[path = "../../engine/node/tests/home/mod.rs"]
+mod home;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use creto_agent::channel::{ChannelRecord, Publishing, Start, Subscribing};
+use creto_agent::{
+    Agent, AgentKeys, ChannelError, ChannelMessage, ChannelName, ChannelSubscription, ConnectOptions, RejectCode,
+    SubscribeOptions, TrustDomain,
+};
+use creto_node::Node;
+use creto_service::client::Client;
+use home::{Home, on_time};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node, and the owner of a channel with its keys.
+struct Scene {
+    home: Home,
+    node: Node,
+    owner: PathBuf,
+    record: ChannelRecord,
+}
+
+impl Scene {
+    async fn new(change: impl FnOnce(&mut ChannelRecord)) -> Self {
+        let home = Home::new();
+        let node = home.start();
+        let owner = key_file(&home, &node, "acme/owner").await;
+        let keys = AgentKeys::load(&owner).unwrap();
+        let mut record = ChannelRecord {
+            version: 0,
+            name: channel(),
+            trust_domain: TrustDomain::default(),
+            owner: keys.id(),
+            owner_key_version: 1,
+            signed_at_ms: 0,
+            subscribing: Subscribing::Open,
+            publishing: Publishing::Open,
+            has_history: false,
+            is_deleted: false,
+            retention_s: 3_600,
+            messages_max: 100_000,
+            bytes_max: 1 << 28,
+            subscribers_max: 100,
+        };
+        change(&mut record);
+        let mut scene = Self { home, node, owner, record };
+        scene.put(|_| {}).await;
+        scene
+    }
+
+    /// Says something else of the channel; its shards know when this returns, or a moment later.
+    async fn put(&mut self, change: impl FnOnce(&mut ChannelRecord)) {
+        change(&mut self.record);
+        self.record.version += 1;
+        let signed = AgentKeys::load(&self.owner).unwrap().signed_channel(self.record.clone()).unwrap();
+        Client::new(self.node.control_socket()).put_channel(&signed).await.unwrap();
+    }
+
+    async fn register(&self, name: &str) -> PathBuf {
+        key_file(&self.home, &self.node, name).await
+    }
+
+    async fn connect(&self, keys: &PathBuf) -> Agent {
+        let keys = AgentKeys::load(keys).unwrap();
+        Agent::connect(ConnectOptions::new(self.node.address(), self.home.certificate.clone(), keys)).await.unwrap()
+    }
+
+    async fn agent(&self, name: &str) -> Agent {
+        self.connect(&self.register(name).await).await
+    }
+
+    async fn owner(&self) -> Agent {
+        self.connect(&self.owner).await
+    }
+}
+
+async fn key_file(home: &Home, node: &Node, name: &str) -> PathBuf {
+    let path = home.path().join(format!("{}.keys", name.replace('/', "-")));
+    home.register(node, name).await.save(&path).unwrap();
+    path
+}
+
+fn channel() -> ChannelName {
+    ChannelName::parse("acme/alerts.eu").unwrap()
+}
+
+async fn subscribe(agent: &Agent, options: SubscribeOptions) -> ChannelSubscription {
+    timeout(PATIENCE, agent.subscribe_channel(&channel(), options)).await.unwrap().unwrap()
+}
+
+fn from(start: Start) -> SubscribeOptions {
+    SubscribeOptions { start, key_wait: Duration::from_millis(500), ..SubscribeOptions::default() }
+}
+
+async fn next(subscription: &mut ChannelSubscription) -> ChannelMessage {
+    timeout(PATIENCE, subscription.next()).await.expect("a message comes").unwrap().unwrap()
+}
+
+/// Reads and acknowledges so many messages, which must be in order.
+async fn read(subscription: &mut ChannelSubscription, count: usize) -> Vec<String> {
+    let (mut texts, mut before) = (Vec::new(), 0);
+    while texts.len() < count {
+        let message = next(subscription).await;
+        assert!(message.sequence > before, "in order");
+        before = message.sequence;
+        texts.push(String::from_utf8(message.payload.to_vec()).unwrap());
+        message.ack();
+    }
+    texts
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+/// Publishes them as fast as it goes, in order.
+async fn publish(publisher: &creto_agent::Publisher, texts: &[String]) {
+    let mut pending = Vec::new();
+    for text in texts {
+        pending.push(publisher.submit(text.clone(), creto_agent::PublishOptions::default()).await.unwrap());
+    }
+    for answer in pending {
+        timeout(PATIENCE, answer).await.unwrap().unwrap();
+    }
+}
+
+#[test]
+fn every_subscriber_reads_everything_in_one_order_and_a_group_shares_it() {
+    on_time(async {
+        let scene = Scene::new(|_| {}).await;
+        let (owner, second) = (scene.owner().await, scene.agent("acme/second").await);
+        let agents = [scene.agent("acme/a").await, scene.agent("acme/b").await];
+        let members = [scene.agent("acme/c").await, scene.agent("acme/d").await];
+        let mut subscriptions = Vec::new();
+        for agent in &agents {
+            subscriptions.push(subscribe(agent, SubscribeOptions::default()).await);
+        }
+        let mut group = Vec::new();
+        for agent in &members {
+            let options = SubscribeOptions { group: Some("workers".to_owned()), ..SubscribeOptions::default() };
+            group.push(subscribe(agent, options).await);
+        }
+        let (one, other) = (owner.publisher(&channel()).await.unwrap(), second.publisher(&channel()).await.unwrap());
+        let texts = numbered(0..3_000);
+        let (first_half, second_half) = texts.split_at(1_500);
+        let [a, b] = &mut subscriptions[..] else { unreachable!() };
+        let [c, d] = &mut group[..] else { unreachable!() };
+        let shared = async {
+            let mut shares = [Vec::new(), Vec::new()];
+            while shares[0].len() + shares[1].len() < texts.len() {
+                let (share, message) = tokio::select! {
+                    message = c.next() => (0, message),
+                    message = d.next() => (1, message),
+                };
+                let message = message.unwrap().unwrap();
+                message.ack();
+                shares[share].push(String::from_utf8(message.payload.to_vec()).unwrap());
+            }
+            shares
+        };
+        let ((), (), of_a, of_b, shares) = tokio::join!(
+            publish(&one, first_half),
+            publish(&other, second_half),
+            read(a, texts.len()),
+            read(b, texts.len()),
+            shared
+        );
+        assert_eq!(of_a, of_b, "one order");
+        // What one publisher published stands in its own order.
+        for half in [first_half, second_half] {
+            let of_half: Vec<_> = of_a.iter().filter(|text| half.contains(text)).cloned().collect();
+            assert_eq!(of_half, half);
+        }
+        let all: BTreeSet<_> = shares.iter().flatten().collect();
+        assert_eq!((all.len(), shares[0].len() + shares[1].len()), (3_000, 3_000), "each to one of them");
+        assert!(shares.iter().all(|share| !share.is_empty()), "both of them");
+        let stats = owner.stats();
+        assert_eq!((stats.published, stats.channel_sessions_begun, stats.channel_keys_given), (1_500, 1, 4));
+        for agent in agents.into_iter().chain(members).chain([owner, second]) {
+            agent.close().await;
+        }
+        scene.node.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_newcomer_reads_what_was_before_only_where_the_owner_says_so() {
+    on_time(async {
+        for has_history in [false, true] {
+            let scene = Scene::new(|record| record.has_history = has_history).await;
+            let (owner, a, b) = (scene.owner().await, scene.agent("acme/a").await, scene.agent("acme/b").await);
+            let mut early = subscribe(&a, SubscribeOptions::default()).await;
+            let publisher = owner.publisher(&channel()).await.unwrap();
+            publish(&publisher, &numbered(0..10)).await;
+            assert_eq!(read(&mut early, 10).await, numbered(0..10));
+            let mut late = subscribe(&b, from(Start::Oldest)).await;
+            publish(&publisher, &numbered(10..20)).await;
+            let expected = if has_history { numbered(0..20) } else { numbered(10..20) };
+            assert_eq!(read(&mut late, expected.len()).await, expected);
+            let before = if has_history { 0 } else { 10 };
+            assert_eq!(b.stats().channel_before_joining, before, "passed over, and acknowledged");
+            assert_eq!(read(&mut early, 10).await, numbered(10..20));
+            for agent in [owner, a, b] {
+                agent.close().await;
+            }
+            scene.node.stop().unwrap();
+        }
+    });
+}
+
+#[test]
+fn whoever_is_taken_off_the_list_reads_nothing_more_and_has_no_key_of_what_follows() {
+    on_time(async {
+        let mut scene = Scene::new(|_| {}).await;
+        let (owner, a, b) = (scene.owner().await, scene.agent("acme/a").await, scene.agent("acme/b").await);
+        let listed = |agents: &[&Agent]| {
+            let mut ids: Vec<_> = agents.iter().map(|agent| agent.id()).collect();
+            ids.sort_unstable();
+            Subscribing::Allowlist(ids)
+        };
+        scene.put(|record| record.subscribing = listed(&[&a, &b])).await;
+        let (mut of_a, mut of_b) = (subscribe_soon(&a).await, subscribe_soon(&b).await);
+        let publisher = owner.publisher(&channel()).await.unwrap();
+        publish(&publisher, &numbered(0..3)).await;
+        assert_eq!((read(&mut of_a, 3).await, read(&mut of_b, 3).await), (numbered(0..3), numbered(0..3)));
+        assert_eq!(b.stats().channel_keys_taken, 1);
+        scene.put(|record| record.subscribing = listed(&[&a])).await;
+        let ended = timeout(PATIENCE, of_b.next()).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(ended.code(), Some(RejectCode::ChannelNotAllowed), "{ended}");
+        // The node has told the publisher, too, before long.
+        while publisher.subscribers() > 1 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        publish(&publisher, &numbered(3..6)).await;
+        assert_eq!(read(&mut of_a, 3).await, numbered(3..6));
+        assert_eq!((owner.stats().channel_sessions_begun, b.stats().channel_keys_taken), (2, 1));
+        let refused = b.subscribe_channel(&channel(), from(Start::Oldest)).await.unwrap_err();
+        assert!(matches!(refused, ChannelError::NotAllowed { doing: "subscribe", .. }), "{refused}");
+        for agent in [owner, a, b] {
+            agent.close().await;
+        }
+        scene.node.stop().unwrap();
+    });
+}
+
+/// Subscribes as soon as the node's shards know of the record.
+async fn subscribe_soon(agent: &Agent) -> ChannelSubscription {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match agent.subscribe_channel(&channel(), SubscribeOptions::default()).await {
+            Err(ChannelError::NotAllowed { .. } | ChannelError::Unknown { .. })
+                if tokio::time::Instant::now() < until =>
+            {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            subscribed => return subscribed.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn publisher_and_subscriber_go_on_where_they_were_when_they_start_again() {
+    on_time(async {
+        let scene = Scene::new(|_| {}).await;
+        let reader = scene.register("acme/a").await;
+        let a = scene.connect(&reader).await;
+        let mut subscription = subscribe(&a, SubscribeOptions::default()).await;
+        let owner = scene.owner().await;
+        let publisher = owner.publisher(&channel()).await.unwrap();
+        publish(&publisher, &numbered(0..5)).await;
+        assert_eq!(read(&mut subscription, 3).await, numbered(0..3));
+        let fourth = next(&mut subscription).await;
+        assert_eq!((&fourth.payload[..], fourth.attempt), (&b"3"[..], 0));
+        // Not acknowledged.
+        a.close().await;
+        drop(publisher);
+        owner.close().await;
+
+        // The publisher goes on under its session, whose key it need not give again.
+        let owner = scene.owner().await;
+        let publisher = owner.publisher(&channel()).await.unwrap();
+        publish(&publisher, &numbered(5..8)).await;
+        assert_eq!((owner.stats().channel_sessions_begun, owner.stats().channel_keys_given), (0, 0));
+
+        // The subscriber comes again, with the keys that it kept, and what it has not acknowledged comes again.
+        let a = scene.connect(&reader).await;
+        let mut subscription = subscribe(&a, SubscribeOptions::default()).await;
+        assert_eq!(read(&mut subscription, 5).await, numbered(3..8));
+        assert_eq!(a.stats().channel_keys_taken, 0);
+
+        // It can begin anew, with what it read before; and end.
+        subscription.leave().await;
+        let mut anew = subscribe(&a, from(Start::Oldest)).await;
+        assert_eq!(read(&mut anew, 8).await, numbered(0..8));
+        timeout(PATIENCE, anew.unsubscribe()).await.unwrap();
+        publish(&publisher, &numbered(8..9)).await;
+        let mut later = subscribe(&a, SubscribeOptions::default()).await;
+        publish(&publisher, &numbered(9..10)).await;
+        assert_eq!(read(&mut later, 1).await, numbered(9..10), "what was published in between was not kept for it");
+        assert!(owner.stats().channel_sessions_begun >= 1, "somebody had left");
+        for agent in [owner, a] {
+            agent.close().await;
+        }
+        scene.node.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_publisher_that_comes_after_its_subscribers_messages_are_read_by_those_who_came_first() {
+    on_time(async {
+        let scene = Scene::new(|_| {}).await;
+        let (owner, a) = (scene.owner().await, scene.agent("acme/a").await);
+        // The mailbox is full of what nobody reads: keys come through all the same.
+        for n in 0..1_200 {
+            owner.submit(a.name(), n.to_string(), creto_agent::SendOptions::default()).await.unwrap().await.unwrap();
+        }
+        let mut subscription = subscribe(&a, SubscribeOptions::default()).await;
+        let publisher = owner.publisher(&channel()).await.unwrap();
+        publish(&publisher, &numbered(0..5)).await;
+        assert_eq!(read(&mut subscription, 5).await, numbered(0..5));
+        let mut mailbox = a.subscribe().unwrap();
+        let first = timeout(PATIENCE, mailbox.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(first.payload, "0", "and no key is ever shown");
+        for agent in [owner, a] {
+            agent.close().await;
+        }
+        scene.node.stop().unwrap();
+    });
+}
+
+#[test]
+fn who_may_not_and_what_is_not_there_have_codes_of_their_own() {
+    on_time(async {
+        let mut scene = Scene::new(|_| {}).await;
+        let (owner, a) = (scene.owner().await, scene.agent("acme/a").await);
+        let unknown = ChannelName::parse("acme/none").unwrap();
+        let refused = a.subscribe_channel(&unknown, SubscribeOptions::default()).await.unwrap_err();
+        assert!(matches!(refused, ChannelError::Unknown { .. }), "{refused}");
+        let refused = a.publisher(&unknown).await.unwrap_err();
+        assert!(matches!(refused, ChannelError::Unknown { .. }), "{refused}");
+        scene
+            .put(|record| {
+                record.subscribing = Subscribing::Private;
+                record.publishing = Publishing::Listed(vec![]);
+            })
+            .await;
+        let refused = a.publisher(&channel()).await.unwrap_err();
+        assert!(matches!(refused, ChannelError::NotAllowed { doing: "publish", .. }), "{refused}");
+        assert!(refused.to_string().contains("creto channel show"), "{refused}");
+        let mut subscription = subscribe_soon(&owner).await;
+        let publisher = owner.publisher(&channel()).await.unwrap();
+        publish(&publisher, &numbered(0..1)).await;
+        assert_eq!(read(&mut subscription, 1).await, numbered(0..1), "the owner reads what it publishes");
+        let again = owner.subscribe_channel(&channel(), SubscribeOptions::default()).await.unwrap_err();
+        assert!(matches!(again, ChannelError::AlreadySubscribed { .. }), "{again}");
+        scene.put(|record| record.is_deleted = true).await;
+        let ended = timeout(PATIENCE, subscription.next()).await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(ended, ChannelError::Unknown { .. }), "{ended}");
+        let until = tokio::time::Instant::now() + PATIENCE;
+        let refused = loop {
+            match publisher.publish("late").await {
+                Err(error) => break error,
+                Ok(_) => assert!(tokio::time::Instant::now() < until, "the shards learn of it"),
+            }
+        };
+        assert_eq!(refused.code(), Some(RejectCode::UnknownChannel), "{refused}");
+        for agent in [owner, a] {
+            agent.close().await;
+        }
+        scene.node.stop().unwrap();
+    });
+}

@@ -1,0 +1,139 @@
+//! `creto pub` and `creto sub`, as a person uses them.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
+
+mod process;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use process::{Node, Process, Run, command, creto, ok};
+
+const AGENTS: &[&str] = &["acme/planner", "acme/worker", "acme/watcher"];
+
+/// A node with agents and a channel.
+struct Scene {
+    folder: tempfile::TempDir,
+    node: Node,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::with_agents(folder.path(), 2, AGENTS);
+        ok(folder.path(), 2, &["channel", "create", "acme/alerts", "--owner", "acme/planner"]);
+        Self { folder, node }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        let address = self.node.address.to_string();
+        creto(self.path(), 2, &[args, &["--node", &address]].concat())
+    }
+
+    fn publish(&self, text: &str) -> Run {
+        self.run(&["pub", "acme/planner", "acme/alerts", text])
+    }
+
+    /// `creto sub`, which reads until it is dropped or has done what it was to do.
+    fn subscribe(&self, agent: &str, args: &[&str]) -> (Process, impl Iterator<Item = serde_json::Value> + use<>) {
+        let address = self.node.address.to_string();
+        let args = [&["sub", agent, "acme/alerts", "--follow", "--json", "--node", &address], args].concat();
+        let mut child = command(self.path(), 2, &args).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (Process(child), lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()))
+    }
+
+    /// Makes a subscription, which stays, and waits for nothing.
+    fn make_subscription(&self, agent: &str) {
+        let made = self.run(&["sub", agent, "acme/alerts", "--wait", "1"]);
+        assert_eq!((made.status, made.stdout.as_str()), (0, ""), "{}", made.stderr);
+    }
+}
+
+#[test]
+fn what_is_published_is_printed_by_who_subscribes_and_goes_on_where_it_was() {
+    let scene = Scene::new();
+    let nobody = scene.publish("before anybody came");
+    assert_eq!(nobody.status, 0, "{}", nobody.stderr);
+    assert!(nobody.stdout.starts_with("durable") && nobody.stdout.contains("no subscriber yet"), "{}", nobody.stdout);
+
+    scene.make_subscription("acme/worker");
+    let one = scene.publish("disk is filling");
+    assert!(one.stdout.contains("1 subscriber,") && one.stdout.contains("15 bytes to acme/alerts"), "{}", one.stdout);
+    let read = scene.run(&["sub", "acme/worker", "acme/alerts", "-n", "1", "--follow", "--json"]);
+    assert_eq!(read.status, 0, "{}", read.stderr);
+    let line = &read.lines()[0];
+    assert_eq!(
+        (&line["text"], &line["from"], &line["channel"], &line["attempt"]),
+        (&"disk is filling".into(), &"acme/planner".into(), &"acme/alerts".into(), &0.into())
+    );
+
+    // Lines of standard input, each a message, in order; to a subscriber that follows.
+    let (mut process, lines) = scene.subscribe("acme/worker", &["-n", "500"]);
+    let address = scene.node.address.to_string();
+    let args = ["pub", "acme/planner", "acme/alerts", "--lines", "--json", "--node", &address];
+    let mut child = command(scene.path(), 2, &args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let text: String = (0..500).map(|n| format!("line {n}\n")).collect();
+    let writing = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writing.join().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 500);
+    let read: Vec<String> = lines.map(|line| line["text"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(read, (0..500).map(|n| format!("line {n}")).collect::<Vec<_>>());
+    assert!(process.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_group_shares_what_comes_and_a_subscription_ends_when_it_is_asked_to() {
+    let scene = Scene::new();
+    let group = ["--group", "workers"];
+    let (worker, mut of_worker) = scene.subscribe("acme/worker", &group);
+    let (watcher, mut of_watcher) = scene.subscribe("acme/watcher", &group);
+    // Until both are there, the one that is has everything.
+    let mut sent = 0;
+    let mut publish = || {
+        sent += 1;
+        assert_eq!(scene.publish(&format!("job {sent}")).status, 0);
+    };
+    for _ in 0..40 {
+        publish();
+    }
+    for process in [&worker, &watcher] {
+        process.signal(rustix::process::Signal::INT);
+    }
+    let mut all: Vec<String> =
+        of_worker.by_ref().chain(of_watcher.by_ref()).map(|line| line["text"].as_str().unwrap().to_owned()).collect();
+    all.sort();
+    let before = all.len();
+    all.dedup();
+    assert_eq!((all.len(), before > 0), (before, true), "each to one of them");
+
+    scene.make_subscription("acme/worker");
+    let ended = scene.run(&["sub", "acme/worker", "acme/alerts", "--unsubscribe", "--json"]);
+    assert_eq!(ended.json()["unsubscribed"], "acme/alerts", "{}", ended.stderr);
+    assert_eq!(scene.publish("nobody reads this").status, 0);
+    let nothing = scene.run(&["sub", "acme/worker", "acme/alerts", "--wait", "200"]);
+    assert_eq!((nothing.status, nothing.stdout.as_str()), (0, ""));
+}
+
+#[test]
+fn refusals_say_what_to_do_and_have_the_status_of_a_refusal() {
+    let scene = Scene::new();
+    let check = |run: Run, status: i32, says: &str| {
+        assert_eq!(run.status, status, "{}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+    };
+    check(scene.run(&["pub", "acme/planner", "acme/none", "x"]), 4, "there is no channel acme/none here");
+    check(scene.run(&["sub", "acme/worker", "acme/none"]), 4, "creto channel list");
+    check(scene.run(&["pub", "acme/planner", "acme/alerts"]), 2, "--lines");
+    check(scene.run(&["sub", "acme/worker", "acme/alerts", "--from", "yesterday"]), 2, "2026-11-20T16:05:00Z");
+    let set = ["channel", "set", "acme/alerts", "--subscribe", "private", "--publish", "listed"];
+    ok(scene.path(), 2, &set);
+    check(scene.run(&["pub", "acme/worker", "acme/alerts", "x"]), 4, "does not let this agent publish");
+}
