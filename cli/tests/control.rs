@@ -168,6 +168,10 @@ fn a_control_service_serves_two_nodes_and_is_missed_when_it_is_killed() {
     }
     let status = world.ok("one", &["status"]).stdout;
     assert!(status.starts_with("ready\n  control    linked"), "{status}");
+    let status = world.ok("control", &["status"]).stdout;
+    assert!(status.starts_with("ready\n  nodes      linked  node-1\n             linked  node-2\n"), "{status}");
+    let listed = world.ok("control", &["control", "nodes", "--json"]).json();
+    assert!(listed["nodes"].as_array().unwrap().iter().all(|node| node["linked"] == true), "{listed}");
 
     // Killed while agents send: those that are there go on for as long as the snapshot counts.
     let mut follow = world.at("one", &one, &["recv", "acme/worker", "--follow", "--json"]);
@@ -201,9 +205,9 @@ fn a_control_service_serves_two_nodes_and_is_missed_when_it_is_killed() {
         "{}",
         status.stdout
     );
-    // An agent that sends now waits, and loses nothing.
-    let mut late = world.at("one", &one, &["send", "acme/planner", "acme/worker", "without"]);
-    let mut late = Process(late.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    // Whoever comes now is told to come again.
+    let refused = run(world.at("one", &one, &["send", "acme/planner", "acme/worker", "without"]));
+    assert!(refused.status == 4 && refused.stderr.contains("505 PolicyUnavailable"), "{}", refused.stderr);
 
     let control = world.control(&address);
     let back = Instant::now();
@@ -211,9 +215,8 @@ fn a_control_service_serves_two_nodes_and_is_missed_when_it_is_killed() {
         assert!(back.elapsed() < Duration::from_secs(30), "it does not come back");
     }
     println!("ready again {:.1} s after control was", back.elapsed().as_secs_f64());
-    let sent = late.0.wait().unwrap();
-    if sent.success() {
-        assert_eq!(next(), "without");
+    while world.run("two", &["status", "--json"]).json()["ready"] != true {
+        assert!(back.elapsed() < Duration::from_secs(30), "the other node does not come back");
     }
     assert!(is_ok(world.at("one", &one, &["send", "acme/planner", "acme/worker", "again"])));
     assert_eq!(next(), "again");
@@ -224,6 +227,8 @@ fn a_control_service_serves_two_nodes_and_is_missed_when_it_is_killed() {
         let refused = run(world.at(name, node, &["send", "acme/planner", "acme/worker", "psst"]));
         assert!(refused.status == 4 && refused.stderr.contains("AgentRevoked"), "{}{}", refused.status, refused.stderr);
     }
+    // While it runs, too.
+    world.ok("control", &["backup", "running", "--with-secrets"]);
     drop(follow);
     one.stop();
     two.stop();
@@ -238,6 +243,32 @@ fn a_control_service_serves_two_nodes_and_is_missed_when_it_is_killed() {
     std::fs::create_dir(world.folder("restored")).unwrap();
     world.ok("restored", &["restore", "../control/copy", "data"]);
     assert!(world.folder("restored").join("data/control.redb").exists());
+    // And serves from there, by the configuration that it had: who there was is there.
+    std::fs::create_dir(world.folder("again")).unwrap();
+    world.ok("again", &["restore", "../control/running", "data"]);
+    std::fs::copy(world.folder("control").join("creto.toml"), world.folder("again").join("creto.toml")).unwrap();
+    let args = ["control", "--listen", "127.0.0.1:0", "--json"];
+    let again = Running::start(world.command("again", &args), "ready");
+    let agents = world.ok("again", &["agent", "list", "--json"]).stdout;
+    assert!(agents.contains("acme/planner") && agents.contains("acme/worker"), "{agents}");
+    again.stop();
+    // Without a configuration it is told that there is none, and does not serve by the defaults.
+    let elsewhere = world.dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let data = world.folder("again").join("data");
+    let refused = run(command(&elsewhere, SHARDS, &["control", "--data-dir", data.to_str().unwrap()]));
+    assert!(refused.status != 0 && refused.stderr.contains("creto.toml"), "{}{}", refused.status, refused.stderr);
+    let listed = run(command(&elsewhere, SHARDS, &["control", "nodes", "--data-dir", data.to_str().unwrap()]));
+    assert_eq!(listed.status, 0, "{}", listed.stderr);
+    // Only the certificate is taken, whatever else is in the file.
+    let both = elsewhere.join("both.pem");
+    let text = ["node.crt", "node.key"]
+        .map(|file| std::fs::read_to_string(world.folder("one").join("data").join(file)).unwrap());
+    std::fs::write(&both, text.concat()).unwrap();
+    let admit = ["control", "admit", "node-9", both.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+    assert_eq!(run(command(&elsewhere, SHARDS, &admit)).status, 0);
+    let admitted = std::fs::read_to_string(data.join("nodes/node-9.crt")).unwrap();
+    assert!(admitted.contains("CERTIFICATE") && !admitted.contains("PRIVATE"), "{admitted}");
     let refused = world.run("two", &["backup", "copy"]);
     assert!(refused.status != 0 && refused.stderr.contains("copy this folder as it is"), "{}", refused.stderr);
     let refused = world.run("control", &["serve"]);

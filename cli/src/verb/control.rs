@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use creto_node::ControlProcess;
 use creto_node::config::Config;
+use creto_service::client::Client;
 use creto_service::link::{Admitted, fingerprint, read_certificate};
 use rustix::process::Signal;
 use serde_json::json;
@@ -13,14 +14,16 @@ use serde_json::json;
 use crate::args::Global;
 use crate::args::control::{AdmitArgs, ControlArgs, ControlVerb, DismissArgs, NodesArgs};
 use crate::exit::{Exit, Failure};
+use crate::identity::certificate_pem;
 use crate::terminal::{DIM, GOOD, STRONG, print_json, stdout};
 use crate::verb::init::{PUBLIC_FILE_MODE, write_file};
 use crate::verb::serve::{catch_signals, failure, print_line, reload_when_asked, start_log};
 
 pub(crate) fn run(global: &Global, args: &ControlArgs) -> Result<Exit, Failure> {
-    let mut config = match &args.data_dir {
-        None => global.load_config()?,
-        Some(_) => global.load_config_or_default()?.0,
+    let mut config = match (&args.data_dir, &args.verb) {
+        // Who is admitted lies in the folder. What it is to serve by does not: not by the defaults because a file was not found.
+        (Some(_), Some(_)) => global.load_config_or_default()?.0,
+        _ => global.load_config()?,
     };
     if let Some(data_dir) = &args.data_dir {
         // Relative to where the command is run, and not to the configuration.
@@ -57,7 +60,7 @@ fn serve(mut config: Config, args: &ControlArgs) -> Result<Exit, Failure> {
     reload_when_asked(Some(control.policy_reloader()), reload)?;
     // Nobody may be reading any more; that is no reason to stop serving.
     let _ = ready(&control, &config, args);
-    control.wait(&stop);
+    control.wait(&stop).map_err(|error| failure(&error))?;
     let begin = Instant::now();
     control.stop().map_err(|error| failure(&error))?;
     let _ = stopped(begin, args);
@@ -101,7 +104,6 @@ fn file_of(config: &Config, name: &str) -> PathBuf {
 
 fn admit(config: &Config, args: &AdmitArgs) -> Result<Exit, Failure> {
     let AdmitArgs { name, certificate } = args;
-    let text = std::fs::read_to_string(certificate).map_err(|error| Failure::file("read", certificate, &error))?;
     let der = read_certificate(certificate).map_err(|error| Failure::of(Exit::Usage, &error))?;
     let (file, sha256) = (file_of(config, name), fingerprint(&der));
     if file.exists() {
@@ -121,7 +123,8 @@ fn admit(config: &Config, args: &AdmitArgs) -> Result<Exit, Failure> {
             "nothing is to be done; dismiss it first to give it another name",
         ));
     }
-    write_file(&file, PUBLIC_FILE_MODE, &text)?;
+    // Only the certificate, whatever else the file has.
+    write_file(&file, PUBLIC_FILE_MODE, &certificate_pem(&der))?;
     let mut out = stdout();
     writeln!(out, "{GOOD}admitted{GOOD:#}  {name}  {DIM}SHA-256 {sha256}{DIM:#}")?;
     Ok(Exit::Ok)
@@ -145,21 +148,34 @@ fn dismiss(config: &Config, args: &DismissArgs) -> Result<Exit, Failure> {
 
 fn list(config: &Config, args: &NodesArgs) -> Result<Exit, Failure> {
     let known = known(config)?;
+    let linked = linked(config);
+    let is_linked = |name: &str| linked.as_ref().map(|linked| linked.iter().any(|node| node == name));
     if args.json {
-        let nodes: Vec<_> =
-            known.iter().map(|(name, sha256)| json!({ "name": name, "certificate_sha256": sha256 })).collect();
-        print_json(&json!({ "nodes": nodes }))?;
+        let node = |(name, sha256): &(String, String)| json!({ "name": name, "certificate_sha256": sha256, "linked": is_linked(name) });
+        print_json(&json!({ "nodes": known.iter().map(node).collect::<Vec<_>>() }))?;
         return Ok(Exit::Ok);
     }
     let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = stdout();
     for (name, sha256) in &known {
-        writeln!(out, "{name:width$}  {DIM}SHA-256 {sha256}{DIM:#}")?;
+        let state = match is_linked(name) {
+            Some(true) => "linked",
+            Some(false) => "not linked",
+            None => "control does not run",
+        };
+        writeln!(out, "{name:width$}  {state}  {DIM}SHA-256 {sha256}{DIM:#}")?;
     }
     if known.is_empty() {
         writeln!(out, "{DIM}no node is admitted; creto control admit NAME CERTIFICATE{DIM:#}")?;
     }
     Ok(Exit::Ok)
+}
+
+/// The nodes that have a link now, if a control service runs that says so.
+fn linked(config: &Config) -> Option<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let readiness = runtime.block_on(Client::new(config.control_socket()).readiness()).ok()?;
+    Some(readiness.nodes.into_iter().map(|node| node.name).collect())
 }
 
 fn known(config: &Config) -> Result<Vec<(String, String)>, Failure> {

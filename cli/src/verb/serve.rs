@@ -204,6 +204,8 @@ pub(crate) fn failure(error: &NodeError) -> Failure {
             DataDirError::ShardCount { .. }
             | DataDirError::OfControl(_)
             | DataDirError::OfNode(_)
+            | DataDirError::HasDirectory(_)
+            | DataDirError::ControlElsewhere(_)
             | DataDirError::Format { .. },
         ) => Exit::Usage,
         NodeError::Admitted(_) => Exit::Usage,

@@ -55,6 +55,10 @@ fn print(readiness: &Readiness) -> std::io::Result<()> {
     if let Some(control) = &readiness.control {
         print_link(&mut out, control)?;
     }
+    for (place, node) in readiness.nodes.iter().enumerate() {
+        let what = if place == 0 { "nodes" } else { "" };
+        writeln!(out, "  {what:<9}  {GOOD}linked{GOOD:#}  {}", node.name)?;
+    }
     for shard in &readiness.shards {
         let style = match shard.state {
             ShardState::Serving => GOOD,

@@ -9,7 +9,8 @@ use creto_envelope::{AgentId, ChannelId, FrameType, RejectCode, SignedKeyRecord,
 use thiserror::Error;
 
 use crate::limits::{
-    FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES, GONE_MAX, LINK_VERSION, REASON_BYTES_MAX, SMALL_BODY_BYTES_MAX,
+    CHANNEL_ANSWER_BYTES_MAX, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES, GONE_MAX, KEY_LEAVES_ANSWER_BYTES_MAX,
+    LINK_VERSION, NUMBERS_ANSWER_BYTES_MAX, REASON_BYTES_MAX, RECORD_ANSWER_BYTES_MAX, SMALL_BODY_BYTES_MAX,
 };
 use crate::reader::{Reader, put_text};
 use crate::snapshot::SnapshotHead;
@@ -221,6 +222,8 @@ pub struct Welcome {
     pub trust_domain: TrustDomain,
     /// How long the node goes by a snapshot after it has asked, in milliseconds.
     pub lifetime_ms: u32,
+    /// Of its directory: another one when it was made anew or restored, whatever its epochs are then.
+    pub incarnation: [u8; 16],
 }
 
 /// Why control serves a node no more.
@@ -335,6 +338,19 @@ impl Question {
         matches!(self, Self::KeyLog(_) | Self::ChannelRecord { .. })
     }
 
+    /// Most bytes that the frame with its answer has.
+    #[must_use]
+    pub fn answer_bytes_max(&self) -> usize {
+        match self {
+            Self::KeyLog(KeyLogQuestion::Leaves(_)) => KEY_LEAVES_ANSWER_BYTES_MAX,
+            Self::ChannelRecord { .. } => CHANNEL_ANSWER_BYTES_MAX,
+            Self::KeyRecord { .. } | Self::Claim { .. } | Self::KeyLog(_) => RECORD_ANSWER_BYTES_MAX,
+            Self::Publish { .. } | Self::Enrol { .. } | Self::Upload { .. } | Self::Stock { .. } => {
+                NUMBERS_ANSWER_BYTES_MAX
+            }
+        }
+    }
+
     const fn frame_type(&self) -> u8 {
         match self {
             Self::Publish { .. } => PUBLISH,
@@ -414,8 +430,9 @@ impl FromControl {
     #[must_use]
     pub fn to_frame(&self) -> Vec<u8> {
         match self {
-            Self::Welcome(Welcome { trust_domain, lifetime_ms }) => frame(WELCOME, |out| {
+            Self::Welcome(Welcome { trust_domain, lifetime_ms, incarnation }) => frame(WELCOME, |out| {
                 out.extend_from_slice(&lifetime_ms.to_le_bytes());
+                out.extend_from_slice(incarnation);
                 put_text(out, trust_domain.as_str());
             }),
             Self::Refused(RefusedLink { code, reason }) => frame(REFUSED, |out| {
@@ -453,8 +470,9 @@ impl FromControl {
         let mut reader = Reader::new(body);
         let said = match header.frame_type {
             WELCOME => {
-                let (lifetime_ms, bytes) = (reader.u32()?, usize::from(reader.u16()?));
-                Self::Welcome(Welcome { trust_domain: take_domain(&mut reader, bytes)?, lifetime_ms })
+                let (lifetime_ms, incarnation) = (reader.u32()?, reader.array()?);
+                let bytes = usize::from(reader.u16()?);
+                Self::Welcome(Welcome { trust_domain: take_domain(&mut reader, bytes)?, lifetime_ms, incarnation })
             }
             REFUSED => {
                 let mut text = || {

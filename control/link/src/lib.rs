@@ -6,7 +6,7 @@
 //! Hello       version, trust domain   --->  the same trust domain?
 //!             <---  Welcome                 how long a snapshot counts
 //!             <---  SnapshotBegin, Agents, Channels ..., SnapshotEnd: all of it, and from then on what changed
-//! Ask         a number, every second  --->
+//! Ask         a number, twice a second --->
 //!             <---  Renewed                 the number: behind everything that was published before
 //! Question    id, what                --->  the directory's doors
 //!             <---  Answer                  id, what: behind the snapshot that belongs to it

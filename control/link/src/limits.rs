@@ -1,8 +1,9 @@
 //! Every bound of the link, in one place.
 
+use creto_envelope::key_log::KEY_LEAF_BYTES;
 use creto_envelope::limits::{
-    KEY_LEAVES_MAX, NAME_BYTES_MAX, PREKEY_UPLOAD_BODY_BYTES_MAX, SIGNED_CHANNEL_RECORD_BYTES_MAX,
-    SIGNED_KEY_RECORD_BYTES_MAX,
+    CONTROL_BODY_BYTES_MAX, KEY_LEAVES_MAX, KEY_LOG_HASHES_MAX, KEY_LOG_KEYS_BYTES_MAX, KEY_LOG_NOTE_BYTES_MAX,
+    NAME_BYTES_MAX, PREKEY_UPLOAD_BODY_BYTES_MAX, SIGNED_CHANNEL_RECORD_BYTES_MAX, SIGNED_KEY_RECORD_BYTES_MAX,
 };
 use creto_policy::attributes::{ATTRIBUTES_BYTES_MAX, CAPABILITIES_MAX, ROLES_MAX};
 
@@ -40,8 +41,17 @@ pub const POLICY_NAME_BYTES_MAX: usize = 4_096;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Most questions of one node that are not answered.
 pub const QUESTIONS_MAX: usize = 4_096;
-/// Most of them whose answers are large ([`is_large`](crate::Question::is_large)): 20 MB of answers at most, on either side.
+/// Most of them whose answers are large ([`is_large`](crate::Question::is_large)): 20 MB of answers at most.
 pub const LARGE_QUESTIONS_MAX: usize = 64;
+
+/// Most bytes of an answer of a few numbers, with its header.
+pub const NUMBERS_ANSWER_BYTES_MAX: usize = 64;
+/// Most bytes of an answer that has a key record, a prekey or a proof, with its header.
+pub const RECORD_ANSWER_BYTES_MAX: usize = 24 * 1024;
+/// Most bytes of an answer that has leaves of the key log, with its header.
+pub const KEY_LEAVES_ANSWER_BYTES_MAX: usize = FRAME_HEADER_BYTES + 8 + KEY_LEAVES_MAX * KEY_LEAF_BYTES + 64;
+/// Most bytes of an answer that has a channel's record, with its header.
+pub const CHANNEL_ANSWER_BYTES_MAX: usize = FRAME_HEADER_BYTES + 16 + SIGNED_CHANNEL_RECORD_BYTES_MAX;
 
 /// Most bytes that attributes take: a length in front of each text.
 pub(crate) const ATTRIBUTES_MAX: usize = 4 + ATTRIBUTES_BYTES_MAX + 2 * (1 + ROLES_MAX + CAPABILITIES_MAX);
@@ -54,6 +64,11 @@ const _: () = assert!(GONE_MAX * 16 <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(POLICY_BYTES_MAX + POLICY_NAME_BYTES_MAX + 1_024 <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(PREKEY_UPLOAD_BODY_BYTES_MAX + 1_024 <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(KEY_LEAVES_MAX * 128 + 1_024 <= FRAME_BODY_BYTES_MAX);
-const _: () = assert!(SIGNED_KEY_RECORD_BYTES_MAX + 1_024 <= FRAME_BODY_BYTES_MAX);
+const _: () = assert!(SIGNED_KEY_RECORD_BYTES_MAX + 1_024 <= RECORD_ANSWER_BYTES_MAX);
+const _: () = assert!(
+    KEY_LOG_NOTE_BYTES_MAX + KEY_LOG_KEYS_BYTES_MAX + 2 * KEY_LOG_HASHES_MAX * 32 + 1_024 <= RECORD_ANSWER_BYTES_MAX
+);
+const _: () = assert!(CONTROL_BODY_BYTES_MAX <= RECORD_ANSWER_BYTES_MAX);
+const _: () = assert!(CHANNEL_ANSWER_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(REASON_BYTES_MAX + 256 <= SMALL_BODY_BYTES_MAX);
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize);

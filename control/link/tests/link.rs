@@ -10,7 +10,7 @@ use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::{
     KEY_LEAF_BYTES, KeyLeaves, KeyLeavesRequest, KeyLogQuestion, KeyLogRefusal, KeyProofRequest,
 };
-use creto_envelope::limits::{CHANNEL_MEMBERS_MAX, NAME_BYTES_MAX};
+use creto_envelope::limits::{CHANNEL_MEMBERS_MAX, KEY_LEAVES_MAX, NAME_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
 use creto_envelope::prekeys::PrekeyStock;
 use creto_envelope::{
     AgentId, AgentName, AgentState, ChannelId, KeyId, KeyRecord, RejectCode, SignedKeyRecord, TrustDomain,
@@ -134,7 +134,11 @@ fn from_control() -> Vec<FromControl> {
         FromControl::SnapshotBegin(SnapshotHead { epoch: 12, is_whole, key_grace_ms: 604_800_000, policy })
     };
     vec![
-        FromControl::Welcome(Welcome { trust_domain: TrustDomain::default(), lifetime_ms: 60_000 }),
+        FromControl::Welcome(Welcome {
+            trust_domain: TrustDomain::default(),
+            lifetime_ms: 60_000,
+            incarnation: [3; 16],
+        }),
         FromControl::Refused(RefusedLink { code: "retention".to_owned(), reason: "because".to_owned() }),
         FromControl::Renewed { number: 7 },
         head(true, text),
@@ -600,6 +604,37 @@ fn the_largest_channels_fit_frames_and_so_do_the_largest_answers() {
     let frame = FromControl::Answer { id: 1, answer: Answer::ChannelRecord(Ok(Box::new(signed))) }.to_frame();
     let (header, body) = split(&frame);
     assert!(FromControl::parse(header, body).is_ok());
+    assert_eq!(
+        frame.len(),
+        Question::ChannelRecord { channel: topic_id(1) }.answer_bytes_max()
+            - (TRUST_DOMAIN_BYTES_MAX - TrustDomain::default().as_str().len())
+    );
+}
+
+#[test]
+fn no_answer_is_larger_than_its_question_is_counted_for() {
+    let answers = from_control().into_iter().filter_map(|said| match &said {
+        FromControl::Answer { answer, .. } => Some((answer.clone(), said.to_frame().len())),
+        _ => None,
+    });
+    let mut leaves = Vec::new();
+    KeyLeaves { from: 3, answer: Ok(vec![[1; KEY_LEAF_BYTES]; KEY_LEAVES_MAX]) }.encode(&mut leaves);
+    let largest = FromControl::Answer { id: 1, answer: Answer::KeyLog(leaves.clone()) }.to_frame().len();
+    let question = |answer: &Answer| match answer {
+        Answer::Publish(_) => Question::Publish { agent: id(1), mode: RotationMode::Planned, record: record() },
+        Answer::Enrol(_) => Question::Enrol { token: [9; 32], peer: [8; 16], record: record() },
+        Answer::KeyRecord(_) => Question::KeyRecord { agent: id(2), version: 5 },
+        Answer::KeyLog(_) => Question::KeyLog(KeyLogQuestion::Leaves(KeyLeavesRequest { from: 1, through: 9 })),
+        Answer::Upload(_) | Answer::Stock(_) => Question::Stock { agent: id(3) },
+        Answer::Claim(_) => Question::Claim { asker: id(1), agent: id(2) },
+        Answer::ChannelRecord(_) => Question::ChannelRecord { channel: topic_id(3) },
+    };
+    for (answer, bytes) in answers.chain([(Answer::KeyLog(leaves), largest)]) {
+        let question = question(&answer);
+        assert!(bytes <= question.answer_bytes_max(), "{answer:?}: {bytes}");
+        // What is small is not counted as if it were large: many of these wait.
+        assert!(question.is_large() || question.answer_bytes_max() < 32 << 10, "{question:?}");
+    }
 }
 
 #[test]

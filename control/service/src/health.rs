@@ -1,5 +1,7 @@
 //! Whether the node serves, shard by shard: the shards say it, the control API tells it.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -69,8 +71,20 @@ pub struct Readiness {
     /// Of a node whose control service is another process: its link there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<ControlLink>,
+    /// Of a control service that serves nodes of other processes: those that have a link to it now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<LinkedNode>,
     /// Every shard.
     pub shards: Vec<ShardHealth>,
+}
+
+/// A node of another process that has a link to this control service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LinkedNode {
+    /// What it is called here.
+    pub name: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: u64,
 }
 
 /// The link of a node to the process of its control service.
@@ -173,7 +187,11 @@ pub struct Health(Arc<State>);
 struct State {
     shards: Mutex<Vec<ShardHealth>>,
     directory: OnceLock<&'static str>,
+    /// Whether more may be stored than what the shards decide by.
+    is_in_doubt: AtomicBool,
     link: OnceLock<LinkState>,
+    /// Since when each has a link.
+    nodes: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Health {
@@ -183,7 +201,13 @@ impl Health {
         let since_ms = wall_clock_ms();
         let starting = |shard| ShardHealth { shard, state: ShardState::Starting, since_ms, cause: String::new() };
         let shards = Mutex::new((0..shard_count).map(starting).collect());
-        Self(Arc::new(State { shards, directory: OnceLock::new(), link: OnceLock::new() }))
+        Self(Arc::new(State {
+            shards,
+            directory: OnceLock::new(),
+            is_in_doubt: AtomicBool::new(false),
+            link: OnceLock::new(),
+            nodes: Mutex::default(),
+        }))
     }
 
     /// Says how a shard is. One that is fenced stays so.
@@ -202,11 +226,30 @@ impl Health {
         let _known = self.0.directory.set(cause);
     }
 
+    /// Says whether more may be stored than was told: the outcome of a commit is not known.
+    pub(crate) fn set_directory_in_doubt(&self, is_in_doubt: bool) {
+        self.0.is_in_doubt.store(is_in_doubt, Ordering::Release);
+    }
+
+    /// As it was said last.
+    pub(crate) fn is_directory_in_doubt(&self) -> bool {
+        self.0.is_in_doubt.load(Ordering::Acquire)
+    }
+
     /// Says that a service without shards has nobody left who keeps what it tells: it confirms nothing to its nodes any more.
     pub fn lose_audit_log(&self) {
         self.lose_directory(
             "the audit log cannot be written; its log says why, mend that and restart the control service",
         );
+    }
+
+    /// Says that a node has a link, or has none any more.
+    pub(crate) fn set_linked(&self, name: &str, is_linked: bool) {
+        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_linked {
+            true => drop(nodes.insert(name.to_owned(), wall_clock_ms())),
+            false => drop(nodes.remove(name)),
+        }
     }
 
     /// Says where the link of this node tells how it is.
@@ -224,7 +267,9 @@ impl Health {
         // Without a link as long as the snapshot counts.
         let may_decide = control.as_ref().is_none_or(|control| control.lapses_in_ms.is_some());
         let ready = directory.is_empty() && may_decide && shards.iter().all(|shard| shard.state.is_ready());
-        Readiness { ready, directory: directory.to_owned(), control, shards }
+        let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let nodes = nodes.into_iter().map(|(name, since_ms)| LinkedNode { name, since_ms }).collect();
+        Readiness { ready, directory: directory.to_owned(), control, nodes, shards }
     }
 }
 

@@ -4,12 +4,11 @@
 //!  node                                          control
 //!  --------------------------------------------  ----------------------------------------------------
 //!  doors of the shards --> client --- TLS 1.3 ---> server --> the same doors, of the service
-//!  SnapshotSink        <--        <-------------         <-- SnapshotSink of the service
-//!  Lease               <--        <-- Renewed --
+//!  Lease: a snapshot   <--        <-------------         <-- SnapshotSink of the service
+//!  Lease: until when   <--        <-- Renewed --         <-- Ownership: this service still has the directory
 //! ```
 //!
-//! A shard does not know which of the two it has: it asks through the same doors and is told through the same sink. What differs is
-//! that the other side may be away. Then questions are answered with "later", and the node goes by the snapshot that it has for as
+//! A shard does not know which of the two it has: it asks through the same doors. What differs is that the other side may be away. Then questions are answered with "later", and the node goes by the snapshot that it has for as
 //! long as its [`Lease`] says. It counts from the moment in which the node *asked* whether its snapshot still holds, so that no delay
 //! on the way makes it longer, and by a clock that goes on while the machine sleeps. When it is over every shard denies, by itself.
 //!
@@ -34,14 +33,14 @@ use crate::rotation::{Publications, Publisher};
 
 pub use admitted::{Admitted, AdmittedError, fingerprint, read_certificate};
 pub use client::{LinkHandle, LinkSink, NodeLink};
-pub use lease::Lease;
-pub(crate) use lease::Moment;
+pub use lease::{Lease, Moment};
 pub use server::{LinkFeed, LinkServer};
 
 mod admitted;
 mod client;
 mod doors;
 mod lease;
+mod ownership;
 mod questions;
 mod server;
 mod wire;
@@ -60,6 +59,14 @@ pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20);
 /// Handshakes at a time, of whoever: the next ones wait in the backlog.
 pub(crate) const HANDSHAKES_MAX: usize = 32;
+/// Handshakes at a time of one address (of one IPv6 network of 64 bits): more are closed, so that no stranger keeps the nodes out.
+pub(crate) const HANDSHAKES_OF_ONE_MAX: usize = 8;
+/// Longest wait for the first byte: whoever connects speaks first.
+pub(crate) const FIRST_BYTE_MAX: Duration = Duration::from_secs(2);
+/// A link of the same node that begins sooner after another one than this is not told to the audit log.
+pub(crate) const LINKED_TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Most bytes of answers that wait for a node that reads slowly: without room nothing more of it is read.
+pub(crate) const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Nodes that can be admitted.
 pub const NODES_MAX: usize = 256;
 /// How often the folder of admitted nodes is read.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use creto_envelope::TrustDomain;
 use creto_net::tls;
+use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::link::{Admitted, LinkServer, LinkServerOptions, ShardQuestions};
 use creto_service::prekeys::PrekeyAllowance;
-use creto_service::{PolicyReloader, Service, ServiceError, ServiceHandle};
-use crossbeam::channel::Receiver;
+use creto_service::{PolicyReloader, Service, ServiceError, ServiceHandle, SnapshotSink};
+use crossbeam::channel::{self, Receiver};
 
 use crate::audit::{AuditLog, AuditShown, AuditThread};
 use crate::backup::host::Host as BackupHost;
@@ -25,6 +26,8 @@ pub struct ControlProcess {
     address: SocketAddr,
     admitted: Admitted,
     service: ServiceHandle,
+    /// Closed when its thread has ended.
+    ended: Receiver<()>,
     audit: AuditThread,
     // Last: the lock on the data directory goes when everything else has ended.
     _data_dir: DataDir,
@@ -81,9 +84,15 @@ impl ControlProcess {
             .with_prekeys(prekeys, PrekeyAllowance::default(), feed.clone())
             .with_enrolments(enrolments)
             .with_links(links)
-            .with_audit(sink, kept)?
-            .spawn_with(feed, publications)?;
-        Ok(Self { address, admitted, service, audit, _data_dir: data_dir })
+            .with_audit(sink, kept)?;
+        let (alive, ended) = channel::bounded::<()>(0);
+        let sink = move |snapshot: Arc<Snapshot>| {
+            // It is dropped with the service's thread.
+            let _alive = &alive;
+            feed.publish(snapshot);
+        };
+        let service = service.spawn_with(sink, publications)?;
+        Ok(Self { address, admitted, service, ended, audit, _data_dir: data_dir })
     }
 
     /// The address that nodes connect to.
@@ -117,9 +126,14 @@ impl ControlProcess {
     }
 
     /// Waits for `stop`.
-    pub fn wait(&self, stop: &Receiver<()>) {
-        // Whoever would say so is gone, or has said it.
-        let _ = stop.recv();
+    ///
+    /// # Errors
+    /// When the service ends before.
+    pub fn wait(&self, stop: &Receiver<()>) -> Result<(), NodeError> {
+        channel::select! {
+            recv(stop) -> _ => Ok(()),
+            recv(self.ended) -> _ => Err(NodeError::ControlEnded),
+        }
     }
 
     /// Ends the service: nodes go on by what they know for as long as they may.

@@ -8,6 +8,7 @@ pub mod data_dir;
 mod decisions;
 pub mod device;
 pub mod host;
+mod late;
 mod machine;
 pub mod plan;
 mod recovery;

@@ -24,6 +24,7 @@ use creto_store::Position;
 use crossbeam::channel::Sender;
 
 use crate::audit::Told;
+use crate::late::Late;
 use crate::room::RoomWatch;
 use crate::run::control::Linked;
 use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
@@ -37,6 +38,8 @@ pub(crate) enum NodeItem {
     Verified(Box<VerifyOutcome>),
     /// From control: agents and policy.
     Snapshot(Arc<Snapshot>),
+    /// From a link: there is something to look at.
+    Look,
     /// From control: what became of a key record that an agent of this shard published.
     KeyRecordPublished {
         /// Whoever published it.
@@ -221,6 +224,7 @@ pub(crate) struct ShardMachine {
     workers: Option<JobSender>,
     room: RoomWatch,
     audit: Sender<Told>,
+    late: Arc<Late>,
     /// What was allowed without a policy, and is in the log.
     allowed_without_policy: u64,
     /// Of a node whose control service is elsewhere.
@@ -262,6 +266,8 @@ pub(crate) struct Ends {
     pub(crate) workers: Option<JobSender>,
     /// To the audit log.
     pub(crate) audit: Sender<Told>,
+    /// What control answered when the ring had no room.
+    pub(crate) late: Arc<Late>,
 }
 
 impl ShardMachine {
@@ -273,8 +279,18 @@ impl ShardMachine {
         ends: Ends,
         linked: Option<Linked>,
     ) -> Self {
-        let Ends { publish, enrol, ask_key_record, ask_key_log, ask_channel, ask_prekeys, report, workers, audit } =
-            ends;
+        let Ends {
+            publish,
+            enrol,
+            ask_key_record,
+            ask_key_log,
+            ask_channel,
+            ask_prekeys,
+            report,
+            workers,
+            audit,
+            late,
+        } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -299,6 +315,7 @@ impl ShardMachine {
             report,
             room,
             audit,
+            late,
             allowed_without_policy: 0,
             linked,
             shard_index,
@@ -363,13 +380,9 @@ impl ShardMachine {
             (Source::Shard(from), NodeItem::Shard(message)) => {
                 self.apply(now, Event::FromShard { from: ShardIndex(from), message });
             }
-            (Source::Control, NodeItem::Snapshot(snapshot)) => {
-                let snapshot = match &mut self.linked {
-                    Some(linked) => linked.take(snapshot),
-                    None => snapshot,
-                };
-                self.apply(now, Event::Snapshot(snapshot));
-            }
+            (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
+            // Looked at before any item.
+            (Source::Control, NodeItem::Look) => {}
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
             }
@@ -623,6 +636,9 @@ impl Machine for ShardMachine {
         }
         for answer in std::mem::take(&mut self.not_taken) {
             self.apply(now, answer);
+        }
+        for item in self.late.take() {
+            self.take_item(now, Source::Control, item);
         }
         self.shard.end_turn(shard_time(now), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {

@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::device;
 use crate::host::Host;
+use crate::late::{Late, Way};
 use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, ShardMachine, ShardReport};
 use crate::plan::Plan;
 use crate::room::RoomWatch;
@@ -111,6 +112,7 @@ impl Node {
         }
         let shard_count = plan.shard_count();
         let data_dir = DataDir::open(&config.data_dir(), &config.wal_dir(), shard_count)?;
+        data_dir.settle_control(is_linked)?;
         let tls = tls::server_config(certificate(&config.certificate())?, private_key(&config.private_key())?)?;
         let key_file = config.private_key();
         let secret = fs::read(&key_file).map_err(|error| pem_error(&key_file, error))?;
@@ -162,13 +164,14 @@ impl Node {
             let shard_index = executor.shard_index;
             let progress = Arc::new(Progress::default());
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
-            let publish = doors::publish_key_records(of_control.publisher.clone(), shard_index, ports.control_port());
-            let enrol = doors::enrol(of_control.enrolments.clone(), shard_index, ports.control_port());
-            let ask_key_record =
-                doors::ask_key_records(of_control.key_records.clone(), shard_index, ports.control_port());
-            let ask_key_log = doors::ask_key_log(of_control.key_log.clone(), shard_index, ports.control_port());
-            let ask_channel = doors::ask_channels(of_control.channels.clone(), shard_index, ports.control_port());
-            let ask_prekeys = doors::ask_prekeys(of_control.prekeys.clone(), shard_index, ports.control_port());
+            let late = Arc::new(Late::default());
+            let way = Way::new(shard_index, ports.control_port(), is_linked.then(|| Arc::clone(&late)));
+            let publish = doors::publish_key_records(of_control.publisher.clone(), way.clone());
+            let enrol = doors::enrol(of_control.enrolments.clone(), way.clone());
+            let ask_key_record = doors::ask_key_records(of_control.key_records.clone(), way.clone());
+            let ask_key_log = doors::ask_key_log(of_control.key_log.clone(), way.clone());
+            let ask_channel = doors::ask_channels(of_control.channels.clone(), way.clone());
+            let ask_prekeys = doors::ask_prekeys(of_control.prekeys.clone(), way);
             let driver = DriverConfig {
                 endpoint: EndpointConfig {
                     shard_index: u8::try_from(shard_index).expect("the plan allows at most 256 shards"),
@@ -200,6 +203,7 @@ impl Node {
                 report: report.clone(),
                 workers: jobs.clone(),
                 audit: audit.sender(),
+                late,
             };
             let linked = link.as_ref().map(|link| Linked::new(link.lease()));
             let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends, linked);
@@ -300,7 +304,7 @@ impl Node {
     /// Whether control is a process elsewhere that has not told this node anything since it started: until then it denies everything.
     #[must_use]
     pub fn waits_for_control(&self) -> bool {
-        matches!(&self.service, Control::Linked(_, ready) if ready.is_empty())
+        matches!(&self.service, Control::Linked { is_ready, .. } if is_ready.is_empty())
     }
 
     /// Waits until control has said who there is and what they may do, where that is a process elsewhere. Returns whether it has:
@@ -309,25 +313,31 @@ impl Node {
     /// # Errors
     /// As [`Node::wait`].
     pub fn wait_for_control(&mut self, stop: &Receiver<()>) -> Result<bool, NodeError> {
-        let Control::Linked(_, ready) = &self.service else { return Ok(true) };
-        let ready = ready.clone();
+        let Control::Linked { is_ready, ended, .. } = &self.service else { return Ok(true) };
+        let (ready, ended) = (is_ready.clone(), ended.clone());
         loop {
             channel::select! {
                 recv(stop) -> _ => return Ok(false),
-                recv(ready) -> told => return Ok(told.is_ok()),
+                recv(ready) -> told => match told {
+                    Ok(()) => return Ok(true),
+                    Err(_) => return Err(NodeError::ControlEnded),
+                },
+                recv(ended) -> _ => return Err(NodeError::ControlEnded),
                 recv(self.reports) -> report => self.take_report(report.ok())?,
             }
         }
     }
 
-    /// Waits for `stop` or for a shard that ends by itself. A fenced shard is logged; the others go on.
+    /// Waits for `stop` or for a shard, or control, that ends by itself. A fenced shard is logged; the others go on.
     ///
     /// # Errors
-    /// When a shard's loop ended.
+    /// When a shard's loop ended, or the thread of control.
     pub fn wait(&mut self, stop: &Receiver<()>) -> Result<(), NodeError> {
+        let ended = self.service.ended().clone();
         loop {
             channel::select! {
                 recv(stop) -> _ => return Ok(()),
+                recv(ended) -> _ => return Err(NodeError::ControlEnded),
                 recv(self.reports) -> report => self.take_report(report.ok())?,
             }
         }

@@ -386,7 +386,12 @@ fn who_is_not_admitted_is_not_served_and_who_is_dismissed_not_any_more() {
         assert!(node.waits_for_control() && !readiness(&node).await.0.ready);
         assert_eq!(log_in(&home, &node, &planner).await, Some(RejectCode::PolicyUnavailable));
         // Another certificate under that name does not help.
-        service.admit("node-1", &Home::new());
+        let other = Home::new();
+        service.admit("node-1", &other);
+        let mut helped = service.node(&other);
+        assert!(wait_for_control(&mut helped), "it is looked at by now");
+        assert!(node.waits_for_control() && !readiness(&node).await.1.linked);
+        helped.stop().unwrap();
         service.admit("node-1", &home);
         assert!(wait_for_control(&mut node), "without a restart of either");
         assert_eq!(log_in(&home, &node, &planner).await, None);
@@ -398,7 +403,7 @@ fn who_is_not_admitted_is_not_served_and_who_is_dismissed_not_any_more() {
         until("it is in the audit log", || async {
             let events = service.events().await;
             let count = |kind: &str| events.iter().filter(|(known, _)| known == kind).count();
-            count("node_linked") == 1 && count("node_link_refused") >= 2
+            count("node_linked") == 2 && count("node_link_refused") >= 2
         })
         .await;
         node.stop().unwrap();
@@ -695,4 +700,58 @@ async fn ask_for_record(stream: &mut RawStream) -> Option<RejectCode> {
         return None;
     }
     Some(answer.reject_code().unwrap())
+}
+
+#[test]
+fn a_directory_that_was_made_anew_is_refused_also_when_its_epoch_has_come_further() {
+    on_time(async {
+        let mut service = Service::new("4s");
+        let planner = service.register("acme/planner").await;
+        let (home, node) = service.linked("node-1");
+        drop(on_every_shard(&home, &node, &planner).await);
+        let before = readiness(&node).await.1;
+        service.stop();
+        std::fs::remove_file(service.home.path().join("data/control.redb")).unwrap();
+        service.start();
+        for number in 0..before.epoch + 3 {
+            service.register(&format!("acme/other-{number}")).await;
+        }
+        until("it is refused", || async { readiness(&node).await.1.cause.contains("made anew") }).await;
+        assert_eq!(readiness(&node).await.1.epoch, before.epoch);
+        until_denied(&home, &node, &planner).await;
+        node.stop().unwrap();
+
+        // The operator says that it is meant.
+        let mut node = service.node(&home);
+        assert!(wait_for_control(&mut node));
+        assert_eq!(log_in(&home, &node, &planner).await, Some(RejectCode::LoginUnknownAgent));
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn no_start_that_leaves_the_link_out_gives_a_node_a_directory_of_its_own_and_no_link_takes_one_from_it() {
+    on_time(async {
+        let service = Service::new("60s");
+        let (home, node) = service.linked("node-1");
+        node.stop().unwrap();
+        let refused = Node::start(&home.configure("topology.shards = 2\n")).unwrap_err();
+        assert!(refused.to_string().contains("link.control"), "{refused}");
+        assert!(!home.path().join("data/control.redb").exists());
+        let mut node = service.node(&home);
+        assert!(wait_for_control(&mut node), "as before");
+        node.stop().unwrap();
+
+        let own = Home::new();
+        own.start().stop().unwrap();
+        let certificate = service.home.path().join("data/node.crt");
+        let link = format!(
+            "topology.shards = 2\nlink.control = \"{}\"\nlink.control_certificate = \"{}\"\n",
+            service.address,
+            certificate.display()
+        );
+        let refused = Node::start(&own.configure(&link)).unwrap_err();
+        assert!(refused.to_string().contains("has a directory of agents of its own"), "{refused}");
+        own.start().stop().unwrap();
+    });
 }

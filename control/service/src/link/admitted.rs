@@ -94,8 +94,14 @@ impl Admitted {
     /// Reads the folder again. A file that is no certificate admits nobody, and is the error; the others count. After an error of the
     /// folder itself whoever was served is served on.
     pub(crate) fn refresh(&self) -> Result<(), AdmittedError> {
-        let (known, problem) = read(&self.0.folder)?;
-        *self.0.by_certificate.write().unwrap_or_else(PoisonError::into_inner) = known;
+        let (mut known, problem) = read(&self.0.folder)?;
+        let mut served = self.0.by_certificate.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > NODES_MAX {
+            // Whoever is served is served on, and whoever was dismissed is not; nobody is admitted besides.
+            known.retain(|certificate, _| served.contains_key(certificate));
+        }
+        *served = known;
+        drop(served);
         problem.map_or(Ok(()), Err)
     }
 }
@@ -133,10 +139,12 @@ fn read(folder: &Path) -> Result<Known, AdmittedError> {
         }
         let Some(name) = path.file_stem().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
         match read_certificate(&path) {
-            Ok(_) if known.len() == NODES_MAX => return Err(AdmittedError::Many(folder.to_owned())),
             Ok(certificate) => drop(known.insert(certificate, name)),
             Err(error) => problem = problem.or(Some(error)),
         }
+    }
+    if known.len() > NODES_MAX {
+        problem = Some(AdmittedError::Many(folder.to_owned()));
     }
     Ok((known, problem))
 }
@@ -171,6 +179,22 @@ mod tests {
         assert!(matches!(admitted.refresh(), Err(AdmittedError::Pem { path, .. }) if path.ends_with("bad.crt")));
         assert_eq!((admitted.name(&one), admitted.name(&two).as_deref()), (None, Some("two")));
         assert!(matches!(Admitted::open(&folder), Err(AdmittedError::Pem { .. })), "a start says so");
+        // Where there are too many, those that are served are, and a dismissal counts.
+        std::fs::remove_file(folder.join("bad.crt")).unwrap();
+        let pem = std::fs::read(folder.join("two.crt")).unwrap();
+        for number in 0..NODES_MAX {
+            put(&folder, &format!("many-{number}.crt"));
+        }
+        let late = put(&folder, "late.crt");
+        assert!(matches!(admitted.refresh(), Err(AdmittedError::Many(_))));
+        assert_eq!((admitted.name(&two).as_deref(), admitted.name(&late)), (Some("two"), None));
+        std::fs::remove_file(folder.join("two.crt")).unwrap();
+        assert!(admitted.refresh().is_err());
+        assert_eq!(admitted.name(&two), None, "it was dismissed");
+        std::fs::write(folder.join("two.crt"), pem).unwrap();
+        std::fs::remove_file(folder.join("late.crt")).unwrap();
+        std::fs::remove_file(folder.join("many-0.crt")).unwrap();
+        admitted.refresh().unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(admitted.refresh().is_err());
         assert_eq!(admitted.name(&two).as_deref(), Some("two"), "who was served is served on");

@@ -12,11 +12,11 @@ use creto_envelope::prekeys::PrekeyStock;
 use creto_link::{
     FrameHeader, FromControl, FromNode, Hello, Incoming, LinkError, RefusedLink, SnapshotRefused, Welcome,
 };
-use creto_policy::{Policy, Snapshot};
+use creto_policy::Policy;
 use creto_rego::PolicySource as RegoSource;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
-use tokio::io::{AsyncWrite, BufReader, BufWriter, split};
+use tokio::io::{BufReader, BufWriter, split};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -36,10 +36,10 @@ use crate::http;
 use crate::policy::RegoPolicy;
 use crate::socket::SocketFile;
 
-/// Where a node takes what its control service says. It is called from the link's thread, and should hand the word on and return.
+/// Where a node takes what its control service says. It is called from the link's thread, on which nobody may wait.
 pub trait LinkSink: Send + 'static {
-    /// Takes over `snapshot`: decisions made from now on should be made by it, as long as the [`Lease`] is alive.
-    fn publish(&self, snapshot: Arc<Snapshot>);
+    /// The [`Lease`] has something that shards should look at soon.
+    fn has_news(&self);
 
     /// The lease is alive, for the first time.
     fn is_ready(&self);
@@ -50,8 +50,14 @@ pub trait LinkSink: Send + 'static {
 
 /// Frames that were read and not looked at.
 const FRAMES_MAX: usize = 16;
-/// Numbers that were asked and are not answered: no more is asked then.
-const ASKED_MAX: usize = 16;
+/// Numbers that were asked and are not answered, and are remembered: more than are asked in the longest lifetime.
+const ASKED_MAX: usize = 8_192;
+/// Frames that were made and not written yet.
+const UNSENT_MAX: usize = 64;
+/// How long the other side has for its last word when nothing can be written any more.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+const _: () = assert!(ASK_EVERY.as_millis() * ASKED_MAX as u128 > LIFETIME_MAX.as_millis());
 /// Nobody looks at it: control is known by its certificate.
 const SERVER_NAME: &str = "control.creto.invalid";
 
@@ -108,7 +114,8 @@ impl NodeLink {
         let state = LinkState::new(options.control.clone(), lease.clone());
         health.set_link(state.clone());
         let router = http::linked_router(health, audit_log, options.control.clone());
-        let link = Link { options, questions, lease, state, sink: Box::new(sink), held_epoch: 0 };
+        let (told, sink) = (state.clone(), Box::new(sink));
+        let link = Link { options, questions, lease, state, sink, held: None, was_ready: false, ask_every: ASK_EVERY };
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -118,13 +125,18 @@ impl NodeLink {
                 .map_err(ServiceError::Thread)?;
             runtime.block_on(async move {
                 let listener = tokio::net::UnixListener::from_std(listener).map_err(ServiceError::Thread)?;
-                let linked = tokio::spawn(link.run());
-                let cut_off = http::serve_local(listener, router, stopped, move || drop(socket_file)).await;
+                let mut linked = tokio::spawn(link.run());
+                let cut_off = tokio::select! {
+                    cut_off = http::serve_local(listener, router, stopped, move || drop(socket_file)) => cut_off,
+                    _ = &mut linked => {
+                        // The snapshot lapses by itself.
+                        told.set_down("the link has failed; its log says why, restart the node");
+                        tracing::error!("the link has failed; restart the node");
+                        return Err(ServiceError::Died);
+                    }
+                };
                 linked.abort();
-                match linked.await {
-                    Err(ended) if ended.is_cancelled() => {}
-                    _ => return Err(ServiceError::Died),
-                }
+                let _cancelled = linked.await;
                 if cut_off == 0 { Ok(()) } else { Err(ServiceError::CutOff(cut_off)) }
             })
         };
@@ -190,12 +202,19 @@ enum Down {
     Lifetime(u32),
     #[error("what control sends is refused: {0}")]
     Snapshot(#[from] SnapshotRefused),
+    #[error(
+        "control's directory is another one than this node holds: it was made anew or restored from a backup; if that is meant, restart \
+         this node, else look what answers at the address of control"
+    )]
+    Incarnation,
     #[error("control does not keep to the order of the link; run the same version of creto on both sides")]
     Order,
     #[error("control said nothing for {} s", SILENCE_MAX.as_secs())]
     Silent,
     #[error("control at {control} has ended the link; start `creto control` there if it does not run any more")]
     Ended { control: String },
+    #[error("nothing can be written to the link")]
+    Unwritten,
     #[error("the link broke ({0})")]
     Wire(#[from] WireError),
 }
@@ -236,8 +255,12 @@ struct Link {
     lease: Lease,
     state: LinkState,
     sink: Box<dyn LinkSink>,
-    /// Of the snapshot that the shards have; zero: none.
-    held_epoch: u64,
+    /// Of the snapshot that the shards have: the incarnation of its directory, and its epoch.
+    held: Option<([u8; 16], u64)>,
+    /// Whether the sink was told so.
+    was_ready: bool,
+    /// How often it is asked whether the snapshot still holds.
+    ask_every: Duration,
 }
 
 type Frames = mpsc::Receiver<Result<(FrameHeader, Vec<u8>), WireError>>;
@@ -300,57 +323,87 @@ impl Link {
                 }
             }
         });
+        // By itself, too: who waits until the other side takes something goes on to read what that one says.
+        let (unsent, mut outgoing) = mpsc::channel::<Vec<u8>>(UNSENT_MAX);
+        let writing = tokio::spawn(async move {
+            let mut writer = BufWriter::new(writer);
+            while let Some(frame) = outgoing.recv().await {
+                wire::write(&mut writer, &frame).await?;
+                while let Ok(frame) = outgoing.try_recv() {
+                    wire::write(&mut writer, &frame).await?;
+                }
+                wire::flush(&mut writer).await?;
+            }
+            Ok::<_, WireError>(())
+        });
         let mut waiting = Unanswered::default();
-        let ended = self.talk(&mut BufWriter::new(writer), &mut arrived, &mut waiting).await;
+        let ended = self.talk(&unsent, &mut arrived, &mut waiting).await;
+        drop(unsent);
         reading.abort();
         waiting.put_off();
         match ended {
             Ok(never) => match never {},
-            Err(Down::Wire(error)) => Down::of_wire(error, &self.options),
-            Err(down) => down,
+            Err(Down::Unwritten) => match writing.await {
+                Ok(Err(error)) => Down::of_wire(error, &self.options),
+                _ => Down::Ended { control: self.options.control.clone() },
+            },
+            Err(down) => {
+                writing.abort();
+                match down {
+                    Down::Wire(error) => Down::of_wire(error, &self.options),
+                    down => down,
+                }
+            }
         }
     }
 
     async fn talk(
         &mut self,
-        writer: &mut (impl AsyncWrite + Unpin),
+        unsent: &mpsc::Sender<Vec<u8>>,
         arrived: &mut Frames,
         waiting: &mut Unanswered,
     ) -> Result<std::convert::Infallible, Down> {
         let LinkClientOptions { trust_domain, retention_s, .. } = &self.options;
         let (trust_domain, retention_s) = (trust_domain.clone(), *retention_s);
         let hello = FromNode::Hello(Hello { trust_domain: trust_domain.clone(), retention_s });
-        wire::write(writer, &hello.to_frame()).await?;
         // So that the first snapshot counts as soon as it is there.
         let mut asked = VecDeque::from([(0_u64, Moment::now())]);
-        wire::write(writer, &FromNode::Ask { number: 0 }.to_frame()).await?;
-        wire::flush(writer).await?;
-        let lifetime = match next(arrived).await? {
+        for said in [hello, FromNode::Ask { number: 0 }] {
+            unsent.try_send(said.to_frame()).expect("nothing was sent before");
+        }
+        let (lifetime, incarnation) = match next(arrived).await? {
             FromControl::Welcome(Welcome { trust_domain: control, .. }) if control != trust_domain => {
                 let (control, node) = (control.as_str().to_owned(), trust_domain.as_str().to_owned());
                 return Err(Down::TrustDomain { control, node });
             }
-            FromControl::Welcome(Welcome { lifetime_ms, .. }) => {
+            FromControl::Welcome(Welcome { incarnation, .. })
+                if self.held.is_some_and(|(held, _)| held != incarnation) =>
+            {
+                return Err(Down::Incarnation);
+            }
+            FromControl::Welcome(Welcome { lifetime_ms, incarnation, .. }) => {
                 let lifetime = Duration::from_millis(lifetime_ms.into());
                 if !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
                     return Err(Down::Lifetime(lifetime_ms));
                 }
-                lifetime
+                (lifetime, incarnation)
             }
             FromControl::Refused(why) => return Err(Down::Refused(why)),
             _ => return Err(Down::Order),
         };
-        let mut incoming = Incoming::new(trust_domain, self.held_epoch);
+        let mut incoming = Incoming::new(trust_domain, self.held.map_or(0, |(_, epoch)| epoch));
         // What the shards have is control's newest, and this link has said so.
         let mut is_current = false;
         let (mut question_id, mut number) = (0_u64, 0_u64);
-        let mut asks = interval(ASK_EVERY);
+        let mut asks = interval(self.ask_every);
         asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silent_at = Instant::now() + SILENCE_MAX;
+        let (mut silent_at, mut is_over) = (Instant::now() + SILENCE_MAX, false);
         loop {
             tokio::select! {
                 frame = arrived.recv() => {
-                    silent_at = Instant::now() + SILENCE_MAX;
+                    if !is_over {
+                        silent_at = Instant::now() + SILENCE_MAX;
+                    }
                     match parsed(frame)? {
                         FromControl::SnapshotBegin(head) => incoming.begin(head, compile)?,
                         FromControl::Agents(agents) => incoming.agents(&agents)?,
@@ -359,12 +412,15 @@ impl Link {
                         FromControl::ChannelsGone(ids) => incoming.channels_gone(&ids)?,
                         FromControl::SnapshotEnd { agents, channels } => {
                             let snapshot = Arc::new(incoming.end(agents, channels)?);
-                            self.held_epoch = snapshot.epoch();
+                            self.held = Some((incarnation, snapshot.epoch()));
                             self.state.set_epoch(snapshot.epoch());
-                            self.sink.publish(snapshot);
+                            self.lease.publish(snapshot);
+                            self.sink.has_news();
                             is_current = true;
                         }
-                        FromControl::Renewed { number } if is_current => self.renew(&mut asked, number, lifetime)?,
+                        FromControl::Renewed { number: renewed } if is_current && renewed <= number => {
+                            self.renew(&mut asked, renewed, lifetime);
+                        }
                         FromControl::Answer { id, answer } => {
                             let waits = waiting.remove(id).ok_or(Down::Order)?;
                             waits.answer(answer).map_err(|_| Down::Order)?;
@@ -374,45 +430,67 @@ impl Link {
                         FromControl::Renewed { .. } | FromControl::Welcome(_) => return Err(Down::Order),
                     }
                 }
-                Some(question) = self.questions.next(waiting.has_room_for_large()), if waiting.has_room() => {
+                Some((room, question)) = next_question(&mut self.questions, waiting.has_room_for_large(), unsent),
+                    if waiting.has_room() && !is_over =>
+                {
                     question_id += 1;
-                    let frame = frame_of(question, question_id, waiting);
-                    wire::write(writer, &frame).await?;
-                    wire::flush(writer).await?;
+                    room.send(frame_of(question, question_id, waiting));
                 }
-                _ = asks.tick(), if asked.len() < ASKED_MAX => {
-                    number += 1;
-                    asked.push_back((number, Moment::now()));
-                    wire::write(writer, &FromNode::Ask { number }.to_frame()).await?;
-                    wire::flush(writer).await?;
+                // It goes on while a snapshot is on its way, however long that takes: control hears that this node is there.
+                _ = asks.tick() => {
+                    let at = Moment::now();
+                    // Without room there is no hurry: what was asked before is not even on its way.
+                    if unsent.try_send(FromNode::Ask { number: number + 1 }.to_frame()).is_ok() {
+                        number += 1;
+                        asked.push_back((number, at));
+                        if asked.len() > ASKED_MAX {
+                            asked.pop_front();
+                        }
+                    }
                 }
-                () = sleep_until(silent_at) => return Err(Down::Silent),
+                // Control may have said why before it ended the link.
+                () = unsent.closed(), if !is_over => (silent_at, is_over) = (Instant::now() + LAST_WORD, true),
+                () = sleep_until(silent_at) => return Err(if is_over { Down::Unwritten } else { Down::Silent }),
             }
         }
     }
 
     /// Control had, when it was asked this, nothing that did not come before: the snapshot counts from that moment.
-    fn renew(&mut self, asked: &mut VecDeque<(u64, Moment)>, number: u64, lifetime: Duration) -> Result<(), Down> {
-        let place = asked.iter().position(|(known, _)| *known == number).ok_or(Down::Order)?;
-        let (_, at) = asked.drain(..=place).next_back().expect("it has one");
-        let is_new = self.lease.is_new();
-        if !self.lease.renew(at.plus(lifetime)) {
-            // What is in force stays so, until its own time is over.
+    fn renew(&mut self, asked: &mut VecDeque<(u64, Moment)>, number: u64, lifetime: Duration) {
+        // One that is not remembered was asked too long ago to count for anything.
+        let answered = asked.iter().take_while(|(known, _)| *known <= number).count();
+        let Some((_, at)) = asked.drain(..answered).next_back() else { return };
+        let was_alive = self.lease.left().is_some();
+        if !self.lease.confirm(at.plus(lifetime)) {
             let cause = "what control confirms was over before it arrived: the link is slower than link.snapshot_lifetime; raise it at \
                          control";
             if self.state.set_down(cause) {
                 tracing::warn!("{cause}");
             }
-            return Ok(());
+            return;
         }
         if self.state.set_up(at) {
-            tracing::info!(control = self.options.control, epoch = self.held_epoch, "control is linked");
+            let epoch = self.held.map(|(_, epoch)| epoch);
+            tracing::info!(control = self.options.control, epoch, "control is linked");
         }
-        if is_new {
+        if !was_alive {
+            self.sink.has_news();
+        }
+        if !self.was_ready {
+            self.was_ready = true;
             self.sink.is_ready();
         }
-        Ok(())
     }
+}
+
+/// The next question, when there is room for its frame.
+async fn next_question<'u>(
+    questions: &mut ShardQuestions,
+    takes_large: bool,
+    unsent: &'u mpsc::Sender<Vec<u8>>,
+) -> Option<(mpsc::Permit<'u, Vec<u8>>, Asked)> {
+    let room = unsent.reserve().await.ok()?;
+    Some((room, questions.next(takes_large).await?))
 }
 
 fn frame_of(asked: Asked, id: u64, waiting: &mut Unanswered) -> Vec<u8> {
@@ -462,3 +540,6 @@ fn jittered(wait: Duration) -> Duration {
     let half = wait / 2;
     half + half.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests;

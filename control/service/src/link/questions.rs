@@ -13,8 +13,8 @@ use crate::enrolment::EnrolmentAsked;
 use crate::prekeys::{Claim, Upload};
 use crate::rotation::{Publication, Refused, Reply};
 
-/// What bounds how many answers there are, and how many large ones.
-pub(super) type Permits = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+/// What bounds how many answers there are, and how many bytes they have.
+pub(super) type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// The way back of one answer.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl WayBack {
     fn send(self, answer: Answer) {
         let Self { id, out, permits } = self;
         // Whoever asked may be gone.
-        let _ = out.send(Out::Answer { id, answer: Box::new(answer), _permits: permits });
+        let _ = out.send(Out { id, answer: Box::new(answer), _permits: permits });
     }
 
     fn reply<T: Send + 'static>(&self, to: impl FnOnce(Result<T, Said>) -> Answer + Send + 'static) -> Reply<T> {

@@ -79,6 +79,8 @@ pub fn restore(
         }
     };
     let messages = check(&manifest, &staging.folder)?;
+    // Nodes that know a later state of it do not take it for the same.
+    creto_service::offline::forget_incarnation(&staging.folder.join(DIRECTORY_FILE))?;
     staging.put_in_place(&manifest, data_dir)?;
     Ok(Restored { manifest, messages, configuration: data_dir.join(RESTORED_CONFIGURATION_FILE) })
 }

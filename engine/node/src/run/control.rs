@@ -62,37 +62,54 @@ pub(crate) fn doors() -> (ServiceDoors, ShardQuestions) {
 /// Control, as a node has it.
 pub(super) enum Control {
     /// In this process.
-    Here(ServiceHandle),
-    /// Elsewhere; the channel says once that the shards have something to go by.
-    Linked(LinkHandle, Receiver<()>),
+    Here {
+        service: ServiceHandle,
+        /// Closed when its thread has ended.
+        ended: Receiver<()>,
+    },
+    /// Elsewhere.
+    Linked {
+        link: LinkHandle,
+        /// Says once that the shards have something to go by.
+        is_ready: Receiver<()>,
+        /// Closed when its thread has ended.
+        ended: Receiver<()>,
+    },
 }
 
 impl Control {
     pub(super) fn policy_reloader(&self) -> Option<PolicyReloader> {
         match self {
-            Self::Here(service) => Some(service.policy_reloader()),
-            Self::Linked(..) => None,
+            Self::Here { service, .. } => Some(service.policy_reloader()),
+            Self::Linked { .. } => None,
         }
     }
 
     pub(super) fn socket_path(&self) -> &Path {
         match self {
-            Self::Here(service) => service.socket_path(),
-            Self::Linked(link, _) => link.socket_path(),
+            Self::Here { service, .. } => service.socket_path(),
+            Self::Linked { link, .. } => link.socket_path(),
         }
     }
 
     pub(super) fn remote_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Here(service) => service.remote_address(),
-            Self::Linked(..) => None,
+            Self::Here { service, .. } => service.remote_address(),
+            Self::Linked { .. } => None,
+        }
+    }
+
+    /// Closed when the thread of the service, or of the link, has ended: it does not while the node runs.
+    pub(super) fn ended(&self) -> &Receiver<()> {
+        match self {
+            Self::Here { ended, .. } | Self::Linked { ended, .. } => ended,
         }
     }
 
     pub(super) fn shutdown(self) -> Result<(), ServiceError> {
         match self {
-            Self::Here(service) => service.shutdown(),
-            Self::Linked(link, _) => link.shutdown(),
+            Self::Here { service, .. } => service.shutdown(),
+            Self::Linked { link, .. } => link.shutdown(),
         }
     }
 }
@@ -152,8 +169,13 @@ pub(super) fn start_service(
     let low = doors::tell_low(ports.clone());
     let service = service.with_prekeys(prekeys, PrekeyAllowance::default(), low).with_audit(sink, kept)?;
     let service = service.with_enrolments(enrolments);
-    let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
-    Ok(Control::Here(service.spawn_with(sink, publications)?))
+    let (alive, ended) = channel::bounded::<()>(0);
+    let sink = move |snapshot: Arc<Snapshot>| {
+        // It is dropped with the service's thread.
+        let _alive = &alive;
+        tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
+    };
+    Ok(Control::Here { service: service.spawn_with(sink, publications)?, ended })
 }
 
 /// The link of this node to a control service elsewhere, before it is started.
@@ -182,18 +204,24 @@ pub(super) fn link(
 
 /// Starts the link.
 pub(super) fn start_link(link: NodeLink, ports: Vec<ControlPort<Parcel<NodeItem>>>) -> Result<Control, NodeError> {
-    let (ready, is_ready) = channel::bounded(1);
-    Ok(Control::Linked(link.spawn(ShardsOfLink { ports, ready })?, is_ready))
+    let ((ready, is_ready), (alive, ended)) = (channel::bounded(1), channel::bounded(0));
+    let link = link.spawn(ShardsOfLink { ports, ready, _alive: alive })?;
+    Ok(Control::Linked { link, is_ready, ended })
 }
 
 struct ShardsOfLink {
     ports: Vec<ControlPort<Parcel<NodeItem>>>,
     ready: Sender<()>,
+    /// Dropped with the thread of the link.
+    _alive: Sender<()>,
 }
 
 impl LinkSink for ShardsOfLink {
-    fn publish(&self, snapshot: Arc<Snapshot>) {
-        tell_all(&self.ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
+    fn has_news(&self) {
+        for port in &self.ports {
+            // A shard whose ring is full does not sleep, and looks at the lease before it does anything.
+            let _ = port.send_item(NodeItem::Look);
+        }
     }
 
     fn is_ready(&self) {
@@ -202,43 +230,49 @@ impl LinkSink for ShardsOfLink {
     }
 
     fn is_low(&self, agent: AgentId, stock: PrekeyStock) {
-        tell_all(&self.ports, || NodeItem::PrekeysLow { agent, stock });
+        for port in &self.ports {
+            // One that has no room for a notice is told nothing: the owner asks when it connects.
+            let _ = port.send_item(NodeItem::PrekeysLow { agent, stock });
+        }
     }
 }
 
 /// What a shard of a linked node goes by, and for how long.
 pub(crate) struct Linked {
     lease: Lease,
-    /// What control said last.
+    /// The newest snapshot that this shard has taken, and its number.
+    taken: u64,
     held: Arc<Snapshot>,
-    /// Whether the shard has it; else it has one that denies.
+    /// Whether the shard goes by it; else by one that denies.
     is_in_force: bool,
 }
 
 impl Linked {
     pub(crate) fn new(lease: Lease) -> Self {
-        Self { lease, held: Arc::new(Snapshot::empty()), is_in_force: false }
+        Self { lease, taken: 0, held: Arc::new(Snapshot::empty()), is_in_force: false }
     }
 
-    /// Control says this now. Returns what the shard is to go by.
-    pub(crate) fn take(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.held = snapshot;
-        self.is_in_force = self.lease.is_alive();
-        self.shown()
-    }
-
-    /// Returns what the shard is to go by from now on, if that is something else than before: the time of what it has is over, or it
-    /// was confirmed again.
+    /// Returns what the shard is to go by from now on, if that is something else than before: there is a newer one, the time of what
+    /// it has is over, or it was confirmed again.
     pub(crate) fn look(&mut self) -> Option<Arc<Snapshot>> {
-        let is_alive = self.lease.is_alive();
-        if is_alive == self.is_in_force {
+        let mut is_new = false;
+        let is_alive = loop {
+            if let Some((number, snapshot)) = self.lease.newest_but(self.taken) {
+                (self.taken, self.held, is_new) = (number, snapshot, true);
+            }
+            let is_alive = self.lease.is_alive_for(self.taken);
+            // Confirmed is only what is there to be taken: it came between the two looks.
+            if is_alive || self.lease.confirmed() <= self.taken {
+                break is_alive;
+            }
+        };
+        if !is_new && is_alive == self.is_in_force {
             return None;
         }
         self.is_in_force = is_alive;
-        Some(self.shown())
-    }
-
-    fn shown(&self) -> Arc<Snapshot> {
-        if self.is_in_force { Arc::clone(&self.held) } else { Arc::new(self.held.lapsed()) }
+        Some(if is_alive { Arc::clone(&self.held) } else { Arc::new(self.held.lapsed()) })
     }
 }
+
+#[cfg(test)]
+mod tests;

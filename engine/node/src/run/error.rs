@@ -81,6 +81,9 @@ pub enum NodeError {
         /// What the disk said.
         cause: String,
     },
+    /// The thread of the control service, or of the link to it, has ended.
+    #[error("the control service, or the link to it, has failed; its log says why, restart the process")]
+    ControlEnded,
     /// The operating system refuses something that always works.
     #[error("{what} failed: {error}")]
     System {
