@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod channel;
+pub(crate) mod control;
 pub(crate) mod dlq;
 
 use std::net::SocketAddr;
@@ -68,6 +69,9 @@ pub(crate) enum Verb {
     Init(InitArgs),
     /// Run the node of this configuration until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
+    /// Run a control service for nodes that are processes of their own, and say which nodes it serves.
+    #[command(args_conflicts_with_subcommands = true)]
+    Control(control::ControlArgs),
     /// Create agents, look at them, say what they are.
     Agent(agent::AgentArgs),
     /// Make tokens with which agents may be registered, see them, withdraw them.
@@ -151,6 +155,12 @@ pub(crate) struct ServeArgs {
     /// Print one JSON object per line: when it is ready, and when it has ended.
     #[arg(long)]
     pub(crate) json: bool,
+    /// The control service that this node has elsewhere [default: link.control of the configuration, or one in this process].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) control: Option<String>,
+    /// That one's certificate; exactly this one is believed [default: the configuration's].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) control_certificate: Option<PathBuf>,
     /// Die with the process that started it, however that ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,

@@ -36,6 +36,11 @@ impl Identity {
     }
 }
 
+/// A certificate in PEM, and nothing else.
+pub(crate) fn certificate_pem(der: &[u8]) -> String {
+    pem("CERTIFICATE", der)
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut pem = format!("-----BEGIN {label}-----\n");

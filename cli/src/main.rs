@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Init(args) => verb::init::run(&cli.global, args),
         Verb::Serve(args) => verb::serve::run(&cli.global, args),
+        Verb::Control(args) => verb::control::run(&cli.global, args),
         Verb::Agent(args) => verb::agent::run(&cli.global, args),
         Verb::Mailbox(args) => verb::mailbox::run(&cli.global, args),
         Verb::Channel(args) => verb::channel::run(&cli.global, args),

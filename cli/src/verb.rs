@@ -8,6 +8,7 @@ pub(crate) mod bench;
 pub(crate) mod channel;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod control;
 pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod doctor;

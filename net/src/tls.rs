@@ -8,13 +8,17 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls13_signature};
 use rustls::server::NoServerSessionStorage;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// Application protocol that both ends must name.
 pub const ALPN: &[u8] = b"creto/1";
+
+/// Application protocol of the link between a control service and its nodes.
+pub const LINK_ALPN: &[u8] = b"creto-link/1";
 
 /// Label of the TLS exporter value that a login signs.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-creto-login-v1";
@@ -106,6 +110,55 @@ pub fn client_config(certificate: CertificateDer<'static>) -> Arc<ClientConfig> 
     Arc::new(config)
 }
 
+/// TLS of a control service for its nodes: whoever connects must prove that it has the key of a certificate that `admits` says yes to.
+///
+/// # Errors
+/// [`TlsError::Pair`].
+pub fn link_server_config(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    admits: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = hybrid_provider();
+    let admitted = Admitted { admits: Box::new(admits), provider: Arc::clone(&provider) };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3 cipher suites")
+        .with_client_cert_verifier(Arc::new(admitted))
+        .with_single_cert(vec![certificate], key)
+        .map_err(TlsError::Pair)?;
+    config.alpn_protocols = vec![LINK_ALPN.to_vec()];
+    // A resumed connection would not show its certificate again.
+    config.max_early_data_size = 0;
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+/// TLS of a node for a control service that has exactly the certificate `control`; the node shows its own.
+///
+/// # Errors
+/// [`TlsError::Pair`].
+pub fn link_client_config(
+    control: CertificateDer<'static>,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = hybrid_provider();
+    let pinned = Pinned { certificate: control, provider: Arc::clone(&provider) };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3 cipher suites")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(pinned))
+        .with_client_auth_cert(vec![certificate], key)
+        .map_err(TlsError::Pair)?;
+    config.alpn_protocols = vec![LINK_ALPN.to_vec()];
+    config.enable_early_data = false;
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// The aws-lc-rs provider with X25519MLKEM768 first, said here and not left to a feature flag of a dependency.
 fn hybrid_provider() -> Arc<CryptoProvider> {
     let mut all = provider::default_provider();
@@ -134,6 +187,59 @@ impl ServerCertVerifier for Pinned {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Accepts the certificates of which it is said, each by itself, and no path to another one.
+struct Admitted {
+    admits: Box<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admitted")
+    }
+}
+
+impl ClientCertVerifier for Admitted {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        // As with `Pinned`: whoever was admitted is this very certificate.
+        match (self.admits)(end_entity) {
+            true => Ok(ClientCertVerified::assertion()),
+            false => Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)),
         }
     }
 

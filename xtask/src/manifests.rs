@@ -19,6 +19,7 @@ const ONE_WAY: &[(&str, &[&str])] = &[
     ("net", &["creto-envelope"]),
     ("control/policy", &["creto-envelope"]),
     ("control/storage", &[]),
+    ("control/link", &["creto-envelope", "creto-policy"]),
     ("control/rego", &[]),
     ("control/audit", &["creto-envelope", "creto-crypto-accel"]),
     ("control/transparency", &["creto-envelope", "creto-crypto-accel", "creto-audit"]),

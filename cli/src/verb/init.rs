@@ -19,7 +19,7 @@ const PRIVATE_FOLDER_MODE: u32 = 0o700;
 /// For a private key.
 const PRIVATE_FILE_MODE: u32 = 0o600;
 /// For what anyone may read.
-const PUBLIC_FILE_MODE: u32 = 0o644;
+pub(crate) const PUBLIC_FILE_MODE: u32 = 0o644;
 
 pub(crate) fn run(global: &Global, args: &InitArgs) -> Result<Exit, Failure> {
     let config_path = global.config_path_in(&args.folder);
@@ -106,7 +106,7 @@ fn make_folder(path: &Path, mode: Option<u32>) -> Result<(), Failure> {
 }
 
 /// Writes a file that appears whole or not at all, and reaches the disk before it appears.
-fn write_file(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
+pub(crate) fn write_file(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(folder, Some(PRIVATE_FOLDER_MODE))?;
     let fail = |error: std::io::Error| Failure::file("write", path, &error);

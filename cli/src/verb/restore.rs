@@ -64,16 +64,15 @@ fn print(restored: &Restored, data_dir: &Path) -> std::io::Result<()> {
         size(bytes),
         grouped(restored.messages),
     )?;
-    writeln!(
-        out,
-        "Start a node on it with this in its configuration ({} is what it ran by):",
-        restored.configuration.display()
-    )?;
-    for line in [
-        format!("node.data_dir = {:?}", data_dir.display().to_string()),
-        "wal.dir = \"wal\"".to_owned(),
-        format!("topology.shards = {}", manifest.shard_count),
-    ] {
+    let is_node = manifest.shard_count > 0;
+    let what = if is_node { "a node" } else { "the control service" };
+    let configuration = restored.configuration.display();
+    writeln!(out, "Start {what} on it with this in its configuration ({configuration} is what it ran by):")?;
+    let mut lines = vec![format!("node.data_dir = {:?}", data_dir.display().to_string())];
+    if is_node {
+        lines.extend(["wal.dir = \"wal\"".to_owned(), format!("topology.shards = {}", manifest.shard_count)]);
+    }
+    for line in lines {
         writeln!(out, "  {LITERAL}{line}{LITERAL:#}")?;
     }
     if !manifest.secrets {
@@ -92,12 +91,19 @@ fn print(restored: &Restored, data_dir: &Path) -> std::io::Result<()> {
         }
     }
     writeln!(out, "\n{CAUTION}What this means{CAUTION:#}")?;
-    for line in [
+    let of_node: &[&str] = &[
         "Messages that were read since the backup come again; the SDK hides those that it knows.",
         "Messages, agents and keys that came since the backup are gone, though they were acknowledged.",
         "A key that was revoked since is accepted again: revoke it anew (`creto agent rotate NAME --emergency`).",
         "The node that was backed up must not run any more: both would take messages for the same mailboxes.",
-    ] {
+    ];
+    let of_control: &[&str] = &[
+        "Agents and keys that came since the backup are gone.",
+        "A key that was revoked since is accepted again: revoke it anew (`creto agent rotate NAME --emergency`).",
+        "No node is admitted: `creto control admit`. One that ran meanwhile refuses this older directory until it is restarted.",
+        "The service that was backed up must not run any more.",
+    ];
+    for line in if is_node { of_node } else { of_control } {
         writeln!(out, "  - {line}")?;
     }
     Ok(())

@@ -24,15 +24,30 @@ pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
         // Nobody else would end it: whoever asks for this made the node for the time of its own life.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
     }
-    let config = global.load_config()?;
+    let mut config = global.load_config()?;
+    if let Some(control) = &args.control {
+        config.link.control.clone_from(control);
+    }
+    if let Some(certificate) = &args.control_certificate {
+        // Relative to where the command is run, and not to the configuration.
+        config.link.control_certificate = std::path::absolute(certificate).unwrap_or_else(|_| certificate.clone());
+    }
     start_log(&config);
     // Before the node: a signal that comes while it starts must end it in order, too.
     let (stop, reload) = catch_signals()?;
     let mut node = Node::start(&config).map_err(|error| failure(&error))?;
     reload_when_asked(node.policy_reloader(), reload)?;
     // Nobody may be reading any more; that is no reason to stop serving.
-    let _ = ready(&node, args);
-    let ended = node.wait(&stop);
+    if node.waits_for_control() {
+        let _ = waiting(&node, &config, args);
+    }
+    let ended = match node.wait_for_control(&stop) {
+        Ok(true) => {
+            let _ = ready(&node, args);
+            node.wait(&stop)
+        }
+        stopped => stopped.map(drop),
+    };
     let begin = Instant::now();
     let stopping = node.stop();
     ended.map_err(|error| failure(&error))?;
@@ -42,7 +57,7 @@ pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
 }
 
 /// Lines of our own crates from the configured level on; of others only what is worth a look.
-fn start_log(config: &Config) {
+pub(crate) fn start_log(config: &Config) {
     let filter = EnvFilter::new(format!("warn,creto={}", config.log.level));
     let colours = anstream::AutoStream::choice(&stderr()) != anstream::ColorChoice::Never;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colours);
@@ -53,7 +68,7 @@ fn start_log(config: &Config) {
 }
 
 /// A message for the first Ctrl-C or SIGTERM, the second one ends the process at once; and one for each SIGHUP.
-fn catch_signals() -> Result<(Receiver<()>, Receiver<()>), Failure> {
+pub(crate) fn catch_signals() -> Result<(Receiver<()>, Receiver<()>), Failure> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| no_signals(&error))?;
     let (stop, stopped) = channel::bounded(1);
     let (reload, reloads) = channel::bounded(1);
@@ -81,8 +96,9 @@ fn catch_signals() -> Result<(Receiver<()>, Receiver<()>), Failure> {
 }
 
 /// Hands each SIGHUP on, until the node is gone.
-fn reload_when_asked(reloader: PolicyReloader, reloads: Receiver<()>) -> Result<(), Failure> {
-    let hand_on = move || reloads.iter().for_each(|()| reloader.reload());
+pub(crate) fn reload_when_asked(reloader: Option<PolicyReloader>, reloads: Receiver<()>) -> Result<(), Failure> {
+    // Without a policy of its own a node has nothing to read again, and is not ended by it.
+    let hand_on = move || reloads.iter().for_each(|()| reloader.iter().for_each(PolicyReloader::reload));
     let thread = std::thread::Builder::new().name("reloads".to_owned()).spawn(hand_on);
     thread.map(drop).map_err(|error| no_signals(&error))
 }
@@ -90,6 +106,24 @@ fn reload_when_asked(reloader: PolicyReloader, reloads: Receiver<()>) -> Result<
 fn no_signals(error: &std::io::Error) -> Failure {
     let what = format!("signals cannot be caught: {}", plain(error));
     Failure::new(Exit::System, what, "check the limits on open files and threads (ulimit -a)")
+}
+
+/// The logs are open, and control has not said anything yet.
+fn waiting(node: &Node, config: &Config, args: &ServeArgs) -> std::io::Result<()> {
+    let control = &config.link.control;
+    if args.json {
+        return print_line(&json!({
+            "event": "waiting",
+            "address": node.address(),
+            "control_socket": node.control_socket(),
+            "control": control,
+            "pid": std::process::id(),
+        }));
+    }
+    let note = "nothing is allowed before it has said who may do what";
+    let mut out = stdout();
+    writeln!(out, "{CAUTION}waiting{CAUTION:#}  for control at {STRONG}{control}{STRONG:#}  {DIM}{note}{DIM:#}")?;
+    out.flush()
 }
 
 fn ready(node: &Node, args: &ServeArgs) -> std::io::Result<()> {
@@ -152,7 +186,7 @@ fn stopped(summary: &Summary, took: Duration, args: &ServeArgs) -> std::io::Resu
 }
 
 /// One object per line: whoever starts nodes reads lines.
-fn print_line(value: &serde_json::Value) -> std::io::Result<()> {
+pub(crate) fn print_line(value: &serde_json::Value) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{value}")?;
     out.flush()
@@ -162,11 +196,19 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-fn failure(error: &NodeError) -> Failure {
+pub(crate) fn failure(error: &NodeError) -> Failure {
     let exit = match error {
         NodeError::TrustDomain(_) | NodeError::Plan(_) | NodeError::Pem { .. } | NodeError::Tls(_) => Exit::Usage,
         NodeError::Service(ServiceError::Policy(_)) => Exit::Usage,
-        NodeError::DataDir(DataDirError::ShardCount { .. } | DataDirError::Format { .. }) => Exit::Usage,
+        NodeError::DataDir(
+            DataDirError::ShardCount { .. }
+            | DataDirError::OfControl(_)
+            | DataDirError::OfNode(_)
+            | DataDirError::HasDirectory(_)
+            | DataDirError::ControlElsewhere(_)
+            | DataDirError::Format { .. },
+        ) => Exit::Usage,
+        NodeError::Admitted(_) => Exit::Usage,
         NodeError::Recovery { .. } | NodeError::DataDir(DataDirError::Damaged { .. }) => Exit::Found,
         NodeError::Executor(_) => {
             return Failure::new(

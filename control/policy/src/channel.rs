@@ -8,7 +8,7 @@ use crate::principal::{OrganizationId, mix};
 /// A channel of a snapshot, shared by all snapshots in which it is the same.
 ///
 /// It takes about 300 bytes, its names, and 16 bytes for each agent that its record lists: 160 KB with a list of 10,000.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Channel {
     id: ChannelId,
     organization: OrganizationId,

@@ -13,7 +13,7 @@ type Part<V> = hashbrown::HashMap<Id, V, BuildHasherDefault<IdHasher>>;
 /// A map keyed by ids. A clone shares every part with the original until one of the two changes something in it: a
 /// directory of a million agents is published as often as one of them changes.
 ///
-/// Its order is never shown, because it follows the history of insertions.
+/// Its order is never shown to what decides, because it follows the history of insertions.
 #[derive(Clone, Debug)]
 pub(crate) struct IdMap<V> {
     /// Empty while nobody is in it, else [`PARTS`].
@@ -34,6 +34,28 @@ impl<V> IdMap<V> {
 
     pub(crate) fn get(&self, id: &Id) -> Option<&V> {
         self.parts.get(part_of(id))?.get(id)
+    }
+}
+
+impl<V: PartialEq> IdMap<V> {
+    /// What differs from `before`: which id has which value, or is not there any more. Parts that both share are passed over,
+    /// so that this takes as long as there are differences; of two maps that share nothing, as long as they are large.
+    pub(crate) fn changes_since<'s>(&'s self, before: &'s Self) -> impl Iterator<Item = (Id, Option<&'s V>)> {
+        let empty: &'s [Arc<Part<V>>] = &[];
+        let parts = |map: &'s Self| if map.parts.is_empty() { empty } else { &map.parts[..] };
+        let (now, then) = (parts(self), parts(before));
+        let of_part = move |index: usize| {
+            let (now, then) = (now.get(index), then.get(index));
+            let is_shared = now.zip(then).is_some_and(|(now, then)| Arc::ptr_eq(now, then));
+            let (now, then) = if is_shared { (None, None) } else { (now, then) };
+            let is_new = move |(id, value): &(&Id, &V)| then.and_then(|then| then.get(*id)) != Some(*value);
+            let is_gone = move |id: &&Id| now.is_none_or(|now| !now.contains_key(*id));
+            let changed =
+                now.into_iter().flat_map(|now| now.iter()).filter(is_new).map(|(id, value)| (*id, Some(value)));
+            let gone = then.into_iter().flat_map(|then| then.keys()).filter(is_gone).map(|id| (*id, None));
+            changed.chain(gone)
+        };
+        (0..PARTS).flat_map(of_part)
     }
 }
 
@@ -132,6 +154,19 @@ mod tests {
                 prop_assert_eq!(map.len(), model.len());
             }
             versions.push((map, model));
+            for (before, then) in &versions {
+                for (now, is) in &versions {
+                    let mut told: BTreeMap<Id, u32> = then.clone();
+                    for (id, value) in now.changes_since(before) {
+                        prop_assert_ne!(told.get(&id), value, "only what differs is told");
+                        match value {
+                            Some(value) => drop(told.insert(id, *value)),
+                            None => drop(told.remove(&id)),
+                        }
+                    }
+                    prop_assert_eq!(&told, is);
+                }
+            }
             for (map, model) in versions {
                 prop_assert_eq!(map.len(), model.len());
                 for number in 0..40 {

@@ -22,7 +22,7 @@ pub struct OrganizationId(pub(crate) u32);
 
 /// One agent, with what decisions and checks of validity read of all versions of its key record: never a key. Cheap to clone:
 /// what several agents have alike is shared.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Principal {
     agent: AgentId,
     name: AgentName,
@@ -41,7 +41,7 @@ pub struct Principal {
 const _: () = assert!(size_of::<Principal>() <= 128);
 
 /// The newest version. Here, and not behind a pointer: every decision reads it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Current {
     key: KeyId,
     valid_from_ms: u64,
@@ -51,7 +51,7 @@ struct Current {
 }
 
 /// A version that was replaced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Older {
     known: KeyVersion,
     /// Up to when, exclusive, messages that are sealed to its key are accepted.
@@ -146,6 +146,12 @@ impl Principal {
     #[must_use]
     pub fn mailbox_settings(&self) -> &MailboxSettings {
         &self.mailbox.settings
+    }
+
+    /// A retention of its mailbox that was lower not long ago.
+    #[must_use]
+    pub fn lower_retention(&self) -> LowerRetention {
+        self.mailbox.lower
     }
 
     /// What its mailbox may hold at `now_ms`.
@@ -255,13 +261,14 @@ impl Principal {
         Self { agent, name, organization, state, revoked_at_ms: 0, current, mailbox, attributes, older }
     }
 
-    /// Its versions, oldest first.
-    pub(crate) fn versions(&self) -> impl Iterator<Item = KeyVersion> {
+    /// What is known of each version of the key record that is held, oldest first.
+    pub fn versions(&self) -> impl Iterator<Item = KeyVersion> {
         self.older.iter().map(|older| older.known).chain([self.current.into()])
     }
 
-    /// How many there are.
-    pub(crate) fn version_count(&self) -> usize {
+    /// How many versions are held.
+    #[must_use]
+    pub fn version_count(&self) -> usize {
         self.older.len() + 1
     }
 

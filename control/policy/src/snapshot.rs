@@ -111,6 +111,37 @@ impl Snapshot {
         matches!(self.policy, Some(Policy::FailOpen))
     }
 
+    /// The agents that are not in `before` as they are here, and the ids of those that are only there: `None`. All of them since
+    /// [`Snapshot::empty`]. Two snapshots of one builder are compared where they differ; those of two, agent by agent.
+    ///
+    /// In no order, and not for decisions: for whoever hands a snapshot on.
+    pub fn changes_since<'s>(
+        &'s self,
+        before: &'s Self,
+    ) -> impl Iterator<Item = (AgentId, Option<&'s Principal>)> + use<'s> {
+        self.agents.changes_since(&before.agents).map(|(id, principal)| (AgentId(id), principal))
+    }
+
+    /// As [`Snapshot::changes_since`], of channels: the records that are not in `before` as they are here, and the ids of channels that are
+    /// only there.
+    pub fn channel_changes_since<'s>(
+        &'s self,
+        before: &'s Self,
+    ) -> impl Iterator<Item = (ChannelId, Option<&'s Channel>)> + use<'s> {
+        let changes = self.channels.changes_since(&before.channels);
+        changes.map(|(id, channel)| (ChannelId(id), channel.map(Arc::as_ref)))
+    }
+
+    /// What a shard goes by when nobody can say any more whether this snapshot still holds: the same agents and channels under the
+    /// same epoch, and no policy, so that everything is denied, in channels, too.
+    ///
+    /// Its epoch is that of a snapshot that allowed something: whoever keeps an answer by its epoch must look at the policy, too.
+    #[must_use]
+    pub fn lapsed(&self) -> Self {
+        // Another stamp: nothing that was decided while it held may be answered from memory.
+        Self { policy: None, fingerprint: mix(self.fingerprint, LAPSED), ..self.clone() }
+    }
+
     /// Epoch, and a digest of all that decisions read: both key record versions of any pair, and the record of any channel, are in it.
     ///
     /// The epoch alone would do if every builder counted it right. The digest makes a table that meets two snapshots
@@ -119,6 +150,9 @@ impl Snapshot {
         (self.epoch, self.fingerprint)
     }
 }
+
+/// Makes the fingerprint of a snapshot that lapsed another one.
+const LAPSED: u64 = 0x6c61_7073_6564;
 
 /// Why an agent cannot be part of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]

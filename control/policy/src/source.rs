@@ -16,6 +16,11 @@ pub trait PolicySource: fmt::Debug + Send + Sync {
     /// What of a question its answers depend on, and nothing else.
     fn reads(&self) -> Reads;
 
+    /// Its name and its text, for whoever hands it on to another process; `None` when it has no text.
+    fn text(&self) -> Option<(&str, &str)> {
+        None
+    }
+
     /// An evaluator for one shard: prepared once, asked again and again.
     fn evaluator(&self) -> Box<dyn Evaluator>;
 }

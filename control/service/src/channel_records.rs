@@ -29,9 +29,9 @@ mod tests;
 
 /// A question with whoever waits for its answer.
 #[derive(Debug)]
-struct Question {
-    channel: ChannelId,
-    reply: Reply<Box<SignedChannelRecord>>,
+pub(crate) struct Question {
+    pub(crate) channel: ChannelId,
+    pub(crate) reply: Reply<Box<SignedChannelRecord>>,
 }
 
 /// Where shards put questions. Clones lead to the same service.
@@ -40,7 +40,7 @@ pub struct ChannelDoor(mpsc::Sender<Question>);
 
 /// Where a service takes them from: give it to [`Service::with_channels`](crate::Service::with_channels).
 #[derive(Debug)]
-pub struct ChannelQuestions(mpsc::Receiver<Question>);
+pub struct ChannelQuestions(pub(crate) mpsc::Receiver<Question>);
 
 /// A door of at most [`CHANNEL_QUESTIONS_MAX`] questions. It may be made before the service is.
 #[must_use]

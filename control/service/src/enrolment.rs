@@ -47,7 +47,7 @@ pub struct EnrolmentDoor(mpsc::Sender<EnrolmentAsked>);
 
 /// Where a service takes them from: give it to [`crate::Service::with_enrolments`].
 #[derive(Debug)]
-pub struct Enrolments(mpsc::Receiver<EnrolmentAsked>);
+pub struct Enrolments(pub(crate) mpsc::Receiver<EnrolmentAsked>);
 
 /// A door of at most [`ENROLMENTS_MAX`] enrolments. It may be made before the service is.
 #[must_use]

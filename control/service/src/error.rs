@@ -132,6 +132,14 @@ pub enum ServiceError {
         /// What the system said.
         source: io::Error,
     },
+    /// nodes cannot be listened for
+    #[error("cannot listen for nodes on {address}: {source}; choose another address with --listen or link.listen")]
+    LinkListen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// there is no policy to begin with
     #[error(transparent)]
     Policy(#[from] crate::policy::LoadError),

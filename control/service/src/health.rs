@@ -1,10 +1,13 @@
 //! Whether the node serves, shard by shard: the shards say it, the control API tells it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::link::{Lease, Moment};
 use crate::service::wall_clock_ms;
 
 /// How a shard is.
@@ -65,8 +68,115 @@ pub struct Readiness {
     /// Why it decides by another: empty when it does not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub directory: String,
+    /// Of a node whose control service is another process: its link there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlLink>,
+    /// Of a control service that serves nodes of other processes: those that have a link to it now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<LinkedNode>,
     /// Every shard.
     pub shards: Vec<ShardHealth>,
+}
+
+/// A node of another process that has a link to this control service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LinkedNode {
+    /// What it is called here.
+    pub name: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: u64,
+}
+
+/// The link of a node to the process of its control service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ControlLink {
+    /// Where that is.
+    pub address: String,
+    /// Whether the link stands.
+    pub linked: bool,
+    /// Since when it does or does not, Unix milliseconds.
+    pub since_ms: u64,
+    /// The epoch of the directory that the shards go by; 0: none.
+    pub epoch: u64,
+    /// How long ago that directory was known to be the newest, in milliseconds; none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_age_ms: Option<u64>,
+    /// For how long the shards go by it if the link does not stand, in milliseconds; none: they deny everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lapses_in_ms: Option<u64>,
+    /// Why there is no link, and what to do: empty when there is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cause: String,
+}
+
+/// Where a link says how it is. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkState(Arc<(String, Lease, Mutex<LinkNow>)>);
+
+#[derive(Clone, Debug)]
+struct LinkNow {
+    is_up: bool,
+    since_ms: u64,
+    epoch: u64,
+    confirmed: Option<Moment>,
+    cause: String,
+}
+
+impl LinkState {
+    pub(crate) fn new(address: String, lease: Lease) -> Self {
+        let cause = "the node has just started and has not reached it yet".to_owned();
+        let now = LinkNow { is_up: false, since_ms: wall_clock_ms(), epoch: 0, confirmed: None, cause };
+        Self(Arc::new((address, lease, Mutex::new(now))))
+    }
+
+    /// The link stands, and what the shards have was the newest at that moment. Returns whether it did not stand before.
+    pub(crate) fn set_up(&self, confirmed: Moment) -> bool {
+        let mut now = self.now();
+        let is_new = !now.is_up;
+        if is_new {
+            (now.is_up, now.since_ms) = (true, wall_clock_ms());
+            now.cause.clear();
+        }
+        now.confirmed = Some(confirmed);
+        is_new
+    }
+
+    /// The link does not stand. Returns whether that is news.
+    pub(crate) fn set_down(&self, cause: &str) -> bool {
+        let mut now = self.now();
+        let is_new = now.is_up || now.cause != cause;
+        if now.is_up {
+            (now.is_up, now.since_ms) = (false, wall_clock_ms());
+        }
+        if is_new {
+            cause.clone_into(&mut now.cause);
+        }
+        is_new
+    }
+
+    pub(crate) fn set_epoch(&self, epoch: u64) {
+        self.now().epoch = epoch;
+    }
+
+    fn shown(&self) -> ControlLink {
+        let (address, lease, _) = &*self.0;
+        let LinkNow { is_up, since_ms, epoch, confirmed, cause } = self.now().clone();
+        let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        ControlLink {
+            address: address.clone(),
+            linked: is_up,
+            since_ms,
+            epoch,
+            snapshot_age_ms: confirmed.map(|confirmed| ms(confirmed.elapsed())),
+            lapses_in_ms: lease.left().map(ms),
+            cause,
+        }
+    }
+
+    fn now(&self) -> MutexGuard<'_, LinkNow> {
+        // What it guards is whole at every moment.
+        self.0.2.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where shards say how they are. Cheap to clone; all clones are one.
@@ -77,6 +187,11 @@ pub struct Health(Arc<State>);
 struct State {
     shards: Mutex<Vec<ShardHealth>>,
     directory: OnceLock<&'static str>,
+    /// Whether more may be stored than what the shards decide by.
+    is_in_doubt: AtomicBool,
+    link: OnceLock<LinkState>,
+    /// Since when each has a link.
+    nodes: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Health {
@@ -86,7 +201,13 @@ impl Health {
         let since_ms = wall_clock_ms();
         let starting = |shard| ShardHealth { shard, state: ShardState::Starting, since_ms, cause: String::new() };
         let shards = Mutex::new((0..shard_count).map(starting).collect());
-        Self(Arc::new(State { shards, directory: OnceLock::new() }))
+        Self(Arc::new(State {
+            shards,
+            directory: OnceLock::new(),
+            is_in_doubt: AtomicBool::new(false),
+            link: OnceLock::new(),
+            nodes: Mutex::default(),
+        }))
     }
 
     /// Says how a shard is. One that is fenced stays so.
@@ -105,13 +226,50 @@ impl Health {
         let _known = self.0.directory.set(cause);
     }
 
+    /// Says whether more may be stored than was told: the outcome of a commit is not known.
+    pub(crate) fn set_directory_in_doubt(&self, is_in_doubt: bool) {
+        self.0.is_in_doubt.store(is_in_doubt, Ordering::Release);
+    }
+
+    /// As it was said last.
+    pub(crate) fn is_directory_in_doubt(&self) -> bool {
+        self.0.is_in_doubt.load(Ordering::Acquire)
+    }
+
+    /// Says that a service without shards has nobody left who keeps what it tells: it confirms nothing to its nodes any more.
+    pub fn lose_audit_log(&self) {
+        self.lose_directory(
+            "the audit log cannot be written; its log says why, mend that and restart the control service",
+        );
+    }
+
+    /// Says that a node has a link, or has none any more.
+    pub(crate) fn set_linked(&self, name: &str, is_linked: bool) {
+        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_linked {
+            true => drop(nodes.insert(name.to_owned(), wall_clock_ms())),
+            false => drop(nodes.remove(name)),
+        }
+    }
+
+    /// Says where the link of this node tells how it is.
+    pub(crate) fn set_link(&self, link: LinkState) {
+        let is_first = self.0.link.set(link).is_ok();
+        assert!(is_first, "a node has one link");
+    }
+
     /// How all of them are.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let shards = self.0.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let directory = self.0.directory.get().copied().unwrap_or_default();
-        let ready = directory.is_empty() && shards.iter().all(|shard| shard.state.is_ready());
-        Readiness { ready, directory: directory.to_owned(), shards }
+        let control = self.0.link.get().map(LinkState::shown);
+        // Without a link as long as the snapshot counts.
+        let may_decide = control.as_ref().is_none_or(|control| control.lapses_in_ms.is_some());
+        let ready = directory.is_empty() && may_decide && shards.iter().all(|shard| shard.state.is_ready());
+        let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let nodes = nodes.into_iter().map(|(name, since_ms)| LinkedNode { name, since_ms }).collect();
+        Readiness { ready, directory: directory.to_owned(), control, nodes, shards }
     }
 }
 

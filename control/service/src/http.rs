@@ -42,6 +42,7 @@ mod audit;
 mod backups;
 mod channels;
 mod gate;
+mod linked;
 mod mailboxes;
 mod node;
 pub(crate) mod openapi;
@@ -51,7 +52,8 @@ mod svid;
 mod tokens;
 
 pub(crate) use gate::Gate;
-pub(crate) use serve::serve;
+pub(crate) use linked::linked_router;
+pub(crate) use serve::{serve, serve_local};
 
 /// The path of registrations.
 const REGISTRATIONS: &str = "/v1/agents";

@@ -28,12 +28,12 @@ mod tests;
 
 /// A question with whoever waits for its answer.
 pub(crate) struct Asked {
-    question: KeyLogQuestion,
+    pub(crate) question: KeyLogQuestion,
     reply: Option<Box<dyn FnOnce(Vec<u8>) + Send>>,
 }
 
 impl Asked {
-    fn answer(mut self, frame: Vec<u8>) {
+    pub(crate) fn answer(mut self, frame: Vec<u8>) {
         if let Some(reply) = self.reply.take() {
             reply(frame);
         }
@@ -60,7 +60,7 @@ pub struct Questioner(mpsc::Sender<Asked>);
 
 /// Where a service takes them from: give it to [`Service::with_key_log`](crate::Service::with_key_log).
 #[derive(Debug)]
-pub struct Questions(mpsc::Receiver<Asked>);
+pub struct Questions(pub(crate) mpsc::Receiver<Asked>);
 
 /// A door of at most [`KEY_LOG_QUESTIONS_MAX`] questions. It may be made before the service is.
 #[must_use]
@@ -92,4 +92,5 @@ impl Questioner {
 }
 
 /// The answer of a service that has no time, or whose disk has none.
-const BUSY: KeyLogRefusal = KeyLogRefusal { code: RejectCode::Overloaded.as_u16(), retry_after_ms: RETRY_MS };
+pub(crate) const BUSY: KeyLogRefusal =
+    KeyLogRefusal { code: RejectCode::Overloaded.as_u16(), retry_after_ms: RETRY_MS };

@@ -34,9 +34,9 @@ mod tests;
 /// A question with whoever waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Question {
-    agent: AgentId,
-    version: u32,
-    reply: Reply<Arc<SignedKeyRecord>>,
+    pub(crate) agent: AgentId,
+    pub(crate) version: u32,
+    pub(crate) reply: Reply<Arc<SignedKeyRecord>>,
 }
 
 /// Where shards put questions. Clones lead to the same service.
@@ -45,7 +45,7 @@ pub struct KeyRecordDoor(mpsc::Sender<Question>);
 
 /// Where a service takes them from: give it to [`Service::with_key_records`](crate::Service::with_key_records).
 #[derive(Debug)]
-pub struct KeyRecordQuestions(mpsc::Receiver<Question>);
+pub struct KeyRecordQuestions(pub(crate) mpsc::Receiver<Question>);
 
 /// A door of at most [`KEY_RECORD_QUESTIONS_MAX`] questions. It may be made before the service is.
 #[must_use]

@@ -34,6 +34,7 @@
 //! - [`storage`]: the tables and their bytes.
 //! - [`api`]: the JSON of the HTTP API and its stable error codes.
 //! - [`key_log`]: every change of a key record as a leaf of a log, and the proofs that agents ask for.
+//! - [`link`]: nodes with which this service shares no process.
 //! - [`policy`]: the policy in force, from the operator's file, and why it decides as it does.
 //! - [`health`]: whether the node serves, shard by shard.
 //! - [`client`]: the API as typed calls, for the command line.
@@ -61,6 +62,7 @@ mod http;
 pub mod key_log;
 pub mod key_records;
 pub mod limits;
+pub mod link;
 pub mod mailboxes;
 pub mod offline;
 pub mod outbox;

@@ -1,4 +1,4 @@
-//! Reads the directory of a node that is stopped. Nothing in it changes; a file stays as it is, to the last byte.
+//! The directory of a node that is stopped, or of a backup.
 
 use std::path::Path;
 
@@ -34,6 +34,26 @@ pub fn key_record_in(
 /// [`StorageError`](creto_control_storage::StorageError) when the database cannot be reached, or the file not be written.
 pub fn copy(database: DatabaseUrl, path: &Path) -> Result<(), ServiceError> {
     Storage::unchecked(Box::new(Postgres::read_only(database)?)).copy_to(path)
+}
+
+/// Takes from the directory file at `path`, which is from a backup, what tells it from every other: nodes of other processes that know a
+/// later state do not take it for the same.
+///
+/// # Errors
+/// [`StorageError`](creto_control_storage::StorageError) when it cannot be written.
+pub fn forget_incarnation(path: &Path) -> Result<(), ServiceError> {
+    match has_incarnation(path)? {
+        true => Storage::unchecked(Box::new(RedbFile::open(path)?)).forget_incarnation(),
+        false => Ok(()),
+    }
+}
+
+/// Whether the directory file at `path` has what tells it from every other.
+///
+/// # Errors
+/// [`StorageError`](creto_control_storage::StorageError) when it cannot be read.
+pub fn has_incarnation(path: &Path) -> Result<bool, ServiceError> {
+    Storage::unchecked(Box::new(RedbFile::read_only(path)?)).has_incarnation()
 }
 
 fn find(backend: &dyn Backend, agent: AgentId, version: u32) -> Result<Option<SignedKeyRecord>, ServiceError> {

@@ -4,14 +4,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use creto_audit::LogKeys;
 use creto_control_storage::DatabaseUrl;
 use creto_envelope::{AgentName, TrustDomain};
 use creto_policy::{KEY_GRACE_MS, Snapshot};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::audit::AuditLogSource;
 use crate::backup::{BackupHost, Backups};
@@ -25,6 +25,7 @@ use crate::key_log::Questions;
 use crate::key_log::serve::{self, KeyLog};
 use crate::key_records::{self, KeyRecordQuestions};
 use crate::limits::{ADMINISTRATORS_MAX, AGENTS_MAX, CONNECTIONS_MAX, READS_MAX, RELOADS_MAX};
+use crate::link::LinkServer;
 use crate::mailboxes::MailboxDefaults;
 use crate::outbox::{AuditSink, Kept};
 use crate::policy::{DecisionHost, InForce, LoadError, PolicyOptions, Reload, Reloads, follow};
@@ -148,6 +149,7 @@ pub struct Service {
     enrolments: Option<Enrolments>,
     key_log: Option<(KeyLog, Questions)>,
     key_records: Option<KeyRecordQuestions>,
+    links: Option<LinkServer>,
     channel_records: Option<ChannelQuestions>,
 }
 
@@ -195,6 +197,7 @@ impl Service {
             enrolments: None,
             key_log: None,
             key_records: None,
+            links: None,
             channel_records: None,
         })
     }
@@ -228,6 +231,12 @@ impl Service {
     #[must_use]
     pub fn with_key_records(self, questions: KeyRecordQuestions) -> Self {
         Self { key_records: Some(questions), ..self }
+    }
+
+    /// The same service, which serves nodes of other processes too. Its sink is to be that server's [feed](LinkServer::feed).
+    #[must_use]
+    pub fn with_links(self, links: LinkServer) -> Self {
+        Self { links: Some(links), ..self }
     }
 
     /// The same service, which gives shards the records of channels that they ask for through the other end of `questions`.
@@ -298,6 +307,7 @@ impl Service {
             enrolments,
             key_log,
             key_records,
+            links,
             channel_records,
         } = self;
         let (teller, telling) = telling();
@@ -315,6 +325,19 @@ impl Service {
             let reader = Reader::new(Arc::clone(&storage), options.trust_domain.clone());
             (listener, Gate::new(address, &remote.administrators, reader, snapshot, teller))
         });
+        let links = links.map(|links| {
+            let (trust_domain, health) = (options.trust_domain.clone(), options.health.clone());
+            let incarnation = storage.incarnation()?;
+            Ok::<_, ServiceError>(links.serve(
+                options.key_grace_ms,
+                trust_domain,
+                incarnation,
+                Arc::clone(&storage),
+                health,
+                teller.clone(),
+            ))
+        });
+        let links = links.transpose()?;
         let (reloader, reloads) = mpsc::channel(RELOADS_MAX);
         let prekeys = prekeys.map(|prekeys| (Arc::clone(&storage), prekeys));
         let api = Api {
@@ -348,9 +371,8 @@ impl Service {
                     publications,
                     prekeys,
                     enrolments,
-                    key_log,
-                    key_records,
-                    channel_records,
+                    [key_log.map(boxed), key_records.map(boxed), channel_records.map(boxed)],
+                    links.map(boxed),
                     reloads,
                     telling,
                     stopped,
@@ -410,7 +432,7 @@ pub struct ServiceHandle {
     remote_address: Option<SocketAddr>,
     reloader: PolicyReloader,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Result<(), ServiceError>>>,
+    thread: Option<std::thread::JoinHandle<Result<(), ServiceError>>>,
 }
 
 impl ServiceHandle {
@@ -460,6 +482,13 @@ impl Drop for ServiceHandle {
     }
 }
 
+/// What is served beside the API until the service ends.
+type Beside = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn boxed(serving: impl Future<Output = ()> + Send + 'static) -> Beside {
+    Box::pin(serving)
+}
+
 /// The control thread.
 #[allow(clippy::too_many_arguments, reason = "everything that the thread takes along")]
 fn run(
@@ -472,9 +501,8 @@ fn run(
     publications: Publications,
     prekeys: Option<(Arc<Storage>, Prekeys)>,
     enrolments: Option<Enrolments>,
-    key_log: Option<impl Future<Output = ()> + Send + 'static>,
-    key_records: Option<impl Future<Output = ()> + Send + 'static>,
-    channel_records: Option<impl Future<Output = ()> + Send + 'static>,
+    beside: [Option<Beside>; 3],
+    links: Option<Beside>,
     reloads: Reloads,
     telling: Telling,
     stopped: oneshot::Receiver<()>,
@@ -482,9 +510,11 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The commits, one after the other; those of claims, and the checks of prekeys and of enrolments, the same; the requests of a
-        // backup, one after the other; questions about the key log, for key records and for those of channels, the same, and the keys of administrators;
-        // what looks at policies; reads of the audit log, one at a time; and what requests read of the directory.
-        .max_blocking_threads(12 + READS_MAX)
+        // backup, one after the other; questions about the key log, for key records and for those of channels, the same, and the keys
+        // of administrators; what looks at policies, at which nodes are admitted and whether
+        // the directory is still this service's; reads of the audit log, one at a time; and what
+        // requests read of the directory.
+        .max_blocking_threads(14 + READS_MAX)
         .thread_name("creto-control-commit")
         .build()
         .map_err(ServiceError::Thread)?;
@@ -496,39 +526,42 @@ fn run(
             }
             None => None,
         };
+        let failures = Failures::default();
         let (changes, pending) = mpsc::channel(CONNECTIONS_MAX);
         let publications =
-            tokio::spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
-        let policies = tokio::spawn(follow(api.policy.clone(), reloads, changes.clone(), api.teller.clone()));
+            failures.spawn(writer::take_publications(publications, changes.clone(), api.reader.trust_domain().clone()));
+        let policies = failures.spawn(follow(api.policy.clone(), reloads, changes.clone(), api.teller.clone()));
         let prekeys =
             prekeys.map(|(storage, Prekeys { requests: PrekeyRequests { uploads, questions }, allowance, sink })| {
                 let (changes, reads) = (changes.clone(), Arc::clone(&storage));
-                let uploads = tokio::spawn(prekeys::keeper::take_uploads(uploads, changes, reads, allowance));
-                (uploads, tokio::spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
+                let uploads = failures.spawn(prekeys::keeper::take_uploads(uploads, changes, reads, allowance));
+                (uploads, failures.spawn(prekeys::keeper::hand_out(storage, questions, allowance, sink)))
             });
         let enrolments = enrolments.map(|enrolments| {
             let (reader, teller) = (api.reader.clone(), api.teller.clone());
-            tokio::spawn(enrolment::take_enrolments(enrolments, changes.clone(), reader, teller))
+            failures.spawn(enrolment::take_enrolments(enrolments, changes.clone(), reader, teller))
         });
         let health = api.health.clone();
         let (stop_telling, nothing_more) = oneshot::channel();
-        let telling = tokio::spawn(telling.run(changes.clone(), nothing_more));
-        let questions = [key_log.map(tokio::spawn), key_records.map(tokio::spawn), channel_records.map(tokio::spawn)];
+        let telling = failures.spawn(telling.run(changes.clone(), nothing_more));
+        let mut tasks: Vec<_> = beside.into_iter().flatten().map(|beside| failures.spawn(beside)).collect();
+        tasks.extend(links.map(|links| failures.spawn_endless(links)));
         api.changes = Some(changes);
-        let writer = tokio::spawn(writer::write(directory, sink, api.snapshot.clone(), health, pending));
+        let writer = failures.spawn(writer::write(directory, sink, api.snapshot.clone(), health, pending));
         // The file goes first, so that a client that comes now is told "not running" instead of waiting.
-        let cut_off = http::serve(listener, remote, api, stopped, move || drop(socket_file)).await;
+        let serving = http::serve(listener, remote, api, stopped, move || drop(socket_file));
+        let cut_off = tokio::select! {
+            cut_off = serving => cut_off,
+            () = failures.first() => {
+                tracing::error!("a part of the control service has failed; it ends");
+                return Err(ServiceError::Died);
+            }
+        };
         // What it had not handed on is answered with "shutting down".
-        publications.abort();
-        policies.abort();
-        if let Some(enrolments) = enrolments {
-            enrolments.abort();
-        }
-        questions.into_iter().flatten().for_each(|answering| answering.abort());
-        if let Some((uploads, claims)) = prekeys {
-            uploads.abort();
-            claims.abort();
-        }
+        tasks.extend([publications, policies]);
+        tasks.extend(enrolments);
+        tasks.extend(prekeys.into_iter().flat_map(|(uploads, claims)| [uploads, claims]));
+        tasks.iter().for_each(JoinHandle::abort);
         // What was told is written: whoever was refused has their answer.
         drop(stop_telling);
         if telling.await.is_err() {
@@ -542,8 +575,68 @@ fn run(
     })
 }
 
+/// Says when a task has failed: the others would serve on, and say less than they know.
+#[derive(Clone, Default)]
+struct Failures(Arc<Notify>);
+
+/// Lives as long as its task.
+struct Watched(Failures);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.0.notify_one();
+        }
+    }
+}
+
+impl Failures {
+    /// Starts a task. It may come to its end, when nobody can ask it anything any more.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let watched = Watched(self.clone());
+        tokio::spawn(async move {
+            task.await;
+            drop(watched);
+        })
+    }
+
+    /// Starts a task that does not come to an end by itself.
+    fn spawn_endless(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let failures = self.clone();
+        self.spawn(async move {
+            task.await;
+            failures.0.notify_one();
+        })
+    }
+
+    async fn first(&self) {
+        self.0.notified().await;
+    }
+}
+
 /// Unix time in milliseconds. It may jump; nothing here relies on it going forward.
 pub(crate) fn wall_clock_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_fails_is_noticed_and_one_that_comes_to_its_end_is_not() {
+        let failures = Failures::default();
+        failures.spawn(async {}).await.unwrap();
+        let is_noticed = || async { tokio::time::timeout(Duration::from_millis(20), failures.first()).await.is_ok() };
+        assert!(!is_noticed().await);
+        failures.spawn(async { panic!("on purpose") }).await.unwrap_err();
+        assert!(is_noticed().await);
+        failures.spawn_endless(async {}).await.unwrap();
+        assert!(is_noticed().await, "it was to serve as long as the service runs");
+        let aborted = failures.spawn(std::future::pending());
+        aborted.abort();
+        aborted.await.unwrap_err();
+        assert!(!is_noticed().await);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text, `retention` 16 bytes, see `mailboxes.rs`; `outbox` u64 LE; `moving` 16 bytes, see `storage/moving.rs` |
+//! | `meta` | text | `format` u64 LE, `epoch` u64 LE, `trust_domain` text, `retention` 16 bytes, see `mailboxes.rs`; `outbox` u64 LE; `incarnation` 16 bytes that no other directory has, and no earlier state of this one that was restored; `moving` 16 bytes, see `storage/moving.rs` |
 //! | `agents` | agent id 16 | [`AgentEntry`] |
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
@@ -86,6 +86,7 @@ const META_EPOCH: &str = "epoch";
 const META_TRUST_DOMAIN: &str = "trust_domain";
 const META_OUTBOX: &str = "outbox";
 const META_RETENTION: &str = "retention";
+const META_INCARNATION: &str = "incarnation";
 
 /// What the directory keeps of an agent beside its key records, little-endian:
 ///
@@ -369,7 +370,36 @@ impl Storage {
         // An older version would take every replaced key for a good one, and forget what mailboxes may hold and agents are: it
         // must not open these tables any more.
         meta.put(META_FORMAT, &FORMAT.to_le_bytes())?;
+        if meta.get(META_INCARNATION)?.is_none() {
+            let mut incarnation = [0; 16];
+            getrandom::fill(&mut incarnation).map_err(|error| ServiceError::Thread(std::io::Error::other(error)))?;
+            meta.put(META_INCARNATION, &incarnation)?;
+        }
         Ok(transaction.commit()?)
+    }
+
+    /// Which directory this is: another one than every other, and than this one before it was restored.
+    pub(crate) fn incarnation(&self) -> Result<[u8; 16], ServiceError> {
+        let row = self.begin_read()?.table(META).get(META_INCARNATION)?;
+        let row = row.and_then(|row| row.try_into().ok());
+        row.ok_or_else(|| self.damaged("meta incarnation"))
+    }
+
+    /// Whether one was given to it.
+    pub(crate) fn has_incarnation(&self) -> Result<bool, ServiceError> {
+        Ok(self.begin_read()?.table(META).get(META_INCARNATION)?.is_some())
+    }
+
+    /// What is in the tables is from a backup: whoever opens them next gives them another incarnation.
+    pub(crate) fn forget_incarnation(&self) -> Result<(), ServiceError> {
+        let transaction = self.begin_write()?;
+        transaction.table(META).delete(META_INCARNATION)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Whether this process still has the tables, and knows everything that is stored.
+    pub(crate) fn verify(&self) -> Result<(), StorageError> {
+        self.backend.verify()
     }
 
     fn check_meta(&self, transaction: &dyn Reading, trust_domain: &TrustDomain) -> Result<(), ServiceError> {

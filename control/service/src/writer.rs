@@ -151,7 +151,7 @@ fn transactions(requests: Vec<Pending>) -> Vec<Vec<Pending>> {
 }
 
 /// Whoever watches the node hears of what no waiting mends.
-fn note_lost(error: &ServiceError, health: &Health) {
+pub(crate) fn note_lost(error: &ServiceError, health: &Health) {
     match error {
         ServiceError::Storage(StorageError::Overtaken { .. }) => {
             health.lose_directory("another node has written to the database; restart this node, or stop it");
@@ -168,6 +168,8 @@ fn note_lost(error: &ServiceError, health: &Health) {
 fn refresh(directory: &mut Directory, sink: &dyn SnapshotSink, published: &Published, health: &Health) {
     let refreshed = directory.change(Vec::new(), wall_clock_ms());
     publish_if(directory.take_reloaded(), directory, sink, published);
+    // Behind the snapshot that was loaded again.
+    health.set_directory_in_doubt(directory.is_stale());
     if let Err(error) = refreshed {
         note_lost(&error, health);
         tracing::debug!(%error, "the directory cannot be loaded again yet");
@@ -192,18 +194,23 @@ fn commit(
     let (changes, answers): (Vec<_>, Vec<_>) =
         requests.into_iter().map(|request| ((request.by, request.change), request.answer)).unzip();
     let changed = directory.change_by(changes, wall_clock_ms());
+    if directory.is_stale() {
+        health.set_directory_in_doubt(true);
+    }
     let is_reloaded = directory.take_reloaded();
     match changed {
         Ok(results) => {
             // Before the answers: who is told "registered" and logs in at once must be known to the shards, and an
             // agent whose key was replaced may rely on it that the old one is handed out no more.
             publish_if(is_reloaded || results.iter().any(Changed::is_new), directory, sink, published);
+            health.set_directory_in_doubt(directory.is_stale());
             for (result, answer) in results.into_iter().zip(answers) {
                 tell(result, answer);
             }
         }
         Err(error) => {
             publish_if(is_reloaded, directory, sink, published);
+            health.set_directory_in_doubt(directory.is_stale());
             note_lost(&error, health);
             tracing::error!(%error, change_count = answers.len(), "changes of the directory were refused");
             for answer in answers {

@@ -59,6 +59,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`StorageError`] when nothing can be written now.
     fn begin_write(&self) -> Result<Box<dyn Writing>, StorageError>;
 
+    /// Whether this process is still the one that writes, and what it knows of is all that is stored. It waits for a transaction that
+    /// is under way.
+    ///
+    /// # Errors
+    /// [`StorageError`]: it is not, or nobody can say.
+    fn verify(&self) -> Result<(), StorageError>;
+
     /// Makes sure that these tables are there.
     ///
     /// # Errors

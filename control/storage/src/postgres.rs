@@ -64,6 +64,8 @@ pub(crate) struct Shared {
 struct Known {
     /// How many transactions were committed.
     commits: i64,
+    /// Whether there may be one more, of which nobody has heard.
+    is_in_doubt: bool,
     /// Why it neither reads nor writes any more.
     lost: Option<Lost>,
 }
@@ -144,7 +146,20 @@ impl Backend for Postgres {
     }
 
     fn begin_write(&self) -> Result<Box<dyn Writing>, StorageError> {
-        Ok(Box::new(Transaction::begin(Seat::take(Arc::clone(&self.0))?)?))
+        let transaction = Transaction::begin(Seat::take(Arc::clone(&self.0))?)?;
+        // With the lock: the session whose answer was lost has ended, and what it did can be read.
+        self.0.known().is_in_doubt = false;
+        Ok(Box::new(transaction))
+    }
+
+    fn verify(&self) -> Result<(), StorageError> {
+        let seat = Seat::take(Arc::clone(&self.0))?;
+        // An answer on the connection that has the lock: it has it.
+        self.0.commits(seat.link())?;
+        match self.0.known().is_in_doubt {
+            false => Ok(()),
+            true => Err(StorageError::OutcomeUnknown { database: self.0.driver.place() }),
+        }
     }
 
     fn create(&self, tables: &[TableRef]) -> Result<(), StorageError> {

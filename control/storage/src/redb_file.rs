@@ -161,6 +161,11 @@ impl Backend for RedbFile {
         Ok(Box::new(Transaction::Write(transaction)))
     }
 
+    fn verify(&self) -> Result<(), StorageError> {
+        // The file is locked for as long as it is open.
+        Ok(())
+    }
+
     fn create(&self, tables: &[TableRef]) -> Result<(), StorageError> {
         let reading = self.begin_read()?;
         let there = reading.table_names()?;

@@ -131,8 +131,19 @@ fn an_outcome_that_cannot_be_looked_up_is_said_to_be_unknown_and_never_guessed()
     assert!(matches!(error, StorageError::OutcomeUnknown { .. }), "{error}");
     assert!(began.elapsed() < 2 * OUTCOME_TIMEOUT + LOCK_TIMEOUT);
     assert!(matches!(put(&postgres, 3), Err(StorageError::Unreachable { .. })));
+    postgres.verify().unwrap_err();
     proxy.set(Fate::Passes);
+    // The database is there again, and there may be one commit more than this process knows of: until it looked.
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match postgres.verify().unwrap_err() {
+            StorageError::OutcomeUnknown { .. } => break,
+            error => assert!(error.is_passing() && Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(RECONNECT_PAUSE);
+    }
     until_done(|| put(&postgres, 4));
+    postgres.verify().unwrap();
     assert_eq!(until_done(|| numbers(&postgres)), [1, 2, 4], "it was done, and is found now");
 }
 
@@ -148,11 +159,14 @@ fn a_second_process_is_refused_and_one_that_was_overtaken_writes_nothing_more() 
     assert_eq!(numbers(&Postgres::read_only(url.parse().unwrap()).unwrap()).unwrap(), [1]);
 
     // The first one loses its connection and finds no way back; another takes its place, and is gone again.
+    first.verify().unwrap();
     proxy.set(Fate::Shut);
     let name = url.rsplit('/').next().unwrap();
     cut(server, name);
+    first.verify().unwrap_err();
     let second = until_done(|| open(&url));
     put(&second, 5).unwrap();
+    first.verify().unwrap_err();
     drop(second);
     proxy.set(Fate::Passes);
     let until = Instant::now() + Duration::from_secs(20);
@@ -163,6 +177,7 @@ fn a_second_process_is_refused_and_one_that_was_overtaken_writes_nothing_more() 
             other => panic!("{other:?}"),
         }
     }
+    assert!(matches!(first.verify(), Err(StorageError::Overtaken { .. })));
     assert_eq!(numbers(&Postgres::read_only(url.parse().unwrap()).unwrap()).unwrap(), [1, 5]);
 }
 

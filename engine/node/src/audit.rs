@@ -276,6 +276,9 @@ impl Keeper {
     fn run(mut self, told: &Receiver<Told>) {
         if let Err(error) = self.keep(told) {
             tracing::error!("{error}; until then nothing more is taken in");
+            if self.ports.is_empty() {
+                self.health.lose_audit_log();
+            }
             for shard_index in 0..self.ports.len() {
                 let shard_index = u16::try_from(shard_index).expect("the plan allows at most 256 shards");
                 self.health.set(shard_index, ShardState::Fenced, error.to_string());

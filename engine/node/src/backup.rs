@@ -46,6 +46,12 @@ pub enum BackupError {
     /// Something is where it should go.
     #[error("{0} is not empty; name a folder or a file that does not exist yet")]
     NotEmpty(PathBuf),
+    /// A node whose control service is elsewhere.
+    #[error(
+        "{0} has no directory of agents: the control service of this node is elsewhere, and is backed up there; copy this folder as it is \
+         while the node is stopped"
+    )]
+    NoDirectory(PathBuf),
     /// The backup was begun and not finished.
     #[error("{0} is not a complete backup: it has no manifest.json; take another one")]
     Incomplete(PathBuf),

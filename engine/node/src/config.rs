@@ -77,6 +77,8 @@ pub struct Config {
     pub alerts: AlertsSection,
     /// Who may do what.
     pub policy: PolicySection,
+    /// Control and nodes as processes of their own.
+    pub link: LinkSection,
     /// Which algorithms are demanded.
     pub crypto: CryptoSection,
     /// What the node says about itself.
@@ -259,6 +261,21 @@ pub struct PolicySection {
     pub decisions_max: u32,
 }
 
+/// `[link]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkSection {
+    /// `host:port` of this node's control service; empty: it is in this process.
+    pub control: String,
+    /// That one's TLS certificate in PEM.
+    pub control_certificate: PathBuf,
+    /// Where a control service takes nodes.
+    pub listen: SocketAddr,
+    /// Folder of the certificates of nodes that it serves.
+    pub nodes: PathBuf,
+    /// How long a node goes by what it knew last.
+    pub snapshot_lifetime: Duration,
+}
+
 /// `[crypto]`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CryptoSection {
@@ -389,6 +406,42 @@ impl Config {
         PolicyOptions { file, on_failure: self.policy.on_failure }
     }
 
+    /// Whether the control service of this node is a process elsewhere.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        !self.link.control.is_empty()
+    }
+
+    /// The certificate of this node's control service.
+    #[must_use]
+    pub fn control_certificate(&self) -> PathBuf {
+        self.base.join(&self.link.control_certificate)
+    }
+
+    /// Folder of the certificates of nodes that a control service serves.
+    #[must_use]
+    pub fn link_nodes(&self) -> PathBuf {
+        self.data_dir().join(&self.link.nodes)
+    }
+
+    /// Keys that are set, and that a node with its control service elsewhere does not look at.
+    pub(crate) fn of_control_only(&self) -> Vec<&'static str> {
+        let default = Self::default();
+        [
+            ("policy.file", self.policy.file == default.policy.file),
+            ("policy.on_failure", self.policy.on_failure == default.policy.on_failure),
+            ("keys.grace", self.keys == default.keys),
+            ("control.listen", self.control.listen == default.control.listen),
+            ("control.administrators", self.control.administrators == default.control.administrators),
+            ("control.enrolment", self.control.enrolment == default.control.enrolment),
+            ("control.spiffe_bundle", self.control.spiffe_bundle == default.control.spiffe_bundle),
+            ("control.database", self.control.database == default.control.database),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_default)| (!is_default).then_some(key))
+        .collect()
+    }
+
     /// The `host:port` that agents are told.
     #[must_use]
     pub fn advertised(&self) -> String {
@@ -408,6 +461,7 @@ impl PartialEq for Config {
             && self.audit == other.audit
             && self.alerts == other.alerts
             && self.policy == other.policy
+            && self.link == other.link
             && self.crypto == other.crypto
             && self.log == other.log
     }
@@ -488,6 +542,18 @@ impl Default for PolicySection {
             file: PathBuf::new(),
             on_failure: OnFailure::Deny,
             decisions_max: u32::try_from(creto_shard::limits::DECISION_TABLE_ENTRIES).expect("it is far below"),
+        }
+    }
+}
+
+impl Default for LinkSection {
+    fn default() -> Self {
+        Self {
+            control: String::new(),
+            control_certificate: PathBuf::from("control.crt"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7444)),
+            nodes: PathBuf::from("nodes"),
+            snapshot_lifetime: Duration::from_secs(60),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The data directory: whose it is, what shape it has, and that only one process uses it.
 //!
 //! ```text
-//! data_dir/node.json            format, shard count: written once
+//! data_dir/node.json            format, shard count (0: a control service without shards): written once
 //! data_dir/lock                 held as long as the process lives
 //! data_dir/audit/               the audit log, and its keys
 //! data_dir/control.redb         the control service's storage
 //! data_dir/control.redb.in-database   it is in a database: no new file is made
+//! data_dir/control.elsewhere    the control service of this node is another process: it has no directory of its own
 //! wal_dir/wal.lock              held as long as the process lives: a wal_dir may be on another device than its data_dir
 //! wal_dir/shard-0000/segment-*  the log of each shard
 //! ```
@@ -47,6 +48,28 @@ pub enum DataDirError {
         /// What the plan says.
         wanted: u16,
     },
+    /// It is a control service's, and a node was to be started on it.
+    #[error(
+        "{0} is the data folder of a control service; start it with `creto control`, and the node on a folder of its own"
+    )]
+    OfControl(PathBuf),
+    /// It is a node's, and a control service was to be started on it.
+    #[error(
+        "{0} is the data folder of a node; start it with `creto serve`, and the control service on a folder of its own"
+    )]
+    OfNode(PathBuf),
+    /// It has a directory of agents, and its node was to go by another one.
+    #[error(
+        "{0} has a directory of agents of its own, and this node was to have its control service elsewhere; start it without link.control, or \
+         move control.redb and control.redb.in-database out of that folder when its agents are registered there"
+    )]
+    HasDirectory(PathBuf),
+    /// It is of a node whose control service is elsewhere, and that was to have a directory of its own.
+    #[error(
+        "the control service of the node in {0} is elsewhere; name it in link.control (--control), or remove the file control.elsewhere in \
+         that folder if this node is to begin with an empty directory of its own"
+    )]
+    ControlElsewhere(PathBuf),
     /// A log is gone.
     #[error(
         "{missing} is missing, although {path} was in use before; mount the disk that holds it or set wal.dir back, \
@@ -90,6 +113,8 @@ pub enum DataDirError {
 pub(crate) const RESTORE_DIR: &str = "restore.partial";
 /// The file that describes a data directory.
 pub(crate) const DESCRIPTION_FILE: &str = "node.json";
+/// The file that says that the control service of a node is elsewhere.
+const ELSEWHERE_FILE: &str = "control.elsewhere";
 /// The folder of the audit log in a data folder.
 pub(crate) const AUDIT_DIR: &str = "audit";
 
@@ -151,6 +176,14 @@ impl DataDir {
         Ok(data_dir)
     }
 
+    /// Opens the directory for a control service, which has no shards; an empty one is described first.
+    ///
+    /// # Errors
+    /// [`DataDirError`] says what stands in the way and what to do.
+    pub fn open_control(path: &Path, wal_path: &Path) -> Result<Self, DataDirError> {
+        Self::open(path, wal_path, 0)
+    }
+
     /// Opens the directory of a node that is stopped, to look at it; no node starts on it meanwhile. Nothing is made.
     /// Returns its number of shards, too.
     ///
@@ -191,6 +224,41 @@ impl DataDir {
         self.path.join(AUDIT_DIR)
     }
 
+    /// Says where the directory of the node's agents is, for every later start: a node does not go by one that is no longer kept, nor begin
+    /// an empty one, because somebody left a line out.
+    ///
+    /// # Errors
+    /// [`DataDirError::HasDirectory`], [`DataDirError::ControlElsewhere`], or what the system refuses.
+    pub fn settle_control(&self, is_elsewhere: bool) -> Result<(), DataDirError> {
+        let mark = self.path.join(ELSEWHERE_FILE);
+        match (is_elsewhere, self.is_control_elsewhere()) {
+            (false, false) | (true, true) => Ok(()),
+            (false, true) => Err(DataDirError::ControlElsewhere(self.path.clone())),
+            (true, false) => {
+                let own = self.control_path();
+                if own.exists() || own.with_extension("redb.in-database").exists() {
+                    return Err(DataDirError::HasDirectory(self.path.clone()));
+                }
+                // Nothing reads this but people: what counts is that there is a file.
+                let text =
+                    "The control service of this node is another process, which has the directory of its agents.\n";
+                let write = || -> io::Result<()> {
+                    let mut file = File::create(&mark)?;
+                    file.write_all(text.as_bytes())?;
+                    file.sync_all()
+                };
+                write().map_err(io_error("write", &mark))?;
+                sync_dir(&self.path)
+            }
+        }
+    }
+
+    /// Whether the control service of this folder's node is another process.
+    #[must_use]
+    pub fn is_control_elsewhere(&self) -> bool {
+        self.path.join(ELSEWHERE_FILE).exists()
+    }
+
     /// The control service's storage.
     #[must_use]
     pub fn control_path(&self) -> PathBuf {
@@ -222,8 +290,12 @@ fn check(path: &Path, description_path: &Path, bytes: &[u8], shard_count: u16) -
     let found = parse(path, description_path, bytes)?;
     if found.shard_count != shard_count {
         // Mailboxes are spread by shard: with another count they would be looked for in the wrong log.
-        let (written, wanted) = (found.shard_count, shard_count);
-        return Err(DataDirError::ShardCount { path: path.to_owned(), written, wanted });
+        let (path, written, wanted) = (path.to_owned(), found.shard_count, shard_count);
+        return Err(match (written, wanted) {
+            (0, _) => DataDirError::OfControl(path),
+            (_, 0) => DataDirError::OfNode(path),
+            (written, wanted) => DataDirError::ShardCount { path, written, wanted },
+        });
     }
     Ok(())
 }
@@ -314,6 +386,41 @@ mod tests {
         drop(DataDir::open(dir.path(), dir.path(), 4).unwrap());
         let error = DataDir::open(dir.path(), dir.path(), 2).unwrap_err();
         assert!(error.to_string().ends_with("set topology.shards = 4"), "{error}");
+    }
+
+    #[test]
+    fn a_node_and_a_control_service_do_not_take_each_others_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let (control, node) = (dir.path().join("control"), dir.path().join("node"));
+        drop(DataDir::open_control(&control, &control.join("wal")).unwrap());
+        drop(DataDir::open_control(&control, &control.join("wal")).unwrap());
+        drop(DataDir::open(&node, &node.join("wal"), 2).unwrap());
+        assert!(matches!(DataDir::open(&control, &control.join("wal"), 2), Err(DataDirError::OfControl(_))));
+        assert!(matches!(DataDir::open_control(&node, &node.join("wal")), Err(DataDirError::OfNode(_))));
+    }
+
+    #[test]
+    fn a_folder_knows_whether_its_directory_is_elsewhere_and_no_start_without_a_line_changes_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| DataDir::open(&dir.path().join(name), &dir.path().join(name).join("wal"), 1).unwrap();
+        let linked = open("linked");
+        assert!(!linked.is_control_elsewhere());
+        linked.settle_control(true).unwrap();
+        linked.settle_control(true).unwrap();
+        assert!(linked.is_control_elsewhere());
+        let error = linked.settle_control(false).unwrap_err();
+        assert!(matches!(&error, DataDirError::ControlElsewhere(_)) && error.to_string().contains("link.control"));
+        assert!(!linked.control_path().exists());
+
+        for file in ["control.redb", "control.redb.in-database"] {
+            let own = open(file);
+            own.settle_control(false).unwrap();
+            fs::write(own.path.join(file), "").unwrap();
+            own.settle_control(false).unwrap();
+            let error = own.settle_control(true).unwrap_err();
+            assert!(matches!(error, DataDirError::HasDirectory(_)), "{error}");
+            assert!(!own.is_control_elsewhere());
+        }
     }
 
     #[test]

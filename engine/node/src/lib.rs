@@ -3,10 +3,12 @@
 mod audit;
 pub mod backup;
 pub mod config;
+mod control_process;
 pub mod data_dir;
 mod decisions;
 pub mod device;
 pub mod host;
+mod late;
 mod machine;
 pub mod plan;
 mod recovery;
@@ -15,4 +17,5 @@ mod run;
 pub mod topology;
 mod workers;
 
+pub use control_process::ControlProcess;
 pub use run::{Node, NodeError, Recovered, Summary};

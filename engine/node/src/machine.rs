@@ -24,7 +24,9 @@ use creto_store::Position;
 use crossbeam::channel::Sender;
 
 use crate::audit::Told;
+use crate::late::Late;
 use crate::room::RoomWatch;
+use crate::run::control::Linked;
 use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
 
 /// What shards, control and the main thread send a shard.
@@ -36,6 +38,8 @@ pub(crate) enum NodeItem {
     Verified(Box<VerifyOutcome>),
     /// From control: agents and policy.
     Snapshot(Arc<Snapshot>),
+    /// From a link: there is something to look at.
+    Look,
     /// From control: what became of a key record that an agent of this shard published.
     KeyRecordPublished {
         /// Whoever published it.
@@ -220,8 +224,11 @@ pub(crate) struct ShardMachine {
     workers: Option<JobSender>,
     room: RoomWatch,
     audit: Sender<Told>,
+    late: Arc<Late>,
     /// What was allowed without a policy, and is in the log.
     allowed_without_policy: u64,
+    /// Of a node whose control service is elsewhere.
+    linked: Option<Linked>,
     shard_index: u16,
 }
 
@@ -259,12 +266,31 @@ pub(crate) struct Ends {
     pub(crate) workers: Option<JobSender>,
     /// To the audit log.
     pub(crate) audit: Sender<Told>,
+    /// What control answered when the ring had no room.
+    pub(crate) late: Arc<Late>,
 }
 
 impl ShardMachine {
-    pub(crate) fn new(shard: Shard, shard_index: u16, shard_count: u16, room: RoomWatch, ends: Ends) -> Self {
-        let Ends { publish, enrol, ask_key_record, ask_key_log, ask_channel, ask_prekeys, report, workers, audit } =
-            ends;
+    pub(crate) fn new(
+        shard: Shard,
+        shard_index: u16,
+        shard_count: u16,
+        room: RoomWatch,
+        ends: Ends,
+        linked: Option<Linked>,
+    ) -> Self {
+        let Ends {
+            publish,
+            enrol,
+            ask_key_record,
+            ask_key_log,
+            ask_channel,
+            ask_prekeys,
+            report,
+            workers,
+            audit,
+            late,
+        } = ends;
         let shard = shard.with_audit();
         Self {
             shard: if workers.is_some() { shard.with_workers(JOBS_PER_SHARD_MAX) } else { shard },
@@ -289,7 +315,9 @@ impl ShardMachine {
             report,
             room,
             audit,
+            late,
             allowed_without_policy: 0,
+            linked,
             shard_index,
         }
     }
@@ -340,12 +368,21 @@ impl ShardMachine {
         }
     }
 
+    /// Goes by what control said for no longer than it may.
+    fn look_at_lease(&mut self, now: Now) {
+        if let Some(snapshot) = self.linked.as_mut().and_then(Linked::look) {
+            self.apply(now, Event::Snapshot(snapshot));
+        }
+    }
+
     fn take_item(&mut self, now: Now, source: Source, item: NodeItem) {
         match (source, item) {
             (Source::Shard(from), NodeItem::Shard(message)) => {
                 self.apply(now, Event::FromShard { from: ShardIndex(from), message });
             }
             (Source::Control, NodeItem::Snapshot(snapshot)) => self.apply(now, Event::Snapshot(snapshot)),
+            // Looked at before any item.
+            (Source::Control, NodeItem::Look) => {}
             (Source::Control, NodeItem::KeyRecordPublished { connection, answer }) => {
                 self.apply(now, Event::KeyRecordPublished { connection, answer });
             }
@@ -552,6 +589,7 @@ impl Machine for ShardMachine {
     type Write = LogWrite;
 
     fn on_event(&mut self, now: Now, event: IoEvent<NodeItem>) {
+        self.look_at_lease(now);
         match event {
             IoEvent::Net(event) => self.take_net(now, event),
             IoEvent::SendFull { conn, .. } => {
@@ -585,6 +623,7 @@ impl Machine for ShardMachine {
     }
 
     fn on_turn(&mut self, now: Now) {
+        self.look_at_lease(now);
         if now.us >= self.next_tick_us {
             self.next_tick_us = now.us + TICK_US;
             if let Some(bytes) = self.room.disk_room() {
@@ -597,6 +636,9 @@ impl Machine for ShardMachine {
         }
         for answer in std::mem::take(&mut self.not_taken) {
             self.apply(now, answer);
+        }
+        for item in self.late.take() {
+            self.take_item(now, Source::Control, item);
         }
         self.shard.end_turn(shard_time(now), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {

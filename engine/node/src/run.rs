@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use creto_audit::LogKeys;
 use creto_envelope::TrustDomain;
 use creto_io::executor::{self, ExecutorConfig, ShardThread};
 use creto_io::probe::Choice;
@@ -18,40 +17,31 @@ use creto_io::watchdog::{Progress, Watchdog, Watched};
 use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel, StatsReader, drive};
 use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
-use creto_policy::Snapshot;
-use creto_service::channel_records::{self, ChannelQuestions};
-use creto_service::enrolment::{self, Enrolments};
 use creto_service::health::Health;
-use creto_service::key_log::{self, Questions};
-use creto_service::key_records::{self, KeyRecordQuestions};
-use creto_service::outbox::{AuditSink, Kept};
-use creto_service::prekeys::{self, PrekeyAllowance, PrekeyRequests};
-use creto_service::rotation::{self, Publications};
-use creto_service::{
-    MailboxDefaults, PolicyReloader, RemoteOptions, Service, ServiceError, ServiceHandle, ServiceOptions,
-};
+use creto_service::{PolicyReloader, ServiceError};
 use creto_shard::observe::Counters;
 use creto_store::{digest_file_name, segment_file_name};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::audit::{AuditLog, AuditShown, AuditThread};
-use crate::backup::host::Host as BackupHost;
+use crate::audit::{AuditLog, AuditThread};
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::decisions::Decisions;
 use crate::device;
 use crate::host::Host;
+use crate::late::{Late, Way};
 use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, ShardMachine, ShardReport};
 use crate::plan::Plan;
 use crate::room::RoomWatch;
 use crate::workers::Workers;
 
+pub(crate) mod control;
 mod doors;
 mod error;
 mod shards;
 
+use control::{Control, Linked};
 pub use error::NodeError;
 pub use shards::Recovered;
 use shards::recover_shards;
@@ -70,7 +60,7 @@ pub struct Node {
     control: Vec<ControlPort<Parcel<NodeItem>>>,
     threads: Vec<ShardThread<Result<ShardMachine, DriverError>>>,
     workers: Workers,
-    service: ServiceHandle,
+    service: Control,
     audit: AuditThread,
     watchdog: Watchdog,
     reports: Receiver<(u16, ShardReport)>,
@@ -97,7 +87,8 @@ pub struct Summary {
 }
 
 impl Node {
-    /// Starts a node and returns when it serves.
+    /// Starts a node and returns when its logs are open and proven. A node that has its control service elsewhere may not have heard of
+    /// it yet, and denies everything until it has: [`Node::wait_for_control`].
     ///
     /// # Errors
     /// [`NodeError`] says what stands in the way and what to do.
@@ -109,9 +100,19 @@ impl Node {
         }
         let trust_domain = TrustDomain::parse(&config.node.trust_domain)?;
         // Before the logs are read, which may take long, and before anything is written to them.
-        creto_service::policy::check(&config.policy_options()).map_err(ServiceError::from)?;
+        let is_linked = config.is_linked();
+        if is_linked {
+            for key in config.of_control_only() {
+                tracing::warn!(
+                    "{key} is for the control service, and this node has its own elsewhere: it is not looked at"
+                );
+            }
+        } else {
+            creto_service::policy::check(&config.policy_options()).map_err(ServiceError::from)?;
+        }
         let shard_count = plan.shard_count();
         let data_dir = DataDir::open(&config.data_dir(), &config.wal_dir(), shard_count)?;
+        data_dir.settle_control(is_linked)?;
         let tls = tls::server_config(certificate(&config.certificate())?, private_key(&config.private_key())?)?;
         let key_file = config.private_key();
         let secret = fs::read(&key_file).map_err(|error| pem_error(&key_file, error))?;
@@ -147,12 +148,14 @@ impl Node {
         let audit = audit
             .start(control.clone(), health.clone(), config.audit.retention, config.alerts.limits())
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
-        let (publisher, publications) = rotation::publications();
-        let (enrolment_door, enrolments) = enrolment::enrolments();
-        let (record_door, record_questions) = key_records::key_record_questions();
-        let (channel_door, channel_questions) = channel_records::channel_questions();
-        let (questioner, questions) = key_log::questions();
-        let (prekey_door, prekey_requests) = prekeys::prekey_requests();
+        let (of_control, asked) = control::doors();
+        let (link, asked) = match is_linked {
+            true => {
+                let link = control::link(config, &data_dir, trust_domain.clone(), health.clone(), asked)?;
+                (Some(link), None)
+            }
+            false => (None, Some(asked)),
+        };
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
             .map_err(|error| NodeError::System { what: "starting the crypto workers", error })?;
         let mut watched = Vec::new();
@@ -161,12 +164,14 @@ impl Node {
             let shard_index = executor.shard_index;
             let progress = Arc::new(Progress::default());
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
-            let publish = doors::publish_key_records(publisher.clone(), shard_index, ports.control_port());
-            let enrol = doors::enrol(enrolment_door.clone(), shard_index, ports.control_port());
-            let ask_key_record = doors::ask_key_records(record_door.clone(), shard_index, ports.control_port());
-            let ask_key_log = doors::ask_key_log(questioner.clone(), shard_index, ports.control_port());
-            let ask_channel = doors::ask_channels(channel_door.clone(), shard_index, ports.control_port());
-            let ask_prekeys = doors::ask_prekeys(prekey_door.clone(), shard_index, ports.control_port());
+            let late = Arc::new(Late::default());
+            let way = Way::new(shard_index, ports.control_port(), is_linked.then(|| Arc::clone(&late)));
+            let publish = doors::publish_key_records(of_control.publisher.clone(), way.clone());
+            let enrol = doors::enrol(of_control.enrolments.clone(), way.clone());
+            let ask_key_record = doors::ask_key_records(of_control.key_records.clone(), way.clone());
+            let ask_key_log = doors::ask_key_log(of_control.key_log.clone(), way.clone());
+            let ask_channel = doors::ask_channels(of_control.channels.clone(), way.clone());
+            let ask_prekeys = doors::ask_prekeys(of_control.prekeys.clone(), way);
             let driver = DriverConfig {
                 endpoint: EndpointConfig {
                     shard_index: u8::try_from(shard_index).expect("the plan allows at most 256 shards"),
@@ -198,8 +203,10 @@ impl Node {
                 report: report.clone(),
                 workers: jobs.clone(),
                 audit: audit.sender(),
+                late,
             };
-            let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends);
+            let linked = link.as_ref().map(|link| Linked::new(link.lease()));
+            let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends, linked);
             let report = report.clone();
             threads.push(executor::spawn(executor, move || async move {
                 let ended = drive(driver, machine).await;
@@ -208,22 +215,18 @@ impl Node {
                 ended
             })?);
         }
-        drop((report, jobs));
+        drop((report, jobs, of_control));
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
-        let service = start_service(
-            config,
-            &data_dir,
-            trust_domain,
-            health,
-            control.clone(),
-            (publications, enrolments),
-            audit.control(),
-            (record_questions, channel_questions),
-            (key_log_keys, questions),
-            prekey_requests,
-        )?;
+        let service = match (link, asked) {
+            (Some(link), _) => control::start_link(link, control.clone())?,
+            (None, asked) => {
+                let asked = asked.expect("a node without a link has its questions left");
+                let (ports, told) = (control.clone(), audit.control());
+                control::start_service(config, &data_dir, trust_domain, health, ports, asked, told, key_log_keys)?
+            }
+        };
         let mut node = Self {
             address,
             plan,
@@ -266,9 +269,9 @@ impl Node {
         self.recovered
     }
 
-    /// Has the node read its file of policy again.
+    /// Has the node read its file of policy again; `None` where control is elsewhere, and has it.
     #[must_use]
-    pub fn policy_reloader(&self) -> PolicyReloader {
+    pub fn policy_reloader(&self) -> Option<PolicyReloader> {
         self.service.policy_reloader()
     }
 
@@ -298,25 +301,60 @@ impl Node {
         Ok(())
     }
 
-    /// Waits for `stop` or for a shard that ends by itself. A fenced shard is logged; the others go on.
+    /// Whether control is a process elsewhere that has not told this node anything since it started: until then it denies everything.
+    #[must_use]
+    pub fn waits_for_control(&self) -> bool {
+        matches!(&self.service, Control::Linked { is_ready, .. } if is_ready.is_empty())
+    }
+
+    /// Waits until control has said who there is and what they may do, where that is a process elsewhere. Returns whether it has:
+    /// `stop` may come first.
     ///
     /// # Errors
-    /// When a shard's loop ended.
+    /// As [`Node::wait`].
+    pub fn wait_for_control(&mut self, stop: &Receiver<()>) -> Result<bool, NodeError> {
+        let Control::Linked { is_ready, ended, .. } = &self.service else { return Ok(true) };
+        let (ready, ended) = (is_ready.clone(), ended.clone());
+        loop {
+            channel::select! {
+                recv(stop) -> _ => return Ok(false),
+                recv(ready) -> told => match told {
+                    Ok(()) => return Ok(true),
+                    Err(_) => return Err(NodeError::ControlEnded),
+                },
+                recv(ended) -> _ => return Err(NodeError::ControlEnded),
+                recv(self.reports) -> report => self.take_report(report.ok())?,
+            }
+        }
+    }
+
+    /// Waits for `stop` or for a shard, or control, that ends by itself. A fenced shard is logged; the others go on.
+    ///
+    /// # Errors
+    /// When a shard's loop ended, or the thread of control.
     pub fn wait(&mut self, stop: &Receiver<()>) -> Result<(), NodeError> {
+        let ended = self.service.ended().clone();
         loop {
             channel::select! {
                 recv(stop) -> _ => return Ok(()),
-                recv(self.reports) -> report => match report {
-                    Ok((shard_index, ShardReport::Fenced(cause))) => {
-                        let error = NodeError::Fenced { shard_index, cause };
-                        tracing::error!("{error}; restart the node when the disk is sound");
-                    }
-                    // Its agents cannot be served by the others: their mailboxes are in its log.
-                    Ok((shard_index, ShardReport::Ended)) => return Err(self.shard_error(Some(shard_index))),
-                    Ok((_, ShardReport::Started | ShardReport::Drained | ShardReport::Sealed)) => {}
-                    Err(_) => return Err(self.shard_error(None)),
-                },
+                recv(ended) -> _ => return Err(NodeError::ControlEnded),
+                recv(self.reports) -> report => self.take_report(report.ok())?,
             }
+        }
+    }
+
+    /// What a shard says while the node runs; `None` when none can say anything any more.
+    fn take_report(&mut self, report: Option<(u16, ShardReport)>) -> Result<(), NodeError> {
+        match report {
+            Some((shard_index, ShardReport::Fenced(cause))) => {
+                let error = NodeError::Fenced { shard_index, cause };
+                tracing::error!("{error}; restart the node when the disk is sound");
+                Ok(())
+            }
+            // Its agents cannot be served by the others: their mailboxes are in its log.
+            Some((shard_index, ShardReport::Ended)) => Err(self.shard_error(Some(shard_index))),
+            Some((_, ShardReport::Started | ShardReport::Drained | ShardReport::Sealed)) => Ok(()),
+            None => Err(self.shard_error(None)),
         }
     }
 
@@ -399,50 +437,6 @@ pub(crate) fn tell(shard_index: usize, port: &ControlPort<Parcel<NodeItem>>, mut
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "what it is made of, and its doors")]
-fn start_service(
-    config: &Config,
-    data_dir: &DataDir,
-    trust_domain: TrustDomain,
-    health: Health,
-    ports: Vec<ControlPort<Parcel<NodeItem>>>,
-    (publications, enrolments): (Publications, Enrolments),
-    audit: (Arc<dyn AuditSink>, Arc<Kept>),
-    (record_questions, channel_questions): (KeyRecordQuestions, ChannelQuestions),
-    key_log: (LogKeys, Questions),
-    prekey_requests: PrekeyRequests,
-) -> Result<ServiceHandle, NodeError> {
-    let mut options = ServiceOptions::new(data_dir.control_path(), config.control_socket(), trust_domain);
-    options.key_grace_ms = u64::try_from(config.keys.grace.as_millis()).unwrap_or(u64::MAX);
-    options.mailbox_defaults = MailboxDefaults {
-        retention_s: u32::try_from(config.mailbox.retention.as_secs()).unwrap_or(u32::MAX),
-        messages_max: config.mailbox.messages_max,
-        bytes_max: config.mailbox.bytes_max,
-        max_deliveries: u8::try_from(config.mailbox.max_deliveries).unwrap_or(u8::MAX),
-    };
-    options.enrolment = config.control.enrolment;
-    options.remote = config
-        .control
-        .listen
-        .map(|listen| RemoteOptions { listen, administrators: config.control.administrators.clone() });
-    options.spiffe_bundle = config.spiffe_bundle();
-    options.database = config.database();
-    options.health = health;
-    options.policy = config.policy_options();
-    let (sink, kept) = audit;
-    let (keys, questions) = key_log;
-    let host = Arc::new(BackupHost::new(config, data_dir, ports.clone(), Arc::clone(&kept)));
-    let decisions = Arc::new(Decisions::new(ports.clone()));
-    let shown = Arc::new(AuditShown::new(data_dir.audit_dir()));
-    let service = Service::open(options)?.with_backups(host).with_decisions(decisions).with_key_log(keys, questions);
-    let service = service.with_audit_log(shown).with_key_records(record_questions).with_channels(channel_questions);
-    let low = doors::tell_low(ports.clone());
-    let service = service.with_prekeys(prekey_requests, PrekeyAllowance::default(), low).with_audit(sink, kept)?;
-    let service = service.with_enrolments(enrolments);
-    let sink = move |snapshot: Arc<Snapshot>| tell_all(&ports, || NodeItem::Snapshot(Arc::clone(&snapshot)));
-    Ok(service.spawn_with(sink, publications)?)
-}
-
 fn net_limits(config: &Config) -> NetLimits {
     NetLimits {
         connections_max: config.net.connections_max as usize,
@@ -452,11 +446,11 @@ fn net_limits(config: &Config) -> NetLimits {
     }
 }
 
-fn certificate(path: &Path) -> Result<CertificateDer<'static>, NodeError> {
+pub(crate) fn certificate(path: &Path) -> Result<CertificateDer<'static>, NodeError> {
     CertificateDer::from_pem_file(path).map_err(|error| pem_error(path, error))
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NodeError> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NodeError> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| pem_error(path, error))
 }
 

@@ -185,7 +185,7 @@ fn a_file_that_changes_is_in_force_within_a_second_and_one_that_is_broken_change
 
         // As a signal asks.
         write(&home, "allow { true }\n");
-        node.policy_reloader().reload();
+        node.policy_reloader().unwrap().reload();
         until_refused(&planner, "other/agent", None).await;
         node.stop().unwrap();
     });

@@ -247,7 +247,8 @@ impl<L: RecordLog> Shard<L> {
         for MembersNews { channel, frame, watchers } in self.channels.members.take_news() {
             for (origin, watcher) in watchers {
                 let epoch = self.snapshot.epoch();
-                let may = match watcher.allowed_epoch == epoch {
+                // A snapshot that lapsed has the epoch under which it was allowed.
+                let may = match watcher.allowed_epoch == epoch && self.snapshot.policy().is_some() {
                     true => Ok(()),
                     false => self.may_publish(now, &watcher.agent, channel),
                 };

@@ -412,6 +412,10 @@ impl<L: RecordLog> Shard<L> {
         self.logged_in(connection)?;
         let (mailbox, question) = letter_question(frame_type, body)?;
         self.own_mailbox(connection, &mailbox)?;
+        // Nobody can say for now who may read what.
+        if self.snapshot.policy().is_none() {
+            return Err(about(&mailbox)(RejectCode::PolicyUnavailable));
+        }
         let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
         if state.asking.is_some() {
             return Err(RejectCode::FrameUnexpected.into());

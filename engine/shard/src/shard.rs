@@ -388,6 +388,10 @@ impl<L: RecordLog> Shard<L> {
                     self.log.nack(now, mailbox, &messages, most);
                 }
             }
+            // Nobody can say for now who may read what; the snapshot here may be another than that of the connection's shard.
+            ShardMessage::LetterQuestion { origin, .. } if self.snapshot.policy().is_none() => {
+                self.log.refuse_letters(origin, RejectCode::PolicyUnavailable);
+            }
             ShardMessage::LetterQuestion { mailbox, origin, question } => {
                 self.log.ask_letters(mailbox, origin, question);
             }
@@ -549,7 +553,8 @@ impl<L: RecordLog> Shard<L> {
             self.audit_open_door();
         }
         self.snapshot = snapshot;
-        if !self.snapshot.reads_recent_messages() {
+        // Without a policy for a while the count goes on: the next one may read it.
+        if self.snapshot.policy().is_some() && !self.snapshot.reads_recent_messages() {
             self.meter.forget_recent();
         }
         self.subscriptions.wake_held_back();

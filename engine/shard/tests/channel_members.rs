@@ -320,3 +320,57 @@ fn reading_a_channel_is_in_the_audit_log() {
     }
     assert_eq!((began, ended), (2, 2));
 }
+
+#[test]
+fn while_a_snapshot_has_lapsed_nobody_is_pushed_a_channel_or_told_of_members_and_subscriptions_stay() {
+    for (shard_count, from, reads_at) in [(1, 0, 0), (2, 0, 1), (3, 2, 1)] {
+        let world = World::new();
+        let mut node = world.node(shard_count);
+        let publisher = node.connect_as(from, &world.owner);
+        attach(&mut node, &publisher, TOPIC);
+        assert_eq!(members(&mut node, &publisher).len(), 1);
+        let mut reader = Subscriber::connect(&mut node, reads_at, &world.worker);
+        reader.ask(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+        reader.grant(&mut node, 1, 1, 1 << 20);
+        assert!(reader.subscribed(&mut node).is_some());
+        assert_eq!(members(&mut node, &publisher).len(), 1);
+        let mut session = world.publisher(TOPIC);
+        world.send(&mut node, &publisher, 1, &mut session, 0..3);
+        assert_eq!(
+            numbers(&reader.pushed(&mut node, 1)),
+            [0],
+            "it may read under this epoch, and has no credit for more"
+        );
+        // This one becomes a member when the snapshot has lapsed.
+        let critic = Subscriber::connect(&mut node, reads_at, &world.critic);
+        node.hold_disk = true;
+        critic.ask(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+
+        let snapshot = world.snapshot(2, &[record(TOPIC)], |_| {});
+        publish(&mut node, &Arc::new(snapshot.lapsed()));
+        node.hold_disk = false;
+        node.run();
+        assert!(members(&mut node, &publisher).is_empty());
+        assert_eq!(node.rejects(&publisher), [RejectCode::PolicyUnavailable], "whoever publishes asks again");
+        reader.grant(&mut node, 1, 10, 1 << 20);
+        assert!(reader.pushed(&mut node, 1).is_empty());
+        world.send(&mut node, &publisher, 2, &mut session, 3..4);
+        assert_eq!(node.acks(&publisher), (2, vec![(0, RejectCode::PolicyUnavailable)]));
+        assert_eq!(node.closed, [], "whoever is there stays");
+        reader.ask(&mut node, 2, TOPIC, GROUP, Start::GoOn);
+        assert_eq!(reader.left(&mut node), [(2, Some(RejectCode::PolicyUnavailable))]);
+        attach(&mut node, &publisher, TOPIC);
+        assert_eq!(node.rejects(&publisher), [RejectCode::PolicyUnavailable]);
+
+        // It is confirmed: the same epoch, the same subscriptions.
+        publish(&mut node, &snapshot);
+        assert_eq!(numbers(&reader.pushed(&mut node, 1)), [1, 2]);
+        assert!(reader.left(&mut node).is_empty());
+        assert_eq!(count(&node, |of| of.subscriptions_ended), 0);
+        attach(&mut node, &publisher, TOPIC);
+        let whole = members(&mut node, &publisher);
+        let mut both = vec![world.worker.id, world.critic.id];
+        both.sort_unstable();
+        assert_eq!((whole.len(), &whole[0].joined), (1, &both));
+    }
+}

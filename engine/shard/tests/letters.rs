@@ -4,13 +4,16 @@
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
 
+use std::sync::Arc;
+
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Nack};
 use creto_envelope::letters::{
     DeadLetterChange, DeadLetterChanged, DeadLetterList, DeadLetterRead, DeadLetters, DeathCause, LetterChange,
     parse_dead_letter,
 };
-use creto_envelope::{AgentId, EnvelopeView, FrameType, RejectCode};
-use creto_shard::Event;
+use creto_envelope::{AgentId, AgentState, EnvelopeView, FrameType, RejectCode};
+use creto_policy::{Policy, SnapshotBuilder};
+use creto_shard::{Event, Placement};
 use creto_sim::agents::SimAgent;
 use creto_store::{DiskError, MailboxesConfig, RedeliveryConfig, WalConfig};
 use fixture::{CONTROL, Client, DELIVER, NOW, Node, id};
@@ -264,4 +267,47 @@ fn a_refusal_of_a_subscriber_that_was_replaced_counts_for_nothing() {
     // Nor is anything that was never given to whoever speaks.
     nack(&mut node, &new, &[(7, Nack::Never { reason: 0 }), (7, Nack::Later { delay_ms: 1 })]);
     assert!(node.rejects(&new).is_empty());
+}
+
+#[test]
+fn while_a_snapshot_has_lapsed_nobody_is_told_of_dead_letters_or_changes_them() {
+    let world = World::new();
+    let mailbox = world.executor.id;
+    let mut node = world.node(3, 1 << 20);
+    let reader = world.reader(&mut node, 1, 2);
+    pushed(&mut node, &reader);
+    nack(&mut node, &reader, &[(1, Nack::Never { reason: 7 })]);
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    for agent in [&world.planner, &world.executor] {
+        builder.insert(AgentState::Active, vec![Arc::clone(&agent.record)]).unwrap();
+    }
+    let snapshot = Arc::new(builder.build(7));
+    let lapsed = Arc::new(snapshot.lapsed());
+    let on = |node: &mut Node, shards: &[usize], snapshot: &Arc<creto_policy::Snapshot>| {
+        shards.iter().for_each(|&shard| node.event(shard, Event::Snapshot(Arc::clone(snapshot))));
+        node.run();
+    };
+    // On the shard of the connection, and on all others: one of them has the mailbox.
+    for shards in [&[0, 1, 2][..], &[0, 2], &[1]] {
+        on(&mut node, &[0, 1, 2], &snapshot);
+        on(&mut node, shards, &lapsed);
+        let owner = usize::from(Placement::new(3).owner(&mailbox).0);
+        let is_denied = shards.contains(&1) || shards.contains(&owner);
+        node.frames(&reader, CONTROL, |out| DeadLetterList { mailbox, after: 0, letters_max: 9 }.encode(out));
+        node.run();
+        node.frames(&reader, CONTROL, |out| DeadLetterRead { mailbox, mailbox_sequence: 1 }.encode(out));
+        node.run();
+        let no_change = DeadLetterChange { mailbox, change: LetterChange::Purge, sequences: vec![2] };
+        node.frames(&reader, CONTROL, |out| no_change.encode(out));
+        node.run();
+        let wanted = if is_denied { vec![RejectCode::PolicyUnavailable; 3] } else { Vec::new() };
+        assert_eq!(node.rejects(&reader), wanted, "{shards:?}, {owner}");
+        let told: usize = [FrameType::DeadLetters, FrameType::DeadLetter, FrameType::DeadLetterChanged]
+            .map(|frame_type| node.take(&reader, frame_type).len())
+            .iter()
+            .sum();
+        assert_eq!(told, if is_denied { 0 } else { 3 });
+    }
+    on(&mut node, &[0, 1, 2], &snapshot);
+    assert_eq!(numbers(&list(&mut node, &reader, mailbox, 0)), [1], "it is there still");
 }

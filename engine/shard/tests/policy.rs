@@ -50,6 +50,7 @@ struct World {
     node: Node,
     client: Client,
     sequence: u64,
+    snapshot: Arc<Snapshot>,
 }
 
 impl World {
@@ -70,7 +71,7 @@ impl World {
         }
         node.run();
         let client = node.connect_as(0, &planner);
-        Self { planner, executor, node, client, sequence: 0 }
+        Self { planner, executor, node, client, sequence: 0, snapshot }
     }
 
     /// Sends one batch of such messages; says which were refused, how, and until when in milliseconds.
@@ -155,6 +156,25 @@ fn a_policy_that_counts_sees_what_was_accepted_in_the_last_minute() {
     assert_eq!(world.send(&[(6, 10, Priority::Normal)]), [denied(0)]);
     world.node.now = Now { monotonic_us: 60_000_000, ..NOW };
     assert_eq!(world.send(&[(7, 10, Priority::Normal)]), []);
+}
+
+#[test]
+fn what_was_sent_before_a_snapshot_lapsed_counts_when_it_is_confirmed_again() {
+    let few = |question: &Question<'_>| match question.recent_messages {
+        0..3 => Answer::Allow(Obligations::NONE),
+        _ => Answer::Deny,
+    };
+    let mut world = World::new(Reads::default().with(Input::RecentMessages), few);
+    let messages: Vec<_> = (1..=3).map(|number| (number, 10, Priority::Normal)).collect();
+    assert_eq!(world.send(&messages), []);
+    let snapshot = Arc::clone(&world.snapshot);
+    for now in [Arc::new(snapshot.lapsed()), snapshot] {
+        for shard in 0..world.node.shards.len() {
+            world.node.event(shard, Event::Snapshot(Arc::clone(&now)));
+        }
+        world.node.run();
+    }
+    assert_eq!(world.send(&[(4, 10, Priority::Normal)]), [(0, RejectCode::PolicyDenied, 0)]);
 }
 
 #[test]

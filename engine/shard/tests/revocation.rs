@@ -229,3 +229,64 @@ fn what_a_worker_still_verifies_when_its_sender_is_revoked_is_dropped() {
     assert_eq!((node.jobs.len(), count(&node, |c| c.messages_durable)), (0, 0), "it was not accepted before");
     assert_eq!(node.closed, [(sender.connection, RejectCode::AgentRevoked)]);
 }
+
+#[test]
+fn a_snapshot_that_lapsed_denies_sending_reading_and_logging_in_until_it_is_confirmed() {
+    for (shard_count, reads_at) in [(1, 0), (3, 1), (3, 2)] {
+        let world = World::new();
+        let mut node = world.node(shard_count);
+        let sender = node.connect_as(0, &world.planner);
+        let reader = node.connect_as(reads_at, &world.executor);
+        node.subscribe(&reader, &world.executor);
+        let snapshot = world.snapshot(7, |_| ());
+        publish(&mut node, &snapshot);
+        world.submit(&mut node, &sender, 1, 1..3, NOW.unix_ms);
+        assert_eq!(node.acks(&sender), (1, vec![]), "the decision is kept");
+        assert_eq!(pushed(&mut node, &reader), [1, 2]);
+
+        publish(&mut node, &Arc::new(snapshot.lapsed()));
+        world.submit(&mut node, &sender, 2, 3..4, NOW.unix_ms);
+        assert_eq!(node.acks(&sender), (2, vec![(0, RejectCode::PolicyUnavailable)]));
+        assert!(RejectCode::PolicyUnavailable.is_retryable(), "nobody is told that it will never be");
+        assert_eq!(node.closed, [], "whoever is there waits");
+        let late = node.connect(0);
+        node.frames(&late, CONTROL, |out| world.executor.login(&late.exporter).encode(out));
+        assert_eq!(node.rejects(&late), [RejectCode::PolicyUnavailable]);
+        node.frames(&sender, CONTROL, |out| KeyRecordRequest { agent: world.executor.id, version: 0 }.encode(out));
+        assert_eq!(node.rejects(&sender), [RejectCode::PolicyUnavailable]);
+
+        // What arrived before and waits is not handed to whom nobody can vouch for any more.
+        publish(&mut node, &snapshot);
+        world.submit(&mut node, &sender, 3, 4..5, NOW.unix_ms);
+        assert_eq!(node.acks(&sender), (3, vec![]));
+        assert_eq!(pushed(&mut node, &reader), [3], "the same snapshot counts again");
+    }
+}
+
+#[test]
+fn what_waits_for_a_reader_waits_while_the_snapshot_has_lapsed() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let sender = node.connect_as(0, &world.planner);
+    let snapshot = world.snapshot(7, |_| ());
+    publish(&mut node, &snapshot);
+    world.submit(&mut node, &sender, 1, 1..4, NOW.unix_ms);
+    assert_eq!(node.acks(&sender), (1, vec![]));
+    let reader = node.connect_as(1, &world.executor);
+    node.frames(&reader, fixture::DELIVER, |out| {
+        creto_envelope::deliver::Subscribe { mailbox: world.executor.id }.encode(out);
+    });
+    let credit = |node: &mut Node| {
+        node.frames(&reader, fixture::DELIVER, |out| {
+            creto_envelope::deliver::Credit { messages: 1, bytes: 1 << 20 }.encode(out);
+        });
+        node.run();
+    };
+    credit(&mut node);
+    assert_eq!(pushed(&mut node, &reader), [1]);
+    publish(&mut node, &Arc::new(snapshot.lapsed()));
+    credit(&mut node);
+    assert_eq!(pushed(&mut node, &reader), [0; 0]);
+    publish(&mut node, &snapshot);
+    assert_eq!(pushed(&mut node, &reader), [2]);
+}

@@ -498,6 +498,20 @@ events! {
         /// What it is about.
         rule: Rule,
     }
+    /// A node that the control service admits has a link to it. The event's text is what the node is called there.
+    87 "node_linked" NodeLinked {
+        /// SHA-256 of the node's certificate.
+        node: Digest,
+        /// From where.
+        peer: Peer,
+    }
+    /// Somebody wanted a link to the control service, or had one, and is not served. The event's text is why.
+    88 "node_link_refused" NodeLinkRefused {
+        /// SHA-256 of the node's certificate; zero: it is not known.
+        node: Digest,
+        /// From where.
+        peer: Peer,
+    }
     /// A channel was created, or its record was replaced. The event's text is its name.
     96 "channel_changed" ChannelChanged {
         /// The channel.

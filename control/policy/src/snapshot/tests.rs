@@ -3,7 +3,7 @@ use std::sync::Arc;
 use creto_envelope::control::RotationMode;
 use creto_envelope::{AgentId, AgentState};
 
-use crate::fixture::{agent, record};
+use crate::fixture::{agent, channel, record};
 use crate::{
     Attributes, KeyVersion, LowerRetention, MailboxLimits, MailboxSettings, Policy, PrincipalError, Replacement,
     Snapshot, SnapshotBuilder,
@@ -184,4 +184,82 @@ fn mailboxes_for_which_the_same_is_set_share_it() {
     assert!(!shared(&builder));
     builder.set_mailbox(&ids[1], settings, LowerRetention::default());
     assert!(shared(&builder));
+}
+
+#[test]
+fn a_snapshot_that_lapsed_knows_everybody_and_allows_nothing_also_not_from_memory() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let a = builder.insert(AgentState::Active, vec![record("acme/a", 1, 0..u64::MAX)]).unwrap();
+    let b = builder.insert(AgentState::Active, vec![record("acme/b", 1, 0..u64::MAX)]).unwrap();
+    let topic = crate::Action::on_channel(&builder.insert_channel(channel("acme/alerts", 1)));
+    let snapshot = builder.build(7);
+    let lapsed = snapshot.lapsed();
+    let mut table = crate::DecisionTable::new(64, 60_000);
+    let mut decide = |snapshot: &Snapshot, action, on| table.decide(snapshot, 5, &a, action, on, 0);
+    for _ in 0..2 {
+        for (action, on) in [
+            (crate::Action::SendMessage, &b),
+            (crate::Action::Publish, &topic),
+            (crate::Action::SubscribeChannel, &topic),
+        ] {
+            assert_eq!(decide(&snapshot, action, on), crate::Decision::ALLOW);
+            let denied = crate::Decision::Deny(creto_envelope::RejectCode::PolicyUnavailable);
+            assert_eq!(decide(&lapsed, action, on), denied, "{action:?}");
+            assert_eq!(crate::decide(&lapsed, 5, &a, action, on, 0), denied, "{action:?}");
+        }
+    }
+    assert_eq!((lapsed.epoch(), lapsed.agent_count(), lapsed.channel_count()), (7, 2, 1));
+    // A snapshot without a policy may lapse, too: it is not the same as before.
+    assert_ne!(lapsed.lapsed().stamp(), lapsed.stamp());
+}
+
+#[test]
+fn what_changed_since_another_snapshot_is_everything_that_differs_in_an_agent() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let ids: Vec<_> = (0..50)
+        .map(|number| {
+            let record = record(&format!("acme/a{number}"), 1, 0..10);
+            builder.insert(AgentState::Active, vec![record]).unwrap()
+        })
+        .collect();
+    let before = builder.build(1);
+    assert_eq!(before.changes_since(&before).count(), 0);
+    assert_eq!(before.changes_since(&Snapshot::empty()).count(), 50);
+    assert!(Snapshot::empty().changes_since(&before).all(|(_, principal)| principal.is_none()));
+    builder.set_state(&ids[1], AgentState::Suspended);
+    builder.set_mailbox(&ids[2], MailboxSettings { messages_max: Some(5), ..Default::default() }, Default::default());
+    builder.set_attributes(&ids[3], Arc::new(Attributes::parse("planner", ["a"], ["b"]).unwrap()));
+    builder.revoke(&ids[4], 77);
+    builder.remove(&ids[5]);
+    let key = KeyVersion::from(&record("acme/a6", 2, 0..10).record);
+    builder.replace_key(&ids[6], key, Replacement { at_ms: 3, mode: RotationMode::Planned }, 8).unwrap();
+    let after = builder.build(2);
+    let mut changed: Vec<_> = after.changes_since(&before).map(|(id, now)| (id, now.is_some())).collect();
+    changed.sort_unstable();
+    let mut wanted: Vec<_> = (1..7).map(|number| (ids[number], number != 5)).collect();
+    wanted.sort_unstable();
+    assert_eq!(changed, wanted);
+}
+
+#[test]
+fn what_changed_in_channels_since_another_snapshot_is_every_record_that_differs_and_every_channel_that_is_gone() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let ids: Vec<_> = (0..50).map(|number| builder.insert_channel(channel(&format!("acme/c{number}"), 1))).collect();
+    let before = builder.build(1);
+    assert_eq!(before.channel_changes_since(&before).count(), 0);
+    assert_eq!(before.changes_since(&Snapshot::empty()).count(), 0, "these are channels, and no agents");
+    assert_eq!(before.channel_changes_since(&Snapshot::empty()).count(), 50);
+    assert!(Snapshot::empty().channel_changes_since(&before).all(|(_, channel)| channel.is_none()));
+    builder.insert_channel(channel("acme/c1", 2));
+    // The same again is no change.
+    builder.insert_channel(channel("acme/c2", 1));
+    builder.remove_channel(&ids[3]);
+    builder.insert_channel(creto_envelope::channel::ChannelRecord { is_deleted: true, ..channel("acme/c4", 2) });
+    let new = builder.insert_channel(channel("acme/new", 1));
+    let after = builder.build(2);
+    let mut changed: Vec<_> = after.channel_changes_since(&before).map(|(id, now)| (id, now.is_some())).collect();
+    changed.sort_unstable();
+    let mut wanted = vec![(ids[1], true), (ids[3], false), (ids[4], false), (new, true)];
+    wanted.sort_unstable();
+    assert_eq!(changed, wanted);
 }

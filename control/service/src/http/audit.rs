@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRef, Path, Query, State};
 use axum::response::Json;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -15,6 +15,16 @@ use crate::api::{AuditPage, ErrorCode};
 use crate::audit::{AuditLogSource, AuditUnread};
 use crate::limits::PAGE_EVENTS_MAX;
 
+/// The log, if this service has one.
+#[derive(Clone)]
+pub(super) struct AuditLog(pub(super) Option<Arc<dyn AuditLogSource>>);
+
+impl FromRef<Api> for AuditLog {
+    fn from_ref(api: &Api) -> Self {
+        Self(api.audit_log.clone())
+    }
+}
+
 /// One reader at a time, of few threads: a page holds a file of entries in memory, 19 MB at most.
 static READS: Semaphore = Semaphore::const_new(1);
 
@@ -23,8 +33,8 @@ static READS: Semaphore = Semaphore::const_new(1);
 /// A note in C2SP form, signed by Ed25519 and ML-DSA-65.
 #[utoipa::path(get, path = "/v1/audit/checkpoint", operation_id = "audit_checkpoint", tag = "audit",
     responses((status = 200, body = String, content_type = "text/plain", description = "The note"), Problems))]
-pub(super) async fn checkpoint(State(api): State<Api>) -> Result<String, Refusal> {
-    read(&api, |log| log.checkpoint()).await
+pub(super) async fn checkpoint(State(log): State<AuditLog>) -> Result<String, Refusal> {
+    read(log, |log| log.checkpoint()).await
 }
 
 /// The public keys of the audit log
@@ -32,8 +42,8 @@ pub(super) async fn checkpoint(State(api): State<Api>) -> Result<String, Refusal
 /// Keep them: what is shown here later could be another log's.
 #[utoipa::path(get, path = "/v1/audit/keys", operation_id = "audit_keys", tag = "audit",
     responses((status = 200, body = String, content_type = "text/plain", description = "As audit.pub has them"), Problems))]
-pub(super) async fn keys(State(api): State<Api>) -> Result<String, Refusal> {
-    read(&api, |log| log.keys()).await
+pub(super) async fn keys(State(log): State<AuditLog>) -> Result<String, Refusal> {
+    read(log, |log| log.keys()).await
 }
 
 /// An entry of the audit log with the proof that it is in there
@@ -42,10 +52,10 @@ pub(super) async fn keys(State(api): State<Api>) -> Result<String, Refusal> {
 #[utoipa::path(get, path = "/v1/audit/proofs/{leaf}", operation_id = "audit_proof", tag = "audit",
     params(("leaf" = u64, Path, description = "Counts from 0")),
     responses((status = 200, body = String, content_type = "text/plain", description = "As docs/audit-format.md gives it"), Problems))]
-pub(super) async fn proof(State(api): State<Api>, Path(leaf): Path<String>) -> Result<String, Refusal> {
+pub(super) async fn proof(State(log): State<AuditLog>, Path(leaf): Path<String>) -> Result<String, Refusal> {
     let number =
         leaf.parse().map_err(|_| refuse(ErrorCode::LeafUnknown, format!("{leaf} is no leaf of an audit log")))?;
-    read(&api, move |log| log.proof(number)).await
+    read(log, move |log| log.proof(number)).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -66,20 +76,20 @@ pub(super) struct EventsQuery {
 #[utoipa::path(get, path = "/v1/audit/events", operation_id = "audit_events", tag = "audit", params(EventsQuery),
     responses((status = 200, body = AuditPage, description = "A page"), Problems))]
 pub(super) async fn events(
-    State(api): State<Api>,
+    State(log): State<AuditLog>,
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Json<AuditPage>, Refusal> {
     let Query(query) = query.map_err(|rejection| refuse(ErrorCode::QueryInvalid, rejection.body_text()))?;
     let (from, limit) = (query.from.unwrap_or(0), query.limit.unwrap_or(PAGE_EVENTS_MAX).clamp(1, PAGE_EVENTS_MAX));
-    read(&api, move |log| log.events(from, limit)).await.map(Json)
+    read(log, move |log| log.events(from, limit)).await.map(Json)
 }
 
 async fn read<T: Send + 'static>(
-    api: &Api,
+    log: AuditLog,
     ask: impl FnOnce(&dyn AuditLogSource) -> Result<T, AuditUnread> + Send + 'static,
 ) -> Result<T, Refusal> {
     let unavailable = |why: &str| refuse(ErrorCode::AuditUnavailable, why);
-    let log = api.audit_log.as_ref().map(Arc::clone).ok_or_else(|| unavailable("this service has no audit log"))?;
+    let log = log.0.ok_or_else(|| unavailable("this service has no audit log"))?;
     let permit = READS.acquire().await.expect("it is never closed");
     // The permit goes along: a read that outlives its request is still the only one.
     let read = tokio::task::spawn_blocking(move || {

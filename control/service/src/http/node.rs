@@ -1,13 +1,19 @@
 //! The node: what it is, and how it is.
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 
 use super::Api;
 use super::openapi::Problems;
 use crate::api::Status;
-use crate::health::Readiness;
+use crate::health::{Health, Readiness};
+
+impl FromRef<Api> for Health {
+    fn from_ref(api: &Api) -> Self {
+        api.health.clone()
+    }
+}
 
 /// How the service is
 #[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = Status, description = "Version, trust domain, numbers"), Problems))]
@@ -36,14 +42,14 @@ pub(super) async fn live() -> StatusCode {
 ///
 /// Not signed over TCP.
 #[utoipa::path(get, path = "/ready", tag = "health", responses((status = 200, body = Readiness, description = "Every shard serves"), (status = 503, body = Readiness, description = "Not every shard serves")), security(()))]
-pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
-    let readiness = api.health.readiness();
+pub(super) async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
+    let readiness = health.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))
 }
 
 /// Whether every shard serves; signed over TCP
 #[utoipa::path(get, path = "/v1/ready", operation_id = "ready_v1", tag = "health", responses((status = 200, body = Readiness, description = "Every shard serves"), (status = 503, body = Readiness, description = "Not every shard serves"), Problems))]
-pub(super) async fn ready_v1(api: State<Api>) -> (StatusCode, Json<Readiness>) {
-    ready(api).await
+pub(super) async fn ready_v1(health: State<Health>) -> (StatusCode, Json<Readiness>) {
+    ready(health).await
 }

@@ -65,6 +65,31 @@ pub(crate) async fn serve(
     on_socket + over_tcp
 }
 
+/// Serves `router` on a socket of a node that has no service, until `stopped` resolves. Otherwise as [`serve`].
+pub(crate) async fn serve_local(
+    listener: UnixListener,
+    router: Router,
+    stopped: oneshot::Receiver<()>,
+    closed: impl FnOnce(),
+) -> usize {
+    let (stop, stopping) = watch::channel(());
+    let accept = async move || listener.accept().await;
+    let admit = |(stream, _): (UnixStream, _)| match is_own_user(&stream) {
+        Ok(()) => Some((stream, router.clone())),
+        Err(uid) => {
+            tracing::warn!(uid, "a control connection of another user was refused");
+            None
+        }
+    };
+    let stopped = async {
+        // Also when whoever would say so is gone.
+        let _ = stopped.await;
+        drop(stop);
+    };
+    let (cut_off, ()) = tokio::join!(accept_all(CONNECTIONS_MAX, accept, admit, stopping, closed), stopped);
+    cut_off
+}
+
 /// Takes connections, `connections_max` at a time, until `stop` changes or ends. `admit` says what serves one, if anything does.
 async fn accept_all<C, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     connections_max: usize,

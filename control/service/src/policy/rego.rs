@@ -1,6 +1,7 @@
 //! A policy in Rego as the shards ask it: the seam between `creto-policy`, which knows no language, and `creto-rego`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use creto_envelope::Priority;
@@ -15,6 +16,7 @@ use crate::limits::SHARD_EVALUATION_MAX;
 #[derive(Clone, Debug)]
 pub struct RegoPolicy {
     compiled: CompiledPolicy,
+    text: Arc<str>,
     digest: [u8; 32],
     reads: Reads,
 }
@@ -26,7 +28,7 @@ impl RegoPolicy {
         let digest = creto_crypto_accel::digest::sha256(&[text.as_bytes()]);
         let reads = INPUTS.iter().filter(|(path, _)| compiled.reads().reads(path));
         let reads = reads.fold(Reads::default(), |reads, (_, input)| reads.with(*input));
-        Self { compiled, digest, reads }
+        Self { compiled, text: text.into(), digest, reads }
     }
 
     /// The policy.
@@ -71,6 +73,10 @@ impl PolicySource for RegoPolicy {
 
     fn reads(&self) -> Reads {
         self.reads
+    }
+
+    fn text(&self) -> Option<(&str, &str)> {
+        Some((self.compiled.name(), &self.text))
     }
 
     fn evaluator(&self) -> Box<dyn Evaluator> {

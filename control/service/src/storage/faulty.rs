@@ -97,6 +97,10 @@ impl Backend for Uncertain {
         Ok(Box::new(UncertainTransaction { transaction: self.file.begin_write()?, fate: Arc::clone(&self.fate) }))
     }
 
+    fn verify(&self) -> Result<(), StorageError> {
+        if self.fate.load(Ordering::Relaxed) == AWAY { Err(away()) } else { self.file.verify() }
+    }
+
     fn create(&self, tables: &[TableRef]) -> Result<(), StorageError> {
         self.file.create(tables)
     }

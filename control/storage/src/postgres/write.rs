@@ -230,7 +230,11 @@ impl Transaction {
                 // A pause, so that a database that starts is not flooded.
                 Err(error) if error.is_passing() && Instant::now() < until => std::thread::sleep(RECONNECT_PAUSE),
                 Err(lost @ (StorageError::Overtaken { .. } | StorageError::WentBack { .. })) => return Err(lost),
-                Err(_) => return Err(StorageError::OutcomeUnknown { database: seat.driver().place() }),
+                Err(_) => {
+                    // As long as this has the seat nobody verifies anything.
+                    seat.shared.known().is_in_doubt = true;
+                    return Err(StorageError::OutcomeUnknown { database: seat.driver().place() });
+                }
             }
         }
     }

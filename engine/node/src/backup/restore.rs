@@ -79,6 +79,8 @@ pub fn restore(
         }
     };
     let messages = check(&manifest, &staging.folder)?;
+    // Nodes that know a later state of it do not take it for the same.
+    creto_service::offline::forget_incarnation(&staging.folder.join(DIRECTORY_FILE))?;
     staging.put_in_place(&manifest, data_dir)?;
     Ok(Restored { manifest, messages, configuration: data_dir.join(RESTORED_CONFIGURATION_FILE) })
 }
@@ -111,7 +113,10 @@ impl Staging {
             }
             sync_folder(&folder)?;
         }
-        sync_folder(&self.folder.join("wal"))?;
+        // Of a control service, which has no logs, it is made here.
+        let wal = self.folder.join("wal");
+        fs::create_dir_all(&wal).map_err(failed("create", &wal))?;
+        sync_folder(&wal)?;
         for (from, to) in names {
             let from = self.folder.join(from);
             fs::rename(&from, data_dir.join(to)).map_err(failed("move", &from))?;

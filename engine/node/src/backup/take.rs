@@ -88,6 +88,9 @@ impl Stopped {
     /// [`BackupError`]: a node runs on it, there is none, a log is damaged, or the database that has the directory is away.
     pub fn open(config: &Config) -> Result<Self, BackupError> {
         let (data_dir, shard_count) = DataDir::open_stopped(&config.data_dir(), &config.wal_dir())?;
+        if data_dir.is_control_elsewhere() || (config.database().is_none() && !data_dir.control_path().exists()) {
+            return Err(BackupError::NoDirectory(config.data_dir()));
+        }
         let mut shards = Vec::with_capacity(usize::from(shard_count));
         for shard in 0..shard_count {
             let report = verify(&mut FileSource::new(data_dir.shard_dir(shard)), u32::from(shard))?;

@@ -10,6 +10,7 @@ use creto_envelope::AgentName;
 use creto_envelope::{TreeDigest, limits};
 use creto_policy::mailbox;
 use creto_service::limits::ADMINISTRATORS_MAX;
+use creto_service::link::{LIFETIME_MAX, LIFETIME_MIN};
 use creto_service::{DatabaseUrl, Enrolment, OnFailure, UrlError};
 
 use super::value::{self, Written};
@@ -121,6 +122,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "policy",
         "Who may do what. Without a file, agents of one organization may talk to each other, and nobody else. \
          `creto policy check` reads a file before a node does.",
+    ),
+    (
+        "link",
+        "Control and nodes as processes of their own: `creto control` serves nodes that it admits, `creto serve` finds it by `control`. \
+         See docs/operations.md.",
     ),
     ("crypto", "Which algorithms this deployment demands, where there is a choice."),
     ("log", "What the node says about itself, on standard error."),
@@ -333,6 +339,30 @@ pub(super) const KEYS: &[Key] = &[
         policy.decisions_max,
         Count(1_024..=16_777_216),
         "Decisions about pairs of agents that one shard keeps, 64 bytes each, taken at the start."
+    ),
+    key!(
+        link.control,
+        Endpoint,
+        "`host:port` of this node's control service. Empty: it is in the node's own process. With one, the sections `policy` and `keys` \
+         and all of `control` but its socket are for that service."
+    ),
+    key!(
+        link.control_certificate,
+        Path,
+        "TLS certificate (PEM) of that control service: exactly this one is believed. Relative to this file."
+    ),
+    key!(link.listen, Address, "TCP address on which `creto control` takes nodes."),
+    key!(
+        link.nodes,
+        Path,
+        "Folder of the certificates of nodes that `creto control` serves, `NAME.crt` each: a file there admits a node, within a second. \
+         Relative to `data_dir`."
+    ),
+    key!(
+        link.snapshot_lifetime,
+        Span(LIFETIME_MIN..=LIFETIME_MAX),
+        "How long nodes of `creto control` go by what they knew last when they lose it. Then they deny everything: it is also how long \
+         a revoked agent can act where nobody hears of it."
     ),
     key!(
         crypto.tree_digest,

@@ -27,9 +27,19 @@ fn machine() -> ShardMachine {
     let ask_prekeys: AskPrekeys = Box::new(|_, _, _| Err(RejectCode::Overloaded.into()));
     let room = RoomWatch::new(0, 2, nowhere.path().to_owned(), creto_service::health::Health::new(2));
     let (report, audit) = (crossbeam::channel::unbounded().0, crossbeam::channel::unbounded().0);
-    let ends =
-        Ends { publish, enrol, ask_key_record, ask_key_log, ask_channel, ask_prekeys, report, workers: None, audit };
-    ShardMachine::new(shard, 0, 2, room, ends)
+    let ends = Ends {
+        publish,
+        enrol,
+        ask_key_record,
+        ask_key_log,
+        ask_channel,
+        ask_prekeys,
+        report,
+        workers: None,
+        audit,
+        late: Arc::default(),
+    };
+    ShardMachine::new(shard, 0, 2, room, ends, None)
 }
 
 /// A message that carries its number.

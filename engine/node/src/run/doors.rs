@@ -15,33 +15,30 @@ use creto_service::prekeys::{Claim, PrekeyDoor, StockSink, Upload};
 use creto_service::rotation::{self, Publication, Publisher, Reply};
 use creto_shard::{KeyRefused, PrekeyQuestion};
 
-use super::{tell, tell_all};
+use super::tell_all;
+use crate::late::Way;
 use crate::machine::{AskChannel, AskKeyLog, AskKeyRecord, AskPrekeys, Enrol, NodeItem, PublishKeyRecord};
 
 /// The way of a key record from a shard to control, and of the answer back to it. The answer takes the same ring as the
 /// snapshot that was published before it, so it comes after that.
-pub(super) fn publish_key_records(
-    publisher: Publisher,
-    shard_index: u16,
-    port: ControlPort<Parcel<NodeItem>>,
-) -> PublishKeyRecord {
+pub(super) fn publish_key_records(publisher: Publisher, way: Way) -> PublishKeyRecord {
     Box::new(move |connection, agent, mode, record| {
-        let port = port.clone();
+        let way = way.clone();
         let reply = Reply::new(move |answer| {
             let answer = answer.map_err(key_refused);
-            tell(usize::from(shard_index), &port, NodeItem::KeyRecordPublished { connection, answer });
+            way.tell(NodeItem::KeyRecordPublished { connection, answer });
         });
         publisher.publish(Publication { agent, mode, record, reply }).map_err(key_refused)
     })
 }
 
 /// The way of an enrolment from a shard to control, and of the answer back to it: behind the snapshot that has the agent.
-pub(super) fn enrol(door: EnrolmentDoor, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> Enrol {
+pub(super) fn enrol(door: EnrolmentDoor, way: Way) -> Enrol {
     Box::new(move |connection, peer, token, record| {
-        let port = port.clone();
+        let way = way.clone();
         let reply = Reply::new(move |answer: Result<_, rotation::Refused>| {
             let answer = answer.map_err(key_refused);
-            tell(usize::from(shard_index), &port, NodeItem::Enrolled { connection, answer });
+            way.tell(NodeItem::Enrolled { connection, answer });
         });
         door.enrol(EnrolmentAsked { token, peer, record, reply }).map_err(key_refused)
     })
@@ -49,52 +46,48 @@ pub(super) fn enrol(door: EnrolmentDoor, shard_index: u16, port: ControlPort<Par
 
 /// The way of a question for a key record from a shard to control, and of the record back to it. The record takes the same ring as
 /// the snapshots, of which one has shown it.
-pub(super) fn ask_key_records(
-    door: KeyRecordDoor,
-    shard_index: u16,
-    port: ControlPort<Parcel<NodeItem>>,
-) -> AskKeyRecord {
+pub(super) fn ask_key_records(door: KeyRecordDoor, way: Way) -> AskKeyRecord {
     Box::new(move |agent, version| {
-        let port = port.clone();
+        let way = way.clone();
         let reply = Reply::new(move |answer: Result<_, rotation::Refused>| {
             let answer = answer.map_err(key_refused);
-            tell(usize::from(shard_index), &port, NodeItem::KeyRecord { agent, version, answer });
+            way.tell(NodeItem::KeyRecord { agent, version, answer });
         });
         door.ask(agent, version, reply).map_err(key_refused)
     })
 }
 
 /// The way of a question about the key log from a shard to control, and of the answer back to it.
-pub(super) fn ask_key_log(questioner: Questioner, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskKeyLog {
+pub(super) fn ask_key_log(questioner: Questioner, way: Way) -> AskKeyLog {
     Box::new(move |connection, question| {
-        let port = port.clone();
+        let way = way.clone();
         questioner.ask(question, move |frame| {
             let frames = frame.into();
-            tell(usize::from(shard_index), &port, NodeItem::KeyLogAnswered { connection, frames });
+            way.tell(NodeItem::KeyLogAnswered { connection, frames });
         })
     })
 }
 
 /// The way of a question for the record of a channel from a shard to control, and of the answer back to it.
-pub(super) fn ask_channels(door: ChannelDoor, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskChannel {
+pub(super) fn ask_channels(door: ChannelDoor, way: Way) -> AskChannel {
     Box::new(move |connection, channel| {
-        let port = port.clone();
+        let way = way.clone();
         let reply = Reply::new(move |answer: Result<Box<SignedChannelRecord>, rotation::Refused>| {
             let frame = answer.map(|record| frame_of(|out| encode_channel_response(out, &record)).into());
             let answer = frame.map_err(|refused| refused.code);
-            tell(usize::from(shard_index), &port, NodeItem::ChannelAnswered { connection, channel, answer });
+            way.tell(NodeItem::ChannelAnswered { connection, channel, answer });
         });
         door.ask(channel, reply).map_err(|refused| refused.code)
     })
 }
 
 /// The way of what agents want of prekeys from a shard to control, and of the answer back to it.
-pub(super) fn ask_prekeys(door: PrekeyDoor, shard_index: u16, port: ControlPort<Parcel<NodeItem>>) -> AskPrekeys {
+pub(super) fn ask_prekeys(door: PrekeyDoor, way: Way) -> AskPrekeys {
     Box::new(move |connection, asker, question| {
-        let port = port.clone();
+        let way = way.clone();
         let answer = move |frame: Vec<u8>| {
             let frames = frame.into();
-            tell(usize::from(shard_index), &port, NodeItem::PrekeysAnswered { connection, frames });
+            way.tell(NodeItem::PrekeysAnswered { connection, frames });
         };
         let asked = match question {
             PrekeyQuestion::Upload(batch) => {

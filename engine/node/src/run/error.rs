@@ -52,6 +52,9 @@ pub enum NodeError {
     /// The control service.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The nodes that a control service is to serve.
+    #[error(transparent)]
+    Admitted(#[from] creto_service::link::AdmittedError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] creto_audit_store::StoreError),
@@ -78,6 +81,9 @@ pub enum NodeError {
         /// What the disk said.
         cause: String,
     },
+    /// The thread of the control service, or of the link to it, has ended.
+    #[error("the control service, or the link to it, has failed; its log says why, restart the process")]
+    ControlEnded,
     /// The operating system refuses something that always works.
     #[error("{what} failed: {error}")]
     System {

@@ -211,10 +211,11 @@ impl FanOut {
     }
 }
 
-/// Whether whoever has this seat may read: asked once for each snapshot, and again when the answer is old.
+/// Whether whoever has this seat may read: asked once for each snapshot, and again when the answer is old. One that lapsed has the epoch
+/// under which it was allowed, and says no.
 fn check(seat: &mut Seat, now: Now, snapshot: &Snapshot, decisions: &mut DecisionTable) -> MayRead {
     let (epoch, until_ms) = seat.allowed;
-    if epoch == snapshot.epoch() && now.unix_ms < until_ms {
+    if snapshot.policy().is_some() && epoch == snapshot.epoch() && now.unix_ms < until_ms {
         return MayRead::Yes;
     }
     let may = may_read(&seat.what, now, snapshot, decisions);

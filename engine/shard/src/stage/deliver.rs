@@ -191,8 +191,11 @@ fn share(
     delivered: &mut Delivered,
 ) {
     let Some(subscription) = subscriptions.by_mailbox.get_mut(&mailbox) else { return };
-    // Its connection may be another shard's, which closes it as soon as it hears the same.
-    if snapshot.principal(&mailbox).is_none_or(|owner| owner.state() != AgentState::Active) {
+    // Without a policy nobody can say any more who may read. Its connection may be another shard's, which closes it as soon as it hears
+    // the same.
+    if snapshot.policy().is_none()
+        || snapshot.principal(&mailbox).is_none_or(|owner| owner.state() != AgentState::Active)
+    {
         subscriptions.held_back.insert(mailbox);
         return;
     }

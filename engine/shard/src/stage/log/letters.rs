@@ -93,6 +93,11 @@ impl<L: RecordLog> Log<L> {
         self.letters.answers.extend(answer.map(|answer| (origin, answer)));
     }
 
+    /// Refuses a question.
+    pub(crate) fn refuse_letters(&mut self, origin: Origin, code: RejectCode) {
+        self.letters.answers.push((origin, Err(code)));
+    }
+
     /// Answers that are ready.
     pub(crate) fn take_letter_answers(&mut self) -> Vec<(Origin, LetterAnswer)> {
         std::mem::take(&mut self.letters.answers)
