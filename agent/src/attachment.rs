@@ -69,6 +69,15 @@ pub enum AttachmentError {
         /// Which file.
         path: PathBuf,
     },
+    /// It took longer to send than its parts live at the node.
+    #[error(
+        "the first parts of the file are {} s old and may have expired before it was whole: send it again, with a longer time to live, \
+         when its recipient reads what is there", .age.as_secs()
+    )]
+    Expired {
+        /// Age of the first part.
+        age: std::time::Duration,
+    },
     /// Another process works with the same file of progress, or the same folder.
     #[error("{path} is in use by another process: wait for it, or name another one")]
     InUse {

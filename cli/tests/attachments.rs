@@ -84,6 +84,26 @@ fn a_file_of_any_size_is_received_beside_messages_and_refused_if_it_is_not_wante
 }
 
 #[test]
+fn a_file_that_is_not_wanted_does_not_fill_the_mailbox() {
+    let scene = Scene::new();
+    let large = scene.file("large.bin", 10_000_000);
+    ok(scene.path(), 2, &["mailbox", "set", "acme/worker", "--bytes", "2 MiB"]);
+    let address = scene.node.address.to_string();
+    let recv = ["recv", "acme/worker", "--node", &address, "--follow", "-n", "1", "--file-bytes-max", "1 MiB"];
+    let mut receiving = command(scene.path(), 2, &recv);
+    let receiving =
+        receiving.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // Refused at its first chunk, and all of it goes by; somebody who comes behind gets through.
+    let sent = scene.send(&["--attach", &large]);
+    assert_eq!(sent.status, 0, "{sent:?}");
+    assert_eq!(scene.send(&["and this"]).status, 0);
+    let received = receiving.wait_with_output().unwrap();
+    let (shown, told) = (String::from_utf8(received.stdout).unwrap(), String::from_utf8(received.stderr).unwrap());
+    assert!(received.status.success() && shown.contains("and this"), "{shown}{told}");
+    assert_eq!(told.matches("larger than this receiver takes").count(), 2, "the first chunk, and the head: {told}");
+}
+
+#[test]
 fn a_sender_that_is_killed_goes_on_where_it_was() {
     let scene = Scene::new();
     let large = scene.file("large.bin", 60_000_000);

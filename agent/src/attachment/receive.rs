@@ -20,6 +20,11 @@ use crate::worker::on_disk;
 
 /// When what there is no room for is wanted again.
 const LATER: Duration = Duration::from_secs(5);
+/// Tries of a part for which there is no room, some minutes, before its file is refused: what waits in the mailbox takes the room there
+/// that the files need which have begun.
+const TRIES_WITHOUT_ROOM: u8 = 10;
+/// A file that nothing was added to for so long, while it could have been, makes room: its sender would not go on with it.
+const ABANDONED: Duration = Duration::from_secs(86_400);
 
 /// What a receiver takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +39,7 @@ pub struct AttachmentLimits {
     /// The same of one sender, who may have half of the bytes, too. Default 16.
     pub sender_parts_max: usize,
     /// How long a file that is not whole is kept when nothing is added to it, and its room is wanted. Default 32 days: a mailbox keeps
-    /// messages for 31 at most.
+    /// messages for 31 at most. One that nothing is added to for a day while somebody receives makes room before.
     pub keep_parts: Duration,
 }
 
@@ -79,7 +84,7 @@ pub enum Taken {
         /// Why.
         later: Later,
     },
-    /// The attachment is not wanted, or does not hold: its parts go to the dead letters.
+    /// The attachment is not wanted, or does not hold: this part, and its head, are dead letters, and its other chunks are dropped.
     Refused {
         /// Who sent it.
         from: AgentName,
@@ -157,11 +162,19 @@ pub enum Refusal {
     /// The receiver's disk does not have what was written to it.
     #[error("what was received does not come back from the disk: look at the disk, and ask for the file again")]
     Damaged = 65_002,
+    /// There was no room for it for too long.
+    #[error(
+        "other files that are not whole took all the room that there is, for too long: ask for it again when they are"
+    )]
+    NoRoom = 65_003,
 }
 
 impl Refusal {
     fn of(reason: u16) -> Self {
-        [Self::TooLarge, Self::Damaged].into_iter().find(|known| *known as u16 == reason).unwrap_or(Self::Broken)
+        [Self::TooLarge, Self::Damaged, Self::NoRoom]
+            .into_iter()
+            .find(|known| *known as u16 == reason)
+            .unwrap_or(Self::Broken)
     }
 }
 
@@ -221,7 +234,13 @@ impl Inner {
             AttachmentPart::Chunk(chunk) => chunk.id,
         };
         let from = delivery.from.clone();
-        let verdict = self.judge((delivery.from_id, id), &part, &payload, &from);
+        let key = (delivery.from_id, id);
+        let verdict = match self.judge(key, &part, &payload, &from) {
+            Ok(Verdict::Later(Later::TooManyParts | Later::NoRoom)) if delivery.attempt >= TRIES_WITHOUT_ROOM => {
+                self.refuse(key, Refusal::NoRoom)
+            }
+            verdict => verdict,
+        };
         // Whatever failed, the part is wanted again, and not only with the next connection.
         let verdict = verdict.inspect_err(|_| delivery.nack_after(LATER))?;
         Ok(match (verdict, part) {
@@ -255,13 +274,20 @@ impl Inner {
         from: &AgentName,
     ) -> Result<Verdict, AttachmentError> {
         match self.spool.settled(key) {
-            Some(Settled::Refused(reason)) => return Ok(Verdict::Refused(Refusal::of(*reason))),
+            // One letter says so, and the head with the hashes another. All chunks as letters would fill the mailbox.
+            Some(Settled::Refused(reason)) => {
+                return Ok(match part {
+                    AttachmentPart::Chunk(_) => Verdict::Known,
+                    AttachmentPart::Head(_) => Verdict::Refused(Refusal::of(*reason)),
+                });
+            }
             Some(Settled::Finished(finished)) => {
                 return Ok(match part {
                     AttachmentPart::Chunk(_) => Verdict::Known,
                     // The application has it, and has moved it; or this is the head of a run that did not know so.
-                    AttachmentPart::Head(_) if finished.digest == sha256(&[payload]) => {
-                        self.spool.place_of(finished).map_or(Verdict::Known, Verdict::Whole)
+                    AttachmentPart::Head(head) if finished.digest == sha256(&[payload]) => {
+                        let shape = Shape { bytes: head.bytes, chunk_bytes: head.chunk_bytes };
+                        self.spool.place_of(finished, shape, head.chunk_hashes)?.map_or(Verdict::Known, Verdict::Whole)
                     }
                     AttachmentPart::Head(_) => Verdict::Refused(Refusal::Broken),
                 });
@@ -297,11 +323,16 @@ impl Inner {
     /// Why there is no room for one more file, after what nobody goes on with was deleted.
     fn room_for(&mut self, key: Key, shape: Shape) -> Result<Option<Later>, AttachmentError> {
         if self.is_full(key, shape).is_some() {
-            let is_old = |key: &Key| self.spool.rests(*key) > self.limits.keep_parts;
-            let old: Vec<Key> = self.parts.keys().copied().filter(is_old).collect();
-            for key in old {
-                self.parts.remove(&key);
-                self.spool.forget(key)?;
+            let is_old = |(key, part): &(&Key, &Part)| {
+                part.rests() > ABANDONED || self.spool.rests(**key) > self.limits.keep_parts
+            };
+            let mut old: Vec<_> = self.parts.iter().filter(is_old).map(|(key, part)| (part.rests(), *key)).collect();
+            // Those that rest longest go first, and no more than need to.
+            old.sort_unstable();
+            while self.is_full(key, shape).is_some()
+                && let Some((_, old)) = old.pop()
+            {
+                self.refuse(old, Refusal::NoRoom)?;
             }
         }
         Ok(self.is_full(key, shape))

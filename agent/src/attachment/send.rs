@@ -13,7 +13,7 @@ use creto_crypto_accel::digest::sha256;
 use creto_envelope::attachment::{
     AttachmentChunk, AttachmentHead, AttachmentId, CHUNK_BYTES_MAX, CHUNKS_MAX, chunk_count, is_file_name,
 };
-use creto_envelope::{AgentName, Kind, MessageId};
+use creto_envelope::{AgentName, Kind, MessageId, RejectCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::journal::Journal;
@@ -27,7 +27,8 @@ use crate::worker::on_disk;
 
 /// Bytes of a chunk, unless the file needs larger ones: several fit into one batch.
 const CHUNK_BYTES: u32 = 256 * 1024 - 32;
-/// How long it is believed that what a journal names is still at the node: mailboxes keep messages longer.
+/// How long it is believed that what is durable is still at the node, unless the messages live shorter. A mailbox may be set to keep
+/// messages for less than that; its recipient then finds that chunks are missing.
 const RESUME_MAX: Duration = Duration::from_secs(86_400);
 /// Chunks on their way at a time. The agent's own bound on bytes in flight holds, too.
 const CHUNKS_IN_FLIGHT: usize = 16;
@@ -154,9 +155,10 @@ impl Agent {
         progress(FileProgress { durable_bytes, bytes });
         let options = SendOptions { receipt: false, notice: false, ..file.options };
         let mut in_flight: VecDeque<(u32, PendingSend)> = VecDeque::with_capacity(CHUNKS_IN_FLIGHT);
-        let mut missing = missing.into_iter();
+        let mut missing = VecDeque::from(missing);
+        let begun_ms = journal.as_ref().map_or_else(clock::now_ms, |journal| journal.begun_ms);
         loop {
-            let next = if in_flight.len() < CHUNKS_IN_FLIGHT { missing.next() } else { None };
+            let next = if in_flight.len() < CHUNKS_IN_FLIGHT { missing.pop_front() } else { None };
             if let Some(index) = next {
                 let (file, path, expected) = (Arc::clone(&read.file), Arc::clone(&path), read.hashes[index as usize]);
                 let piece = Piece { id, index, chunk_bytes, bytes };
@@ -165,9 +167,20 @@ impl Agent {
                 continue;
             }
             let Some((index, pending)) = in_flight.pop_front() else { break };
-            pending.await?;
-            if let Some(journal) = &mut journal {
-                journal.chunk_is_durable(index)?;
+            match pending.await {
+                // It has waited for room for so long that its id is too old to be new. Whatever became of it, the recipient takes a
+                // chunk once.
+                Err(error) if is_outworn(&error) => {
+                    missing.push_front(index);
+                    continue;
+                }
+                answer => drop(answer?),
+            }
+            if let Some(known) = &mut journal
+                && let Err(error) = known.chunk_is_durable(index)
+            {
+                tracing::warn!(%error, "how far the file has come is not written down any more");
+                journal = None;
             }
             durable_bytes += bytes_of(index);
             progress(FileProgress { durable_bytes, bytes });
@@ -179,9 +192,18 @@ impl Agent {
         }
         // Last: whoever has it needs to wait for nothing.
         let payload = head(id).to_bytes().ok_or(AttachmentError::Description)?;
-        let message_id = self.submit_part(to, payload, file.options).await?.await?.message_id;
-        if let Some(journal) = journal {
-            journal.end()?;
+        let message_id = loop {
+            let age = Duration::from_millis(clock::now_ms().saturating_sub(begun_ms));
+            if age >= live && count > 0 {
+                return Err(AttachmentError::Expired { age });
+            }
+            match self.submit_part(to, payload.clone(), file.options).await?.await {
+                Err(error) if is_outworn(&error) => {}
+                sent => break sent?.message_id,
+            }
+        };
+        if let Some(Err(error)) = journal.map(Journal::end) {
+            tracing::warn!(%error, "the file is sent; how far it had come stays written down");
         }
         let (messages, resumed_chunks) = (u64::from(count) + 1, before.len() as u64);
         Ok(SentFile { id, message_id, bytes, messages, resumed_chunks })
@@ -208,6 +230,15 @@ impl Agent {
         };
         Ok(pending)
     }
+}
+
+/// Whether the node said that the message's id is older than what it can tell from a replay.
+fn is_outworn(error: &SendError) -> bool {
+    let code = match error {
+        SendError::Refused { code, .. } | SendError::Unknown { code, .. } => *code,
+        _ => return false,
+    };
+    code == RejectCode::OutsideDedupWindow
 }
 
 fn read(path: &Path) -> Result<Read, AttachmentError> {

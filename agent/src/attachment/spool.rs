@@ -8,14 +8,14 @@
 //! | `lock` | held by the one process that works here |
 //!
 //! A check is the first 8 bytes of SHA-256 of what stands before it. A record whose check does not hold is one that a crash has torn, or
-//! a damaged one: it does not count. An attachment is whole when `settled` says so and its `.data` is gone.
+//! a damaged one: it does not count, and those behind it do. An attachment is whole when `settled` says so and its `.data` is gone.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::AgentId;
@@ -23,6 +23,7 @@ use creto_envelope::attachment::{AttachmentChunk, AttachmentId};
 use rustix::fs::{OFlags, RenameFlags};
 
 use super::{AttachmentError, failed};
+use crate::clock;
 
 /// The version of the files of `.creto-parts`.
 pub const PARTS_FORMAT: u8 = 1;
@@ -37,7 +38,9 @@ const HAVE_BYTES: usize = 48;
 const CHECK_BYTES: usize = 8;
 /// Attachments that are remembered to be whole, or refused; beyond, the oldest are forgotten.
 const SETTLED_MAX: usize = 4_096;
-/// Numbers that are tried behind a name before the attachment's id is its name.
+/// The same of one sender: nobody makes another one's be forgotten.
+const SETTLED_OF_SENDER_MAX: usize = 512;
+/// Numbers that are tried behind a name before one that nobody could guess is.
 const NUMBERS_MAX: u32 = 100;
 
 /// Names an attachment, whoever sent it.
@@ -64,8 +67,6 @@ pub(super) enum Settled {
 pub(super) struct Finished {
     /// SHA-256 of its head.
     pub(super) digest: [u8; 32],
-    device: u64,
-    inode: u64,
     name: String,
 }
 
@@ -93,6 +94,8 @@ pub(super) struct Part {
     /// Records in that file, those that do not count among them.
     slots: u64,
     pub(super) shape: Shape,
+    /// Since when nothing was added, by a clock that nobody sets; at the earliest since this process has the folder.
+    touched: Instant,
     /// Chunks on the disk, with what their content hashes to.
     pub(super) have: BTreeMap<u32, [u8; 32]>,
 }
@@ -147,10 +150,18 @@ impl Spool {
         let mut parts = BTreeMap::new();
         for entry in std::fs::read_dir(&self.parts).map_err(failed(&self.parts, "read"))? {
             let path = entry.map_err(failed(&self.parts, "read"))?.path();
+            // Nothing of it is acknowledged: a crash came when it began, or when it was deleted.
+            if path.extension().is_some_and(|extension| extension == DATA) && !path.with_extension(HAVE).exists() {
+                remove(&path)?;
+            }
+        }
+        for entry in std::fs::read_dir(&self.parts).map_err(failed(&self.parts, "read"))? {
+            let path = entry.map_err(failed(&self.parts, "read"))?.path();
             let stem = path.extension().filter(|extension| *extension == HAVE).and(path.file_stem());
             let Some(key) = stem.and_then(|stem| stem.to_str()).and_then(key_of) else { continue };
             // Without data it was whole, and the crash came before the rest was tidied up.
-            match if self.path(key, DATA).exists() { self.part(key, None)? } else { None } {
+            let is_refused = matches!(self.settled.get(&key), Some(Settled::Refused(_)));
+            match if self.path(key, DATA).exists() && !is_refused { self.part(key, None)? } else { None } {
                 Some(part) => drop(parts.insert(key, part)),
                 None => self.forget(key)?,
             }
@@ -173,11 +184,21 @@ impl Spool {
             have_file.write_all_at(&have_head(shape), 0).map_err(failed(&have_path, "written"))?;
             have_file.sync_all().map_err(failed(&have_path, "synced"))?;
             data.sync_all().map_err(failed(&data_path, "synced"))?;
+        }
+        if begin.is_some() {
             // Or what is acknowledged would be in files that a power cut takes away.
             sync_folder(&self.parts)?;
         }
         let slots = records.get(HAVE_HEAD_BYTES..).unwrap_or_default().as_chunks::<HAVE_BYTES>().0;
-        let mut part = Part { data_path, data, have_file, slots: slots.len() as u64, shape, have: BTreeMap::new() };
+        let mut part = Part {
+            data_path,
+            data,
+            have_file,
+            slots: slots.len() as u64,
+            shape,
+            touched: Instant::now(),
+            have: BTreeMap::new(),
+        };
         for slot in slots.iter().filter(|slot| holds(&slot[..])) {
             let index = u32::from_le_bytes(*slot.first_chunk().expect("four bytes of a record"));
             part.have.insert(index, *slot[8..].first_chunk().expect("thirty-two bytes of a record"));
@@ -193,8 +214,8 @@ impl Spool {
 
     /// Deletes what is there of an attachment that is not whole.
     pub(super) fn forget(&self, key: Key) -> Result<(), AttachmentError> {
-        remove(&self.path(key, HAVE))?;
-        remove(&self.path(key, DATA))
+        remove(&self.path(key, DATA))?;
+        remove(&self.path(key, HAVE))
     }
 
     /// What is remembered of an attachment.
@@ -205,48 +226,56 @@ impl Spool {
             .filter(|settled| matches!(settled, Settled::Refused(_)) || !self.path(key, DATA).exists())
     }
 
-    /// Where a file that is whole is, unless the application has moved it.
-    pub(super) fn place_of(&self, finished: &Finished) -> Option<PathBuf> {
+    /// Where a file that is whole is, unless the application has moved or changed it: another one of its name is not taken for it.
+    pub(super) fn place_of(
+        &self,
+        finished: &Finished,
+        shape: Shape,
+        hashes: &[[u8; 32]],
+    ) -> Result<Option<PathBuf>, AttachmentError> {
         let path = self.folder.join(&finished.name);
-        let found = path.symlink_metadata().ok()?;
-        ((found.dev(), found.ino()) == (finished.device, finished.inode)).then_some(path)
+        if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+            return Ok(None);
+        }
+        let is_it = File::open(&path).and_then(|file| has(&file, shape, hashes)).map_err(failed(&path, "read"))?;
+        Ok(is_it.then_some(path))
     }
 
     /// Whether what was written of an attachment is what these hashes say, byte for byte.
     pub(super) fn is_as(&self, key: Key, shape: Shape, hashes: &[[u8; 32]]) -> Result<bool, AttachmentError> {
         let path = self.path(key, DATA);
         let data = open(&path).map_err(failed(&path, "opened"))?;
-        if data.metadata().map_err(failed(&path, "read"))?.len() != shape.bytes {
-            return Ok(false);
-        }
-        let mut content = vec![0; shape.chunk_bytes as usize];
-        for (index, hash) in (0u64..).zip(hashes) {
-            let begin = index * u64::from(shape.chunk_bytes);
-            let length = usize::try_from((shape.bytes - begin).min(u64::from(shape.chunk_bytes))).expect("a chunk");
-            data.read_exact_at(&mut content[..length], begin).map_err(failed(&path, "read"))?;
-            if sha256(&[&content[..length]]) != *hash {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        // From the disk, as far as the system lets itself be told: what was written was synced.
+        let _ = rustix::fs::fadvise(&data, 0, None, rustix::fs::Advice::DontNeed);
+        has(&data, shape, hashes).map_err(failed(&path, "read"))
     }
 
     /// Gives a file that is whole its name, durably: this one, or another if there is one of this name. Returns where it is.
     pub(super) fn finish(&mut self, key: Key, digest: [u8; 32], name: &str) -> Result<PathBuf, AttachmentError> {
         let data = self.path(key, DATA);
         let found = data.symlink_metadata().map_err(failed(&data, "looked at"))?;
-        let (device, inode) = (found.dev(), found.ino());
-        let by_id = format!("attachment-{}", hex(&key.1.0));
-        let mut names = (1..=NUMBERS_MAX).map(|number| numbered(name, number)).chain([by_id.clone()]);
+        let is_it = |there: &Metadata| (there.dev(), there.ino()) == (found.dev(), found.ino());
+        // Behind them one that nobody could take first.
+        let unguessed = || format!("attachment-{}-{}", hex(&key.1.0), hex(&clock::random::<4>()));
+        let mut names = (1..=NUMBERS_MAX).map(|number| numbered(name, number)).chain(std::iter::repeat_with(unguessed));
         let mut next = names.next();
         while let Some(name) = next {
             let path = self.folder.join(&name);
             next = names.next();
-            if path.symlink_metadata().is_ok() {
-                continue;
+            match path.symlink_metadata() {
+                // A crash came between the two steps of giving it its name, where a file system needs two.
+                Ok(there) if is_it(&there) => {}
+                Ok(_) => continue,
+                Err(_) => {}
             }
             // First that it is so, then that it is: without data and without a record a chunk that comes again would begin it anew.
-            self.settle(key, Settled::Finished(Finished { digest, device, inode, name: name.clone() }))?;
+            self.settle(key, Settled::Finished(Finished { digest, name: name.clone() }))?;
+            if path.symlink_metadata().is_ok_and(|there| is_it(&there)) {
+                remove(&data)?;
+                sync_folder(&self.parts)?;
+                remove(&self.path(key, HAVE))?;
+                return Ok(path);
+            }
             match rename(&data, &path) {
                 Ok(()) => {
                     sync_folder(&self.folder)?;
@@ -256,12 +285,11 @@ impl Spool {
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 // A name that this file system does not take.
-                Err(error) if is_about_the_name(&error) && name != by_id => next = Some(by_id.clone()),
+                Err(error) if is_about_the_name(&error) && !name.starts_with("attachment-") => next = Some(unguessed()),
                 Err(error) => return Err(failed(&path, "named")(error)),
             }
         }
-        let taken = io::Error::new(io::ErrorKind::AlreadyExists, "a file of every name that was tried is there");
-        Err(failed(&self.folder.join(by_id), "named")(taken))
+        unreachable!("there is always another name")
     }
 
     /// Remembers durably that nothing more of this attachment is wanted.
@@ -277,11 +305,17 @@ impl Spool {
     }
 
     fn remember(&mut self, key: Key, settled: Settled) {
-        if self.settled.insert(key, settled).is_none() {
-            self.order.push_back(key);
+        if self.settled.insert(key, settled).is_some() {
+            self.order.retain(|known| *known != key);
         }
-        while self.order.len() > SETTLED_MAX {
-            let oldest = self.order.pop_front().expect("it is too long");
+        self.order.push_back(key);
+        let of_sender = self.settled.range((key.0, AttachmentId([0; 16]))..=(key.0, AttachmentId([0xff; 16]))).count();
+        let oldest = if of_sender > SETTLED_OF_SENDER_MAX {
+            self.order.iter().position(|(sender, _)| *sender == key.0)
+        } else {
+            (self.order.len() > SETTLED_MAX).then_some(0)
+        };
+        if let Some(oldest) = oldest.and_then(|at| self.order.remove(at)) {
             self.settled.remove(&oldest);
         }
     }
@@ -311,8 +345,14 @@ impl Part {
     pub(super) fn write(&mut self, chunk: &AttachmentChunk<'_>, hash: [u8; 32]) -> Result<(), AttachmentError> {
         self.write_it(chunk, &hash).map_err(failed(&self.data_path, "written"))?;
         self.slots += 1;
+        self.touched = Instant::now();
         self.have.insert(chunk.index, hash);
         Ok(())
+    }
+
+    /// For how long nothing was added while this process could have.
+    pub(super) fn rests(&self) -> Duration {
+        self.touched.elapsed()
     }
 
     fn write_it(&self, chunk: &AttachmentChunk<'_>, hash: &[u8; 32]) -> io::Result<()> {
@@ -338,6 +378,23 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
+/// Whether a file is what these hashes say, byte for byte.
+fn has(file: &File, shape: Shape, hashes: &[[u8; 32]]) -> io::Result<bool> {
+    if file.metadata()?.len() != shape.bytes {
+        return Ok(false);
+    }
+    let mut content = vec![0; shape.chunk_bytes as usize];
+    for (index, hash) in (0u64..).zip(hashes) {
+        let begin = index * u64::from(shape.chunk_bytes);
+        let length = usize::try_from((shape.bytes - begin).min(u64::from(shape.chunk_bytes))).expect("a chunk");
+        file.read_exact_at(&mut content[..length], begin)?;
+        if sha256(&[&content[..length]]) != *hash {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn sync_folder(path: &Path) -> Result<(), AttachmentError> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|folder| folder.sync_all()).map_err(failed(path, "synced"))
@@ -354,10 +411,12 @@ fn remove(path: &Path) -> Result<(), AttachmentError> {
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
         // A file system that does not know the flag: a link does not replace anything either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
-        }
+        Err(unknown @ (rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)) => match std::fs::hard_link(from, to) {
+            Ok(()) => std::fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // Where there are no links either, it may have been about the name.
+            Err(_) => Err(unknown.into()),
+        },
         renamed => Ok(renamed?),
     }
 }
@@ -423,21 +482,11 @@ fn shape_of(records: &[u8]) -> io::Result<Option<Shape>> {
 }
 
 fn settled_record((from, id): Key, settled: &Settled) -> Vec<u8> {
-    let (kind, reason, digest, device, inode, name) = match settled {
-        Settled::Finished(Finished { digest, device, inode, name }) => (1, 0, *digest, *device, *inode, name.as_str()),
-        Settled::Refused(reason) => (2, *reason, [0; 32], 0, 0, ""),
+    let (kind, reason, digest, name) = match settled {
+        Settled::Finished(Finished { digest, name }) => (1, 0, *digest, name.as_str()),
+        Settled::Refused(reason) => (2, *reason, [0; 32], ""),
     };
-    let body = [
-        &[kind, 0][..],
-        &u16::to_le_bytes(reason),
-        &from.0,
-        &id.0,
-        &digest,
-        &device.to_le_bytes(),
-        &inode.to_le_bytes(),
-        name.as_bytes(),
-    ]
-    .concat();
+    let body = [&[kind, 0][..], &u16::to_le_bytes(reason), &from.0, &id.0, &digest, name.as_bytes()].concat();
     let record = with_check(body);
     let length = u16::try_from(record.len()).expect("a name has at most 255 bytes");
     [&length.to_le_bytes()[..], &record].concat()
@@ -445,7 +494,7 @@ fn settled_record((from, id): Key, settled: &Settled) -> Vec<u8> {
 
 /// The records of the file of what is settled, up to one that a crash has torn.
 fn read_settled(bytes: &[u8]) -> io::Result<Vec<(Key, Settled)>> {
-    const FIXED: usize = 84;
+    const FIXED: usize = 68;
     let mut rest = match bytes.strip_prefix(SETTLED_HEAD) {
         Some(rest) => rest,
         // A crash came before it was written.
@@ -457,19 +506,19 @@ fn read_settled(bytes: &[u8]) -> io::Result<Vec<(Key, Settled)>> {
         let length = usize::from(u16::from_le_bytes(*length));
         let Some((record, behind)) = behind.split_at_checked(length) else { break };
         rest = behind;
-        if length < FIXED + CHECK_BYTES || !holds(record) {
+        if length < FIXED + CHECK_BYTES {
             break;
+        }
+        // A damaged one is one, not all behind it.
+        if !holds(record) {
+            continue;
         }
         let body = &record[..length - CHECK_BYTES];
         let id = |at: usize| *body[at..].first_chunk::<16>().expect("it lies in the fixed part");
-        let number = |at: usize| u64::from_le_bytes(*body[at..].first_chunk().expect("it lies in the fixed part"));
         let key = (AgentId(id(4)), AttachmentId(id(20)));
         let digest = *body[36..].first_chunk().expect("it lies in the fixed part");
         match (body[0], std::str::from_utf8(&body[FIXED..])) {
-            (1, Ok(name)) => {
-                let (device, inode, name) = (number(68), number(76), name.to_owned());
-                settled.push((key, Settled::Finished(Finished { digest, device, inode, name })));
-            }
+            (1, Ok(name)) => settled.push((key, Settled::Finished(Finished { digest, name: name.to_owned() }))),
             (2, Ok("")) => settled.push((key, Settled::Refused(u16::from_le_bytes([body[2], body[3]])))),
             _ => break,
         }

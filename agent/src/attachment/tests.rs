@@ -50,10 +50,20 @@ fn a_journal_goes_on_where_it_was_and_begins_anew_for_anything_else() {
         assert_eq!((journal.id, journal.chunks.len()), (id(9), 0));
         journal.chunk_is_durable(1).unwrap();
     }
-    fs::write(&path, b"\xff\xfe nothing of ours\n").unwrap();
+    fs::write(&path, b"").unwrap();
     assert_eq!(open(TO, 8, 4, NOW_MS).unwrap().id, id(4));
-    open(TO, 8, 5, NOW_MS).unwrap().end().unwrap();
+    let journal = open(TO, 8, 5, NOW_MS + 1).unwrap();
+    assert_eq!((journal.id, journal.begun_ms), (id(4), NOW_MS));
+    journal.end().unwrap();
     assert!(!path.exists());
+    // It is sent, whoever has tidied up.
+    let journal = open(TO, 8, 5, NOW_MS).unwrap();
+    fs::remove_file(&path).unwrap();
+    journal.end().unwrap();
+    // Whatever else somebody names by mistake stays as it is.
+    fs::write(&path, b"\xff\xfe nothing of ours\n").unwrap();
+    assert!(matches!(open(TO, 8, 5, NOW_MS), Err(AttachmentError::File { doing: "used", .. })));
+    assert_eq!(fs::read(&path).unwrap(), b"\xff\xfe nothing of ours\n");
     fs::write(&path, b"creto-upload 2 who knows\n").unwrap();
     assert!(matches!(open(TO, 8, 5, NOW_MS), Err(AttachmentError::File { doing: "read", .. })));
     assert!(path.exists(), "what a later version has written is not thrown away");
@@ -133,24 +143,70 @@ fn a_file_gets_a_name_that_is_free_and_is_remembered() {
         let path = spool.finish(key, DIGEST, name).unwrap();
         assert_eq!(fs::read(&path).unwrap(), [[0; 10], [1; 10], [2; 10]].concat());
         let Some(Settled::Finished(finished)) = spool.settled(key) else { panic!("it is whole") };
-        assert_eq!((finished.digest, spool.place_of(finished)), (DIGEST, Some(path.clone())));
+        assert_eq!(finished.digest, DIGEST);
+        assert_eq!(spool.place_of(finished, SHAPE, &hashes).unwrap(), Some(path.clone()));
         names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
     }
     let second = format!("{} (2)", "ü".repeat(125));
     assert_eq!(names, ["report.csv", "report (2).csv", "_.bashrc", "_-rf", "a", &long, &second]);
     assert!(files(folder.path(), "have").is_empty() && files(folder.path(), "data").is_empty());
-    // Another file at its place is not taken for it.
-    fs::remove_file(folder.path().join("a")).unwrap();
-    fs::write(folder.path().join("a"), "of somebody else").unwrap();
+    // Another file at its place is not taken for it, whatever it has in common; what it is made of counts, wherever it lies now.
+    fs::write(folder.path().join("a"), [[0; 10], [1; 10], [3; 10]].concat()).unwrap();
+    let copied = fs::read(folder.path().join("report (2).csv")).unwrap();
+    fs::remove_file(folder.path().join("report (2).csv")).unwrap();
+    fs::write(folder.path().join("report (2).csv"), copied).unwrap();
     drop(spool);
     let settled = folder.path().join(".creto-parts").join("settled");
-    OpenOptions::new().append(true).open(settled).unwrap().write_all(&[9; 60]).unwrap();
-    let spool = Spool::open(folder.path()).unwrap();
-    let place = |attachment| match spool.settled((FROM, id(attachment))) {
-        Some(Settled::Finished(finished)) => spool.place_of(finished),
+    OpenOptions::new().append(true).open(&settled).unwrap().write_all(&[9; 60]).unwrap();
+    let hashes: Vec<_> = (0..3).map(|content| sha256(&[&[content; 10]])).collect();
+    let place = |spool: &Spool, attachment| match spool.settled((FROM, id(attachment))) {
+        Some(Settled::Finished(finished)) => Some(spool.place_of(finished, SHAPE, &hashes).unwrap()),
+        None => None,
         other => panic!("{other:?}"),
     };
-    assert_eq!((place(5), place(2)), (None, Some(folder.path().join("report (2).csv"))));
+    let spool = Spool::open(folder.path()).unwrap();
+    let second = folder.path().join("report (2).csv");
+    assert_eq!((place(&spool, 5), place(&spool, 2)), (Some(None), Some(Some(second.clone()))));
+    drop(spool);
+    // A record that is damaged is one, not all behind it.
+    let mut bytes = fs::read(&settled).unwrap();
+    bytes[b"creto-attachments 1\n".len() + 10] ^= 1;
+    fs::write(&settled, bytes).unwrap();
+    let spool = Spool::open(folder.path()).unwrap();
+    assert_eq!((place(&spool, 1), place(&spool, 2)), (None, Some(Some(second))));
+}
+
+#[test]
+fn a_name_is_found_whatever_names_others_took() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    fs::write(folder.path().join("a"), "").unwrap();
+    (2..=100).for_each(|number| fs::write(folder.path().join(format!("a ({number})")), "").unwrap());
+    fill(&spool, 7, 0..3);
+    let path = spool.finish((FROM, id(7)), DIGEST, "a").unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with(&format!("attachment-{}-", "07".repeat(16))), "{name}");
+    assert_eq!(fs::read(&path).unwrap().len(), 30);
+}
+
+#[test]
+fn a_crash_at_any_point_of_refusing_and_deleting_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    // Remembered, and not deleted.
+    fill(&spool, 7, 0..2);
+    spool.settle((FROM, id(7)), Settled::Refused(65_000)).unwrap();
+    // Half deleted, and half begun.
+    fill(&spool, 8, 0..2);
+    let data = folder.path().join(".creto-parts").join(format!("{}-{}.data", "01".repeat(16), "08".repeat(16)));
+    fs::remove_file(data.with_extension("have")).unwrap();
+    fill(&spool, 9, 0..2);
+    fs::remove_file(data.with_file_name(format!("{}-{}.data", "01".repeat(16), "09".repeat(16)))).unwrap();
+    drop(spool);
+    let spool = Spool::open(folder.path()).unwrap();
+    assert!(spool.parts().unwrap().is_empty());
+    assert!(files(folder.path(), "have").is_empty() && files(folder.path(), "data").is_empty());
+    assert_eq!(spool.settled((FROM, id(7))), Some(&Settled::Refused(65_000)));
 }
 
 #[test]
@@ -181,6 +237,14 @@ fn a_crash_at_any_point_of_naming_is_made_up_for() {
         }
         assert!(files(folder.path(), "have").is_empty());
     }
+    // Where a file system takes two steps, between them: it is one file, of one name.
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    fill(&spool, 7, 0..3);
+    let data = files(folder.path(), "data").pop().unwrap();
+    fs::hard_link(&data, folder.path().join("a")).unwrap();
+    assert_eq!(spool.finish((FROM, id(7)), DIGEST, "a").unwrap(), folder.path().join("a"));
+    assert!(!data.exists() && !folder.path().join("a (2)").exists());
 }
 
 #[test]
@@ -191,14 +255,30 @@ fn what_is_settled_is_remembered_in_order_and_not_for_ever() {
         let mut id = [0; 16];
         // The youngest has the smallest id.
         id[..4].copy_from_slice(&(u32::MAX - number).to_be_bytes());
-        (FROM, AttachmentId(id))
+        (AgentId([u8::try_from(number % 16).unwrap(); 16]), AttachmentId(id))
     };
     for number in 0..4_100 {
         spool.settle(key(number), Settled::Refused(65_000)).unwrap();
     }
+    let is_there = |spool: &Spool, key| spool.settled(key) == Some(&Settled::Refused(65_000));
     let check = |spool: &Spool| {
-        assert_eq!((spool.settled(key(3)), spool.settled(key(4))), (None, Some(&Settled::Refused(65_000))));
-        assert!(spool.settled(key(4_099)).is_some());
+        assert!(!is_there(spool, key(3)) && is_there(spool, key(4)) && is_there(spool, key(4_099)));
+    };
+    check(&spool);
+    // What is settled anew is the youngest.
+    spool.settle(key(4), Settled::Refused(65_000)).unwrap();
+    // And a sender makes room for its own by its own.
+    let of_one = |number: u16| {
+        let mut id = [9; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        (AgentId([0xee; 16]), AttachmentId(id))
+    };
+    for number in 0..600 {
+        spool.settle(of_one(number), Settled::Refused(65_000)).unwrap();
+    }
+    let check = |spool: &Spool| {
+        assert!(is_there(spool, key(4)) && !is_there(spool, key(516)) && is_there(spool, key(517)));
+        assert!(!is_there(spool, of_one(87)) && is_there(spool, of_one(88)) && is_there(spool, of_one(599)));
     };
     check(&spool);
     drop(spool);

@@ -102,9 +102,13 @@ pub(crate) struct Inbox {
     bars: BTreeMap<(AgentName, AttachmentId), ProgressBar>,
     /// Attachments of which it was said that they come later; behind [`TOLD_MAX`] it is said again.
     told: BTreeSet<(AgentName, AttachmentId)>,
+    /// Parts in a row that could not be taken.
+    failed: usize,
 }
 
 const TOLD_MAX: usize = 1_024;
+/// Parts in a row that could not be taken, before the command ends.
+const FAILED_MAX: usize = 8;
 
 /// What became of a delivery.
 pub(crate) enum Shown {
@@ -119,7 +123,7 @@ pub(crate) enum Shown {
 impl Inbox {
     /// Receives into the folder that is given, or one beside the agent's keys.
     pub(crate) async fn open(global: &Global, args: &RecvArgs) -> Result<Self, Failure> {
-        let mut inbox = Self { attachments: None, bars: BTreeMap::new(), told: BTreeSet::new() };
+        let mut inbox = Self { attachments: None, bars: BTreeMap::new(), told: BTreeSet::new(), failed: 0 };
         if args.reject.is_none() {
             let folder = args.attachments.clone().unwrap_or_else(|| {
                 keys_path(&keys_folder(global, &args.reach.keys), &args.agent).with_extension(RECEIVED_EXTENSION)
@@ -137,7 +141,17 @@ impl Inbox {
     pub(crate) async fn take(&mut self, delivery: Delivery) -> Result<Shown, Failure> {
         let Some(attachments) = &self.attachments else { return Ok(Shown::Message(Box::new(delivery))) };
         let sender = delivery.from.clone();
-        match attachments.take(delivery).await.map_err(|error| failure(&error))? {
+        let taken = match attachments.take(delivery).await {
+            // It comes again: the disk may have room by then.
+            Err(error) if self.failed < FAILED_MAX => {
+                self.failed += 1;
+                warn(format_args!("{CAUTION}later{CAUTION:#}  a part of a file of {sender}: {error}"));
+                return Ok(Shown::Part);
+            }
+            taken => taken.map_err(|error| failure(&error))?,
+        };
+        self.failed = 0;
+        match taken {
             Taken::Message(message) => return Ok(Shown::Message(message)),
             Taken::Part(part) => {
                 let bar = self.bars.entry((part.from, part.id)).or_insert_with(|| bar("file"));
@@ -163,7 +177,7 @@ impl Inbox {
                 self.end(&sender, id);
                 let id = hex::encode(id.0);
                 warn(format_args!(
-                    "{CAUTION}refused{CAUTION:#}  attachment {id} of {sender}: {refusal}; its parts are dead letters (creto dlq)"
+                    "{CAUTION}refused{CAUTION:#}  attachment {id} of {sender}: {refusal} (creto dlq has its head)"
                 ));
             }
             _ => {}
