@@ -517,7 +517,7 @@ impl Model {
             }
             Record::Dedup(_) | Record::Start(_) | Record::Dead(_) | Record::Revive(_) => {}
             Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {
-                self.subscriptions_are_durable(pool, lsn, record)?;
+                self.subscriptions_are_durable(pool, shard, lsn, record)?;
             }
         }
         Ok(())

@@ -355,6 +355,9 @@ impl<'p> World<'p> {
         self.node.shards.iter().enumerate().find_map(|(shard, state)| {
             let (wal, mailboxes) = (state.log().wal(), state.log().mailboxes());
             let (used, most) = (wal.space().bytes, mailboxes.space_bytes_max(wal.segment_bytes()));
+            // What channels keep: cleaning may have to wait until another segment was settled, and a file is kept for the next one.
+            let waits = if self.channels.is_on && !self.channels.is_let_go { 2 * wal.segment_bytes() } else { 0 };
+            let most = most + waits;
             (used > most).then(|| {
                 let (start, active) = (wal.log_start(), wal.active_segment());
                 format!("shard {shard} takes {used} bytes, {most} at most; segments {start} to {active}")

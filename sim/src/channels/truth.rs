@@ -78,14 +78,24 @@ fn cursor_of(pool: &Pool, channel: &[u8; 16], group: GroupId, agent: SubscriberI
 
 impl Model {
     /// A record about subscriptions is durable.
-    pub(crate) fn subscriptions_are_durable(&mut self, pool: &Pool, lsn: u64, record: &Record) -> Checked {
+    pub(crate) fn subscriptions_are_durable(
+        &mut self,
+        pool: &Pool,
+        shard: usize,
+        lsn: u64,
+        record: &Record,
+    ) -> Checked {
+        let shard_count = self.ledgers.len();
+        let is_here = |cursor: &Cursor| pool.owner(Recipient::Channel(cursor.channel), shard_count) == shard;
         self.channels.records += 1;
         match record {
             Record::Subscribe(subscribe) => self.subscribe_is_durable(pool, lsn, subscribe),
             Record::Unsubscribe(unsubscribe) => self.unsubscribe_is_durable(pool, unsubscribe),
             Record::Cursors(Cursors { entries }) => {
                 entries.iter().try_for_each(|CursorsEntry { number, progress }| {
-                    let of = self.channels.subscriptions.iter().find(|(_, known)| known.number == *number);
+                    // Each shard counts by itself.
+                    let mut known = self.channels.subscriptions.iter();
+                    let of = known.find(|(cursor, known)| known.number == *number && is_here(cursor));
                     // It may have ended since.
                     let Some((&cursor, _)) = of else { return Ok(()) };
                     self.goes_on(pool, cursor, progress)
