@@ -24,7 +24,7 @@ use crate::workload::Agent;
 /// Steps after the faults have ended within which everything must come to rest.
 const HEALING_STEPS_MAX: u64 = 20_000;
 /// Lines of a trace that are kept.
-const TRACE_LINES: usize = 120;
+const TRACE_LINES: usize = 200_000;
 
 /// What is due at some time.
 #[derive(Clone, Copy, Debug)]
@@ -383,8 +383,9 @@ impl<'p> World<'p> {
         let (is_up, is_serving, is_draining) = (self.node.is_up, self.node.is_serving, self.node.is_draining);
         format!(
             "{HEALING_STEPS_MAX} steps after the faults ended: node up {is_up}, serving {is_serving}, draining \
-             {is_draining}; shards {shards:?}; agents {agents:?}; channels {:?}",
-            self.channels_wait()
+             {is_draining}; shards {shards:?}; agents {agents:?}; channels {:?}, {:?}",
+            self.channels_wait(),
+            self.model.channels.subscriptions
         )
     }
 

@@ -117,6 +117,8 @@ pub(crate) struct Channels {
     fan_out: FanOut,
     members: Members,
     sweep: Option<Sweep>,
+    /// The log had no room for the end of a subscription that may not stay: all are looked at again at the next tick.
+    is_end_refused: bool,
 }
 
 /// A look at all subscriptions under a new snapshot: which of them may stay?
@@ -281,7 +283,12 @@ impl<L: RecordLog> Shard<L> {
         actions: &mut Vec<Action>,
     ) {
         for (SubscriptionChange { what, waits, change }, outcome) in changes {
-            let Some((handle, since_us)) = waits else { continue };
+            let Some((handle, since_us)) = waits else {
+                // It is as it was, and nobody asks again: the shard does.
+                self.channels.is_end_refused |= outcome.is_err();
+                self.counters.subscriptions_ended += u64::from(outcome.is_ok());
+                continue;
+            };
             match (change, outcome) {
                 (Change::Subscribe { .. }, outcome) => {
                     // It may have gone, or left, since.
@@ -354,6 +361,13 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
+    /// A tick has passed: those whose end the log had no room for may end now.
+    pub(crate) fn sweep_again(&mut self) {
+        if std::mem::take(&mut self.channels.is_end_refused) {
+            self.begin_sweep();
+        }
+    }
+
     /// Looks at some of them. Behind the path, which has the time for evaluations first.
     pub(crate) fn sweep(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some(mut sweep) = self.channels.sweep.take() else { return };
@@ -392,7 +406,6 @@ impl<L: RecordLog> Shard<L> {
                 self.tell_left(seat.handle, Some(code), actions);
             }
         }
-        self.counters.subscriptions_ended += 1;
         self.log.change_subscription(SubscriptionChange { what, waits: None, change: Change::Unsubscribe });
     }
 
