@@ -117,8 +117,9 @@ pub(crate) struct Channels {
     fan_out: FanOut,
     members: Members,
     sweep: Option<Sweep>,
-    /// The log had no room for the end of a subscription that may not stay: all are looked at again at the next tick.
-    is_end_refused: bool,
+    /// A subscription may have stayed that may not, because the log had no room for its end or the turn no time to decide: all are
+    /// looked at again at the next tick.
+    looks_again: bool,
 }
 
 /// A look at all subscriptions under a new snapshot: which of them may stay?
@@ -285,7 +286,7 @@ impl<L: RecordLog> Shard<L> {
         for (SubscriptionChange { what, waits, change }, outcome) in changes {
             let Some((handle, since_us)) = waits else {
                 // It is as it was, and nobody asks again: the shard does.
-                self.channels.is_end_refused |= outcome.is_err();
+                self.channels.looks_again |= outcome.is_err();
                 self.counters.subscriptions_ended += u64::from(outcome.is_ok());
                 continue;
             };
@@ -361,10 +362,32 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    /// A tick has passed: those whose end the log had no room for may end now.
+    /// A tick has passed: what could not end may end now.
     pub(crate) fn sweep_again(&mut self) {
-        if std::mem::take(&mut self.channels.is_end_refused) {
+        if std::mem::take(&mut self.channels.looks_again) {
             self.begin_sweep();
+        }
+    }
+
+    /// These became durable. The look at all subscriptions under a newer snapshot than they were asked under may have been over
+    /// before, so nobody else ends those that may not stay; but those that somebody reads are looked at when they are handed
+    /// something.
+    pub(crate) fn look_at_joined(&mut self, now: Now, joined: Vec<Subscribed>, actions: &mut Vec<Action>) {
+        if self.snapshot.policy().is_none() || self.log.is_closed() {
+            return;
+        }
+        for what in joined {
+            let (channel, subscriber, group) = store_ids(&what);
+            let state = self.log.mailboxes().subscription(channel, subscriber, group);
+            let reader = state.map(|state| Reader { subscription: state.number, subscriber });
+            if reader.is_some_and(|reader| self.channels.readers.seat(reader).is_some()) {
+                continue;
+            }
+            match may_read(&what, now, &self.snapshot, &mut self.decisions) {
+                MayRead::NoMore(code) => self.end_subscription(what, code, actions),
+                MayRead::NotNow(RejectCode::Overloaded) => self.channels.looks_again = true,
+                MayRead::Yes | MayRead::NotNow(_) => {}
+            }
         }
     }
 

@@ -13,6 +13,7 @@
 use creto_envelope::AgentId;
 use creto_store::RecordLog;
 
+use crate::channels::members::joined;
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
 use crate::shard::Shard;
@@ -72,6 +73,7 @@ impl<L: RecordLog> Shard<L> {
         let mut durable = self.log.take_durable(&mut self.audit);
         self.counters.durable(&durable);
         self.counters.messages_untold = self.log.messages_untold();
+        let joined = joined(&durable.members);
         // Before the outcomes: a publisher knows who joined when it hears of messages behind that.
         self.tell_members(now, std::mem::take(&mut durable.members), actions);
         for (shard, outcome) in durable.outcomes {
@@ -81,6 +83,7 @@ impl<L: RecordLog> Shard<L> {
             self.tell(shard, ShardMessage::Told { told }, actions);
         }
         self.subscriptions_changed(durable.subscriptions, actions);
+        self.look_at_joined(now, joined, actions);
         for mailbox in durable.mailboxes {
             self.subscriptions.wake(mailbox);
         }
