@@ -35,6 +35,10 @@ pub(crate) const PUBLISHERS: usize = 2;
 pub(crate) const MESSAGES_PER_PUBLISHER: usize = 24;
 /// The group of each channel.
 pub(crate) const GROUP: GroupId = GroupId([9; 16]);
+/// Most messages of a channel. A small log has room for fewer: what is kept stays in it while mailboxes go on.
+const MESSAGES_MAX: [u64; 3] = [3, 6, 12];
+const MESSAGES_MAX_OF_SMALL_LOG: [u64; 3] = [2, 3, 4];
+const SMALL_LOG_BYTES: u64 = 400 << 10;
 /// The longest that a channel keeps anything.
 pub(crate) const RETENTION_S_MAX: u32 = 120;
 /// What a connection's shard was told is known to a channel's after this, whatever ring it took.
@@ -72,12 +76,12 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut Random, quotas: [u64; 3]) -> Self {
         Self {
             listed: (AGENTS..AGENTS + CHANNEL_AGENTS).filter(|agent| *agent == AGENTS || !random.one_in(4)).collect(),
             is_deleted: [false; CHANNELS],
             revoked: None,
-            messages_max: std::array::from_fn(|_| random.pick(&[3, 6, 12])),
+            messages_max: std::array::from_fn(|_| random.pick(&quotas)),
             retention_s: std::array::from_fn(|_| random.pick(&[60, RETENTION_S_MAX])),
         }
     }
@@ -143,6 +147,8 @@ pub(crate) struct Channels {
     /// When what was said last reaches each shard.
     arrival_us: Vec<u64>,
     pub(crate) agents: Vec<ChannelAgent>,
+    /// How many messages a channel may keep: one of these.
+    quotas: [u64; 3],
     hands: Hands,
     /// All was read to its end, and the time of all messages is over.
     pub(crate) is_let_go: bool,
@@ -178,11 +184,12 @@ impl Hands {
 }
 
 impl Channels {
-    pub(crate) fn draw(pool: &Pool, mut random: Random, shard_count: usize) -> Self {
+    pub(crate) fn draw(pool: &Pool, mut random: Random, shard_count: usize, wal_bytes_max: u64) -> Self {
+        let quotas = if wal_bytes_max < SMALL_LOG_BYTES { MESSAGES_MAX_OF_SMALL_LOG } else { MESSAGES_MAX };
         let is_on = random.one_in(2);
         let mut history = Vec::new();
         if is_on {
-            let records = Records::draw(&mut random);
+            let records = Records::draw(&mut random, quotas);
             let snapshot = records.snapshot(pool, 1);
             history.push((records, snapshot));
         }
@@ -194,6 +201,7 @@ impl Channels {
             applied: vec![0; shard_count],
             arrival_us: vec![0; shard_count],
             agents,
+            quotas,
             hands: Hands::default(),
             is_let_go: false,
         }
@@ -269,7 +277,7 @@ impl World<'_> {
         }
         self.change_later();
         let mut records = self.channels.records().clone();
-        let random = &mut self.channels.random;
+        let (random, quotas) = (&mut self.channels.random, &self.channels.quotas);
         let fault = match random.below(12) {
             0 if !records.is_deleted.contains(&true) => {
                 records.is_deleted[random.index(CHANNELS)] = true;
@@ -282,7 +290,7 @@ impl World<'_> {
                 Fault::Revocation
             }
             3 | 4 => {
-                records.messages_max[random.index(CHANNELS)] = random.pick(&[3, 6, 12]);
+                records.messages_max[random.index(CHANNELS)] = random.pick(quotas);
                 Fault::RecordChange
             }
             _ => {

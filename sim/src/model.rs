@@ -9,7 +9,7 @@ use creto_store::{FrameHeader, Record, SettleCause, limits};
 use crate::channels::truth::Truth;
 use crate::clock::START_MS;
 use crate::notices::Notices;
-use crate::pool::{MESSAGES, MESSAGES_PER_AGENT, MessageNumber, Pool, Recipient, FIRST_PUBLISHED};
+use crate::pool::{FIRST_PUBLISHED, MESSAGES, MESSAGES_PER_AGENT, MessageNumber, Pool, Recipient};
 
 /// A rule that a run broke. `docs/simulation.md` states each in full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

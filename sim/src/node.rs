@@ -360,7 +360,9 @@ impl World<'_> {
         let life = self.node.life;
         for action in actions {
             match action {
-                Action::Send { connection, stream, frames } => self.send_to_client(shard, connection, stream, frames)?,
+                Action::Send { connection, stream, frames } => {
+                    self.send_to_client(shard, connection, stream, frames)?
+                }
                 Action::Close { connection, code } => self.close(connection, code)?,
                 Action::ToShard { to, message } => {
                     self.check_ring(shard, &message)?;
@@ -482,13 +484,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn send_to_client(
-        &mut self,
-        shard: usize,
-        connection: ConnectionId,
-        stream: StreamId,
-        frames: Bytes,
-    ) -> Checked {
+    fn send_to_client(&mut self, shard: usize, connection: ConnectionId, stream: StreamId, frames: Bytes) -> Checked {
         let link = link_of(connection);
         let lane = lane_of(stream);
         let mut rest = self.join_pieces(link, lane, frames);

@@ -371,7 +371,9 @@ impl World<'_> {
             let Some(number) = id.ok().and_then(|id| self.pool.message_of(&id)) else {
                 return broken(Rule::Content, format!("connection {link}: a message came that nobody sent"));
             };
-            if !self.pool.proves(number, &header, body, &span) || self.pool.messages[number].to != Recipient::Agent(agent) {
+            if !self.pool.proves(number, &header, body, &span)
+                || self.pool.messages[number].to != Recipient::Agent(agent)
+            {
                 return broken(Rule::Content, format!("connection {link}: message {number} is not what was sent"));
             }
             let client = &mut self.links[link].client_side;

@@ -24,7 +24,7 @@ use crate::workload::Agent;
 /// Steps after the faults have ended within which everything must come to rest.
 const HEALING_STEPS_MAX: u64 = 20_000;
 /// Lines of a trace that are kept.
-const TRACE_LINES: usize = 200_000;
+const TRACE_LINES: usize = 120;
 
 /// What is due at some time.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +137,8 @@ impl<'p> World<'p> {
         let mut control_random = Random::new(mix(mix(!seed)));
         let mut profile = Profile::draw(&mut random, &mut letters_random, options.shard_count);
         profile.busy_control_one_in = control_random.pick(&[0, 0, 3, 10]);
-        let channels = Channels::draw(pool, Random::new(mix(mix(mix(!seed)))), profile.shard_count);
+        let channels =
+            Channels::draw(pool, Random::new(mix(mix(mix(!seed)))), profile.shard_count, profile.wal.wal_bytes_max);
         Self {
             pool,
             planted: options.planted,

@@ -87,8 +87,7 @@ impl Outbox {
 impl ChannelAgent {
     pub(super) fn draw(random: &mut Random, number: usize) -> Self {
         let most = 4 + random.index(MESSAGES_PER_PUBLISHER - 3);
-        let outbox =
-            Outbox { most, released: 0, acknowledged: [false; MESSAGES_PER_PUBLISHER], next: 0 };
+        let outbox = Outbox { most, released: 0, acknowledged: [false; MESSAGES_PER_PUBLISHER], next: 0 };
         let index = AGENTS + number;
         let mut wants = Vec::new();
         for channel in 0..CHANNELS {
@@ -207,9 +206,11 @@ impl World<'_> {
         }
         let handle = self.channels.random.pick(&numbers);
         // That nobody reads by a cursor any more is certain only where no other connection may ask for it.
-        let is_alone = self.links.iter().enumerate().all(|(other, of)| {
-            other == link || of.agent != self.links[link].agent || self.is_quiet(other)
-        });
+        let is_alone = self
+            .links
+            .iter()
+            .enumerate()
+            .all(|(other, of)| other == link || of.agent != self.links[link].agent || self.is_quiet(other));
         let mode = match is_alone && self.channels.random.one_in(2) {
             true => LeaveMode::Unsubscribe,
             false => LeaveMode::Detach,
@@ -551,7 +552,10 @@ impl World<'_> {
         let records = self.channels.records();
         for agent in self.channels.agents.iter().filter(|agent| !records.is_revoked(agent.index)) {
             if !agent.has_all_acknowledged() {
-                return Some(format!("agent {} has published what is not acknowledged: {:?}", agent.index, agent.outbox));
+                return Some(format!(
+                    "agent {} has published what is not acknowledged: {:?}",
+                    agent.index, agent.outbox
+                ));
             }
             let link = agent.current;
             for want in agent.wants.iter().filter(|want| records.may_read(agent.index, want.cursor.channel)) {
@@ -568,9 +572,12 @@ impl World<'_> {
                 return Some(text);
             }
         }
-        let denied = self.model.channels.subscriptions.iter().find(|(cursor, of)| {
-            of.members.iter().any(|member| !records.may_read(*member, cursor.channel))
-        });
+        let denied = self
+            .model
+            .channels
+            .subscriptions
+            .iter()
+            .find(|(cursor, of)| of.members.iter().any(|member| !records.may_read(*member, cursor.channel)));
         if let Some(denied) = denied {
             return Some(format!("this subscription should have ended: {denied:?}"));
         }

@@ -69,9 +69,9 @@ impl World<'_> {
     /// The shard of a channel hands something to another one, which sends it on.
     pub(crate) fn check_ring(&mut self, shard: usize, message: &ShardMessage) -> Checked {
         let ShardMessage::FanOut { pushes } = message else { return Ok(()) };
-        pushes.iter().try_for_each(|push| {
-            self.handed_out(shard, link_of(push.connection), push.handle, &aligned(&push.body))
-        })
+        pushes
+            .iter()
+            .try_for_each(|push| self.handed_out(shard, link_of(push.connection), push.handle, &aligned(&push.body)))
     }
 
     /// Frames of the channels stream come in pieces: what they share is shared. Returns those that are whole.
@@ -190,7 +190,8 @@ impl World<'_> {
             }
             return broken(Rule::JoinIsToldFirst, format!("connection {link} was told {members:?} and not the whole"));
         };
-        let is_news = joined.iter().all(|agent| !known.contains(agent)) && gone.iter().all(|agent| known.contains(agent));
+        let is_news =
+            joined.iter().all(|agent| !known.contains(agent)) && gone.iter().all(|agent| known.contains(agent));
         known.extend(joined.iter().copied());
         known.retain(|agent| !gone.contains(agent));
         match is_news {
@@ -229,7 +230,10 @@ impl World<'_> {
         let deliver = Deliver::parse(body).expect("a shard sends proper frames");
         let agent = self.links[link].agent;
         let Some(&cursor) = self.links[link].node_side.readers.get(&handle) else {
-            return broken(Rule::Content, format!("connection {link} is handed something under {handle}, which is free"));
+            return broken(
+                Rule::Content,
+                format!("connection {link} is handed something under {handle}, which is free"),
+            );
         };
         if !self.channels.applied(shard).may_read(agent, cursor.channel) {
             let text = format!(

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use creto_store::{Cursors, CursorsEntry, GroupId, Mailboxes, Progress, Record, SubscriberId, Subscribe, Unsubscribe};
+use creto_store::{Cursors, CursorsEntry, GroupId, Mailboxes, Progress, Record, Subscribe, SubscriberId, Unsubscribe};
 
 use super::Cursor;
 use crate::model::{Checked, Fate, Model, Rule, broken};
@@ -101,17 +101,22 @@ impl Model {
                     self.goes_on(pool, cursor, progress)
                 })
             }
-            Record::Subscriptions(carried) => carried.entries.iter().filter(|entry| entry.part == 0).try_for_each(|entry| {
-                let agent = if entry.group == GroupId::NONE { entry.subscriber } else { entry.members[0] };
-                let found = cursor_of(pool, &entry.channel.0, entry.group, agent);
-                let known = found.and_then(|(cursor, _)| Some((cursor, self.channels.subscriptions.get(&cursor)?)));
-                match known {
-                    Some((cursor, known)) if known.number == entry.number => self.goes_on(pool, cursor, &entry.progress),
-                    known => {
-                        broken(Rule::SubscriptionIsKept, format!("{entry:?} was carried over, which is no more: {known:?}"))
+            Record::Subscriptions(carried) => {
+                carried.entries.iter().filter(|entry| entry.part == 0).try_for_each(|entry| {
+                    let agent = if entry.group == GroupId::NONE { entry.subscriber } else { entry.members[0] };
+                    let found = cursor_of(pool, &entry.channel.0, entry.group, agent);
+                    let known = found.and_then(|(cursor, _)| Some((cursor, self.channels.subscriptions.get(&cursor)?)));
+                    match known {
+                        Some((cursor, known)) if known.number == entry.number => {
+                            self.goes_on(pool, cursor, &entry.progress)
+                        }
+                        known => broken(
+                            Rule::SubscriptionIsKept,
+                            format!("{entry:?} was carried over, which is no more: {known:?}"),
+                        ),
                     }
-                }
-            }),
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -194,7 +199,9 @@ impl Model {
         match skipped.len() <= known.skipped as usize {
             true => Ok(()),
             false => {
-                let text = format!("{cursor:?} has consumed {skipped:?} (message, sequence), which nobody acknowledged: {known:?}");
+                let text = format!(
+                    "{cursor:?} has consumed {skipped:?} (message, sequence), which nobody acknowledged: {known:?}"
+                );
                 broken(Rule::SettledForAReason, text)
             }
         }
@@ -212,9 +219,11 @@ impl Model {
             let text = format!("message {number} is to leave its channel too early: {stored:?}");
             return broken(Rule::PublishedIsKept, text);
         }
-        let late = self.channels.subscriptions.iter().find(|(cursor, of)| {
-            cursor.channel == channel && of.has_consumed(stored.sequence)
-        });
+        let late = self
+            .channels
+            .subscriptions
+            .iter()
+            .find(|(cursor, of)| cursor.channel == channel && of.has_consumed(stored.sequence));
         match late {
             None => Ok(()),
             Some((cursor, of)) => {
@@ -238,7 +247,8 @@ impl Model {
         match behind {
             None => Ok(()),
             Some((cursor, of)) => {
-                let text = format!("message {number}, {stored:?}, made room in its channel; {cursor:?} wants it: {of:?}");
+                let text =
+                    format!("message {number}, {stored:?}, made room in its channel; {cursor:?} wants it: {of:?}");
                 broken(Rule::SettledForAReason, text)
             }
         }
@@ -261,9 +271,7 @@ impl Model {
 
     /// How many messages the channels of a shard keep.
     pub(crate) fn kept(&self, shard: usize) -> u64 {
-        let is_kept = |fate: &&Fate| {
-            fate.settled.is_none() && fate.stored.is_some_and(|stored| stored.shard == shard)
-        };
+        let is_kept = |fate: &&Fate| fate.settled.is_none() && fate.stored.is_some_and(|stored| stored.shard == shard);
         self.fates[FIRST_PUBLISHED..].iter().filter(is_kept).count() as u64
     }
 
@@ -334,7 +342,8 @@ impl Model {
                 self.fates[number].settled.is_none() && has_consumed(sequence) != of.has_consumed(sequence)
             });
             if state.number != of.number || other.is_some() {
-                let text = format!("shard {shard} started with {cursor:?} as {state:?}; its log says {of:?}: {other:?}");
+                let text =
+                    format!("shard {shard} started with {cursor:?} as {state:?}; its log says {of:?}: {other:?}");
                 return broken(Rule::SubscriptionIsKept, text);
             }
         }
