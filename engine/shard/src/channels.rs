@@ -20,6 +20,7 @@ use bytes::Bytes;
 use creto_envelope::channel::frames::{ChannelLeft, ChannelSubscribed, Start};
 use creto_envelope::{AgentId, ChannelId, GroupId, RejectCode};
 use creto_policy::Action as PolicyAction;
+use creto_store::planted::{Bug, is_planted};
 use creto_store::{MailboxId, Mailboxes, Reader, RecordLog, StartAt, SubscriberId};
 
 pub use self::fan_out::ReaderPush;
@@ -364,7 +365,7 @@ impl<L: RecordLog> Shard<L> {
 
     /// A tick has passed: what could not end may end now.
     pub(crate) fn sweep_again(&mut self) {
-        if std::mem::take(&mut self.channels.looks_again) {
+        if std::mem::take(&mut self.channels.looks_again) && !is_planted(Bug::ForgetRefusedEnd) {
             self.begin_sweep();
         }
     }
@@ -373,7 +374,7 @@ impl<L: RecordLog> Shard<L> {
     /// before, so nobody else ends those that may not stay; but those that somebody reads are looked at when they are handed
     /// something.
     pub(crate) fn look_at_joined(&mut self, now: Now, joined: Vec<Subscribed>, actions: &mut Vec<Action>) {
-        if self.snapshot.policy().is_none() || self.log.is_closed() {
+        if self.snapshot.policy().is_none() || self.log.is_closed() || is_planted(Bug::LeaveLateJoined) {
             return;
         }
         for what in joined {
@@ -407,6 +408,7 @@ impl<L: RecordLog> Shard<L> {
                     self.channels.sweep = Some(sweep);
                     return;
                 }
+                MayRead::NoMore(_) if is_planted(Bug::ReadAfterRemoval) => {}
                 MayRead::NoMore(code) => self.end_subscription(what, code, actions),
                 MayRead::Yes | MayRead::NotNow(_) => {}
             }

@@ -12,6 +12,7 @@
 
 use creto_envelope::AgentId;
 use creto_store::RecordLog;
+use creto_store::planted::{Bug, is_planted};
 
 use crate::channels::members::joined;
 use crate::event::{Action, Now};
@@ -75,9 +76,14 @@ impl<L: RecordLog> Shard<L> {
         self.counters.messages_untold = self.log.messages_untold();
         let joined = joined(&durable.members);
         // Before the outcomes: a publisher knows who joined when it hears of messages behind that.
-        self.tell_members(now, std::mem::take(&mut durable.members), actions);
+        if !is_planted(Bug::TellJoinLate) {
+            self.tell_members(now, std::mem::take(&mut durable.members), actions);
+        }
         for (shard, outcome) in durable.outcomes {
             self.tell(shard, ShardMessage::Outcome(outcome), actions);
+        }
+        if is_planted(Bug::TellJoinLate) {
+            self.tell_members(now, std::mem::take(&mut durable.members), actions);
         }
         for (shard, told) in durable.told {
             self.tell(shard, ShardMessage::Told { told }, actions);
