@@ -111,6 +111,8 @@ impl PlantedBug {
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::AcknowledgeOneMore), "acknowledge-one-more"),
         #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::GoBackToDurable), "go-back-to-durable"),
+        #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::ForgetCursors), "forget-cursors"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::ForgetCarriedSubscriptions), "forget-carried-subscriptions"),

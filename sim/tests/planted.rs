@@ -272,6 +272,11 @@ mod inside {
     }
 
     #[test]
+    fn a_reader_that_goes_back_to_what_is_durable_is_caught() {
+        check(Bug::GoBackToDurable, &[Rule::ConsumedStaysConsumed]);
+    }
+
+    #[test]
     fn forgetting_cursors_at_a_restart_is_caught() {
         check(Bug::ForgetCursors, &[Rule::SubscriptionIsKept]);
     }

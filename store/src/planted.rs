@@ -81,6 +81,8 @@ pub enum Bug {
     MakeRoomOfUnconsumed,
     /// A cursor moves one message further than its subscriber says.
     AcknowledgeOneMore,
+    /// Whoever comes again to read a channel begins behind what is durably acknowledged, not behind what is.
+    GoBackToDurable,
     /// Recovery does not learn how far subscriptions had come.
     ForgetCursors,
     /// Recovery does not learn of subscriptions that were carried over.

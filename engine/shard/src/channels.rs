@@ -408,7 +408,6 @@ impl<L: RecordLog> Shard<L> {
                     self.channels.sweep = Some(sweep);
                     return;
                 }
-                MayRead::NoMore(_) if is_planted(Bug::ReadAfterRemoval) => {}
                 MayRead::NoMore(code) => self.end_subscription(what, code, actions),
                 MayRead::Yes | MayRead::NotNow(_) => {}
             }

@@ -250,6 +250,21 @@ fn frames_that_fit_nothing_are_refused_and_those_that_crossed_are_not() {
 }
 
 #[test]
+fn credit_that_came_with_the_question_for_a_subscription_that_is_refused_is_no_error() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let reader = Subscriber::connect(&mut node, 0, &world.worker);
+    let subscribe = ChannelSubscribe { handle: 3, channel: topic("acme/nothing"), group: ALONE, start: Start::GoOn };
+    node.frames(&reader.client, CHANNELS, |out| subscribe.encode(out));
+    reader.grant(&mut node, 3, 10, 1 << 10);
+    assert_eq!(reader.left(&mut node), [(3, Some(RejectCode::UnknownChannel))]);
+    assert!(node.rejects(&reader.client).is_empty());
+    // Of a number that was never asked for it still is one.
+    reader.grant(&mut node, 4, 10, 1 << 10);
+    assert_eq!(node.rejects(&reader.client), [RejectCode::NotSubscribed]);
+}
+
+#[test]
 fn a_connection_has_so_many_subscriptions_and_a_place_that_is_left_is_free() {
     let world = World::new();
     let mut node = world.node(2);

@@ -66,7 +66,10 @@ impl Mailboxes {
         match &mut subscription.readers {
             Readers::One(own) if subscription.subscriber == reader.subscriber => {
                 own.is_attached = false;
-                own.handed = subscription.cursor;
+                own.handed = match is_planted(Bug::GoBackToDurable) {
+                    false => subscription.cursor,
+                    true => subscription.durable.min(subscription.cursor),
+                };
             }
             Readers::One(_) => {}
             Readers::Group(group) => {
