@@ -93,7 +93,7 @@ pub enum Bug {
     HandOutTwice,
     /// A subscription is said to be there before it is durable.
     SubscribedBeforeDurable,
-    /// Whoever reads a channel goes on under a snapshot that does not let them.
+    /// Whoever reads a channel goes on for a while under a snapshot that does not let them.
     ReadAfterRemoval,
     /// Publishers are told who joined after the outcomes of messages.
     TellJoinLate,

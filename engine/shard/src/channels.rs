@@ -354,8 +354,16 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    /// Begins to look which subscriptions may stay under a new snapshot.
-    pub(crate) fn begin_sweep(&mut self) {
+    /// There is a new snapshot: which subscriptions may stay?
+    pub(crate) fn look_at_subscriptions(&mut self) {
+        match is_planted(Bug::ReadAfterRemoval) {
+            false => self.begin_sweep(),
+            true => self.channels.looks_again = true,
+        }
+    }
+
+    /// Begins to look at all of them.
+    fn begin_sweep(&mut self) {
         self.channels.wake_held_back();
         match &mut self.channels.sweep {
             Some(sweep) => sweep.again = true,

@@ -554,7 +554,7 @@ impl<L: RecordLog> Shard<L> {
             self.meter.forget_recent();
         }
         self.subscriptions.wake_held_back();
-        self.begin_sweep();
+        self.look_at_subscriptions();
         let refused: Vec<_> = self
             .connections
             .iter()
