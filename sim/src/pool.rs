@@ -130,10 +130,10 @@ impl Pool {
                 messages.push(message(&agents, sender, order));
             }
         }
-        for sender in AGENTS..AGENTS + PUBLISHERS {
+        for (sender, agent) in agents.iter().enumerate().skip(AGENTS).take(PUBLISHERS) {
             let secret = |channel| [u8::try_from(sender * CHANNELS + channel).expect("a handful"); 32];
             let mut publishers: [SimPublisher; CHANNELS] =
-                std::array::from_fn(|channel| agents[sender].publish_in(channels[channel], secret(channel)));
+                std::array::from_fn(|channel| agent.publish_in(channels[channel], secret(channel)));
             messages.extend((0..MESSAGES_PER_PUBLISHER).map(|order| published(&mut publishers, sender, order)));
         }
         let mut pool = Self {

@@ -66,7 +66,7 @@ fn a_fault_at_every_step_of_a_short_run_breaks_no_rule() {
         let mut summary = Summary::default();
         // Some short runs have no place for it: a node that is never started again reads nothing in recovery.
         let mut struck = 0;
-        for seed in 0..20 {
+        for seed in 0..40 {
             if struck == 3 {
                 break;
             }
