@@ -162,6 +162,13 @@ impl<L: RecordLog> Shard<L> {
             }
             Event::StreamClosed { .. } => {}
             Event::Disconnected { connection } => self.forget(connection, actions),
+            // What this shard's own connections ask waits for the end of the turn, or until the log has started: what comes later waits
+            // behind it, or an older question would change a subscription under a newer one.
+            Event::FromShard { from: _, message: message @ ShardMessage::Channel { .. } }
+                if !self.log.is_started() || !self.to_self.is_empty() =>
+            {
+                self.to_self.push_back(message);
+            }
             Event::FromShard { from: _, message } => self.take_message(now, message, actions),
             Event::Snapshot(snapshot) => self.replace_snapshot(now, snapshot, actions),
             Event::KeyRecordPublished { connection, answer } => {
