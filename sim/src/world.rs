@@ -192,6 +192,9 @@ impl<'p> World<'p> {
             if self.is_over {
                 return Ok(());
             }
+            if step % 64 == 0 && self.channels.is_let_go {
+                self.let_late_go();
+            }
             if step % 64 == 0 && self.is_at_rest() && self.unbounded_log().is_none() {
                 if self.channels.is_on && !self.channels.is_let_go {
                     self.let_go()?;
@@ -347,6 +350,13 @@ impl<'p> World<'p> {
         Ok(())
     }
 
+    /// What a publisher had given up may have arrived since: its time is over, too.
+    fn let_late_go(&mut self) {
+        if let Some(expiry_ms) = self.model.last_expiry_ms() {
+            self.clock.catch_up(expiry_ms);
+        }
+    }
+
     /// A log that takes more space than what it holds is worth.
     fn unbounded_log(&self) -> Option<String> {
         // A file that could not be deleted counts until the next start.
@@ -378,15 +388,18 @@ impl<'p> World<'p> {
                 let agents = self.pool.agents.iter().map(|agent| MailboxId(agent.id.0));
                 let queues: Vec<_> =
                     agents.map(|id| (mailboxes.queued_messages(id), mailboxes.handed_out_messages(id))).collect();
-                format!("queued and handed out by agent {queues:?}, log idle {idle}, fenced {fenced:?}, {space:?}")
+                let messages = mailboxes.messages();
+                format!("{messages} messages, queued and handed out by agent {queues:?}, log idle {idle}, fenced {fenced:?}, {space:?}")
             })
             .collect();
         let (is_up, is_serving, is_draining) = (self.node.is_up, self.node.is_serving, self.node.is_draining);
         format!(
             "{HEALING_STEPS_MAX} steps after the faults ended: node up {is_up}, serving {is_serving}, draining \
-             {is_draining}; shards {shards:?}; agents {agents:?}; channels {:?}, {:?}",
+             {is_draining}; shards {shards:?}; agents {agents:?}; channels {:?}, let go {}, \
+             kept {:?}",
             self.channels_wait(),
-            self.model.channels.subscriptions
+            self.channels.is_let_go,
+            (0..self.profile.shard_count).map(|shard| self.model.kept(shard)).collect::<Vec<_>>(),
         )
     }
 

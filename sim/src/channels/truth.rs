@@ -275,6 +275,12 @@ impl Model {
         self.fates[FIRST_PUBLISHED..].iter().filter(is_kept).count() as u64
     }
 
+    /// When the last message of those that channels keep is over.
+    pub(crate) fn last_expiry_ms(&self) -> Option<u64> {
+        let kept = self.fates[FIRST_PUBLISHED..].iter().filter(|fate| fate.settled.is_none());
+        kept.filter_map(|fate| Some(fate.stored?.expiry_ms)).max()
+    }
+
     /// What every durable subscription still has to consume; `None` when all have come to the end.
     pub(crate) fn unread(&self, pool: &Pool) -> Option<String> {
         self.channels.subscriptions.iter().find_map(|(cursor, of)| {
