@@ -306,11 +306,20 @@ impl SimPublisher {
     /// When the session is full or the plaintext above the limit.
     #[must_use]
     pub fn seal(&mut self, message_id: MessageId, unix_ms: u64, plaintext: &[u8]) -> Vec<u8> {
+        self.seal_for(message_id, unix_ms, 0, plaintext)
+    }
+
+    /// The same for a message that loses its meaning after so many seconds; 0 for never.
+    ///
+    /// # Panics
+    /// As [`SimPublisher::seal`].
+    #[must_use]
+    pub fn seal_for(&mut self, message_id: MessageId, unix_ms: u64, ttl_s: u32, plaintext: &[u8]) -> Vec<u8> {
         let session_id = self.chain.session_id();
         let (counter, key) = self.chain.next().expect("a simulated session is short");
         let (sender, channel, bytes) = (self.sender, self.channel, plaintext.len());
         let header = EnvelopeHeader::published(sender, channel, message_id, unix_ms, bytes, session_id, counter);
-        let header = header.expect("a simulated payload is small");
+        let header = EnvelopeHeader { ttl_s, ..header.expect("a simulated payload is small") };
         let header_bytes = header.to_bytes();
         let mut out = header_bytes.to_vec();
         key.seal_append(&header.nonce, &header_bytes, plaintext, &mut out);

@@ -72,7 +72,10 @@ impl World<'_> {
     }
 
     fn drop_connection(&mut self) {
-        let open: Vec<LinkNumber> = self.agents.iter().flat_map(crate::workload::Agent::open).copied().collect();
+        let mut open: Vec<LinkNumber> = self.agents.iter().flat_map(crate::workload::Agent::open).copied().collect();
+        if self.channels.is_on {
+            open.extend(self.channels.agents.iter().flat_map(crate::channels::client::ChannelAgent::open));
+        }
         if open.is_empty() {
             return;
         }

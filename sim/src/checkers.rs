@@ -8,7 +8,7 @@ use creto_shard::Shard;
 use creto_store::{Mailboxes, Noted, NotedMessage, Record, Recovered, RecoveryError, SenderId, SettleCause};
 
 use crate::model::{Checked, Model, Rule, broken};
-use crate::pool::{MessageNumber, Pool};
+use crate::pool::{FIRST_PUBLISHED, MessageNumber, Pool, Recipient};
 
 /// Refusals after which a message may be accepted behind one that was sent later.
 const FOR_WANT_OF_ROOM: [RejectCode; 3] = [RejectCode::MailboxFull, RejectCode::Overloaded, RejectCode::StorageFull];
@@ -163,6 +163,12 @@ impl Model {
             // An agent that gave messages up for the clock sends others, while those wait in the node.
             RejectCode::TooManyInFlight if self.tally.refused_for_the_clock > 0 => Ok(()),
             RejectCode::OutsideDedupWindow if self.fates[number].sender_knows => Ok(()),
+            // The channel is no more, or the publisher, or not everybody knows that yet.
+            RejectCode::UnknownChannel | RejectCode::AgentRevoked
+                if number >= FIRST_PUBLISHED && !self.channels.denied.is_empty() =>
+            {
+                Ok(())
+            }
             code => broken(Rule::RefusedForAReason, format!("message {number} was refused: {}", code.name())),
         }
     }
@@ -179,7 +185,7 @@ impl Model {
         let Some(number) = envelope.get(64..80).and_then(|id| pool.message_of(id.try_into().ok()?)) else {
             return broken(Rule::Content, "a message was pushed that nobody sent");
         };
-        if pool.messages[number].recipient != mailbox {
+        if pool.messages[number].to != Recipient::Agent(mailbox) {
             return broken(Rule::Content, format!("message {number} was pushed to agent {mailbox}"));
         }
         let fate = &self.fates[number];
@@ -213,12 +219,12 @@ impl Model {
             return Ok(());
         }
         let priority = message.priority as u8;
-        let last = self.last_sequence.insert((message.recipient, priority), sequence);
+        let last = self.last_sequence.insert((message.to, priority), sequence);
         if last.is_some_and(|last| last >= sequence) {
             let text = format!("message {number} has sequence {sequence}; {last:?} came to the application before it");
             return broken(Rule::Order, text);
         }
-        let key = (message.sender, message.recipient, priority);
+        let key = (message.sender, message.to, priority);
         let last = self.last_order.insert(key, message.order);
         if self.refused_for_room {
             return Ok(());
@@ -326,7 +332,7 @@ impl Model {
 
     /// After everything has come to rest: nothing acknowledged is missing.
     pub(crate) fn nothing_is_missing(&self) -> Checked {
-        for (number, fate) in self.fates.iter().enumerate() {
+        for (number, fate) in self.fates[..FIRST_PUBLISHED].iter().enumerate() {
             let needs_no_delivery = matches!(fate.settled, Some(SettleCause::Expired | SettleCause::Purged));
             if fate.acknowledged && !fate.delivered && !needs_no_delivery {
                 let text = format!("message {number} was acknowledged and never delivered: {fate:?}");

@@ -70,11 +70,17 @@ pub enum Fault {
     FlippedRead,
     /// Control cannot read a key record that a shard asks for.
     BusyControl,
+    /// The record of a channel changes: who may read it, or how much it keeps.
+    RecordChange,
+    /// A channel is deleted.
+    ChannelDeletion,
+    /// An agent that reads or publishes in channels is revoked.
+    Revocation,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::Kill,
         Self::PowerLoss,
         Self::InterruptedStart,
@@ -108,6 +114,9 @@ impl Fault {
         Self::Backup,
         Self::FlippedRead,
         Self::BusyControl,
+        Self::RecordChange,
+        Self::ChannelDeletion,
+        Self::Revocation,
     ];
 
     /// Its name in reports.
@@ -147,6 +156,9 @@ impl Fault {
             Self::Backup => "backup",
             Self::FlippedRead => "flipped-read",
             Self::BusyControl => "busy-control",
+            Self::RecordChange => "record-change",
+            Self::ChannelDeletion => "channel-deletion",
+            Self::Revocation => "revocation",
         }
     }
 }

@@ -11,7 +11,7 @@ use creto_store::{Dead, DeadLetter, DeathCause, Mailboxes, Revive};
 use crate::checkers::Replayed;
 use crate::model::{Checked, Model, Rule, broken};
 use crate::network::{CONTROL, DELIVER, LinkNumber};
-use crate::pool::{MessageNumber, Pool, aligned};
+use crate::pool::{FIRST_PUBLISHED, MessageNumber, Pool, Recipient, aligned};
 use crate::world::World;
 
 /// Time that a push may be on its way between two shards: the mailbox's shard may have buried the message meanwhile.
@@ -145,7 +145,7 @@ impl World<'_> {
         let number = id.ok().and_then(|id| self.pool.message_of(&id));
         let holds = number.filter(|&number| {
             self.pool.proves(number, &header, body, span)
-                && self.pool.messages[number].recipient == agent
+                && self.pool.messages[number].to == Recipient::Agent(agent)
                 && span.mailbox_sequence == sequence
         });
         self.model.tally.letters_read += 1;
@@ -286,7 +286,7 @@ impl Model {
 
     /// A shard stops: what was about to end or to die may wait again, behind what has passed it.
     pub(crate) fn stops(&mut self, shard: usize, mailboxes: &Mailboxes) {
-        for fate in self.fates.iter_mut().filter(|fate| !fate.delivered && fate.settled.is_none()) {
+        for fate in self.fates[..FIRST_PUBLISHED].iter_mut().filter(|fate| !fate.delivered && fate.settled.is_none()) {
             let sequence = fate.stored.filter(|stored| stored.shard == shard).map(|stored| stored.sequence);
             fate.was_passed |= sequence.is_some_and(|sequence| mailboxes.is_passed_over(sequence));
         }

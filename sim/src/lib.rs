@@ -9,6 +9,7 @@
 
 pub mod agents;
 mod backup;
+mod channels;
 mod chaos;
 mod checkers;
 mod clock;

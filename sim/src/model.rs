@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
-use creto_envelope::limits::PARTITION_COUNT;
 use creto_store::{FrameHeader, Record, SettleCause, limits};
 
+use crate::channels::truth::Truth;
 use crate::clock::START_MS;
 use crate::notices::Notices;
-use crate::pool::{AGENTS, MESSAGES_PER_AGENT, MessageNumber, Pool};
+use crate::pool::{FIRST_PUBLISHED, MESSAGES, MESSAGES_PER_AGENT, MessageNumber, Pool, Recipient};
 
 /// A rule that a run broke. `docs/simulation.md` states each in full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Rule {
-    /// What was acknowledged is delivered or still in the mailbox.
+    /// What was acknowledged is delivered or still in the mailbox, or in the channel.
     NothingAcknowledgedIsLost,
     /// What is acknowledged is durable.
     AcknowledgedIsDurable,
@@ -48,6 +48,18 @@ pub enum Rule {
     SoundIsNotRefused,
     /// Nothing is pushed beyond the credit of its consumer.
     CreditIsKept,
+    /// What was published is given to everybody who reads the channel, unless its time is over.
+    PublishedIsKept,
+    /// What a cursor has consumed is not handed to it again, nor shown to its application.
+    ConsumedStaysConsumed,
+    /// A subscription outlives everything, as it is, until its agent does not want it any more or may not have it.
+    SubscriptionIsKept,
+    /// Whoever may not read a channel any more is handed nothing of it.
+    RemovedGetNothing,
+    /// A message is in the hands of one member of a group at a time.
+    OneHandAtATime,
+    /// Publishers know who reads before they hear of what these are given.
+    JoinIsToldFirst,
     /// Refusals are those that the run has earned.
     RefusedForAReason,
     /// After the faults end, everything ends: answered, delivered, settled.
@@ -115,6 +127,28 @@ pub struct Tally {
     pub read_back: u64,
     /// Messages that were written again so that their segment could go.
     pub moved: u64,
+    /// Messages that were published, durably.
+    pub published: u64,
+    /// Those that were handed to readers, each time counted.
+    pub published_pushed: u64,
+    /// Those that an application saw first, for each cursor.
+    pub published_shown: u64,
+    /// Those that a cursor had had before.
+    pub published_again: u64,
+    /// Those that left their channel because all had consumed them.
+    pub published_consumed: u64,
+    /// Those that a cursor must have been given, and was.
+    pub given: u64,
+    /// Subscriptions that began, durably.
+    pub subscriptions: u64,
+    /// Those that ended because their agents might not read any more.
+    pub subscriptions_ended: u64,
+    /// Subscriptions that a start brought back.
+    pub subscriptions_recovered: u64,
+    /// Cursors that went on, durably.
+    pub cursors: u64,
+    /// Members whom a publisher had to know when it heard of a message.
+    pub joins_checked: u64,
     /// Messages that consumers wanted later.
     pub nacked: u64,
     /// Messages that died.
@@ -164,7 +198,7 @@ pub struct Tally {
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 35] {
+    pub fn entries(&self) -> [(&'static str, u64); 46] {
         [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
@@ -179,6 +213,17 @@ impl Tally {
             ("recoveries_with_messages", self.recoveries_with_messages),
             ("read_back", self.read_back),
             ("moved", self.moved),
+            ("published", self.published),
+            ("published_pushed", self.published_pushed),
+            ("published_shown", self.published_shown),
+            ("published_again", self.published_again),
+            ("published_consumed", self.published_consumed),
+            ("given", self.given),
+            ("subscriptions", self.subscriptions),
+            ("subscriptions_ended", self.subscriptions_ended),
+            ("subscriptions_recovered", self.subscriptions_recovered),
+            ("cursors", self.cursors),
+            ("joins_checked", self.joins_checked),
             ("nacked", self.nacked),
             ("died", self.died),
             ("died_again", self.died_again),
@@ -219,6 +264,17 @@ impl Tally {
         self.recoveries_with_messages += other.recoveries_with_messages;
         self.read_back += other.read_back;
         self.moved += other.moved;
+        self.published += other.published;
+        self.published_pushed += other.published_pushed;
+        self.published_shown += other.published_shown;
+        self.published_again += other.published_again;
+        self.published_consumed += other.published_consumed;
+        self.given += other.given;
+        self.subscriptions += other.subscriptions;
+        self.subscriptions_ended += other.subscriptions_ended;
+        self.subscriptions_recovered += other.subscriptions_recovered;
+        self.cursors += other.cursors;
+        self.joins_checked += other.joins_checked;
         self.nacked += other.nacked;
         self.died += other.died;
         self.died_again += other.died_again;
@@ -250,10 +306,11 @@ pub(crate) struct Model {
     pub(crate) fates: Vec<Fate>,
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) notices: Notices,
+    pub(crate) channels: Truth,
     /// The last message that each application saw first, by sender, recipient and priority: its place with its sender.
-    pub(crate) last_order: BTreeMap<(usize, usize, u8), usize>,
+    pub(crate) last_order: BTreeMap<(usize, Recipient, u8), usize>,
     /// The same by recipient and priority: its mailbox sequence.
-    pub(crate) last_sequence: BTreeMap<(usize, u8), u64>,
+    pub(crate) last_sequence: BTreeMap<(Recipient, u8), u64>,
     /// The node refused something for want of room: what is sent again then comes later than what was not refused.
     pub(crate) refused_for_room: bool,
     /// The latest that the node's wall clock ever showed.
@@ -326,9 +383,10 @@ pub(crate) struct Ledger {
 impl Model {
     pub(crate) fn new(shard_count: usize, deliveries_max: u8) -> Self {
         Self {
-            fates: vec![Fate::default(); AGENTS * MESSAGES_PER_AGENT],
+            fates: vec![Fate::default(); MESSAGES],
             ledgers: vec![Ledger::default(); shard_count],
             notices: Notices::default(),
+            channels: Truth::default(),
             last_order: BTreeMap::new(),
             last_sequence: BTreeMap::new(),
             refused_for_room: false,
@@ -406,6 +464,7 @@ impl Model {
                             format!("messages {other} and {number} both have the sequence {}", message.sequence),
                         );
                     }
+                    self.published_is_durable(pool, number)?;
                 }
             }
             Record::Settle(settle) => {
@@ -418,6 +477,10 @@ impl Model {
                         return broken(Rule::SettledForAReason, text);
                     };
                     self.check_settle(number, settle.cause)?;
+                    if settle.cause == SettleCause::Consumed {
+                        self.all_have_consumed(pool, number, lsn)?;
+                        self.tally.published_consumed += 1;
+                    }
                     if self.fates[number].settled.replace(settle.cause).is_none() {
                         self.fates[number].settled_lsn = lsn;
                         self.tally.settled += 1;
@@ -453,7 +516,9 @@ impl Model {
                 }
             }
             Record::Dedup(_) | Record::Start(_) | Record::Dead(_) | Record::Revive(_) => {}
-            Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {}
+            Record::Subscribe(_) | Record::Unsubscribe(_) | Record::Cursors(_) | Record::Subscriptions(_) => {
+                self.subscriptions_are_durable(pool, shard, lsn, record)?;
+            }
         }
         Ok(())
     }
@@ -472,8 +537,9 @@ impl Model {
                 let expiry_ms = fate.stored.map_or(0, |stored| stored.expiry_ms);
                 expiry_ms != 0 && expiry_ms <= self.latest_unix_ms
             }
-            // No channel takes part here.
-            SettleCause::GivenUp | SettleCause::Consumed => false,
+            SettleCause::GivenUp => false,
+            // That they have is looked at when the record is durable.
+            SettleCause::Consumed => number >= FIRST_PUBLISHED,
             SettleCause::Purged => fate.was_dead && fate.purge_asked,
         };
         match has_reason {
@@ -521,7 +587,5 @@ impl Ledger {
 
 /// The shard that owns a mailbox.
 pub(crate) fn owner(pool: &Pool, agent: usize, shard_count: usize) -> usize {
-    let partition = pool.agents[agent].id.partition();
-    debug_assert!(partition < PARTITION_COUNT);
-    usize::from(partition) % shard_count
+    pool.owner(Recipient::Agent(agent), shard_count)
 }

@@ -1,12 +1,14 @@
 //! Connections between agents and shards. Inside a stream frames keep their order, as QUIC promises; between streams and
 //! connections they do not. A connection may break at any point, in each direction at a point of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use creto_envelope::FrameType;
 use creto_shard::StreamId;
 
+use crate::channels::client::OpenHandle;
+use crate::channels::{self, Cursor};
 use crate::letters::Question;
 use crate::pool::{MessageNumber, Window};
 
@@ -14,7 +16,9 @@ use crate::pool::{MessageNumber, Window};
 pub(crate) const CONTROL: StreamId = StreamId(0);
 pub(crate) const SUBMIT: StreamId = StreamId(1);
 pub(crate) const DELIVER: StreamId = StreamId(2);
-pub(crate) const STREAMS: usize = 3;
+/// Of connections that read channels.
+pub(crate) const CHANNELS: StreamId = StreamId(3);
+pub(crate) const STREAMS: usize = 4;
 
 /// Names a connection in a run: its place, and its [`ConnectionId`](creto_shard::ConnectionId).
 pub(crate) type LinkNumber = usize;
@@ -74,6 +78,18 @@ pub(crate) struct NodeSide {
     pub(crate) batches: BTreeMap<u64, ArrivedBatch>,
     /// Results that were told ahead of their batch's answer.
     pub(crate) results: BTreeMap<u64, Vec<(u32, u16)>>,
+    /// When the shard saw that it was gone.
+    pub(crate) gone_us: u64,
+    /// What is read under which number.
+    pub(crate) readers: BTreeMap<u32, Cursor>,
+    /// Numbers whose subscriptions are to end.
+    pub(crate) ending: BTreeSet<u32>,
+    /// A frame of the channels stream that is not whole yet.
+    pub(crate) pieces: Vec<u8>,
+    /// The agent asked who reads these channels.
+    pub(crate) attached: [bool; channels::CHANNELS],
+    /// And was told that these do.
+    pub(crate) told: [Option<BTreeSet<usize>>; channels::CHANNELS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +98,8 @@ pub(crate) struct ArrivedBatch {
     pub(crate) is_tampered: bool,
     /// When the shard had it; zero until then.
     pub(crate) arrived_us: u64,
+    /// The agent asked before who reads these channels.
+    pub(crate) attached: [bool; channels::CHANNELS],
 }
 
 /// What the agent knows of a connection.
@@ -101,6 +119,8 @@ pub(crate) struct ClientSide {
     pub(crate) question: Option<Question>,
     /// The same of notices.
     pub(crate) unacknowledged_notices: Vec<u64>,
+    /// What it reads of channels, by its number for it.
+    pub(crate) handles: BTreeMap<u32, OpenHandle>,
     /// The batch header that the deliver stream showed last.
     pub(crate) header: Option<Bytes>,
     /// Messages that the node may still push, and bytes of them: the last one may overdraw.

@@ -19,10 +19,10 @@ use creto_store::{Action as DiskAction, Mailboxes, ReadProblemKind, Record, Reco
 use crate::checkers::{Replayed, has_refused_for_room};
 use crate::disk::{Crash, DiskSource};
 use crate::fault::Fault;
-use crate::model::{Checked, Rule, broken, owner};
+use crate::model::{Checked, Rule, broken};
 use crate::network::{LinkNumber, Packet, SUBMIT, code_of};
 use crate::planted::PlantedBug;
-use crate::pool::aligned;
+use crate::pool::{AGENTS, Recipient, aligned};
 use crate::strike::StrikeKind;
 use crate::world::{Step, World, rests_empty};
 
@@ -51,6 +51,8 @@ pub(crate) struct Node {
     next_question: u64,
     turn_is_due: Vec<bool>,
     fenced_at_us: Vec<Option<u64>>,
+    /// The log has started, and the subscriptions that it brought back were looked at.
+    is_looked_at: Vec<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +77,7 @@ impl Node {
             next_question: 0,
             turn_is_due: vec![false; shard_count],
             fenced_at_us: vec![None; shard_count],
+            is_looked_at: vec![false; shard_count],
         }
     }
 }
@@ -158,8 +161,9 @@ impl World<'_> {
         }
         self.node = Node { life, is_up: true, shards, ..Node::off(count) };
         self.node.is_serving = self.profile.lets_in_early;
+        self.channels.starts(self.clock.now_us());
         for shard in 0..count {
-            self.shard_event(shard, Event::Snapshot(self.pool.snapshot.clone()))?;
+            self.shard_event(shard, Event::Snapshot(self.channels.snapshot(self.pool)))?;
             self.clock.after(TICK_US, Step::Tick { life, shard });
         }
         Ok(())
@@ -217,8 +221,10 @@ impl World<'_> {
             self.model.stops(shard, state.log().mailboxes());
         }
         self.node = Node { life: self.node.life + 1, ..Node::off(self.profile.shard_count) };
+        self.channels.stops();
         for link in 0..self.links.len() {
             if std::mem::take(&mut self.links[link].node_side.is_open) {
+                self.links[link].node_side.gone_us = self.clock.now_us();
                 let delay_us = self.delay(self.profile.network_us * 2);
                 self.clock.after(delay_us, Step::ClientGone { link });
             }
@@ -264,6 +270,11 @@ impl World<'_> {
 
     pub(crate) fn end_turn(&mut self, shard: usize) -> Checked {
         self.node.turn_is_due[shard] = false;
+        if self.channels.is_on && self.node.shards[shard].is_started() && !self.node.is_looked_at[shard] {
+            self.node.is_looked_at[shard] = true;
+            let mailboxes = self.node.shards[shard].log().mailboxes();
+            self.model.subscriptions_are_recovered(self.pool, shard, self.profile.shard_count, mailboxes)?;
+        }
         let mut actions = Vec::new();
         self.node.shards[shard].end_turn(self.clock.now(), &mut actions);
         if self.node.shards[shard].has_work() {
@@ -349,9 +360,12 @@ impl World<'_> {
         let life = self.node.life;
         for action in actions {
             match action {
-                Action::Send { connection, stream, frames } => self.send_to_client(connection, stream, frames)?,
+                Action::Send { connection, stream, frames } => {
+                    self.send_to_client(shard, connection, stream, frames)?
+                }
                 Action::Close { connection, code } => self.close(connection, code)?,
                 Action::ToShard { to, message } => {
+                    self.check_ring(shard, &message)?;
                     let (from, to) = (shard, usize::from(to.0));
                     let arrival_us = self.clock.now_us() + self.random.between(1, 80);
                     let ring = &mut self.node.rings[from * self.profile.shard_count + to];
@@ -458,19 +472,22 @@ impl World<'_> {
     fn close(&mut self, connection: ConnectionId, code: RejectCode) -> Checked {
         let link = link_of(connection);
         self.note(|| format!("the node closes connection {link}: {}", code.name()));
-        if code != RejectCode::BadSignature {
+        let agent = self.links[link].agent;
+        let was_revoked = self.channels.is_on && self.channels.ever(|records| records.is_revoked(agent));
+        if code != RejectCode::BadSignature && !(code == RejectCode::AgentRevoked && was_revoked) {
             return broken(Rule::RefusedForAReason, format!("connection {link} was closed: {}", code.name()));
         }
         self.links[link].node_side.is_open = false;
+        self.link_is_gone(link);
         let delay_us = self.delay(self.profile.network_us);
         self.clock.after(delay_us, Step::ClientGone { link });
         Ok(())
     }
 
-    fn send_to_client(&mut self, connection: ConnectionId, stream: StreamId, frames: Bytes) -> Checked {
+    fn send_to_client(&mut self, shard: usize, connection: ConnectionId, stream: StreamId, frames: Bytes) -> Checked {
         let link = link_of(connection);
-        let lane = usize::try_from(stream.0).expect("three streams");
-        let mut rest = frames;
+        let lane = lane_of(stream);
+        let mut rest = self.join_pieces(link, lane, frames);
         while !rest.is_empty() {
             let header = rest.first_chunk::<FRAME_HEADER_BYTES>().expect("a shard sends whole frames");
             let header = FrameHeader::parse(header).expect("a shard sends proper frames");
@@ -484,6 +501,7 @@ impl World<'_> {
                     let agent = self.links[link].agent;
                     self.model.notice_pushed(self.pool, agent, notice.mailbox_sequence, &notice.body)?;
                 }
+                other if self.links[link].agent >= AGENTS => self.check_channel_frame(shard, link, other, &body)?,
                 other => self.check_letters(link, other, &body)?,
             }
             let earliest_us = self.clock.now_us() + self.delay(self.profile.network_us);
@@ -511,7 +529,7 @@ impl World<'_> {
             for (index, number) in (0..).zip(batch.window.messages()) {
                 let code = code_of(&results, index);
                 let duplicate = RejectCode::Duplicate.as_u16();
-                let owner = owner(self.pool, self.pool.messages[number].recipient, self.profile.shard_count);
+                let owner = self.pool.owner(self.pool.messages[number].to, self.profile.shard_count);
                 match code {
                     None | Some(_) if batch.is_tampered && code.is_none_or(|code| code == duplicate) => {
                         return broken(Rule::Content, format!("a batch with message {number} was taken, changed"));
@@ -524,6 +542,9 @@ impl World<'_> {
                     code => {
                         let since_fence = self.node.fenced_at_us[owner].is_some_and(|at_us| batch.arrived_us > at_us);
                         self.model.acknowledged(number, owner, code.is_some(), since_fence)?;
+                        if let Recipient::Channel(channel) = self.pool.messages[number].to {
+                            self.check_joins(link, batch.attached[channel], number)?;
+                        }
                         if self.random.one_in(AUDIT_ONE_IN) {
                             self.audit(owner)?;
                         }
@@ -583,6 +604,9 @@ impl World<'_> {
         if stream == lane_of(SUBMIT) && frame_type == FrameType::SignedBatch {
             self.note_batch(link, &body);
         }
+        if self.links[link].agent >= AGENTS {
+            self.note_channel_frame(link, frame_type, &body);
+        }
         let (shard, connection) = (self.links[link].shard, ConnectionId(link as u64));
         let stream = StreamId(stream as u64);
         self.shard_event(shard, Event::Frame { connection, stream, frame_type, body })
@@ -592,6 +616,7 @@ impl World<'_> {
         let sequence = body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).expect("agents send proper frames");
         let mut batch = self.links[link].client_side.sent[&sequence];
         batch.arrived_us = self.clock.now_us();
+        batch.attached = self.links[link].node_side.attached;
         self.note(|| format!("connection {link}: batch {sequence} arrives: {:?}", batch.window));
         self.links[link].node_side.batches.insert(sequence, batch);
     }
@@ -601,16 +626,17 @@ impl World<'_> {
             return Ok(());
         }
         self.note(|| format!("the node sees that connection {link} is gone"));
+        self.link_is_gone(link);
         let shard = self.links[link].shard;
         self.shard_event(shard, Event::Disconnected { connection: ConnectionId(link as u64) })
     }
 }
 
 pub(crate) fn lane_of(stream: StreamId) -> usize {
-    usize::try_from(stream.0).expect("three streams")
+    usize::try_from(stream.0).expect("a handful of streams")
 }
 
-fn link_of(connection: ConnectionId) -> LinkNumber {
+pub(crate) fn link_of(connection: ConnectionId) -> LinkNumber {
     usize::try_from(connection.0).expect("connections are numbered by their place")
 }
 

@@ -7,7 +7,7 @@ use creto_envelope::notice::{NOTICE_BODY_BYTES, NoticeBody, NoticeCause};
 use creto_store::{BatchPart, SettleCause};
 
 use crate::model::{Checked, Model, Rule, broken, owner};
-use crate::pool::{MessageNumber, Pool};
+use crate::pool::{FIRST_PUBLISHED, MessageNumber, Pool, Recipient};
 
 /// The truth about the notices of one run.
 #[derive(Debug, Default)]
@@ -33,7 +33,8 @@ struct Durable {
 /// What a notice of this run says about a message, in its bytes.
 fn bodies(pool: &Pool, number: MessageNumber, expired_at_ms: u64) -> [[u8; NOTICE_BODY_BYTES]; 2] {
     let message = &pool.messages[number];
-    let recipient = pool.agents[message.recipient].id;
+    let Recipient::Agent(recipient) = message.to else { unreachable!("nobody is told of what was published") };
+    let recipient = pool.agents[recipient].id;
     let message_id = crate::pool::message_id(number);
     [NoticeCause::TimeToLive, NoticeCause::Retention]
         .map(|cause| NoticeBody { recipient, message_id, expired_at_ms, cause }.to_bytes())
@@ -70,7 +71,8 @@ impl Model {
         id: &[u8; 16],
         mailbox: &[u8; 16],
     ) -> Result<(usize, u64), crate::Violation> {
-        let number = pool.message_of(id).filter(|&number| pool.agents[pool.messages[number].sender].id.0 == *mailbox);
+        let number = pool.message_of(id).filter(|number| *number < FIRST_PUBLISHED);
+        let number = number.filter(|&number| pool.agents[pool.messages[number].sender].id.0 == *mailbox);
         let Some(number) = number else {
             return broken(Rule::Content, "a notice is about no message of its mailbox's agent");
         };

@@ -104,6 +104,32 @@ impl PlantedBug {
         (Self::Product(Bug::BelieveWhatIsRead), "believe-what-is-read"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::ReuseHeld), "reuse-held"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::CursorBeforeDurable), "cursor-before-durable"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::MakeRoomOfUnconsumed), "make-room-of-unconsumed"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::AcknowledgeOneMore), "acknowledge-one-more"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::GoBackToDurable), "go-back-to-durable"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetCursors), "forget-cursors"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetCarriedSubscriptions), "forget-carried-subscriptions"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::BeginLate), "begin-late"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::HandOutTwice), "hand-out-twice"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::SubscribedBeforeDurable), "subscribed-before-durable"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ReadAfterRemoval), "read-after-removal"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::TellJoinLate), "tell-join-late"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetRefusedEnd), "forget-refused-end"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::LeaveLateJoined), "leave-late-joined"),
     ];
 
     /// Every one.

@@ -11,18 +11,24 @@ use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
 use creto_envelope::control::Login;
 use creto_envelope::deliver::DeliveredSpan;
 use creto_envelope::envelope::FLAG_NOTICE_WANTED;
-use creto_envelope::{AgentId, BatchHeaderView, EnvelopeHeader, MessageId, Priority, SignedKeyRecord};
+use creto_envelope::{AgentId, BatchHeaderView, ChannelId, EnvelopeHeader, MessageId, Priority, SignedKeyRecord};
 use creto_policy::Snapshot;
+use creto_shard::Placement;
 use rkyv::util::AlignedVec;
 
-use crate::agents::{SimAgent, snapshot};
+use crate::agents::{SimAgent, SimPublisher, snapshot};
+use crate::channels::{self, CHANNEL_AGENTS, CHANNELS, MESSAGES_PER_PUBLISHER, PUBLISHERS};
 use crate::clock::START_MS;
 use crate::random::mix;
 
-/// Agents of a run. All send and all receive.
+/// Agents of a run that write to each other. All send and all receive. Behind them stand those of channels.
 pub(crate) const AGENTS: usize = 3;
 /// Messages that each agent may send in a run.
 pub(crate) const MESSAGES_PER_AGENT: usize = 40;
+/// The first message that is published in a channel: those before it go to agents.
+pub(crate) const FIRST_PUBLISHED: MessageNumber = AGENTS * MESSAGES_PER_AGENT;
+/// All messages.
+pub(crate) const MESSAGES: usize = FIRST_PUBLISHED + PUBLISHERS * MESSAGES_PER_PUBLISHER;
 /// Sizes of the batches that are signed ahead, from every first message on.
 const WINDOW_SIZES: [usize; 4] = [1, 2, 4, 8];
 /// Connections of one agent share so many exporter values, so that logins can be signed ahead.
@@ -33,6 +39,7 @@ const EXPORTERS: u8 = 4;
 pub struct Pool {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) agents: Vec<SimAgent>,
+    pub(crate) channels: [ChannelId; CHANNELS],
     pub(crate) messages: Vec<PoolMessage>,
     batches: Vec<PoolBatch>,
     batch_by_root: BTreeMap<[u8; 32], usize>,
@@ -46,7 +53,7 @@ pub(crate) type MessageNumber = usize;
 #[derive(Debug)]
 pub(crate) struct PoolMessage {
     pub(crate) sender: usize,
-    pub(crate) recipient: usize,
+    pub(crate) to: Recipient,
     /// Its place among its sender's messages.
     pub(crate) order: usize,
     pub(crate) priority: Priority,
@@ -55,6 +62,13 @@ pub(crate) struct PoolMessage {
     /// Its sender asks to be told if it does.
     pub(crate) wants_notice: bool,
     pub(crate) envelope: Vec<u8>,
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Recipient {
+    Agent(usize),
+    Channel(usize),
 }
 
 /// A signed batch of messages that follow each other.
@@ -76,9 +90,22 @@ pub(crate) struct Window {
 impl Window {
     /// The messages, in order.
     pub(crate) fn messages(self) -> impl DoubleEndedIterator<Item = MessageNumber> + ExactSizeIterator {
-        let first = self.sender * MESSAGES_PER_AGENT + self.first;
+        let first = first_of(self.sender) + self.first;
         first..first + self.count
     }
+}
+
+/// The first message of an agent.
+fn first_of(sender: usize) -> MessageNumber {
+    match sender.checked_sub(AGENTS) {
+        None => sender * MESSAGES_PER_AGENT,
+        Some(publisher) => FIRST_PUBLISHED + publisher * MESSAGES_PER_PUBLISHER,
+    }
+}
+
+/// How many messages an agent may send in a run.
+fn count_of(sender: usize) -> usize {
+    if sender < AGENTS { MESSAGES_PER_AGENT } else { MESSAGES_PER_PUBLISHER }
 }
 
 impl Default for Pool {
@@ -94,25 +121,33 @@ impl Pool {
     /// Never: names and sizes are fixed.
     #[must_use]
     pub fn new() -> Self {
-        let numbers = 0..u8::try_from(AGENTS).expect("a handful of agents");
+        let numbers = 0..u8::try_from(AGENTS + CHANNEL_AGENTS).expect("a handful of agents");
         let agents: Vec<_> = numbers.map(|number| SimAgent::new(&format!("acme/agent-{number}"), number + 1)).collect();
+        let channels: [ChannelId; CHANNELS] = std::array::from_fn(channels::id);
         let mut messages = Vec::new();
         for sender in 0..AGENTS {
             for order in 0..MESSAGES_PER_AGENT {
                 messages.push(message(&agents, sender, order));
             }
         }
+        for (sender, agent) in agents.iter().enumerate().skip(AGENTS).take(PUBLISHERS) {
+            let secret = |channel| [u8::try_from(sender * CHANNELS + channel).expect("a handful"); 32];
+            let mut publishers: [SimPublisher; CHANNELS] =
+                std::array::from_fn(|channel| agent.publish_in(channels[channel], secret(channel)));
+            messages.extend((0..MESSAGES_PER_PUBLISHER).map(|order| published(&mut publishers, sender, order)));
+        }
         let mut pool = Self {
             snapshot: snapshot(&agents),
             logins: agents.iter().flat_map(|agent| (0..EXPORTERS).map(|n| agent.login(&exporter(n)))).collect(),
             agents,
+            channels,
             messages,
             batches: Vec::new(),
             batch_by_root: BTreeMap::new(),
         };
-        for sender in 0..AGENTS {
-            for first in 0..MESSAGES_PER_AGENT {
-                for count in WINDOW_SIZES.into_iter().filter(|count| first + count <= MESSAGES_PER_AGENT) {
+        for sender in 0..AGENTS + PUBLISHERS {
+            for first in 0..count_of(sender) {
+                for count in WINDOW_SIZES.into_iter().filter(|count| first + count <= count_of(sender)) {
                     pool.sign(Window { sender, first, count });
                 }
             }
@@ -154,6 +189,26 @@ impl Pool {
         (exporter(number), &self.logins[agent * usize::from(EXPORTERS) + usize::from(number)])
     }
 
+    /// Which agent has this id.
+    pub(crate) fn agent_of(&self, id: &[u8; 16]) -> Option<usize> {
+        self.agents.iter().position(|agent| agent.id.0 == *id)
+    }
+
+    /// Which channel has this id.
+    pub(crate) fn channel_of(&self, id: &[u8; 16]) -> Option<usize> {
+        self.channels.iter().position(|channel| channel.0 == *id)
+    }
+
+    /// The shard that owns what a message is for.
+    pub(crate) fn owner(&self, to: Recipient, shard_count: usize) -> usize {
+        let placement = Placement::new(u16::try_from(shard_count).expect("a handful of shards"));
+        let owner = match to {
+            Recipient::Agent(agent) => placement.owner(&self.agents[agent].id),
+            Recipient::Channel(channel) => placement.channel_owner(&self.channels[channel]),
+        };
+        usize::from(owner.0)
+    }
+
     /// Which message has this id.
     pub(crate) fn message_of(&self, id: &[u8; 16]) -> Option<MessageNumber> {
         let number = usize::from(u16::from_be_bytes([id[14], id[15]]));
@@ -176,7 +231,11 @@ impl Pool {
 
 /// The id of a message: its number is in it, and a time that grows with its order.
 pub(crate) fn message_id(number: MessageNumber) -> MessageId {
-    let time_ms = START_MS + (number % MESSAGES_PER_AGENT) as u64;
+    let order = match number.checked_sub(FIRST_PUBLISHED) {
+        None => number % MESSAGES_PER_AGENT,
+        Some(published) => published % MESSAGES_PER_PUBLISHER,
+    };
+    let time_ms = START_MS + order as u64;
     let [high, low] = u16::try_from(number).expect("a pool holds a few hundred messages").to_be_bytes();
     MessageId::from_parts(time_ms, [0, 0, 0, 0, 0, 0, 0, 0, high, low])
 }
@@ -203,7 +262,19 @@ fn message(agents: &[SimAgent], sender: usize, order: usize) -> PoolMessage {
     let wants_notice = !number.is_multiple_of(5);
     header.flags = if wants_notice { FLAG_NOTICE_WANTED } else { 0 };
     let envelope = from.seal_under(to, &header, &plaintext);
-    PoolMessage { sender, recipient, order, priority, expires, wants_notice, envelope }
+    PoolMessage { sender, to: Recipient::Agent(recipient), order, priority, expires, wants_notice, envelope }
+}
+
+fn published(publishers: &mut [SimPublisher; CHANNELS], sender: usize, order: usize) -> PoolMessage {
+    let number = first_of(sender) + order;
+    let dice = mix(number as u64 + 1);
+    let channel = usize::from(dice.is_multiple_of(3));
+    let expires = (dice >> 8).is_multiple_of(8);
+    let plaintext = vec![0xa5; 32 + order % 7 * 40];
+    let (id, ttl_s) = (message_id(number), u32::from(expires));
+    let envelope = publishers[channel].seal_for(id, START_MS, ttl_s, &plaintext);
+    let (to, priority) = (Recipient::Channel(channel), Priority::Normal);
+    PoolMessage { sender, to, order, priority, expires, wants_notice: false, envelope }
 }
 
 fn exporter(number: u8) -> [u8; 32] {

@@ -10,13 +10,14 @@ use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeView, FrameHeader, FrameType, RejectCode};
 use creto_shard::StreamId;
 
+use crate::channels::CHANNELS;
 use crate::fault::Fault;
 use crate::model::{Checked, Rule, broken};
 use crate::network::{
     ArrivedBatch, CONTROL, ClientSide, DELIVER, Lane, Link, LinkNumber, NodeSide, Packet, SUBMIT, code_of,
 };
 use crate::node::lane_of;
-use crate::pool::{AGENTS, MESSAGES_PER_AGENT, Pool, Window, aligned};
+use crate::pool::{AGENTS, MESSAGES_PER_AGENT, Pool, Recipient, Window, aligned};
 use crate::world::{Step, World};
 
 #[derive(Debug)]
@@ -128,6 +129,14 @@ impl World<'_> {
 
     /// Opens a connection to any shard; it becomes the one to send on.
     pub(crate) fn connect(&mut self, agent: usize) {
+        let roles = [(CONTROL, StreamRole::Control), (SUBMIT, StreamRole::Submit), (DELIVER, StreamRole::Deliver)];
+        let link = self.open_link(agent, &roles);
+        self.agents[agent].current = Some(link);
+        self.agents[agent].open.push(link);
+    }
+
+    /// Opens a connection with these streams to any shard, and logs in.
+    pub(crate) fn open_link(&mut self, agent: usize, roles: &[(StreamId, StreamRole)]) -> LinkNumber {
         let link = self.links.len();
         let shard = self.random.index(self.profile.shard_count);
         let (exporter, login) = self.pool.login(agent, self.random.bits());
@@ -145,13 +154,11 @@ impl World<'_> {
             client_side: ClientSide { is_open: true, ..ClientSide::default() },
         });
         self.clock.at(connected_us, Step::NodeConnect { link });
-        self.agents[agent].current = Some(link);
-        self.agents[agent].open.push(link);
-        let roles = [(CONTROL, StreamRole::Control), (SUBMIT, StreamRole::Submit), (DELIVER, StreamRole::Deliver)];
-        for (stream, role) in roles {
+        for &(stream, role) in roles {
             self.send_to_node(link, stream, |out| StreamOpen { role }.encode(out));
         }
         self.send_to_node(link, CONTROL, |out| login.encode(out));
+        link
     }
 
     /// Sends a frame that an encoder writes.
@@ -193,11 +200,11 @@ impl World<'_> {
         }
     }
 
-    fn send_batch(&mut self, link: LinkNumber, window: Window, is_tampered: bool) {
+    pub(crate) fn send_batch(&mut self, link: LinkNumber, window: Window, is_tampered: bool) {
         let client = &mut self.links[link].client_side;
         client.last_sequence += 1;
         let sequence = client.last_sequence;
-        client.sent.insert(sequence, ArrivedBatch { window, is_tampered, arrived_us: 0 });
+        client.sent.insert(sequence, ArrivedBatch { window, is_tampered, arrived_us: 0, attached: [false; CHANNELS] });
         let mut body = self.pool.batch_body(window, sequence);
         if is_tampered {
             // Somewhere behind the sequence and the fields that frame the batch: root, signatures, salts, envelopes.
@@ -281,6 +288,10 @@ impl World<'_> {
             }
             FrameType::Notice => self.told(link, &body),
             FrameType::Reject => self.rejected(link, stream, &body),
+            FrameType::ChannelSubscribed
+            | FrameType::ChannelDeliver
+            | FrameType::ChannelLeft
+            | FrameType::ChannelMembers => self.channel_frame_arrives(link, frame_type, &body),
             other => broken(Rule::RefusedForAReason, format!("connection {link} was sent a {other:?}")),
         }
     }
@@ -288,6 +299,9 @@ impl World<'_> {
     fn logged_in(&mut self, link: LinkNumber) {
         let agent = self.links[link].agent;
         self.links[link].client_side.is_logged_in = true;
+        if let Some(agent) = agent.checked_sub(AGENTS) {
+            return self.channel_agent_logged_in(agent, link);
+        }
         self.agents[agent].next = self.agents[agent].oldest_open();
         self.note(|| format!("connection {link}: agent {agent} is logged in"));
         let mailbox = self.pool.agents[agent].id;
@@ -309,6 +323,10 @@ impl World<'_> {
             let ArrivedBatch { window, is_tampered, .. } = client.sent[&sequence];
             let results = client.results.remove(&sequence).unwrap_or_default();
             if is_tampered {
+                continue;
+            }
+            if let Some(agent) = agent.checked_sub(AGENTS) {
+                self.published_answered(agent, window, &results);
                 continue;
             }
             for (index, number) in (0..).zip(window.messages()) {
@@ -353,7 +371,9 @@ impl World<'_> {
             let Some(number) = id.ok().and_then(|id| self.pool.message_of(&id)) else {
                 return broken(Rule::Content, format!("connection {link}: a message came that nobody sent"));
             };
-            if !self.pool.proves(number, &header, body, &span) || self.pool.messages[number].recipient != agent {
+            if !self.pool.proves(number, &header, body, &span)
+                || self.pool.messages[number].to != Recipient::Agent(agent)
+            {
                 return broken(Rule::Content, format!("connection {link}: message {number} is not what was sent"));
             }
             let client = &mut self.links[link].client_side;
@@ -393,6 +413,9 @@ impl World<'_> {
     fn rejected(&mut self, link: LinkNumber, stream: usize, body: &[u8]) -> Checked {
         let reject = Reject::parse(body).expect("a shard sends proper frames");
         let agent = self.links[link].agent;
+        if agent >= AGENTS {
+            return self.channel_agent_rejected(link, stream, &reject);
+        }
         let is_question = stream == lane_of(CONTROL) && self.links[link].client_side.question.is_some();
         match RejectCode::from_u16(reject.code) {
             code if is_question && code != Some(RejectCode::ShuttingDown) => return self.letters_refused(link, code),
@@ -420,6 +443,9 @@ impl World<'_> {
     pub(crate) fn client_gone(&mut self, link: LinkNumber) {
         if !std::mem::take(&mut self.links[link].client_side.is_open) {
             return;
+        }
+        if self.links[link].agent >= AGENTS {
+            return self.channel_agent_gone(link);
         }
         let agent = &mut self.agents[self.links[link].agent];
         agent.open.retain(|open| *open != link);

@@ -6,6 +6,7 @@ use creto_shard::Event;
 use creto_store::MailboxId;
 
 use crate::backup::Backup;
+use crate::channels::{Channels, RETENTION_S_MAX};
 use crate::clock::Clock;
 use crate::disk::{Chance, Crash, Disk, DiskEvent, OpNumber};
 use crate::fault::{Fault, FaultCounts};
@@ -62,6 +63,12 @@ pub(crate) enum Step {
     Copy { life: u32 },
     /// A fault is injected.
     Chaos,
+    /// An agent of channels does something.
+    ChannelAgent { agent: usize },
+    /// What control says of channels and their agents changes.
+    ChannelChange,
+    /// A shard hears of it.
+    Snapshot { life: u32, shard: usize, place: usize },
 }
 
 impl Step {
@@ -85,6 +92,9 @@ impl Step {
             Self::Verdict { shard, job, .. } => (15, job, shard),
             Self::KeyRecord { shard, question, .. } => (17, question, shard),
             Self::Copy { life } => (16, u64::from(life), 0),
+            Self::ChannelAgent { agent } => (18, 0, agent),
+            Self::ChannelChange => (19, 0, 0),
+            Self::Snapshot { shard, place, .. } => (20, place as u64, shard),
         };
         kind << 56 | a << 28 | b as u64
     }
@@ -107,6 +117,7 @@ pub(crate) struct World<'p> {
     pub(crate) links: Vec<Link>,
     pub(crate) agents: [Agent; AGENTS],
     pub(crate) model: Model,
+    pub(crate) channels: Channels,
     /// A backup under way.
     pub(crate) backup: Option<Backup>,
     pub(crate) is_healing: bool,
@@ -126,6 +137,8 @@ impl<'p> World<'p> {
         let mut control_random = Random::new(mix(mix(!seed)));
         let mut profile = Profile::draw(&mut random, &mut letters_random, options.shard_count);
         profile.busy_control_one_in = control_random.pick(&[0, 0, 3, 10]);
+        let channels =
+            Channels::draw(pool, Random::new(mix(mix(mix(!seed)))), profile.shard_count, profile.wal.wal_bytes_max);
         Self {
             pool,
             planted: options.planted,
@@ -138,6 +151,7 @@ impl<'p> World<'p> {
             links: Vec::new(),
             agents: std::array::from_fn(Agent::new),
             model: Model::new(profile.shard_count, profile.mailboxes.redelivery.deliveries_max),
+            channels,
             backup: None,
             is_healing: false,
             is_finishing: false,
@@ -159,6 +173,7 @@ impl<'p> World<'p> {
             self.clock.after(delay_us, Step::Agent { agent });
         }
         self.chaos_later();
+        self.channels_begin();
         for step in 1..=steps {
             self.next()?;
             if self.is_over {
@@ -177,7 +192,14 @@ impl<'p> World<'p> {
             if self.is_over {
                 return Ok(());
             }
+            if step % 64 == 0 && self.channels.is_let_go {
+                self.let_late_go();
+            }
             if step % 64 == 0 && self.is_at_rest() && self.unbounded_log().is_none() {
+                if self.channels.is_on && !self.channels.is_let_go {
+                    self.let_go()?;
+                    continue;
+                }
                 self.model.tally.bounded_logs += self.profile.shard_count as u64;
                 return self.finish();
             }
@@ -223,6 +245,7 @@ impl<'p> World<'p> {
             }
             Step::Operator { life } if is_current(life) => self.operator_restarts(),
             Step::Copy { life } if is_current(life) => self.copy_one(),
+            Step::Snapshot { life, shard, place } if is_current(life) => self.snapshot_arrives(shard, place),
             Step::Boot { life } if life == self.node.life && !self.node.is_up => self.boot(),
             // Of an earlier start of the node.
             Step::Turn { .. }
@@ -234,6 +257,7 @@ impl<'p> World<'p> {
             | Step::Drain { .. }
             | Step::Operator { .. }
             | Step::Copy { .. }
+            | Step::Snapshot { .. }
             | Step::Boot { .. } => Ok(()),
             Step::NodeConnect { link } => self.node_connects(link),
             Step::NodeFrame { link, stream } => self.node_frame(link, stream),
@@ -245,6 +269,8 @@ impl<'p> World<'p> {
             }
             Step::Agent { agent } => self.agent_acts(agent),
             Step::Chaos => self.chaos(),
+            Step::ChannelAgent { agent } => self.channel_agent_acts(agent),
+            Step::ChannelChange => self.channel_change(),
         }
     }
 
@@ -303,11 +329,32 @@ impl<'p> World<'p> {
     fn is_at_rest(&self) -> bool {
         let node_rests = self.node.is_serving
             && !self.node.is_draining
-            && self.node.shards.iter().all(|shard| {
+            && self.node.shards.iter().enumerate().all(|(number, shard)| {
                 let log = shard.log();
-                log.wal().fenced().is_none() && log.wal().is_idle() && log.mailboxes().messages() == 0
+                // What channels keep stays there until its time is over.
+                let kept = if self.channels.is_let_go { 0 } else { self.model.kept(number) };
+                log.wal().fenced().is_none() && log.wal().is_idle() && log.mailboxes().messages() == kept
             });
-        node_rests && self.agents.iter().all(Agent::has_all_acknowledged)
+        node_rests
+            && self.agents.iter().all(Agent::has_all_acknowledged)
+            && (self.channels.is_let_go || self.channels_wait().is_none())
+    }
+
+    /// Everything was read to its end. Then the time of what channels keep is over.
+    fn let_go(&mut self) -> Checked {
+        self.note(|| "everything was read".to_owned());
+        self.model.everybody_was_given_all(self.pool)?;
+        self.channels.is_let_go = true;
+        let over_ms = self.clock.now().unix_ms + 1_000 * (u64::from(RETENTION_S_MAX) + 1);
+        self.clock.catch_up(over_ms);
+        Ok(())
+    }
+
+    /// What a publisher had given up may have arrived since: its time is over, too.
+    fn let_late_go(&mut self) {
+        if let Some(expiry_ms) = self.model.last_expiry_ms() {
+            self.clock.catch_up(expiry_ms);
+        }
     }
 
     /// A log that takes more space than what it holds is worth.
@@ -319,6 +366,9 @@ impl<'p> World<'p> {
         self.node.shards.iter().enumerate().find_map(|(shard, state)| {
             let (wal, mailboxes) = (state.log().wal(), state.log().mailboxes());
             let (used, most) = (wal.space().bytes, mailboxes.space_bytes_max(wal.segment_bytes()));
+            // What channels keep: cleaning may have to wait until another segment was settled, and a file is kept for the next one.
+            let waits = if self.channels.is_on && !self.channels.is_let_go { 2 * wal.segment_bytes() } else { 0 };
+            let most = most + waits;
             (used > most).then(|| {
                 let (start, active) = (wal.log_start(), wal.active_segment());
                 format!("shard {shard} takes {used} bytes, {most} at most; segments {start} to {active}")
@@ -338,13 +388,18 @@ impl<'p> World<'p> {
                 let agents = self.pool.agents.iter().map(|agent| MailboxId(agent.id.0));
                 let queues: Vec<_> =
                     agents.map(|id| (mailboxes.queued_messages(id), mailboxes.handed_out_messages(id))).collect();
-                format!("queued and handed out by agent {queues:?}, log idle {idle}, fenced {fenced:?}, {space:?}")
+                let messages = mailboxes.messages();
+                format!("{messages} messages, queued and handed out by agent {queues:?}, log idle {idle}, fenced {fenced:?}, {space:?}")
             })
             .collect();
         let (is_up, is_serving, is_draining) = (self.node.is_up, self.node.is_serving, self.node.is_draining);
         format!(
             "{HEALING_STEPS_MAX} steps after the faults ended: node up {is_up}, serving {is_serving}, draining \
-             {is_draining}; shards {shards:?}; agents {agents:?}"
+             {is_draining}; shards {shards:?}; agents {agents:?}; channels {:?}, let go {}, \
+             kept {:?}",
+            self.channels_wait(),
+            self.channels.is_let_go,
+            (0..self.profile.shard_count).map(|shard| self.model.kept(shard)).collect::<Vec<_>>(),
         )
     }
 

@@ -255,4 +255,69 @@ mod inside {
     fn a_held_segment_that_is_reused_is_caught() {
         check(Bug::ReuseHeld, &[Rule::BackupIsThatMoment]);
     }
+
+    #[test]
+    fn a_cursor_that_makes_room_before_it_is_durable_is_caught() {
+        check(Bug::CursorBeforeDurable, &[Rule::SettledForAReason]);
+    }
+
+    #[test]
+    fn room_that_is_made_of_what_somebody_still_wants_is_caught() {
+        check(Bug::MakeRoomOfUnconsumed, &[Rule::SettledForAReason]);
+    }
+
+    #[test]
+    fn a_cursor_that_moves_one_message_too_far_is_caught() {
+        check(Bug::AcknowledgeOneMore, &[Rule::SettledForAReason, Rule::PublishedIsKept]);
+    }
+
+    #[test]
+    fn a_reader_that_goes_back_to_what_is_durable_is_caught() {
+        check(Bug::GoBackToDurable, &[Rule::ConsumedStaysConsumed]);
+    }
+
+    #[test]
+    fn forgetting_cursors_at_a_restart_is_caught() {
+        check(Bug::ForgetCursors, &[Rule::SubscriptionIsKept]);
+    }
+
+    #[test]
+    fn forgetting_subscriptions_that_were_carried_over_is_caught() {
+        check(Bug::ForgetCarriedSubscriptions, &[Rule::SubscriptionIsKept]);
+    }
+
+    #[test]
+    fn a_subscription_that_begins_behind_the_next_message_is_caught() {
+        check(Bug::BeginLate, &[Rule::PublishedIsKept]);
+    }
+
+    #[test]
+    fn a_message_in_the_hands_of_two_members_is_caught() {
+        check(Bug::HandOutTwice, &[Rule::OneHandAtATime]);
+    }
+
+    #[test]
+    fn a_subscription_that_is_told_before_it_is_durable_is_caught() {
+        check(Bug::SubscribedBeforeDurable, &[Rule::AcknowledgedIsDurable]);
+    }
+
+    #[test]
+    fn reading_on_after_a_removal_is_caught() {
+        check(Bug::ReadAfterRemoval, &[Rule::RemovedGetNothing]);
+    }
+
+    #[test]
+    fn a_join_that_is_told_after_the_answer_is_caught() {
+        check(Bug::TellJoinLate, &[Rule::JoinIsToldFirst]);
+    }
+
+    #[test]
+    fn the_end_of_a_subscription_that_is_refused_and_forgotten_is_caught() {
+        check(Bug::ForgetRefusedEnd, &[Rule::ComesToRest]);
+    }
+
+    #[test]
+    fn a_subscription_that_becomes_durable_when_it_may_not_stay_is_caught() {
+        check(Bug::LeaveLateJoined, &[Rule::ComesToRest]);
+    }
 }

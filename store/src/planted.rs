@@ -75,6 +75,32 @@ pub enum Bug {
     BelieveWhatIsRead,
     /// Files that are held for a copy are deleted and reused as others are.
     ReuseHeld,
+    /// What a subscriber acknowledged makes room in its channel before that is durable.
+    CursorBeforeDurable,
+    /// A channel at its quota lets its oldest messages go, whoever still wants them.
+    MakeRoomOfUnconsumed,
+    /// A cursor moves one message further than its subscriber says.
+    AcknowledgeOneMore,
+    /// Whoever comes again to read a channel begins behind what is durably acknowledged, not behind what is.
+    GoBackToDurable,
+    /// Recovery does not learn how far subscriptions had come.
+    ForgetCursors,
+    /// Recovery does not learn of subscriptions that were carried over.
+    ForgetCarriedSubscriptions,
+    /// A subscription that begins now begins behind the next message.
+    BeginLate,
+    /// A message that a member of a group has is handed to the next one that asks, too.
+    HandOutTwice,
+    /// A subscription is said to be there before it is durable.
+    SubscribedBeforeDurable,
+    /// Whoever reads a channel goes on for a while under a snapshot that does not let them.
+    ReadAfterRemoval,
+    /// Publishers are told who joined after the outcomes of messages.
+    TellJoinLate,
+    /// The end of a subscription that the log had no room for is not tried again.
+    ForgetRefusedEnd,
+    /// Nobody looks at a subscription that became durable after all others were looked at.
+    LeaveLateJoined,
 }
 
 /// Whether this bug is planted in the thread that asks.

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::{GroupId, SubscriberId};
 use crate::limits::{GROUP_WINDOW, PROBE_HOLD_US};
 use crate::lsn::SegmentNumber;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Progress, SUBSCRIPTIONS_ENTRY_BYTES};
 
 /// Whoever reads a channel: a subscriber, or one member of a group.
@@ -357,6 +358,10 @@ impl Group {
             // In order, ahead of what is new.
             Some(_) => NextForMember::Again,
             None if self.is_full() => NextForMember::Blocked,
+            None if is_planted(Bug::HandOutTwice) => {
+                let first = self.in_hand.first_key_value().map_or(u64::MAX, |(&sequence, _)| sequence);
+                NextForMember::NewAfter(self.handed.min(first - 1))
+            }
             None => NextForMember::NewAfter(self.handed),
         }
     }
@@ -364,7 +369,8 @@ impl Group {
     /// Whether this message was handed out, or is done.
     pub(crate) fn knows(&self, sequence: u64) -> bool {
         let has_had = self.again.contains_key(&sequence) || self.later.contains_key(&sequence);
-        has_had || self.done.contains(&sequence) || self.in_hand.contains_key(&sequence)
+        let is_in_hand = self.in_hand.contains_key(&sequence) && !is_planted(Bug::HandOutTwice);
+        has_had || self.done.contains(&sequence) || is_in_hand
     }
 
     /// As much as may be is known about messages above the cursor.
@@ -382,7 +388,11 @@ impl Group {
         let mut tried = self.again.remove(&sequence).unwrap_or_default();
         tried.attempts = tried.attempts.saturating_add(1);
         let before = self.in_hand.insert(sequence, InHand { member, tried });
-        assert!(before.is_none(), "a message of a group is in one hand");
+        if let Some(holder) = before.filter(|_| is_planted(Bug::HandOutTwice)) {
+            self.members.get_mut(&holder.member).expect("it has the message").in_hand.remove(&sequence);
+        } else {
+            assert!(before.is_none(), "a message of a group is in one hand");
+        }
         let holder = self.members.get_mut(&member).expect("it was just asked for");
         if tried.is_suspect && holder.in_hand.is_empty() {
             holder.alone = Some(sequence);

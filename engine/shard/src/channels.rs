@@ -20,6 +20,7 @@ use bytes::Bytes;
 use creto_envelope::channel::frames::{ChannelLeft, ChannelSubscribed, Start};
 use creto_envelope::{AgentId, ChannelId, GroupId, RejectCode};
 use creto_policy::Action as PolicyAction;
+use creto_store::planted::{Bug, is_planted};
 use creto_store::{MailboxId, Mailboxes, Reader, RecordLog, StartAt, SubscriberId};
 
 pub use self::fan_out::ReaderPush;
@@ -117,6 +118,9 @@ pub(crate) struct Channels {
     fan_out: FanOut,
     members: Members,
     sweep: Option<Sweep>,
+    /// A subscription may have stayed that may not, because the log had no room for its end or the turn no time to decide: all are
+    /// looked at again at the next tick.
+    looks_again: bool,
 }
 
 /// A look at all subscriptions under a new snapshot: which of them may stay?
@@ -282,7 +286,12 @@ impl<L: RecordLog> Shard<L> {
         actions: &mut Vec<Action>,
     ) {
         for (SubscriptionChange { what, waits, change }, outcome) in changes {
-            let Some((handle, since_us)) = waits else { continue };
+            let Some((handle, since_us)) = waits else {
+                // It is as it was, and nobody asks again: the shard does.
+                self.channels.looks_again |= outcome.is_err();
+                self.counters.subscriptions_ended += u64::from(outcome.is_ok());
+                continue;
+            };
             match (change, outcome) {
                 (Change::Subscribe { .. }, outcome) => {
                     // It may have gone, or left, since.
@@ -346,12 +355,49 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    /// Begins to look which subscriptions may stay under a new snapshot.
-    pub(crate) fn begin_sweep(&mut self) {
+    /// There is a new snapshot: which subscriptions may stay?
+    pub(crate) fn look_at_subscriptions(&mut self) {
+        match is_planted(Bug::ReadAfterRemoval) {
+            false => self.begin_sweep(),
+            true => self.channels.looks_again = true,
+        }
+    }
+
+    /// Begins to look at all of them.
+    fn begin_sweep(&mut self) {
         self.channels.wake_held_back();
         match &mut self.channels.sweep {
             Some(sweep) => sweep.again = true,
             None => self.channels.sweep = Some(Sweep::default()),
+        }
+    }
+
+    /// A tick has passed: what could not end may end now.
+    pub(crate) fn sweep_again(&mut self) {
+        if std::mem::take(&mut self.channels.looks_again) && !is_planted(Bug::ForgetRefusedEnd) {
+            self.begin_sweep();
+        }
+    }
+
+    /// These became durable. The look at all subscriptions under a newer snapshot than they were asked under may have been over
+    /// before, so nobody else ends those that may not stay; but those that somebody reads are looked at when they are handed
+    /// something.
+    pub(crate) fn look_at_joined(&mut self, now: Now, joined: Vec<Subscribed>, actions: &mut Vec<Action>) {
+        if self.snapshot.policy().is_none() || self.log.is_closed() || is_planted(Bug::LeaveLateJoined) {
+            return;
+        }
+        for what in joined {
+            let (channel, subscriber, group) = store_ids(&what);
+            let state = self.log.mailboxes().subscription(channel, subscriber, group);
+            let reader = state.map(|state| Reader { subscription: state.number, subscriber });
+            if reader.is_some_and(|reader| self.channels.readers.seat(reader).is_some()) {
+                continue;
+            }
+            match may_read(&what, now, &self.snapshot, &mut self.decisions) {
+                MayRead::NoMore(code) => self.end_subscription(what, code, actions),
+                MayRead::NotNow(RejectCode::Overloaded) => self.channels.looks_again = true,
+                MayRead::Yes | MayRead::NotNow(_) => {}
+            }
         }
     }
 
@@ -393,7 +439,6 @@ impl<L: RecordLog> Shard<L> {
                 self.tell_left(seat.handle, Some(code), actions);
             }
         }
-        self.counters.subscriptions_ended += 1;
         self.log.change_subscription(SubscriptionChange { what, waits: None, change: Change::Unsubscribe });
     }
 

@@ -12,7 +12,9 @@
 
 use creto_envelope::AgentId;
 use creto_store::RecordLog;
+use creto_store::planted::{Bug, is_planted};
 
+use crate::channels::members::joined;
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
 use crate::shard::Shard;
@@ -72,15 +74,22 @@ impl<L: RecordLog> Shard<L> {
         let mut durable = self.log.take_durable(&mut self.audit);
         self.counters.durable(&durable);
         self.counters.messages_untold = self.log.messages_untold();
+        let joined = joined(&durable.members);
         // Before the outcomes: a publisher knows who joined when it hears of messages behind that.
-        self.tell_members(now, std::mem::take(&mut durable.members), actions);
+        if !is_planted(Bug::TellJoinLate) {
+            self.tell_members(now, std::mem::take(&mut durable.members), actions);
+        }
         for (shard, outcome) in durable.outcomes {
             self.tell(shard, ShardMessage::Outcome(outcome), actions);
+        }
+        if is_planted(Bug::TellJoinLate) {
+            self.tell_members(now, std::mem::take(&mut durable.members), actions);
         }
         for (shard, told) in durable.told {
             self.tell(shard, ShardMessage::Told { told }, actions);
         }
         self.subscriptions_changed(durable.subscriptions, actions);
+        self.look_at_joined(now, joined, actions);
         for mailbox in durable.mailboxes {
             self.subscriptions.wake(mailbox);
         }

@@ -162,6 +162,13 @@ impl<L: RecordLog> Shard<L> {
             }
             Event::StreamClosed { .. } => {}
             Event::Disconnected { connection } => self.forget(connection, actions),
+            // What this shard's own connections ask waits for the end of the turn, or until the log has started: what comes later waits
+            // behind it, or an older question would change a subscription under a newer one.
+            Event::FromShard { from: _, message: message @ ShardMessage::Channel { .. } }
+                if !self.log.is_started() || !self.to_self.is_empty() =>
+            {
+                self.to_self.push_back(message);
+            }
             Event::FromShard { from: _, message } => self.take_message(now, message, actions),
             Event::Snapshot(snapshot) => self.replace_snapshot(now, snapshot, actions),
             Event::KeyRecordPublished { connection, answer } => {
@@ -205,6 +212,7 @@ impl<L: RecordLog> Shard<L> {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
                 self.channels.wake_held_back();
+                self.sweep_again();
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
@@ -558,7 +566,7 @@ impl<L: RecordLog> Shard<L> {
             self.meter.forget_recent();
         }
         self.subscriptions.wake_held_back();
-        self.begin_sweep();
+        self.look_at_subscriptions();
         let refused: Vec<_> = self
             .connections
             .iter()

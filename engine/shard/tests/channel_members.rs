@@ -17,6 +17,7 @@ use creto_envelope::submit::SubmitAck;
 use creto_envelope::{AgentState, ChannelId, FrameType, GroupId, RejectCode};
 use creto_policy::{Policy, SnapshotBuilder};
 use creto_sim::agents::SimAgent;
+use creto_store::WalConfig;
 use fixture::{NOW, Node, SUBMIT, id};
 use topic::{ALONE, Subscriber, TOPIC, World, attach, count, members, numbers, publish, record, topic};
 
@@ -290,6 +291,61 @@ fn all_of_very_many_subscriptions_are_looked_at_some_in_each_turn() {
     publish(&mut node, &world.snapshot(3, &[ChannelRecord { version: 2, subscribing, ..record(TOPIC) }], |_| {}));
     assert_eq!(node.shards[0].channel_subscriptions(), (0, 0));
     assert_eq!(count(&node, |of| of.subscriptions_ended), 400);
+}
+
+/// Version 2 of the open channel: only its owner may subscribe.
+fn private() -> ChannelRecord {
+    ChannelRecord { version: 2, subscribing: Subscribing::Private, ..record(TOPIC) }
+}
+
+#[test]
+fn an_end_that_the_log_has_no_room_for_comes_when_there_is_room_again() {
+    let world = World::new();
+    let small = WalConfig { segment_bytes: 32 << 10, frame_bytes_max: 20 << 10, ..WalConfig::default() };
+    let mut node = Node::start_with(1, &world.agents(), false, &small);
+    publish(&mut node, &world.snapshot(2, &[record(TOPIC)], |_| {}));
+    let publisher = node.connect_as(0, &world.owner);
+    let mut reader = Subscriber::connect(&mut node, 0, &world.worker);
+    reader.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+    attach(&mut node, &publisher, TOPIC);
+    members(&mut node, &publisher);
+    // Half of the segment is used then; the next one cannot be made, and what is left is not enough for anything.
+    node.is_disk_full = true;
+    world.send(&mut node, &publisher, 1, &mut world.publisher(TOPIC), 0..1);
+    publish(&mut node, &world.snapshot(3, &[private()], |_| {}));
+    assert_eq!(reader.left(&mut node), [(1, Some(RejectCode::ChannelNotAllowed))]);
+    assert_eq!((node.shards[0].channel_subscriptions(), count(&node, |of| of.subscriptions_ended)), ((1, 0), 0));
+    node.is_disk_full = false;
+    for _ in 0..2 {
+        node.tick(0);
+        node.run();
+    }
+    assert_eq!((node.shards[0].channel_subscriptions(), count(&node, |of| of.subscriptions_ended)), ((0, 0), 1));
+    let told = members(&mut node, &publisher);
+    assert_eq!(told.iter().flat_map(|told| told.left.clone()).collect::<Vec<_>>(), [world.worker.id]);
+}
+
+#[test]
+fn a_subscription_that_becomes_durable_under_a_snapshot_that_forbids_it_ends() {
+    for is_there in [true, false] {
+        let world = World::new();
+        let mut node = world.node(2);
+        let reader = Subscriber::connect(&mut node, 1, &world.worker);
+        node.hold_disk = true;
+        reader.ask(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+        publish(&mut node, &world.snapshot(3, &[private()], |_| {}));
+        if !is_there {
+            reader.disconnect(&mut node);
+        }
+        // All subscriptions were looked at under the new snapshot, and this one was not among them yet.
+        node.hold_disk = false;
+        node.complete_disk(Ok(()));
+        node.run();
+        let left = if is_there { vec![(1, Some(RejectCode::ChannelNotAllowed))] } else { Vec::new() };
+        assert_eq!(reader.left(&mut node), left);
+        assert_eq!(node.shards.iter().map(|shard| shard.channel_subscriptions().0).sum::<u64>(), 0);
+        assert_eq!(count(&node, |of| of.subscriptions_ended), 1);
+    }
 }
 
 #[test]

@@ -250,6 +250,48 @@ fn frames_that_fit_nothing_are_refused_and_those_that_crossed_are_not() {
 }
 
 #[test]
+fn credit_that_came_with_the_question_for_a_subscription_that_is_refused_is_no_error() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let reader = Subscriber::connect(&mut node, 0, &world.worker);
+    let subscribe = ChannelSubscribe { handle: 3, channel: topic("acme/nothing"), group: ALONE, start: Start::GoOn };
+    node.frames(&reader.client, CHANNELS, |out| subscribe.encode(out));
+    reader.grant(&mut node, 3, 10, 1 << 10);
+    assert_eq!(reader.left(&mut node), [(3, Some(RejectCode::UnknownChannel))]);
+    assert!(node.rejects(&reader.client).is_empty());
+    // Of a number that was never asked for it still is one.
+    reader.grant(&mut node, 4, 10, 1 << 10);
+    assert_eq!(node.rejects(&reader.client), [RejectCode::NotSubscribed]);
+}
+
+#[test]
+fn questions_from_before_the_log_has_started_are_answered_in_their_order() {
+    // Both shards may own the channel: where the older question comes from its own connection and where it crosses a ring.
+    for first in [0, 1] {
+        let world = World::new();
+        let mut node = Node::start(2, &world.agents(), true);
+        let snapshot = world.snapshot(2, &[record(TOPIC)], |_| {});
+        for shard in 0..2 {
+            node.event(shard, Event::Snapshot(std::sync::Arc::clone(&snapshot)));
+        }
+        let older = Subscriber::connect(&mut node, first, &world.worker);
+        older.ask(&mut node, 1, TOPIC, ALONE, Start::Now);
+        older.disconnect(&mut node);
+        let mut newer = Subscriber::connect(&mut node, 1 - first, &world.worker);
+        newer.ask(&mut node, 2, TOPIC, ALONE, Start::Oldest);
+        newer.grant(&mut node, 2, 10, 1 << 20);
+        let sender = node.connect_as(1 - first, &world.owner);
+        world.send(&mut node, &sender, 1, &mut world.publisher(TOPIC), 0..1);
+        node.hold_disk = false;
+        node.run();
+        // The older one would have it begin behind that.
+        assert_eq!((newer.subscribed(&mut node).map(|of| of.handle), newer.left(&mut node)), (Some(2), vec![]));
+        assert_eq!(newer.subscribed(&mut node), None);
+        assert_eq!(numbers(&newer.pushed(&mut node, 2)), [0]);
+    }
+}
+
+#[test]
 fn a_connection_has_so_many_subscriptions_and_a_place_that_is_left_is_free() {
     let world = World::new();
     let mut node = world.node(2);

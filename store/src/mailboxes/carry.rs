@@ -9,6 +9,7 @@ use super::subscribe::one_less;
 use crate::id::{GroupId, MailboxId, SubscriberId};
 use crate::limits::{RECORD_HEADER_BYTES, SUBSCRIPTIONS_RECORD_ENTRIES_MAX};
 use crate::lsn::SegmentNumber;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Cursors, LIST_BYTES, Subscribe, Subscriptions, SubscriptionsEntry, Unsubscribe};
 use crate::subscription::{Readers, Subscription};
 
@@ -122,6 +123,7 @@ impl Mailboxes {
             self.sequence_is_known(entry.progress.cursor);
             let Some(subscription) = self.channels.subscriptions.get_mut(&entry.number) else { continue };
             match is_recovery {
+                true if is_planted(Bug::ForgetCursors) => {}
                 true => subscription.put(&entry.progress),
                 // It was made before the record by which the subscription begins anew.
                 false if subscription.moves > 0 => continue,
@@ -140,6 +142,9 @@ impl Mailboxes {
         for entry in &subscriptions.entries {
             let &SubscriptionsEntry { channel, group, subscriber, number, .. } = entry;
             self.sequence_is_known(number.max(entry.progress.cursor));
+            if is_recovery && is_planted(Bug::ForgetCarriedSubscriptions) {
+                continue;
+            }
             if is_recovery {
                 let is_new = !self.is_of(number, channel, group, subscriber);
                 if is_new {

@@ -49,6 +49,8 @@ pub(crate) struct Cleaning {
     passes: u32,
     /// What was settled since then, in bytes of the log.
     pub(super) settled_bytes: u64,
+    /// The log had no room for a message since the last pass began.
+    is_room_wanted: bool,
     /// Read back, to be appended.
     ready: VecDeque<BatchPart>,
     /// Messages in Moved records that are appended and not durable.
@@ -110,6 +112,11 @@ impl Mailboxes {
         }
     }
 
+    /// The log had no room for a message: a log that is mostly of no use is gone over once more, however often it was.
+    pub fn room_is_wanted(&mut self) {
+        self.cleaning.is_room_wanted = true;
+    }
+
     /// Messages to append in a Moved record, now: what is settled by a record that is appended later comes after it. If it
     /// is not appended, give it back to [`move_refused`](Self::move_refused).
     pub fn next_moved(&mut self) -> Option<BatchPart> {
@@ -163,10 +170,13 @@ impl Mailboxes {
                 self.cleaning.passes = 0;
                 self.cleaning.settled_bytes = 0;
             }
-            if self.cleaning.passes >= CLEANING_PASSES_MAX {
+            // Nor does it wait where that is why nothing is settled: most of it is of no use, and a message was refused.
+            let is_wanted = self.cleaning.is_room_wanted && log.is_short && self.is_sparse(log);
+            if self.cleaning.passes >= CLEANING_PASSES_MAX && !is_wanted {
                 return;
             }
-            self.cleaning.passes += 1;
+            self.cleaning.is_room_wanted = false;
+            self.cleaning.passes = CLEANING_PASSES_MAX.min(self.cleaning.passes + 1);
             self.cleaning.pass_until = log.active;
         }
         let (mut through, mut missing) = (SegmentNumber(0), 0);

@@ -14,6 +14,7 @@ use crate::channel::NextInLine;
 use crate::cold::Cold;
 use crate::id::{GroupId, MailboxId, SubscriberId};
 use crate::index::Index;
+use crate::planted::{Bug, is_planted};
 use crate::subscription::{Reader, Readers, Waits};
 
 /// What a look at one message of a channel finds.
@@ -65,7 +66,10 @@ impl Mailboxes {
         match &mut subscription.readers {
             Readers::One(own) if subscription.subscriber == reader.subscriber => {
                 own.is_attached = false;
-                own.handed = subscription.cursor;
+                own.handed = match is_planted(Bug::GoBackToDurable) {
+                    false => subscription.cursor,
+                    true => subscription.durable.min(subscription.cursor),
+                };
             }
             Readers::One(_) => {}
             Readers::Group(group) => {
@@ -138,7 +142,10 @@ impl Mailboxes {
         let Some(subscription) = channels.subscriptions.get_mut(&reader.subscription) else { return };
         let Readers::One(own) = &mut subscription.readers else { return };
         // What it says after it came again may be about what it had before.
-        let sequence = sequence.min(own.handed_max);
+        let sequence = match is_planted(Bug::AcknowledgeOneMore) {
+            false => sequence.min(own.handed_max),
+            true => sequence + 1,
+        };
         if subscription.subscriber == reader.subscriber && sequence > subscription.cursor {
             // What could not be read was passed over.
             let channel = boxes.get(subscription.mailbox).taken().channel.as_ref();
@@ -146,7 +153,13 @@ impl Mailboxes {
             subscription.missed = subscription.missed.saturating_add(lost as u64);
             subscription.cursor = sequence;
             own.handed = own.handed.max(sequence);
+            if is_planted(Bug::CursorBeforeDurable) {
+                subscription.durable = sequence;
+            }
             channels.is_dirty(reader.subscription);
+            if is_planted(Bug::CursorBeforeDurable) {
+                self.refloor(reader.subscription);
+            }
         }
     }
 

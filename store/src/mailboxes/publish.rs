@@ -10,6 +10,7 @@ use crate::channel::Consumed;
 use crate::id::{MailboxId, MessageId, SenderId};
 use crate::limits::{CHANNEL_LEAVE_SHARE, SETTLE_SEQUENCES_PER_LEAVE};
 use crate::noted::NotedMessage;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Settle, SettleCause};
 use crate::subscription::Readers;
 
@@ -72,7 +73,10 @@ impl Mailboxes {
         if messages_over == 0 && bytes_over == 0 {
             return;
         }
-        let consumed = channel.consumed();
+        let consumed = match is_planted(Bug::MakeRoomOfUnconsumed) {
+            false => channel.consumed(),
+            true => u64::MAX,
+        };
         // Nothing was consumed or came in since that was not enough: it is not gone over for each message that is refused.
         if let Some(before) = channel.too_little.filter(|before| before.upto == consumed)
             && (before.messages < messages_over || before.bytes < bytes_over)

@@ -15,6 +15,7 @@ use crate::hash::HashKey;
 use crate::id::{GroupId, MailboxId, SubscriberId};
 use crate::limits::{CURSORS_RECORD_ENTRIES_MAX, RECORD_HEADER_BYTES};
 use crate::lsn::SegmentNumber;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Cursors, CursorsEntry, LIST_BYTES, Progress, Settle, Subscribe, Unsubscribe};
 use crate::slab::Held;
 use crate::subscription::{Handed, Member, Reader, Readers, Subscription, Waits};
@@ -414,7 +415,7 @@ impl Mailboxes {
 
     /// The sequence after which a subscription begins.
     fn cursor_of(&self, channel: MailboxId, start: StartAt) -> u64 {
-        let now = self.next_sequence - 1;
+        let now = self.next_sequence - 1 + if is_planted(Bug::BeginLate) { 2 } else { 0 };
         match start {
             StartAt::Now => now,
             StartAt::Oldest => 0,

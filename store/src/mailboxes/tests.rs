@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::cold::ColdRead;
 use crate::flags::MessageFlags;
+use crate::limits::CLEANING_PASSES_MAX;
 use crate::lsn::{Lsn, RecordSequence};
 use crate::record::{DeadLetter, DeathCause, Priority};
 
@@ -387,3 +388,36 @@ mod groups;
 mod model;
 mod redeliver;
 mod subscriptions;
+
+/// Goes over a log of so many segments once; returns whether anything was moved.
+fn clean_once(shard: &mut Shard, is_short: bool) -> bool {
+    let active = SegmentNumber(1 + (shard.durable + 10) / 10);
+    let log = LogExtent { bytes: 1 << 20, active, segment_bytes: 4_192, is_short };
+    for _ in 0..3 {
+        shard.mailboxes.clean(&log);
+    }
+    shard.read();
+    // It is written again in the segment that was being written to.
+    shard.durable = 10 * active.0;
+    let mut is_any = false;
+    while let Some(part) = shard.mailboxes.next_moved() {
+        is_any = true;
+        shard.apply(Record::Moved(part));
+    }
+    shard.mailboxes.clean(&log);
+    is_any
+}
+
+#[test]
+fn a_log_of_which_nothing_is_settled_is_cleaned_once_more_when_a_message_is_refused() {
+    let mut shard = Shard::new(MailboxesConfig { cache_bytes: 0, ..MailboxesConfig::default() });
+    shard.queue(1, Priority::Normal);
+    let passes = (0..10).take_while(|_| clean_once(&mut shard, true)).count();
+    assert_eq!(passes, CLEANING_PASSES_MAX as usize);
+    shard.mailboxes.room_is_wanted();
+    assert!(!clean_once(&mut shard, false), "there is room in it");
+    assert!(clean_once(&mut shard, true));
+    assert!(!clean_once(&mut shard, true), "once for each time");
+    shard.mailboxes.room_is_wanted();
+    assert!(clean_once(&mut shard, true));
+}

@@ -21,6 +21,15 @@ pub(crate) enum MemberChange {
     Left(Subscribed),
 }
 
+/// Those who joined.
+pub(crate) fn joined(changes: &[MemberChange]) -> Vec<Subscribed> {
+    let joined = changes.iter().filter_map(|change| match change {
+        MemberChange::Joined(what) => Some(*what),
+        MemberChange::Left(_) => None,
+    });
+    joined.collect()
+}
+
 /// A connection that wants to know who subscribes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watcher {

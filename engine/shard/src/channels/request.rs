@@ -43,12 +43,13 @@ struct OpenHandle {
 
 impl ChannelEnd {
     fn free(&mut self, handle: u32) -> Option<OpenHandle> {
-        let open = self.handles.remove(&handle)?;
+        let open = self.handles.remove(&handle);
+        // Of a subscription that is refused at once, too: its credit may have come with the question.
         self.freed.push_back(handle);
         if self.freed.len() > FREED_HANDLES_MAX {
             self.freed.pop_front();
         }
-        Some(open)
+        open
     }
 
     /// What a frame names. `None` where it was left meanwhile.

@@ -52,6 +52,7 @@ impl<L: RecordLog> Log<L> {
                 if error == AppendError::StorageFull {
                     self.refused_bytes = Some(record_bytes);
                     self.refused_messages += part.messages.len() as u64;
+                    self.mailboxes.room_is_wanted();
                 }
                 self.refuse_part(part, reject_code(&error));
                 return None;
