@@ -347,6 +347,19 @@ pub enum LookupError {
     Closed,
 }
 
+impl LookupError {
+    /// Whether the keys may be had later, as far as is known.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Refused(code) => code.is_retryable(),
+            Self::RefusedWith(code) => (500..600).contains(code),
+            Self::KeyLog { source, .. } => matches!(source, KeyLogError::Withheld { .. }),
+            Self::TimedOut { .. } | Self::Closed => true,
+            Self::Invalid { .. } => false,
+        }
+    }
+}
+
 /// Why there is no prekey of an agent to open a session to.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -158,7 +158,7 @@ mod worker;
 
 pub use channel::{
     ChannelError, ChannelMessage, ChannelName, ChannelSubscription, PendingPublish, PublishOptions, Publisher,
-    SubscribeOptions,
+    PublisherOptions, SubscribeOptions,
 };
 pub use client::{Agent, ConnectOptions};
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};
