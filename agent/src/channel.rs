@@ -30,7 +30,9 @@ pub use creto_envelope::channel::{
 use crate::client::Agent;
 use crate::clock;
 use crate::error::SendError;
-use crate::limits::{CHANNEL_ATTACH_TIMEOUT, CHANNEL_KEY_WAIT, OFFLOADED_BYTES_MIN, WINDOW_MESSAGES};
+use crate::limits::{
+    CHANNEL_ATTACH_TIMEOUT, CHANNEL_FORGET_TIMEOUT, CHANNEL_KEY_WAIT, OFFLOADED_BYTES_MIN, WINDOW_MESSAGES,
+};
 use crate::receiver::Inbox;
 use crate::sender::Receipt;
 use crate::sender::message::{Message, Ticket};
@@ -244,6 +246,45 @@ impl Agent {
         keeper.begin().await?;
         tokio::spawn(keeper.run());
         Ok(subscription)
+    }
+}
+
+impl Agent {
+    /// Ends a subscription that this process does not read: of this agent alone, or as a member of `group`. Where there is none, nothing
+    /// is changed. Returns when that is durable. The mailbox is left alone.
+    ///
+    /// # Errors
+    /// [`ChannelError`]: it may not have ended.
+    pub async fn unsubscribe_channel(&self, channel: &ChannelName, group: Option<&str>) -> Result<(), ChannelError> {
+        let (reading, inbox) = self.reading();
+        let id = ChannelId::derive(self.trust_domain(), channel);
+        let group = group.map_or(GroupId::NONE, |group| GroupId::derive(&id, group));
+        let wanted = Wanted { messages: 1, bytes: Some(1) };
+        let opened = reading.open(channel, id, group, Start::GoOn, wanted)?;
+        let leaves = LeavesOnDrop { reading, handle: opened.handle };
+        let ended = reading.leave(opened.handle, LeaveMode::Unsubscribe).await.unwrap_or(Err(ChannelError::Closed));
+        drop(leaves);
+        ended?;
+        // Where another process reads the mailbox, that has the file; then what is known of the subscription is of an older one.
+        if group == GroupId::NONE
+            && let Ok(Ok(sessions)) = timeout(CHANNEL_FORGET_TIMEOUT, inbox.sessions()).await
+        {
+            let forgotten = on_disk(move || sessions.ended_to_read(id)).await;
+            forgotten.map_err(|error| ChannelError::State(Arc::new(error)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever stops waiting leaves nothing behind on this connection.
+struct LeavesOnDrop<'a> {
+    reading: &'a Reading,
+    handle: u32,
+}
+
+impl Drop for LeavesOnDrop<'_> {
+    fn drop(&mut self) {
+        drop(self.reading.leave(self.handle, LeaveMode::Detach));
     }
 }
 

@@ -164,7 +164,7 @@ pub enum StateError {
     },
     /// It is not as it was written.
     #[error(
-        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs. Without prekeys what was sent to them stays unreadable, and so does what comes until the agent has replaced its encryption key: run `creto agent rotate`; one that rotates on a schedule does so by itself when it receives"
+        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without publishing.redb new sessions are begun in channels. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs; what was published in channels so far stays unreadable, too: end their subscriptions and subscribe anew. Without prekeys what was sent to them stays unreadable, and so does what comes until the agent has replaced its encryption key: run `creto agent rotate`; one that rotates on a schedule does so by itself when it receives"
     )]
     Damaged {
         /// Which file.

@@ -166,6 +166,8 @@ pub const GROUP_DONE_REMEMBERED: usize = 2_048;
 pub const CHANNEL_WINDOWS_BYTES: u32 = 4 * 1024 * 1024;
 /// Of these, what every subscription has that there may be.
 pub const CHANNEL_WINDOW_BYTES_LEAST: u32 = 32 * 1024;
+/// How long is waited for the file that knows where a subscription began, which has just ended.
+pub const CHANNEL_FORGET_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a message that was given back and came again is given back once more: at first, and at most.
 pub const CHANNEL_HOLD_MIN: Duration = Duration::from_secs(1);
 /// See [`CHANNEL_HOLD_MIN`].

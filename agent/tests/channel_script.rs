@@ -412,7 +412,7 @@ async fn a_member_of_a_group_gives_back_what_it_cannot_open_and_acknowledges_non
     assert_eq!(link.channel_ack().await.sequences, [3]);
     // What it has not taken goes back when it goes.
     link.deliver_channel(handle, &messages[2].batch, &[(messages[2].index, 5)]).await;
-    eventually("it is opened", || agent.stats().verified < 4).await;
+    eventually("it is opened", || agent.stats().verified >= 3).await;
     let leaving = tokio::spawn(subscription.leave());
     assert_eq!(link.channel_nack().await.sequences, [5]);
     let (frame_type, body) = link.channel_frame().await;
@@ -447,7 +447,7 @@ async fn what_was_published_before_the_subscription_began_is_passed_over_and_not
     }
     assert_eq!(link.channel_ack().await.sequences, [1], "nobody is owed it");
     // The second one came behind it: its publisher owes the key, and it is not acknowledged before somebody has heard of that.
-    eventually("it is reported", || agent.stats().channel_without_key == 0).await;
+    eventually("it is reported", || agent.stats().channel_without_key > 0).await;
     let (before, without) = (agent.stats().channel_before_joining, agent.stats().channel_without_key);
     assert_eq!((before, without), (1, 1));
     let reported = error(&mut subscription).await;
@@ -475,7 +475,7 @@ async fn an_acknowledgement_does_not_reach_what_the_application_has_not_taken() 
     let third = next(&mut subscription).await;
     // Its key comes, and it waits for the application, which acknowledges the one behind it.
     link.deliver(&foreign_key[0].batch, &[(foreign_key[0].index, 2, 0)]).await;
-    eventually("it is opened", || agent.stats().verified < 3).await;
+    eventually("it is opened", || agent.stats().verified == 3).await;
     third.ack();
     assert_eq!(link.channel_ack().await.sequences, [1]);
     let second = next(&mut subscription).await;
@@ -560,9 +560,11 @@ async fn a_publisher_publishes_nothing_while_the_node_does_not_say_who_subscribe
     let session = |sent: &Sent| sent.batch.entries[sent.index].1.clone();
     // In the middle of it: for now it says nothing.
     link.refuse_submit(Reject { context: id.0, ..Reject::new(RejectCode::Overloaded) }).await;
+    assert_eq!(link.attaches().await, id, "it asks again");
     let publishing = tokio::spawn(async move { publisher.publish("two").await });
-    // It asks again before it sends anything; meanwhile somebody has left.
-    link.attached(&[]).await;
+    let sent = timeout(Duration::from_millis(300), link.batch()).await;
+    assert!(sent.is_err(), "somebody may have left meanwhile, and has");
+    link.members(&ChannelMembers { channel: id, version: 2, is_whole: true, joined: vec![], left: vec![] }).await;
     let (_, second) = take(&mut link, 0, 1).await;
     timeout(PATIENCE, publishing).await.unwrap().unwrap().unwrap();
     assert_eq!((given.len(), agent.stats().channel_sessions_begun), (1, 2), "who left does not read it");
@@ -573,8 +575,7 @@ async fn a_publisher_publishes_nothing_while_the_node_does_not_say_who_subscribe
 async fn a_channel_that_another_agent_says_it_owns_is_not_published_to_nor_read() {
     let (peer, owner, b, evil) = scene();
     let (agent, mut link) = peer.connect(peer.options(&b)).await;
-    let (mut subscription, handle) = subscribe(&agent, &mut link, SubscribeOptions::default(), 1).await;
-    subscription.skip(0);
+    let (subscription, handle) = subscribe(&agent, &mut link, SubscribeOptions::default(), 1).await;
     let leaving = tokio::spawn(subscription.leave());
     link.channel_frame().await;
     link.channel_left(&ChannelLeft::as_asked(handle)).await;

@@ -565,13 +565,18 @@ impl Link {
 
     /// Expects to be asked who subscribes to a channel, and says so.
     pub(crate) async fn attached(&mut self, members: &[AgentId]) -> ChannelId {
-        let submit = self.stream(StreamRole::Submit).await;
-        let (frame_type, body) = timeout(PATIENCE, submit.next()).await.expect("a question comes").unwrap();
-        assert_eq!(frame_type, FrameType::ChannelAttach);
-        let channel = ChannelAttach::parse(&body).unwrap().channel;
+        let channel = self.attaches().await;
         self.members(&ChannelMembers { channel, version: 1, is_whole: true, joined: members.to_vec(), left: vec![] })
             .await;
         channel
+    }
+
+    /// Expects to be asked who subscribes to a channel.
+    pub(crate) async fn attaches(&mut self) -> ChannelId {
+        let submit = self.stream(StreamRole::Submit).await;
+        let (frame_type, body) = timeout(PATIENCE, submit.next()).await.expect("a question comes").unwrap();
+        assert_eq!(frame_type, FrameType::ChannelAttach);
+        ChannelAttach::parse(&body).unwrap().channel
     }
 
     /// Expects that the publisher does not want to be told any more.
