@@ -90,7 +90,9 @@
 //! [`ConnectOptions::state`] names another. `prekeys` has the secret halves of the agent's prekeys: **what is sent to them opens
 //! only where this file is**. Identities that several machines take turns with want [`PrekeyPolicy::Off`], or a new key
 //! ([`Agent::rotate_keys`]) after each move. `incoming.redb` is written before acknowledgements leave, and belongs to the
-//! one process that is subscribed; `outgoing.redb` is read when an agent connects, emptied, and written when it closes.
+//! one process that is subscribed, to the mailbox or to channels, whose keys are in it, too; `outgoing.redb` is read when an agent
+//! connects, emptied, and written when it closes. `publishing.redb` has the sessions of channels, and belongs to the one process that
+//! publishes.
 //!
 //! - **Keys that outlive the process need a state directory.** Keys that were never a file keep their sessions in memory:
 //!   when they are made again from the same seeds elsewhere, messages in the mailbox that do not carry their session's key
@@ -99,8 +101,9 @@
 //! - **Never copy it back**: a folder from a backup knows less than the agent does. With an old `outgoing.redb` a key
 //!   could encrypt two messages. A copy of it is recognised as one and its sessions are ignored, but not what is written
 //!   over the very same file, or a whole disk that is set back: delete the file then, it costs one encapsulation for each
-//!   recipient. With an old `incoming.redb` messages may be shown again, and those of sessions that were opened since cannot
-//!   be opened.
+//!   recipient. `publishing.redb` is the same: with an old one a key could encrypt two messages, and whoever left a channel could
+//!   read on. With an old `incoming.redb` messages may be shown again, and those of sessions that were opened since cannot
+//!   be opened, nor what was published under keys that were given since.
 //! - Lost, `outgoing.redb` costs nothing else. A process that is killed loses its outgoing sessions, too: the next one
 //!   opens new ones.
 //!
@@ -158,7 +161,7 @@ mod worker;
 
 pub use channel::{
     ChannelError, ChannelMessage, ChannelName, ChannelSubscription, PendingPublish, PublishOptions, Publisher,
-    SubscribeOptions,
+    PublisherOptions, SubscribeOptions,
 };
 pub use client::{Agent, ConnectOptions};
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};

@@ -3,9 +3,11 @@
 
 mod process;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use process::{Node, Process, Run, command, creto, ok};
 
@@ -49,7 +51,11 @@ impl Scene {
 
     /// Makes a subscription, which stays, and waits for nothing.
     fn make_subscription(&self, agent: &str) {
-        let made = self.run(&["sub", agent, "acme/alerts", "--wait", "1"]);
+        self.make_subscription_with(agent, &[]);
+    }
+
+    fn make_subscription_with(&self, agent: &str, args: &[&str]) {
+        let made = self.run(&[&["sub", agent, "acme/alerts", "--wait", "1"], args].concat());
         assert_eq!((made.status, made.stdout.as_str()), (0, ""), "{}", made.stderr);
     }
 }
@@ -93,26 +99,33 @@ fn what_is_published_is_printed_by_who_subscribes_and_goes_on_where_it_was() {
 fn a_group_shares_what_comes_and_a_subscription_ends_when_it_is_asked_to() {
     let scene = Scene::new();
     let group = ["--group", "workers"];
-    let (worker, mut of_worker) = scene.subscribe("acme/worker", &group);
-    let (watcher, mut of_watcher) = scene.subscribe("acme/watcher", &group);
-    // Until both are there, the one that is has everything.
-    let mut sent = 0;
-    let mut publish = || {
-        sent += 1;
-        assert_eq!(scene.publish(&format!("job {sent}")).status, 0);
-    };
-    for _ in 0..40 {
-        publish();
+    for agent in ["acme/worker", "acme/watcher"] {
+        scene.make_subscription_with(agent, &group);
+    }
+    let (worker, of_worker) = scene.subscribe("acme/worker", &group);
+    let (watcher, of_watcher) = scene.subscribe("acme/watcher", &group);
+    let (printed, came) = std::sync::mpsc::channel();
+    let readers = [of_worker, of_watcher].map(|lines| {
+        let printed = printed.clone();
+        std::thread::spawn(move || lines.for_each(|line| printed.send(line).unwrap()))
+    });
+    drop(printed);
+    let sent: BTreeSet<String> = (0..40).map(|n| format!("job {n}")).collect();
+    for text in &sent {
+        assert_eq!(scene.publish(text).status, 0);
+    }
+    let text = |line: serde_json::Value| line["text"].as_str().unwrap_or_else(|| panic!("{line}")).to_owned();
+    let mut all: Vec<String> = Vec::new();
+    while all.len() < sent.len() {
+        all.push(text(came.recv_timeout(Duration::from_secs(60)).expect("none is lost")));
     }
     for process in [&worker, &watcher] {
         process.signal(rustix::process::Signal::INT);
     }
-    let mut all: Vec<String> =
-        of_worker.by_ref().chain(of_watcher.by_ref()).map(|line| line["text"].as_str().unwrap().to_owned()).collect();
-    all.sort();
-    let before = all.len();
-    all.dedup();
-    assert_eq!((all.len(), before > 0), (before, true), "each to one of them");
+    // Nothing comes behind.
+    all.extend(came.iter().map(text));
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    assert_eq!((all.len(), all.into_iter().collect::<BTreeSet<_>>()), (sent.len(), sent), "each to one of them");
 
     scene.make_subscription("acme/worker");
     let ended = scene.run(&["sub", "acme/worker", "acme/alerts", "--unsubscribe", "--json"]);
@@ -120,6 +133,26 @@ fn a_group_shares_what_comes_and_a_subscription_ends_when_it_is_asked_to() {
     assert_eq!(scene.publish("nobody reads this").status, 0);
     let nothing = scene.run(&["sub", "acme/worker", "acme/alerts", "--wait", "200"]);
     assert_eq!((nothing.status, nothing.stdout.as_str()), (0, ""));
+}
+
+#[test]
+fn a_message_without_a_key_is_said_also_where_nobody_follows_and_in_json() {
+    let scene = Scene::new();
+    scene.make_subscription("acme/worker");
+    assert_eq!(scene.publish("for its first folder").status, 0);
+    // Its folder is gone, and with it the key, which it was given.
+    assert_eq!(scene.run(&["sub", "acme/worker", "acme/alerts", "-n", "1", "--follow"]).status, 0);
+    assert_eq!(scene.publish("for its second one").status, 0);
+    std::fs::remove_dir_all(scene.path().join("agents/acme/worker.keys.sessions")).unwrap();
+    let read = scene.run(&["sub", "acme/worker", "acme/alerts", "--json"]);
+    assert_eq!(read.status, 0, "{}", read.stderr);
+    let line = &read.lines()[0];
+    assert_eq!((line["from"].as_str(), line["code"].is_null()), (Some("acme/planner"), true), "{line}");
+    assert!(line["unread"].as_str().unwrap().contains("its publisher has not given its key"), "{line}");
+    let skipped = scene.run(&["sub", "acme/worker", "acme/alerts", "--skip-unreadable"]);
+    assert!(skipped.stderr.contains("unread") && skipped.stdout.is_empty(), "{}", skipped.stderr);
+    let nothing = scene.run(&["sub", "acme/worker", "acme/alerts"]);
+    assert_eq!((nothing.stdout.as_str(), nothing.stderr.contains("unread")), ("", false), "{}", nothing.stderr);
 }
 
 #[test]

@@ -38,19 +38,36 @@ async fn subscribe(global: &Global, args: &SubArgs) -> Result<Exit, Failure> {
 }
 
 async fn read(agent: &Agent, args: &SubArgs) -> Result<(), Failure> {
+    let key_wait = args.key_wait.unwrap_or_else(|| match args.follow {
+        true => SubscribeOptions::default().key_wait,
+        // A message without a key is to be heard of before nothing more is waited for.
+        false => Duration::from_millis(args.wait) / 2,
+    });
     let options = SubscribeOptions {
         start: args.from.unwrap_or(Start::GoOn),
         group: args.group.clone(),
-        key_wait: args.key_wait,
+        key_wait,
         skip_unreadable: args.skip_unreadable,
+        owner: args.owner.clone(),
         ..SubscribeOptions::default()
     };
     let mut signals = Signals::catch()?;
-    let subscribed = agent.subscribe_channel(&args.channel, options).await;
-    let mut subscription = subscribed.map_err(|error| channel_failure(&error))?;
     if args.unsubscribe {
-        return unsubscribe(subscription, args).await;
+        return tokio::select! {
+            ended = agent.unsubscribe_channel(&args.channel, args.group.as_deref()) => {
+                ended.map_err(|error| channel_failure(&error))?;
+                unsubscribed(args)
+            }
+            () = signals.next() => {
+                let what = format!("the subscription to {} may still be there", args.channel);
+                Err(Failure::new(Exit::Unanswered, what, "run the command again"))
+            }
+        };
     }
+    let mut subscription = tokio::select! {
+        subscribed = agent.subscribe_channel(&args.channel, options) => subscribed.map_err(|error| channel_failure(&error))?,
+        () = signals.next() => return Ok(()),
+    };
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
         let next = next(&mut subscription, &mut signals);
@@ -66,9 +83,7 @@ async fn read(agent: &Agent, args: &SubArgs) -> Result<(), Failure> {
                 message.ack();
                 left -= 1;
             }
-            Next::Unreadable(error) => {
-                let _ = writeln!(anstream::stderr().lock(), "{CAUTION}unread{CAUTION:#}  {error}");
-            }
+            Next::Unreadable(error) => print_unreadable(&error, args)?,
             Next::End => break,
         }
     }
@@ -90,8 +105,7 @@ async fn next(subscription: &mut ChannelSubscription, signals: &mut Signals) -> 
     }
 }
 
-async fn unsubscribe(subscription: ChannelSubscription, args: &SubArgs) -> Result<(), Failure> {
-    subscription.unsubscribe().await;
+fn unsubscribed(args: &SubArgs) -> Result<(), Failure> {
     let channel = &args.channel;
     if args.json {
         let line = json!({ "unsubscribed": channel.as_str(), "group": args.group });
@@ -100,6 +114,27 @@ async fn unsubscribe(subscription: ChannelSubscription, args: &SubArgs) -> Resul
         writeln!(stdout(), "{GOOD}unsubscribed{GOOD:#}  {STRONG}{channel}{STRONG:#}")?;
     }
     Ok(())
+}
+
+/// Says that a message cannot be read, to whoever reads the messages.
+fn print_unreadable(error: &ChannelError, args: &SubArgs) -> std::io::Result<()> {
+    if !args.json {
+        let _ = writeln!(anstream::stderr().lock(), "{CAUTION}unread{CAUTION:#}  {error}");
+        return Ok(());
+    }
+    let mut line = json!({
+        "channel": args.channel.as_str(),
+        "sequence": error.sequence(),
+        "unread": error.to_string(),
+        "code": error.code().map(creto_agent::RejectCode::as_u16),
+    });
+    if let ChannelError::NoKey { message_id, publisher, .. } = error {
+        line["message_id"] = message_id.to_uuid_string().into();
+        line["from"] = publisher.as_str().into();
+    }
+    let mut exact = std::io::stdout().lock();
+    writeln!(exact, "{line}")?;
+    exact.flush()
 }
 
 fn print(message: &ChannelMessage, args: &SubArgs) -> std::io::Result<()> {
