@@ -485,6 +485,12 @@ impl ChannelSubscription {
         }
     }
 
+    /// The sequences of messages that came and cannot be shown yet: they wait for their keys, or could not be read and are not skipped.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<u64> {
+        self.reading.hidden(self.handle)
+    }
+
     /// Acknowledges a message that could not be shown ([`ChannelError::NoKey`], [`ChannelError::Unreadable`]): it does not come again.
     /// Says whether it was there to be skipped; in a group it is not, for it went back to the other members.
     pub fn skip(&self, sequence: u64) -> bool {

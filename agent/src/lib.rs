@@ -68,6 +68,12 @@
 //! requests at a time. The deadline travels with the request, a request is acknowledged when its answer is durable, and an answer
 //! counts only from the agent that was asked. `docs/patterns.md` has the bytes, and what becomes of a request when somebody dies.
 //!
+//! # Channels
+//!
+//! [`Agent::publisher`] publishes to whoever subscribes, and [`Agent::subscribe_channel`] reads, alone or as a member of a group that shares
+//! the work. Content is encrypted under keys that its publisher gives to those whom the channel's owner allows. Whose a channel is, an agent
+//! believes once and then keeps to, unless it is told ([`SubscribeOptions::owner`], [`PublisherOptions::owner`]): [`channel`].
+//!
 //! # Threads
 //!
 //! [`Agent::send_typed`] sends a message of a known type that names the one it follows and commits to its payload, so that a conversation
@@ -105,7 +111,8 @@
 //!   read on. With an old `incoming.redb` messages may be shown again, and those of sessions that were opened since cannot
 //!   be opened, nor what was published under keys that were given since.
 //! - Lost, `outgoing.redb` costs nothing else. A process that is killed loses its outgoing sessions, too: the next one
-//!   opens new ones.
+//!   opens new ones. Lost, `publishing.redb` costs new sessions; who then subscribes to a channel with history is not given the keys of
+//!   what this agent published before, and the agent believes anew whoever the node says owns the channel.
 //!
 //! # Replacing the encryption key
 //!

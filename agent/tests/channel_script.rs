@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use creto_agent::channel::{ChannelRecord, Publishing, Start, Subscribing};
 use creto_agent::{
-    Agent, AgentId, AgentKeys, ChannelError, ChannelMessage, ChannelName, ChannelSubscription, RejectCode,
-    SubscribeOptions, TrustDomain,
+    Agent, AgentId, AgentKeys, ChannelError, ChannelMessage, ChannelName, ChannelSubscription, PublisherOptions,
+    RejectCode, SubscribeOptions, TrustDomain,
 };
 use creto_envelope::FrameType;
 use creto_envelope::channel::frames::{ChannelLeave, ChannelLeft, ChannelMembers, GiveBack, LeaveMode};
@@ -671,4 +671,47 @@ async fn a_subscription_that_could_not_be_ended_says_so_and_one_that_cannot_be_n
     link.channel_left(&ChannelLeft::because(handle, RejectCode::SubscriptionReplaced)).await;
     let refused = timeout(PATIENCE, ending).await.unwrap().unwrap().unwrap_err();
     assert_eq!(refused.code(), Some(RejectCode::SubscriptionReplaced), "{refused}");
+}
+
+#[tokio::test]
+async fn a_record_of_another_owner_is_not_gone_by_however_new_until_the_application_names_that_owner() {
+    let (peer, owner, b, c) = scene();
+    set_record(&peer, &owner, record(&owner, 1, Subscribing::Allowlist(vec![owner.id()])));
+    let (agent, mut link) = peer.connect(peer.options(&b)).await;
+    let open = |named: Option<&Arc<AgentKeys>>| {
+        let (agent, options) = (agent.clone(), PublisherOptions { owner: named.map(|keys| keys.name().clone()) });
+        tokio::spawn(async move { agent.publisher_with(&channel(), options).await })
+    };
+    let opening = open(None);
+    let id = link.attached(&[]).await;
+    let publisher = timeout(PATIENCE, opening).await.unwrap().unwrap().unwrap();
+    // The node has an agent of its own say that it is the owner now, and lets somebody in. That makes the record be looked at anew.
+    set_record(&peer, &c, record(&c, 2, Subscribing::Open));
+    let joined = vec![c.id()];
+    link.members(&ChannelMembers { channel: id, version: 2, is_whole: false, joined, left: vec![] }).await;
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let refused = loop {
+        match timeout(PATIENCE, publisher.keys_given()).await.unwrap() {
+            Err(error) => break error,
+            Ok(()) => assert!(tokio::time::Instant::now() < until, "the record is looked at"),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    assert!(matches!(refused, ChannelError::Record { .. }) && refused.to_string().contains("owner"), "{refused}");
+    assert!(matches!(publisher.publish("x").await, Err(ChannelError::Record { .. })));
+    link.detached().await;
+    assert_eq!(agent.stats().channel_keys_given, 0);
+    drop(publisher);
+    // Nor when the channel is opened again, or another one is named.
+    for named in [None, Some(&owner)] {
+        let opening = open(named);
+        link.attached(&[c.id()]).await;
+        let refused = timeout(PATIENCE, opening).await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(refused, ChannelError::Record { .. }), "{refused}");
+        link.detached().await;
+    }
+    let opening = open(Some(&c));
+    link.attached(&[]).await;
+    let publisher = timeout(PATIENCE, opening).await.unwrap().unwrap().unwrap();
+    assert_eq!(publisher.record().unwrap().owner, c.id());
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use process::{Node, Process, Run, command, creto, ok};
 
@@ -84,7 +84,9 @@ fn what_is_published_is_printed_by_who_subscribes_and_goes_on_where_it_was() {
     let args = ["pub", "acme/planner", "acme/alerts", "--lines", "--json", "--node", &address];
     let mut child = command(scene.path(), 2, &args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
-    let text: String = (0..500).map(|n| format!("line {n}\n")).collect();
+    // As they end on one system or another.
+    let end = |n| if n % 2 == 0 { "\n" } else { "\r\n" };
+    let text: String = (0..500).map(|n| format!("line {n}{}", end(n))).collect();
     let writing = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
     let output = child.wait_with_output().unwrap();
     writing.join().unwrap();
@@ -136,26 +138,6 @@ fn a_group_shares_what_comes_and_a_subscription_ends_when_it_is_asked_to() {
 }
 
 #[test]
-fn a_message_without_a_key_is_said_also_where_nobody_follows_and_in_json() {
-    let scene = Scene::new();
-    scene.make_subscription("acme/worker");
-    assert_eq!(scene.publish("for its first folder").status, 0);
-    // Its folder is gone, and with it the key, which it was given.
-    assert_eq!(scene.run(&["sub", "acme/worker", "acme/alerts", "-n", "1", "--follow"]).status, 0);
-    assert_eq!(scene.publish("for its second one").status, 0);
-    std::fs::remove_dir_all(scene.path().join("agents/acme/worker.keys.sessions")).unwrap();
-    let read = scene.run(&["sub", "acme/worker", "acme/alerts", "--json"]);
-    assert_eq!(read.status, 0, "{}", read.stderr);
-    let line = &read.lines()[0];
-    assert_eq!((line["from"].as_str(), line["code"].is_null()), (Some("acme/planner"), true), "{line}");
-    assert!(line["unread"].as_str().unwrap().contains("its publisher has not given its key"), "{line}");
-    let skipped = scene.run(&["sub", "acme/worker", "acme/alerts", "--skip-unreadable"]);
-    assert!(skipped.stderr.contains("unread") && skipped.stdout.is_empty(), "{}", skipped.stderr);
-    let nothing = scene.run(&["sub", "acme/worker", "acme/alerts"]);
-    assert_eq!((nothing.stdout.as_str(), nothing.stderr.contains("unread")), ("", false), "{}", nothing.stderr);
-}
-
-#[test]
 fn refusals_say_what_to_do_and_have_the_status_of_a_refusal() {
     let scene = Scene::new();
     let check = |run: Run, status: i32, says: &str| {
@@ -169,4 +151,78 @@ fn refusals_say_what_to_do_and_have_the_status_of_a_refusal() {
     let set = ["channel", "set", "acme/alerts", "--subscribe", "private", "--publish", "listed"];
     ok(scene.path(), 2, &set);
     check(scene.run(&["pub", "acme/worker", "acme/alerts", "x"]), 4, "does not let this agent publish");
+}
+
+#[test]
+fn what_cannot_be_read_for_want_of_its_key_is_said_and_the_status_says_so() {
+    let scene = Scene::new();
+    scene.make_subscription("acme/worker");
+    assert_eq!(scene.publish("one").status, 0);
+    let read = scene.run(&["sub", "acme/worker", "acme/alerts", "-n", "1", "--follow", "--json"]);
+    assert_eq!(read.lines()[0]["text"], "one", "{}", read.stderr);
+    // The keys that it was given are gone, and are not given twice.
+    std::fs::remove_dir_all(scene.path().join("agents/acme/worker.keys.sessions")).unwrap();
+    assert_eq!(scene.publish("two").status, 0);
+    let sub = ["sub", "acme/worker", "acme/alerts", "--wait", "100", "--key-wait", "1s"];
+    let unread = scene.run(&[&sub[..], &["--json"]].concat());
+    assert_eq!(unread.status, 7, "{}{}", unread.stdout, unread.stderr);
+    let line = &unread.lines()[0];
+    assert_eq!((&line["channel"], &line["from"]), (&"acme/alerts".into(), &"acme/planner".into()));
+    assert!(line["code"].is_null() && line["message_id"].is_string(), "{line}");
+    assert!(line["unread"].as_str().unwrap().contains("has not given its key within 1000 ms"), "{line}");
+    assert!(unread.stderr.contains("the channel has 1 message that was not read"), "{}", unread.stderr);
+    let unread = scene.run(&sub);
+    assert_eq!((unread.status, unread.stdout.as_str()), (7, ""));
+    assert!(unread.stderr.contains("unread  message "), "{}", unread.stderr);
+    // It is passed over when that is asked for.
+    let passed = scene.run(&[&sub[..], &["--skip-unreadable"]].concat());
+    assert_eq!(passed.status, 0, "{}", passed.stderr);
+    assert!(passed.stderr.contains("unread  message "), "{}", passed.stderr);
+    let nothing = scene.run(&sub);
+    assert_eq!((nothing.status, nothing.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_channel_that_changed_hands_is_used_when_its_owner_is_named_and_not_before() {
+    let scene = Scene::new();
+    scene.make_subscription("acme/worker");
+    assert_eq!(scene.run(&["pub", "acme/worker", "acme/alerts", "one"]).status, 0);
+    ok(scene.path(), 2, &["agent", "revoke", "acme/planner", "--reason", "gone"]);
+    ok(scene.path(), 2, &["channel", "set", "acme/alerts", "--owner", "acme/watcher"]);
+    for verb in [["sub", "--wait", "100"].as_slice(), &["pub", "two"]] {
+        let run = |owner: &[&str]| scene.run(&[&[verb[0], "acme/worker", "acme/alerts"], &verb[1..], owner].concat());
+        for owner in [&[][..], &["--owner", "acme/planner"]] {
+            let refused = run(owner);
+            assert_eq!(refused.status, 1, "{verb:?}: {}{}", refused.stdout, refused.stderr);
+            assert!(refused.stderr.contains("owner"), "{}", refused.stderr);
+        }
+        let named = run(&["--owner", "acme/watcher"]);
+        assert_eq!(named.status, 0, "{verb:?}: {}{}", named.stdout, named.stderr);
+        // From then on it is known.
+        assert_eq!(run(&[]).status, 0);
+    }
+}
+
+#[test]
+fn a_subscriber_can_be_interrupted_while_its_node_does_not_answer() {
+    let scene = Scene::new();
+    let (mut subscriber, mut lines) = scene.subscribe("acme/worker", &["-n", "2"]);
+    let until = Instant::now() + process::PATIENCE;
+    while !scene.publish("until it is there").stdout.contains("1 subscriber,") {
+        assert!(Instant::now() < until, "it subscribes");
+    }
+    lines.next().expect("it reads");
+    scene.node.process.signal(rustix::process::Signal::STOP);
+    let asked = Instant::now();
+    let status = loop {
+        subscriber.signal(rustix::process::Signal::INT);
+        if let Some(status) = subscriber.0.try_wait().unwrap() {
+            break status;
+        }
+        // A person who waits asks again.
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    scene.node.process.signal(rustix::process::Signal::CONT);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(status.code(), Some(0), "what it was to do, it has done");
 }

@@ -189,6 +189,12 @@ impl Cursor {
         entry.map(|entry| entry.state = State::Queued).is_some()
     }
 
+    /// What came and is not ready for the application.
+    pub(crate) fn hidden(&self) -> Vec<u64> {
+        let hidden = self.entries.iter().filter(|(_, entry)| entry.state == State::Hidden);
+        hidden.map(|(sequence, _)| *sequence).collect()
+    }
+
     /// The application takes a message. False: it is somebody else's by now.
     pub(crate) fn shown(&mut self, sequence: u64) -> bool {
         let Some(entry) = self.entries.get_mut(&sequence) else { return !self.is_group };

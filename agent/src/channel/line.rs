@@ -48,6 +48,8 @@ pub(crate) struct Means {
     /// Where sessions are kept; in memory if nowhere.
     pub(crate) folder: Option<std::path::PathBuf>,
     file: OnceCell<Option<Arc<PublishingFile>>>,
+    /// Where nothing is kept: the newest record that was seen of each channel that was ever opened.
+    seen: Mutex<BTreeMap<ChannelId, SeenRecord>>,
 }
 
 /// The channels that an agent publishes to.
@@ -134,6 +136,7 @@ impl Means {
             closing,
             folder,
             file: OnceCell::new(),
+            seen: Mutex::default(),
         }
     }
 
@@ -318,11 +321,12 @@ impl Line {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            if let Some(found) = look(self) {
-                return Ok(found);
-            }
+            // First: what is still there is of no use then.
             if let Some(error) = &self.asks().failed {
                 return Err(error.clone());
+            }
+            if let Some(found) = look(self) {
+                return Ok(found);
             }
             // It lives as long as this.
             let _ = changed.changed().await;
@@ -485,8 +489,11 @@ impl Task {
     }
 
     async fn read(&self) -> Result<StoredChannel, ChannelError> {
-        let Some(file) = self.file.clone() else { return Ok(StoredChannel::default()) };
         let channel = self.line.channel;
+        let Some(file) = self.file.clone() else {
+            let record = self.means.seen.lock().expect(UNPOISONED).get(&channel).copied();
+            return Ok(StoredChannel { record, ..StoredChannel::default() });
+        };
         on_disk(move || file.channel(channel)).await.map_err(|error| ChannelError::State(Arc::new(error)))
     }
 
@@ -542,10 +549,13 @@ impl Task {
         }
         let is_new = seen_of(&record);
         if *seen != Some(is_new) {
-            if let Some(file) = self.file.clone() {
-                let channel = line.channel;
-                let written = on_disk(move || file.seen(channel, is_new)).await;
-                written.map_err(|error| ChannelError::State(Arc::new(error)))?;
+            let channel = line.channel;
+            match self.file.clone() {
+                Some(file) => {
+                    let written = on_disk(move || file.seen(channel, is_new)).await;
+                    written.map_err(|error| ChannelError::State(Arc::new(error)))?;
+                }
+                None => drop(self.means.seen.lock().expect(UNPOISONED).insert(channel, is_new)),
             }
             *seen = Some(is_new);
         }

@@ -444,6 +444,11 @@ impl Reading {
         self.state().subscriptions.get_mut(&handle).is_none_or(|sub| sub.cursor.shown(sequence))
     }
 
+    /// What came and is not ready for the application.
+    pub(super) fn hidden(&self, handle: u32) -> Vec<u64> {
+        self.state().subscriptions.get(&handle).map_or_else(Vec::new, |sub| sub.cursor.hidden())
+    }
+
     /// In a group: a message goes back.
     pub(super) fn given_back(&self, handle: u32, sequence: u64, how: GiveBack) -> bool {
         self.finish(handle, |cursor| cursor.given_back(sequence, how))

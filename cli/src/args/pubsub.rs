@@ -68,13 +68,12 @@ pub(crate) struct SubArgs {
     /// Stop after so many messages.
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Milliseconds to wait for a message before stopping, unless --follow.
+    /// Milliseconds to wait for a message before stopping, unless --follow. While one that came waits for its key, it goes on.
     #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
     pub(crate) wait: u64,
-    /// How long a message waits for its key, which its publisher gives, before that is said [default: 10s, and without --follow half of
-    /// --wait].
-    #[arg(long, value_name = "TIME", value_parser = crate::verb::bench::parse_duration)]
-    pub(crate) key_wait: Option<Duration>,
+    /// How long a message waits for its key, which its publisher gives, before that is said.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::verb::bench::parse_duration)]
+    pub(crate) key_wait: Duration,
     /// Acknowledge messages that cannot be read once that was said, so that they do not come again.
     #[arg(long)]
     pub(crate) skip_unreadable: bool,
