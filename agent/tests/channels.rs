@@ -416,7 +416,8 @@ fn who_may_not_and_what_is_not_there_have_codes_of_their_own() {
         assert!(matches!(refused, ChannelError::Unknown { .. }), "{refused}");
         scene
             .put(|record| {
-                record.subscribing = Subscribing::Private;
+                // Who may neither read nor publish is told by one shard that it may not, and by another that there is no such channel.
+                record.subscribing = Subscribing::Allowlist(vec![a.id()]);
                 record.publishing = Publishing::Listed(vec![]);
             })
             .await;
@@ -429,7 +430,12 @@ fn who_may_not_and_what_is_not_there_have_codes_of_their_own() {
         assert_eq!(read(&mut subscription, 1).await, numbered(0..1), "the owner reads what it publishes");
         let again = owner.subscribe_channel(&channel(), SubscribeOptions::default()).await.unwrap_err();
         assert!(matches!(again, ChannelError::AlreadySubscribed { .. }), "{again}");
-        scene.put(|record| record.is_deleted = true).await;
+        scene
+            .put(|record| {
+                record.is_deleted = true;
+                (record.subscribing, record.publishing) = (Subscribing::Open, Publishing::Open);
+            })
+            .await;
         let ended = timeout(PATIENCE, subscription.next()).await.unwrap().unwrap().unwrap_err();
         assert!(matches!(ended, ChannelError::Unknown { .. }), "{ended}");
         let until = tokio::time::Instant::now() + PATIENCE;
