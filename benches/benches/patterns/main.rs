@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use creto_agent::channel::{ChannelName, ChannelRecord, Publishing, Subscribing};
-use creto_agent::raw::{RawConnection, RawStream};
+use creto_agent::raw::RawStream;
 use creto_agent::{
     Agent, AgentKeys, ConnectOptions, IncomingRequest, NodeCertificate, PrekeyPolicy, PublishOptions, Publisher,
     SendOptions, ServeOptions,

@@ -1,7 +1,7 @@
 //! What is delivered again, and when.
 
 use super::*;
-use crate::limits::{NOTICE_BYTES, PROBE_HOLD_US, REDELIVERY_BASE_US, REDELIVERY_MAX_US};
+use crate::limits::{DELIVERIES_MAX, NOTICE_BYTES, PROBE_HOLD_US, REDELIVERY_BASE_US, REDELIVERY_MAX_US};
 
 fn shard(messages: u64) -> Shard {
     let mut shard = Shard::new(MailboxesConfig::default());
