@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use creto_envelope::channel::frames::LeaveMode;
-use creto_envelope::deliver::Credit;
 use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, EnvelopeHeader, nonce};
 use creto_envelope::limits::{
     AEAD_TAG_BYTES, CHANNEL_SUBSCRIPTIONS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX,
 };
-use creto_envelope::{ChannelId, GroupId, MessageId, Priority};
+use creto_envelope::{AgentId, AgentName, ChannelId, GroupId, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -31,15 +30,19 @@ pub use creto_envelope::channel::{
 use crate::client::Agent;
 use crate::clock;
 use crate::error::SendError;
-use crate::limits::{CHANNEL_ATTACH_TIMEOUT, CHANNEL_KEY_WAIT, OFFLOADED_BYTES_MIN, WINDOW_BYTES, WINDOW_MESSAGES};
+use crate::limits::{
+    CHANNEL_ATTACH_TIMEOUT, CHANNEL_FORGET_TIMEOUT, CHANNEL_KEY_WAIT, OFFLOADED_BYTES_MIN, WINDOW_MESSAGES,
+};
+use crate::receiver::Inbox;
 use crate::sender::Receipt;
 use crate::sender::message::{Message, Ticket};
 use crate::submit::ttl_s;
-use crate::worker::offload;
+use crate::worker::{offload, on_disk};
 
 mod cursor;
 mod error;
 pub(crate) mod keys;
+mod known;
 pub(crate) mod line;
 pub(crate) mod link;
 mod message;
@@ -51,10 +54,11 @@ pub(crate) mod records;
 pub use error::ChannelError;
 pub use message::ChannelMessage;
 
+use known::{Keeper, KnownRecord};
 use line::Handle;
 use present::Presenter;
 use publishing::{SessionLimits, Taken};
-use reading::{Reading, Shown};
+use reading::{Reading, Shown, Wanted};
 
 /// How a message is published. `PublishOptions::default()` is the usual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,14 +103,28 @@ pub struct SubscribeOptions {
     pub group: Option<String>,
     /// Most messages that the application may hold without an acknowledgement. Default 1,024.
     pub window_messages: u32,
-    /// Most bytes of the envelopes of those. Default 4 MiB.
-    pub window_bytes: u32,
+    /// Most bytes of the envelopes of those. All subscriptions of an agent have 4 MiB together, which is what a node lets wait for a
+    /// connection; `None`, the default, is a share of that: about 1 MiB for the first one, half of that for the second, and so on, and
+    /// at least 32 KiB.
+    pub window_bytes: Option<u32>,
     /// How long a message waits for its key, which its publisher gives, before that is reported ([`ChannelError::NoKey`]) and what lies
     /// behind it goes on. Default 10 s.
     pub key_wait: Duration,
-    /// Whether a message that cannot be read is acknowledged once it was reported. Off by default: then it stays where the
-    /// subscription is, which moves on only over what was acknowledged or [skipped](ChannelSubscription::skip).
+    /// Whether a message that cannot be read is acknowledged once the application has taken the report of it. Off by default: then it
+    /// stays where the subscription is, which moves on only over what was acknowledged or [skipped](ChannelSubscription::skip). Without
+    /// meaning in a group, whose other members get it.
     pub skip_unreadable: bool,
+    /// The agent that owns the channel, where the application knows that: a record of anybody else is not gone by. `None`: whoever was
+    /// the owner when this agent saw the channel first.
+    pub owner: Option<AgentName>,
+}
+
+/// How a channel is opened for publishing. `PublisherOptions::default()` is the usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublisherOptions {
+    /// The agent that owns the channel, where the application knows that: a record of anybody else is not gone by. `None`: whoever was
+    /// the owner when this agent saw the channel first.
+    pub owner: Option<AgentName>,
 }
 
 impl Default for SubscribeOptions {
@@ -115,9 +133,10 @@ impl Default for SubscribeOptions {
             start: Start::GoOn,
             group: None,
             window_messages: WINDOW_MESSAGES,
-            window_bytes: WINDOW_BYTES,
+            window_bytes: None,
             key_wait: CHANNEL_KEY_WAIT,
             skip_unreadable: false,
+            owner: None,
         }
     }
 }
@@ -130,6 +149,10 @@ pub struct ChannelSubscription {
     handle: u32,
     reading: Arc<Reading>,
     shown: mpsc::Receiver<Shown>,
+    inbox: Arc<Inbox>,
+    id: ChannelId,
+    is_group: bool,
+    skips_unreadable: bool,
     has_left: bool,
 }
 
@@ -142,8 +165,21 @@ impl Agent {
     /// # Errors
     /// [`ChannelError`]: also when the owner does not let this agent publish.
     pub async fn publisher(&self, channel: &ChannelName) -> Result<Publisher, ChannelError> {
+        self.publisher_with(channel, PublisherOptions::default()).await
+    }
+
+    /// As [`publisher`](Self::publisher). Where the channel is opened already, it goes on as it was opened.
+    ///
+    /// # Errors
+    /// As [`publisher`](Self::publisher).
+    pub async fn publisher_with(
+        &self,
+        channel: &ChannelName,
+        options: PublisherOptions,
+    ) -> Result<Publisher, ChannelError> {
         let (lines, means) = self.publishing();
-        let opened = lines.open(means, channel, SessionLimits::PRODUCTION, CHANNEL_SUBSCRIPTIONS_MAX);
+        let owner = options.owner.map(|owner| AgentId::derive(self.trust_domain(), &owner));
+        let opened = lines.open(means, channel, owner, SessionLimits::PRODUCTION, CHANNEL_SUBSCRIPTIONS_MAX);
         Ok(Publisher { handle: opened.await? })
     }
 
@@ -162,44 +198,93 @@ impl Agent {
         let (reading, inbox) = self.reading();
         let id = ChannelId::derive(self.trust_domain(), channel);
         let group = options.group.as_deref().map_or(GroupId::NONE, |group| GroupId::derive(&id, group));
-        let window = Credit {
-            messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX),
-            bytes: options.window_bytes.clamp(1, CREDIT_BYTES_MAX),
-        };
-        let opened = reading.open(channel, id, group, options.start, window)?;
+        let is_group = group != GroupId::NONE;
+        let bytes = options.window_bytes.map(|bytes| bytes.clamp(1, CREDIT_BYTES_MAX));
+        let wanted = Wanted { messages: options.window_messages.clamp(1, CREDIT_MESSAGES_MAX), bytes };
+        let opened = reading.open(channel, id, group, options.start, wanted)?;
         // From here on, dropping this leaves the channel.
         let subscription = ChannelSubscription {
             name: channel.clone(),
             handle: opened.handle,
             reading: Arc::clone(reading),
             shown: opened.shown,
+            inbox: Arc::clone(inbox),
+            id,
+            is_group,
+            skips_unreadable: options.skip_unreadable,
             has_left: false,
         };
         inbox.receive_keys();
-        let (told, retention) = watch::channel(None);
+        let (known, knows) = watch::channel(None);
+        let record = Arc::new(KnownRecord::default());
         let presenter = Presenter {
             handle: opened.handle,
             channel: id,
-            is_group: group != GroupId::NONE,
+            is_group,
             key_wait: options.key_wait,
-            skip_unreadable: options.skip_unreadable,
             reading: Arc::clone(reading),
             inbox: Arc::clone(inbox),
             arrived: opened.arrived,
+            began: opened.began,
+            is_over: opened.is_over,
             queue: opened.queue,
-            retention,
+            known: knows,
+            record: Arc::clone(&record),
         };
         tokio::spawn(presenter.run());
         let stands = timeout(CHANNEL_ATTACH_TIMEOUT, opened.stands).await;
         stands.map_err(|_| ChannelError::TimedOut)?.unwrap_or(Err(ChannelError::Closed))?;
-        let (records, name, trust_domain) = (Arc::clone(self.records()), channel.clone(), self.trust_domain().clone());
-        tokio::spawn(async move {
-            // Only how long keys are kept depends on it; without it that is the longest that any channel keeps messages.
-            if let Ok(record) = records.fetch(&name, &trust_domain).await {
-                told.send_replace(Some(Duration::from_secs(record.retention_s.into())));
-            }
-        });
+        let keeper = Keeper {
+            inbox: Arc::clone(inbox),
+            records: Arc::clone(self.records()),
+            name: channel.clone(),
+            trust_domain: self.trust_domain().clone(),
+            owner: options.owner.map(|owner| AgentId::derive(self.trust_domain(), &owner)),
+            known,
+            record,
+        };
+        keeper.begin().await?;
+        tokio::spawn(keeper.run());
         Ok(subscription)
+    }
+}
+
+impl Agent {
+    /// Ends a subscription that this process does not read: of this agent alone, or as a member of `group`. Where there is none, nothing
+    /// is changed. Returns when that is durable. The mailbox is left alone.
+    ///
+    /// # Errors
+    /// [`ChannelError`]: it may not have ended.
+    pub async fn unsubscribe_channel(&self, channel: &ChannelName, group: Option<&str>) -> Result<(), ChannelError> {
+        let (reading, inbox) = self.reading();
+        let id = ChannelId::derive(self.trust_domain(), channel);
+        let group = group.map_or(GroupId::NONE, |group| GroupId::derive(&id, group));
+        let wanted = Wanted { messages: 1, bytes: Some(1) };
+        let opened = reading.open(channel, id, group, Start::GoOn, wanted)?;
+        let leaves = LeavesOnDrop { reading, handle: opened.handle };
+        let ended = reading.leave(opened.handle, LeaveMode::Unsubscribe).await.unwrap_or(Err(ChannelError::Closed));
+        drop(leaves);
+        ended?;
+        // Where another process reads the mailbox, that has the file; then what is known of the subscription is of an older one.
+        if group == GroupId::NONE
+            && let Ok(Ok(sessions)) = timeout(CHANNEL_FORGET_TIMEOUT, inbox.sessions()).await
+        {
+            let forgotten = on_disk(move || sessions.ended_to_read(id)).await;
+            forgotten.map_err(|error| ChannelError::State(Arc::new(error)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever stops waiting leaves nothing behind on this connection.
+struct LeavesOnDrop<'a> {
+    reading: &'a Reading,
+    handle: u32,
+}
+
+impl Drop for LeavesOnDrop<'_> {
+    fn drop(&mut self) {
+        drop(self.reading.leave(self.handle, LeaveMode::Detach));
     }
 }
 
@@ -381,38 +466,67 @@ impl ChannelSubscription {
     }
 
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<Shown>> {
-        let shown = std::task::ready!(self.shown.poll_recv(context));
-        match &shown {
-            Some(Ok(_)) => self.reading.counters.delivered.add(1),
-            // Nothing follows.
-            Some(Err(error)) if !error.is_about_one_message() => self.shown.close(),
-            _ => {}
+        loop {
+            let shown = std::task::ready!(self.shown.poll_recv(context));
+            match &shown {
+                Some(Ok(message)) if !self.reading.taken(self.handle, message.sequence) => continue,
+                Some(Ok(_)) => self.reading.counters.delivered.add(1),
+                Some(Err(error)) => match error.sequence() {
+                    Some(sequence) if self.skips_unreadable && !self.is_group => {
+                        self.reading.skipped(self.handle, sequence);
+                    }
+                    Some(_) => {}
+                    // Nothing follows.
+                    None => self.shown.close(),
+                },
+                None => {}
+            }
+            return Poll::Ready(shown);
         }
-        Poll::Ready(shown)
+    }
+
+    /// The sequences of messages that came and cannot be shown yet: they wait for their keys, or could not be read and are not skipped.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<u64> {
+        self.reading.hidden(self.handle)
     }
 
     /// Acknowledges a message that could not be shown ([`ChannelError::NoKey`], [`ChannelError::Unreadable`]): it does not come again.
-    /// Says whether it was there to be skipped.
+    /// Says whether it was there to be skipped; in a group it is not, for it went back to the other members.
     pub fn skip(&self, sequence: u64) -> bool {
         self.reading.skipped(self.handle, sequence)
     }
 
     /// Stops reading, after the last acknowledgements. The subscription stays at the node and goes on where it was.
     pub async fn leave(mut self) {
-        self.stop(LeaveMode::Detach).await;
+        // Where the connection is gone there is nothing to leave.
+        let _ = self.stop(LeaveMode::Detach).await;
     }
 
     /// Ends the subscription: what is published from now on is not kept for it, and publishers go on with sessions that this agent is
-    /// not given. Returns when that is durable; over reconnects too.
-    pub async fn unsubscribe(mut self) {
-        self.stop(LeaveMode::Unsubscribe).await;
+    /// not given. Returns when that is durable; over reconnects too, and as often as the node says that it cannot be now.
+    ///
+    /// Dropped before it gives something, the subscription may have ended or not.
+    ///
+    /// # Errors
+    /// [`ChannelError`]: it may not have ended. [`ChannelError::Closed`] where it had before.
+    pub async fn unsubscribe(mut self) -> Result<(), ChannelError> {
+        self.stop(LeaveMode::Unsubscribe).await?;
+        if !self.is_group {
+            let sessions = self.inbox.sessions().await.map_err(ChannelError::Mailbox)?;
+            let channel = self.id;
+            let forgotten = on_disk(move || sessions.ended_to_read(channel)).await;
+            forgotten.map_err(|error| ChannelError::State(Arc::new(error)))?;
+        }
+        Ok(())
     }
 
-    async fn stop(&mut self, mode: LeaveMode) {
+    async fn stop(&mut self, mode: LeaveMode) -> Result<(), ChannelError> {
         let left = self.reading.leave(self.handle, mode);
-        // An error means that it ended in another way.
-        let _ = left.await;
+        // An error means that the agent is gone.
+        let left = left.await.unwrap_or(Err(ChannelError::Closed));
         self.has_left = true;
+        left
     }
 }
 

@@ -164,7 +164,7 @@ pub enum StateError {
     },
     /// It is not as it was written.
     #[error(
-        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs. Without prekeys what was sent to them stays unreadable, and so does what comes until the agent has replaced its encryption key: run `creto agent rotate`; one that rotates on a schedule does so by itself when it receives"
+        "the file of sessions {path} is damaged ({reason}); move it away and start again. Without outgoing.redb nothing is lost. Without publishing.redb new sessions are begun in channels. Without incoming.redb what is in the mailbox under its sessions stays unreadable, and so does what comes until senders renew theirs; what was published in channels so far stays unreadable, too: end their subscriptions and subscribe anew. Without prekeys what was sent to them stays unreadable, and so does what comes until the agent has replaced its encryption key: run `creto agent rotate`; one that rotates on a schedule does so by itself when it receives"
     )]
     Damaged {
         /// Which file.
@@ -345,6 +345,19 @@ pub enum LookupError {
     /// The agent was closed.
     #[error("this agent was closed; connect again")]
     Closed,
+}
+
+impl LookupError {
+    /// Whether the keys may be had later, as far as is known.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Refused(code) => code.is_retryable(),
+            Self::RefusedWith(code) => (500..600).contains(code),
+            Self::KeyLog { source, .. } => matches!(source, KeyLogError::Withheld { .. }),
+            Self::TimedOut { .. } | Self::Closed => true,
+            Self::Invalid { .. } => false,
+        }
+    }
 }
 
 /// Why there is no prekey of an agent to open a session to.

@@ -68,6 +68,12 @@
 //! requests at a time. The deadline travels with the request, a request is acknowledged when its answer is durable, and an answer
 //! counts only from the agent that was asked. `docs/patterns.md` has the bytes, and what becomes of a request when somebody dies.
 //!
+//! # Channels
+//!
+//! [`Agent::publisher`] publishes to whoever subscribes, and [`Agent::subscribe_channel`] reads, alone or as a member of a group that shares
+//! the work. Content is encrypted under keys that its publisher gives to those whom the channel's owner allows. Whose a channel is, an agent
+//! believes once and then keeps to, unless it is told ([`SubscribeOptions::owner`], [`PublisherOptions::owner`]): [`channel`].
+//!
 //! # Threads
 //!
 //! [`Agent::send_typed`] sends a message of a known type that names the one it follows and commits to its payload, so that a conversation
@@ -90,7 +96,9 @@
 //! [`ConnectOptions::state`] names another. `prekeys` has the secret halves of the agent's prekeys: **what is sent to them opens
 //! only where this file is**. Identities that several machines take turns with want [`PrekeyPolicy::Off`], or a new key
 //! ([`Agent::rotate_keys`]) after each move. `incoming.redb` is written before acknowledgements leave, and belongs to the
-//! one process that is subscribed; `outgoing.redb` is read when an agent connects, emptied, and written when it closes.
+//! one process that is subscribed, to the mailbox or to channels, whose keys are in it, too; `outgoing.redb` is read when an agent
+//! connects, emptied, and written when it closes. `publishing.redb` has the sessions of channels, and belongs to the one process that
+//! publishes.
 //!
 //! - **Keys that outlive the process need a state directory.** Keys that were never a file keep their sessions in memory:
 //!   when they are made again from the same seeds elsewhere, messages in the mailbox that do not carry their session's key
@@ -99,10 +107,12 @@
 //! - **Never copy it back**: a folder from a backup knows less than the agent does. With an old `outgoing.redb` a key
 //!   could encrypt two messages. A copy of it is recognised as one and its sessions are ignored, but not what is written
 //!   over the very same file, or a whole disk that is set back: delete the file then, it costs one encapsulation for each
-//!   recipient. With an old `incoming.redb` messages may be shown again, and those of sessions that were opened since cannot
-//!   be opened.
+//!   recipient. `publishing.redb` is the same: with an old one a key could encrypt two messages, and whoever left a channel could
+//!   read on. With an old `incoming.redb` messages may be shown again, and those of sessions that were opened since cannot
+//!   be opened, nor what was published under keys that were given since.
 //! - Lost, `outgoing.redb` costs nothing else. A process that is killed loses its outgoing sessions, too: the next one
-//!   opens new ones.
+//!   opens new ones. Lost, `publishing.redb` costs new sessions; who then subscribes to a channel with history is not given the keys of
+//!   what this agent published before, and the agent believes anew whoever the node says owns the channel.
 //!
 //! # Replacing the encryption key
 //!
@@ -158,7 +168,7 @@ mod worker;
 
 pub use channel::{
     ChannelError, ChannelMessage, ChannelName, ChannelSubscription, PendingPublish, PublishOptions, Publisher,
-    SubscribeOptions,
+    PublisherOptions, SubscribeOptions,
 };
 pub use client::{Agent, ConnectOptions};
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};

@@ -162,6 +162,24 @@ pub const CHANNEL_KEY_GRACE: Duration = Duration::from_secs(2 * 86_400);
 pub const CHANNEL_KEYS_LOOKED_THROUGH: Duration = Duration::from_secs(3_600);
 /// Messages of a group that are remembered as acknowledged, to hide what comes again: several times what a group has in hand.
 pub const GROUP_DONE_REMEMBERED: usize = 2_048;
+/// Bytes of the windows of all of an agent's subscriptions of channels together: as much as a node lets wait for a connection.
+pub const CHANNEL_WINDOWS_BYTES: u32 = 4 * 1024 * 1024;
+/// Of these, what every subscription has that there may be.
+pub const CHANNEL_WINDOW_BYTES_LEAST: u32 = 32 * 1024;
+/// How long is waited for the file that knows where a subscription began, which has just ended.
+pub const CHANNEL_FORGET_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before a message that was given back and came again is given back once more: at first, and at most.
+pub const CHANNEL_HOLD_MIN: Duration = Duration::from_secs(1);
+/// See [`CHANNEL_HOLD_MIN`].
+pub const CHANNEL_HOLD_MAX: Duration = Duration::from_secs(60);
+/// Pause before a report for which the application's queue had no room is tried again.
+pub const CHANNEL_REPORT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before the record of a publisher is looked up again, for whose want a message is not shown: at first, and at most.
+pub const CHANNEL_LOOKUP_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// See [`CHANNEL_LOOKUP_PAUSE_MIN`].
+pub const CHANNEL_LOOKUP_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Messages of a subscription whose publishers are looked up at a time.
+pub const CHANNEL_LOOKUPS_MAX: usize = 16;
 /// Payloads of channels from this size on are sealed by a cryptographic worker.
 pub const OFFLOADED_BYTES_MIN: usize = 16 * 1024;
 

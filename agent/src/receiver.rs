@@ -323,6 +323,8 @@ struct State {
     streams: u64,
     /// Messages that were passed over on this stream.
     passed_over: usize,
+    /// Nobody reads: only keys of channels are looked for.
+    is_for_keys: bool,
     /// Into the queue of the subscription; gone when no more will come.
     sender: Option<mpsc::Sender<Delivery>>,
     /// The queue, while there is no subscription.
@@ -354,7 +356,7 @@ impl State {
 
     /// Whether the application has room for what comes now, and nothing before it was passed over.
     fn has_room(&self) -> bool {
-        self.passed_over == 0 && !(self.credit.has_lent() && self.credit.is_full())
+        self.passed_over == 0 && !self.is_for_keys && !(self.credit.has_lent() && self.credit.is_full())
     }
 
     /// It comes again, and all that follow with it, so that they keep their order.
@@ -385,6 +387,7 @@ impl Inbox {
             stream: NO_STREAM,
             streams: 0,
             passed_over: 0,
+            is_for_keys: false,
             sender: Some(sender),
             queue: Some(queue),
             notices: NoticeQueue::new(window.messages as usize),
@@ -422,10 +425,17 @@ impl Inbox {
         let mut state = self.state();
         let queue = state.queue.take().ok_or(ReceiveError::AlreadySubscribed)?;
         drop(state);
+        self.reads_all();
         self.wanted.send_replace(true);
         // What was passed over may be wanted now.
         self.changed.notify_one();
         Ok(Subscription { inbox: Arc::clone(self), queue: Some(queue), ended: false })
+    }
+
+    /// Somebody reads, or waits for an answer.
+    fn reads_all(&self) {
+        self.state().is_for_keys = false;
+        self.changed.notify_one();
     }
 
     pub(crate) fn incidents(&self) -> Incidents {
@@ -459,7 +469,14 @@ impl Inbox {
         state.nacks.clear();
         // A request that waits may need credit that a full window does not give.
         self.changed.notify_one();
-        (state.stream, state.credit.opened())
+        let credit = match state.is_for_keys {
+            true => {
+                state.credit.opened_dry();
+                Credit { messages: 0, bytes: 0 }
+            }
+            false => state.credit.opened(),
+        };
+        (state.stream, credit)
     }
 
     /// The connection is gone: what was not acknowledged on it comes again.
@@ -475,6 +492,8 @@ impl Inbox {
         let is_asking = self.is_asking();
         let mut state = self.state();
         let credit = match state.passed_over {
+            _ if state.is_for_keys && !is_asking => None,
+            ..PASSED_OVER_MAX if state.is_for_keys => state.credit.lend(LENT),
             0 if !is_asking => state.credit.take(),
             ..PASSED_OVER_MAX if is_asking => state.credit.take_or_lend(LENT),
             // What would come is passed over as well, until the subscription is renewed.
@@ -516,6 +535,10 @@ impl Inbox {
         match state.window.arrived(from, opened.message_id, place) {
             Arrival::Fresh if !is_answer && !has_room => {
                 state.pass_over(from, opened.message_id, envelope_bytes);
+                if state.is_for_keys {
+                    // Nobody looks at it: it must not count as what this process died of.
+                    state.answer(Some(place), Some(Nack::Untouched));
+                }
                 drop(state);
                 self.counters.passed_over.add(1);
                 self.changed.notify_one();
@@ -638,6 +661,7 @@ impl Inbox {
                 match nack {
                     Nack::Later { .. } => self.counters.consumer_nacked.add(1),
                     Nack::Never { .. } => self.counters.consumer_rejected.add(1),
+                    Nack::Untouched => {}
                 }
             }
             Answer::Dropped => drop(state.window.released(from, message_id)),

@@ -2,12 +2,15 @@
 //!
 //! | file | table | key | value |
 //! |---|---|---|---|
-//! | both databases | `meta` | text | `format` u64 LE, `agent` agent id 16, in `outgoing.redb` `place` 24 |
+//! | each database | `meta` | text | `format` u64 LE, `agent` agent id 16, in `outgoing.redb` and `publishing.redb` `place` 24 |
 //! | `outgoing.redb` | `sessions` | recipient 16 | [`outgoing`] |
 //! | `incoming.redb` | `sessions` | sender 16, session id 16 | [`incoming`] |
 //! | `incoming.redb` | `refused` | sender 16, session id 16, counter u64 LE | [`incoming`] |
+//! | `incoming.redb` | `channel_keys` | publisher 16, session id 16 | [`incoming`] |
+//! | `incoming.redb` | `channels` | channel 16 | [`incoming`] |
+//! | `publishing.redb` | `records`, `sessions`, `given`, `owed` | [`publishing`] | [`publishing`] |
 //!
-//! `publishing.redb` has the sessions of channels ([`publishing`]), and belongs to one process, too.
+//! `publishing.redb` has the sessions of channels, and belongs to one process, too.
 //!
 //! Beside them lies the file `prekeys`, which is no database: [`prekeys`].
 //!
@@ -19,7 +22,8 @@
 //!
 //! A copy of `outgoing.redb` would break that: two could take the same sessions. So whoever puts them there writes down
 //! which file it is (inode, and when it was made), and in any other file they are ignored. What is written over the very
-//! same file, or a whole disk that is set back, cannot be told.
+//! same file, or a whole disk that is set back, cannot be told. `publishing.redb` stays where it is while it is used, with counters that
+//! are written down as used before any of them is; in a copy of it all sessions are ended, once and for all.
 //!
 //! **Incoming sessions are on disk before the acknowledgement that depends on them leaves**, and their file belongs to
 //! one process at a time: the one that is subscribed.

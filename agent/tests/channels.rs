@@ -301,7 +301,7 @@ fn publisher_and_subscriber_go_on_where_they_were_when_they_start_again() {
         subscription.leave().await;
         let mut anew = subscribe(&a, from(Start::Oldest)).await;
         assert_eq!(read(&mut anew, 8).await, numbered(0..8));
-        timeout(PATIENCE, anew.unsubscribe()).await.unwrap();
+        timeout(PATIENCE, anew.unsubscribe()).await.unwrap().unwrap();
         publish(&publisher, &numbered(8..9)).await;
         let mut later = subscribe(&a, SubscribeOptions::default()).await;
         publish(&publisher, &numbered(9..10)).await;
@@ -338,6 +338,73 @@ fn a_publisher_that_comes_after_its_subscribers_messages_are_read_by_those_who_c
 }
 
 #[test]
+fn a_group_loses_nothing_to_a_new_member_that_cannot_open_what_was_published_before_it_came() {
+    on_time(async {
+        let scene = Scene::new(|_| {}).await;
+        let (owner, a, b) = (scene.owner().await, scene.agent("acme/a").await, scene.agent("acme/b").await);
+        let options = || SubscribeOptions { group: Some("workers".to_owned()), ..from(Start::GoOn) };
+        let first = subscribe(&a, options()).await;
+        first.leave().await;
+        let publisher = owner.publisher(&channel()).await.unwrap();
+        publish(&publisher, &numbered(0..20)).await;
+        // The new one is alone with what it has no key for, for a while.
+        let mut new = subscribe(&b, options()).await;
+        let told = timeout(PATIENCE, new.next()).await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(told, ChannelError::NoKey { .. }), "{told}");
+        let mut old = subscribe(&a, options()).await;
+        publish(&publisher, &numbered(20..40)).await;
+        let mut shown = BTreeSet::new();
+        while shown.len() < 40 {
+            let next = tokio::select! {
+                next = old.next() => next,
+                next = new.next() => next,
+            };
+            match next.unwrap() {
+                Ok(message) => {
+                    message.ack();
+                    shown.insert(String::from_utf8(message.payload.to_vec()).unwrap());
+                }
+                Err(error) => assert!(error.is_about_one_message(), "{error}"),
+            }
+        }
+        assert_eq!(shown, numbered(0..40).into_iter().collect());
+        for agent in [owner, a, b] {
+            agent.close().await;
+        }
+        scene.node.stop().unwrap();
+    });
+}
+
+#[test]
+fn mail_that_nobody_reads_is_no_dead_letter_however_often_an_agent_reads_a_channel() {
+    on_time(async {
+        let scene = Scene::new(|_| {}).await;
+        let owner = scene.owner().await;
+        let reader = scene.register("acme/a").await;
+        owner.send(&"acme/a".parse().unwrap(), "for later").await.unwrap();
+        // More often than a delivery may fail.
+        for round in 0..25 {
+            let a = scene.connect(&reader).await;
+            let mut subscription = subscribe(&a, from(Start::Now)).await;
+            if round % 8 == 0 {
+                let publisher = owner.publisher(&channel()).await.unwrap();
+                publish(&publisher, &numbered(round..round + 1)).await;
+                assert_eq!(read(&mut subscription, 1).await, numbered(round..round + 1));
+            }
+            a.close().await;
+        }
+        let a = scene.connect(&reader).await;
+        let mut mailbox = a.subscribe().unwrap();
+        let delivery = timeout(PATIENCE, mailbox.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(delivery.payload, "for later");
+        for agent in [owner, a] {
+            agent.close().await;
+        }
+        scene.node.stop().unwrap();
+    });
+}
+
+#[test]
 fn who_may_not_and_what_is_not_there_have_codes_of_their_own() {
     on_time(async {
         let mut scene = Scene::new(|_| {}).await;
@@ -349,7 +416,8 @@ fn who_may_not_and_what_is_not_there_have_codes_of_their_own() {
         assert!(matches!(refused, ChannelError::Unknown { .. }), "{refused}");
         scene
             .put(|record| {
-                record.subscribing = Subscribing::Private;
+                // Who may neither read nor publish is told by one shard that it may not, and by another that there is no such channel.
+                record.subscribing = Subscribing::Allowlist(vec![a.id()]);
                 record.publishing = Publishing::Listed(vec![]);
             })
             .await;
@@ -362,7 +430,12 @@ fn who_may_not_and_what_is_not_there_have_codes_of_their_own() {
         assert_eq!(read(&mut subscription, 1).await, numbered(0..1), "the owner reads what it publishes");
         let again = owner.subscribe_channel(&channel(), SubscribeOptions::default()).await.unwrap_err();
         assert!(matches!(again, ChannelError::AlreadySubscribed { .. }), "{again}");
-        scene.put(|record| record.is_deleted = true).await;
+        scene
+            .put(|record| {
+                record.is_deleted = true;
+                (record.subscribing, record.publishing) = (Subscribing::Open, Publishing::Open);
+            })
+            .await;
         let ended = timeout(PATIENCE, subscription.next()).await.unwrap().unwrap().unwrap_err();
         assert!(matches!(ended, ChannelError::Unknown { .. }), "{ended}");
         let until = tokio::time::Instant::now() + PATIENCE;

@@ -165,6 +165,8 @@ pub enum Nack {
         /// Whatever the application likes; 0 for none.
         reason: u16,
     },
+    /// Nobody looked at it, or will on this subscription: it stays with it, and is not what that ended over.
+    Untouched,
 }
 
 /// Bytes of a message in a ConsumerNack frame.
@@ -185,6 +187,7 @@ impl ConsumerNack {
             let (kind, reason, delay_ms) = match *nack {
                 Nack::Later { delay_ms } => (0, 0, delay_ms),
                 Nack::Never { reason } => (1, reason, 0),
+                Nack::Untouched => (2, 0, 0),
             };
             out.extend_from_slice(&sequence.to_le_bytes());
             out.extend_from_slice(&[kind, 0]);
@@ -212,6 +215,7 @@ impl ConsumerNack {
             let nack = match (kind, reader.u16()?, reader.u32()?) {
                 (0, 0, delay_ms) => Nack::Later { delay_ms },
                 (1, reason, 0) => Nack::Never { reason },
+                (2, 0, 0) => Nack::Untouched,
                 _ => return Err(RejectCode::FrameReserved),
             };
             messages.push((sequence, nack));

@@ -93,6 +93,8 @@ pub enum FrameType {
     ChannelDeliver = 0x73,
     /// The application has them.
     ChannelAck = 0x74,
+    /// A member of a group gives messages back.
+    ChannelNack = 0x75,
     /// Stops reading a channel.
     ChannelLeave = 0x76,
     /// A channel is not read any more, or cannot be.
@@ -152,6 +154,7 @@ impl FrameType {
         Self::ChannelCredit,
         Self::ChannelDeliver,
         Self::ChannelAck,
+        Self::ChannelNack,
         Self::ChannelLeave,
         Self::ChannelLeft,
         Self::ChannelAttach,
@@ -180,6 +183,7 @@ impl FrameType {
             | Self::KeyLeaves
             | Self::ChannelDeliver
             | Self::ChannelAck
+            | Self::ChannelNack
             | Self::ChannelMembers
             | Self::ChannelResponse => FRAME_BODY_BYTES_MAX,
             Self::PrekeyUpload => PREKEY_UPLOAD_BODY_BYTES_MAX,

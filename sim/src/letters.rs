@@ -50,6 +50,7 @@ impl World<'_> {
             match nack {
                 Nack::Never { .. } => self.model.fates[number].consumer_rejected = true,
                 Nack::Later { .. } => self.model.tally.nacked += 1,
+                Nack::Untouched => {}
             }
             messages.push((sequence, nack));
         }

@@ -83,6 +83,8 @@ pub const SUBSCRIBERS_MAX: usize = 1 << 18;
 /// Messages that a consumer group has above its cursor: in the hands of its members, on their way back to others, and
 /// acknowledged.
 pub const GROUP_WINDOW: usize = 512;
+/// Members of a group of which it is remembered that they gave a message back untouched.
+pub const GIVERS_REMEMBERED: usize = 16;
 /// The shortest time that a channel keeps messages, in seconds: a minute.
 pub const CHANNEL_RETENTION_S_MIN: u32 = 60;
 /// The longest, in seconds: thirty days.

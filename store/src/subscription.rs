@@ -16,6 +16,9 @@
 //! was handed alone, that message is what it went over, and only then a delivery counts as failed. After too many of either a
 //! message is skipped, which counts as done.
 //!
+//! **Who gave back.** What a member gives back untouched it does not get again while another member is there that did not give it
+//! back: it may be one that cannot open it.
+//!
 //! **Who is held back.** A member that has one alone gets nothing else, and one that has any does not get what is to be had alone.
 //! It may be one that collects messages before it acknowledges them, so after a while ([`PROBE_HOLD_US`]) it gets one more.
 //!
@@ -24,7 +27,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{GroupId, SubscriberId};
-use crate::limits::{GROUP_WINDOW, PROBE_HOLD_US};
+use crate::limits::{GIVERS_REMEMBERED, GROUP_WINDOW, PROBE_HOLD_US};
 use crate::lsn::SegmentNumber;
 use crate::planted::{Bug, is_planted};
 use crate::record::{Progress, SUBSCRIPTIONS_ENTRY_BYTES};
@@ -118,6 +121,8 @@ pub(crate) struct Group {
     later: BTreeMap<u64, (u64, Tried)>,
     /// What members have.
     pub(crate) in_hand: BTreeMap<u64, InHand>,
+    /// Who gave a message back untouched: others get it first.
+    given_back: BTreeMap<u64, Vec<SubscriberId>>,
     /// Everything up to and with this was handed out at least once, or is done.
     pub(crate) handed: u64,
     pub(crate) skipped: u32,
@@ -366,6 +371,14 @@ impl Group {
         }
     }
 
+    /// Whether a message that came back is for others than this member: it gave that back untouched, and somebody is there who did not.
+    pub(crate) fn is_for_others(&self, sequence: u64, member: SubscriberId) -> bool {
+        let Some(givers) = self.given_back.get(&sequence).filter(|givers| givers.contains(&member)) else {
+            return false;
+        };
+        self.members.iter().any(|(id, other)| other.is_attached && !givers.contains(id))
+    }
+
     /// Whether this message was handed out, or is done.
     pub(crate) fn knows(&self, sequence: u64) -> bool {
         let has_had = self.again.contains_key(&sequence) || self.later.contains_key(&sequence);
@@ -419,14 +432,27 @@ impl Group {
     pub(crate) fn done(&mut self, member: SubscriberId, sequence: u64) -> bool {
         let is_its = self.take(member, sequence).is_some();
         if is_its {
-            self.done.insert(sequence);
+            self.is_done(sequence);
         }
         is_its
     }
 
-    /// A member gives a message back that it did not look at; `false` when it does not have it.
+    fn is_done(&mut self, sequence: u64) {
+        self.given_back.remove(&sequence);
+        self.done.insert(sequence);
+    }
+
+    /// A member gives a message back that it did not look at, or could do nothing with; `false` when it does not have it.
     pub(crate) fn untouched(&mut self, member: SubscriberId, sequence: u64) -> bool {
         let Some(tried) = self.take(member, sequence) else { return false };
+        let givers = self.given_back.entry(sequence).or_default();
+        if !givers.contains(&member) {
+            // What so many gave back may go round once more.
+            if givers.len() >= GIVERS_REMEMBERED {
+                givers.clear();
+            }
+            givers.push(member);
+        }
         self.again.insert(sequence, Tried { attempts: tried.attempts.saturating_sub(1), ..tried });
         true
     }
@@ -456,6 +482,12 @@ impl Group {
     pub(crate) fn member_goes(&mut self, member: SubscriberId, deliveries_max: u8) -> bool {
         let Some(holder) = self.members.get_mut(&member) else { return false };
         holder.is_attached = false;
+        // When it comes again, it may be able to do more.
+        self.given_back.retain(|_, givers| {
+            givers.retain(|giver| *giver != member);
+            !givers.is_empty()
+        });
+        let holder = &self.members[&member];
         let only = holder.in_hand.first().copied().filter(|_| holder.in_hand.len() == 1);
         let blamed = holder.alone.or(only);
         let held: Vec<u64> = holder.in_hand.iter().copied().collect();
@@ -479,7 +511,7 @@ impl Group {
         let is_too_often = deliveries_max > 0 && tried.failed >= deliveries_max;
         if is_too_often {
             self.skipped = self.skipped.saturating_add(1);
-            self.done.insert(sequence);
+            self.is_done(sequence);
         }
         is_too_often
     }
@@ -536,6 +568,7 @@ impl Group {
             self.take(member, sequence);
         }
         self.again.remove(&sequence);
+        self.given_back.remove(&sequence);
         if let Some((due_us, _)) = self.later.remove(&sequence) {
             self.timers.remove(&(due_us, Due::Back(sequence)));
         }

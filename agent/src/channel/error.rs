@@ -74,8 +74,18 @@ pub enum ChannelError {
         /// How many.
         most: usize,
     },
+    /// The windows of all subscriptions would be larger than a node allows a connection.
+    #[error(
+        "a window of {bytes} bytes is too large beside those of this agent's other subscriptions, which leave {left}; set window_bytes, or connect another agent"
+    )]
+    WindowTooLarge {
+        /// What was asked for.
+        bytes: u32,
+        /// What is left.
+        left: u32,
+    },
     /// A message came whose key its publisher has not given within the time that was waited for it. It is neither shown nor acknowledged:
-    /// it is shown when its key comes. The subscription goes on.
+    /// it is shown when its key comes; in a group it went back to the other members. The subscription goes on.
     #[error(
         "message {sequence} of the channel cannot be read: its publisher has not given its key within {} ms; wait until the publisher runs again, or skip the message", .after.as_millis()
     )]
@@ -122,6 +132,15 @@ impl ChannelError {
         }
     }
 
+    /// Which message of the channel it is about, where it is about one.
+    #[must_use]
+    pub fn sequence(&self) -> Option<u64> {
+        match self {
+            Self::NoKey { sequence, .. } | Self::Unreadable { sequence, .. } => Some(*sequence),
+            _ => None,
+        }
+    }
+
     /// Whether a subscription goes on after it: it is about one message.
     #[must_use]
     pub fn is_about_one_message(&self) -> bool {
@@ -144,8 +163,8 @@ impl ChannelError {
         match self {
             Self::Refused(code) => code.is_retryable(),
             Self::RefusedWith(code) => (500..600).contains(code),
-            Self::TimedOut | Self::Owner { source: LookupError::TimedOut { .. }, .. } => true,
-            Self::Owner { source: LookupError::Refused(code), .. } => code.is_retryable(),
+            Self::TimedOut => true,
+            Self::Owner { source, .. } => source.is_temporary(),
             _ => false,
         }
     }

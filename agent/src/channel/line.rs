@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_crypto_accel::digest::sha256;
 use creto_crypto_accel::session::{CHANNEL_SECRET_BYTES, ChannelEnds, SessionId};
 use creto_envelope::channel::frames::ChannelMembers;
 use creto_envelope::channel::{ChannelName, ChannelRecord};
@@ -18,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::error::ChannelError;
 use super::publishing::{Give, Outcome, Publishing, SessionLimits, Taken, TooManyMembers, Wait};
-use super::records::Records;
+use super::records::{Records, Seen, seen_of};
 use crate::clock;
 use crate::directory::{CURRENT, Directory};
 use crate::error::{LookupError, SendError, StateError};
@@ -49,6 +48,8 @@ pub(crate) struct Means {
     /// Where sessions are kept; in memory if nowhere.
     pub(crate) folder: Option<std::path::PathBuf>,
     file: OnceCell<Option<Arc<PublishingFile>>>,
+    /// Where nothing is kept: the newest record that was seen of each channel that was ever opened.
+    seen: Mutex<BTreeMap<ChannelId, SeenRecord>>,
 }
 
 /// The channels that an agent publishes to.
@@ -135,6 +136,7 @@ impl Means {
             closing,
             folder,
             file: OnceCell::new(),
+            seen: Mutex::default(),
         }
     }
 
@@ -197,6 +199,7 @@ impl Lines {
         self: &Arc<Self>,
         means: &Arc<Means>,
         name: &ChannelName,
+        owner: Option<AgentId>,
         limits: SessionLimits,
         most: usize,
     ) -> Result<Arc<Handle>, ChannelError> {
@@ -221,7 +224,7 @@ impl Lines {
                         *line.handle.lock().expect(UNPOISONED) = Arc::downgrade(&handle);
                         lines.insert(channel, Arc::clone(&line));
                         drop(lines);
-                        let task = Task { line, means: Arc::clone(means), lines: Arc::clone(self), file };
+                        let task = Task { line, means: Arc::clone(means), lines: Arc::clone(self), owner, file };
                         tokio::spawn(task.run());
                         break handle;
                     }
@@ -297,6 +300,8 @@ impl Line {
         let error = ChannelError::refused(self.name.as_str(), "publish", number);
         match error.is_retryable() {
             true => {
+                // Nothing more is heard of who comes and goes, until the node has said again who is there.
+                self.state().lost();
                 let pause = Duration::from_millis(refusal.retry_after_ms.into()).max(CHANNEL_RECORD_PAUSE);
                 self.asks().attach_at = Some(Instant::now() + pause);
                 self.wake.notify_one();
@@ -316,11 +321,12 @@ impl Line {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            if let Some(found) = look(self) {
-                return Ok(found);
-            }
+            // First: what is still there is of no use then.
             if let Some(error) = &self.asks().failed {
                 return Err(error.clone());
+            }
+            if let Some(found) = look(self) {
+                return Ok(found);
             }
             // It lives as long as this.
             let _ = changed.changed().await;
@@ -383,6 +389,8 @@ struct Task {
     line: Arc<Line>,
     means: Arc<Means>,
     lines: Arc<Lines>,
+    /// The owner that the application has named.
+    owner: Option<AgentId>,
     file: Option<Arc<PublishingFile>>,
 }
 
@@ -406,8 +414,8 @@ impl Task {
     async fn carry(&self) -> Result<(), ChannelError> {
         let line = &self.line;
         let StoredChannel { record: mut seen, sessions } = self.read().await?;
-        for (session, given) in sessions {
-            line.state().adopt(session, given);
+        for (session, members) in sessions {
+            line.state().adopt(session, members);
         }
         self.tell(Event::Attach(line.channel)).await;
         let mut gives: JoinSet<Gave> = JoinSet::new();
@@ -439,6 +447,8 @@ impl Task {
                 line.state().begin(&secret, clock::now_ms());
                 self.means.counters.channel_sessions_begun.add(1);
             }
+            let room = CHANNEL_GIVES_MAX.saturating_sub(gives.len());
+            line.state().prepare(room, clock::now_ms());
             self.write().await?;
             self.give(&mut gives);
             let is_closing = line.asks().is_closing || *closing.borrow();
@@ -479,8 +489,11 @@ impl Task {
     }
 
     async fn read(&self) -> Result<StoredChannel, ChannelError> {
-        let Some(file) = self.file.clone() else { return Ok(StoredChannel::default()) };
         let channel = self.line.channel;
+        let Some(file) = self.file.clone() else {
+            let record = self.means.seen.lock().expect(UNPOISONED).get(&channel).copied();
+            return Ok(StoredChannel { record, ..StoredChannel::default() });
+        };
         on_disk(move || file.channel(channel)).await.map_err(|error| ChannelError::State(Arc::new(error)))
     }
 
@@ -515,14 +528,11 @@ impl Task {
     /// The record came, or did not: then after which pause it is asked for again.
     async fn fetched(&self, fetched: Fetched, seen: &mut Option<SeenRecord>) -> Result<Option<Duration>, ChannelError> {
         let line = &self.line;
-        let fetched = fetched.map(|record| (is_older(&record, *seen), record));
+        let fetched = fetched.and_then(|record| Ok((Seen::check(&record, *seen, self.owner)?, record)));
         let trouble = match fetched {
-            Ok((false, record)) => Ok(record),
             // A shard may be a moment behind; the record at hand goes on meanwhile.
-            Ok((true, _)) => Err(ChannelError::Record {
-                channel: line.name.to_string(),
-                reason: "a newer record, or another one of this version, was seen before",
-            }),
+            Ok((Seen::Older, _)) => Err(Seen::older(&line.name)),
+            Ok((_, record)) => Ok(record),
             Err(error) if error.is_retryable() => Err(error),
             Err(error) => return Err(error),
         };
@@ -539,10 +549,13 @@ impl Task {
         }
         let is_new = seen_of(&record);
         if *seen != Some(is_new) {
-            if let Some(file) = self.file.clone() {
-                let channel = line.channel;
-                let written = on_disk(move || file.seen(channel, is_new)).await;
-                written.map_err(|error| ChannelError::State(Arc::new(error)))?;
+            let channel = line.channel;
+            match self.file.clone() {
+                Some(file) => {
+                    let written = on_disk(move || file.seen(channel, is_new)).await;
+                    written.map_err(|error| ChannelError::State(Arc::new(error)))?;
+                }
+                None => drop(self.means.seen.lock().expect(UNPOISONED).insert(channel, is_new)),
             }
             *seen = Some(is_new);
         }
@@ -589,15 +602,6 @@ impl Task {
             let _ = events.send(event).await;
         }
     }
-}
-
-fn seen_of(record: &ChannelRecord) -> SeenRecord {
-    SeenRecord { version: record.version, sha256: sha256(&[&record.to_bytes()]) }
-}
-
-/// Whether a record is older than one that was seen, or another one of its version: then it does not count.
-fn is_older(record: &ChannelRecord, seen: Option<SeenRecord>) -> bool {
-    seen.is_some_and(|seen| record.version < seen.version || record.version == seen.version && seen_of(record) != seen)
 }
 
 async fn send_key(means: &Means, channel: ChannelId, give: Give) -> Result<(), SendError> {

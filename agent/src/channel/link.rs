@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use super::error::ChannelError;
-use super::reading::{Arrived, Reading};
+use super::reading::{Arrived, Reading, Unproven, Unverified};
 use crate::directory::{Directory, Identity};
 use crate::limits::{GOODBYE_TIMEOUT, OPEN_JOBS_MAX};
 use crate::receiver::Inbox;
@@ -39,7 +39,7 @@ struct VerifiedFrame {
     body: Bytes,
     messages: Vec<DeliveredSpan>,
     /// Of each message.
-    verdicts: Vec<Result<Arc<Identity>, Refused>>,
+    verdicts: Vec<Result<Arc<Identity>, Unverified>>,
 }
 
 impl ChannelLink {
@@ -167,9 +167,28 @@ impl ChannelLink {
         }
         let Some(channel) = self.reading.channel_of(handle) else { return Ok(None) };
         let header = headers.get(&handle).cloned().ok_or(RejectCode::FrameUnexpected)?;
-        let (opener, messages) = (Arc::clone(&self.opener), deliver.messages);
+        let (opener, directory, messages) = (Arc::clone(&self.opener), Arc::clone(&self.directory), deliver.messages);
         Ok(Some(tokio::spawn(offload(move || {
-            let verdicts = opener.verify_published(channel, &header, &body, &messages);
+            let verdicts = match header.is_unproven() {
+                // Nothing can be said of them yet: whoever presents them looks again.
+                true => {
+                    let unproven = |span: &DeliveredSpan| Unproven {
+                        channel,
+                        opener: Arc::clone(&opener),
+                        directory: Arc::clone(&directory),
+                        header: Arc::clone(&header),
+                        body: body.clone(),
+                        span: span.clone(),
+                    };
+                    messages.iter().map(|span| Err(Unverified::Unproven(Box::new(unproven(span))))).collect()
+                }
+                false => {
+                    let verdicts = opener.verify_published(channel, &header, &body, &messages);
+                    let refused =
+                        |verdict: Result<_, Refused>| verdict.map_err(|refused| Unverified::Refused(refused.code));
+                    verdicts.into_iter().map(refused).collect()
+                }
+            };
             VerifiedFrame { handle, body, messages, verdicts }
         }))))
     }

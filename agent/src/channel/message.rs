@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Weak;
+use std::time::Duration;
 
 use bytes::Bytes;
+use creto_envelope::channel::frames::GiveBack;
 use creto_envelope::{AgentId, AgentName, ChannelId, MessageId, Priority};
 
 use super::reading::Reading;
@@ -38,7 +40,7 @@ pub struct ChannelMessage {
 }
 
 impl ChannelMessage {
-    /// The application has this message; without a group, this one **and all that it was shown before it**. Returns at once;
+    /// The application has this message; without a group, this one **and all before it that it took**. Returns at once;
     /// acknowledgements travel together. What was acknowledged does not come again.
     pub fn ack(&self) {
         if let Some(reading) = self.reading.upgrade()
@@ -46,6 +48,24 @@ impl ChannelMessage {
         {
             reading.counters.consumer_acknowledged.add(1);
         }
+    }
+
+    /// In a group: the application cannot do the work now. The message comes again, to whichever member, after a pause that the node
+    /// makes longer with every failure; after too many of them the group gives it up. Says whether it goes back: not without a group,
+    /// where nobody else could do the work, and not after [`ack`](Self::ack).
+    #[allow(clippy::must_use_candidate, reason = "whoever does not ask has done all the same")]
+    pub fn nack(&self) -> bool {
+        self.nack_after(Duration::ZERO)
+    }
+
+    /// As [`nack`](Self::nack), and not before this time has passed; rounded up to milliseconds.
+    #[allow(clippy::must_use_candidate, reason = "whoever does not ask has done all the same")]
+    pub fn nack_after(&self, delay: Duration) -> bool {
+        let delay_ms = u32::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        let Some(reading) = self.reading.upgrade() else { return false };
+        let is_back = reading.given_back(self.handle, self.sequence, GiveBack::Later { delay_ms });
+        reading.counters.consumer_nacked.add(usize::from(is_back));
+        is_back
     }
 }
 

@@ -1,13 +1,16 @@
 //! What a publisher does in one channel, as a state machine: no IO, no randomness, time is an argument.
 //!
-//! Its sessions, and who was given which of them from which message on. Three rules hold:
+//! Its sessions, and who was given which of them from which message on. Four rules hold:
 //!
 //! - **No counter is used before the disk has it as used**: [`take`](Publishing::take) gives none above what was
 //!   [confirmed](Publishing::confirm) to be written.
 //! - **Keys go only to whom both the node names as a subscriber and the owner's record allows.** The node can add nobody.
+//! - **Nobody is sent a key before the disk has them as one who may hold it** ([`prepare`](Publishing::prepare)): whoever was ever sent
+//!   one, answered or not, ends the session when they leave, also for a process that reads the disk after this one died.
 //! - **Who came gets what it is entitled to**: a member change stands in the node's stream before the acknowledgement of any message
 //!   that lies behind it, so whoever joins is given the chain from the oldest message on that is not acknowledged at that moment.
-//!   On a new connection nothing counts as acknowledged before the node has said who subscribes.
+//!   On a new connection nothing counts as acknowledged before the node has said who subscribes. What is owed is on disk, too, until
+//!   it is given.
 //!
 //! Once somebody leaves who holds a session, that session is over: the next message begins another, which those get who are left.
 
@@ -77,6 +80,8 @@ struct Session {
     base: ChannelKey,
     /// Gone when the session is over.
     chain: Option<ChannelSendChain>,
+    /// Whether the disk has it.
+    on_disk: bool,
     /// Counters below this are on disk as used.
     reserved: u64,
     /// The first counter that was not used.
@@ -87,11 +92,15 @@ struct Session {
     unsettled: BTreeSet<u64>,
     /// Answered before the node said on this connection who subscribes: somebody may have come before them.
     settled_early: Vec<u64>,
-    /// Who has it, and from which message on.
+    /// Who may have it, and from which message on: everybody to whom it was ever sent.
     given: BTreeMap<AgentId, u64>,
+    /// Of those, the ones of whom the disk knows that.
+    known_given: BTreeSet<AgentId>,
     /// On its way to them.
     giving: BTreeMap<AgentId, Due>,
     due: BTreeMap<AgentId, Due>,
+    /// They did not take it.
+    refused: BTreeMap<AgentId, u64>,
     /// Those for whom it was begun, and of whom nothing is known yet.
     first_round: BTreeSet<AgentId>,
 }
@@ -116,8 +125,10 @@ impl Due {
 #[derive(Debug, Default)]
 struct Unwritten {
     sessions: BTreeSet<SessionId>,
-    /// Who was given what, and who has it no more.
+    /// Who may have been given what, and who has left.
     given: BTreeMap<(SessionId, AgentId), Option<u64>>,
+    /// What is still to be given to whom, and what is not any more.
+    owed: BTreeMap<(SessionId, AgentId), Option<u64>>,
     removed: BTreeSet<SessionId>,
 }
 
@@ -138,12 +149,22 @@ pub(crate) struct StoredSession {
 pub(crate) struct Changes {
     pub(crate) sessions: Vec<StoredSession>,
     pub(crate) given: Vec<(SessionId, AgentId, Option<u64>)>,
+    pub(crate) owed: Vec<(SessionId, AgentId, Option<u64>)>,
     pub(crate) removed: Vec<SessionId>,
+}
+
+/// Who has to do with a stored session, each with the first message of theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Members {
+    /// Who may have it.
+    pub(crate) given: BTreeMap<AgentId, u64>,
+    /// To whom it is to be given.
+    pub(crate) owed: BTreeMap<AgentId, u64>,
 }
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.given.is_empty() && self.removed.is_empty()
+        self.sessions.is_empty() && self.given.is_empty() && self.owed.is_empty() && self.removed.is_empty()
     }
 }
 
@@ -208,14 +229,19 @@ impl Publishing {
     }
 
     /// A session of an earlier run, which nobody else has; they come in the order of their beginnings.
-    pub(crate) fn adopt(&mut self, stored: StoredSession, given: BTreeMap<AgentId, u64>) {
+    pub(crate) fn adopt(&mut self, stored: StoredSession, members: Members) {
         let StoredSession { base, chain, end, begun_at_ms, used_at_ms } = stored;
         if let Some(before) = self.sessions.last_mut() {
             before.end();
         }
         let end = chain.as_ref().map_or(end, ChannelSendChain::counter);
         // What is on disk is where the earlier run may have come to: more is written before the first counter is used.
-        self.sessions.push(Session { reserved: end, end, given, ..Session::new(base, chain, begun_at_ms, used_at_ms) });
+        let Members { given, owed } = members;
+        let due = owed.into_iter().map(|(member, from)| (member, Due::now(from))).collect();
+        let known_given = given.keys().copied().collect();
+        let session = Session::new(base, chain, begun_at_ms, used_at_ms);
+        let on_disk = true;
+        self.sessions.push(Session { on_disk, reserved: end, end, given, known_given, due, ..session });
     }
 
     /// The owner's record, verified. Whoever holds a session and may not subscribe by it has left.
@@ -258,7 +284,7 @@ impl Publishing {
             }
             false => told.left.iter().copied().collect(),
         };
-        // Who left and came again in one change holds what it held.
+        // Who left and came again in one change may have lost what it held: that is over, and it is given what begins next.
         self.members.retain(|member| !left.contains(member));
         self.members.extend(&joined);
         if self.members.len() > CHANNEL_SUBSCRIBERS_MAX as usize {
@@ -342,20 +368,21 @@ impl Publishing {
         self.changes.sessions.insert(session.id);
         // Those whom the record does not allow wait for a newer one.
         let due = self.members.iter().map(|member| (*member, Due::now(0))).collect();
+        self.changes.owed.extend(self.members.iter().map(|member| ((session.id, *member), Some(0))));
         self.sessions.push(Session { due, first_round: readers, ..session });
         self.trim();
     }
 
     /// A message is answered, or will never be sent.
     pub(crate) fn settled(&mut self, session: SessionId, counter: u64) {
-        let (is_told, has_history) = (self.is_told, self.has_history());
+        let (is_told, has_history, has_record) = (self.is_told, self.has_history(), self.record.is_some());
         let Some(session) = self.session_mut(session) else { return };
         match is_told {
             true => drop(session.unsettled.remove(&counter)),
             false => session.settled_early.push(counter),
         }
         // Now and then, so that no single step is a long one.
-        if is_told && !has_history && session.first_open() - session.base.counter() >= STEPS_MAX {
+        if is_told && has_record && !has_history && session.first_open() - session.base.counter() >= STEPS_MAX {
             session.let_go_of_the_past();
         }
     }
@@ -375,14 +402,36 @@ impl Publishing {
         self.sessions.iter().all(|session| session.unsettled.len() == session.settled_early.len())
     }
 
+    /// Writes down for so many of those who are to be given a key now that they may have it: [`gives`](Self::gives) gives it when that is
+    /// on disk.
+    pub(crate) fn prepare(&mut self, most: usize, now_ms: u64) {
+        let Self { sessions, changes, record: Some(record), is_told: true, .. } = self else { return };
+        let mut room = most;
+        for session in sessions.iter_mut().rev() {
+            let Session { id, due, given, .. } = session;
+            let is_ready = |(member, due): &(&AgentId, &Due)| due.at_ms <= now_ms && record.lets_subscribe(member);
+            for (member, due) in due.iter().filter(is_ready).take(room) {
+                room -= 1;
+                let before = given.get(member).copied();
+                let from = before.map_or(due.from, |before| before.min(due.from));
+                if before != Some(from) {
+                    given.insert(*member, from);
+                    changes.given.insert((*id, *member), Some(from));
+                }
+            }
+        }
+    }
+
     /// Keys that are to be given now, at most so many. Each is answered with [`gave`](Self::gave).
     pub(crate) fn gives(&mut self, most: usize, now_ms: u64) -> Vec<Give> {
         let mut gives = Vec::new();
         // The newest session first: what comes now is read first. None before the disk has it: a key of a session that a crash
-        // made never to have been would be kept for nothing.
-        let Some(record) = &self.record else { return gives };
-        for session in self.sessions.iter_mut().rev().filter(|session| session.reserved > 0) {
-            let is_ready = |(member, due): &(&AgentId, &Due)| due.at_ms <= now_ms && record.lets_subscribe(member);
+        // made never to have been would be kept for nothing. And none before the node has said who subscribes: who left has left.
+        let Some(record) = self.record.as_ref().filter(|_| self.is_told) else { return gives };
+        for session in self.sessions.iter_mut().rev().filter(|session| session.on_disk) {
+            let is_ready = |(member, due): &(&AgentId, &Due)| {
+                due.at_ms <= now_ms && record.lets_subscribe(member) && session.known_given.contains(member)
+            };
             let ready = session.due.iter().filter(is_ready).map(|(member, _)| *member);
             for member in ready.take(most - gives.len()).collect::<Vec<_>>() {
                 let due = session.due.remove(&member).expect("listed just now");
@@ -390,7 +439,9 @@ impl Publishing {
                 // Most of those that come together begin at the same message: the steps to it are made once.
                 let before = gives.last().map(|give: &Give| &give.key).filter(|key| key.session_id() == session.id);
                 let near = before.filter(|key| key.counter() <= due.from).unwrap_or(&session.base);
-                let key = near.at(due.from).expect("the base lies behind whatever is due");
+                // What is owed by an earlier run may lie before what is left of the session.
+                let from = due.from.max(session.base.counter());
+                let key = near.at(from).expect("the base lies behind whatever is due");
                 gives.push(Give { member, session: session.id, key });
             }
         }
@@ -404,7 +455,7 @@ impl Publishing {
 
     /// Keys that are to be given, to those who may have them.
     fn dues(&self) -> impl Iterator<Item = &Due> {
-        let on_disk = self.sessions.iter().filter(|session| session.reserved > 0);
+        let on_disk = self.sessions.iter().filter(|session| session.on_disk);
         on_disk.flat_map(|session| &session.due).filter(|(member, _)| self.lets_read(member)).map(|(_, due)| due)
     }
 
@@ -419,16 +470,14 @@ impl Publishing {
         session.first_round.remove(&member);
         let Some(due) = session.giving.remove(&member) else { return };
         match outcome {
-            Outcome::Durable => {
-                session.given.insert(member, due.from);
-                self.changes.given.insert((session.id, member), Some(due.from));
-            }
+            Outcome::Durable => drop(self.changes.owed.insert((session.id, member), None)),
             // Whoever has left meanwhile is given nothing more.
             Outcome::Later if is_member => {
                 let pause = pause(CHANNEL_GIVE_PAUSE_MIN, CHANNEL_GIVE_PAUSE_MAX, due.failures);
                 let at_ms = now_ms.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
                 session.due.insert(member, Due { at_ms, failures: due.failures.saturating_add(1), ..due });
             }
+            Outcome::Never if is_member => drop(session.refused.insert(member, due.from)),
             Outcome::Later | Outcome::Never => {}
         }
         self.trim();
@@ -436,18 +485,22 @@ impl Publishing {
 
     /// Whether something is to be written.
     pub(crate) fn has_changes(&self) -> bool {
-        let Unwritten { sessions, given, removed } = &self.changes;
-        !(sessions.is_empty() && given.is_empty() && removed.is_empty())
+        let Unwritten { sessions, given, owed, removed } = &self.changes;
+        !(sessions.is_empty() && given.is_empty() && owed.is_empty() && removed.is_empty())
     }
 
     /// What is to be written now; [`confirm`](Self::confirm) says that it is.
     pub(crate) fn take_changes(&mut self) -> Changes {
-        let Unwritten { sessions, given, removed } = std::mem::take(&mut self.changes);
+        let Unwritten { sessions, given, owed, removed } = std::mem::take(&mut self.changes);
+        let rows = |rows: BTreeMap<(SessionId, AgentId), Option<u64>>| {
+            rows.into_iter().map(|((session, member), from)| (session, member, from)).collect()
+        };
         let limits = self.limits;
         let stored = |id: SessionId| Some(self.sessions.iter().find(|known| known.id == id)?.to_store(&limits));
         Changes {
             sessions: sessions.into_iter().filter_map(stored).collect(),
-            given: given.into_iter().map(|((session, member), from)| (session, member, from)).collect(),
+            given: rows(given),
+            owed: rows(owed),
             removed: removed.into_iter().collect(),
         }
     }
@@ -455,10 +508,19 @@ impl Publishing {
     /// These changes are on disk.
     pub(crate) fn confirm(&mut self, changes: &Changes) {
         for stored in &changes.sessions {
-            if let Some(chain) = &stored.chain
-                && let Some(session) = self.session_mut(chain.session_id())
+            if let Some(session) = self.session_mut(stored.base.session_id()) {
+                session.on_disk = true;
+                let reserved = stored.chain.as_ref().map_or(0, ChannelSendChain::counter);
+                session.reserved = session.reserved.max(reserved);
+            }
+        }
+        for (id, member, from) in &changes.given {
+            // Who left meanwhile is to be written down once more, should they come again.
+            if let Some(session) = self.session_mut(*id)
+                && from.is_some()
+                && session.given.contains_key(member)
             {
-                session.reserved = session.reserved.max(chain.counter());
+                session.known_given.insert(*member);
             }
         }
     }
@@ -493,25 +555,29 @@ impl Publishing {
         self.sessions.iter_mut().rev().find(|session| session.id == id)
     }
 
-    /// Everybody who was given a session, or is being given one.
+    /// Everybody who may have a session, and to whom one is owed.
     fn holders(&self) -> impl Iterator<Item = AgentId> + '_ {
-        self.sessions.iter().flat_map(|session| session.given.keys().chain(session.giving.keys()).copied())
+        self.sessions.iter().flat_map(|session| session.given.keys().chain(session.due.keys()).copied())
     }
 
     /// These are no subscribers any more.
     fn forget(&mut self, left: &BTreeSet<AgentId>) {
         let Self { sessions, changes, .. } = self;
         for session in sessions {
-            let holds = |agent| session.given.contains_key(agent) || session.giving.contains_key(agent);
-            if session.chain.is_some() && left.iter().any(holds) {
+            if session.chain.is_some() && left.iter().any(|agent| session.given.contains_key(agent)) {
                 session.end();
                 changes.sessions.insert(session.id);
             }
             for agent in left {
-                session.due.remove(agent);
                 session.first_round.remove(agent);
-                if session.given.remove(agent).is_some() {
+                session.known_given.remove(agent);
+                let was_owed = session.due.remove(agent).is_some() | session.refused.remove(agent).is_some();
+                let was_given = session.given.remove(agent).is_some();
+                if was_given {
                     changes.given.insert((session.id, *agent), None);
+                }
+                if was_given || was_owed {
+                    changes.owed.insert((session.id, *agent), None);
                 }
             }
         }
@@ -521,7 +587,8 @@ impl Publishing {
     /// its way into the channel.
     fn welcome(&mut self, joined: &BTreeSet<AgentId>) {
         let has_history = self.has_history();
-        for session in &mut self.sessions {
+        let Self { sessions, changes, .. } = self;
+        for session in sessions {
             let from = match has_history {
                 true => session.base.counter(),
                 // A session that is over and wholly in the channel is of no use to whoever comes now.
@@ -532,9 +599,17 @@ impl Publishing {
                 continue;
             }
             for agent in joined {
-                if !session.given.contains_key(agent) && !session.giving.contains_key(agent) {
-                    session.due.entry(*agent).or_insert(Due::now(from));
+                let is_owed = session.due.contains_key(agent) || session.refused.contains_key(agent);
+                if session.giving.contains_key(agent) || session.given.contains_key(agent) && !is_owed {
+                    continue;
                 }
+                let refused = session.refused.remove(agent);
+                let due = session.due.entry(*agent).or_insert(Due::now(refused.unwrap_or(from)));
+                // Where the record came later than the node's word, more may be theirs than it seemed.
+                if from < due.from {
+                    due.from = from;
+                }
+                changes.owed.insert((session.id, *agent), Some(due.from));
             }
         }
     }
@@ -567,6 +642,7 @@ impl Publishing {
         self.sessions.retain(|session| session.id != id);
         self.changes.sessions.remove(&id);
         self.changes.given.retain(|(session, _), _| *session != id);
+        self.changes.owed.retain(|(session, _), _| *session != id);
         self.changes.removed.insert(id);
     }
 }
@@ -577,6 +653,7 @@ impl Session {
             id: base.session_id(),
             base,
             chain,
+            on_disk: false,
             reserved: 0,
             end: 0,
             begun_at_ms,
@@ -584,8 +661,10 @@ impl Session {
             unsettled: BTreeSet::new(),
             settled_early: Vec::new(),
             given: BTreeMap::new(),
+            known_given: BTreeSet::new(),
             giving: BTreeMap::new(),
             due: BTreeMap::new(),
+            refused: BTreeMap::new(),
             first_round: BTreeSet::new(),
         }
     }

@@ -2,15 +2,17 @@
 //! application has. [`link`](super::link) speaks on the stream, [`present`](super::present) opens and shows.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use creto_envelope::channel::ChannelName;
 use creto_envelope::channel::frames::{
-    ChannelAck, ChannelCredit, ChannelLeave, ChannelLeft, ChannelSubscribe, ChannelSubscribed, LeaveMode, Start,
+    ChannelAck, ChannelCredit, ChannelLeave, ChannelLeft, ChannelNack, ChannelSubscribe, ChannelSubscribed, GiveBack,
+    LeaveMode, Start,
 };
-use creto_envelope::deliver::Credit;
+use creto_envelope::deliver::{Credit, DeliveredSpan};
 use creto_envelope::limits::{CHANNEL_SUBSCRIPTIONS_MAX, CONSUMER_ACK_SEQUENCES_MAX};
 use creto_envelope::{ChannelId, GroupId, RejectCode};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -19,9 +21,9 @@ use tokio::time::Instant;
 use super::cursor::{Arrival, Cursor};
 use super::error::ChannelError;
 use super::message::ChannelMessage;
-use crate::directory::Identity;
-use crate::limits::CHANNEL_RECORD_PAUSE;
-use crate::receiver::open::Refused;
+use crate::directory::{Directory, Identity};
+use crate::limits::{CHANNEL_RECORD_PAUSE, CHANNEL_WINDOW_BYTES_LEAST, CHANNEL_WINDOWS_BYTES};
+use crate::receiver::open::{Opener, SignedHeader};
 use crate::stats::{Counters, UNPOISONED};
 
 /// See the module.
@@ -53,7 +55,12 @@ struct Sub {
     /// Where it begins; once it stands, it goes on.
     start: Start,
     cursor: Cursor,
+    window_bytes: u32,
     phase: Phase,
+    /// Tells what presents its messages how it stood first.
+    began: Option<oneshot::Sender<Began>>,
+    /// The same, that the subscription itself has ended.
+    is_over: Arc<AtomicBool>,
     /// To what presents its messages.
     arrived: mpsc::Sender<Arrived>,
     /// To the application.
@@ -75,7 +82,21 @@ enum Phase {
 struct Leaving {
     mode: LeaveMode,
     is_said: bool,
-    done: Option<oneshot::Sender<()>>,
+    done: Option<Left>,
+}
+
+/// What became of leaving.
+type Left = oneshot::Sender<Result<(), ChannelError>>;
+
+/// How a subscription stood when this process first read by it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Began {
+    /// What was asked for.
+    pub(super) start: Start,
+    /// The first message that the node does not count as consumed.
+    pub(super) next_sequence: u64,
+    /// The newest one that the channel kept.
+    pub(super) newest_sequence: u64,
 }
 
 /// What the application gets.
@@ -88,8 +109,28 @@ pub(super) struct Arrived {
     pub(super) attempt: u8,
     /// On which it came: on another one it comes again.
     pub(super) stream: u64,
-    /// Its envelope, and who signed it; or why it does not hold.
-    pub(super) verified: Result<(Bytes, Arc<Identity>), Refused>,
+    /// Its envelope, and who signed it; or why that is not known.
+    pub(super) verified: Result<(Bytes, Arc<Identity>), Unverified>,
+}
+
+/// Why it is not known who signed a message.
+#[derive(Debug)]
+pub(super) enum Unverified {
+    /// It does not hold.
+    Refused(RejectCode),
+    /// Its publisher's record could not be had.
+    Unproven(Box<Unproven>),
+}
+
+/// A message whose publisher's record could not be had, with all that it takes to look again.
+#[derive(Debug)]
+pub(super) struct Unproven {
+    pub(super) channel: ChannelId,
+    pub(super) opener: Arc<Opener>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) header: Arc<SignedHeader>,
+    pub(super) body: Bytes,
+    pub(super) span: DeliveredSpan,
 }
 
 /// What a new subscription gives and takes.
@@ -99,6 +140,34 @@ pub(super) struct Opened {
     pub(super) queue: mpsc::Sender<Shown>,
     pub(super) shown: mpsc::Receiver<Shown>,
     pub(super) stands: oneshot::Receiver<Result<(), ChannelError>>,
+    pub(super) began: oneshot::Receiver<Began>,
+    pub(super) is_over: Arc<AtomicBool>,
+}
+
+/// What a subscription may have in flight, and with its application.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) messages: u32,
+    /// A share of what all may have together, unless it is said.
+    pub(super) bytes: Option<u32>,
+}
+
+/// The bytes of a new window beside those that there are. A node holds all of a connection's windows together to a bound. Of that every
+/// subscription that there may be has a little, and of the rest each takes half of what is left.
+fn window_bytes(there: impl Iterator<Item = u32>, wanted: Option<u32>) -> Result<u32, ChannelError> {
+    let (mut used, mut above) = (0, 0);
+    for window in there {
+        used += window;
+        above += window.saturating_sub(CHANNEL_WINDOW_BYTES_LEAST);
+    }
+    let left = CHANNEL_WINDOWS_BYTES.saturating_sub(used);
+    let to_share = CHANNEL_WINDOWS_BYTES - CHANNEL_WINDOW_BYTES_LEAST * CHANNEL_SUBSCRIPTIONS_MAX as u32;
+    let share = CHANNEL_WINDOW_BYTES_LEAST + to_share.saturating_sub(above) / 2;
+    let bytes = wanted.unwrap_or(share.min(left));
+    match 0 < bytes && bytes <= left {
+        true => Ok(bytes),
+        false => Err(ChannelError::WindowTooLarge { bytes: wanted.unwrap_or(CHANNEL_WINDOW_BYTES_LEAST), left }),
+    }
 }
 
 impl Reading {
@@ -117,7 +186,7 @@ impl Reading {
         channel: ChannelId,
         group: GroupId,
         start: Start,
-        window: Credit,
+        wanted: Wanted,
     ) -> Result<Opened, ChannelError> {
         let mut state = self.state();
         if let Some(reason) = &state.ended {
@@ -131,19 +200,26 @@ impl Reading {
         if state.subscriptions.len() >= CHANNEL_SUBSCRIPTIONS_MAX {
             return Err(ChannelError::TooMany { most: CHANNEL_SUBSCRIPTIONS_MAX });
         }
+        let bytes = window_bytes(state.subscriptions.values().map(|sub| sub.window_bytes), wanted.bytes)?;
+        let window = Credit { messages: wanted.messages, bytes };
         state.last_handle = state.last_handle.wrapping_add(1);
         let handle = state.last_handle;
-        // What the window allows, and one report for each.
+        // What the window allows, and of an earlier stream as much again that the application has not taken; and reports.
         let window_messages = window.messages as usize;
         let (to_present, arrived) = mpsc::channel(window_messages + 1);
-        let (queue, shown) = mpsc::channel(2 * window_messages + 2);
+        let (queue, shown) = mpsc::channel(3 * window_messages + 2);
         let (stands, told) = oneshot::channel();
+        let (begins, began) = oneshot::channel();
+        let is_over = Arc::new(AtomicBool::new(false));
         let sub = Sub {
             name: name.clone(),
             channel,
             group,
             start,
             cursor: Cursor::new(group != GroupId::NONE, window),
+            window_bytes: bytes,
+            began: Some(begins),
+            is_over: Arc::clone(&is_over),
             phase: Phase::Wanted(None),
             arrived: to_present,
             queue: queue.clone(),
@@ -154,29 +230,40 @@ impl Reading {
         drop(state);
         self.wanted.send_replace(true);
         self.changed.notify_one();
-        Ok(Opened { handle, arrived, queue, shown, stands: told })
+        Ok(Opened { handle, arrived, queue, shown, stands: told, began, is_over })
     }
 
-    /// Stops reading. What it gives resolves when the node has said so.
-    pub(super) fn leave(&self, handle: u32, mode: LeaveMode) -> oneshot::Receiver<()> {
+    /// Stops reading. What it gives resolves when the node has said what became of that.
+    pub(super) fn leave(&self, handle: u32, mode: LeaveMode) -> oneshot::Receiver<Result<(), ChannelError>> {
         let (done, left) = oneshot::channel();
         let mut state = self.state();
         let has_stream = state.stream != NO_STREAM;
-        if let Some(sub) = state.subscriptions.get_mut(&handle) {
-            let never_asked = matches!(sub.phase, Phase::Wanted(_));
-            match &mut sub.leaving {
-                // Nothing of it is at the node, or on this connection: it stays there as it is.
-                _ if mode == LeaveMode::Detach && (never_asked || !has_stream) => {
-                    state.subscriptions.remove(&handle);
-                    let _ = done.send(());
-                }
-                // Ending it is more than leaving it.
-                Some(leaving) if mode == LeaveMode::Unsubscribe && !leaving.is_said => {
-                    *leaving = Leaving { mode, is_said: false, done: Some(done) };
-                }
-                Some(_) => {}
-                none => *none = Some(Leaving { mode, is_said: false, done: Some(done) }),
+        let ended = state.ended.clone();
+        let Some(sub) = state.subscriptions.get_mut(&handle) else {
+            // It ended before, in another way.
+            let outcome = match mode {
+                LeaveMode::Detach => Ok(()),
+                LeaveMode::Unsubscribe => Err(ended.unwrap_or(ChannelError::Closed)),
+            };
+            let _ = done.send(outcome);
+            return left;
+        };
+        let never_asked = matches!(sub.phase, Phase::Wanted(_));
+        match &mut sub.leaving {
+            // It is being ended, which is more than leaving it.
+            Some(leaving) if mode == LeaveMode::Detach && leaving.mode == LeaveMode::Unsubscribe => {
+                let _ = done.send(Ok(()));
             }
+            // Nothing of it is at the node, or on this connection: it stays there as it is.
+            _ if mode == LeaveMode::Detach && (never_asked || !has_stream) => {
+                state.subscriptions.remove(&handle);
+                let _ = done.send(Ok(()));
+            }
+            Some(leaving) if mode == LeaveMode::Unsubscribe && !leaving.is_said => {
+                *leaving = Leaving { mode, is_said: false, done: Some(done) };
+            }
+            Some(leaving) => leaving.done = Some(done),
+            none => *none = Some(Leaving { mode, is_said: false, done: Some(done) }),
         }
         drop(state);
         self.changed.notify_one();
@@ -248,6 +335,10 @@ impl Reading {
         let ChannelSubscribed { next_sequence, oldest_sequence, newest_sequence, .. } = *subscribed;
         tracing::debug!(channel = %sub.name, next_sequence, oldest_sequence, newest_sequence, "reading the channel");
         sub.phase = Phase::Stands;
+        if let Some(began) = sub.began.take() {
+            // Whoever presents may be gone: it is being left.
+            let _ = began.send(Began { start: sub.start, next_sequence, newest_sequence });
+        }
         sub.start = Start::GoOn;
         sub.cursor.opened(next_sequence);
         if let Some(stands) = sub.stands.take() {
@@ -263,20 +354,41 @@ impl Reading {
     pub(super) fn left(&self, left: &ChannelLeft) {
         let mut state = self.state();
         let Some(sub) = state.subscriptions.get_mut(&left.handle) else { return };
-        let was_asked = sub.leaving.as_ref().is_some_and(|leaving| leaving.is_said);
         let error = ChannelError::refused(sub.name.as_str(), "subscribe", left.code);
-        if left.code != 0 && !was_asked && error.is_retryable() {
+        let was_asked = sub.leaving.as_ref().filter(|leaving| leaving.is_said).map(|leaving| leaving.mode);
+        // What was asked to end and could not be now is read again, so that it can be asked once more.
+        if left.code != 0 && was_asked != Some(LeaveMode::Detach) && error.is_retryable() {
             let pause = Duration::from_millis(left.retry_after_ms.into()).max(CHANNEL_RECORD_PAUSE);
             sub.phase = Phase::Wanted(Some(Instant::now() + pause));
+            if let Some(leaving) = &mut sub.leaving {
+                leaving.is_said = false;
+            }
             drop(state);
             return self.changed.notify_one();
         }
-        let sub = state.subscriptions.remove(&left.handle).expect("it was there just now");
+        let mut sub = state.subscriptions.remove(&left.handle).expect("it was there just now");
         drop(state);
-        match was_asked {
-            true => drop(sub.leaving.and_then(|leaving| leaving.done).map(|done| done.send(()))),
-            false if left.code == 0 => sub.end(&ChannelError::Closed),
-            false => sub.end(&error),
+        let has_ended = matches!(
+            RejectCode::from_u16(left.code),
+            Some(RejectCode::UnknownChannel | RejectCode::ChannelNotAllowed | RejectCode::PolicyDenied)
+        );
+        sub.is_over.store(has_ended, Ordering::Release);
+        // There is none to end: it ended before.
+        let is_over = left.code == 0 || left.code == RejectCode::NotSubscribed.as_u16();
+        let outcome = match was_asked {
+            Some(LeaveMode::Detach) => Ok(()),
+            Some(LeaveMode::Unsubscribe) if is_over => Ok(()),
+            None if left.code == 0 => Err(ChannelError::Closed),
+            _ => Err(error),
+        };
+        match sub.leaving.take().and_then(|leaving| leaving.done) {
+            // Whoever asked may have stopped waiting.
+            Some(done) => drop(done.send(outcome)),
+            None => {
+                if let Err(error) = outcome {
+                    sub.end(&error);
+                }
+            }
         }
     }
 
@@ -320,10 +432,26 @@ impl Reading {
         let mut state = self.state();
         let is_here = state.stream == stream;
         let Some(sub) = state.subscriptions.get_mut(&handle) else { return };
-        if is_here && sub.cursor.shown(message.sequence) {
-            // As many find a place as the window allows.
+        if is_here && sub.cursor.queued(message.sequence) {
+            // As many find a place as the cursor allows.
             let _ = sub.queue.try_send(Ok(message));
         }
+    }
+
+    /// The application takes a message. False: it is another member's by now.
+    pub(super) fn taken(&self, handle: u32, sequence: u64) -> bool {
+        // What came before the subscription ended is still there to be seen.
+        self.state().subscriptions.get_mut(&handle).is_none_or(|sub| sub.cursor.shown(sequence))
+    }
+
+    /// What came and is not ready for the application.
+    pub(super) fn hidden(&self, handle: u32) -> Vec<u64> {
+        self.state().subscriptions.get(&handle).map_or_else(Vec::new, |sub| sub.cursor.hidden())
+    }
+
+    /// In a group: a message goes back.
+    pub(super) fn given_back(&self, handle: u32, sequence: u64, how: GiveBack) -> bool {
+        self.finish(handle, |cursor| cursor.given_back(sequence, how))
     }
 
     /// The application has a message.
@@ -357,7 +485,18 @@ impl Sub {
         if self.leaving.as_ref().is_some_and(|leaving| leaving.is_said) {
             return;
         }
+        if self.leaving.is_some() && self.group != GroupId::NONE {
+            self.cursor.leaves();
+        }
+        let nacks = self.cursor.take_nacks();
         let (acks, credit) = self.cursor.take_outgoing();
+        // As many in a frame as go back in the same way.
+        for alike in nacks.chunk_by(|(_, one), (_, other)| one == other) {
+            for some in alike.chunks(CONSUMER_ACK_SEQUENCES_MAX) {
+                let sequences = some.iter().map(|(sequence, _)| *sequence).collect();
+                ChannelNack { handle, how: some[0].1, sequences }.encode(frames);
+            }
+        }
         for sequences in acks.chunks(CONSUMER_ACK_SEQUENCES_MAX) {
             ChannelAck { handle, sequences: sequences.to_vec() }.encode(frames);
         }
@@ -375,6 +514,9 @@ impl Sub {
     }
 
     fn end(self, reason: &ChannelError) {
+        if let Some(done) = self.leaving.and_then(|leaving| leaving.done) {
+            let _ = done.send(Err(reason.clone()));
+        }
         if let Some(stands) = self.stands {
             let _ = stands.send(Err(reason.clone()));
         }
@@ -382,3 +524,6 @@ impl Sub {
         let _ = self.queue.try_send(Err(reason.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,15 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use creto_crypto_accel::digest::sha256;
 use creto_envelope::channel::frames::ChannelRequest;
 use creto_envelope::channel::{ChannelName, ChannelRecord, SignedChannelRecord};
-use creto_envelope::{ChannelId, RejectCode, TrustDomain};
+use creto_envelope::{AgentId, ChannelId, RejectCode, TrustDomain};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::ChannelError;
 use crate::directory::Directory;
 use crate::limits::{CHANNEL_RECORD_TIMEOUT, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN};
+use crate::state::publishing::SeenRecord;
 use crate::stats::UNPOISONED;
 use crate::stream::Refusal;
 use crate::worker::offload;
@@ -47,6 +49,63 @@ enum Answer {
     Record(Arc<SignedChannelRecord>),
     Refused(Refusal),
     Unsupported,
+}
+
+/// What a record is beside the one that was seen last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Seen {
+    /// It is the same.
+    Same,
+    /// It is newer, or the first.
+    New,
+    /// It is older, or another one of that version: it does not count.
+    Older,
+}
+
+impl Seen {
+    /// Holds a record against what was seen of its channel, and against the owner that the application has named, if it has.
+    ///
+    /// The node says who owns a channel, and an agent believes the first one that it is told of. Another one is not believed: the node
+    /// may have made it up. Only the application can say that it is right.
+    ///
+    /// # Errors
+    /// [`ChannelError::Record`]: its owner is another one.
+    pub(crate) fn check(
+        record: &ChannelRecord,
+        before: Option<SeenRecord>,
+        named: Option<AgentId>,
+    ) -> Result<Self, ChannelError> {
+        let wrong = |reason| Err(ChannelError::Record { channel: record.name.to_string(), reason });
+        if named.is_some_and(|owner| owner != record.owner) {
+            return wrong("its owner is not the one that was named");
+        }
+        let Some(before) = before else { return Ok(Self::New) };
+        if before.owner != record.owner {
+            return match named {
+                // What another one said says nothing about this one's.
+                Some(_) => Ok(Self::New),
+                None => {
+                    wrong("its owner is not the one that it was before; if that is as it should be, name the owner")
+                }
+            };
+        }
+        Ok(match record.version.cmp(&before.version) {
+            std::cmp::Ordering::Greater => Self::New,
+            std::cmp::Ordering::Equal if seen_of(record) == before => Self::Same,
+            _ => Self::Older,
+        })
+    }
+
+    /// Why one that is older does not count.
+    pub(crate) fn older(name: &ChannelName) -> ChannelError {
+        let reason = "a newer record, or another one of this version, was seen before";
+        ChannelError::Record { channel: name.to_string(), reason }
+    }
+}
+
+/// What is remembered of a record.
+pub(crate) fn seen_of(record: &ChannelRecord) -> SeenRecord {
+    SeenRecord { version: record.version, sha256: sha256(&[&record.to_bytes()]), owner: record.owner }
 }
 
 impl Records {
@@ -202,5 +261,57 @@ impl Records {
         let mut state = self.state.lock().expect(UNPOISONED);
         state.closed = true;
         state.questions.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use creto_envelope::channel::{Publishing, Subscribing};
+
+    use super::*;
+
+    fn record(version: u32, owner: u8) -> ChannelRecord {
+        ChannelRecord {
+            version,
+            name: ChannelName::parse("acme/alerts").expect("a name"),
+            trust_domain: TrustDomain::default(),
+            owner: AgentId([owner; 16]),
+            owner_key_version: 1,
+            signed_at_ms: 0,
+            subscribing: Subscribing::Open,
+            publishing: Publishing::Open,
+            has_history: false,
+            is_deleted: false,
+            retention_s: 60,
+            messages_max: 100,
+            bytes_max: 1_000_000,
+            subscribers_max: 100,
+        }
+    }
+
+    #[test]
+    fn a_channel_has_the_owner_that_it_had_first_unless_the_application_names_another() {
+        let (mine, evil) = (record(3, 1), record(4, 66));
+        let (me, them) = (Some(AgentId([1; 16])), Some(AgentId([66; 16])));
+        let seen = Some(seen_of(&mine));
+        assert_eq!(Seen::check(&mine, None, None).expect("the first"), Seen::New);
+        // A newer version, well signed by an agent that the node has made up.
+        assert!(matches!(Seen::check(&evil, seen, None), Err(ChannelError::Record { .. })));
+        assert!(matches!(Seen::check(&evil, None, me), Err(ChannelError::Record { .. })), "named before it was seen");
+        assert!(matches!(Seen::check(&evil, seen, me), Err(ChannelError::Record { .. })));
+        // The application knows of another owner.
+        assert_eq!(Seen::check(&evil, seen, them).expect("it is named"), Seen::New);
+        // And whoever believed the wrong one is brought back, whatever version that had come to.
+        assert_eq!(Seen::check(&mine, Some(seen_of(&evil)), me).expect("it is named"), Seen::New);
+    }
+
+    #[test]
+    fn an_older_record_or_another_one_of_a_version_does_not_count() {
+        let seen = Some(seen_of(&record(3, 1)));
+        let check = |record: &ChannelRecord| Seen::check(record, seen, None).expect("its owner is the same");
+        assert_eq!(check(&record(3, 1)), Seen::Same);
+        assert_eq!(check(&record(2, 1)), Seen::Older);
+        assert_eq!(check(&ChannelRecord { retention_s: 61, ..record(3, 1) }), Seen::Older);
+        assert_eq!(check(&ChannelRecord { retention_s: 61, ..record(4, 1) }), Seen::New);
     }
 }

@@ -87,6 +87,7 @@ impl Inbox {
             let before = table.by_id.insert(message_id, Asked { whom, answer: sender });
             assert!(before.is_none(), "a message id is made once");
         }
+        self.reads_all();
         self.wanted.send_replace(true);
         // The deliver stream may have to be lent credit.
         self.changed.notify_one();

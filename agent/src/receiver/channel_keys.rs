@@ -16,8 +16,12 @@ use crate::error::ReceiveError;
 use crate::worker::on_disk;
 
 impl Inbox {
-    /// From now on the agent receives, also where nobody subscribes to its mailbox: keys come there.
+    /// From now on the agent receives, also where nobody subscribes to its mailbox: keys come there. Where nobody does, nothing else is
+    /// asked for, and what comes before a key is given back as it came: it must not count as tried.
     pub(crate) fn receive_keys(&self) {
+        if !*self.wanted.borrow() {
+            self.state().is_for_keys = true;
+        }
         self.wanted.send_replace(true);
     }
 

@@ -63,6 +63,19 @@ impl CreditLedger {
         self.held.messages == 0
     }
 
+    /// Whether the node has credit for a message.
+    pub(crate) fn may_push(&self) -> bool {
+        self.allowance_messages > 0
+    }
+
+    /// A message is held that came on an earlier stream and does not come again: what its end gives back was granted already.
+    pub(crate) fn held_back(&mut self, bytes: usize) {
+        self.held.messages += 1;
+        self.held.bytes += bytes as u64;
+        self.lent.messages += 1;
+        self.lent.bytes += bytes as u64;
+    }
+
     /// A new stream: everything that is not held.
     pub(crate) fn opened(&mut self) -> Credit {
         self.owed = Amount::default();
@@ -79,6 +92,32 @@ impl CreditLedger {
         self.allowance_messages = u64::from(credit.messages);
         self.allowance_bytes = i64::from(credit.bytes);
         credit
+    }
+
+    /// A new stream on which the node may push nothing for now: nobody reads.
+    pub(crate) fn opened_dry(&mut self) {
+        let Credit { messages, bytes } = self.opened();
+        self.owed = Amount { messages: messages.into(), bytes: bytes.into() };
+        (self.allowance_messages, self.allowance_bytes) = (0, 0);
+    }
+
+    /// As [`take_or_lend`](Self::take_or_lend), where nobody reads: nothing of the window is granted.
+    pub(crate) fn lend(&mut self, most: Credit) -> Option<Credit> {
+        if !self.is_dry() {
+            return None;
+        }
+        let mut credit = Credit { messages: 0, bytes: 0 };
+        if self.allowance_messages == 0 {
+            credit.messages = most.messages;
+            self.lent.messages += u64::from(most.messages);
+            self.allowance_messages = u64::from(most.messages);
+        }
+        if self.allowance_bytes <= 0 {
+            credit.bytes = most.bytes;
+            self.lent.bytes += u64::from(most.bytes) + self.allowance_bytes.unsigned_abs();
+            self.allowance_bytes = i64::from(most.bytes);
+        }
+        Some(credit)
     }
 
     /// A message came and used up credit.
@@ -209,6 +248,24 @@ mod tests {
         assert_eq!(ledger.take(), None, "two were lent");
         ledger.finished(100);
         assert_eq!(ledger.take().map(|credit| credit.messages), Some(1));
+    }
+
+    #[test]
+    fn where_nobody_reads_nothing_is_granted_but_what_is_lent_and_the_window_is_there_for_who_comes() {
+        let mut ledger = CreditLedger::new(Credit { messages: 100, bytes: 10_000 });
+        let most = Credit { messages: 2, bytes: 500 };
+        ledger.opened_dry();
+        assert_eq!(ledger.lend(most), Some(most));
+        assert_eq!(ledger.lend(most), None, "they are still to come");
+        for _ in 0..2 {
+            ledger.arrived(200);
+            ledger.finished(200);
+        }
+        assert_eq!(ledger.lend(most), Some(Credit { messages: 2, bytes: 0 }), "a hundred bytes are left");
+        // Somebody reads.
+        let granted = ledger.take().unwrap();
+        assert_eq!((granted.messages, ledger.take()), (100, None));
+        assert!((9_000..=10_000).contains(&granted.bytes), "{granted:?}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use creto_envelope::{
 };
 
 use crate::clock;
-use crate::directory::{Identity, lookup_code};
+use crate::directory::{Directory, Identity, lookup_code};
 use crate::error::LookupError;
 use crate::keys::AgentKeys;
 use crate::limits::ROOTS_CACHED;
@@ -69,6 +69,20 @@ impl SignedHeader {
 
     fn view(&self) -> BatchHeaderView<'_> {
         BatchHeaderView::parse(&self.frame[HEADER_OFFSET..]).expect(PARSED)
+    }
+
+    /// Whether its sender's record could not be had when it came, and may be had later.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.identity.as_ref().is_err_and(LookupError::is_temporary)
+    }
+
+    /// The same header, after its sender's record was looked up once more.
+    pub(crate) async fn look_up_again(&self, directory: &Directory) -> Self {
+        let (sender, version) = {
+            let batch = self.view();
+            (batch.sender(), batch.key_record_version())
+        };
+        Self::new(self.frame.clone(), directory.lookup(sender, version).await)
     }
 }
 

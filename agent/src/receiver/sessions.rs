@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use creto_crypto_accel::keys::NONCE_BYTES;
 use creto_crypto_accel::session::{ReceiveChain, SESSION_MESSAGES_MAX, SessionError, SessionId};
-use creto_envelope::{AgentId, KeyId, RejectCode};
+use creto_envelope::{AgentId, ChannelId, KeyId, RejectCode};
 use zeroize::Zeroizing;
 
 use crate::channel::keys::ChannelKeys;
@@ -30,7 +30,7 @@ use crate::limits::{
     ALL_KEYS_KEPT_MAX, ALL_REFUSED_KEYS_MAX, ALL_SESSIONS_MAX, FAR_COUNTER, FAR_FAILURES_MAX, FAR_TRIED_ONE_IN,
     SENDER_KEYS_KEPT_MAX, SENDER_REFUSED_KEYS_MAX, SENDER_SESSIONS_MAX,
 };
-use crate::state::incoming::{Incoming, Write};
+use crate::state::incoming::{Incoming, ReadChannel, Write};
 use crate::state::prekeys::{OneTimeIds, PrekeySecrets};
 use crate::state::sealed::channel_file_key;
 use crate::stats::UNPOISONED;
@@ -108,6 +108,8 @@ pub(crate) struct IncomingSessions {
     prekeys: Mutex<Option<PrekeySecrets>>,
     /// The same.
     channel_keys: Mutex<ChannelKeys>,
+    /// What is remembered of the channels that are read. The same.
+    channels: Mutex<BTreeMap<ChannelId, ReadChannel>>,
     /// Of those, the ones for one use. Whoever asks waits for no disk.
     one_time: OneTimeIds,
 }
@@ -116,7 +118,7 @@ impl IncomingSessions {
     /// In memory only.
     pub(crate) fn new(bounds: Bounds) -> Self {
         let refused = RefusedKeys::new(bounds.sender_refused, bounds.all_refused);
-        Self::with(Table::new(bounds), refused, ChannelKeys::new(), None, None)
+        Self::with(Table::new(bounds), refused, ChannelKeys::new(), BTreeMap::new(), None, None)
     }
 
     /// Those of the folder, which no other process may have then. The file of prekeys there is sealed under `prekey_file_key`.
@@ -149,7 +151,7 @@ impl IncomingSessions {
         refused.expire(clock::now_ms());
         let mut keys = ChannelKeys::new();
         stored.channel_keys.into_iter().for_each(|key| keys.adopt(key));
-        let sessions = Self::with(table, refused, keys, Some(disk), Some(prekeys));
+        let sessions = Self::with(table, refused, keys, stored.channels, Some(disk), Some(prekeys));
         sessions.expire_channel_keys(clock::now_ms(), |_| None)?;
         Ok(sessions)
     }
@@ -158,6 +160,7 @@ impl IncomingSessions {
         table: Table,
         refused: RefusedKeys,
         channel_keys: ChannelKeys,
+        channels: BTreeMap<ChannelId, ReadChannel>,
         disk: Option<Incoming>,
         prekeys: Option<PrekeySecrets>,
     ) -> Self {
@@ -169,6 +172,7 @@ impl IncomingSessions {
             one_time: prekeys.as_ref().map(PrekeySecrets::one_time).unwrap_or_default(),
             prekeys: Mutex::new(prekeys),
             channel_keys: Mutex::new(channel_keys),
+            channels: Mutex::new(channels),
         }
     }
 

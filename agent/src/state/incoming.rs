@@ -25,17 +25,26 @@
 //! 0 u8 format=1 | 1 [7] 0 | 8 u64 received at | 16 u64 used at, Unix ms | 24 [144] the channel key, sealed ([`sealed`]) | check 8
 //! ```
 //!
+//! What is remembered of a channel that is read, in table `channels` under its id:
+//!
+//! ```text
+//! 0 u8 format=1 | 1 u8 bits: 1 a subscription began, 2 a record was seen | 2 [6] 0 | 8 u64 what is from before it, at most
+//! 16 u32 version of the record | 20 [4] 0 | 24 [32] its SHA-256 | 56 [16] its owner | check 8
+//! ```
+//!
 //! [`sealed`]: super::sealed
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use creto_crypto_accel::session::{ChannelKey, ReceiveChain, SessionId};
-use creto_envelope::{AgentId, KeyId};
+use creto_envelope::{AgentId, ChannelId, KeyId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
+use super::publishing::SeenRecord;
 use super::sealed::{SEALED_POSITION_BYTES, open_position, seal_position};
 use super::{StateFile, with_check};
 use crate::channel::keys::{KeyChanges, StoredKey, Times, session_of};
@@ -47,12 +56,23 @@ const FILE: &str = "incoming.redb";
 const SESSIONS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("sessions");
 const REFUSED: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("refused");
 const CHANNEL_KEYS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("channel_keys");
+const CHANNELS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("channels");
 const VALUE_FORMAT: u8 = 1;
 /// Of a session that was opened to a prekey.
 const PREKEY_VALUE_FORMAT: u8 = 2;
 const FIXED_BYTES: usize = 16;
 const REFUSED_BYTES: usize = 64;
 const CHANNEL_KEY_BYTES: usize = 24 + SEALED_POSITION_BYTES;
+const CHANNEL_BYTES: usize = 72;
+
+/// What is remembered of a channel that is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ReadChannel {
+    /// What was published up to and with this may be from before this agent was let in. None: no subscription began.
+    pub(crate) before: Option<u64>,
+    /// The newest record of it that was seen.
+    pub(crate) seen: Option<SeenRecord>,
+}
 
 /// A session to write: whose, when it was used, the prekey to which it was opened if it was, and its chain as stored.
 pub(crate) struct Write {
@@ -80,6 +100,7 @@ pub(crate) struct Stored {
     /// In the order in which they were refused.
     pub(crate) refused: Vec<(SessionUse, Refused)>,
     pub(crate) channel_keys: Vec<StoredKey>,
+    pub(crate) channels: BTreeMap<ChannelId, ReadChannel>,
 }
 
 /// Keeps everybody else from the file, and from what belongs to whoever holds it, until it is dropped. Does not open it.
@@ -117,7 +138,8 @@ impl Incoming {
                 read.push(session.map_err(|reason| file.damaged(format!("a session cannot be read: {reason}")))?);
             }
             let channel_keys = read_channel_keys(&file, transaction, &key)?;
-            Ok(Stored { sessions: read, refused: read_refused(&file, transaction)?, channel_keys })
+            let channels = read_channels(&file, transaction)?;
+            Ok(Stored { sessions: read, refused: read_refused(&file, transaction)?, channel_keys, channels })
         })?;
         stored.sessions.sort_unstable_by_key(|session| session.used);
         stored.refused.sort_unstable_by_key(|(_, refused)| refused.order);
@@ -207,6 +229,36 @@ impl Incoming {
     }
 }
 
+impl Incoming {
+    /// Writes down what is remembered of a channel that is read, durably.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn commit_channel(&self, channel: ChannelId, read: &ReadChannel) -> Result<(), StateError> {
+        let file = &self.file;
+        #[cfg(test)]
+        if self.fails {
+            return Err(file.damaged("the test says so"));
+        }
+        file.write(|transaction| {
+            let mut table = transaction.open_table(CHANNELS).map_err(|error| file.database_error(error))?;
+            let mut content = Zeroizing::new(Vec::with_capacity(CHANNEL_BYTES));
+            let bits = u8::from(read.before.is_some()) | u8::from(read.seen.is_some()) << 1;
+            content.extend_from_slice(&[VALUE_FORMAT, bits, 0, 0, 0, 0, 0, 0]);
+            content.extend_from_slice(&read.before.unwrap_or(0).to_le_bytes());
+            let none = SeenRecord { version: 0, sha256: [0; 32], owner: AgentId::ZERO };
+            let SeenRecord { version, sha256, owner } = read.seen.unwrap_or(none);
+            content.extend_from_slice(&version.to_le_bytes());
+            content.extend_from_slice(&[0; 4]);
+            content.extend_from_slice(&sha256);
+            content.extend_from_slice(&owner.0);
+            let value = with_check(&channel.0, content);
+            table.insert(&channel.0, value.as_slice()).map_err(|error| file.database_error(error))?;
+            Ok(())
+        })
+    }
+}
+
 impl std::fmt::Debug for Incoming {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Incoming").field("file", &self.file).finish_non_exhaustive()
@@ -240,6 +292,36 @@ fn parse_channel_key(row: &[u8; 32], content: &[u8], file_key: &[u8; 32]) -> Opt
     let given = ChannelKey::from_bytes(&opened).ok()?;
     let (publisher, session) = session_of(&given);
     (key(publisher, &session) == *row).then_some(StoredKey { key: given, times })
+}
+
+fn read_channels(
+    file: &StateFile,
+    transaction: &WriteTransaction,
+) -> Result<BTreeMap<ChannelId, ReadChannel>, StateError> {
+    let table = transaction.open_table(CHANNELS).map_err(|error| file.database_error(error))?;
+    let mut read = BTreeMap::new();
+    for row in table.iter().map_err(|error| file.database_error(error))? {
+        let (key, value) = row.map_err(|error| file.database_error(error))?;
+        let channel = parse_channel(file.checked(key.value(), value.value())?);
+        let channel = channel.ok_or_else(|| file.damaged("what is remembered of a channel cannot be read"))?;
+        read.insert(ChannelId(*key.value()), channel);
+    }
+    Ok(read)
+}
+
+fn parse_channel(content: &[u8]) -> Option<ReadChannel> {
+    let content: &[u8; CHANNEL_BYTES] = content.try_into().ok()?;
+    let bits = match content[..8] {
+        [VALUE_FORMAT, bits @ 0..=3, 0, 0, 0, 0, 0, 0] => bits,
+        _ => return None,
+    };
+    let before = (bits & 1 == 1).then(|| u64::from_le_bytes(*content[8..].first_chunk().expect("72 bytes hold it")));
+    let seen = (bits & 2 == 2).then(|| SeenRecord {
+        version: u32::from_le_bytes(*content[16..].first_chunk().expect("72 bytes hold it")),
+        sha256: *content[24..].first_chunk().expect("72 bytes hold it"),
+        owner: AgentId(*content.last_chunk().expect("72 bytes hold it")),
+    });
+    Some(ReadChannel { before, seen })
 }
 
 fn read_refused(file: &StateFile, transaction: &WriteTransaction) -> Result<Vec<(SessionUse, Refused)>, StateError> {

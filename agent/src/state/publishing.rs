@@ -2,9 +2,10 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `records` | channel 16 | u8 format=1, [3] 0, u32 version, [32] SHA-256 of the record, check 8 |
+//! | `records` | channel 16 | u8 format=1, [3] 0, u32 version, [32] SHA-256 of the record, [16] its owner, check 8 |
 //! | `sessions` | channel 16, session 16 | below |
-//! | `given` | channel 16, session 16, agent 16 | u64 the first message that the agent was given the key of |
+//! | `given` | channel 16, session 16, agent 16 | u64 the first message that the agent may have been given the key of |
+//! | `owed` | channel 16, session 16, agent 16 | u64 the first message that the agent is still to be given the key of |
 //!
 //! A session, little-endian:
 //!
@@ -15,9 +16,9 @@
 //!
 //! What is sealed is 16 random bytes, then ciphertext and tag of AES-256-GCM under a key that follows from them, the row's key and
 //! the agent's signing keys. The chain is where it may be when whoever has it now dies: counters before it may have been used.
-//! A copy of the file would go on under the same counters, so sessions in a file that is not where it was written are over.
+//! A copy of the file would go on under the same counters, so sessions in a file that is not where it was written are over: they are
+//! ended in the transaction that makes the file one of this place.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use creto_crypto_accel::session::{ChannelKey, ChannelSendChain, SessionId};
@@ -27,38 +28,39 @@ use zeroize::Zeroizing;
 
 use super::sealed::{SEALED_POSITION_BYTES, open_position, seal_position};
 use super::{META, META_PLACE, StateFile, with_check};
-use crate::channel::publishing::{Changes, StoredSession};
+use crate::channel::publishing::{Changes, Members, StoredSession};
 use crate::error::StateError;
 
 const FILE: &str = "publishing.redb";
 const RECORDS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("records");
 const SESSIONS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("sessions");
 const GIVEN: TableDefinition<'_, &[u8; 48], u64> = TableDefinition::new("given");
+const OWED: TableDefinition<'_, &[u8; 48], u64> = TableDefinition::new("owed");
 const FORMAT: u8 = 1;
 const FIXED_BYTES: usize = 32;
-const RECORD_BYTES: usize = 40;
+const RECORD_BYTES: usize = 56;
 
 /// The newest record of a channel that was seen: an older one is not gone by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SeenRecord {
     pub(crate) version: u32,
     pub(crate) sha256: [u8; 32],
+    /// Who owned the channel by it.
+    pub(crate) owner: AgentId,
 }
 
 /// What is stored of one channel.
 #[derive(Debug, Default)]
 pub(crate) struct StoredChannel {
     pub(crate) record: Option<SeenRecord>,
-    /// In the order of their beginnings, each with those who were given it.
-    pub(crate) sessions: Vec<(StoredSession, BTreeMap<AgentId, u64>)>,
+    /// In the order of their beginnings, each with those who may have it, or are to have it.
+    pub(crate) sessions: Vec<(StoredSession, Members)>,
 }
 
 /// The open file.
 pub(crate) struct PublishingFile {
     file: StateFile,
     key: Zeroizing<[u8; 32]>,
-    /// The file is not the one that was written: somebody else may go on with what is in it.
-    is_copy: bool,
 }
 
 impl PublishingFile {
@@ -67,23 +69,46 @@ impl PublishingFile {
     /// # Errors
     /// [`StateError`]; [`StateError::InUse`] while another process publishes.
     pub(crate) fn open(folder: &Path, agent: AgentId, key: Zeroizing<[u8; 32]>) -> Result<Self, StateError> {
-        let file = StateFile::open(folder, FILE, agent)?;
+        let opened = Self { file: StateFile::open(folder, FILE, agent)?, key };
+        let file = &opened.file;
         let here = file.place()?;
         let is_copy = file.write(|transaction| {
             let mut meta = transaction.open_table(META).map_err(|error| file.database_error(error))?;
             let known = meta.get(META_PLACE).map_err(|error| file.database_error(error))?;
             let is_copy = known.is_some_and(|known| known.value() != here);
-            meta.insert(META_PLACE, &here[..]).map_err(|error| file.database_error(error))?;
             transaction.open_table(RECORDS).map_err(|error| file.database_error(error))?;
-            transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
             transaction.open_table(GIVEN).map_err(|error| file.database_error(error))?;
+            transaction.open_table(OWED).map_err(|error| file.database_error(error))?;
+            let mut sessions = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
+            if is_copy {
+                // Somebody else may go on with what is in it; also after this process has ended.
+                opened.end_all(&mut sessions)?;
+            }
+            meta.insert(META_PLACE, &here[..]).map_err(|error| file.database_error(error))?;
             Ok(is_copy)
         })?;
         if is_copy {
             let path = file.path.display();
             tracing::warn!(file = %path, "this is a copy: its sessions may be in use elsewhere, so new ones are begun");
         }
-        Ok(Self { file, key, is_copy })
+        Ok(opened)
+    }
+
+    /// No message is sealed under any of these sessions any more; newcomers may still be given what was before.
+    fn end_all(&self, sessions: &mut redb::Table<'_, &'static [u8; 32], &'static [u8]>) -> Result<(), StateError> {
+        let file = &self.file;
+        let mut ended = Vec::new();
+        for row in sessions.iter().map_err(|error| file.database_error(error))? {
+            let (key, value) = row.map_err(|error| file.database_error(error))?;
+            let key = *key.value();
+            let session = self.parse(&key, file.checked(&key, value.value())?)?;
+            let value = with_check(&key, self.content(&key, &StoredSession { chain: None, ..session }));
+            ended.push((key, value));
+        }
+        for (key, value) in ended {
+            sessions.insert(&key, value.as_slice()).map_err(|error| file.database_error(error))?;
+        }
+        Ok(())
     }
 
     /// What is stored of a channel. It is the caller's from now on.
@@ -98,6 +123,7 @@ impl PublishingFile {
             let record = record.map(|value| self.parse_record(channel, value.value())).transpose()?;
             let sessions = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
             let given = transaction.open_table(GIVEN).map_err(|error| file.database_error(error))?;
+            let owed = transaction.open_table(OWED).map_err(|error| file.database_error(error))?;
             let mut read = Vec::new();
             let all = session_key(channel, &[0; 16])..=session_key(channel, &[0xff; 16]);
             for row in sessions
@@ -107,14 +133,16 @@ impl PublishingFile {
                 let (key, value) = row.map_err(|error| file.database_error(error))?;
                 let key = *key.value();
                 let session = self.parse(&key, file.checked(&key, value.value())?)?;
-                let mut agents = BTreeMap::new();
+                let mut members = Members::default();
                 let (first, last) = (given_key(&key, &[0; 16]), given_key(&key, &[0xff; 16]));
-                for row in given.range::<&[u8; 48]>(&first..=&last).map_err(|error| file.database_error(error))? {
-                    let (agent, from) = row.map_err(|error| file.database_error(error))?;
-                    let agent = AgentId(*agent.value().last_chunk().expect("48 bytes hold 16"));
-                    agents.insert(agent, from.value());
+                for (table, agents) in [(&given, &mut members.given), (&owed, &mut members.owed)] {
+                    for row in table.range::<&[u8; 48]>(&first..=&last).map_err(|error| file.database_error(error))? {
+                        let (agent, from) = row.map_err(|error| file.database_error(error))?;
+                        let agent = AgentId(*agent.value().last_chunk().expect("48 bytes hold 16"));
+                        agents.insert(agent, from.value());
+                    }
                 }
-                read.push((session, agents));
+                read.push((session, members));
             }
             read.sort_by_key(|(session, _)| session.begun_at_ms);
             Ok(StoredChannel { record, sessions: read })
@@ -130,25 +158,30 @@ impl PublishingFile {
         file.write(|transaction| {
             let mut sessions = transaction.open_table(SESSIONS).map_err(|error| file.database_error(error))?;
             let mut given = transaction.open_table(GIVEN).map_err(|error| file.database_error(error))?;
+            let mut owed = transaction.open_table(OWED).map_err(|error| file.database_error(error))?;
             for session in &changes.sessions {
                 let key = session_key(channel, &session.base.session_id());
                 let value = with_check(&key, self.content(&key, session));
                 sessions.insert(&key, value.as_slice()).map_err(|error| file.database_error(error))?;
             }
-            for (session, agent, from) in &changes.given {
-                let key = given_key(&session_key(channel, session), &agent.0);
-                match from {
-                    Some(from) => given.insert(&key, *from).map_err(|error| file.database_error(error))?,
-                    None => given.remove(&key).map_err(|error| file.database_error(error))?,
-                };
+            for (table, rows) in [(&mut given, &changes.given), (&mut owed, &changes.owed)] {
+                for (session, agent, from) in rows {
+                    let key = given_key(&session_key(channel, session), &agent.0);
+                    match from {
+                        Some(from) => table.insert(&key, *from).map_err(|error| file.database_error(error))?,
+                        None => table.remove(&key).map_err(|error| file.database_error(error))?,
+                    };
+                }
             }
             for session in &changes.removed {
                 let key = session_key(channel, session);
                 sessions.remove(&key).map_err(|error| file.database_error(error))?;
                 let (first, last) = (given_key(&key, &[0; 16]), given_key(&key, &[0xff; 16]));
-                given
-                    .retain_in::<&[u8; 48], _>(&first..=&last, |_, _| false)
-                    .map_err(|error| file.database_error(error))?;
+                for table in [&mut given, &mut owed] {
+                    table
+                        .retain_in::<&[u8; 48], _>(&first..=&last, |_, _| false)
+                        .map_err(|error| file.database_error(error))?;
+                }
             }
             Ok(())
         })
@@ -166,6 +199,7 @@ impl PublishingFile {
             content.extend_from_slice(&[FORMAT, 0, 0, 0]);
             content.extend_from_slice(&record.version.to_le_bytes());
             content.extend_from_slice(&record.sha256);
+            content.extend_from_slice(&record.owner.0);
             let value = with_check(&channel.0, content);
             records.insert(&channel.0, value.as_slice()).map_err(|error| file.database_error(error))?;
             Ok(())
@@ -181,8 +215,9 @@ impl PublishingFile {
         if content[..4] != [FORMAT, 0, 0, 0] {
             return Err(self.file.damaged("what was seen of a channel has an unknown format"));
         }
-        let version = u32::from_le_bytes(*content[4..].first_chunk().expect("40 bytes hold it"));
-        Ok(SeenRecord { version, sha256: *content.last_chunk().expect("40 bytes hold it") })
+        let version = u32::from_le_bytes(*content[4..].first_chunk().expect("56 bytes hold it"));
+        let sha256 = *content[8..].first_chunk().expect("56 bytes hold it");
+        Ok(SeenRecord { version, sha256, owner: AgentId(*content.last_chunk().expect("56 bytes hold it")) })
     }
 
     fn content(&self, key: &[u8; 32], session: &StoredSession) -> Zeroizing<Vec<u8>> {
@@ -223,9 +258,7 @@ impl PublishingFile {
         if id[..] != key[16..] || chain.as_ref().is_some_and(|chain| chain.session_id() != id) {
             return Err(damaged());
         }
-        // Of a copy nothing goes on; newcomers may still be given what was before.
         let end = chain.as_ref().map_or(number(8), ChannelSendChain::counter);
-        let chain = chain.filter(|_| !self.is_copy);
         Ok(StoredSession { base, chain, end, begun_at_ms: number(16), used_at_ms: number(24) })
     }
 }

@@ -267,8 +267,8 @@ mod channels {
 
     use super::*;
     use crate::channel::keys::{KeyChanges, StoredKey, Times};
-    use crate::channel::publishing::{Changes, StoredSession};
-    use crate::state::incoming::Incoming;
+    use crate::channel::publishing::{Changes, Members, StoredSession};
+    use crate::state::incoming::{Incoming, ReadChannel};
     use crate::state::publishing::{PublishingFile, SeenRecord};
 
     const CHANNEL: ChannelId = ChannelId([9; 16]);
@@ -292,6 +292,7 @@ mod channels {
     fn what_a_publisher_leaves_is_read_as_it_was_written_and_nothing_of_a_copy_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let (members, gone) = ([AgentId([2; 16]), AgentId([3; 16])], AgentId([4; 16]));
+        let seen = SeenRecord { version: 3, sha256: [7; 32], owner: AgentId([8; 16]) };
         {
             let file = PublishingFile::open(folder.path(), ME, key()).unwrap();
             assert!(matches!(PublishingFile::open(folder.path(), ME, key()), Err(StateError::InUse { .. })));
@@ -299,20 +300,23 @@ mod channels {
             let id = current.base.session_id();
             let mut given: Vec<_> = members.iter().map(|member| (id, *member, Some(4))).collect();
             given.push((id, gone, Some(5)));
-            let changes = Changes { sessions: vec![current, over], given, removed: vec![] };
+            let owed = vec![(id, gone, Some(6)), (id, members[0], Some(7))];
+            let changes = Changes { sessions: vec![current, over], given, owed, removed: vec![] };
             file.write(CHANNEL, &changes).unwrap();
             file.write(ChannelId([8; 16]), &Changes { sessions: vec![session(3, 1, false)], ..Changes::default() })
                 .unwrap();
-            file.write(CHANNEL, &Changes { given: vec![(id, gone, None)], ..Changes::default() }).unwrap();
-            file.seen(CHANNEL, SeenRecord { version: 3, sha256: [7; 32] }).unwrap();
+            let left = Changes { given: vec![(id, gone, None)], owed: vec![(id, gone, None)], ..Changes::default() };
+            file.write(CHANNEL, &left).unwrap();
+            file.seen(CHANNEL, seen).unwrap();
         }
         let read = || PublishingFile::open(folder.path(), ME, key()).unwrap().channel(CHANNEL).unwrap();
         let stored = read();
-        assert_eq!(stored.record, Some(SeenRecord { version: 3, sha256: [7; 32] }));
+        assert_eq!(stored.record, Some(seen));
         let [(over, of_over), (current, of_current)] = &stored.sessions[..] else { panic!("{stored:?}") };
-        assert!(over.chain.is_none() && of_over.is_empty() && over.end == 30);
+        assert!(over.chain.is_none() && *of_over == Members::default() && over.end == 30);
         let expected: BTreeMap<_, _> = members.iter().map(|member| (*member, 4)).collect();
-        assert_eq!((current.chain.as_ref().unwrap().counter(), of_current), (30, &expected));
+        assert_eq!((current.chain.as_ref().unwrap().counter(), &of_current.given), (30, &expected));
+        assert_eq!(of_current.owed, BTreeMap::from([(members[0], 7)]));
         assert_eq!(current.base.to_bytes()[..], chain(2).key().to_bytes()[..]);
 
         // Whoever has other keys has nothing.
@@ -323,15 +327,23 @@ mod channels {
         // In a copy both could go on under the same counters.
         let copy = tempfile::tempdir().unwrap();
         std::fs::copy(folder.path().join("publishing.redb"), copy.path().join("publishing.redb")).unwrap();
-        let copied = PublishingFile::open(copy.path(), ME, key()).unwrap().channel(CHANNEL).unwrap();
-        assert!(copied.sessions.iter().all(|(session, _)| session.chain.is_none() && session.end == 30));
+        // And not when it is started again, or by whoever has its bytes afterwards, either.
+        for start in 0..3 {
+            let copied = PublishingFile::open(copy.path(), ME, key()).unwrap();
+            for channel in [CHANNEL, ChannelId([8; 16])] {
+                let sessions = copied.channel(channel).unwrap().sessions;
+                assert!(!sessions.is_empty());
+                assert!(sessions.iter().all(|(session, _)| session.chain.is_none() && session.end == 30), "{start}");
+            }
+        }
+        assert_eq!(read().sessions[1].0.chain.as_ref().unwrap().counter(), 30, "the original goes on");
 
         let file = PublishingFile::open(folder.path(), ME, key()).unwrap();
         let id = chain(2).session_id();
         file.write(CHANNEL, &Changes { removed: vec![id], ..Changes::default() }).unwrap();
         assert_eq!(file.channel(CHANNEL).unwrap().sessions.len(), 1);
         file.write(CHANNEL, &Changes { sessions: vec![session(2, 8, false)], ..Changes::default() }).unwrap();
-        assert!(file.channel(CHANNEL).unwrap().sessions[1].1.is_empty(), "who was given it went with it");
+        assert_eq!(file.channel(CHANNEL).unwrap().sessions[1].1, Members::default(), "who was given it went with it");
     }
 
     #[test]
@@ -353,5 +365,19 @@ mod channels {
         assert_eq!(bytes[..], stored(1).key.to_bytes()[..]);
         let other = Incoming::open(folder.path(), ME, Zeroizing::new([6; 32]));
         assert!(matches!(other, Err(StateError::Damaged { .. })));
+    }
+    #[test]
+    fn what_is_remembered_of_a_channel_that_is_read_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = Some(SeenRecord { version: 3, sha256: [7; 32], owner: AgentId([8; 16]) });
+        let rows = [ReadChannel { before: Some(0), seen }, ReadChannel { before: None, seen }, ReadChannel::default()];
+        for row in rows {
+            {
+                let (file, _) = Incoming::open(folder.path(), ME, key()).unwrap();
+                file.commit_channel(CHANNEL, &row).unwrap();
+            }
+            let (_, read) = Incoming::open(folder.path(), ME, key()).unwrap();
+            assert_eq!(read.channels, BTreeMap::from([(CHANNEL, row)]));
+        }
     }
 }

@@ -15,7 +15,7 @@ use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::batch::parse_submit_sequence;
 use creto_envelope::channel::SignedChannelRecord;
 use creto_envelope::channel::frames::{
-    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelLeft, ChannelMembers, ChannelRequest,
+    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelLeft, ChannelMembers, ChannelNack, ChannelRequest,
     ChannelSubscribe, ChannelSubscribed, encode_channel_response,
 };
 use creto_envelope::control::{
@@ -477,6 +477,12 @@ impl Link {
 
     /// Expects Subscribe and answers it; gives the credit to begin with.
     pub(crate) async fn subscription(&mut self) -> Credit {
+        self.subscription_for_keys().await;
+        self.credit().await
+    }
+
+    /// Expects Subscribe of an agent that reads nothing of its mailbox but keys, and answers it.
+    pub(crate) async fn subscription_for_keys(&mut self) {
         let owner = self.owner;
         let deliver = self.stream(StreamRole::Deliver).await;
         let (frame_type, body) = deliver.next().await.unwrap();
@@ -485,7 +491,6 @@ impl Link {
         let mut frame = Vec::new();
         Subscribed { mailbox: owner, queued_messages: 0 }.encode(&mut frame);
         deliver.send.write_all(&frame).await.unwrap();
-        self.credit().await
     }
 
     pub(crate) async fn credit(&mut self) -> Credit {
@@ -560,13 +565,18 @@ impl Link {
 
     /// Expects to be asked who subscribes to a channel, and says so.
     pub(crate) async fn attached(&mut self, members: &[AgentId]) -> ChannelId {
-        let submit = self.stream(StreamRole::Submit).await;
-        let (frame_type, body) = timeout(PATIENCE, submit.next()).await.expect("a question comes").unwrap();
-        assert_eq!(frame_type, FrameType::ChannelAttach);
-        let channel = ChannelAttach::parse(&body).unwrap().channel;
+        let channel = self.attaches().await;
         self.members(&ChannelMembers { channel, version: 1, is_whole: true, joined: members.to_vec(), left: vec![] })
             .await;
         channel
+    }
+
+    /// Expects to be asked who subscribes to a channel.
+    pub(crate) async fn attaches(&mut self) -> ChannelId {
+        let submit = self.stream(StreamRole::Submit).await;
+        let (frame_type, body) = timeout(PATIENCE, submit.next()).await.expect("a question comes").unwrap();
+        assert_eq!(frame_type, FrameType::ChannelAttach);
+        ChannelAttach::parse(&body).unwrap().channel
     }
 
     /// Expects that the publisher does not want to be told any more.
@@ -585,18 +595,66 @@ impl Link {
 
     /// Expects that a channel is subscribed to, answers, and waits for credit.
     pub(crate) async fn channel_subscription(&mut self, next_sequence: u64) -> ChannelSubscribe {
+        self.channel_subscription_at(next_sequence, 0).await.0
+    }
+
+    /// As [`channel_subscription`](Self::channel_subscription), of a channel that keeps messages up to `newest_sequence`; gives the credit,
+    /// too.
+    pub(crate) async fn channel_subscription_at(
+        &mut self,
+        next_sequence: u64,
+        newest_sequence: u64,
+    ) -> (ChannelSubscribe, ChannelCredit) {
         let channels = self.stream(StreamRole::Channels).await;
         let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("a subscription comes").unwrap();
+        assert_eq!(frame_type, FrameType::ChannelSubscribe);
+        let subscribe = ChannelSubscribe::parse(&body).unwrap();
+        let ChannelSubscribe { handle, channel, .. } = subscribe;
+        let oldest_sequence = 0;
+        let mut frame = Vec::new();
+        ChannelSubscribed { handle, channel, next_sequence, oldest_sequence, newest_sequence }.encode(&mut frame);
+        channels.send.write_all(&frame).await.unwrap();
+        let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("credit comes").unwrap();
+        assert_eq!((frame_type, ChannelCredit::parse(&body).unwrap().handle), (FrameType::ChannelCredit, handle));
+        (subscribe, ChannelCredit::parse(&body).unwrap())
+    }
+
+    /// Expects that a channel is subscribed to only to be left, and answers.
+    pub(crate) async fn channel_subscription_again(&mut self, next_sequence: u64) -> ChannelSubscribe {
+        let (frame_type, body) = self.channel_frame().await;
         assert_eq!(frame_type, FrameType::ChannelSubscribe);
         let subscribe = ChannelSubscribe::parse(&body).unwrap();
         let ChannelSubscribe { handle, channel, .. } = subscribe;
         let (oldest_sequence, newest_sequence) = (0, 0);
         let mut frame = Vec::new();
         ChannelSubscribed { handle, channel, next_sequence, oldest_sequence, newest_sequence }.encode(&mut frame);
-        channels.send.write_all(&frame).await.unwrap();
-        let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("credit comes").unwrap();
-        assert_eq!((frame_type, ChannelCredit::parse(&body).unwrap().handle), (FrameType::ChannelCredit, handle));
+        self.stream(StreamRole::Channels).await.send.write_all(&frame).await.unwrap();
         subscribe
+    }
+
+    /// The next frame of the channels stream that is no credit.
+    pub(crate) async fn channel_frame(&mut self) -> (FrameType, AlignedVec<8>) {
+        let channels = self.stream(StreamRole::Channels).await;
+        loop {
+            let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("it comes").unwrap();
+            if frame_type != FrameType::ChannelCredit {
+                return (frame_type, body);
+            }
+        }
+    }
+
+    /// The next messages of a channel that a member of a group gives back.
+    pub(crate) async fn channel_nack(&mut self) -> ChannelNack {
+        let (frame_type, body) = self.channel_frame().await;
+        assert_eq!(frame_type, FrameType::ChannelNack);
+        ChannelNack::parse(&body).unwrap()
+    }
+
+    /// Refuses something on the submit stream.
+    pub(crate) async fn refuse_submit(&mut self, reject: Reject) {
+        let mut frame = Vec::new();
+        reject.encode(&mut frame);
+        self.stream(StreamRole::Submit).await.send.write_all(&frame).await.unwrap();
     }
 
     /// Says that a channel is not read any more.
@@ -629,15 +687,9 @@ impl Link {
 
     /// The next acknowledgement of a channel's messages; credit in between is let by.
     pub(crate) async fn channel_ack(&mut self) -> ChannelAck {
-        let channels = self.stream(StreamRole::Channels).await;
-        loop {
-            let (frame_type, body) = timeout(PATIENCE, channels.next()).await.expect("it comes").unwrap();
-            match frame_type {
-                FrameType::ChannelAck => return ChannelAck::parse(&body).unwrap(),
-                FrameType::ChannelCredit => {}
-                other => panic!("{other:?} on the channels stream"),
-            }
-        }
+        let (frame_type, body) = self.channel_frame().await;
+        assert_eq!(frame_type, FrameType::ChannelAck);
+        ChannelAck::parse(&body).unwrap()
     }
 
     /// Pushes a notice.

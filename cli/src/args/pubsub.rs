@@ -34,6 +34,9 @@ pub(crate) struct PubArgs {
     /// Seconds for which the channel keeps it, if that is less than it keeps others.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ttl: Option<u32>,
+    /// The agent that owns the channel: what anybody else says of it is not gone by [default: whoever was its owner at first].
+    #[arg(long, value_name = "AGENT", value_parser = agent_name)]
+    pub(crate) owner: Option<AgentName>,
     /// Keys for one session each, which the agent's node keeps: whoever steals keys later cannot read what was sent to one.
     #[arg(long, value_enum, value_name = "POLICY", env = "CRETO_PREKEYS", hide_env_values = true, default_value_t)]
     pub(crate) prekeys: PrekeysArg,
@@ -65,7 +68,7 @@ pub(crate) struct SubArgs {
     /// Stop after so many messages.
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Milliseconds to wait for a message before stopping, unless --follow.
+    /// Milliseconds to wait for a message before stopping, unless --follow. While one that came waits for its key, it goes on.
     #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
     pub(crate) wait: u64,
     /// How long a message waits for its key, which its publisher gives, before that is said.
@@ -75,8 +78,11 @@ pub(crate) struct SubArgs {
     #[arg(long)]
     pub(crate) skip_unreadable: bool,
     /// End the subscription, and read nothing.
-    #[arg(long, conflicts_with_all = ["from", "count"])]
+    #[arg(long, conflicts_with_all = ["from", "count", "skip_unreadable"])]
     pub(crate) unsubscribe: bool,
+    /// The agent that owns the channel: what anybody else says of it is not gone by [default: whoever was its owner at first].
+    #[arg(long, value_name = "AGENT", value_parser = agent_name)]
+    pub(crate) owner: Option<AgentName>,
     /// Keys for one session each, which the agent's node keeps: whoever steals keys later cannot read what was sent to one.
     #[arg(long, value_enum, value_name = "POLICY", env = "CRETO_PREKEYS", hide_env_values = true, default_value_t)]
     pub(crate) prekeys: PrekeysArg,

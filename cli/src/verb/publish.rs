@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, Read, Write};
 use std::time::{Duration, Instant};
 
-use creto_agent::{ChannelError, PendingPublish, PublishOptions, Publisher};
+use creto_agent::{ChannelError, PendingPublish, PublishOptions, Publisher, PublisherOptions};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -32,7 +32,9 @@ pub(crate) fn run(global: &Global, args: &PubArgs) -> Result<Exit, Failure> {
 async fn publish(global: &Global, args: &PubArgs, payload: Option<Vec<u8>>) -> Result<Exit, Failure> {
     let agent = connect_with(global, &args.reach, &args.agent, |options| options.prekeys = args.prekeys.into()).await?;
     let published = async {
-        let publisher = agent.publisher(&args.channel).await.map_err(|error| channel_failure(&error))?;
+        let options = PublisherOptions { owner: args.owner.clone() };
+        let opened = agent.publisher_with(&args.channel, options).await;
+        let publisher = opened.map_err(|error| channel_failure(&error))?;
         match payload {
             Some(payload) => {
                 let sent = hand_over(&publisher, args, payload).await?;
@@ -100,7 +102,10 @@ fn read_lines(lines: &mpsc::Sender<Result<Vec<u8>, Failure>>) {
         let line = match input.by_ref().take(PAYLOAD_BYTES_MAX + 2).read_until(b'\n', &mut line) {
             Ok(0) => return,
             Ok(_) => {
-                line.pop_if(|last| *last == b'\n');
+                // Also as other systems end it.
+                if line.pop_if(|last| *last == b'\n').is_some() {
+                    line.pop_if(|last| *last == b'\r');
+                }
                 match line.len() as u64 > PAYLOAD_BYTES_MAX {
                     true => Err(Failure::new(Exit::Usage, "a line is longer than 1 MiB", "publish it with --file")),
                     false => Ok(line),

@@ -17,7 +17,7 @@ pub(crate) mod readers;
 mod request;
 
 use bytes::Bytes;
-use creto_envelope::channel::frames::{ChannelLeft, ChannelSubscribed, Start};
+use creto_envelope::channel::frames::{ChannelLeft, ChannelSubscribed, GiveBack, Start};
 use creto_envelope::{AgentId, ChannelId, GroupId, RejectCode};
 use creto_policy::Action as PolicyAction;
 use creto_store::planted::{Bug, is_planted};
@@ -63,6 +63,15 @@ pub enum ChannelAsk {
     Ack {
         /// Of which subscription.
         handle: u32,
+        /// Their sequences.
+        sequences: Vec<u64>,
+    },
+    /// A member of a group gives these messages back.
+    Nack {
+        /// Of which subscription.
+        handle: u32,
+        /// How.
+        how: GiveBack,
         /// Their sequences.
         sequences: Vec<u64>,
     },
@@ -173,6 +182,9 @@ impl<L: RecordLog> Shard<L> {
                 self.channels.readers.credit(Handle { origin, number: handle }, messages, bytes);
             }
             ChannelAsk::Ack { handle, sequences } => self.acknowledge(Handle { origin, number: handle }, &sequences),
+            ChannelAsk::Nack { handle, how, sequences } => {
+                self.give_back(now, Handle { origin, number: handle }, how, &sequences);
+            }
             ChannelAsk::Leave { handle, leaving } => {
                 self.leave_channel(Handle { origin, number: handle }, leaving, actions);
             }
@@ -226,6 +238,19 @@ impl<L: RecordLog> Shard<L> {
         } else if let [sequence] = sequences {
             let consumed = seat.acknowledge(*sequence);
             self.log.mailboxes_mut().acknowledge_upto(reader, consumed);
+        }
+    }
+
+    /// What a member does not have in hand is left out; and a subscriber of its own has no others to give to.
+    fn give_back(&mut self, now: Now, handle: Handle, how: GiveBack, sequences: &[u64]) {
+        let Some((reader, _)) = self.channels.readers.find(handle) else { return };
+        let mailboxes = self.log.mailboxes_mut();
+        match how {
+            GiveBack::Untouched => mailboxes.give_back(reader, sequences),
+            GiveBack::Later { delay_ms } => {
+                let asked: Vec<(u64, u32)> = sequences.iter().map(|sequence| (*sequence, delay_ms)).collect();
+                mailboxes.nack_published(reader, &asked, None, now.monotonic_us);
+            }
         }
     }
 

@@ -100,6 +100,7 @@ impl<L: RecordLog> Shard<L> {
                 FrameType::ChannelSubscribe
                 | FrameType::ChannelCredit
                 | FrameType::ChannelAck
+                | FrameType::ChannelNack
                 | FrameType::ChannelLeave,
             ) => self.take_channel_frame(now, connection, frame_type, &body, actions),
             (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {

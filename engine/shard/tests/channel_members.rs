@@ -9,7 +9,9 @@ mod topic;
 use std::sync::Arc;
 
 use creto_audit::What;
-use creto_envelope::channel::frames::{ChannelAttach, ChannelDetach, ChannelMembers, LeaveMode, Start};
+use creto_envelope::channel::frames::{
+    ChannelAttach, ChannelDetach, ChannelLeave, ChannelMembers, ChannelSubscribe, LeaveMode, Start,
+};
 use creto_envelope::channel::{ChannelRecord, Publishing, Subscribing};
 use creto_envelope::control::Reject;
 use creto_envelope::limits::CHANNEL_SUBSCRIPTIONS_MAX;
@@ -18,7 +20,7 @@ use creto_envelope::{AgentState, ChannelId, FrameType, GroupId, RejectCode};
 use creto_policy::{Policy, SnapshotBuilder};
 use creto_sim::agents::SimAgent;
 use creto_store::WalConfig;
-use fixture::{NOW, Node, SUBMIT, id};
+use fixture::{CHANNELS, NOW, Node, SUBMIT, id};
 use topic::{ALONE, Subscriber, TOPIC, World, attach, count, members, numbers, publish, record, topic};
 
 const GROUP: GroupId = GroupId([5; 16]);
@@ -59,6 +61,36 @@ fn a_publisher_is_told_who_subscribes_and_every_change() {
         worker.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
         assert!(members(&mut node, &publisher).is_empty());
     }
+}
+
+/// It may have lost its folder, and with it the keys: a publisher that hears nothing would go on with a session that it cannot read.
+#[test]
+fn who_leaves_and_comes_again_in_one_turn_is_told_as_both() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let publisher = node.connect_as(0, &world.owner);
+    attach(&mut node, &publisher, TOPIC);
+    let mut worker = Subscriber::connect(&mut node, 0, &world.worker);
+    worker.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+    assert_eq!(members(&mut node, &publisher).len(), 2);
+    let again = ChannelSubscribe { handle: 2, channel: topic(TOPIC), group: ALONE, start: Start::GoOn };
+    node.frames(&worker.client, CHANNELS, |out| {
+        ChannelLeave { handle: 1, mode: LeaveMode::Unsubscribe }.encode(out);
+        again.encode(out);
+    });
+    node.run();
+    assert!(worker.subscribed(&mut node).is_some());
+    let told = members(&mut node, &publisher);
+    let last = told.last().unwrap();
+    assert_eq!((told.len(), &last.joined, &last.left), (1, &vec![world.worker.id], &vec![world.worker.id]));
+    // Who came and went was never there.
+    let critic = Subscriber::connect(&mut node, 0, &world.critic);
+    node.frames(&critic.client, CHANNELS, |out| {
+        again.encode(out);
+        ChannelLeave { handle: 2, mode: LeaveMode::Unsubscribe }.encode(out);
+    });
+    node.run();
+    assert!(members(&mut node, &publisher).iter().all(|told| told.joined != told.left || told.left.is_empty()));
 }
 
 /// The order that publishers rely on: with it, a newcomer that gets the key of the oldest unanswered message misses nothing.

@@ -6,7 +6,9 @@ mod fixture;
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod topic;
 
-use creto_envelope::channel::frames::{ChannelAck, ChannelCredit, ChannelLeave, ChannelSubscribe, LeaveMode, Start};
+use creto_envelope::channel::frames::{
+    ChannelAck, ChannelCredit, ChannelLeave, ChannelSubscribe, GiveBack, LeaveMode, Start,
+};
 use creto_envelope::channel::{ChannelRecord, Publishing, Subscribing};
 use creto_envelope::control::Reject;
 use creto_envelope::limits::{CHANNEL_SUBSCRIPTIONS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
@@ -345,6 +347,39 @@ fn a_group_shares_what_is_published_and_what_a_member_leaves_goes_to_another() {
     }
     let expected: Vec<_> = numbers(&ones).into_iter().enumerate().filter(|(at, _)| *at != 1).map(|(_, n)| n).collect();
     assert_eq!(came, expected);
+}
+
+#[test]
+fn what_a_member_gives_back_goes_to_another_and_what_it_refuses_comes_again_later() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let sender = node.connect_as(0, &world.owner);
+    let mut one = Subscriber::connect(&mut node, 0, &world.worker);
+    let mut two = Subscriber::connect(&mut node, 1, &world.critic);
+    one.subscribe(&mut node, 1, TOPIC, GROUP, Start::GoOn);
+    two.ask(&mut node, 2, TOPIC, GROUP, Start::GoOn);
+    assert!(two.subscribed(&mut node).is_some());
+    world.send(&mut node, &sender, 1, &mut world.publisher(TOPIC), 0..3);
+    let ones = one.pushed(&mut node, 1);
+    assert_eq!(numbers(&ones), [0, 1, 2], "the other one grants nothing yet");
+    let sequences: Vec<u64> = ones.iter().map(|pushed| pushed.sequence).collect();
+    one.give_back(&mut node, 1, GiveBack::Untouched, &sequences[..2]);
+    assert!(one.pushed(&mut node, 1).is_empty(), "somebody else is there");
+    two.grant(&mut node, 2, 10, 1 << 20);
+    let twos = two.pushed(&mut node, 2);
+    assert_eq!((numbers(&twos), twos[0].attempt), (vec![0, 1], 0), "as if nobody had had them");
+    // What it does not have any more is left out.
+    one.give_back(&mut node, 1, GiveBack::Later { delay_ms: 5_000 }, &sequences);
+    assert!(one.pushed(&mut node, 1).is_empty() && two.pushed(&mut node, 2).is_empty());
+    node.tick(NOW.monotonic_us + 6_000_000);
+    node.run();
+    let mut came = one.pushed(&mut node, 1);
+    came.extend(two.pushed(&mut node, 2));
+    assert_eq!((numbers(&came), came[0].attempt), (vec![2], 1));
+    // Who reads alone has nobody to give to.
+    one.subscribe(&mut node, 3, TOPIC, ALONE, Start::GoOn);
+    one.give_back(&mut node, 3, GiveBack::Untouched, &[1]);
+    assert_eq!(node.rejects(&one.client), [RejectCode::FrameUnexpected]);
 }
 
 #[test]

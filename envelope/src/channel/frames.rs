@@ -259,6 +259,75 @@ impl ChannelAck {
     }
 }
 
+/// How a member of a group gives messages back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GiveBack {
+    /// As if it had not been handed them: nothing counts as tried, and they go to another member as long as one is there.
+    Untouched,
+    /// It could not do the work. Again, to whichever member, and not before this time has passed; the node may make it longer.
+    Later {
+        /// Milliseconds.
+        delay_ms: u32,
+    },
+}
+
+/// A member of a group gives these messages back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChannelNack {
+    /// Which subscription.
+    pub handle: u32,
+    /// How.
+    pub how: GiveBack,
+    /// The messages.
+    pub sequences: Vec<u64>,
+}
+
+impl ChannelNack {
+    /// Appends the frame.
+    ///
+    /// # Panics
+    /// Above [`CONSUMER_ACK_SEQUENCES_MAX`] sequences: the caller splits them over several frames.
+    #[allow(clippy::cast_possible_truncation, reason = "asserted to be below CONSUMER_ACK_SEQUENCES_MAX")]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        assert!(self.sequences.len() <= CONSUMER_ACK_SEQUENCES_MAX, "what is given back is split over frames");
+        let start = begin_frame(out, FrameType::ChannelNack);
+        let (kind, delay_ms) = match self.how {
+            GiveBack::Untouched => (0, 0),
+            GiveBack::Later { delay_ms } => (1, delay_ms),
+        };
+        out.extend_from_slice(&self.handle.to_le_bytes());
+        out.extend_from_slice(&[kind, 0, 0, 0]);
+        out.extend_from_slice(&u32::to_le_bytes(delay_ms));
+        out.extend_from_slice(&(self.sequences.len() as u32).to_le_bytes());
+        for sequence in &self.sequences {
+            out.extend_from_slice(&sequence.to_le_bytes());
+        }
+        finish_frame(out, start, FrameType::ChannelNack);
+    }
+
+    /// Parses the body.
+    ///
+    /// # Errors
+    /// [`RejectCode::FrameLength`] or [`RejectCode::FrameReserved`].
+    pub fn parse(body: &[u8]) -> Result<Self, RejectCode> {
+        let mut reader = Reader::new(body, RejectCode::FrameLength);
+        let (handle, kind) = (reader.u32()?, reader.u8()?);
+        reader.zeros(3, RejectCode::FrameReserved)?;
+        let how = match (kind, reader.u32()?) {
+            (0, 0) => GiveBack::Untouched,
+            (1, delay_ms) => GiveBack::Later { delay_ms },
+            _ => return Err(RejectCode::FrameReserved),
+        };
+        let count = reader.u32()? as usize;
+        if count > CONSUMER_ACK_SEQUENCES_MAX || reader.remaining() != count * 8 {
+            return Err(RejectCode::FrameLength);
+        }
+        let sequences = (0..count).map(|_| reader.u64()).collect::<Result<_, _>>()?;
+        reader.end()?;
+        Ok(Self { handle, how, sequences })
+    }
+}
+
 /// What becomes of the subscription that a connection leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

@@ -7,7 +7,7 @@ use creto_envelope::batch::{BatchHeader, BatchHeaderView, BatchView, encode_sign
 use creto_envelope::channel::SignedChannelRecord;
 use creto_envelope::channel::frames::{
     CHANNEL_DELIVER_HEADER_BYTES, ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelDetach,
-    ChannelLeave, ChannelLeft, ChannelMembers, ChannelRequest, ChannelSubscribe, ChannelSubscribed,
+    ChannelLeave, ChannelLeft, ChannelMembers, ChannelNack, ChannelRequest, ChannelSubscribe, ChannelSubscribed,
     encode_channel_response,
 };
 use creto_envelope::control::{
@@ -92,6 +92,7 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
             out.extend_from_slice(&again);
         }
         FrameType::ChannelAck => ChannelAck::parse(body)?.encode(&mut out),
+        FrameType::ChannelNack => ChannelNack::parse(body)?.encode(&mut out),
         FrameType::ChannelLeave => ChannelLeave::parse(body)?.encode(&mut out),
         FrameType::ChannelLeft => ChannelLeft::parse(body)?.encode(&mut out),
         FrameType::ChannelAttach => ChannelAttach::parse(body)?.encode(&mut out),

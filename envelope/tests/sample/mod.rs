@@ -2,7 +2,8 @@
 
 use creto_envelope::channel::frames::{
     ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelDetach, ChannelLeave, ChannelLeft, ChannelMembers,
-    ChannelRequest, ChannelSubscribe, ChannelSubscribed, LeaveMode, Start, encode_channel_response,
+    ChannelNack, ChannelRequest, ChannelSubscribe, ChannelSubscribed, GiveBack, LeaveMode, Start,
+    encode_channel_response,
 };
 use creto_envelope::channel::{ChannelName, ChannelRecord, Publishing, SignedChannelRecord, Subscribing};
 use creto_envelope::control::{
@@ -287,7 +288,11 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::Deliver, deliver_frame(false, &[(3, 0)])),
         frame(FrameType::ConsumerAck, |out| ConsumerAck { sequences: vec![1_000, 1_001] }.encode(out)),
         frame(FrameType::ConsumerNack, |out| {
-            let messages = vec![(1_000, Nack::Later { delay_ms: 250 }), (1_001, Nack::Never { reason: 7 })];
+            let messages = vec![
+                (1_000, Nack::Later { delay_ms: 250 }),
+                (1_001, Nack::Never { reason: 7 }),
+                (1_002, Nack::Untouched),
+            ];
             ConsumerNack { messages }.encode(out);
         }),
         frame(FrameType::Notice, |out| {
@@ -363,6 +368,12 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::ChannelDeliver, channel_deliver_frame(true)),
         (FrameType::ChannelDeliver, channel_deliver_frame(false)),
         frame(FrameType::ChannelAck, |out| ChannelAck { handle: 5, sequences: vec![900, 902] }.encode(out)),
+        frame(FrameType::ChannelNack, |out| {
+            ChannelNack { handle: 5, how: GiveBack::Untouched, sequences: vec![900, 902] }.encode(out);
+        }),
+        frame(FrameType::ChannelNack, |out| {
+            ChannelNack { handle: 5, how: GiveBack::Later { delay_ms: 1_500 }, sequences: vec![900] }.encode(out);
+        }),
         frame(FrameType::ChannelLeave, |out| ChannelLeave { handle: 5, mode: LeaveMode::Unsubscribe }.encode(out)),
         frame(FrameType::ChannelLeft, |out| ChannelLeft::as_asked(5).encode(out)),
         frame(FrameType::ChannelLeft, |out| ChannelLeft::because(5, RejectCode::ChannelFull).encode(out)),

@@ -60,8 +60,8 @@ impl Mailboxes {
         }
     }
 
-    /// A member of a group gives back messages that it did not look at: they are as if it had never been handed them, and go first, to
-    /// whoever asks. A member that is about to go ([`reset_reader`](Self::reset_reader)) is not thought to have gone over any of them.
+    /// A member of a group gives back messages that it did not look at, or can do nothing with: they are as if it had never been handed
+    /// them, and go first, to whoever asks, but not to it again while another member is there that did not give them back. A member that is about to go ([`reset_reader`](Self::reset_reader)) is not thought to have gone over any of them.
     /// What it does not have in hand is left out.
     pub fn give_back(&mut self, reader: Reader, sequences: &[u64]) {
         let Some(group) = self.group_mut(reader.subscription) else { return };
@@ -83,6 +83,9 @@ impl Mailboxes {
                 return ForMember::This(Next::Nothing);
             };
             for &sequence in group.again.keys() {
+                if group.is_for_others(sequence, reader.subscriber) {
+                    continue;
+                }
                 channels.resolved += 1;
                 match look(index, cache, cold, sequence, now_ms) {
                     Look::Gone => gone.push(sequence),

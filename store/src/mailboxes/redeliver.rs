@@ -70,6 +70,8 @@ struct Failures {
     count: u8,
     /// When the message is delivered again; 0 unless it is delayed.
     due_us: u64,
+    /// Its consumer says that it did not look at it.
+    is_untouched: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,15 +140,43 @@ impl Mailboxes {
         self.has_less_in_hand(number);
     }
 
+    /// The consumer did not look at these messages, of which it names the sequences, and will not: it may be one that waits for others
+    /// behind them. They stay in its hand, and when it goes none of them is what it went over. What is not handed out is left out.
+    pub fn untouched(&mut self, mailbox: MailboxId, sequences: &[u64]) {
+        let Some(&number) = self.numbers.get(&mailbox) else { return };
+        for &sequence in sequences {
+            let Some(slot) = self.find_in_hand(number, sequence) else { continue };
+            self.index.entries.get_mut(slot).set_failed(true);
+            self.redelivery.failures.entry(sequence).or_default().is_untouched = true;
+        }
+    }
+
     /// The subscriber of a mailbox is gone: what it was given and has not settled goes back to the front, in order. The
-    /// message that it had in hand first, notices aside, counts one more failed delivery, and may go to the dead letters for it
+    /// message that it had in hand first, notices aside and what it [did not look at](Self::untouched), counts one more failed delivery, and may go to the dead letters for it
     /// ([`next_death`](Self::next_death)); `deliveries_max` as in [`nack`](Self::nack).
     pub fn reset(&mut self, mailbox: MailboxId, deliveries_max: Option<u8>, now_us: u64, now_ms: u64) {
         let Some(&number) = self.numbers.get(&mailbox) else { return };
         let most = deliveries_max.unwrap_or(self.config.redelivery.deliveries_max);
-        let queues = self.boxes.get_mut(number).taken_mut();
+        let Self { boxes, index, redelivery, .. } = &mut *self;
+        let queues = boxes.get_mut(number).taken_mut();
         queues.probe_messages = 1;
-        let first = queues.in_hand(&self.index.entries, now_ms).next();
+        let (mut first, mut untouched) = (None, Vec::new());
+        for slot in queues.in_hand(&index.entries, now_ms) {
+            let entry = index.entries.get(slot);
+            let failures = redelivery.failures.get_mut(&entry.sequence()).filter(|failures| failures.is_untouched);
+            match failures {
+                Some(failures) => {
+                    failures.is_untouched = false;
+                    untouched.push((slot, failures.count));
+                }
+                None => first = first.or(Some(slot)),
+            }
+        }
+        // Of most of them nothing else is known.
+        for (slot, _) in untouched.into_iter().filter(|(_, count)| *count == 0) {
+            self.forget_failures(slot);
+        }
+        let queues = self.boxes.get_mut(number).taken_mut();
         if let Some(slot) = first {
             queues.disappeared = queues.disappeared.saturating_add(1);
             if queues.is_probing() {
@@ -271,6 +301,7 @@ impl Mailboxes {
         let sequence = entry.sequence();
         let failures = self.redelivery.failures.entry(sequence).or_default();
         failures.count = failures.count.saturating_add(1);
+        failures.is_untouched = false;
         let count = failures.count;
         if most == 0 || count < most || entry.is_notice() {
             return Some(count);

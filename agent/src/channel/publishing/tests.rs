@@ -47,7 +47,7 @@ fn members(is_whole: bool, joined: &[u8], left: &[u8]) -> ChannelMembers {
 struct Scene {
     state: Publishing,
     secrets: u8,
-    disk: Vec<(StoredSession, BTreeMap<AgentId, u64>)>,
+    disk: Vec<(StoredSession, Members)>,
     /// Keys that were given, by member.
     given: BTreeMap<AgentId, Vec<ChannelKey>>,
     now_ms: u64,
@@ -78,16 +78,24 @@ impl Scene {
             let id = session.base.session_id();
             match self.disk.iter_mut().find(|(known, _)| known.base.session_id() == id) {
                 Some(known) => known.0 = session,
-                None => self.disk.push((session, BTreeMap::new())),
+                None => self.disk.push((session, Members::default())),
             }
         }
-        for (session, member, from) in changes.given {
-            let known = self.disk.iter_mut().find(|(known, _)| known.base.session_id() == session).unwrap();
-            match from {
-                Some(from) => drop(known.1.insert(member, from)),
-                None => drop(known.1.remove(&member)),
+        let Self { disk, .. } = self;
+        let mut put = |rows: Vec<(SessionId, AgentId, Option<u64>)>,
+                       of: fn(&mut Members) -> &mut BTreeMap<AgentId, u64>| {
+            for (session, member, from) in rows {
+                let Some(known) = disk.iter_mut().find(|(known, _)| known.base.session_id() == session) else {
+                    continue;
+                };
+                match from {
+                    Some(from) => drop(of(&mut known.1).insert(member, from)),
+                    None => drop(of(&mut known.1).remove(&member)),
+                }
             }
-        }
+        };
+        put(changes.given, |members| &mut members.given);
+        put(changes.owed, |members| &mut members.owed);
         self.disk.retain(|(known, _)| !changes.removed.contains(&known.base.session_id()));
     }
 
@@ -98,11 +106,18 @@ impl Scene {
             self.state.begin(&[self.secrets; 32], self.now_ms);
         }
         self.write();
-        for Give { member, session, key } in self.state.gives(100, self.now_ms) {
+        for Give { member, session, key } in self.gives(100, self.now_ms) {
             self.given.entry(member).or_default().push(key);
             self.state.gave(member, session, Outcome::Durable, self.now_ms);
         }
         self.write();
+    }
+
+    /// Keys that are to be given, once the disk has to whom.
+    fn gives(&mut self, most: usize, now_ms: u64) -> Vec<Give> {
+        self.state.prepare(most, now_ms);
+        self.write();
+        self.state.gives(most, now_ms)
     }
 
     /// Publishes one message; it is not answered yet.
@@ -138,6 +153,22 @@ impl Scene {
 
     /// The process dies, or ends, and another one reads the disk.
     fn restart(&mut self, in_good_order: bool, whole: &[u8], has_history: bool) {
+        self.read_disk(in_good_order);
+        // Which of them comes first is the node's to say.
+        match self.secrets.is_multiple_of(2) {
+            true => {
+                self.state.set_record(record(Subscribing::Open, has_history));
+                self.state.told(&members(true, whole, &[])).unwrap();
+            }
+            false => {
+                self.state.told(&members(true, whole, &[])).unwrap();
+                self.state.set_record(record(Subscribing::Open, has_history));
+            }
+        }
+        self.work();
+    }
+
+    fn read_disk(&mut self, in_good_order: bool) {
         if in_good_order {
             let changes = self.state.leave();
             self.store(changes);
@@ -155,9 +186,6 @@ impl Scene {
             self.disk.push((copy, given.clone()));
             self.state.adopt(session, given);
         }
-        self.state.set_record(record(Subscribing::Open, has_history));
-        self.state.told(&members(true, whole, &[])).unwrap();
-        self.work();
     }
 }
 
@@ -299,21 +327,109 @@ fn a_key_that_cannot_be_given_is_tried_again_and_holds_back_nobody_else() {
     assert_eq!(scene.state.take(NOW).unwrap_err(), Wait::Session);
     scene.state.begin(&[9; 32], NOW);
     assert!(scene.state.gives(10, NOW).is_empty(), "the disk has nothing of it yet");
+    scene.state.prepare(10, NOW);
+    assert!(scene.state.gives(10, NOW).is_empty(), "nor that they may have it");
     scene.write();
     let taken = scene.state.take(NOW).unwrap();
-    let gives = scene.state.gives(10, NOW);
+    let gives = scene.gives(10, NOW);
     assert_eq!((gives.len(), scene.state.is_handed_out(taken.session)), (2, false));
     scene.state.gave(agent(2), taken.session, Outcome::Durable, NOW);
     scene.state.gave(agent(3), taken.session, Outcome::Later, NOW);
     assert!(scene.state.is_handed_out(taken.session) && !scene.state.has_given_all());
     let at_ms = scene.state.gives_at_ms().unwrap();
-    assert!(at_ms > NOW && scene.state.gives(10, at_ms - 1).is_empty());
-    assert_eq!(scene.state.gives(10, at_ms)[0].member, agent(3));
+    assert!(at_ms > NOW && scene.gives(10, at_ms - 1).is_empty());
+    assert_eq!(scene.gives(10, at_ms)[0].member, agent(3));
     scene.state.gave(agent(3), taken.session, Outcome::Never, at_ms);
     assert!(scene.state.has_given_all());
     // Named again, it is tried again.
     scene.state.told(&members(true, &[2, 3], &[])).unwrap();
-    assert_eq!(scene.state.gives(10, at_ms).len(), 1);
+    assert_eq!(scene.gives(10, at_ms).len(), 1);
+}
+
+#[test]
+fn whoever_was_ever_sent_a_key_ends_the_session_when_they_leave_whatever_became_of_it() {
+    for outcome in [None, Some(Outcome::Later), Some(Outcome::Never), Some(Outcome::Durable)] {
+        for dies in [true, false] {
+            let mut scene = Scene::new(Subscribing::Open, false, &[2, 3]);
+            assert_eq!(scene.state.take(NOW).unwrap_err(), Wait::Session);
+            scene.state.begin(&[9; 32], NOW);
+            let before = scene.state.sessions[0].id;
+            for give in scene.gives(10, NOW) {
+                let outcome = if give.member == agent(2) { Some(Outcome::Durable) } else { outcome };
+                // The answer may never come.
+                if let Some(outcome) = outcome {
+                    scene.state.gave(give.member, give.session, outcome, NOW);
+                }
+            }
+            match dies {
+                // Nothing was written since the keys were sent.
+                true => scene.restart(false, &[2], false),
+                false => scene.told(&[], &[3]),
+            }
+            let after = scene.publish_whole();
+            assert_ne!(after.session, before, "{outcome:?} {dies}");
+            assert!(!scene.reads(3, &after) && scene.reads(2, &after));
+        }
+    }
+}
+
+#[test]
+fn what_is_owed_to_somebody_is_given_by_the_next_process() {
+    for in_good_order in [true, false] {
+        let mut scene = Scene::new(Subscribing::Open, false, &[2]);
+        let before = scene.publish_whole();
+        // It comes, and its mailbox takes nothing.
+        scene.state.told(&members(false, &[4], &[])).unwrap();
+        for give in scene.gives(10, NOW) {
+            scene.state.gave(give.member, give.session, Outcome::Later, NOW);
+        }
+        let while_it_waits: Vec<Taken> = (0..2).map(|_| scene.publish_whole()).collect();
+        scene.restart(in_good_order, &[2, 4], false);
+        let after = scene.publish_whole();
+        assert!(while_it_waits.iter().chain([&after]).all(|taken| scene.reads(4, taken)), "{in_good_order}");
+        assert!(!scene.reads(4, &before));
+        assert_eq!(before.session, after.session, "nobody left");
+        // It is given once.
+        let given = scene.given[&agent(4)].len();
+        scene.restart(in_good_order, &[2, 4], false);
+        assert_eq!((scene.given[&agent(4)].len(), scene.disk[0].1.owed.len()), (given, 0));
+        // Who left meanwhile is owed nothing.
+        scene.state.told(&members(false, &[5], &[])).unwrap();
+        scene.write();
+        scene.restart(in_good_order, &[2, 4], false);
+        assert!(!scene.given.contains_key(&agent(5)));
+    }
+}
+
+#[test]
+fn history_is_given_also_where_the_node_says_who_subscribes_before_the_record_comes() {
+    for record_first in [true, false] {
+        let mut scene = Scene::new(Subscribing::Open, true, &[2]);
+        let before: Vec<Taken> = (0..25).map(|_| scene.publish_whole()).collect();
+        scene.read_disk(true);
+        let tell = |scene: &mut Scene| scene.state.told(&members(true, &[2, 4], &[])).unwrap();
+        if !record_first {
+            tell(&mut scene);
+        }
+        scene.state.set_record(record(Subscribing::Open, true));
+        if record_first {
+            tell(&mut scene);
+        }
+        scene.work();
+        assert!(before.iter().all(|taken| scene.reads(4, taken)), "{record_first}");
+    }
+}
+
+#[test]
+fn who_leaves_and_comes_again_in_one_change_is_given_a_session_anew() {
+    let mut scene = Scene::new(Subscribing::Open, false, &[2, 3]);
+    let before = scene.publish_whole();
+    // Its folder is gone, and with it the key: it unsubscribed, and subscribes anew.
+    scene.given.remove(&agent(3));
+    scene.told(&[3], &[3]);
+    let after = scene.publish_whole();
+    assert_ne!(before.session, after.session);
+    assert!(scene.reads(3, &after) && scene.reads(2, &after));
 }
 
 #[test]

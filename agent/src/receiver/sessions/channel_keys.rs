@@ -11,6 +11,8 @@ use super::IncomingSessions;
 use crate::channel::keys::{ChannelKeys, KeyChanges, NoKey, PublishedSession};
 use crate::clock;
 use crate::error::StateError;
+use crate::state::incoming::ReadChannel;
+use crate::state::publishing::SeenRecord;
 use crate::stats::UNPOISONED;
 
 impl IncomingSessions {
@@ -64,6 +66,53 @@ impl IncomingSessions {
         let changes = self.channel_keys().expire(now_ms, |channel| retention(channel).unwrap_or(longest));
         match &*disk {
             Some(disk) if !changes.is_empty() => disk.commit_channel_keys(&changes),
+            _ => Ok(()),
+        }
+    }
+
+    /// A subscription without a group begins, or goes on: gives up to where messages may be from before this agent was let in. That is
+    /// `new`, unless it is known from an earlier run; then it is what it was.
+    ///
+    /// # Errors
+    /// [`StateError`]: it is remembered, but not on disk.
+    pub(crate) fn began_to_read(&self, channel: ChannelId, new: u64) -> Result<u64, StateError> {
+        let mut before = new;
+        self.change_channel(channel, |read| before = *read.before.get_or_insert(new))?;
+        Ok(before)
+    }
+
+    /// A subscription ended: another one will begin somewhere else.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn ended_to_read(&self, channel: ChannelId) -> Result<(), StateError> {
+        self.change_channel(channel, |read| read.before = None)
+    }
+
+    /// The newest record of a channel that was seen.
+    pub(crate) fn seen_channel(&self, channel: ChannelId) -> Option<SeenRecord> {
+        self.channels.lock().expect(UNPOISONED).get(&channel)?.seen
+    }
+
+    /// A record of a channel was seen.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn channel_seen(&self, channel: ChannelId, seen: SeenRecord) -> Result<(), StateError> {
+        self.change_channel(channel, |read| read.seen = Some(seen))
+    }
+
+    fn change_channel(&self, channel: ChannelId, change: impl FnOnce(&mut ReadChannel)) -> Result<(), StateError> {
+        let disk = self.disk.lock().expect(UNPOISONED);
+        let (before, now) = {
+            let mut channels = self.channels.lock().expect(UNPOISONED);
+            let read = channels.entry(channel).or_default();
+            let before = *read;
+            change(read);
+            (before, *read)
+        };
+        match &*disk {
+            Some(disk) if before != now => disk.commit_channel(channel, &now),
             _ => Ok(()),
         }
     }

@@ -45,7 +45,7 @@ struct Topic {
     version: u64,
     subscriptions: BTreeSet<(AgentId, GroupId)>,
     watchers: BTreeMap<Origin, Watcher>,
-    /// Who came and went in this turn.
+    /// Who came and went in this turn. Who is in both went and came again: what they held of keys may be gone with the folder.
     joined: BTreeSet<AgentId>,
     left: BTreeSet<AgentId>,
 }
@@ -123,9 +123,10 @@ impl Members {
             }
         }
         match (was_member, topic.has(agent)) {
-            // Whoever came and went in one turn was never told of, nor is who went and came.
-            (false, true) if !topic.left.remove(&agent) => drop(topic.joined.insert(agent)),
-            (true, false) if !topic.joined.remove(&agent) => drop(topic.left.insert(agent)),
+            (false, true) => drop(topic.joined.insert(agent)),
+            // Whoever came and went in one turn was never told of.
+            (true, false) if topic.joined.remove(&agent) => {}
+            (true, false) => drop(topic.left.insert(agent)),
             _ => {}
         }
         self.changed.insert(channel);
@@ -141,7 +142,11 @@ impl Members {
                 topic.version += 1;
                 if !topic.watchers.is_empty() {
                     let frame = if joined.len() + left.len() > CHANNEL_MEMBERS_TOLD_MAX {
-                        topic.whole(channel)
+                        // Who went and came is in the whole list as if nothing had been: it is said before.
+                        let (version, left) =
+                            (topic.version, left.into_iter().take(CHANNEL_MEMBERS_TOLD_MAX).collect());
+                        let gone = ChannelMembers { channel, version, is_whole: false, joined: Vec::new(), left };
+                        [encoded(&gone), topic.whole(channel)].concat().into()
                     } else {
                         let (joined, left) = (joined.into_iter().collect(), left.into_iter().collect());
                         let version = topic.version;

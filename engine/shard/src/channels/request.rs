@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use creto_audit::What;
 use creto_envelope::channel::frames::{
-    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelDetach, ChannelLeave, ChannelLeft, ChannelRequest,
-    ChannelSubscribe, LeaveMode,
+    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelDetach, ChannelLeave, ChannelLeft, ChannelNack,
+    ChannelRequest, ChannelSubscribe, LeaveMode,
 };
 use creto_envelope::control::{Reject, StreamRole};
 use creto_envelope::limits::{CHANNEL_SUBSCRIPTIONS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
@@ -103,6 +103,14 @@ impl<L: RecordLog> Shard<L> {
                     return Err(RejectCode::FrameLength.into());
                 }
                 self.ask_about(connection, handle, ChannelAsk::Ack { handle, sequences }, actions)?;
+            }
+            FrameType::ChannelNack => {
+                let ChannelNack { handle, how, sequences } = ChannelNack::parse(body)?;
+                let end = &self.connections.get(&connection).expect("it is logged in").channels;
+                if end.named(handle)?.is_some_and(|open| open.group == GroupId::NONE) {
+                    return Err(RejectCode::FrameUnexpected.into());
+                }
+                self.ask_about(connection, handle, ChannelAsk::Nack { handle, how, sequences }, actions)?;
             }
             _ => {
                 let ChannelLeave { handle, mode } = ChannelLeave::parse(body)?;

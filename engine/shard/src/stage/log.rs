@@ -245,13 +245,15 @@ impl<L: RecordLog> Log<L> {
 
     /// Takes refusals of a consumer; what it was not given is ignored.
     pub(crate) fn nack(&mut self, now: Now, mailbox: AgentId, messages: &[(u64, Nack)], deliveries_max: Option<u8>) {
-        let (mut later, mut never) = (Vec::new(), Vec::new());
+        let (mut later, mut never, mut untouched) = (Vec::new(), Vec::new(), Vec::new());
         for &(sequence, nack) in messages {
             match nack {
                 Nack::Later { delay_ms } => later.push((sequence, delay_ms)),
                 Nack::Never { reason } => never.push((sequence, reason)),
+                Nack::Untouched => untouched.push(sequence),
             }
         }
+        self.mailboxes.untouched(MailboxId(mailbox.0), &untouched);
         self.mailboxes.nack(MailboxId(mailbox.0), &later, deliveries_max, now.monotonic_us, now.unix_ms);
         self.mailboxes.reject(MailboxId(mailbox.0), &never, now.unix_ms);
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use creto_crypto_accel::merkle::{leaf_hash, root_from_path};
 use creto_envelope::channel::frames::{
-    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelLeave, ChannelLeft, ChannelMembers,
-    ChannelSubscribe, ChannelSubscribed, LeaveMode, Start,
+    ChannelAck, ChannelAttach, ChannelCredit, ChannelDeliver, ChannelLeave, ChannelLeft, ChannelMembers, ChannelNack,
+    ChannelSubscribe, ChannelSubscribed, GiveBack, LeaveMode, Start,
 };
 use creto_envelope::channel::{ChannelName, ChannelRecord, Publishing, Subscribing};
 use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
@@ -171,6 +171,12 @@ impl Subscriber {
     pub fn acknowledge(&self, node: &mut Node, handle: u32, sequences: &[u64]) {
         let ack = ChannelAck { handle, sequences: sequences.to_vec() };
         node.frames(&self.client, CHANNELS, |out| ack.encode(out));
+        node.run();
+    }
+
+    pub fn give_back(&self, node: &mut Node, handle: u32, how: GiveBack, sequences: &[u64]) {
+        let nack = ChannelNack { handle, how, sequences: sequences.to_vec() };
+        node.frames(&self.client, CHANNELS, |out| nack.encode(out));
         node.run();
     }
 

@@ -214,7 +214,7 @@ impl Tested {
             Op::Nack { choice, count, delay_ms } => self.nack(choice, count, delay_ms),
             Op::GiveBack { choice, count } => {
                 let Some((reader, its, named)) = self.some_in_hand(choice, count) else { return };
-                self.model.give_back(reader.subscription, &its);
+                self.model.give_back(reader.subscription, reader.subscriber, &its);
                 self.mailboxes().give_back(reader, &named);
                 self.seen.given_back += its.len() as u64;
             }

@@ -156,6 +156,33 @@ fn what_a_member_gives_back_untouched_counts_for_nothing() {
 }
 
 #[test]
+fn who_gave_a_message_back_is_not_handed_it_again_while_another_member_may_have_it() {
+    let (mut shard, members, sequences) = shard(3, 3, 1);
+    assert_eq!(shard.handed(members[0], 1), [(sequences[0], 1)]);
+    shard.mailboxes.give_back(members[0], &sequences[..1]);
+    // It goes on with what is new, as long as somebody else is there.
+    assert_eq!(shard.handed(members[0], 1), [(sequences[1], 1)]);
+    assert_eq!(shard.handed(members[1], 1), [(sequences[0], 1)]);
+    shard.mailboxes.give_back(members[1], &sequences[..1]);
+    assert_eq!(shard.handed(members[0], 1), [(sequences[2], 1)]);
+    assert_eq!(shard.handed(members[1], 1), []);
+    // The last one that could goes: then whoever asks has it again, and is told that there is more.
+    shard.mailboxes.take_ready_readers();
+    shard.mailboxes.reset_reader(members[2], None);
+    assert!(shard.mailboxes.take_ready_readers().contains(&members[1]));
+    assert_eq!(shard.handed(members[1], 1), [(sequences[0], 1)]);
+    // One that comes again may be able to do more.
+    shard.mailboxes.give_back(members[1], &sequences[..1]);
+    shard.mailboxes.acknowledge_each(members[0], &sequences[1..]);
+    shard.mailboxes.reset_reader(members[0], None);
+    let again = shard.mailboxes.attach(CHANNEL, members[0].subscriber, GROUP).unwrap();
+    assert_eq!(shard.handed(members[1], 1), []);
+    assert_eq!(shard.handed(again, 1), [(sequences[0], 1)]);
+    shard.mailboxes.acknowledge_each(again, &sequences);
+    assert_eq!(shard.progress().skipped, 0);
+}
+
+#[test]
 fn timers_go_with_what_they_are_for() {
     let (mut shard, members, sequences) = shard(2, 6, 0);
     let subscribe =

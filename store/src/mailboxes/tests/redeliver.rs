@@ -1,7 +1,7 @@
 //! What is delivered again, and when.
 
 use super::*;
-use crate::limits::{NOTICE_BYTES, PROBE_HOLD_US, REDELIVERY_BASE_US, REDELIVERY_MAX_US};
+use crate::limits::{DELIVERIES_MAX, NOTICE_BYTES, PROBE_HOLD_US, REDELIVERY_BASE_US, REDELIVERY_MAX_US};
 
 fn shard(messages: u64) -> Shard {
     let mut shard = Shard::new(MailboxesConfig::default());
@@ -40,6 +40,24 @@ fn a_nacked_message_waits_and_the_others_go_on() {
     assert_eq!(shard.deliver(10), [(2, 2)]);
     assert_eq!(shard.settle(&[1, 2, 3, 4]), Some(vec![1, 2, 3, 4]));
     assert_eq!(shard.mailboxes.messages(), 0);
+}
+
+#[test]
+fn what_a_consumer_did_not_look_at_is_not_what_it_died_of() {
+    let mut shard = shard(3);
+    for time in 1..=u64::from(DELIVERIES_MAX) + 5 {
+        assert_eq!(shard.deliver(100).len(), 3, "time {time}");
+        let sequences = [1, 2, 3];
+        shard.mailboxes.untouched(INBOX, &sequences);
+        shard.mailboxes.untouched(INBOX, &[sequences[0], 1_000_000]);
+        assert_eq!(shard.deliver(100), [], "it keeps them");
+        shard.mailboxes.reset(INBOX, None, time, NOW_MS);
+    }
+    // It says so anew each time: the next one dies of what it has.
+    assert_eq!(shard.deliver(100).len(), 3);
+    shard.mailboxes.untouched(INBOX, &[1]);
+    shard.mailboxes.reset(INBOX, None, 100, NOW_MS);
+    assert_eq!(shard.mailboxes.failed_deliveries(2), 1);
 }
 
 #[test]

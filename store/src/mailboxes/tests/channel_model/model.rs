@@ -55,6 +55,8 @@ pub(super) struct Subscribed {
     pub(super) alone: BTreeMap<SubscriberId, u64>,
     /// When they were handed something last.
     pub(super) handed_us: BTreeMap<SubscriberId, u64>,
+    /// Who gave back what.
+    pub(super) given_back: BTreeSet<(u64, SubscriberId)>,
 }
 
 impl Subscribed {
@@ -74,6 +76,7 @@ impl Subscribed {
             in_hand: BTreeMap::new(),
             alone: BTreeMap::new(),
             handed_us: BTreeMap::new(),
+            given_back: BTreeSet::new(),
         };
         new.begin_at(cursor);
         new
@@ -87,6 +90,7 @@ impl Subscribed {
         self.later.clear();
         self.alone.clear();
         self.handed_us.clear();
+        self.given_back.clear();
     }
 
     pub(super) fn is_group(&self) -> bool {
@@ -97,7 +101,13 @@ impl Subscribed {
         sequence > self.progress.cursor && !self.progress.done.contains(&sequence)
     }
 
+    fn is_for_others(&self, sequence: u64, member: SubscriberId) -> bool {
+        let gave = |member: SubscriberId| self.given_back.contains(&(sequence, member));
+        gave(member) && self.attached.iter().any(|other| !gave(*other))
+    }
+
     pub(super) fn done(&mut self, sequence: u64) {
+        self.given_back.retain(|(given, _)| *given != sequence);
         self.progress.done.push(sequence);
         self.progress.done.sort_unstable();
     }
@@ -183,7 +193,7 @@ impl Model {
             return Some((next, if next > of.handed_max { 1 } else { 2 }, false));
         }
         let has_any = !of.hand_of(member).is_empty();
-        let first = of.again.iter().find(|(sequence, _)| is_deliverable(sequence));
+        let first = of.again.iter().find(|(at, _)| is_deliverable(at) && !of.is_for_others(**at, member));
         let is_suspect = first.is_some_and(|(_, tries)| tries.is_suspect);
         let is_held = of.alone.contains_key(&member) || (is_suspect && has_any);
         if is_held && self.now_us < of.handed_us[&member] + PROBE_HOLD_US {
@@ -239,6 +249,7 @@ impl Model {
             of.handed = of.progress.cursor;
             return;
         }
+        of.given_back.retain(|(_, giver)| *giver != member);
         let hand = of.hand_of(member);
         let only = hand.first().copied().filter(|_| hand.len() == 1);
         let blamed = of.alone.get(&member).copied().or(only);
@@ -266,12 +277,13 @@ impl Model {
         self.advance(number);
     }
 
-    pub(super) fn give_back(&mut self, number: u64, sequences: &[u64]) {
+    pub(super) fn give_back(&mut self, number: u64, member: SubscriberId, sequences: &[u64]) {
         let of = self.subscriptions.get_mut(&number).unwrap();
         for &sequence in sequences {
             let mut tries = of.take(sequence).unwrap();
             tries.attempts -= 1;
             of.again.insert(sequence, tries);
+            of.given_back.insert((sequence, member));
         }
     }
 
@@ -333,6 +345,7 @@ impl Model {
                 of.take(*sequence);
                 of.again.remove(sequence);
                 of.later.remove(sequence);
+                of.given_back.retain(|(given, _)| given != sequence);
             }
         }
         self.subscriptions.keys().copied().collect::<Vec<_>>().into_iter().for_each(|number| self.advance(number));
