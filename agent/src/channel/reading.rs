@@ -152,6 +152,9 @@ pub(super) struct Wanted {
     pub(super) bytes: Option<u32>,
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "a few dozen")]
+const LEAST_OF_ALL: u32 = CHANNEL_WINDOW_BYTES_LEAST * CHANNEL_SUBSCRIPTIONS_MAX as u32;
+
 /// The bytes of a new window beside those that there are. A node holds all of a connection's windows together to a bound. Of that every
 /// subscription that there may be has a little, and of the rest each takes half of what is left.
 fn window_bytes(there: impl Iterator<Item = u32>, wanted: Option<u32>) -> Result<u32, ChannelError> {
@@ -161,7 +164,7 @@ fn window_bytes(there: impl Iterator<Item = u32>, wanted: Option<u32>) -> Result
         above += window.saturating_sub(CHANNEL_WINDOW_BYTES_LEAST);
     }
     let left = CHANNEL_WINDOWS_BYTES.saturating_sub(used);
-    let to_share = CHANNEL_WINDOWS_BYTES - CHANNEL_WINDOW_BYTES_LEAST * CHANNEL_SUBSCRIPTIONS_MAX as u32;
+    let to_share = CHANNEL_WINDOWS_BYTES - LEAST_OF_ALL;
     let share = CHANNEL_WINDOW_BYTES_LEAST + to_share.saturating_sub(above) / 2;
     let bytes = wanted.unwrap_or(share.min(left));
     match 0 < bytes && bytes <= left {

@@ -560,3 +560,54 @@ fn a_record_is_asked_of_control_by_whoever_may_do_something_in_the_channel() {
     let bodies = node.take(&worker, FrameType::Reject);
     assert_eq!(Reject::parse(&bodies[0]).unwrap().context, channel.0);
 }
+
+#[test]
+fn whoever_begins_anew_misses_nothing_whatever_the_reader_before_says_meanwhile() {
+    for shard_count in [1, 2] {
+        let world = World::new();
+        let mut node = world.node(shard_count);
+        let sender = node.connect_as(0, &world.owner);
+        let mut before = Subscriber::connect(&mut node, 0, &world.worker);
+        before.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+        world.send(&mut node, &sender, 1, &mut world.publisher(TOPIC), 0..4);
+        let pushed = before.pushed(&mut node, 1);
+        before.acknowledge(&mut node, 1, &[pushed[3].sequence]);
+
+        node.hold_disk = true;
+        let mut anew = Subscriber::connect(&mut node, usize::from(shard_count) - 1, &world.worker);
+        anew.ask(&mut node, 7, TOPIC, ALONE, Start::Oldest);
+        anew.grant(&mut node, 7, 100, 1 << 20);
+        // Whoever read it until now moves nothing any more.
+        before.acknowledge(&mut node, 1, &[pushed[3].sequence]);
+        node.hold_disk = false;
+        node.run();
+        assert_eq!(before.left(&mut node), [(1, Some(RejectCode::SubscriptionReplaced))]);
+        assert!(anew.subscribed(&mut node).is_some_and(|subscribed| subscribed.next_sequence <= pushed[0].sequence));
+        assert_eq!(numbers(&anew.pushed(&mut node, 7)), [0, 1, 2, 3]);
+    }
+}
+
+#[test]
+fn groups_with_different_holes_are_handed_each_what_is_missing_there_after_a_restart() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let sender = node.connect_as(0, &world.owner);
+    let members = [(&world.worker, GroupId([1; 16]), 1), (&world.critic, GroupId([2; 16]), 2)];
+    let mut readers: Vec<_> = members.iter().map(|(agent, ..)| Subscriber::connect(&mut node, 0, agent)).collect();
+    for (reader, (_, group, _)) in readers.iter_mut().zip(members) {
+        reader.subscribe(&mut node, 1, TOPIC, group, Start::GoOn);
+    }
+    world.send(&mut node, &sender, 1, &mut world.publisher(TOPIC), 0..5);
+    // One message of the same record each, with as many before and behind it.
+    for (reader, (.., done)) in readers.iter_mut().zip(members) {
+        let sequence = reader.pushed(&mut node, 1)[done].sequence;
+        reader.acknowledge(&mut node, 1, &[sequence]);
+    }
+
+    let mut node = node.restarted(&world.agents(), &world.snapshot(2, &[record(TOPIC)], |_| {}));
+    for ((agent, group, _), missing) in members.into_iter().zip([[0, 2, 3, 4], [0, 1, 3, 4]]) {
+        let mut reader = Subscriber::connect(&mut node, 0, agent);
+        reader.subscribe(&mut node, 1, TOPIC, group, Start::GoOn);
+        assert_eq!(numbers(&reader.pushed(&mut node, 1)), missing);
+    }
+}

@@ -136,10 +136,15 @@ impl Mailboxes {
         deliveries
     }
 
-    /// A subscriber with a cursor of its own has consumed everything up to and with this sequence, as far as it was handed it.
+    /// A subscriber with a cursor of its own has consumed everything up to and with this sequence, as far as it was handed it. Nothing
+    /// moves the cursor of one that begins anew before that is durable.
     pub fn acknowledge_upto(&mut self, reader: Reader, sequence: u64) {
         let Self { boxes, channels, .. } = self;
         let Some(subscription) = channels.subscriptions.get_mut(&reader.subscription) else { return };
+        // It begins anew as soon as that is durable, and there: whatever is said meanwhile is about what was before.
+        if subscription.moves > 0 {
+            return;
+        }
         let Readers::One(own) = &mut subscription.readers else { return };
         // What it says after it came again may be about what it had before.
         let sequence = match is_planted(Bug::AcknowledgeOneMore) {

@@ -48,22 +48,29 @@ pub(crate) struct FannedOut {
 /// Encoded bodies, those that were made last.
 #[derive(Debug, Default)]
 pub(crate) struct FanOut {
-    bodies: VecDeque<(BodyKey, Bytes)>,
+    bodies: VecDeque<SharedBody>,
     bytes: usize,
     /// Readers that have something and may not read for now.
     held_back: BTreeSet<Reader>,
 }
 
-/// What is in a body: one record has one batch header, and in one channel there is nothing between its first and its last message that
-/// one reader gets and another one does not, if their number is the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct BodyKey {
+/// A body, and what is in it: one record has one batch header. Which of its messages it has is not told by the first and the last one:
+/// each group leaves out what others of it have, or had before a restart.
+#[derive(Debug)]
+struct SharedBody {
     record: (SegmentNumber, u32),
-    first: u64,
-    last: u64,
-    count: usize,
+    sequences: Box<[u64]>,
     attempt: u8,
     has_header: bool,
+    bytes: Bytes,
+}
+
+impl SharedBody {
+    fn is_of(&self, run: &[Delivery], has_header: bool) -> bool {
+        let (record, attempt) = (run[0].record, run[0].attempt);
+        (self.record, self.attempt, self.has_header) == (record, attempt, has_header)
+            && self.sequences.iter().copied().eq(run.iter().map(|delivery| delivery.message.sequence))
+    }
 }
 
 /// Whether somebody may go on reading.
@@ -167,28 +174,21 @@ impl FanOut {
 
     /// Whether a body was just made that has exactly this in it; else makes it.
     fn body(&mut self, run: &[Delivery], has_header: bool) -> Bytes {
-        let (first, last) = (&run[0], &run[run.len() - 1]);
-        let key = BodyKey {
-            record: first.record,
-            first: first.message.sequence,
-            last: last.message.sequence,
-            count: run.len(),
-            attempt: first.attempt,
-            has_header,
-        };
-        let is_alike = run.iter().all(|delivery| delivery.attempt == key.attempt);
-        if is_alike && let Some((_, body)) = self.bodies.iter().find(|(known, _)| *known == key) {
-            return body.clone();
+        let (record, attempt) = (run[0].record, run[0].attempt);
+        let is_alike = run.iter().all(|delivery| delivery.attempt == attempt);
+        if is_alike && let Some(body) = self.bodies.iter().find(|body| body.is_of(run, has_header)) {
+            return body.bytes.clone();
         }
         let body = encode(run, has_header);
         if is_alike {
             self.bytes += body.len();
-            self.bodies.push_front((key, body.clone()));
+            let sequences = run.iter().map(|delivery| delivery.message.sequence).collect();
+            self.bodies.push_front(SharedBody { record, sequences, attempt, has_header, bytes: body.clone() });
             while self.bodies.len() > SHARED_BODIES_MAX
                 || (self.bytes > SHARED_BODIES_BYTES_MAX && self.bodies.len() > 1)
             {
-                let (_, oldest) = self.bodies.pop_back().expect("there is one");
-                self.bytes -= oldest.len();
+                let oldest = self.bodies.pop_back().expect("there is one");
+                self.bytes -= oldest.bytes.len();
             }
         }
         body
