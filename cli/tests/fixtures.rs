@@ -451,7 +451,8 @@ fn write_a_fixture_when_asked_to() {
     let sessions = "agents/acme/sender.keys.sessions";
     fs::create_dir(fixture.join(sessions)).expect("a folder");
     for name in ["publishing.redb", "publishing.redb.sha256"] {
-        fs::copy(home.join(sessions).join(name), fixture.join(sessions).join(name)).expect("whoever published has sessions");
+        fs::copy(home.join(sessions).join(name), fixture.join(sessions).join(name))
+            .expect("whoever published has sessions");
     }
     copy(&uploads, &fixture.join("agents/acme/sender.keys.uploads"));
     copy(&home.join("inbox/.creto-parts"), &fixture.join(PARTS));
@@ -508,7 +509,9 @@ fn rewrite_log(from: &Path, to: &Path, shard: u32) {
         match &mut record {
             Record::Start(_) => continue,
             // A chunk of the file, which its receiver has taken: it would need large segments.
-            Record::BatchPart(part) if part.messages.iter().any(|message| message.envelope.len() > 16 << 10) => continue,
+            Record::BatchPart(part) if part.messages.iter().any(|message| message.envelope.len() > 16 << 10) => {
+                continue;
+            }
             Record::BatchPart(part) | Record::Moved(part) | Record::Notice(part) => {
                 let is_of_a_mailbox = |message: &&mut PartMessage| !message.flags.contains(MessageFlags::PUBLISHED);
                 part.messages.iter_mut().filter(is_of_a_mailbox).for_each(|message| message.expiry_ms = 0)
