@@ -275,10 +275,16 @@ impl Presenter {
                 _ => unreachable!("only what is verified opens"),
             };
             let messages: Vec<_> = run.into_iter().map(take).collect();
+            // Without a group: what lies behind one that waits, opened with it, is shown behind it.
+            let mut is_held = false;
             for (sequence, (attempt, stream, came_at, is_reported), verified, opened) in
                 self.open(&work.sessions, messages).await
             {
                 let back = |content| Waiting { attempt, stream, came_at, content, is_reported };
+                if is_held {
+                    work.waiting.insert(sequence, back(Content::Verified(verified)));
+                    continue;
+                }
                 match opened {
                     Opened::Payload(payload) => {
                         work.since.remove(&verified.session);
@@ -291,10 +297,12 @@ impl Presenter {
                     }
                     // The key of an earlier message may come; or its key was forgotten in this moment.
                     Opened::Missing(why) => {
+                        is_held = !self.is_group && !is_reported;
                         let tried_at = (why == NoKey::Earlier).then_some(keys);
                         work.waiting.insert(sequence, back(Content::Verified(Verified { tried_at, ..verified })));
                     }
                     Opened::Broken => {
+                        is_held = !self.is_group;
                         work.waiting.insert(sequence, back(Content::Refused(RejectCode::EnvelopeSeal)));
                     }
                 }
