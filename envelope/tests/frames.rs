@@ -212,7 +212,7 @@ fn a_dead_letter_is_one_message_with_its_header() {
 }
 
 #[test]
-fn a_nacked_message_is_wanted_later_or_never_and_says_nothing_else() {
+fn a_nacked_message_is_wanted_later_or_never_or_untouched_and_says_nothing_else() {
     let message = |kind: u8, reserved: u8, reason: u16, delay_ms: u32| {
         let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, kind, reserved];
         body.extend_from_slice(&reason.to_le_bytes());
@@ -221,7 +221,9 @@ fn a_nacked_message_is_wanted_later_or_never_and_says_nothing_else() {
     };
     assert_eq!(message(0, 0, 0, 5), Ok((9, Nack::Later { delay_ms: 5 })));
     assert_eq!(message(1, 0, 5, 0), Ok((9, Nack::Never { reason: 5 })));
-    for wrong in [message(2, 0, 0, 0), message(0, 1, 0, 0), message(0, 0, 1, 0), message(1, 0, 0, 1)] {
+    assert_eq!(message(2, 0, 0, 0), Ok((9, Nack::Untouched)));
+    let more = [message(2, 0, 1, 0), message(2, 0, 0, 1), message(3, 0, 0, 0)];
+    for wrong in more.into_iter().chain([message(0, 1, 0, 0), message(0, 0, 1, 0), message(1, 0, 0, 1)]) {
         assert_eq!(wrong, Err(RejectCode::FrameReserved));
     }
 }

@@ -76,8 +76,8 @@ fn who_leaves_and_comes_again_in_one_turn_is_told_as_both() {
     let again = ChannelSubscribe { handle: 2, channel: topic(TOPIC), group: ALONE, start: Start::GoOn };
     node.frames(&worker.client, CHANNELS, |out| {
         ChannelLeave { handle: 1, mode: LeaveMode::Unsubscribe }.encode(out);
-        again.encode(out);
     });
+    node.frames(&worker.client, CHANNELS, |out| again.encode(out));
     node.run();
     assert!(worker.subscribed(&mut node).is_some());
     let told = members(&mut node, &publisher);
@@ -85,8 +85,8 @@ fn who_leaves_and_comes_again_in_one_turn_is_told_as_both() {
     assert_eq!((told.len(), &last.joined, &last.left), (1, &vec![world.worker.id], &vec![world.worker.id]));
     // Who came and went was never there.
     let critic = Subscriber::connect(&mut node, 0, &world.critic);
+    node.frames(&critic.client, CHANNELS, |out| again.encode(out));
     node.frames(&critic.client, CHANNELS, |out| {
-        again.encode(out);
         ChannelLeave { handle: 2, mode: LeaveMode::Unsubscribe }.encode(out);
     });
     node.run();

@@ -419,7 +419,7 @@ impl Tested {
         if !of.is_group() {
             let upto = of.progress.cursor + u64::from(count);
             let allowed = upto.min(of.handed_max);
-            if allowed > of.progress.cursor {
+            if allowed > of.progress.cursor && of.moves == 0 {
                 of.progress.cursor = allowed;
                 of.handed = of.handed.max(allowed);
             }
