@@ -190,10 +190,8 @@ impl World<'_> {
             }
             return broken(Rule::JoinIsToldFirst, format!("connection {link} was told {members:?} and not the whole"));
         };
-        let is_news =
-            joined.iter().all(|agent| !known.contains(agent)) && gone.iter().all(|agent| known.contains(agent));
-        known.extend(joined.iter().copied());
-        known.retain(|agent| !gone.contains(agent));
+        // Whoever is in both went and came again.
+        let is_news = gone.iter().all(|agent| known.remove(agent)) && joined.iter().all(|agent| known.insert(*agent));
         match is_news {
             true => Ok(()),
             false => {
