@@ -100,7 +100,7 @@ pub fn decide(
     let mut evaluator = None;
     let ask = |question: &Question<'_>| match snapshot.policy() {
         Some(Policy::Loaded(source)) => {
-            evaluator.get_or_insert_with(|| source.evaluator()).evaluate(question).answer.into()
+            Decision::of(evaluator.get_or_insert_with(|| source.evaluator()).evaluate(question).answer, question.action)
         }
         _ => Decision::Deny(RejectCode::PolicyUnavailable),
     };
@@ -216,10 +216,13 @@ fn may_read_record(question: &Question<'_>, mut ask: impl FnMut(&Question<'_>) -
     denied
 }
 
-impl From<Answer> for Decision {
-    fn from(answer: Answer) -> Self {
+impl Decision {
+    /// What an answer to a question about this action means.
+    fn of(answer: Answer, action: Action) -> Self {
         match answer {
             Answer::Allow(obligations) => Self::Allow(obligations),
+            // A subscription that is denied ends for good: a policy that fails has not said that.
+            Answer::Failed if action == Action::SubscribeChannel => Self::Deny(RejectCode::PolicyUnavailable),
             Answer::Deny | Answer::Failed => Self::Deny(RejectCode::PolicyDenied),
             Answer::TooLong => Self::Deny(RejectCode::PolicyUnavailable),
         }

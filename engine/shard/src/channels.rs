@@ -16,12 +16,14 @@ pub(crate) mod members;
 pub(crate) mod readers;
 mod request;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use creto_envelope::channel::frames::{ChannelLeft, ChannelSubscribed, GiveBack, Start};
 use creto_envelope::{AgentId, ChannelId, GroupId, RejectCode};
 use creto_policy::Action as PolicyAction;
 use creto_store::planted::{Bug, is_planted};
-use creto_store::{MailboxId, Mailboxes, Reader, RecordLog, StartAt, SubscriberId};
+use creto_store::{MailboxId, Mailboxes, RecordLog, StartAt, SubscriberId};
 
 pub use self::fan_out::ReaderPush;
 use self::fan_out::{FanOut, FannedOut, MayRead, may_read};
@@ -32,6 +34,7 @@ use crate::event::{Action, ConnectionId, Now};
 use crate::limits::SWEPT_PER_TURN;
 use crate::route::{Origin, ShardMessage};
 use crate::shard::Shard;
+use crate::stage::log::Durable;
 use crate::stage::log::subscriptions::{Change, SubscriptionChange};
 
 /// What a connection's shard asks the shard of a channel.
@@ -49,6 +52,8 @@ pub enum ChannelAsk {
         start: Start,
         /// When it asked, in microseconds of the node's monotonic clock.
         since_us: u64,
+        /// Epoch of the snapshot by which the connection's shard said yes.
+        epoch: u64,
     },
     /// The connection can take this much more.
     Credit {
@@ -86,6 +91,8 @@ pub enum ChannelAsk {
     Watch {
         /// Who.
         agent: AgentId,
+        /// Epoch of the snapshot by which the connection's shard said yes.
+        epoch: u64,
     },
     /// The connection does not want to be told any more.
     Unwatch,
@@ -110,13 +117,22 @@ pub enum ChannelNews {
     /// The connection does not read it any more, or never did.
     Left(ChannelLeft),
     /// A ChannelMembers frame.
-    Members(Bytes),
+    Members {
+        /// Which.
+        channel: ChannelId,
+        /// All of it.
+        frame: Bytes,
+        /// Whether it answers [`ChannelAsk::Watch`].
+        is_answer: bool,
+    },
     /// The connection is not told who subscribes: it may not be.
     NotTold {
         /// To which channel.
         channel: ChannelId,
         /// Why not.
         code: RejectCode,
+        /// Whether it answers [`ChannelAsk::Watch`].
+        is_answer: bool,
     },
 }
 
@@ -127,9 +143,6 @@ pub(crate) struct Channels {
     fan_out: FanOut,
     members: Members,
     sweep: Option<Sweep>,
-    /// A subscription may have stayed that may not, because the log had no room for its end or the turn no time to decide: all are
-    /// looked at again at the next tick.
-    looks_again: bool,
 }
 
 /// A look at all subscriptions under a new snapshot: which of them may stay?
@@ -149,7 +162,7 @@ impl Channels {
 
     /// Whether a turn would hand something out, or end something.
     pub(crate) fn has_work(&self) -> bool {
-        self.readers.ready_count() > 0 || self.sweep.is_some()
+        self.readers.ready_count() > 0 || self.sweep.is_some() || self.members.has_behind()
     }
 
     /// How many subscriptions there are, and how many are read.
@@ -157,9 +170,10 @@ impl Channels {
         (self.members.subscription_count(), self.readers.len() as u64)
     }
 
-    /// Those that may not read for now are looked at again.
+    /// Those that may not read for now, or be told, are looked at again.
     pub(crate) fn wake_held_back(&mut self) {
         self.fan_out.wake_held_back(&mut self.readers);
+        self.members.look_at_behind();
     }
 }
 
@@ -174,9 +188,10 @@ impl<L: RecordLog> Shard<L> {
         actions: &mut Vec<Action>,
     ) {
         match ask {
-            ChannelAsk::Subscribe { agent, group, handle, start, since_us } => {
+            ChannelAsk::Subscribe { agent, group, handle, start, since_us, epoch } => {
                 let handle = Handle { origin, number: handle };
-                self.subscribe_channel(now, Subscribed { channel, agent, group }, handle, start, since_us, actions);
+                let seat = Seat::new(Subscribed { channel, agent, group }, handle, since_us);
+                self.subscribe_channel(now, seat, start, epoch, actions);
             }
             ChannelAsk::Credit { handle, messages, bytes } => {
                 self.channels.readers.credit(Handle { origin, number: handle }, messages, bytes);
@@ -188,30 +203,29 @@ impl<L: RecordLog> Shard<L> {
             ChannelAsk::Leave { handle, leaving } => {
                 self.leave_channel(Handle { origin, number: handle }, leaving, actions);
             }
-            ChannelAsk::Watch { agent } => {
+            ChannelAsk::Watch { agent, epoch } => {
                 // The snapshot here may be newer than the one by which the connection's shard said yes.
-                match self.may_publish(now, &agent, channel) {
+                let news = match self.may_publish(now, &agent, channel) {
                     Ok(()) => {
                         let watcher = Watcher { agent, allowed_epoch: self.snapshot.epoch() };
                         let frame = self.channels.members.watch(channel, origin, watcher);
-                        self.tell_connection(origin, ChannelNews::Members(frame), actions);
+                        ChannelNews::Members { channel, frame, is_answer: true }
                     }
-                    Err(code) => self.tell_connection(origin, ChannelNews::NotTold { channel, code }, actions),
-                }
+                    Err(code) => {
+                        // It may have been told until now.
+                        self.channels.members.unwatch(channel, origin);
+                        let code = self.unless_late(epoch, code);
+                        ChannelNews::NotTold { channel, code, is_answer: true }
+                    }
+                };
+                self.tell_connection(origin, news, actions);
             }
             ChannelAsk::Unwatch => self.channels.members.unwatch(channel, origin),
         }
     }
 
-    fn subscribe_channel(
-        &mut self,
-        now: Now,
-        what: Subscribed,
-        handle: Handle,
-        start: Start,
-        since_us: u64,
-        actions: &mut Vec<Action>,
-    ) {
+    fn subscribe_channel(&mut self, now: Now, seat: Seat, start: Start, epoch: u64, actions: &mut Vec<Action>) {
+        let (what, handle, since_us) = (seat.what, seat.handle, seat.since_us);
         // The snapshot here may be newer than the one by which the connection's shard said yes; and the look at all subscriptions
         // that this one stood for may be over.
         let may = may_read(&what, now, &self.snapshot, &mut self.decisions);
@@ -222,13 +236,68 @@ impl<L: RecordLog> Shard<L> {
         };
         match refused {
             Ok(subscribers_max) => {
-                self.channels.readers.expect(Seat::new(what, handle, since_us));
+                self.channels.readers.expect(seat);
                 let start = start_at(start);
                 let change = Change::Subscribe { start, subscribers_max };
-                self.log.change_subscription(SubscriptionChange { what, waits: Some((handle, since_us)), change });
+                let (waits, epoch) = (Some((handle, since_us)), self.snapshot.epoch());
+                self.log.change_subscription(SubscriptionChange { what, waits, change, epoch });
             }
-            Err(code) => self.tell_left(handle, Some(code), actions),
+            Err(code) => {
+                let code = self.unless_late(epoch, code);
+                self.tell_left(handle, Some(code), actions);
+            }
         }
+    }
+
+    /// What to say instead of no, where that is the answer of a snapshot older than the one that said yes.
+    fn unless_late(&self, epoch: u64, code: RejectCode) -> RejectCode {
+        if self.snapshot.epoch() < epoch { RejectCode::Overloaded } else { code }
+    }
+
+    /// Whoever reads a subscription that begins anew does not any more: it would be handed what the new reader is to have.
+    pub(crate) fn those_before_rise(&mut self, actions: &mut Vec<Action>) {
+        for (what, since_us) in self.log.take_begun_anew() {
+            let Some(reader) = self.channels.readers.reader_of(&what) else { continue };
+            // Rings of different shards overtake each other: who asked later reads.
+            if self.channels.readers.seat(reader).is_some_and(|seat| seat.since_us <= since_us) {
+                self.unseat(&what, RejectCode::SubscriptionReplaced, actions);
+            }
+        }
+    }
+
+    /// Whoever reads a subscription does not any more.
+    fn unseat(&mut self, what: &Subscribed, code: RejectCode, actions: &mut Vec<Action>) {
+        let Some(reader) = self.channels.readers.reader_of(what) else { return };
+        let seat = self.channels.readers.rise(reader).expect("whoever reads has a seat");
+        self.log.mailboxes_mut().reset_reader(reader, None);
+        self.tell_left(seat.handle, Some(code), actions);
+    }
+
+    /// What was allowed under an older snapshot is durable now: the look at all subscriptions under the new one did not see it.
+    /// Nobody is told of whoever may not read any more.
+    pub(crate) fn check_begun(&mut self, now: Now, durable: &mut Durable, actions: &mut Vec<Action>) {
+        if is_planted(Bug::LeaveLateJoined) {
+            return;
+        }
+        let mut ended = BTreeSet::new();
+        for (SubscriptionChange { what, change, epoch, .. }, outcome) in &mut durable.subscriptions {
+            let is_begun = matches!(change, Change::Subscribe { .. }) && outcome.is_ok();
+            if !is_begun || *epoch == self.snapshot.epoch() {
+                continue;
+            }
+            match may_read(what, now, &self.snapshot, &mut self.decisions) {
+                MayRead::NoMore(code) => {
+                    *outcome = Err(code);
+                    if ended.insert(*what) {
+                        self.end_subscription(*what, code, actions);
+                    }
+                }
+                // The turn's time for evaluations is spent: the look at all is not over.
+                MayRead::NotNow(RejectCode::Overloaded) => self.sweep_again(),
+                MayRead::Yes | MayRead::NotNow(_) => {}
+            }
+        }
+        durable.members.retain(|change| !matches!(change, MemberChange::Joined(what) if ended.contains(what)));
     }
 
     fn acknowledge(&mut self, handle: Handle, sequences: &[u64]) {
@@ -241,13 +310,14 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    /// What a member does not have in hand is left out; and a subscriber of its own has no others to give to.
+    /// What a member does not have in hand is left out, and whoever has lost its seat has nothing.
     fn give_back(&mut self, now: Now, handle: Handle, how: GiveBack, sequences: &[u64]) {
         let Some((reader, _)) = self.channels.readers.find(handle) else { return };
         let mailboxes = self.log.mailboxes_mut();
         match how {
             GiveBack::Untouched => mailboxes.give_back(reader, sequences),
             GiveBack::Later { delay_ms } => {
+                self.counters.messages_nacked += sequences.len() as u64;
                 let asked: Vec<(u64, u32)> = sequences.iter().map(|sequence| (*sequence, delay_ms)).collect();
                 mailboxes.nack_published(reader, &asked, None, now.monotonic_us);
             }
@@ -264,8 +334,8 @@ impl<L: RecordLog> Shard<L> {
             Leaving::Gone => {}
             Leaving::Detach => self.tell_left(handle, None, actions),
             Leaving::Unsubscribe => {
-                let (what, waits) = (seat.what, Some((handle, seat.since_us)));
-                self.log.change_subscription(SubscriptionChange { what, waits, change: Change::Unsubscribe });
+                let waits = Some((handle, seat.since_us));
+                self.log.change_subscription(SubscriptionChange::end(seat.what, waits));
             }
         }
     }
@@ -284,11 +354,15 @@ impl<L: RecordLog> Shard<L> {
                 match may {
                     Ok(()) => {
                         self.channels.members.still_watches(channel, origin, epoch);
-                        self.tell_connection(origin, ChannelNews::Members(frame.clone()), actions);
+                        let news = ChannelNews::Members { channel, frame: frame.clone(), is_answer: false };
+                        self.tell_connection(origin, news, actions);
                     }
+                    // It missed something, and is told all when it may know again.
+                    Err(code) if code.is_retryable() => self.channels.members.falls_behind(channel, origin),
                     Err(code) => {
                         self.channels.members.unwatch(channel, origin);
-                        self.tell_connection(origin, ChannelNews::NotTold { channel, code }, actions);
+                        let news = ChannelNews::NotTold { channel, code, is_answer: false };
+                        self.tell_connection(origin, news, actions);
                     }
                 }
             }
@@ -310,13 +384,12 @@ impl<L: RecordLog> Shard<L> {
         changes: Vec<(SubscriptionChange, Result<(), RejectCode>)>,
         actions: &mut Vec<Action>,
     ) {
-        for (SubscriptionChange { what, waits, change }, outcome) in changes {
-            let Some((handle, since_us)) = waits else {
-                // It is as it was, and nobody asks again: the shard does.
-                self.channels.looks_again |= outcome.is_err();
-                self.counters.subscriptions_ended += u64::from(outcome.is_ok());
-                continue;
-            };
+        for (SubscriptionChange { what, waits, change, .. }, outcome) in changes {
+            if matches!(change, Change::Unsubscribe) {
+                // Whoever else reads it reads nothing any more, or is not there for the log.
+                self.unseat(&what, outcome.err().unwrap_or(RejectCode::NotSubscribed), actions);
+            }
+            let Some((handle, since_us)) = waits else { continue };
             match (change, outcome) {
                 (Change::Subscribe { .. }, outcome) => {
                     // It may have gone, or left, since.
@@ -335,12 +408,10 @@ impl<L: RecordLog> Shard<L> {
     fn take_seat(&mut self, what: Subscribed, seat: Seat, actions: &mut Vec<Action>) {
         let (channel, subscriber, group) = store_ids(&what);
         let handle = seat.handle;
-        let state = self.log.mailboxes().subscription(channel, subscriber, group);
-        let Some(state) = state.filter(|state| state.subscribers.contains(&subscriber)) else {
+        let Some((reader, cursor)) = self.log.mailboxes().reader_of(channel, subscriber, group) else {
             // It was ended before it was told.
             return self.tell_left(handle, Some(RejectCode::NotSubscribed), actions);
         };
-        let reader = Reader { subscription: state.number, subscriber };
         // Rings of different shards overtake each other: who asked later reads.
         if self.channels.readers.seat(reader).is_some_and(|before| before.since_us > seat.since_us) {
             return self.tell_left(handle, Some(RejectCode::SubscriptionReplaced), actions);
@@ -356,7 +427,7 @@ impl<L: RecordLog> Shard<L> {
         let subscribed = ChannelSubscribed {
             handle: handle.number,
             channel: what.channel,
-            next_sequence: state.progress.cursor.saturating_add(1),
+            next_sequence: cursor.saturating_add(1),
             oldest_sequence,
             newest_sequence,
         };
@@ -382,52 +453,42 @@ impl<L: RecordLog> Shard<L> {
 
     /// There is a new snapshot: which subscriptions may stay?
     pub(crate) fn look_at_subscriptions(&mut self) {
-        match is_planted(Bug::ReadAfterRemoval) {
-            false => self.begin_sweep(),
-            true => self.channels.looks_again = true,
+        if !is_planted(Bug::ReadAfterRemoval) {
+            self.channels.wake_held_back();
+            self.sweep_again();
         }
     }
 
-    /// Begins to look at all of them.
-    fn begin_sweep(&mut self) {
-        self.channels.wake_held_back();
+    fn sweep_again(&mut self) {
         match &mut self.channels.sweep {
             Some(sweep) => sweep.again = true,
             None => self.channels.sweep = Some(Sweep::default()),
         }
     }
 
-    /// A tick has passed: what could not end may end now.
-    pub(crate) fn sweep_again(&mut self) {
-        if std::mem::take(&mut self.channels.looks_again) && !is_planted(Bug::ForgetRefusedEnd) {
-            self.begin_sweep();
-        }
-    }
-
-    /// These became durable. The look at all subscriptions under a newer snapshot than they were asked under may have been over
-    /// before, so nobody else ends those that may not stay; but those that somebody reads are looked at when they are handed
-    /// something.
-    pub(crate) fn look_at_joined(&mut self, now: Now, joined: Vec<Subscribed>, actions: &mut Vec<Action>) {
-        if self.snapshot.policy().is_none() || self.log.is_closed() || is_planted(Bug::LeaveLateJoined) {
-            return;
-        }
-        for what in joined {
-            let (channel, subscriber, group) = store_ids(&what);
-            let state = self.log.mailboxes().subscription(channel, subscriber, group);
-            let reader = state.map(|state| Reader { subscription: state.number, subscriber });
-            if reader.is_some_and(|reader| self.channels.readers.seat(reader).is_some()) {
-                continue;
-            }
-            match may_read(&what, now, &self.snapshot, &mut self.decisions) {
-                MayRead::NoMore(code) => self.end_subscription(what, code, actions),
-                MayRead::NotNow(RejectCode::Overloaded) => self.channels.looks_again = true,
-                MayRead::Yes | MayRead::NotNow(_) => {}
+    /// Watchers that missed something for a reason that passes are told all, or that they may not know any more.
+    fn catch_up(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for _ in 0..SWEPT_PER_TURN {
+            let Some((channel, origin, agent)) = self.channels.members.next_behind() else { return };
+            match self.may_publish(now, &agent, channel) {
+                Ok(()) => {
+                    let watcher = Watcher { agent, allowed_epoch: self.snapshot.epoch() };
+                    let frame = self.channels.members.watch(channel, origin, watcher);
+                    self.tell_connection(origin, ChannelNews::Members { channel, frame, is_answer: false }, actions);
+                }
+                Err(code) if code.is_retryable() => self.channels.members.falls_behind(channel, origin),
+                Err(code) => {
+                    self.channels.members.unwatch(channel, origin);
+                    let news = ChannelNews::NotTold { channel, code, is_answer: false };
+                    self.tell_connection(origin, news, actions);
+                }
             }
         }
     }
 
     /// Looks at some of them. Behind the path, which has the time for evaluations first.
     pub(crate) fn sweep(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.catch_up(now, actions);
         let Some(mut sweep) = self.channels.sweep.take() else { return };
         // Nobody may conclude from a snapshot that says nothing; and a log that is at its end takes no end of a subscription.
         if self.snapshot.policy().is_none() || self.log.is_closed() {
@@ -456,15 +517,9 @@ impl<L: RecordLog> Shard<L> {
 
     /// A subscription is not allowed any more: whoever reads is told at once, and the log says that it ends.
     fn end_subscription(&mut self, what: Subscribed, code: RejectCode, actions: &mut Vec<Action>) {
-        let (channel, subscriber, group) = store_ids(&what);
-        if let Some(state) = self.log.mailboxes().subscription(channel, subscriber, group) {
-            let reader = Reader { subscription: state.number, subscriber };
-            if let Some(seat) = self.channels.readers.rise(reader) {
-                self.log.mailboxes_mut().reset_reader(reader, None);
-                self.tell_left(seat.handle, Some(code), actions);
-            }
-        }
-        self.log.change_subscription(SubscriptionChange { what, waits: None, change: Change::Unsubscribe });
+        self.unseat(&what, code, actions);
+        self.counters.subscriptions_ended += 1;
+        self.log.change_subscription(SubscriptionChange::end(what, None));
     }
 
     fn tell_left(&mut self, handle: Handle, code: Option<RejectCode>, actions: &mut Vec<Action>) {

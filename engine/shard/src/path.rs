@@ -14,7 +14,6 @@ use creto_envelope::AgentId;
 use creto_store::RecordLog;
 use creto_store::planted::{Bug, is_planted};
 
-use crate::channels::members::joined;
 use crate::event::{Action, Now};
 use crate::route::ShardMessage;
 use crate::shard::Shard;
@@ -66,6 +65,7 @@ impl<L: RecordLog> Shard<L> {
     /// On the mailbox's shard: parts become records, records become one group commit.
     pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.log.admit(now);
+        self.those_before_rise(actions);
         self.log.commit(now, actions);
     }
 
@@ -74,7 +74,7 @@ impl<L: RecordLog> Shard<L> {
         let mut durable = self.log.take_durable(&mut self.audit);
         self.counters.durable(&durable);
         self.counters.messages_untold = self.log.messages_untold();
-        let joined = joined(&durable.members);
+        self.check_begun(now, &mut durable, actions);
         // Before the outcomes: a publisher knows who joined when it hears of messages behind that.
         if !is_planted(Bug::TellJoinLate) {
             self.tell_members(now, std::mem::take(&mut durable.members), actions);
@@ -89,7 +89,6 @@ impl<L: RecordLog> Shard<L> {
             self.tell(shard, ShardMessage::Told { told }, actions);
         }
         self.subscriptions_changed(durable.subscriptions, actions);
-        self.look_at_joined(now, joined, actions);
         for mailbox in durable.mailboxes {
             self.subscriptions.wake(mailbox);
         }

@@ -212,7 +212,6 @@ impl<L: RecordLog> Shard<L> {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
                 self.channels.wake_held_back();
-                self.sweep_again();
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }

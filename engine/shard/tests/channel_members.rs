@@ -462,3 +462,159 @@ fn while_a_snapshot_has_lapsed_nobody_is_pushed_a_channel_or_told_of_members_and
         assert_eq!((whole.len(), &whole[0].joined), (1, &both));
     }
 }
+
+#[test]
+fn whoever_may_not_read_any_more_when_the_subscription_is_durable_never_becomes_a_member() {
+    for shard_count in [1, 2] {
+        let world = World::new();
+        let mut node = world.node(shard_count);
+        let publisher = node.connect_as(0, &world.owner);
+        attach(&mut node, &publisher, TOPIC);
+        members(&mut node, &publisher);
+        let critic = Subscriber::connect(&mut node, usize::from(shard_count) - 1, &world.critic);
+        node.hold_disk = true;
+        critic.ask(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+        let subscribing = Subscribing::Private;
+        publish(&mut node, &world.snapshot(3, &[ChannelRecord { version: 2, subscribing, ..record(TOPIC) }], |_| {}));
+        node.hold_disk = false;
+        node.run();
+        assert_eq!(critic.left(&mut node), [(1, Some(RejectCode::ChannelNotAllowed))]);
+        assert!(members(&mut node, &publisher).is_empty(), "nobody is told of it");
+        assert_eq!(node.shards.iter().map(|shard| shard.channel_subscriptions().0).sum::<u64>(), 0);
+        let whole = world.snapshot(4, &[record(TOPIC)], |_| {});
+        let node = node.restarted(&world.agents(), &whole);
+        assert_eq!(node.shards.iter().map(|shard| shard.channel_subscriptions().0).sum::<u64>(), 0);
+    }
+}
+
+#[test]
+fn whoever_leaves_and_comes_back_in_one_turn_is_told_as_both() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let publisher = node.connect_as(0, &world.owner);
+    attach(&mut node, &publisher, TOPIC);
+    let mut worker = Subscriber::connect(&mut node, 1, &world.worker);
+    worker.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+    members(&mut node, &publisher);
+    node.hold_disk = true;
+    worker.leave(&mut node, 1, LeaveMode::Unsubscribe);
+    worker.ask(&mut node, 2, TOPIC, ALONE, Start::GoOn);
+    node.hold_disk = false;
+    node.run();
+    let told = members(&mut node, &publisher);
+    let (left, joined): (Vec<_>, Vec<_>) = told.into_iter().map(|told| (told.left, told.joined)).unzip();
+    assert_eq!((left.concat(), joined.concat()), (vec![world.worker.id], vec![world.worker.id]));
+}
+
+#[test]
+fn whoever_watches_for_nothing_any_more_is_forgotten() {
+    for shard in 0..2 {
+        check_forgotten(shard);
+    }
+}
+
+/// With a publisher whose connection is on this shard of two: the channel's, or the other one.
+fn check_forgotten(shard: usize) {
+    let world = World::new();
+    let mut node = world.node(2);
+    let publisher = node.connect_as(shard, &world.worker);
+    attach(&mut node, &publisher, TOPIC);
+    assert_eq!(members(&mut node, &publisher).len(), 1);
+    // It may not publish any more, and asks again before it knows.
+    let publishing = Publishing::Listed(vec![]);
+    let closed = ChannelRecord { version: 2, publishing, ..record(TOPIC) };
+    let snapshot = world.snapshot(3, &[closed], |_| {});
+    let owner = usize::from(creto_shard::Placement::new(2).channel_owner(&topic(TOPIC)).0);
+    node.event(owner, creto_shard::Event::Snapshot(Arc::clone(&snapshot)));
+    attach(&mut node, &publisher, TOPIC);
+    assert_eq!(node.rejects(&publisher), [RejectCode::ChannelNotAllowed]);
+    publish(&mut node, &world.snapshot(4, &[record(TOPIC)], |_| {}));
+    let mut critic = Subscriber::connect(&mut node, 0, &world.critic);
+    critic.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+    assert!(members(&mut node, &publisher).is_empty(), "it was told that it is not told");
+    attach(&mut node, &publisher, TOPIC);
+    assert_eq!(members(&mut node, &publisher)[0].joined, [world.critic.id]);
+}
+
+#[test]
+fn what_a_publisher_asks_again_before_it_is_answered_is_answered_once() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let owner = usize::from(creto_shard::Placement::new(2).channel_owner(&topic(TOPIC)).0);
+    let publisher = node.connect_as(owner, &world.owner);
+    let ask = |node: &mut Node| {
+        node.frames(&publisher, SUBMIT, |out| ChannelAttach { channel: topic(TOPIC) }.encode(out));
+    };
+    (0..1_000).for_each(|_| ask(&mut node));
+    node.run();
+    assert_eq!(members(&mut node, &publisher).len(), 1);
+    // Detached before the answer: it is to ask again when that is there.
+    ask(&mut node);
+    node.frames(&publisher, SUBMIT, |out| ChannelDetach { channel: topic(TOPIC) }.encode(out));
+    ask(&mut node);
+    node.run();
+    assert!(members(&mut node, &publisher).is_empty());
+    assert_eq!(node.rejects(&publisher), [RejectCode::Overloaded]);
+    ask(&mut node);
+    node.run();
+    assert_eq!(members(&mut node, &publisher).len(), 1);
+}
+
+#[test]
+fn a_publisher_that_may_not_know_for_now_is_told_all_as_soon_as_it_may() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let publisher = node.connect_as(0, &world.owner);
+    attach(&mut node, &publisher, TOPIC);
+    let mut critic = Subscriber::connect(&mut node, 0, &world.critic);
+    critic.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+    members(&mut node, &publisher);
+    publish(&mut node, &world.snapshot(3, &[record(TOPIC)], |builder| builder.set_policy(None)));
+    critic.leave(&mut node, 1, LeaveMode::Unsubscribe);
+    assert!(members(&mut node, &publisher).is_empty() && node.rejects(&publisher).is_empty());
+    publish(&mut node, &world.snapshot(4, &[record(TOPIC)], |_| {}));
+    let told = members(&mut node, &publisher);
+    assert_eq!((told.len(), told[0].is_whole, &told[0].joined), (1, true, &vec![]));
+}
+
+/// A policy that fails on whatever is asked.
+#[derive(Clone, Debug)]
+struct Failing;
+
+impl creto_policy::PolicySource for Failing {
+    fn digest(&self) -> &[u8; 32] {
+        &[8; 32]
+    }
+
+    fn reads(&self) -> creto_policy::Reads {
+        creto_policy::Reads::default()
+    }
+
+    fn evaluator(&self) -> Box<dyn creto_policy::Evaluator> {
+        Box::new(self.clone())
+    }
+}
+
+impl creto_policy::Evaluator for Failing {
+    fn evaluate(&mut self, _: &creto_policy::Question<'_>) -> creto_policy::Evaluation {
+        creto_policy::Evaluation { answer: creto_policy::Answer::Failed, took_us: 1 }
+    }
+}
+
+#[test]
+fn a_policy_that_fails_ends_no_subscription_and_hands_nothing_out() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let publisher = node.connect_as(0, &world.owner);
+    let mut critic = Subscriber::connect(&mut node, 0, &world.critic);
+    critic.ask(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+    world.send(&mut node, &publisher, 1, &mut world.publisher(TOPIC), 0..2);
+    let failing = Policy::Loaded(Arc::new(Failing));
+    publish(&mut node, &world.snapshot(3, &[record(TOPIC)], |builder| builder.set_policy(Some(failing.clone()))));
+    critic.grant(&mut node, 1, 10, 1 << 20);
+    assert!(critic.pushed(&mut node, 1).is_empty() && critic.left(&mut node).is_empty());
+    assert_eq!((node.shards[0].channel_subscriptions(), count(&node, |of| of.subscriptions_ended)), ((1, 1), 0));
+    publish(&mut node, &world.snapshot(4, &[record(TOPIC)], |_| {}));
+    critic.subscribed(&mut node);
+    assert_eq!(numbers(&critic.pushed(&mut node, 1)), [0, 1]);
+}

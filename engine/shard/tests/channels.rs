@@ -577,11 +577,12 @@ fn whoever_begins_anew_misses_nothing_whatever_the_reader_before_says_meanwhile(
         let mut anew = Subscriber::connect(&mut node, usize::from(shard_count) - 1, &world.worker);
         anew.ask(&mut node, 7, TOPIC, ALONE, Start::Oldest);
         anew.grant(&mut node, 7, 100, 1 << 20);
-        // Whoever read it until now moves nothing any more.
+        // Whoever read it until now is pushed nothing of what the other one is to have, and moves nothing.
+        assert_eq!(before.left(&mut node), [(1, Some(RejectCode::SubscriptionReplaced))]);
         before.acknowledge(&mut node, 1, &[pushed[3].sequence]);
+        assert!(before.pushed(&mut node, 1).is_empty() && anew.pushed(&mut node, 7).is_empty());
         node.hold_disk = false;
         node.run();
-        assert_eq!(before.left(&mut node), [(1, Some(RejectCode::SubscriptionReplaced))]);
         assert!(anew.subscribed(&mut node).is_some_and(|subscribed| subscribed.next_sequence <= pushed[0].sequence));
         assert_eq!(numbers(&anew.pushed(&mut node, 7)), [0, 1, 2, 3]);
     }
@@ -610,4 +611,120 @@ fn groups_with_different_holes_are_handed_each_what_is_missing_there_after_a_res
         reader.subscribe(&mut node, 1, TOPIC, group, Start::GoOn);
         assert_eq!(numbers(&reader.pushed(&mut node, 1)), missing);
     }
+}
+
+#[test]
+fn whoever_reads_a_subscription_that_another_connection_ends_is_told() {
+    for shard_count in [1, 2] {
+        let world = World::new();
+        let mut node = world.node(shard_count);
+        for group in [ALONE, GROUP] {
+            let mut reads = Subscriber::connect(&mut node, 0, &world.worker);
+            reads.subscribe(&mut node, 1, TOPIC, group, Start::GoOn);
+            let ends = Subscriber::connect(&mut node, usize::from(shard_count) - 1, &world.worker);
+            node.hold_disk = true;
+            ends.ask(&mut node, 4, TOPIC, group, Start::Oldest);
+            // It does not wait to become the reader.
+            ends.leave(&mut node, 4, LeaveMode::Unsubscribe);
+            node.hold_disk = false;
+            node.run();
+            assert_eq!(ends.left(&mut node), [(4, None)]);
+            assert_eq!(reads.left(&mut node).len(), 1);
+            assert_eq!(node.shards.iter().map(|shard| shard.channel_subscriptions().0).sum::<u64>(), 0);
+
+            // The same where nothing begins anew: the reader keeps its seat until the end is durable.
+            reads.subscribe(&mut node, 2, TOPIC, group, Start::GoOn);
+            node.hold_disk = true;
+            let first = Subscriber::connect(&mut node, 0, &world.critic);
+            first.ask(&mut node, 1, TOPIC, GroupId([99; 16]), Start::GoOn);
+            ends.ask(&mut node, 5, TOPIC, group, Start::GoOn);
+            ends.leave(&mut node, 5, LeaveMode::Unsubscribe);
+            node.hold_disk = false;
+            node.run();
+            let left = reads.left(&mut node);
+            let gone = [RejectCode::NotSubscribed, RejectCode::SubscriptionReplaced];
+            assert!(
+                left.len() == 1 && left[0].0 == 2 && left[0].1.is_some_and(|code| gone.contains(&code)),
+                "{left:?}"
+            );
+            first.leave(&mut node, 1, LeaveMode::Unsubscribe);
+            assert_eq!(node.shards.iter().map(|shard| shard.channel_subscriptions().1).sum::<u64>(), 0);
+        }
+    }
+}
+
+#[test]
+fn what_was_on_its_way_to_a_subscription_that_was_refused_is_no_error() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let stranger = Subscriber::connect(&mut node, 1, &world.stranger);
+    for handle in 0..20 {
+        stranger.ask(&mut node, handle, TOPIC, ALONE, Start::GoOn);
+        stranger.grant(&mut node, handle, 1, 1);
+        stranger.leave(&mut node, handle, LeaveMode::Detach);
+    }
+    assert_eq!(stranger.left(&mut node).len(), 20);
+    assert!(node.rejects(&stranger.client).is_empty() && node.closed.is_empty());
+}
+
+#[test]
+fn a_snapshot_that_is_late_on_the_shard_of_a_channel_is_no_final_answer() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let snapshot = world.snapshot(3, &[record(TOPIC), record("acme/new")], |_| {});
+    let owner = usize::from(creto_shard::Placement::new(2).channel_owner(&topic("acme/new")).0);
+    node.event(1 - owner, Event::Snapshot(std::sync::Arc::clone(&snapshot)));
+    let reader = Subscriber::connect(&mut node, 1 - owner, &world.worker);
+    reader.ask(&mut node, 1, "acme/new", ALONE, Start::GoOn);
+    assert_eq!(reader.left(&mut node), [(1, Some(RejectCode::Overloaded))]);
+    let publisher = node.connect_as(1 - owner, &world.owner);
+    topic::attach(&mut node, &publisher, "acme/new");
+    assert_eq!(node.rejects(&publisher), [RejectCode::Overloaded]);
+    node.event(owner, Event::Snapshot(snapshot));
+    let mut reader = reader;
+    reader.subscribe(&mut node, 1, "acme/new", ALONE, Start::GoOn);
+    topic::attach(&mut node, &publisher, "acme/new");
+    assert_eq!(topic::members(&mut node, &publisher).len(), 1);
+}
+
+#[test]
+fn a_member_of_a_group_gives_back_and_refuses_and_who_is_in_none_does_not() {
+    let world = World::new();
+    let mut node = world.node(2);
+    let sender = node.connect_as(0, &world.owner);
+    let mut one = Subscriber::connect(&mut node, 0, &world.worker);
+    one.subscribe(&mut node, 1, TOPIC, GROUP, Start::GoOn);
+    world.send(&mut node, &sender, 1, &mut world.publisher(TOPIC), 0..3);
+    let pushed = one.pushed(&mut node, 1);
+    let sequences: Vec<u64> = pushed.iter().map(|pushed| pushed.sequence).collect();
+    assert_eq!(sequences.len(), 3);
+    let mut two = Subscriber::connect(&mut node, 1, &world.critic);
+    two.subscribe(&mut node, 9, TOPIC, GROUP, Start::GoOn);
+    // What is not in its hands it does not give back.
+    two.give_back(&mut node, 9, GiveBack::Untouched, &sequences);
+    one.give_back(&mut node, 1, GiveBack::Untouched, &sequences[..2]);
+    let came = two.pushed(&mut node, 9);
+    assert_eq!((numbers(&came), came[0].attempt), (vec![0, 1], 0));
+    assert!(one.pushed(&mut node, 1).is_empty());
+    // It comes to neither of them again at once, or they would hand it to and fro for ever.
+    two.give_back(&mut node, 9, GiveBack::Untouched, &sequences[..1]);
+    assert_eq!(numbers(&one.pushed(&mut node, 1)), Vec::<u8>::new());
+    assert!(two.pushed(&mut node, 9).is_empty());
+    two.give_back(&mut node, 9, GiveBack::Later { delay_ms: 60_000 }, &sequences[1..2]);
+    assert_eq!(count(&node, |of| of.messages_nacked), 1);
+    let at_us = |s: u64| NOW.monotonic_us + s * 1_000_000;
+    node.tick(at_us(29));
+    node.run();
+    assert!(one.pushed(&mut node, 1).is_empty() && two.pushed(&mut node, 9).is_empty());
+    node.tick(at_us(31));
+    node.run();
+    assert_eq!([one.pushed(&mut node, 1), two.pushed(&mut node, 9)].concat().len(), 1);
+    node.tick(at_us(61));
+    node.run();
+    assert_eq!([one.pushed(&mut node, 1), two.pushed(&mut node, 9)].concat().len(), 1);
+
+    one.subscribe(&mut node, 2, TOPIC, ALONE, Start::GoOn);
+    one.give_back(&mut node, 2, GiveBack::Untouched, &[]);
+    one.give_back(&mut node, 77, GiveBack::Untouched, &[]);
+    assert_eq!(node.rejects(&one.client), [RejectCode::FrameUnexpected, RejectCode::NotSubscribed]);
 }

@@ -374,6 +374,15 @@ impl Mailboxes {
         Some(SubscriptionState { number, progress: subscription.progress(), subscribers })
     }
 
+    /// Who an agent is to [`next_published`](Self::next_published), and the cursor of its subscription; `None` when it does not
+    /// subscribe.
+    pub fn reader_of(&self, channel: MailboxId, subscriber: SubscriberId, group: GroupId) -> Option<(Reader, u64)> {
+        let number = self.find_subscription(channel, group, subscriber)?;
+        let subscription = &self.channels.subscriptions[&number];
+        let reader = Reader { subscription: number, subscriber };
+        subscription.has_member(subscriber).then_some((reader, subscription.cursor))
+    }
+
     /// Who subscribes to a channel, members of groups among them.
     pub fn channel_subscribers(&self, channel: MailboxId) -> usize {
         self.channel(channel).map_or(0, |channel| channel.subscribers)

@@ -378,7 +378,7 @@ impl LoadedPolicy {
             self.reads.write_key(question, &mut self.key);
             if let Some(answer) = self.answers.get(&self.key) {
                 stats.answers_reused += 1;
-                return answer.into();
+                return Decision::of(answer, question.action);
             }
         }
         if *turn_us >= EVALUATION_US_PER_TURN_MAX {
@@ -398,6 +398,6 @@ impl LoadedPolicy {
                 }
             }
         }
-        evaluation.answer.into()
+        Decision::of(evaluation.answer, question.action)
     }
 }

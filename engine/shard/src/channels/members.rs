@@ -21,15 +21,6 @@ pub(crate) enum MemberChange {
     Left(Subscribed),
 }
 
-/// Those who joined.
-pub(crate) fn joined(changes: &[MemberChange]) -> Vec<Subscribed> {
-    let joined = changes.iter().filter_map(|change| match change {
-        MemberChange::Joined(what) => Some(*what),
-        MemberChange::Left(_) => None,
-    });
-    joined.collect()
-}
-
 /// A connection that wants to know who subscribes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watcher {
@@ -45,6 +36,8 @@ struct Topic {
     version: u64,
     subscriptions: BTreeSet<(AgentId, GroupId)>,
     watchers: BTreeMap<Origin, Watcher>,
+    /// The frame with all of them, as long as nobody comes or goes: many publishers may ask at a time.
+    whole: Option<Bytes>,
     /// Who came and went in this turn. Who is in both went and came again: what they held of keys may be gone with the folder.
     joined: BTreeSet<AgentId>,
     left: BTreeSet<AgentId>,
@@ -56,6 +49,10 @@ pub(crate) struct Members {
     topics: BTreeMap<ChannelId, Topic>,
     changed: BTreeSet<ChannelId>,
     subscription_count: u64,
+    /// Watchers that could not be told of a change for a reason that passes.
+    behind: BTreeSet<(ChannelId, Origin)>,
+    /// Those of them that are to be looked at again.
+    looked_at: BTreeSet<(ChannelId, Origin)>,
 }
 
 /// News of a channel's members, for whoever watches.
@@ -75,13 +72,16 @@ impl Topic {
         !self.subscriptions.is_empty() || !self.watchers.is_empty()
     }
 
-    fn whole(&self, channel: ChannelId) -> Bytes {
+    fn whole(&mut self, channel: ChannelId) -> Bytes {
+        if let Some(frame) = &self.whole {
+            return frame.clone();
+        }
         let mut joined: Vec<AgentId> = self.subscriptions.iter().map(|(agent, _)| *agent).collect();
         joined.dedup();
         // The log takes no more subscribers than that.
         joined.truncate(CHANNEL_MEMBERS_TOLD_MAX);
         let members = ChannelMembers { channel, version: self.version, is_whole: true, joined, left: Vec::new() };
-        encoded(&members)
+        self.whole.insert(encoded(&members)).clone()
     }
 }
 
@@ -140,6 +140,7 @@ impl Members {
             let (joined, left) = (std::mem::take(&mut topic.joined), std::mem::take(&mut topic.left));
             if !joined.is_empty() || !left.is_empty() {
                 topic.version += 1;
+                topic.whole = None;
                 if !topic.watchers.is_empty() {
                     let frame = if joined.len() + left.len() > CHANNEL_MEMBERS_TOLD_MAX {
                         // Who went and came is in the whole list as if nothing had been: it is said before.
@@ -165,7 +166,39 @@ impl Members {
     pub(crate) fn watch(&mut self, channel: ChannelId, origin: Origin, watcher: Watcher) -> Bytes {
         let topic = self.topics.entry(channel).or_default();
         topic.watchers.insert(origin, watcher);
-        topic.whole(channel)
+        let frame = topic.whole(channel);
+        self.is_told(channel, origin);
+        frame
+    }
+
+    /// Somebody could not be told of a change, and may be later.
+    pub(crate) fn falls_behind(&mut self, channel: ChannelId, origin: Origin) {
+        self.behind.insert((channel, origin));
+    }
+
+    /// All that are behind are to be looked at.
+    pub(crate) fn look_at_behind(&mut self) {
+        self.looked_at.append(&mut self.behind);
+    }
+
+    pub(crate) fn has_behind(&self) -> bool {
+        !self.looked_at.is_empty()
+    }
+
+    /// The next watcher that is behind, and is to be looked at.
+    pub(crate) fn next_behind(&mut self) -> Option<(ChannelId, Origin, AgentId)> {
+        while let Some((channel, origin)) = self.looked_at.pop_first() {
+            let watcher = self.topics.get(&channel).and_then(|topic| topic.watchers.get(&origin));
+            if let Some(watcher) = watcher {
+                return Some((channel, origin, watcher.agent));
+            }
+        }
+        None
+    }
+
+    fn is_told(&mut self, channel: ChannelId, origin: Origin) {
+        self.behind.remove(&(channel, origin));
+        self.looked_at.remove(&(channel, origin));
     }
 
     /// Somebody may still know under this epoch.
@@ -178,8 +211,12 @@ impl Members {
 
     /// Somebody does not want to know any more, or may not.
     pub(crate) fn unwatch(&mut self, channel: ChannelId, origin: Origin) {
+        self.is_told(channel, origin);
         if let Some(topic) = self.topics.get_mut(&channel) {
             topic.watchers.remove(&origin);
+            if topic.watchers.is_empty() {
+                topic.whole = None;
+            }
             self.forget_if_idle(channel);
         }
     }

@@ -87,6 +87,8 @@ enum Place {
 pub(crate) struct Readers {
     places: BTreeMap<Handle, Place>,
     seats: BTreeMap<Reader, Seat>,
+    /// The same by what they read. A subscription that ended and began again has another reader.
+    by_what: BTreeMap<Subscribed, Reader>,
     /// Those that may have something to be pushed, each once. Some may be gone.
     ready: VecDeque<Reader>,
 }
@@ -121,14 +123,28 @@ impl Readers {
     /// Gives the place of a reader to this connection. Nobody has it.
     pub(crate) fn sit(&mut self, reader: Reader, seat: Seat) {
         self.places.insert(seat.handle, Place::Reads(reader));
+        self.by_what.insert(seat.what, reader);
         let before = self.seats.insert(reader, seat);
         assert!(before.is_none(), "whoever had the place was told to go");
     }
 
     /// Takes the place of a reader away.
     pub(crate) fn rise(&mut self, reader: Reader) -> Option<Seat> {
-        let seat = self.seats.remove(&reader)?;
+        let seat = self.leave(reader)?;
         self.places.remove(&seat.handle);
+        Some(seat)
+    }
+
+    /// Who reads this subscription.
+    pub(crate) fn reader_of(&self, what: &Subscribed) -> Option<Reader> {
+        self.by_what.get(what).copied()
+    }
+
+    fn leave(&mut self, reader: Reader) -> Option<Seat> {
+        let seat = self.seats.remove(&reader)?;
+        if self.by_what.get(&seat.what) == Some(&reader) {
+            self.by_what.remove(&seat.what);
+        }
         Some(seat)
     }
 
@@ -145,7 +161,7 @@ impl Readers {
         match self.places.remove(&handle)? {
             Place::Pending(seat) => Some((*seat, None)),
             Place::Reads(reader) => {
-                let seat = self.seats.remove(&reader).expect("whoever reads has a seat");
+                let seat = self.leave(reader).expect("whoever reads has a seat");
                 Some((seat, Some(reader)))
             }
         }

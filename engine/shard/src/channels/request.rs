@@ -30,6 +30,8 @@ pub(crate) struct ChannelEnd {
     freed: VecDeque<u32>,
     /// Channels whose members it is told.
     watched: BTreeSet<ChannelId>,
+    /// Those whose shards have not answered that.
+    asked: BTreeSet<ChannelId>,
     /// Questions for records that control has not answered.
     pub(crate) questions: u32,
 }
@@ -42,14 +44,15 @@ struct OpenHandle {
 }
 
 impl ChannelEnd {
+    /// A client is told that a number is free: what it named, if it was anything. Frames about it may be on their way either way.
     fn free(&mut self, handle: u32) -> Option<OpenHandle> {
-        let open = self.handles.remove(&handle);
-        // Of a subscription that is refused at once, too: its credit may have come with the question.
-        self.freed.push_back(handle);
+        if !self.freed.contains(&handle) {
+            self.freed.push_back(handle);
+        }
         if self.freed.len() > FREED_HANDLES_MAX {
             self.freed.pop_front();
         }
-        open
+        self.handles.remove(&handle)
     }
 
     /// What a frame names. `None` where it was left meanwhile.
@@ -152,8 +155,8 @@ impl<L: RecordLog> Shard<L> {
         let &ChannelSubscribe { handle, channel, group, start } = subscribe;
         let end = &mut self.connections.get_mut(&connection).expect("it is logged in").channels;
         end.handles.insert(handle, OpenHandle { channel, group, is_subscribed: false });
-        let since_us = now.monotonic_us;
-        let ask = ChannelAsk::Subscribe { agent, group, handle, start, since_us };
+        let (since_us, epoch) = (now.monotonic_us, self.snapshot.epoch());
+        let ask = ChannelAsk::Subscribe { agent, group, handle, start, since_us, epoch };
         self.ask_channel(connection, channel, ask, actions);
     }
 
@@ -208,13 +211,33 @@ impl<L: RecordLog> Shard<L> {
         if !end.watched.contains(&channel) && end.watched.len() >= CHANNEL_SUBSCRIPTIONS_MAX {
             return Err(refused(RejectCode::TooManySubscriptions));
         }
+        // One answer is many times as large as the question.
+        match (end.asked.contains(&channel), end.watched.contains(&channel)) {
+            // The one that is on its way answers this, too.
+            (true, true) => return Ok(()),
+            // It was detached before the answer came.
+            (true, false) => return Err(refused(RejectCode::Overloaded)),
+            (false, _) if end.asked.len() >= CHANNEL_QUESTIONS_MAX as usize => {
+                return Err(refused(RejectCode::Overloaded));
+            }
+            (false, _) => {}
+        }
         if self.draining {
             return Err(refused(RejectCode::ShuttingDown));
         }
-        self.may(now, &agent, PolicyAction::Publish, &PolicyAction::on_channel(&channel)).map_err(refused)?;
+        if let Err(code) = self.may(now, &agent, PolicyAction::Publish, &PolicyAction::on_channel(&channel)) {
+            // It may have been told until now.
+            let end = &mut self.connections.get_mut(&connection).expect("it is logged in").channels;
+            if end.watched.remove(&channel) {
+                self.ask_channel(connection, channel, ChannelAsk::Unwatch, actions);
+            }
+            return Err(refused(code));
+        }
         let end = &mut self.connections.get_mut(&connection).expect("it is logged in").channels;
         end.watched.insert(channel);
-        self.ask_channel(connection, channel, ChannelAsk::Watch { agent }, actions);
+        end.asked.insert(channel);
+        let epoch = self.snapshot.epoch();
+        self.ask_channel(connection, channel, ChannelAsk::Watch { agent, epoch }, actions);
         Ok(())
     }
 
@@ -289,13 +312,23 @@ impl<L: RecordLog> Shard<L> {
                 self.send_channels(connection, out.into(), actions);
             }
             ChannelNews::Left(left) => self.end_handle(connection, left, actions),
-            ChannelNews::Members(frame) => {
-                if let Some(stream) = state.stream(StreamRole::Submit) {
+            ChannelNews::Members { channel, frame, is_answer } => {
+                if is_answer {
+                    state.channels.asked.remove(&channel);
+                }
+                let is_watched = state.channels.watched.contains(&channel);
+                if let Some(stream) = state.stream(StreamRole::Submit).filter(|_| is_watched) {
                     actions.push(Action::Send { connection, stream, frames: frame });
                 }
             }
-            ChannelNews::NotTold { channel, code } => {
-                state.channels.watched.remove(&channel);
+            ChannelNews::NotTold { channel, code, is_answer } => {
+                if is_answer {
+                    state.channels.asked.remove(&channel);
+                }
+                // Where the client asked again meanwhile, the answer to that says whether it is told.
+                if !state.channels.asked.contains(&channel) && !state.channels.watched.remove(&channel) {
+                    return;
+                }
                 if let Some(stream) = state.stream(StreamRole::Submit) {
                     let reject = Reject { context: channel.0, ..Reject::new(code) };
                     self.refuse(connection, stream, reject, code, actions);

@@ -74,6 +74,10 @@ pub struct Log<L = Wal> {
     /// Subscriptions that begin or end, until that is durable, in the order of the log; and those about which all is known.
     changing: VecDeque<Changing>,
     changed: Vec<Changed>,
+    /// Those that began anew in this turn.
+    begun_anew: Vec<(Subscribed, u64)>,
+    /// Ends that the log has no space for.
+    held_ends: BTreeSet<Subscribed>,
 }
 
 #[derive(Debug)]
@@ -146,6 +150,8 @@ impl<L: RecordLog> Log<L> {
             letters: Letters::default(),
             changing: VecDeque::new(),
             changed: Vec::new(),
+            begun_anew: Vec::new(),
+            held_ends: BTreeSet::new(),
         }
     }
 

@@ -19,6 +19,7 @@ impl<L: RecordLog> Log<L> {
     pub(crate) fn admit(&mut self, now: Now) {
         self.wants_turn = false;
         self.admit_held_settles();
+        self.admit_held_ends();
         self.admit_deaths();
         self.admit_letters();
         while let Some(arrived) = self.arrived.pop_front() {

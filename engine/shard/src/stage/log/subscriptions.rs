@@ -18,6 +18,19 @@ pub(crate) struct SubscriptionChange {
     /// Who waits for it, and since when; nobody where the node ends it.
     pub(crate) waits: Option<(Handle, u64)>,
     pub(crate) change: Change,
+    /// The epoch of the snapshot that allowed it; that of an end is of no interest.
+    pub(crate) epoch: u64,
+}
+
+impl SubscriptionChange {
+    /// It ends; by the node, where nobody waits for it.
+    pub(crate) fn end(what: Subscribed, waits: Option<(Handle, u64)>) -> Self {
+        Self { what, waits, change: Change::Unsubscribe, epoch: 0 }
+    }
+
+    fn is_by_the_node(&self) -> bool {
+        self.waits.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +59,12 @@ enum Made {
 }
 
 impl<L: RecordLog> Log<L> {
+    /// Subscriptions that began anew since this was asked last, and since when whoever asked for it does: nothing is durable yet, but
+    /// whoever reads them is handed what the new one is to have.
+    pub(crate) fn take_begun_anew(&mut self) -> Vec<(Subscribed, u64)> {
+        std::mem::take(&mut self.begun_anew)
+    }
+
     /// Takes a change; it becomes a record as soon as the log has room.
     pub(crate) fn change_subscription(&mut self, change: SubscriptionChange) {
         self.arrived.push_back(super::Arrived::Subscription(change));
@@ -55,6 +74,12 @@ impl<L: RecordLog> Log<L> {
     pub(super) fn admit_change(&mut self, change: SubscriptionChange) -> Option<SubscriptionChange> {
         if self.wal.fenced().is_some() {
             self.changed.push((change, Err(RejectCode::ShardFenced)));
+            return None;
+        }
+        if change.is_by_the_node() && self.has_no_space_to_end(&change.what) {
+            if !is_planted(Bug::ForgetRefusedEnd) {
+                self.held_ends.insert(change.what);
+            }
             return None;
         }
         let made = match self.make_change(&change) {
@@ -73,7 +98,13 @@ impl<L: RecordLog> Log<L> {
                     Made::Unsubscribe(unsubscribe) => Record::Unsubscribe(*unsubscribe),
                 };
                 match self.wal.check_append(&record) {
-                    Ok(()) => self.wal.append(record).expect("room was just checked"),
+                    Ok(()) => {
+                        if let Made::Subscribe(Subscribe { begins_after: Some(_), .. }) = made {
+                            let since_us = change.waits.map_or(0, |(_, since_us)| since_us);
+                            self.begun_anew.push((change.what, since_us));
+                        }
+                        self.wal.append(record).expect("room was just checked")
+                    }
                     Err(error) => {
                         match &made {
                             Made::Subscribe(subscribe) => self.mailboxes.subscribe_refused(subscribe),
@@ -88,12 +119,36 @@ impl<L: RecordLog> Log<L> {
                 }
             }
         };
+        // Whether it was to end or is allowed again: this is later.
+        self.held_ends.remove(&change.what);
         if after <= self.wal.durable() || is_planted(Bug::SubscribedBeforeDurable) {
             self.changed.push((change, Ok(())));
         } else {
             self.changing.push_back(Changing { after, change });
         }
         None
+    }
+
+    /// Ends of subscriptions that the log had no space for. They wait: whoever may not read any more is no subscriber after a restart.
+    pub(super) fn admit_held_ends(&mut self) {
+        while let Some(&what) = self.held_ends.first() {
+            if !self.is_closed() && self.has_no_space_to_end(&what) {
+                break;
+            }
+            self.held_ends.remove(&what);
+            if !self.is_closed()
+                && let Some(blocked) = self.admit_change(SubscriptionChange::end(what, None))
+            {
+                self.held_ends.insert(blocked.what);
+                break;
+            }
+        }
+    }
+
+    fn has_no_space_to_end(&self, what: &Subscribed) -> bool {
+        let (channel, subscriber, group) = store_ids(what);
+        let record = Record::Unsubscribe(Unsubscribe { channel, subscriber, group });
+        self.wal.check_append(&record) == Err(AppendError::StorageFull)
     }
 
     fn make_change(&mut self, change: &SubscriptionChange) -> Result<Option<Made>, RejectCode> {
