@@ -457,6 +457,11 @@ impl Group {
         true
     }
 
+    /// Whether others may be handed something when this member goes: what it has, or what was given back while it was there.
+    pub(crate) fn is_waited_for(&self, member: SubscriberId) -> bool {
+        !self.given_back.is_empty() || self.members.get(&member).is_some_and(|holder| !holder.in_hand.is_empty())
+    }
+
     /// A member refuses a message, which comes back after the pause that this gives for so many failed deliveries. Returns whether it
     /// is skipped instead, as in [`member_goes`](Self::member_goes); `None` when the member does not have it.
     pub(crate) fn refused(

@@ -128,6 +128,8 @@ pub const DELIVER_BYTES_PER_TURN: u32 = 512 << 10;
 pub const CHANNEL_MESSAGES_PER_TURN: usize = 4_096;
 /// The same in bytes of envelopes.
 pub const CHANNEL_BYTES_PER_TURN: usize = 4 << 20;
+/// Readers of channels that one turn looks at, whether there is something for them or not.
+pub const CHANNEL_READERS_PER_TURN: usize = 4_096;
 /// Encoded runs of messages that a shard keeps for readers that come for the same.
 pub const SHARED_BODIES_MAX: usize = 16;
 /// Bytes of them, unless one has more by itself.

@@ -320,7 +320,14 @@ fn all_of_very_many_subscriptions_are_looked_at_some_in_each_turn() {
     }
     assert_eq!(node.shards[0].channel_subscriptions(), (400, 400));
     let subscribing = Subscribing::Private;
-    publish(&mut node, &world.snapshot(3, &[ChannelRecord { version: 2, subscribing, ..record(TOPIC) }], |_| {}));
+    let snapshot = world.snapshot(3, &[ChannelRecord { version: 2, subscribing, ..record(TOPIC) }], |_| {});
+    node.event(0, creto_shard::Event::Snapshot(snapshot));
+    let ended = [(); 4].map(|()| {
+        node.turn(0);
+        count(&node, |of| of.subscriptions_ended)
+    });
+    assert_eq!(ended, [128, 256, 384, 400]);
+    node.run();
     assert_eq!(node.shards[0].channel_subscriptions(), (0, 0));
     assert_eq!(count(&node, |of| of.subscriptions_ended), 400);
 }
@@ -617,4 +624,28 @@ fn a_policy_that_fails_ends_no_subscription_and_hands_nothing_out() {
     publish(&mut node, &world.snapshot(4, &[record(TOPIC)], |_| {}));
     critic.subscribed(&mut node);
     assert_eq!(numbers(&critic.pushed(&mut node, 1)), [0, 1]);
+}
+
+#[test]
+fn an_end_that_a_full_disk_has_no_room_for_is_made_when_it_has() {
+    let world = World::new();
+    let small = WalConfig { segment_bytes: 32 << 10, frame_bytes_max: 20 << 10, ..WalConfig::default() };
+    let mut node = Node::start_with(1, &world.agents(), false, &small);
+    publish(&mut node, &world.snapshot(2, &[record(TOPIC)], |_| {}));
+    let publisher = node.connect_as(0, &world.owner);
+    let mut critic = Subscriber::connect(&mut node, 0, &world.critic);
+    critic.subscribe(&mut node, 1, TOPIC, ALONE, Start::GoOn);
+    node.is_disk_full = true;
+    let mut session = world.publisher(TOPIC);
+    for number in 0..8 {
+        world.send(&mut node, &publisher, u64::from(number) + 1, &mut session, number..number + 1);
+    }
+    let closed = ChannelRecord { version: 2, subscribing: Subscribing::Private, ..record(TOPIC) };
+    publish(&mut node, &world.snapshot(3, &[closed], |_| {}));
+    assert_eq!(critic.left(&mut node), [(1, Some(RejectCode::ChannelNotAllowed))]);
+    assert_eq!(node.shards[0].channel_subscriptions(), (1, 0), "the log has no room");
+    node.is_disk_full = false;
+    node.tick(0);
+    node.run();
+    assert_eq!(node.shards[0].channel_subscriptions(), (0, 0));
 }

@@ -12,7 +12,7 @@ use creto_envelope::channel::frames::{
 use creto_envelope::channel::{ChannelRecord, Publishing, Subscribing};
 use creto_envelope::control::Reject;
 use creto_envelope::limits::{CHANNEL_SUBSCRIPTIONS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
-use creto_envelope::{FrameType, GroupId, RejectCode};
+use creto_envelope::{FrameType, GroupId, MessageId, RejectCode};
 use creto_shard::Event;
 use creto_store::DiskError;
 use fixture::{CHANNELS, CONTROL, NOW, Node, SUBMIT, id};
@@ -727,4 +727,53 @@ fn a_member_of_a_group_gives_back_and_refuses_and_who_is_in_none_does_not() {
     one.give_back(&mut node, 2, GiveBack::Untouched, &[]);
     one.give_back(&mut node, 77, GiveBack::Untouched, &[]);
     assert_eq!(node.rejects(&one.client), [RejectCode::FrameUnexpected, RejectCode::NotSubscribed]);
+}
+
+/// What each turn hands out to twenty readers that come at once for so many messages of this size, and the bytes of an envelope.
+fn handed_in_each_turn(messages: u16, bytes: usize) -> (Vec<u64>, usize) {
+    let world = World::new();
+    let mut node = world.node(1);
+    let sender = node.connect_as(0, &world.owner);
+    let readers: Vec<_> = (1..=20_u8)
+        .map(|number| {
+            let reader = Subscriber::connect(&mut node, 0, &world.worker);
+            reader.ask(&mut node, 1, TOPIC, GroupId([number; 16]), Start::GoOn);
+            reader
+        })
+        .collect();
+    let mut publisher = world.publisher(TOPIC);
+    let plaintext = vec![7; bytes];
+    let envelopes: Vec<_> = (0..messages)
+        .map(|number| {
+            let [a, b] = number.to_le_bytes();
+            let id = MessageId::from_parts(NOW.unix_ms, [0, 0, 0, 0, 0, 0, 0, 0, a, b]);
+            publisher.seal(id, NOW.unix_ms, &plaintext)
+        })
+        .collect();
+    node.submit(&sender, 1, &world.owner.sign(&envelopes, NOW.unix_ms));
+    assert_eq!(node.acks(&sender), (1, vec![]));
+    for reader in &readers {
+        let all = ChannelCredit { handle: 1, messages: CREDIT_MESSAGES_MAX, bytes: CREDIT_BYTES_MAX };
+        node.frames(&reader.client, CHANNELS, |out| all.encode(out));
+    }
+    let (mut handed, mut before) = (Vec::new(), 0);
+    while before < 20 * u64::from(messages) {
+        node.turn(0);
+        let pushed = count(&node, |of| of.channel_messages_pushed);
+        handed.push(pushed - before);
+        before = pushed;
+    }
+    (handed, envelopes[0].len())
+}
+
+#[test]
+fn a_turn_hands_out_so_much_to_each_reader_and_so_much_to_all() {
+    // Sixteen readers have 256 each; then the four that are left, and the rest of the sixteen; then that of the four.
+    assert_eq!(handed_in_each_turn(300, 20).0, [4_096, 4 * 256 + 16 * 44, 4 * 44]);
+    // Readers have up to 512 KiB each, until there are 4 MiB: the last one may go beyond.
+    let (handed, bytes) = handed_in_each_turn(12, 64 << 10);
+    let share = (512 << 10) / bytes;
+    let readers = (4_usize << 20).div_ceil(share * bytes);
+    assert!((4..12).contains(&share) && readers < 20);
+    assert_eq!(handed[0], (share * readers) as u64);
 }

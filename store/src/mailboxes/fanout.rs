@@ -73,12 +73,16 @@ impl Mailboxes {
             }
             Readers::One(_) => {}
             Readers::Group(group) => {
+                // A group may have very many members: they are woken only where there may be something for them.
+                let is_of_interest = group.is_waited_for(reader.subscriber);
                 let is_skipped = group.member_goes(reader.subscriber, deliveries_max);
                 if is_skipped {
                     self.channels.is_dirty(reader.subscription);
                     self.advance(reader.subscription);
                 }
-                self.group_goes_on(reader.subscription);
+                if is_of_interest {
+                    self.group_goes_on(reader.subscription);
+                }
             }
         }
     }

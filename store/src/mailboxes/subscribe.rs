@@ -495,6 +495,7 @@ impl Mailboxes {
         self.stop_waiting(reader);
         let Some(subscription) = self.channels.subscriptions.get_mut(&number) else { return };
         let Readers::Group(group) = &mut subscription.readers else { return };
+        let is_of_interest = group.is_waited_for(subscriber);
         group.member_goes(subscriber, 0);
         // Nothing of it is left: neither what it had, nor its timer.
         if group.members.remove(&subscriber).is_some() {
@@ -503,7 +504,9 @@ impl Mailboxes {
             self.channels.subscribers -= 1;
             self.channel_mut(mailbox).subscribers -= 1;
         }
-        self.group_goes_on(number);
+        if is_of_interest {
+            self.group_goes_on(number);
+        }
     }
 
     /// Whoever subscribes does not any more, and with the last one the subscription ends; returns it then. The channel stays

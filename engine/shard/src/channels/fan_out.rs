@@ -17,8 +17,8 @@ use creto_store::{Delivery, Mailboxes, Reader, SegmentNumber};
 use super::readers::{Handle, Readers, Seat};
 use crate::event::{ConnectionId, Now, ShardIndex};
 use crate::limits::{
-    CHANNEL_BYTES_PER_TURN, CHANNEL_MESSAGES_PER_TURN, DECISION_LIFETIME_MS, DELIVER_BYTES_PER_TURN,
-    DELIVER_MESSAGES_PER_TURN, SHARED_BODIES_BYTES_MAX, SHARED_BODIES_MAX,
+    CHANNEL_BYTES_PER_TURN, CHANNEL_MESSAGES_PER_TURN, CHANNEL_READERS_PER_TURN, DECISION_LIFETIME_MS,
+    DELIVER_BYTES_PER_TURN, DELIVER_MESSAGES_PER_TURN, SHARED_BODIES_BYTES_MAX, SHARED_BODIES_MAX,
 };
 use crate::stage::deliver::was_signed_when_revoked;
 
@@ -128,7 +128,7 @@ impl FanOut {
         }
         let (mut messages_left, mut bytes_left) = (CHANNEL_MESSAGES_PER_TURN, CHANNEL_BYTES_PER_TURN);
         // Each of them once: a reader that gets more stands behind the others.
-        for _ in 0..readers.ready_count() {
+        for _ in 0..readers.ready_count().min(CHANNEL_READERS_PER_TURN) {
             if messages_left == 0 || bytes_left == 0 {
                 break;
             }

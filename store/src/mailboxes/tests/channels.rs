@@ -185,7 +185,10 @@ fn a_cursor_that_is_being_set_back_holds_what_is_to_be_read_again() {
     };
     assert_eq!(admit(&mut shard), Err(Refusal::MailboxFull));
     shard.apply(Record::Subscribe(again));
+    let cursor = |shard: &Shard| shard.mailboxes.subscription(CHANNEL, who(1), GroupId::NONE).unwrap().progress.cursor;
+    assert_eq!(cursor(&shard), 0, "what was said before that was durable is about what was before");
     shard.mailboxes.acknowledge_upto(reader, sequences[0]);
+    assert_eq!(cursor(&shard), sequences[0]);
     assert_eq!(admit(&mut shard), Err(Refusal::MailboxFull), "the first is acknowledged, and that is not durable");
     shard.cursors();
     assert!(matches!(admit(&mut shard), Ok(Admit::New(_))));

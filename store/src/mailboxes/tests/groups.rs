@@ -183,6 +183,21 @@ fn who_gave_a_message_back_is_not_handed_it_again_while_another_member_may_have_
 }
 
 #[test]
+fn a_member_that_comes_or_goes_with_nothing_wakes_no_other() {
+    let (mut shard, members, sequences) = shard(3, 1, 0);
+    assert_eq!(shard.handed(members[0], 1), [(sequences[0], 1)]);
+    members[1..].iter().for_each(|&member| assert_eq!(shard.handed(member, 1), []));
+    shard.mailboxes.take_ready_readers();
+    for _ in 0..3 {
+        shard.mailboxes.reset_reader(members[1], None);
+        shard.mailboxes.attach(CHANNEL, who(2), GROUP).unwrap();
+    }
+    assert_eq!(shard.mailboxes.take_ready_readers(), []);
+    shard.mailboxes.reset_reader(members[0], None);
+    assert_eq!(shard.mailboxes.take_ready_readers(), members[2..]);
+}
+
+#[test]
 fn timers_go_with_what_they_are_for() {
     let (mut shard, members, sequences) = shard(2, 6, 0);
     let subscribe =
