@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 /// Parts of a map. A version that differs in one agent copies one of them, and the list of all: 32 KiB.
 const PARTS: usize = 4_096;
+/// Parts that are compared entry by entry before two maps count as different: what a turn of a shard has the time for.
+const COMPARED_PARTS_MAX: usize = 64;
 
 /// The bytes of an id: of an agent, or of a channel.
 type Id = [u8; 16];
@@ -56,6 +58,22 @@ impl<V: PartialEq> IdMap<V> {
             changed.chain(gone)
         };
         (0..PARTS).flat_map(of_part)
+    }
+}
+
+impl<V: PartialEq> IdMap<V> {
+    /// Whether something that was in `before` is another here, or not here at all. Also `true` where too little is shared to look.
+    pub(crate) fn replaces_some_of(&self, before: &Self) -> bool {
+        if before.len == 0 || Arc::ptr_eq(&self.parts, &before.parts) {
+            return false;
+        }
+        let mut compared = 0;
+        self.len == 0
+            || self.parts.iter().zip(&before.parts[..]).any(|(now, then)| {
+                let is_same = Arc::ptr_eq(now, then);
+                compared += usize::from(!is_same);
+                !is_same && (compared > COMPARED_PARTS_MAX || then.iter().any(|(id, value)| now.get(id) != Some(value)))
+            })
     }
 }
 

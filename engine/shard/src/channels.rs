@@ -9,7 +9,8 @@
 //! ChannelAttach   ------------------->  members.rs: who subscribes, told before the outcomes of messages behind
 //! ```
 //!
-//! Frames of clients are in [`request`]. What may not subscribe any more is found after each snapshot, some in each turn.
+//! Frames of clients are in [`request`]. What may not subscribe any more is found after each snapshot that can have taken something from
+//! somebody, some in each turn.
 
 mod fan_out;
 pub(crate) mod members;
@@ -162,7 +163,7 @@ impl Channels {
 
     /// Whether a turn would hand something out, or end something.
     pub(crate) fn has_work(&self) -> bool {
-        self.readers.ready_count() > 0 || self.sweep.is_some() || self.members.has_behind()
+        self.readers.ready_count() > 0 || self.sweep.is_some()
     }
 
     /// How many subscriptions there are, and how many are read.
@@ -170,10 +171,9 @@ impl Channels {
         (self.members.subscription_count(), self.readers.len() as u64)
     }
 
-    /// Those that may not read for now, or be told, are looked at again.
+    /// Those that may not read for now are looked at again.
     pub(crate) fn wake_held_back(&mut self) {
         self.fan_out.wake_held_back(&mut self.readers);
-        self.members.look_at_behind();
     }
 }
 
@@ -357,8 +357,7 @@ impl<L: RecordLog> Shard<L> {
                         let news = ChannelNews::Members { channel, frame: frame.clone(), is_answer: false };
                         self.tell_connection(origin, news, actions);
                     }
-                    // It missed something, and is told all when it may know again.
-                    Err(code) if code.is_retryable() => self.channels.members.falls_behind(channel, origin),
+                    // It misses something: nothing counts as told until it has asked again.
                     Err(code) => {
                         self.channels.members.unwatch(channel, origin);
                         let news = ChannelNews::NotTold { channel, code, is_answer: false };
@@ -451,10 +450,18 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    /// There is a new snapshot: which subscriptions may stay?
-    pub(crate) fn look_at_subscriptions(&mut self) {
-        if !is_planted(Bug::ReadAfterRemoval) {
-            self.channels.wake_held_back();
+    /// There is a new snapshot: which subscriptions may stay? All of them, where it can have taken nothing from anybody.
+    pub(crate) fn look_at_subscriptions(&mut self, may_take_away: bool) {
+        self.channels.wake_held_back();
+        if may_take_away && !is_planted(Bug::ReadAfterRemoval) {
+            self.sweep_again();
+        }
+    }
+
+    /// A tick has passed: those that may not read for now are looked at again.
+    pub(crate) fn channel_tick(&mut self) {
+        self.channels.wake_held_back();
+        if is_planted(Bug::ReadAfterRemoval) {
             self.sweep_again();
         }
     }
@@ -466,29 +473,8 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    /// Watchers that missed something for a reason that passes are told all, or that they may not know any more.
-    fn catch_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        for _ in 0..SWEPT_PER_TURN {
-            let Some((channel, origin, agent)) = self.channels.members.next_behind() else { return };
-            match self.may_publish(now, &agent, channel) {
-                Ok(()) => {
-                    let watcher = Watcher { agent, allowed_epoch: self.snapshot.epoch() };
-                    let frame = self.channels.members.watch(channel, origin, watcher);
-                    self.tell_connection(origin, ChannelNews::Members { channel, frame, is_answer: false }, actions);
-                }
-                Err(code) if code.is_retryable() => self.channels.members.falls_behind(channel, origin),
-                Err(code) => {
-                    self.channels.members.unwatch(channel, origin);
-                    let news = ChannelNews::NotTold { channel, code, is_answer: false };
-                    self.tell_connection(origin, news, actions);
-                }
-            }
-        }
-    }
-
     /// Looks at some of them. Behind the path, which has the time for evaluations first.
     pub(crate) fn sweep(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.catch_up(now, actions);
         let Some(mut sweep) = self.channels.sweep.take() else { return };
         // Nobody may conclude from a snapshot that says nothing; and a log that is at its end takes no end of a subscription.
         if self.snapshot.policy().is_none() || self.log.is_closed() {

@@ -211,7 +211,7 @@ impl<L: RecordLog> Shard<L> {
                 for mailbox in self.log.mailboxes_mut().retry_reads() {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
-                self.channels.wake_held_back();
+                self.channel_tick();
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
@@ -559,13 +559,14 @@ impl<L: RecordLog> Shard<L> {
             // The last uses, under the epoch that they were made in.
             self.audit_open_door();
         }
+        let may_take_away = snapshot.may_take_away_since(&self.snapshot);
         self.snapshot = snapshot;
         // Without a policy for a while the count goes on: the next one may read it.
         if self.snapshot.policy().is_some() && !self.snapshot.reads_recent_messages() {
             self.meter.forget_recent();
         }
         self.subscriptions.wake_held_back();
-        self.look_at_subscriptions();
+        self.look_at_subscriptions(may_take_away);
         let refused: Vec<_> = self
             .connections
             .iter()

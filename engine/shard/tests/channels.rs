@@ -687,48 +687,6 @@ fn a_snapshot_that_is_late_on_the_shard_of_a_channel_is_no_final_answer() {
     assert_eq!(topic::members(&mut node, &publisher).len(), 1);
 }
 
-#[test]
-fn a_member_of_a_group_gives_back_and_refuses_and_who_is_in_none_does_not() {
-    let world = World::new();
-    let mut node = world.node(2);
-    let sender = node.connect_as(0, &world.owner);
-    let mut one = Subscriber::connect(&mut node, 0, &world.worker);
-    one.subscribe(&mut node, 1, TOPIC, GROUP, Start::GoOn);
-    world.send(&mut node, &sender, 1, &mut world.publisher(TOPIC), 0..3);
-    let pushed = one.pushed(&mut node, 1);
-    let sequences: Vec<u64> = pushed.iter().map(|pushed| pushed.sequence).collect();
-    assert_eq!(sequences.len(), 3);
-    let mut two = Subscriber::connect(&mut node, 1, &world.critic);
-    two.subscribe(&mut node, 9, TOPIC, GROUP, Start::GoOn);
-    // What is not in its hands it does not give back.
-    two.give_back(&mut node, 9, GiveBack::Untouched, &sequences);
-    one.give_back(&mut node, 1, GiveBack::Untouched, &sequences[..2]);
-    let came = two.pushed(&mut node, 9);
-    assert_eq!((numbers(&came), came[0].attempt), (vec![0, 1], 0));
-    assert!(one.pushed(&mut node, 1).is_empty());
-    // It comes to neither of them again at once, or they would hand it to and fro for ever.
-    two.give_back(&mut node, 9, GiveBack::Untouched, &sequences[..1]);
-    assert_eq!(numbers(&one.pushed(&mut node, 1)), Vec::<u8>::new());
-    assert!(two.pushed(&mut node, 9).is_empty());
-    two.give_back(&mut node, 9, GiveBack::Later { delay_ms: 60_000 }, &sequences[1..2]);
-    assert_eq!(count(&node, |of| of.messages_nacked), 1);
-    let at_us = |s: u64| NOW.monotonic_us + s * 1_000_000;
-    node.tick(at_us(29));
-    node.run();
-    assert!(one.pushed(&mut node, 1).is_empty() && two.pushed(&mut node, 9).is_empty());
-    node.tick(at_us(31));
-    node.run();
-    assert_eq!([one.pushed(&mut node, 1), two.pushed(&mut node, 9)].concat().len(), 1);
-    node.tick(at_us(61));
-    node.run();
-    assert_eq!([one.pushed(&mut node, 1), two.pushed(&mut node, 9)].concat().len(), 1);
-
-    one.subscribe(&mut node, 2, TOPIC, ALONE, Start::GoOn);
-    one.give_back(&mut node, 2, GiveBack::Untouched, &[]);
-    one.give_back(&mut node, 77, GiveBack::Untouched, &[]);
-    assert_eq!(node.rejects(&one.client), [RejectCode::FrameUnexpected, RejectCode::NotSubscribed]);
-}
-
 /// What each turn hands out to twenty readers that come at once for so many messages of this size, and the bytes of an envelope.
 fn handed_in_each_turn(messages: u16, bytes: usize) -> (Vec<u64>, usize) {
     let world = World::new();

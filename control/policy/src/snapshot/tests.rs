@@ -263,3 +263,33 @@ fn what_changed_in_channels_since_another_snapshot_is_every_record_that_differs_
     wanted.sort_unstable();
     assert_eq!(changed, wanted);
 }
+
+#[test]
+fn what_is_new_takes_nothing_from_anybody_and_what_is_not_as_it_was_may() {
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    let agents: Vec<AgentId> = (0..200)
+        .map(|of| builder.insert(AgentState::Active, vec![record(&format!("acme/a{of}"), 1, 0..10)]).unwrap())
+        .collect();
+    builder.insert_channel(channel("acme/alerts", 1));
+    let first = builder.build(1);
+    assert!(first.may_take_away_since(&Snapshot::empty()), "there was no policy");
+    assert!(!first.may_take_away_since(&first) && first.lapsed().may_take_away_since(&first));
+    assert!(first.may_take_away_since(&first.lapsed()));
+    // Somebody new, and something.
+    builder.insert(AgentState::Active, vec![record("acme/b", 1, 0..10)]).unwrap();
+    builder.insert_channel(channel("acme/news", 1));
+    let more = builder.build(2);
+    assert!(!more.may_take_away_since(&first));
+    assert!(first.may_take_away_since(&more), "what is gone is");
+    // Any agent, or channel.
+    for agent in &agents {
+        let mut builder = builder.clone();
+        assert!(builder.set_state(agent, AgentState::Suspended));
+        assert!(builder.build(3).may_take_away_since(&more));
+    }
+    let mut changed = builder.clone();
+    changed.insert_channel(channel("acme/alerts", 2));
+    assert!(changed.build(3).may_take_away_since(&more));
+    builder.set_policy(Some(Policy::FailOpen));
+    assert!(builder.build(3).may_take_away_since(&more));
+}

@@ -49,10 +49,6 @@ pub(crate) struct Members {
     topics: BTreeMap<ChannelId, Topic>,
     changed: BTreeSet<ChannelId>,
     subscription_count: u64,
-    /// Watchers that could not be told of a change for a reason that passes.
-    behind: BTreeSet<(ChannelId, Origin)>,
-    /// Those of them that are to be looked at again.
-    looked_at: BTreeSet<(ChannelId, Origin)>,
 }
 
 /// News of a channel's members, for whoever watches.
@@ -166,39 +162,7 @@ impl Members {
     pub(crate) fn watch(&mut self, channel: ChannelId, origin: Origin, watcher: Watcher) -> Bytes {
         let topic = self.topics.entry(channel).or_default();
         topic.watchers.insert(origin, watcher);
-        let frame = topic.whole(channel);
-        self.is_told(channel, origin);
-        frame
-    }
-
-    /// Somebody could not be told of a change, and may be later.
-    pub(crate) fn falls_behind(&mut self, channel: ChannelId, origin: Origin) {
-        self.behind.insert((channel, origin));
-    }
-
-    /// All that are behind are to be looked at.
-    pub(crate) fn look_at_behind(&mut self) {
-        self.looked_at.append(&mut self.behind);
-    }
-
-    pub(crate) fn has_behind(&self) -> bool {
-        !self.looked_at.is_empty()
-    }
-
-    /// The next watcher that is behind, and is to be looked at.
-    pub(crate) fn next_behind(&mut self) -> Option<(ChannelId, Origin, AgentId)> {
-        while let Some((channel, origin)) = self.looked_at.pop_first() {
-            let watcher = self.topics.get(&channel).and_then(|topic| topic.watchers.get(&origin));
-            if let Some(watcher) = watcher {
-                return Some((channel, origin, watcher.agent));
-            }
-        }
-        None
-    }
-
-    fn is_told(&mut self, channel: ChannelId, origin: Origin) {
-        self.behind.remove(&(channel, origin));
-        self.looked_at.remove(&(channel, origin));
+        topic.whole(channel)
     }
 
     /// Somebody may still know under this epoch.
@@ -211,7 +175,6 @@ impl Members {
 
     /// Somebody does not want to know any more, or may not.
     pub(crate) fn unwatch(&mut self, channel: ChannelId, origin: Origin) {
-        self.is_told(channel, origin);
         if let Some(topic) = self.topics.get_mut(&channel) {
             topic.watchers.remove(&origin);
             if topic.watchers.is_empty() {
