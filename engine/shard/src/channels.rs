@@ -274,7 +274,7 @@ impl<L: RecordLog> Shard<L> {
     }
 
     /// What was allowed under an older snapshot is durable now: the look at all subscriptions under the new one did not see it.
-    /// Nobody is told of whoever may not read any more.
+    /// Whoever may not read any more is a member for as long as its end is not durable: publishers are told of both.
     pub(crate) fn check_begun(&mut self, now: Now, durable: &mut Durable, actions: &mut Vec<Action>) {
         if is_planted(Bug::LeaveLateJoined) {
             return;
@@ -297,7 +297,6 @@ impl<L: RecordLog> Shard<L> {
                 MayRead::Yes | MayRead::NotNow(_) => {}
             }
         }
-        durable.members.retain(|change| !matches!(change, MemberChange::Joined(what) if ended.contains(what)));
     }
 
     fn acknowledge(&mut self, handle: Handle, sequences: &[u64]) {

@@ -471,30 +471,6 @@ fn while_a_snapshot_has_lapsed_nobody_is_pushed_a_channel_or_told_of_members_and
 }
 
 #[test]
-fn whoever_may_not_read_any_more_when_the_subscription_is_durable_never_becomes_a_member() {
-    for shard_count in [1, 2] {
-        let world = World::new();
-        let mut node = world.node(shard_count);
-        let publisher = node.connect_as(0, &world.owner);
-        attach(&mut node, &publisher, TOPIC);
-        members(&mut node, &publisher);
-        let critic = Subscriber::connect(&mut node, usize::from(shard_count) - 1, &world.critic);
-        node.hold_disk = true;
-        critic.ask(&mut node, 1, TOPIC, ALONE, Start::GoOn);
-        let subscribing = Subscribing::Private;
-        publish(&mut node, &world.snapshot(3, &[ChannelRecord { version: 2, subscribing, ..record(TOPIC) }], |_| {}));
-        node.hold_disk = false;
-        node.run();
-        assert_eq!(critic.left(&mut node), [(1, Some(RejectCode::ChannelNotAllowed))]);
-        assert!(members(&mut node, &publisher).is_empty(), "nobody is told of it");
-        assert_eq!(node.shards.iter().map(|shard| shard.channel_subscriptions().0).sum::<u64>(), 0);
-        let whole = world.snapshot(4, &[record(TOPIC)], |_| {});
-        let node = node.restarted(&world.agents(), &whole);
-        assert_eq!(node.shards.iter().map(|shard| shard.channel_subscriptions().0).sum::<u64>(), 0);
-    }
-}
-
-#[test]
 fn whoever_watches_for_nothing_any_more_is_forgotten() {
     for shard in 0..2 {
         check_forgotten(shard);
