@@ -10,6 +10,7 @@ use crate::reader::Reader;
 use crate::reject::RejectCode;
 
 pub mod frames;
+pub mod listing;
 mod name;
 
 pub use name::{ChannelName, ChannelNameError, ChannelPattern};

@@ -109,6 +109,10 @@ pub enum FrameType {
     ChannelRequest = 0x7b,
     /// Answers with it.
     ChannelResponse = 0x7c,
+    /// Asks which channels there are.
+    ChannelList = 0x7d,
+    /// Answers with their names, or says that there may be others now.
+    ChannelListed = 0x7e,
 }
 
 impl FrameType {
@@ -162,6 +166,8 @@ impl FrameType {
         Self::ChannelDetach,
         Self::ChannelRequest,
         Self::ChannelResponse,
+        Self::ChannelList,
+        Self::ChannelListed,
     ];
 
     /// The type with this number.

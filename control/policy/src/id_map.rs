@@ -39,6 +39,27 @@ impl<V> IdMap<V> {
     }
 }
 
+impl<V> IdMap<V> {
+    /// All values, in an order that depends on the ids alone, so that whoever stopped at one can go on behind it in another version.
+    pub(crate) fn after(&self, last: Option<&Id>) -> impl Iterator<Item = (Id, &V)> {
+        let first = last.map_or(0, part_of);
+        let parts = self.parts.iter().skip(first).enumerate();
+        parts.flat_map(move |(index, part)| {
+            let floor = last.filter(|_| index == 0).copied();
+            let mut of_part: Vec<_> = part.iter().filter(|(id, _)| floor.is_none_or(|floor| **id > floor)).collect();
+            of_part.sort_unstable_by_key(|(id, _)| **id);
+            of_part.into_iter().map(|(id, value)| (*id, value))
+        })
+    }
+
+    /// Whether both are the same version, or versions that nothing was changed between.
+    pub(crate) fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts)
+            || (self.parts.len() == other.parts.len()
+                && self.parts.iter().zip(&other.parts[..]).all(|(one, other)| Arc::ptr_eq(one, other)))
+    }
+}
+
 impl<V: PartialEq> IdMap<V> {
     /// What differs from `before`: which id has which value, or is not there any more. Parts that both share are passed over,
     /// so that this takes as long as there are differences; of two maps that share nothing, as long as they are large.

@@ -93,6 +93,18 @@ impl Snapshot {
         self.channels.len()
     }
 
+    /// The channels behind this one, or all, in an order that depends on their ids alone: it is the same in every snapshot.
+    pub fn channels_after(&self, last: Option<&ChannelId>) -> impl Iterator<Item = &Arc<Channel>> {
+        self.channels.after(last.map(|last| &last.0)).map(|(_, channel)| channel)
+    }
+
+    /// Whether these are the channels and the policy of `other`. `false` when in doubt, as between snapshots of two builders.
+    #[must_use]
+    pub fn has_channels_and_policy_of(&self, other: &Self) -> bool {
+        let policy = |of: &Self| of.policy.as_ref().map(Policy::fingerprint);
+        policy(self) == policy(other) && self.channels.is_shared_with(&other.channels)
+    }
+
     /// The policy, if one is loaded.
     #[must_use]
     pub fn policy(&self) -> Option<&Policy> {

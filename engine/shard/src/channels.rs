@@ -9,10 +9,11 @@
 //! ChannelAttach   ------------------->  members.rs: who subscribes, told before the outcomes of messages behind
 //! ```
 //!
-//! Frames of clients are in [`request`]. What may not subscribe any more is found after each snapshot that can have taken something from
+//! Frames of clients are in [`request`], and in [`listing`] what they ask about channels that they do not know. What may not subscribe any more is found after each snapshot that can have taken something from
 //! somebody, some in each turn.
 
 mod fan_out;
+mod listing;
 pub(crate) mod members;
 pub(crate) mod readers;
 mod request;
@@ -144,6 +145,8 @@ pub(crate) struct Channels {
     fan_out: FanOut,
     members: Members,
     sweep: Option<Sweep>,
+    /// Pages of listings in this turn.
+    listings: u32,
 }
 
 /// A look at all subscriptions under a new snapshot: which of them may stay?
@@ -159,6 +162,11 @@ impl Channels {
     /// With the subscriptions that recovery found.
     pub(crate) fn of(mailboxes: &Mailboxes) -> Self {
         Self { members: Members::of(mailboxes), ..Self::default() }
+    }
+
+    /// As many listings again.
+    pub(crate) fn begin_turn(&mut self) {
+        self.listings = 0;
     }
 
     /// Whether a turn would hand something out, or end something.

@@ -130,6 +130,10 @@ pub const CHANNEL_MESSAGES_PER_TURN: usize = 4_096;
 pub const CHANNEL_BYTES_PER_TURN: usize = 4 << 20;
 /// Readers of channels that one turn looks at, whether there is something for them or not.
 pub const CHANNEL_READERS_PER_TURN: usize = 4_096;
+/// Channels that one page of a listing looks at, whether they are of it or not.
+pub const CHANNELS_LOOKED_THROUGH: usize = 2_048;
+/// Pages of listings that one turn makes, for whomever.
+pub const LISTINGS_PER_TURN: u32 = 8;
 /// Encoded runs of messages that a shard keeps for readers that come for the same.
 pub const SHARED_BODIES_MAX: usize = 16;
 /// Bytes of them, unless one has more by itself.

@@ -47,9 +47,13 @@ pub(crate) fn about(agent: &AgentId) -> impl Fn(RejectCode) -> Refusal + use<> {
     move |code| Refusal { code, context }
 }
 
-pub(crate) fn about_channel(channel: &ChannelId) -> impl Fn(RejectCode) -> Refusal + Copy + use<> {
-    let context = channel.0;
+/// As [`about`], of a question that carries this.
+pub(crate) fn about_context(context: [u8; 16]) -> impl Fn(RejectCode) -> Refusal + Copy + use<> {
     move |code| Refusal { code, context }
+}
+
+pub(crate) fn about_channel(channel: &ChannelId) -> impl Fn(RejectCode) -> Refusal + Copy + use<> {
+    about_context(channel.0)
 }
 
 impl<L: RecordLog> Shard<L> {
@@ -92,6 +96,7 @@ impl<L: RecordLog> Shard<L> {
             (Some(StreamRole::Control), FrameType::ChannelRequest) => {
                 self.ask_channel_record(now, connection, &body, actions)
             }
+            (Some(StreamRole::Control), FrameType::ChannelList) => self.list_channels(now, connection, &body, actions),
             (Some(StreamRole::Submit), FrameType::ChannelAttach | FrameType::ChannelDetach) => {
                 self.watch_channel(now, connection, frame_type, &body, actions)
             }

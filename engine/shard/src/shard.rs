@@ -229,6 +229,7 @@ impl<L: RecordLog> Shard<L> {
     pub fn end_turn(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.audit.at(now);
         self.decisions.begin_turn();
+        self.channels.begin_turn();
         // Until the first frame of this start is durable, what recovery found is not proven durable either: nothing of
         // it may be delivered, and no resend may be told that it is stored.
         if !self.log.is_started() {
@@ -560,7 +561,8 @@ impl<L: RecordLog> Shard<L> {
             self.audit_open_door();
         }
         let may_take_away = snapshot.may_take_away_since(&self.snapshot);
-        self.snapshot = snapshot;
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.tell_listings(&before, actions);
         // Without a policy for a while the count goes on: the next one may read it.
         if self.snapshot.policy().is_some() && !self.snapshot.reads_recent_messages() {
             self.meter.forget_recent();

@@ -10,6 +10,7 @@ use creto_envelope::channel::frames::{
     ChannelLeave, ChannelLeft, ChannelMembers, ChannelNack, ChannelRequest, ChannelSubscribe, ChannelSubscribed,
     encode_channel_response,
 };
+use creto_envelope::channel::listing::{ChannelList, ChannelListed};
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, StreamOpen,
     encode_key_record_response,
@@ -100,6 +101,8 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::ChannelDetach => ChannelDetach::parse(body)?.encode(&mut out),
         FrameType::ChannelRequest => ChannelRequest::parse(body)?.encode(&mut out),
         FrameType::ChannelResponse => encode_channel_response(&mut out, &SignedChannelRecord::parse(body)?),
+        FrameType::ChannelList => ChannelList::parse(body)?.encode(&mut out),
+        FrameType::ChannelListed => ChannelListed::parse(body)?.encode(&mut out),
         unknown => panic!("{unknown:?} has no oracle yet: add it here"),
     }
     Ok(out)

@@ -5,7 +5,8 @@ use creto_envelope::channel::frames::{
     ChannelNack, ChannelRequest, ChannelSubscribe, ChannelSubscribed, GiveBack, LeaveMode, Start,
     encode_channel_response,
 };
-use creto_envelope::channel::{ChannelName, ChannelRecord, Publishing, SignedChannelRecord, Subscribing};
+use creto_envelope::channel::listing::{ChannelList, ChannelListed};
+use creto_envelope::channel::{ChannelName, ChannelPattern, ChannelRecord, Publishing, SignedChannelRecord, Subscribing};
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
     StreamRole,
@@ -383,7 +384,23 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::ChannelDetach, |out| ChannelDetach { channel: ChannelId([7; 16]) }.encode(out)),
         frame(FrameType::ChannelRequest, |out| ChannelRequest { channel: ChannelId([7; 16]) }.encode(out)),
         frame(FrameType::ChannelResponse, |out| encode_channel_response(out, &signed_channel_record())),
+        frame(FrameType::ChannelList, |out| channel_list(None, true).encode(out)),
+        frame(FrameType::ChannelList, |out| channel_list(Some(ChannelId([7; 16])), false).encode(out)),
+        frame(FrameType::ChannelListed, |out| {
+            let names = ["acme/alerts.db.critical", "acme/alerts.eu.critical"];
+            let names = names.iter().map(|name| ChannelName::parse(name).unwrap()).collect();
+            ChannelListed::Page { context: [3; 16], next: Some(ChannelId([7; 16])), names }.encode(out);
+        }),
+        frame(FrameType::ChannelListed, |out| {
+            ChannelListed::Page { context: [3; 16], next: None, names: Vec::new() }.encode(out);
+        }),
+        frame(FrameType::ChannelListed, |out| ChannelListed::Changed { context: [3; 16] }.encode(out)),
     ]
+}
+
+fn channel_list(after: Option<ChannelId>, is_watched: bool) -> ChannelList {
+    let pattern = ChannelPattern::parse("acme/alerts.*.critical").unwrap();
+    ChannelList { context: [3; 16], after, is_watched, pattern }
 }
 
 /// So many prekeys of one agent, and one of last resort; nobody has the keys.

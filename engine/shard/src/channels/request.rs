@@ -34,6 +34,8 @@ pub(crate) struct ChannelEnd {
     asked: BTreeSet<ChannelId>,
     /// Questions for records that control has not answered.
     pub(crate) questions: u32,
+    /// The listing whose client wants to be told when there may be another answer.
+    pub(super) watched_listing: Option<[u8; 16]>,
 }
 
 #[derive(Debug)]
