@@ -45,7 +45,9 @@ pub(crate) mod keys;
 mod known;
 pub(crate) mod line;
 pub(crate) mod link;
+pub(crate) mod listing;
 mod message;
+mod pattern;
 mod present;
 pub(crate) mod publishing;
 pub(crate) mod reading;
@@ -53,6 +55,7 @@ pub(crate) mod records;
 
 pub use error::ChannelError;
 pub use message::ChannelMessage;
+pub use pattern::{PatternEvent, PatternSubscription};
 
 use known::{Keeper, KnownRecord};
 use line::Handle;

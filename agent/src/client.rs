@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::channel::line::{Lines, Means};
 use crate::channel::link::ChannelLink;
+use crate::channel::listing::Listings;
 use crate::channel::reading::Reading;
 use crate::channel::records::Records;
 use crate::clock::{self, Clock};
@@ -163,6 +164,7 @@ struct Shared {
     means: Arc<Means>,
     reading: Arc<Reading>,
     records: Arc<Records>,
+    listings: Arc<Listings>,
     tasks: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
     receiving: tokio::sync::Mutex<Option<Subscription>>,
 }
@@ -223,6 +225,7 @@ impl Agent {
         let inbox = Arc::new(inbox);
         let (closing, closed) = watch::channel(false);
         let (events, to_sender) = mpsc::channel(64);
+        let listings = Arc::new(Listings::new());
         let (lines, records) = (Arc::new(Lines::default()), Arc::new(Records::new(Arc::clone(&directory))));
         let (weak, state) = (events.downgrade(), folder.clone());
         let means = Arc::new(Means::new(&submitter, Arc::clone(&records), weak, closed.clone(), state));
@@ -283,6 +286,7 @@ impl Agent {
             deliver,
             channels,
             records: Arc::clone(&records),
+            listings: Arc::clone(&listings),
             sender: events.clone(),
             counters: Arc::clone(&counters),
             closing: closed,
@@ -307,6 +311,7 @@ impl Agent {
             means,
             reading,
             records,
+            listings,
             tasks: Mutex::new(Some((driver, sender))),
             receiving: tokio::sync::Mutex::new(None),
         };
@@ -359,6 +364,10 @@ impl Agent {
     /// What reading channels takes.
     pub(crate) fn reading(&self) -> (&Arc<Reading>, &Arc<Inbox>) {
         (&self.shared.reading, &self.shared.inbox)
+    }
+
+    pub(crate) fn listings(&self) -> &Listings {
+        &self.shared.listings
     }
 
     pub(crate) fn records(&self) -> &Arc<Records> {

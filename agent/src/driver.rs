@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use creto_envelope::channel::SignedChannelRecord;
 use creto_envelope::channel::frames::ChannelMembers;
+use creto_envelope::channel::listing::ChannelListed;
 use creto_envelope::control::{KeyRecordPublished, StreamOpen, StreamRole};
 use creto_envelope::key_log::{KeyLeaves, KeyProof};
 use creto_envelope::submit::SubmitAck;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::backoff::Backoff;
 use crate::channel::ChannelError;
 use crate::channel::link::ChannelLink;
+use crate::channel::listing::Listings;
 use crate::channel::records::Records;
 use crate::clock;
 use crate::connection::{Dialer, Session};
@@ -48,6 +50,7 @@ pub(crate) struct Driver {
     pub(crate) deliver: DeliverLink,
     pub(crate) channels: ChannelLink,
     pub(crate) records: Arc<Records>,
+    pub(crate) listings: Arc<Listings>,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) closing: watch::Receiver<bool>,
@@ -84,6 +87,7 @@ impl Driver {
         self.letters.close();
         self.prekeys.close();
         self.records.close();
+        self.listings.close();
         self.channels.reading.end(&match &reason {
             ConnectError::Closed => ChannelError::Closed,
             error => ChannelError::Disconnected(error.clone()),
@@ -145,6 +149,7 @@ impl Driver {
         {
             self.prekeys.ended_with(code);
             self.records.ended_with(code);
+            self.listings.ended_with(code);
             self.channels.ended_with(code);
         }
         self.prekeys.lost();
@@ -174,6 +179,7 @@ impl Driver {
             letters: Arc::clone(&self.letters),
             prekeys: Arc::clone(&self.prekeys),
             records: Arc::clone(&self.records),
+            listings: Arc::clone(&self.listings),
         };
         streams.spawn(write_control(ask, control.clone()));
         streams.spawn(read_control(answers, control));
@@ -186,6 +192,7 @@ impl Driver {
         self.rotor.connected();
         self.prekeys.connected();
         self.records.connected();
+        self.listings.connected();
         self.tell(Event::Connected { accepted, frames }).await;
 
         let end = tokio::select! {
@@ -232,10 +239,11 @@ struct Control {
     letters: Arc<Letters>,
     prekeys: Arc<Prekeys>,
     records: Arc<Records>,
+    listings: Arc<Listings>,
 }
 
 async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys, records } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records, listings } = control;
     loop {
         let frame = tokio::select! {
             question = directory.next_question() => {
@@ -248,6 +256,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
             frame = letters.next_frame() => frame,
             frame = prekeys.next_frame() => frame,
             frame = records.next_frame() => frame,
+            frame = listings.next_frame() => frame,
         };
         if let Err(end) = stream::write(&mut stream, frame).await {
             return end;
@@ -256,7 +265,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
 }
 
 async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys, records } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records, listings } = control;
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -293,8 +302,12 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
                 Ok(record) => records.answered(record),
                 Err(code) => return StreamEnd::Broken(code),
             },
+            FrameType::ChannelListed => match ChannelListed::parse(&frame.body) {
+                Ok(listed) => listings.answered(listed),
+                Err(code) => return StreamEnd::Broken(code),
+            },
             FrameType::Reject => match stream::refusal(&frame.body) {
-                Ok(refusal) if records.refused(&refusal) => {}
+                Ok(refusal) if records.refused(&refusal) || listings.refused(&refusal) => {}
                 Ok(refusal) if rotor.refused(&refusal) || letters.refused(&refusal) => {}
                 // Last of those that name nobody: what is about dead letters says nothing about prekeys.
                 Ok(refusal) if prekeys.refused(&refusal) => {}

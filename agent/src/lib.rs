@@ -167,8 +167,8 @@ mod tls;
 mod worker;
 
 pub use channel::{
-    ChannelError, ChannelMessage, ChannelName, ChannelSubscription, PendingPublish, PublishOptions, Publisher,
-    PublisherOptions, SubscribeOptions,
+    ChannelError, ChannelMessage, ChannelName, ChannelPattern, ChannelSubscription, PatternEvent, PatternSubscription,
+    PendingPublish, PublishOptions, Publisher, PublisherOptions, SubscribeOptions,
 };
 pub use client::{Agent, ConnectOptions};
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};

@@ -303,6 +303,10 @@ pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const CONNECTION_PROVEN: Duration = Duration::from_secs(2);
 /// How long an answer about dead letters may take, reconnects included.
 pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Channels of a pattern that are joined at a time.
+pub const CHANNEL_JOINS_AT_A_TIME: usize = 8;
+/// Pause before channels are listed again that the node could not list.
+pub const CHANNEL_LIST_PAUSE: Duration = Duration::from_secs(5);
 /// First pause before a message is sent again that the node refused for now; it doubles with every refusal.
 pub const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before such a message is sent again.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use creto_agent::channel::{ChannelRecord, Publishing, Start, Subscribing};
 use creto_agent::{
-    Agent, AgentKeys, ChannelError, ChannelMessage, ChannelName, ChannelSubscription, ConnectOptions, RejectCode,
-    SubscribeOptions, TrustDomain,
+    Agent, AgentKeys, ChannelError, ChannelMessage, ChannelName, ChannelPattern, ChannelSubscription, ConnectOptions,
+    PatternEvent, PatternSubscription, RejectCode, SubscribeOptions, TrustDomain,
 };
 use creto_node::Node;
 use creto_service::client::Client;
@@ -62,6 +62,14 @@ impl Scene {
         change(&mut self.record);
         self.record.version += 1;
         let signed = AgentKeys::load(&self.owner).unwrap().signed_channel(self.record.clone()).unwrap();
+        Client::new(self.node.control_socket()).put_channel(&signed).await.unwrap();
+    }
+
+    /// Says this of another channel like it.
+    async fn put_another(&self, name: &str, version: u32, is_deleted: bool) {
+        let name = ChannelName::parse(name).unwrap();
+        let record = ChannelRecord { name, version, is_deleted, ..self.record.clone() };
+        let signed = AgentKeys::load(&self.owner).unwrap().signed_channel(record).unwrap();
         Client::new(self.node.control_socket()).put_channel(&signed).await.unwrap();
     }
 
@@ -450,5 +458,111 @@ fn who_may_not_and_what_is_not_there_have_codes_of_their_own() {
             agent.close().await;
         }
         scene.node.stop().unwrap();
+    });
+}
+
+async fn next_event(subscription: &mut PatternSubscription) -> PatternEvent {
+    timeout(PATIENCE, subscription.next()).await.expect("something comes").expect("the agent is there")
+}
+
+/// The channel of the next message, and its text; it is acknowledged.
+async fn next_of(subscription: &mut PatternSubscription) -> (String, String) {
+    match next_event(subscription).await {
+        PatternEvent::Message { channel, message } => {
+            message.ack();
+            (channel.as_str().to_owned(), String::from_utf8(message.payload.to_vec()).unwrap())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_pattern_reads_all_channels_that_fit_and_those_that_come_later_from_their_beginning() {
+    on_time(async {
+        let scene = Scene::new(|record| record.has_history = true).await;
+        for name in ["acme/alerts.eu.critical", "acme/alerts.us.critical", "acme/alerts.eu.minor"] {
+            scene.put_another(name, 1, false).await;
+        }
+        let (owner, reader) = (scene.owner().await, scene.agent("acme/reader").await);
+        let pattern = ChannelPattern::parse("acme/alerts.*.critical").unwrap();
+        let mut all = timeout(PATIENCE, reader.subscribe_pattern(&pattern, from(Start::GoOn))).await.unwrap().unwrap();
+        let names: Vec<_> = all.channels().map(|name| name.as_str().to_owned()).collect();
+        assert_eq!(names, ["acme/alerts.eu.critical", "acme/alerts.us.critical"]);
+        let listed = timeout(PATIENCE, reader.list_channels(&pattern)).await.unwrap().unwrap();
+        assert!(listed.iter().map(ChannelName::as_str).eq(names.iter().map(String::as_str)));
+        for _ in &names {
+            assert!(matches!(next_event(&mut all).await, PatternEvent::Joined { .. }));
+        }
+
+        let publisher = async |name: &str| {
+            let opened = owner.publisher(&ChannelName::parse(name).unwrap());
+            timeout(PATIENCE, opened).await.unwrap().unwrap()
+        };
+        for name in names.iter().map(String::as_str).chain(["acme/alerts.eu.minor"]) {
+            publish(&publisher(name).await, &numbered(0..20)).await;
+        }
+        let mut read: BTreeSet<(String, usize)> = BTreeSet::new();
+        let mut last = std::collections::BTreeMap::new();
+        while read.len() < 40 {
+            let (channel, text) = next_of(&mut all).await;
+            let number: usize = text.parse().unwrap();
+            let before = last.insert(channel.clone(), number);
+            assert!(
+                number == before.map_or(0, |before| before + 1),
+                "each in its order: {channel} {before:?} {number}"
+            );
+            assert!(names.contains(&channel) && read.insert((channel, number)));
+        }
+
+        // This one comes later, and has messages before anybody can have joined it.
+        let late = "acme/alerts.ap.critical";
+        scene.put_another(late, 1, false).await;
+        publish(&publisher(late).await, &numbered(0..3)).await;
+        assert!(matches!(next_event(&mut all).await, PatternEvent::Joined { channel } if channel.as_str() == late));
+        for number in 0..3 {
+            assert_eq!(next_of(&mut all).await, (late.to_owned(), number.to_string()));
+        }
+        // Another process of the agent reads one of them: this one lets go, and does not take it back.
+        let taken = ChannelName::parse("acme/alerts.us.critical").unwrap();
+        let other = scene.connect(&scene.home.path().join("acme-reader.keys")).await;
+        let subscription =
+            timeout(PATIENCE, other.subscribe_channel(&taken, from(Start::GoOn))).await.unwrap().unwrap();
+        let PatternEvent::Left { channel, error } = next_event(&mut all).await else { panic!("it is taken over") };
+        assert_eq!((channel, error.code()), (taken, Some(RejectCode::SubscriptionReplaced)));
+        // One is deleted, and comes again.
+        scene.put_another("acme/alerts.eu.critical", 2, true).await;
+        let PatternEvent::Left { channel, error } = next_event(&mut all).await else { panic!("it was deleted") };
+        assert_eq!((channel.as_str(), error.code()), ("acme/alerts.eu.critical", Some(RejectCode::UnknownChannel)));
+        scene.put_another("acme/alerts.eu.critical", 3, false).await;
+        let joined = next_event(&mut all).await;
+        assert!(
+            matches!(&joined, PatternEvent::Joined { channel } if channel.as_str() == "acme/alerts.eu.critical"),
+            "{joined:?}"
+        );
+        let names: Vec<_> = all.channels().map(ChannelName::as_str).collect();
+        assert_eq!(names, [late, "acme/alerts.eu.critical"]);
+        subscription.leave().await;
+        all.leave().await;
+        reader.close().await;
+    });
+}
+
+#[test]
+fn a_pattern_of_more_channels_than_an_agent_may_read_says_that_it_is_incomplete() {
+    on_time(async {
+        let scene = Scene::new(|_| {}).await;
+        for of in 0..70 {
+            scene.put_another(&format!("acme/many.c{of:02}"), 1, false).await;
+        }
+        let reader = scene.agent("acme/reader").await;
+        let pattern = ChannelPattern::parse("acme/many.*").unwrap();
+        let mut all = timeout(PATIENCE, reader.subscribe_pattern(&pattern, from(Start::GoOn))).await.unwrap().unwrap();
+        assert_eq!(all.channels().count(), 64);
+        assert_eq!(all.channels().last().unwrap().as_str(), "acme/many.c63");
+        assert!(matches!(
+            next_event(&mut all).await,
+            PatternEvent::Incomplete { error: ChannelError::TooMany { most: 64 } }
+        ));
+        all.leave().await;
     });
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use creto_agent::AgentName;
-use creto_agent::channel::{ChannelName, Start};
+use creto_agent::channel::{ChannelName, ChannelPattern, Start};
 
 use super::{PrekeysArg, PriorityArg, ReachArgs, agent_name};
 use crate::verb::audit::filter::parse_moment;
@@ -52,9 +52,10 @@ pub(crate) struct SubArgs {
     /// The agent that subscribes; its keys are here.
     #[arg(value_name = "AGENT", value_parser = agent_name)]
     pub(crate) agent: AgentName,
-    /// The channel.
+    /// The channel, or a pattern of channels: `*` is any one word, `**` at the end one or more, such as 'acme/alerts.*.critical'. Channels
+    /// that come later are read, too, from their oldest message on where their owners let newcomers read it.
     #[arg(value_name = "CHANNEL")]
-    pub(crate) channel: ChannelName,
+    pub(crate) channel: ChannelPattern,
     /// Share the channel's messages with the other members of this group: each goes to one of them.
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,

@@ -6,7 +6,9 @@ use creto_envelope::channel::frames::{
     encode_channel_response,
 };
 use creto_envelope::channel::listing::{ChannelList, ChannelListed};
-use creto_envelope::channel::{ChannelName, ChannelPattern, ChannelRecord, Publishing, SignedChannelRecord, Subscribing};
+use creto_envelope::channel::{
+    ChannelName, ChannelPattern, ChannelRecord, Publishing, SignedChannelRecord, Subscribing,
+};
 use creto_envelope::control::{
     KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, Login, LoginAccepted, Reject, RotationMode, StreamOpen,
     StreamRole,
