@@ -485,7 +485,8 @@ fn a_pattern_reads_all_channels_that_fit_and_those_that_come_later_from_their_be
         }
         let (owner, reader) = (scene.owner().await, scene.agent("acme/reader").await);
         let pattern = ChannelPattern::parse("acme/alerts.*.critical").unwrap();
-        let mut all = timeout(PATIENCE, reader.subscribe_pattern(&pattern, from(Start::GoOn))).await.unwrap().unwrap();
+        let options = SubscribeOptions::default();
+        let mut all = timeout(PATIENCE, reader.subscribe_pattern(&pattern, options)).await.unwrap().unwrap();
         let names: Vec<_> = all.channels().map(|name| name.as_str().to_owned()).collect();
         assert_eq!(names, ["acme/alerts.eu.critical", "acme/alerts.us.critical"]);
         let listed = timeout(PATIENCE, reader.list_channels(&pattern)).await.unwrap().unwrap();
@@ -495,8 +496,8 @@ fn a_pattern_reads_all_channels_that_fit_and_those_that_come_later_from_their_be
         }
 
         let publisher = async |name: &str| {
-            let opened = owner.publisher(&ChannelName::parse(name).unwrap());
-            timeout(PATIENCE, opened).await.unwrap().unwrap()
+            let name = ChannelName::parse(name).unwrap();
+            timeout(PATIENCE, owner.publisher(&name)).await.unwrap().unwrap()
         };
         for name in names.iter().map(String::as_str).chain(["acme/alerts.eu.minor"]) {
             publish(&publisher(name).await, &numbered(0..20)).await;
@@ -517,7 +518,8 @@ fn a_pattern_reads_all_channels_that_fit_and_those_that_come_later_from_their_be
         // This one comes later, and has messages before anybody can have joined it.
         let late = "acme/alerts.ap.critical";
         scene.put_another(late, 1, false).await;
-        publish(&publisher(late).await, &numbered(0..3)).await;
+        let publishes = publisher(late).await;
+        publish(&publishes, &numbered(0..3)).await;
         assert!(matches!(next_event(&mut all).await, PatternEvent::Joined { channel } if channel.as_str() == late));
         for number in 0..3 {
             assert_eq!(next_of(&mut all).await, (late.to_owned(), number.to_string()));

@@ -138,6 +138,36 @@ fn a_group_shares_what_comes_and_a_subscription_ends_when_it_is_asked_to() {
 }
 
 #[test]
+fn a_pattern_prints_what_is_published_in_all_channels_that_fit() {
+    let scene = Scene::new();
+    let names = ["acme/alerts.eu.critical", "acme/alerts.us.critical"];
+    for name in names {
+        ok(scene.path(), 2, &["channel", "create", name, "--owner", "acme/planner"]);
+    }
+    let pattern = "acme/alerts.*.critical";
+    let nothing = scene.run(&["sub", "acme/worker", pattern, "--wait", "1"]);
+    assert_eq!((nothing.status, nothing.stdout.as_str()), (0, ""), "{}", nothing.stderr);
+    assert!(names.iter().all(|name| nothing.stderr.contains(&format!("reads {name}"))), "{}", nothing.stderr);
+    for name in names.iter().chain(&["acme/alerts"]) {
+        assert_eq!(scene.run(&["pub", "acme/planner", name, &format!("about {name}")]).status, 0);
+    }
+    let read = scene.run(&["sub", "acme/worker", pattern, "-n", "2", "--follow", "--json"]);
+    assert_eq!(read.status, 0, "{}", read.stderr);
+    let of = |key: &str| -> BTreeSet<String> {
+        let lines = read.lines();
+        let found = lines.iter().filter(|line| !line[key].is_null());
+        found.map(|line| format!("{} {}", line["channel"].as_str().unwrap(), line[key])).collect()
+    };
+    assert_eq!(of("joined"), names.iter().map(|name| format!("{name} true")).collect());
+    assert_eq!(of("text"), names.iter().map(|name| format!("{name} \"about {name}\"")).collect());
+    let ended = scene.run(&["sub", "acme/worker", pattern, "--unsubscribe", "--json"]);
+    let ended: Vec<_> = ended.lines().iter().map(|line| line["unsubscribed"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ended, names);
+    let bad = scene.run(&["sub", "acme/worker", "acme/**.critical"]);
+    assert!(bad.status == 2 && bad.stderr.contains("write `*` for one word"), "{} {}", bad.status, bad.stderr);
+}
+
+#[test]
 fn refusals_say_what_to_do_and_have_the_status_of_a_refusal() {
     let scene = Scene::new();
     let check = |run: Run, status: i32, says: &str| {

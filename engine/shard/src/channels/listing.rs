@@ -59,8 +59,8 @@ impl<L: RecordLog> Shard<L> {
             last = Some(channel.id());
         }
         let end = &mut self.connections.get_mut(&connection).expect("it is logged in").channels;
-        if is_all {
-            end.watched_listing = is_watched.then_some(context);
+        if is_all && is_watched {
+            end.watched_listing = Some(context);
         }
         let next = last.filter(|_| !is_all);
         let mut out = Vec::new();
