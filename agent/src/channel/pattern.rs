@@ -145,7 +145,8 @@ impl PatternSubscription {
         self.subscriptions.keys()
     }
 
-    /// What comes next, waiting for it, over reconnects too. `None` when the agent was closed, or gave up on the node. Cancel-safe.
+    /// What comes next, waiting for it, over reconnects too. `None` when the agent was closed, or gave up on the node; and behind
+    /// [`PatternEvent::Incomplete`] with [`ChannelError::Mailbox`], when another process of this agent reads its mailbox. Cancel-safe.
     pub async fn next(&mut self) -> Option<PatternEvent> {
         std::future::poll_fn(|context| self.poll_event(context)).await
     }
@@ -313,6 +314,14 @@ impl PatternSubscription {
             Some(Err(error)) if error.is_about_one_message() => PatternEvent::Unread { channel, error },
             left => {
                 let error = left.and_then(Result::err).unwrap_or(ChannelError::Closed);
+                // Keys come to the mailbox, which another process of this agent reads now, or which cannot be used: nothing that is
+                // published from now on can be read here. Joining again would take it back, and so on for ever.
+                if matches!(error, ChannelError::Mailbox(_)) {
+                    self.has_ended = true;
+                    self.subscriptions.clear();
+                    self.tasks.abort_all();
+                    return Some(PatternEvent::Incomplete { error });
+                }
                 // Two processes would take it from each other for ever.
                 let is_taken = error.code() == Some(RejectCode::SubscriptionReplaced);
                 self.before.insert(channel.clone(), !is_taken);

@@ -323,7 +323,8 @@ fn print_incomplete(error: &ChannelError, args: &SubArgs) -> std::io::Result<()>
 
 fn print_unread(channel: &ChannelName, error: &ChannelError, args: &SubArgs) -> std::io::Result<()> {
     if !args.json {
-        let _ = writeln!(anstream::stderr().lock(), "{CAUTION}unread{CAUTION:#}  {channel}: {error}");
+        let which = if args.channel.name().is_some() { String::new() } else { format!("{channel}: ") };
+        let _ = writeln!(anstream::stderr().lock(), "{CAUTION}unread{CAUTION:#}  {which}{error}");
         return Ok(());
     }
     let mut line = json!({
