@@ -106,6 +106,8 @@ pub(crate) enum Verb {
     KillCycles(KillCyclesArgs),
     /// Say whether the node that runs here serves, shard by shard; status 1 when it does not.
     Status(StatusArgs),
+    /// Show what the node that runs here does, shard by shard, from moment to moment.
+    Top(TopArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Show cores, caches and memory nodes of this machine, and who runs where.
@@ -517,6 +519,22 @@ pub(crate) struct BenchVerifyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Time between two looks.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::verb::bench::parse_duration)]
+    pub(crate) interval: std::time::Duration,
+    /// Look twice, show what happened in between, and end.
+    #[arg(long, conflicts_with = "count")]
+    pub(crate) once: bool,
+    /// End after so many looks.
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Print one JSON object a look.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -58,6 +58,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Bench(args) => verb::bench::run(&cli.global, args),
         Verb::Demo(args) => verb::demo::run(args),
         Verb::KillCycles(args) => verb::demo::cycles::run(args),
+        Verb::Top(args) => verb::top::run(&cli.global, args),
         Verb::Status(args) => verb::status::run(&cli.global, args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
         Verb::Topology(args) => verb::topology::run(&cli.global, args),

@@ -27,5 +27,6 @@ pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod thread;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod topology;
 pub(crate) mod wal;

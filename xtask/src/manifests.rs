@@ -21,6 +21,7 @@ const ONE_WAY: &[(&str, &[&str])] = &[
     ("control/storage", &[]),
     ("control/link", &["creto-envelope", "creto-policy"]),
     ("control/rego", &[]),
+    ("control/metrics", &[]),
     ("control/audit", &["creto-envelope", "creto-crypto-accel"]),
     ("control/transparency", &["creto-envelope", "creto-crypto-accel", "creto-audit"]),
     ("engine/shard", &["creto-envelope", "creto-crypto-accel", "creto-store", "creto-policy", "creto-audit"]),

@@ -39,6 +39,7 @@
 //! enrolment by an SVID needs none.
 //! Every other answer is an [`ApiError`]. Fields may be added; none changes its meaning.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use creto_envelope::AgentState;
@@ -420,6 +421,56 @@ pub struct Status {
     pub policy: String,
     /// When the service started, Unix milliseconds.
     pub started_at_ms: u64,
+}
+
+/// One value of what a node counts and measures.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MetricReading {
+    /// Its name, as `docs/metrics.md` lists it.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    /// Labels and their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Of a counter or a gauge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// Of a histogram.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<MetricHistogram>,
+}
+
+/// How much of what was measured was at most how large.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MetricHistogram {
+    /// Pairs of an upper bound and the count up to it, in the unit that the name ends with.
+    pub upto: Vec<(f64, u64)>,
+    /// All that was measured.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+}
+
+impl From<&creto_metrics::Sample> for MetricReading {
+    fn from(sample: &creto_metrics::Sample) -> Self {
+        let family = sample.family;
+        let (value, histogram) = match &sample.value {
+            creto_metrics::Value::Number(value) => (Some(*value), None),
+            creto_metrics::Value::Histogram(buckets) => {
+                let creto_metrics::Buckets { upto, count, sum } = buckets.clone();
+                (None, Some(MetricHistogram { upto, count, sum }))
+            }
+        };
+        let names = family.labels.iter().map(|&name| name.to_owned());
+        Self {
+            name: family.name.to_owned(),
+            kind: family.kind.as_str().to_owned(),
+            labels: names.zip(sample.labels.iter().cloned()).collect(),
+            value,
+            histogram,
+        }
+    }
 }
 
 /// The policy in force.

@@ -26,7 +26,7 @@ use tokio::net::UnixStream;
 
 use crate::api::{
     AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ApiError, AuditPage, BackupBegun, BackupState, DecisionInfo,
-    MailboxInfo, MailboxPage, PolicyInfo, Status, TOKEN_HEADER,
+    MailboxInfo, MailboxPage, MetricReading, PolicyInfo, Status, TOKEN_HEADER,
 };
 use crate::attributes::AttributesChange;
 use crate::channels::{ChannelInfo, ChannelPage};
@@ -426,6 +426,14 @@ impl Client {
     /// Why there was no answer.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// What the node counts and measures, now.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn metrics(&self) -> Result<Vec<MetricReading>, ClientError> {
+        self.get("/v1/metrics").await
     }
 
     /// The policy in force.

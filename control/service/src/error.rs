@@ -132,6 +132,14 @@ pub enum ServiceError {
         /// What the system said.
         source: io::Error,
     },
+    /// the address for what is counted and measured cannot be listened on
+    #[error("cannot listen on {address}: {source}; choose another address with metrics.listen")]
+    MetricsListen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// nodes cannot be listened for
     #[error("cannot listen for nodes on {address}: {source}; choose another address with --listen or link.listen")]
     LinkListen {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use creto_metrics::{Sample, Source, families as of};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -27,6 +28,9 @@ pub enum ShardState {
 }
 
 impl ShardState {
+    /// All that there are.
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Serving, Self::Slow, Self::Full, Self::Fenced];
+
     /// Whether agents of this shard are served. A full log still hands out and settles.
     #[must_use]
     pub const fn is_ready(self) -> bool {
@@ -190,6 +194,7 @@ struct State {
     /// Whether more may be stored than what the shards decide by.
     is_in_doubt: AtomicBool,
     link: OnceLock<LinkState>,
+    metrics: OnceLock<Arc<dyn Source>>,
     /// Since when each has a link.
     nodes: Mutex<BTreeMap<String, u64>>,
 }
@@ -206,6 +211,7 @@ impl Health {
             directory: OnceLock::new(),
             is_in_doubt: AtomicBool::new(false),
             link: OnceLock::new(),
+            metrics: OnceLock::new(),
             nodes: Mutex::default(),
         }))
     }
@@ -253,6 +259,28 @@ impl Health {
     }
 
     /// Says where the link of this node tells how it is.
+    /// Who is asked for what the node counts and measures; the first one stays.
+    pub fn set_metrics(&self, source: Arc<dyn Source>) {
+        let _ = self.0.metrics.set(source);
+    }
+
+    /// What the node counts and measures; nothing until somebody can be asked.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Sample> {
+        let readiness = self.readiness();
+        let mut samples = vec![of::NODE_READY.count(&[], u64::from(readiness.ready))];
+        for ShardHealth { shard, state, .. } in readiness.shards {
+            let shard = shard.to_string();
+            let each =
+                |of_all: &ShardState| of::SHARD_STATE.count(&[&shard, of_all.as_str()], u64::from(*of_all == state));
+            samples.extend(ShardState::ALL.iter().map(each));
+        }
+        if let Some(source) = self.0.metrics.get() {
+            source.read(&mut samples);
+        }
+        samples
+    }
+
     pub(crate) fn set_link(&self, link: LinkState) {
         let is_first = self.0.link.set(link).is_ok();
         assert!(is_first, "a node has one link");

@@ -44,6 +44,7 @@ mod channels;
 mod gate;
 mod linked;
 mod mailboxes;
+mod metrics;
 mod node;
 pub(crate) mod openapi;
 mod policy;
@@ -53,7 +54,7 @@ mod tokens;
 
 pub(crate) use gate::Gate;
 pub(crate) use linked::linked_router;
-pub(crate) use serve::{serve, serve_local};
+pub(crate) use serve::{serve, serve_local, serve_metrics};
 
 /// The path of registrations.
 const REGISTRATIONS: &str = "/v1/agents";
@@ -93,6 +94,8 @@ fn paths() -> OpenApiRouter<Api> {
         .routes(routes!(node::ready))
         .routes(routes!(node::ready_v1))
         .routes(routes!(node::status))
+        .routes(routes!(metrics::text))
+        .routes(routes!(metrics::readings))
         .routes(routes!(openapi::document))
         .routes(routes!(agents::agents, agents::register))
         .routes(routes!(agents::agent, agents::set_attributes).layer(attributes))

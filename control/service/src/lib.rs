@@ -64,6 +64,7 @@ pub mod key_records;
 pub mod limits;
 pub mod link;
 pub mod mailboxes;
+pub mod metrics_server;
 pub mod offline;
 pub mod outbox;
 pub mod policy;

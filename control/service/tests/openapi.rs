@@ -55,7 +55,8 @@ fn every_operation_says_what_it_is_and_every_reference_leads_somewhere() {
         assert_eq!(operation["tags"].as_array().map(Vec::len), Some(1), "{at}");
         assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{at}: an id that is there twice");
         let is_described = operation["responses"].get("default").is_some();
-        assert_eq!(is_described, path.starts_with("/v1/"), "{at}");
+        // What is not signed is not refused.
+        assert_eq!(is_described, !["/live", "/ready"].contains(&path), "{at}");
         let parameters: BTreeSet<_> = operation["parameters"]
             .as_array()
             .into_iter()

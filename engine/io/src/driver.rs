@@ -26,7 +26,7 @@ use crate::machine::{Datagram, IoAction, IoEvent, Machine, Parcel, Source};
 use crate::park::{Signal, park, yield_to_reactor};
 use crate::ring::{ControlPort, Ports};
 use crate::socket::{BoundSocket, Sent, ShardSocket, SocketWatch, ecn_of, waitable};
-use crate::stats::{DriverStats, StatsReader};
+use crate::stats::{DriverStats, StatsReader, WriteTimes};
 use crate::watchdog::Progress;
 
 /// What a shard's driver is made of.
@@ -107,6 +107,7 @@ struct Driver<M: Machine> {
     /// When the machine said [`IoAction::Halt`].
     halted_at_us: Option<u64>,
     stats: DriverStats,
+    write_times: WriteTimes,
     published: StatsReader,
 }
 
@@ -139,6 +140,7 @@ where
             actions_left: false,
             halted_at_us: None,
             stats: DriverStats::default(),
+            write_times: WriteTimes::default(),
             published: stats,
         })
     }
@@ -247,6 +249,7 @@ where
                     self.stats.disk_writes += 1;
                     self.stats.disk_bytes_written += bytes;
                     self.stats.disk_write_us += us;
+                    self.write_times.add(us);
                     IoEvent::DiskDone { id, result }
                 }
                 Outcome::Read(result) => IoEvent::ReadDone { id, result },
@@ -387,6 +390,6 @@ where
     fn publish(&mut self) {
         self.stats.woken = self.ports.woken();
         self.stats.take_net(&self.endpoint.stats(), self.endpoint.connections());
-        self.published.publish(&self.stats);
+        self.published.publish(&self.stats, &self.write_times);
     }
 }

@@ -41,4 +41,4 @@ pub use disk::{DiskConfig, Durability};
 pub use driver::{DriverConfig, drive};
 pub use error::{DiskError, DriverError, ExecutorError};
 pub use machine::{ActionId, EncodeWrite, IoAction, IoEvent, Machine, Parcel, Source};
-pub use stats::{DriverStats, StatsReader};
+pub use stats::{DriverStats, StatsReader, WRITE_TIME_BOUNDS_US, WriteTimes};

@@ -84,19 +84,53 @@ counters! {
     frames_received,
 }
 
+/// Upper bounds of [`WriteTimes`], in microseconds.
+pub const WRITE_TIME_BOUNDS_US: [u64; 16] = [
+    100, 200, 400, 800, 1_500, 3_000, 6_000, 12_500, 25_000, 50_000, 100_000, 200_000, 400_000, 1_000_000, 3_000_000,
+    10_000_000,
+];
+
+/// How long durable writes took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteTimes {
+    /// Writes of at most [`WRITE_TIME_BOUNDS_US`] that are above the bound before; the last place has those above all of them.
+    pub counts: [u64; WRITE_TIME_BOUNDS_US.len() + 1],
+}
+
+impl WriteTimes {
+    pub(crate) fn add(&mut self, us: u64) {
+        let place = WRITE_TIME_BOUNDS_US.partition_point(|&bound| bound < us);
+        self.counts[place] += 1;
+    }
+}
+
 /// Reads a driver's counters from any thread. They are written once per turn, so they may be a turn old, and one read
 /// may mix two turns.
 #[derive(Clone, Debug, Default)]
-pub struct StatsReader(Arc<Shared>);
+pub struct StatsReader(Arc<Published>);
+
+#[derive(Debug, Default)]
+struct Published {
+    shared: Shared,
+    write_times: [AtomicU64; WRITE_TIME_BOUNDS_US.len() + 1],
+}
 
 impl StatsReader {
     /// The counters.
     pub fn read(&self) -> DriverStats {
-        self.0.load()
+        self.0.shared.load()
     }
 
-    pub(crate) fn publish(&self, stats: &DriverStats) {
-        self.0.store(stats);
+    /// How long durable writes took; [`DriverStats::disk_write_us`] is the sum.
+    pub fn write_times(&self) -> WriteTimes {
+        WriteTimes { counts: std::array::from_fn(|place| self.0.write_times[place].load(Ordering::Relaxed)) }
+    }
+
+    pub(crate) fn publish(&self, stats: &DriverStats, write_times: &WriteTimes) {
+        self.0.shared.store(stats);
+        for (shared, count) in self.0.write_times.iter().zip(write_times.counts) {
+            shared.store(count, Ordering::Relaxed);
+        }
     }
 }
 
@@ -106,5 +140,23 @@ impl DriverStats {
         self.handshakes_completed = net.handshakes_completed;
         self.handshakes_deferred = net.handshakes_refused + net.handshakes_ignored + net.handshakes_retried;
         self.frames_received = net.frames_received;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_counts_in_the_first_bucket_that_it_fits() {
+        let mut times = WriteTimes::default();
+        for us in [0, 100, 101, 10_000_000, 10_000_001, u64::MAX] {
+            times.add(us);
+        }
+        assert_eq!((times.counts[0], times.counts[1], times.counts[15], times.counts[16]), (2, 1, 1, 2));
+        assert!(WRITE_TIME_BOUNDS_US.is_sorted());
+        let reader = StatsReader::default();
+        reader.publish(&DriverStats { disk_writes: 6, ..DriverStats::default() }, &times);
+        assert_eq!((reader.read().disk_writes, reader.write_times()), (6, times));
     }
 }

@@ -81,6 +81,8 @@ pub struct Config {
     pub link: LinkSection,
     /// Which algorithms are demanded.
     pub crypto: CryptoSection,
+    /// Who is told what the node counts.
+    pub metrics: MetricsSection,
     /// What the node says about itself.
     pub log: LogSection,
     /// Folder that relative paths start from: the one of the file.
@@ -194,6 +196,13 @@ pub struct ControlSection {
 pub struct KeysSection {
     /// How long messages are accepted that are sealed to a key that was replaced.
     pub grace: Duration,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsSection {
+    /// Where what the node counts and measures is told to whoever asks, of this machine only; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[audit]`
@@ -463,6 +472,7 @@ impl PartialEq for Config {
             && self.policy == other.policy
             && self.link == other.link
             && self.crypto == other.crypto
+            && self.metrics == other.metrics
             && self.log == other.log
     }
 }

@@ -10,6 +10,7 @@ use creto_net::tls;
 use creto_policy::Snapshot;
 use creto_service::health::Health;
 use creto_service::link::{Admitted, LinkServer, LinkServerOptions, ShardQuestions};
+use creto_service::metrics_server::MetricsServer;
 use creto_service::prekeys::PrekeyAllowance;
 use creto_service::{PolicyReloader, Service, ServiceError, ServiceHandle, SnapshotSink};
 use crossbeam::channel::{self, Receiver};
@@ -18,6 +19,7 @@ use crate::audit::{AuditLog, AuditShown, AuditThread};
 use crate::backup::host::Host as BackupHost;
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::metrics::NodeMetrics;
 use crate::run::control::{doors, retention_s, service_options};
 use crate::run::{NodeError, certificate, private_key, unix_ms};
 
@@ -30,6 +32,7 @@ pub struct ControlProcess {
     ended: Receiver<()>,
     audit: AuditThread,
     // Last: the lock on the data directory goes when everything else has ended.
+    _metrics: Option<MetricsServer>,
     _data_dir: DataDir,
 }
 
@@ -61,6 +64,8 @@ impl ControlProcess {
         let audit = audit
             .start(Vec::new(), health.clone(), config.audit.retention, config.alerts.limits())
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
+        health.set_metrics(Arc::new(NodeMetrics::new(Vec::new())));
+        let metrics = config.metrics.listen.map(|listen| MetricsServer::start(listen, health.clone())).transpose()?;
         let (doors, asked) = doors();
         let options = LinkServerOptions {
             listen: config.link.listen,
@@ -92,7 +97,7 @@ impl ControlProcess {
             feed.publish(snapshot);
         };
         let service = service.spawn_with(sink, publications)?;
-        Ok(Self { address, admitted, service, ended, audit, _data_dir: data_dir })
+        Ok(Self { address, admitted, service, ended, audit, _metrics: metrics, _data_dir: data_dir })
     }
 
     /// The address that nodes connect to.

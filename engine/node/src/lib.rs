@@ -10,6 +10,7 @@ pub mod device;
 pub mod host;
 mod late;
 mod machine;
+mod metrics;
 pub mod plan;
 mod recovery;
 mod room;

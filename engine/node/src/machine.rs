@@ -25,6 +25,7 @@ use crossbeam::channel::Sender;
 
 use crate::audit::Told;
 use crate::late::Late;
+use crate::metrics::Board;
 use crate::room::RoomWatch;
 use crate::run::control::Linked;
 use crate::workers::{JOBS_PER_SHARD_MAX, JobSender};
@@ -229,6 +230,7 @@ pub(crate) struct ShardMachine {
     allowed_without_policy: u64,
     /// Of a node whose control service is elsewhere.
     linked: Option<Linked>,
+    board: Board,
     shard_index: u16,
 }
 
@@ -268,6 +270,8 @@ pub(crate) struct Ends {
     pub(crate) audit: Sender<Told>,
     /// What control answered when the ring had no room.
     pub(crate) late: Arc<Late>,
+    /// Where it leaves its numbers.
+    pub(crate) board: Board,
 }
 
 impl ShardMachine {
@@ -290,6 +294,7 @@ impl ShardMachine {
             workers,
             audit,
             late,
+            board,
         } = ends;
         let shard = shard.with_audit();
         Self {
@@ -318,6 +323,7 @@ impl ShardMachine {
             late,
             allowed_without_policy: 0,
             linked,
+            board,
             shard_index,
         }
     }
@@ -630,6 +636,7 @@ impl Machine for ShardMachine {
                 self.apply(now, Event::DiskRoom { bytes });
             }
             self.apply(now, Event::Tick);
+            self.board.leave(&self.shard);
             if self.is_started {
                 self.room.tell(&self.shard.room());
             }

@@ -14,10 +14,11 @@ use creto_io::probe::Choice;
 use creto_io::ring::{self, ControlPort};
 use creto_io::socket;
 use creto_io::watchdog::{Progress, Watchdog, Watched};
-use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel, StatsReader, drive};
+use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel, drive};
 use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_service::health::Health;
+use creto_service::metrics_server::MetricsServer;
 use creto_service::{PolicyReloader, ServiceError};
 use creto_shard::observe::Counters;
 use creto_store::{digest_file_name, segment_file_name};
@@ -32,6 +33,7 @@ use crate::device;
 use crate::host::Host;
 use crate::late::{Late, Way};
 use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, ShardMachine, ShardReport};
+use crate::metrics::{Board, NodeMetrics};
 use crate::plan::Plan;
 use crate::room::RoomWatch;
 use crate::workers::Workers;
@@ -61,6 +63,7 @@ pub struct Node {
     threads: Vec<ShardThread<Result<ShardMachine, DriverError>>>,
     workers: Workers,
     service: Control,
+    metrics: Option<MetricsServer>,
     audit: AuditThread,
     watchdog: Watchdog,
     reports: Receiver<(u16, ShardReport)>,
@@ -158,13 +161,15 @@ impl Node {
         };
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
             .map_err(|error| NodeError::System { what: "starting the crypto workers", error })?;
-        let mut watched = Vec::new();
+        let (mut watched, mut boards) = (Vec::new(), Vec::new());
         let mut threads = Vec::new();
         for (((executor, ports), socket), shard) in executors.iter().zip(meshes).zip(sockets).zip(shards) {
             let shard_index = executor.shard_index;
             let progress = Arc::new(Progress::default());
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
             let late = Arc::new(Late::default());
+            let board = Board::default();
+            boards.push(board.clone());
             let way = Way::new(shard_index, ports.control_port(), is_linked.then(|| Arc::clone(&late)));
             let publish = doors::publish_key_records(of_control.publisher.clone(), way.clone());
             let enrol = doors::enrol(of_control.enrolments.clone(), way.clone());
@@ -190,7 +195,7 @@ impl Node {
                 clock,
                 ports,
                 progress,
-                stats: StatsReader::default(),
+                stats: board.stats(),
             };
             let room = RoomWatch::new(shard_index, shard_count, data_dir.shard_dir(shard_index), health.clone());
             let ends = Ends {
@@ -204,6 +209,7 @@ impl Node {
                 workers: jobs.clone(),
                 audit: audit.sender(),
                 late,
+                board,
             };
             let linked = link.as_ref().map(|link| Linked::new(link.lease()));
             let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends, linked);
@@ -216,8 +222,11 @@ impl Node {
             })?);
         }
         drop((report, jobs, of_control));
+        health.set_metrics(Arc::new(NodeMetrics::new(boards)));
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
+
+        let metrics = config.metrics.listen.map(|listen| MetricsServer::start(listen, health.clone())).transpose()?;
 
         let service = match (link, asked) {
             (Some(link), _) => control::start_link(link, control.clone())?,
@@ -235,6 +244,7 @@ impl Node {
             threads,
             workers,
             service,
+            metrics,
             audit,
             watchdog,
             reports,
@@ -255,6 +265,12 @@ impl Node {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Where it tells what it counts and measures, if anywhere but on its control socket.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
     }
 
     /// How the logs are written.

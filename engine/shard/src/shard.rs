@@ -334,6 +334,12 @@ impl<L: RecordLog> Shard<L> {
         self.channels.counts()
     }
 
+    /// What this shard goes by.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     /// The log and the mailboxes, to look at.
     #[must_use]
     pub fn log(&self) -> &Log<L> {

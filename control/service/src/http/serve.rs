@@ -15,7 +15,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::gate::{self, Gate, Origin};
-use super::{Api, router};
+use super::{Api, metrics, router};
+use crate::health::Health;
 use crate::limits::{
     CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, REMOTE_CONNECTIONS_MAX, SHUTDOWN_TIMEOUT,
 };
@@ -88,6 +89,20 @@ pub(crate) async fn serve_local(
     };
     let (cut_off, ()) = tokio::join!(accept_all(CONNECTIONS_MAX, accept, admit, stopping, closed), stopped);
     cut_off
+}
+
+/// Serves what a node counts and measures, until `stopped` resolves.
+pub(crate) async fn serve_metrics(listener: TcpListener, health: Health, stopped: oneshot::Receiver<()>) {
+    let router = metrics::router(health);
+    let (stop, stopping) = watch::channel(());
+    let accept = async move || listener.accept().await;
+    let admit = |(stream, _): (_, std::net::SocketAddr)| Some((stream, router.clone()));
+    let stopped = async {
+        // Also when whoever would say so is gone.
+        let _ = stopped.await;
+        drop(stop);
+    };
+    tokio::join!(accept_all(REMOTE_CONNECTIONS_MAX, accept, admit, stopping, || ()), stopped);
 }
 
 /// Takes connections, `connections_max` at a time, until `stop` changes or ends. `admit` says what serves one, if anything does.

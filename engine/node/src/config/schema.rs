@@ -129,6 +129,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
          See docs/operations.md.",
     ),
     ("crypto", "Which algorithms this deployment demands, where there is a choice."),
+    ("metrics", "Who is told what the node counts and measures, beside the operator at the control socket."),
     ("log", "What the node says about itself, on standard error."),
 ];
 
@@ -368,6 +369,12 @@ pub(super) const KEYS: &[Key] = &[
         crypto.tree_digest,
         Digest,
         "Hash of the tree under each batch signature: batches over another one are refused. SDKs are told with `tree_digest`."
+    ),
+    key!(
+        metrics.listen,
+        Loopback,
+        "TCP address that answers `GET /metrics` for Prometheus, unsigned, with numbers only. Empty: none. It is for this machine, \
+         for a collector on it and for a proxy. See docs/metrics.md."
     ),
     key!(log.level, Level, "Least severe line that is written."),
     key!(log.format, Format, "\"text\" for people, \"json\" for machines: one object per line."),

@@ -587,6 +587,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         config.control.socket = PathBuf::from("/run/creto.sock");
         config.control.enrolment = if log.1 == LogFormat::Json { Enrolment::Token } else { Enrolment::Open };
         config.control.listen = (log.1 == LogFormat::Json).then(|| "[::1]:7440".parse().expect("an address"));
+        config.metrics.listen = (log.1 == LogFormat::Text).then(|| "127.0.0.1:9464".parse().expect("an address"));
         config.control.administrators = ["acme/ops", "acme/night"][..grace_s as usize % 3]
             .iter()
             .map(|name| AgentName::parse(name).expect("a name"))

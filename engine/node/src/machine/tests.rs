@@ -38,6 +38,7 @@ fn machine() -> ShardMachine {
         workers: None,
         audit,
         late: Arc::default(),
+        board: crate::metrics::Board::default(),
     };
     ShardMachine::new(shard, 0, 2, room, ends, None)
 }
