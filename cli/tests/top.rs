@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "helper functions outside of a test count as code for the lint")]
 
-#[allow(dead_code, reason = "each test file takes what it needs")]
 mod process;
 
 use process::{Node, creto, ok};
@@ -21,7 +20,8 @@ fn a_look_says_what_each_shard_does_for_people_and_for_machines() {
         assert_eq!((&look["ready"], &look["agents"], &look["restarted"]), (&true.into(), &2.0.into(), &false.into()));
         assert_eq!(look["shards"].as_array().unwrap().len(), 2);
         assert!(look["seconds"].as_f64().unwrap() >= 0.2 && look["resident_bytes"].as_f64().unwrap() > 1e6);
-        let waiting: f64 = look["shards"].as_array().unwrap().iter().map(|of| of["queued_messages"].as_f64().unwrap()).sum();
+        let waiting: f64 =
+            look["shards"].as_array().unwrap().iter().map(|of| of["queued_messages"].as_f64().unwrap()).sum();
         assert!(waiting <= 1.0);
     }
     let shown = creto(folder.path(), 2, &["top", "--once", "--interval", "100ms"]);

@@ -30,7 +30,7 @@ const GAVE_BACK_MAX: usize = 1_024;
 /// What is read.
 enum Reads {
     One(ChannelSubscription),
-    Many(PatternSubscription),
+    Many(Box<PatternSubscription>),
 }
 
 /// Why the command goes on or ends.
@@ -92,7 +92,7 @@ async fn read(agent: &Agent, args: &SubArgs, signals: &mut Signals, in_a_hurry: 
     let subscribed = async {
         Ok(match args.channel.name() {
             Some(name) => Reads::One(agent.subscribe_channel(&name, options).await?),
-            None => Reads::Many(agent.subscribe_pattern(&args.channel, options).await?),
+            None => Reads::Many(Box::new(agent.subscribe_pattern(&args.channel, options).await?)),
         })
     };
     let subscribed = tokio::select! {
