@@ -112,6 +112,8 @@ pub(crate) enum Verb {
     Doctor(DoctorArgs),
     /// Show cores, caches and memory nodes of this machine, and who runs where.
     Topology(TopologyArgs),
+    /// Show what to set on this machine so that a node runs well on it, and set it when told to.
+    Tune(TuneArgs),
     /// Check or show the configuration.
     Config(ConfigArgs),
     /// Read the log of a node that is stopped.
@@ -535,6 +537,32 @@ pub(crate) struct TopArgs {
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Print one JSON object a look.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("action"))]
+pub(crate) struct TuneArgs {
+    /// Show what would be changed, and change nothing; what happens without any of these.
+    #[arg(long, group = "action")]
+    pub(crate) plan: bool,
+    /// Change it, until the next start of the machine, and remember what was there. Needs root.
+    #[arg(long, group = "action")]
+    pub(crate) apply: bool,
+    /// Put back what --apply has changed.
+    #[arg(long, group = "action")]
+    pub(crate) revert: bool,
+    /// Print a script that changes it.
+    #[arg(long, group = "action", conflicts_with = "json")]
+    pub(crate) emit: bool,
+    /// Say what each tuner does, why, and what it costs.
+    #[arg(long, group = "action", conflicts_with = "json")]
+    pub(crate) explain: bool,
+    /// Only this one; may be given several times.
+    #[arg(long, value_enum, value_name = "TUNER", conflicts_with = "revert")]
+    pub(crate) only: Vec<crate::verb::tune::Tuner>,
+    /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }

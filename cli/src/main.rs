@@ -61,6 +61,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Top(args) => verb::top::run(&cli.global, args),
         Verb::Status(args) => verb::status::run(&cli.global, args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
+        Verb::Tune(args) => verb::tune::run(&cli.global, args),
         Verb::Topology(args) => verb::topology::run(&cli.global, args),
         Verb::Config(args) => verb::config::run(&cli.global, args),
         Verb::Wal(args) => verb::wal::run(&cli.global, args),

@@ -29,4 +29,5 @@ pub(crate) mod thread;
 pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod topology;
+pub(crate) mod tune;
 pub(crate) mod wal;

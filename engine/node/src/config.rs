@@ -41,7 +41,7 @@ pub use show::{Origin, Shown};
 pub use value::{
     Cpus, Crypto, LogFormat, LogLevel, Shards, WalSync, WritesInFlight, parse_size, parse_span, size_text, span_text,
 };
-pub(crate) use value::{cpu_list_from_text, cpu_list_text};
+pub use value::{cpu_list_from_text, cpu_list_text};
 
 /// What every environment variable that sets a key begins with: `CRETO__SECTION__KEY`.
 pub const ENV_PREFIX: &str = "CRETO__";

@@ -377,7 +377,7 @@ fn read_cpu_list(written: &Written<'_>, word: &str, why_once: &str) -> Result<Ve
 }
 
 /// The numbers of a list like `0,2-3`, or nothing if it is not one.
-pub(crate) fn cpu_list_from_text(text: &str) -> Option<Vec<u16>> {
+pub fn cpu_list_from_text(text: &str) -> Option<Vec<u16>> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -391,7 +391,7 @@ pub(crate) fn cpu_list_from_text(text: &str) -> Option<Vec<u16>> {
 }
 
 /// The list in its shortest form, in the same order: `0,2-3`.
-pub(crate) fn cpu_list_text(cpus: &[u16]) -> String {
+pub fn cpu_list_text(cpus: &[u16]) -> String {
     let mut parts = Vec::new();
     let mut rest = cpus;
     while let Some(&first) = rest.first() {
