@@ -305,7 +305,11 @@ pub const CONNECTION_PROVEN: Duration = Duration::from_secs(2);
 pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Channels of a pattern that are joined at a time.
 pub const CHANNEL_JOINS_AT_A_TIME: usize = 8;
-/// Pause before channels are listed again that the node could not list.
+/// Pages of one listing: a directory has at most 100,000 channels, and a page names 100 or looks at 2,048.
+pub const CHANNEL_LIST_PAGES_MAX: usize = 2_048;
+/// Most time that passes before channels are listed again when there may be others, so that not everybody asks at once.
+pub const CHANNEL_LIST_SPREAD: Duration = Duration::from_secs(1);
+/// Pause before channels are listed again that the node could not list, and before one is joined again that could not be.
 pub const CHANNEL_LIST_PAUSE: Duration = Duration::from_secs(5);
 /// First pause before a message is sent again that the node refused for now; it doubles with every refusal.
 pub const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(50);

@@ -527,7 +527,7 @@ pub(crate) struct StatusArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
-    /// Time between two looks.
+    /// Time between two looks, at least 100 ms. Shards leave their numbers ten times a second, so rates over less than a second are rough.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::verb::bench::parse_duration)]
     pub(crate) interval: std::time::Duration,
     /// Look twice, show what happened in between, and end.

@@ -3,7 +3,7 @@
 //! The node is believed here as far as it goes: what it leaves out is not seen, and a name that it makes up has no record that its owner
 //! signed, so that nothing can be read or published under it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::ChannelError;
 use crate::clock;
-use crate::limits::{CHANNEL_RECORD_TIMEOUT, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN};
+use crate::limits::{CHANNEL_LIST_PAGES_MAX, CHANNEL_RECORD_TIMEOUT, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN};
 use crate::stats::UNPOISONED;
 use crate::stream::Refusal;
 
@@ -67,22 +67,20 @@ impl Listings {
         pattern: &ChannelPattern,
         is_watched: bool,
     ) -> Result<Vec<ChannelName>, ChannelError> {
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
+        let (mut all, mut after) = (BTreeSet::new(), None);
+        // A node that does as if there were more and more would have this go on for ever.
+        for _ in 0..CHANNEL_LIST_PAGES_MAX {
             let (next, names) = self.page(pattern, after, is_watched).await?;
-            // A node that does as if it went on and says nothing would have this go on for ever.
-            if names.iter().any(|name| !pattern.matches(name)) || (next.is_some() && next == after) {
-                return Err(ChannelError::Refused(RejectCode::FrameUnexpected));
+            if names.iter().any(|name| !pattern.matches(name)) {
+                break;
             }
             all.extend(names);
             match next {
                 Some(_) => after = next,
-                None => break,
+                None => return Ok(all.into_iter().collect()),
             }
         }
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
+        Err(ChannelError::Refused(RejectCode::FrameUnexpected))
     }
 
     async fn page(

@@ -13,11 +13,15 @@ use creto_envelope::limits::CHANNEL_SUBSCRIPTIONS_MAX;
 use futures_core::Stream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{ChannelError, ChannelMessage, ChannelSubscription, SubscribeOptions};
 use crate::client::Agent;
-use crate::limits::{CHANNEL_JOINS_AT_A_TIME, CHANNEL_LIST_PAUSE, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN};
+use crate::clock;
+use crate::limits::{
+    CHANNEL_ATTACH_TIMEOUT, CHANNEL_JOINS_AT_A_TIME, CHANNEL_LIST_PAUSE, CHANNEL_LIST_SPREAD, REFUSED_PAUSE_MAX,
+    REFUSED_PAUSE_MIN,
+};
 
 /// What a [`PatternSubscription`] has to say.
 #[derive(Clone, Debug)]
@@ -68,6 +72,8 @@ pub struct PatternSubscription {
     tasks: JoinSet<Done>,
     to_join: VecDeque<ChannelName>,
     joining: BTreeSet<ChannelName>,
+    /// Channels that could not be joined for now, and are tried again after a pause.
+    paused: BTreeSet<ChannelName>,
     subscriptions: BTreeMap<ChannelName, ChannelSubscription>,
     /// Channels that were read already, each with whether it may be again.
     before: BTreeMap<ChannelName, bool>,
@@ -83,6 +89,7 @@ pub struct PatternSubscription {
 enum Done {
     Listed(watch::Receiver<u64>, Result<Vec<ChannelName>, ChannelError>),
     Joined(ChannelName, Box<Result<ChannelSubscription, ChannelError>>),
+    Paused(ChannelName),
 }
 
 impl Agent {
@@ -118,6 +125,7 @@ impl Agent {
             tasks: JoinSet::new(),
             to_join: VecDeque::new(),
             joining: BTreeSet::new(),
+            paused: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             before: BTreeMap::new(),
             last: None,
@@ -182,10 +190,13 @@ impl PatternSubscription {
                 return Poll::Ready(None);
             }
             let has_done = self.poll_tasks(context).is_ready();
+            if !self.events.is_empty() {
+                continue;
+            }
             if let Some(event) = self.poll_channels(context) {
                 return Poll::Ready(Some(event));
             }
-            if !has_done && self.events.is_empty() {
+            if !has_done {
                 return Poll::Pending;
             }
         }
@@ -193,7 +204,7 @@ impl PatternSubscription {
 
     /// Until everything that was listed is joined, or cannot be.
     fn poll_joined(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while !self.joining.is_empty() {
+        while !self.joining.is_empty() && !self.has_ended {
             std::task::ready!(self.poll_tasks(context));
         }
         Poll::Ready(())
@@ -203,6 +214,11 @@ impl PatternSubscription {
         match std::task::ready!(self.tasks.poll_join_next(context)) {
             Some(Ok(Done::Listed(changes, listed))) => self.listed(changes, listed),
             Some(Ok(Done::Joined(name, joined))) => self.joined(name, *joined),
+            Some(Ok(Done::Paused(name))) => {
+                self.paused.remove(&name);
+                self.to_join.push_back(name);
+                self.join_more();
+            }
             // Nobody aborts a task but whoever leaves, so that it has panicked; or the runtime ends.
             Some(Err(_)) | None => self.has_ended = true,
         }
@@ -211,16 +227,18 @@ impl PatternSubscription {
 
     /// A listing came; looks for the next when there may be another answer.
     fn listed(&mut self, mut changes: watch::Receiver<u64>, listed: Result<Vec<ChannelName>, ChannelError>) {
-        // The node says nothing of what it has not listed; one that lists nothing at all may be another after a reconnect.
-        let mut lists_again = false;
+        // The node says nothing of what it has not listed.
+        let (mut lists_again, mut is_unsupported) = (false, false);
         let had_failed = std::mem::replace(&mut self.has_failed, listed.is_err());
         match listed {
             Ok(names) => {
                 self.to_join.clear();
                 let mut left_out = false;
-                let mut read = self.subscriptions.len() + self.joining.len();
+                let mut read = self.subscriptions.len() + self.joining.len() + self.paused.len();
                 for name in names {
-                    let is_there = self.subscriptions.contains_key(&name) || self.joining.contains(&name);
+                    let is_there = self.subscriptions.contains_key(&name)
+                        || self.joining.contains(&name)
+                        || self.paused.contains(&name);
                     if is_there || self.before.get(&name) == Some(&false) {
                         continue;
                     }
@@ -242,7 +260,8 @@ impl PatternSubscription {
                 return;
             }
             Err(error) => {
-                lists_again = !matches!(error, ChannelError::Unsupported);
+                is_unsupported = matches!(error, ChannelError::Unsupported);
+                lists_again = !is_unsupported;
                 if !had_failed {
                     self.events.push_back(PatternEvent::Incomplete { error });
                 }
@@ -250,12 +269,19 @@ impl PatternSubscription {
         }
         let (agent, pattern) = (self.agent.clone(), self.pattern.clone());
         self.tasks.spawn(async move {
+            if is_unsupported {
+                // A node that knows no such question ends the connection over each, and with it all else that this agent does.
+                std::future::pending::<()>().await;
+            }
+            // An error means that the agent is gone, which the listing says, too.
             if lists_again {
                 let _ = timeout(CHANNEL_LIST_PAUSE, changes.changed()).await;
             } else {
-                // An error means that the agent is gone, which the listing says, too.
                 let _ = changes.changed().await;
             }
+            let share = u32::from(u16::from_le_bytes(clock::random()));
+            sleep(CHANNEL_LIST_SPREAD * share / u32::from(u16::MAX)).await;
+            changes.borrow_and_update();
             let listed = agent.listings().list(&pattern, true).await;
             Done::Listed(changes, listed)
         });
@@ -286,7 +312,17 @@ impl PatternSubscription {
             }
             // It has gone since it was listed, or this agent may not any more.
             Err(ChannelError::Unknown { .. } | ChannelError::NotAllowed { .. }) => {}
-            Err(error) => self.events.push_back(PatternEvent::Left { channel: name, error }),
+            Err(error) => {
+                if error.is_retryable() {
+                    self.paused.insert(name.clone());
+                    let paused = name.clone();
+                    self.tasks.spawn(async move {
+                        sleep(CHANNEL_LIST_PAUSE).await;
+                        Done::Paused(paused)
+                    });
+                }
+                self.events.push_back(PatternEvent::Left { channel: name, error });
+            }
         }
         self.join_more();
     }
@@ -332,12 +368,16 @@ impl PatternSubscription {
     }
 }
 
-/// Joins a channel, as often as the node says that it cannot be now.
+/// Joins a channel, as often as the node says that it cannot be now, for so long: others wait behind it.
 async fn join(agent: Agent, name: ChannelName, options: SubscribeOptions, is_late: bool) -> Done {
+    let until = Instant::now() + CHANNEL_ATTACH_TIMEOUT;
     let mut pause = REFUSED_PAUSE_MIN;
     loop {
-        match try_to_join(&agent, &name, options.clone(), is_late).await {
-            Err(error) if error.is_retryable() => tracing::debug!(%name, %error, "not joined yet"),
+        let joined = timeout_at(until, try_to_join(&agent, &name, options.clone(), is_late)).await;
+        match joined.unwrap_or(Err(ChannelError::TimedOut)) {
+            Err(error) if error.is_retryable() && Instant::now() + pause < until => {
+                tracing::debug!(%name, %error, "not joined yet");
+            }
             joined => return Done::Joined(name, Box::new(joined)),
         }
         sleep(pause).await;

@@ -199,7 +199,10 @@ async fn print_all(
             Next::Left(channel, error) => print_left(&channel, &error, args)?,
             Next::Incomplete(error) => {
                 print_incomplete(&error, args)?;
-                unread.incomplete = Some(error);
+                // What passes is listed again.
+                if matches!(error, ChannelError::TooMany { .. } | ChannelError::Mailbox(_)) {
+                    unread.incomplete = Some(error);
+                }
             }
             Next::Nothing => {
                 // What came is printed, or it is said that it cannot be read; unless nothing is heard of it at all.

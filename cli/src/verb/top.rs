@@ -20,6 +20,8 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 /// A screen of its own, which leaves what was there before as it was.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+/// Shards leave their numbers ten times a second.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Refusals that are listed, the most frequent first.
 const REJECTS_SHOWN: usize = 8;
 
@@ -37,7 +39,7 @@ async fn watch(global: &Global, args: &TopArgs) -> Result<Exit, Failure> {
     let mut left = if args.once { 1 } else { args.count.unwrap_or(u64::MAX) };
     while left > 0 {
         tokio::select! {
-            () = tokio::time::sleep(args.interval) => {}
+            () = tokio::time::sleep(args.interval.max(INTERVAL_MIN)) => {}
             () = signals.next() => break,
         }
         let now = Readings::take(&client).await?;
@@ -171,7 +173,8 @@ struct Shown {
 impl Shown {
     fn between(before: &Readings, now: &Readings) -> Self {
         let started = now.get(&of::NODE_START_SECONDS, "");
-        let is_restarted = started > before.get(&of::NODE_START_SECONDS, "");
+        // A clock that was set back makes a later start an earlier one.
+        let is_restarted = (started - before.get(&of::NODE_START_SECONDS, "")).abs() > 1e-6;
         let since_start = unix_seconds() - started;
         let seconds = match is_restarted {
             true => since_start.max(0.001),

@@ -190,8 +190,8 @@ fn rules() -> Vec<Rule> {
             expression: format!("{} == 0", NODE_READY.sample_name()),
             lasts: "30s",
             severity: "page",
-            summary: "a shard does not serve",
-            action: "Run `creto status` on the node: it says which one, and what to do.",
+            summary: "a shard does not serve, or the node does not decide by the newest directory",
+            action: "Run `creto status` on the node: it says which, and what to do.",
         },
         Rule {
             name: "CretoShardFenced",
@@ -219,7 +219,7 @@ fn rules() -> Vec<Rule> {
         },
         Rule {
             name: "CretoLogFull",
-            expression: format!("{} == 0", WAL_ROOM_BYTES.sample_name()),
+            expression: format!("{}{{state=\"full\"}} == 1", SHARD_STATE.sample_name()),
             lasts: "1m",
             severity: "page",
             summary: "a log has no room: messages are refused",

@@ -20,7 +20,7 @@ families! {
     Counter NODE_CPU_SECONDS = "creto_node_cpu_seconds", [], "CPU time of all threads of the process, user and system";
     Gauge NODE_RESIDENT_BYTES = "creto_node_resident_bytes", [], "Resident memory of the process";
     Gauge NODE_OPEN_FILES = "creto_node_open_files", [], "File descriptors that the process has open";
-    Gauge NODE_READY = "creto_node_ready", [], "Whether every shard serves: one or zero";
+    Gauge NODE_READY = "creto_node_ready", [], "Whether every shard serves, and by the directory that there is: one or zero";
 
     Gauge DIRECTORY_EPOCH = "creto_directory_epoch", [], "Counts the changes of the directory that the shards go by";
     Gauge DIRECTORY_AGENTS = "creto_directory_agents", [], "Agents that are registered";
@@ -68,7 +68,7 @@ families! {
     Counter MAILBOX_MESSAGES_DURABLE = "creto_mailbox_messages_durable", ["shard"], "Messages that became durable in a mailbox or a channel";
     Counter MAILBOX_MESSAGES_DUPLICATE = "creto_mailbox_messages_duplicate", ["shard"], "Messages that were durable already";
     Counter MAILBOX_MESSAGES_PUSHED = "creto_mailbox_messages_pushed", ["shard"], "Messages pushed to consumers, repeated pushes included";
-    Counter MAILBOX_MESSAGES_SETTLED = "creto_mailbox_messages_settled", ["shard"], "Messages that consumers acknowledged, durably";
+    Counter MAILBOX_MESSAGES_SETTLED = "creto_mailbox_messages_settled", ["shard"], "Messages that are done with, durably: acknowledged, expired, given up or purged";
     Counter MAILBOX_MESSAGES_NACKED = "creto_mailbox_messages_nacked", ["shard"], "Messages that consumers asked to have again, later";
     Counter MAILBOX_MESSAGES_EXPIRED = "creto_mailbox_messages_expired", ["shard"], "Messages that expired, durably";
     Counter MAILBOX_MESSAGES_UNTOLD = "creto_mailbox_messages_untold", ["shard"], "Expired messages whose senders asked to be told and could not be";
@@ -86,7 +86,7 @@ families! {
     Counter CHANNEL_MESSAGES_PUSHED = "creto_channel_messages_pushed", ["shard"], "Messages of channels pushed to subscribers, repeated pushes included";
     Gauge CHANNEL_SUBSCRIPTIONS = "creto_channel_subscriptions", ["shard"], "Subscriptions to channels, members of groups among them";
     Gauge CHANNEL_READERS = "creto_channel_readers", ["shard"], "Subscriptions that a connection reads";
-    Counter CHANNEL_SUBSCRIPTIONS_ENDED = "creto_channel_subscriptions_ended", ["shard"], "Subscriptions that the node ended because their agents may not read any more";
+    Counter CHANNEL_SUBSCRIPTIONS_ENDED = "creto_channel_subscriptions_ended", ["shard"], "Subscriptions that the node decided to end because their agents may not read any more";
 
     Counter WAL_WRITES = "creto_wal_writes", ["shard"], "Writes to the log that became durable, each with everything that waited";
     Counter WAL_WRITTEN_BYTES = "creto_wal_written_bytes", ["shard"], "Bytes of them";
@@ -95,7 +95,7 @@ families! {
     Counter WAL_MESSAGES_MOVED = "creto_wal_messages_moved", ["shard"], "Messages that were written again so that the segments that held them could go";
     Gauge WAL_BYTES = "creto_wal_bytes", ["shard"], "Bytes of the log's files";
     Gauge WAL_BYTES_MAX = "creto_wal_bytes_max", ["shard"], "What they can grow to: as configured, or less where the file system has less";
-    Gauge WAL_ROOM_BYTES = "creto_wal_room_bytes", ["shard"], "What messages can still take; at zero they are refused";
+    Gauge WAL_ROOM_BYTES = "creto_wal_room_bytes", ["shard"], "What the log has left for messages; they are refused some group commits before it is zero";
 }
 
 /// The family with this name.

@@ -129,6 +129,14 @@ impl<V: Clone> IdMap<V> {
     }
 }
 
+/// A place behind all ids of the part that this one belongs to.
+pub(crate) fn end_of_part(id: &Id) -> Id {
+    let [a, b] = u16::try_from(part_of(id)).expect("there are 4,096 parts").to_le_bytes();
+    let mut end = [0xff; 16];
+    (end[11], end[12]) = (a, b);
+    end
+}
+
 fn part_of(id: &Id) -> usize {
     // Neither what a part's own map looks at first, the lowest and the highest bits of the last eight bytes, nor the first eight,
     // of which all ids of one shard share what chooses the partition.

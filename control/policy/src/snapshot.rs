@@ -98,6 +98,12 @@ impl Snapshot {
         self.channels.after(last.map(|last| &last.0)).map(|(_, channel)| channel)
     }
 
+    /// A place in that order behind this channel, the same for many that stand together: it says nothing of which these are.
+    #[must_use]
+    pub fn channels_until(channel: &ChannelId) -> ChannelId {
+        ChannelId(crate::id_map::end_of_part(&channel.0))
+    }
+
     /// Whether these are the channels and the policy of `other`. `false` when in doubt, as between snapshots of two builders.
     #[must_use]
     pub fn has_channels_and_policy_of(&self, other: &Self) -> bool {

@@ -258,7 +258,6 @@ impl Health {
         }
     }
 
-    /// Says where the link of this node tells how it is.
     /// Who is asked for what the node counts and measures; the first one stays.
     pub fn set_metrics(&self, source: Arc<dyn Source>) {
         let _ = self.0.metrics.set(source);
@@ -281,6 +280,7 @@ impl Health {
         samples
     }
 
+    /// Says where the link of this node tells how it is.
     pub(crate) fn set_link(&self, link: LinkState) {
         let is_first = self.0.link.set(link).is_ok();
         assert!(is_first, "a node has one link");

@@ -31,8 +31,8 @@ pub struct ControlProcess {
     /// Closed when its thread has ended.
     ended: Receiver<()>,
     audit: AuditThread,
-    // Last: the lock on the data directory goes when everything else has ended.
     _metrics: Option<MetricsServer>,
+    // Last: the lock on the data directory goes when everything else has ended.
     _data_dir: DataDir,
 }
 

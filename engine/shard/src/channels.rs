@@ -145,7 +145,8 @@ pub(crate) struct Channels {
     fan_out: FanOut,
     members: Members,
     sweep: Option<Sweep>,
-    /// Pages of listings in this turn.
+    /// Which turn it is, and how many pages of listings it has made.
+    turn: u64,
     listings: u32,
 }
 
@@ -166,7 +167,7 @@ impl Channels {
 
     /// As many listings again.
     pub(crate) fn begin_turn(&mut self) {
-        self.listings = 0;
+        (self.turn, self.listings) = (self.turn + 1, 0);
     }
 
     /// Whether a turn would hand something out, or end something.
@@ -511,6 +512,9 @@ impl<L: RecordLog> Shard<L> {
     /// A subscription is not allowed any more: whoever reads is told at once, and the log says that it ends.
     fn end_subscription(&mut self, what: Subscribed, code: RejectCode, actions: &mut Vec<Action>) {
         self.unseat(&what, code, actions);
+        if self.log.holds_end(&what) {
+            return;
+        }
         self.counters.subscriptions_ended += 1;
         self.log.change_subscription(SubscriptionChange::end(what, None));
     }

@@ -32,7 +32,7 @@ pub struct Counters {
     pub messages_published: u64,
     /// Messages of channels pushed to subscribers, repeated pushes included.
     pub channel_messages_pushed: u64,
-    /// Subscriptions to channels that ended because their agents may not read the channel any more.
+    /// Subscriptions to channels that were to end because their agents may not read the channel any more.
     pub subscriptions_ended: u64,
     /// Messages that were durable already.
     pub messages_duplicate: u64,

@@ -212,6 +212,7 @@ impl<L: RecordLog> Shard<L> {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
                 self.channel_tick();
+                self.counters.decisions = self.decisions.stats();
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }

@@ -90,16 +90,58 @@ fn a_page_looks_at_so_many_channels_and_a_turn_makes_so_many_pages() {
     publish(&mut node, &world.snapshot(2, &records, |_| {}));
     let worker = node.connect_as(0, &world.worker);
     assert_eq!(list(&mut node, &worker, "acme/other.**"), (Vec::new(), 3));
-    for _ in 0..10 {
-        ask(&mut node, &worker, "acme/other.**", None, false);
+    let mut all: Vec<_> = (0..10).map(|_| node.connect_as(0, &world.worker)).collect();
+    // One page for each connection, whatever it asks for.
+    all.insert(0, worker);
+    for client in all.iter().chain([&all[0]]) {
+        ask(&mut node, client, "acme/other.**", None, false);
     }
     node.run();
-    assert_eq!(listed(&mut node, &worker).len(), 8);
-    let rejects = node.take(&worker, FrameType::Reject);
+    let made: Vec<_> = all.iter().map(|client| listed(&mut node, client).len()).collect();
+    assert_eq!(made, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
+    let rejects = all.iter().flat_map(|client| node.take(client, FrameType::Reject)).collect::<Vec<_>>();
     let rejects: Vec<_> = rejects.iter().map(|body| Reject::parse(body).unwrap()).collect();
-    assert_eq!(rejects.len(), 2);
+    assert_eq!(rejects.len(), 4);
+    let worker = all.remove(0);
     assert!(rejects.iter().all(|of| of.code == RejectCode::Overloaded.as_u16() && of.context == [9; 16]));
     assert_eq!(list(&mut node, &worker, "acme/c17").0, ["acme/c17"], "the next turn has time again");
+}
+
+#[test]
+fn what_comes_while_a_listing_goes_on_is_told_and_no_page_tells_of_a_channel_that_it_does_not_name() {
+    let world = World::new();
+    let mut builder = creto_policy::SnapshotBuilder::with_policy(creto_policy::Policy::SameOrganization);
+    for agent in world.agents() {
+        builder.insert(AgentState::Active, vec![std::sync::Arc::clone(&agent.record)]).unwrap();
+    }
+    let all: Vec<_> = (0..3_000).map(|of| format!("acme/c{of}")).collect();
+    for (of, name) in all.iter().enumerate() {
+        let subscribing = if of % 10 == 0 { Subscribing::Open } else { Subscribing::Private };
+        builder.insert_channel(ChannelRecord { subscribing, ..record(name) });
+    }
+    let mut node = Node::new(1, &world.agents());
+    publish(&mut node, &std::sync::Arc::new(builder.build(2)));
+    let worker = node.connect_as(0, &world.worker);
+    let hidden: std::collections::BTreeSet<_> =
+        all.iter().enumerate().filter(|(of, _)| of % 10 != 0).map(|(_, name)| topic::topic(name)).collect();
+    let (mut after, mut pages) = (None, 0);
+    loop {
+        ask(&mut node, &worker, "acme/**", after, true);
+        node.run();
+        let [ChannelListed::Page { next, .. }] = listed(&mut node, &worker)[..] else { panic!("a page") };
+        pages += 1;
+        assert!(next.is_none_or(|next| !hidden.contains(&next)));
+        if pages == 1 {
+            builder.insert_channel(record("acme/late"));
+            publish(&mut node, &std::sync::Arc::new(builder.build(3)));
+            assert_eq!(changed(&mut node, &worker), 1);
+        }
+        match next {
+            Some(_) => after = next,
+            None => break,
+        }
+    }
+    assert!(pages >= 3);
 }
 
 #[test]

@@ -20,9 +20,9 @@ const _: () = assert!(LISTED_HEADER_BYTES + CHANNELS_LISTED_MAX * (1 + NAME_BYTE
 pub struct ChannelList {
     /// Chosen by the client: the answer has the same, and so has a Reject.
     pub context: [u8; 16],
-    /// The listing goes on behind this channel; `None` begins it.
+    /// What the page before said in `next`; `None` begins the listing.
     pub after: Option<ChannelId>,
-    /// Whether the client wants to be told, once, when the answers may be others. Looked at with the last page.
+    /// Whether the client wants to be told, once, when the answers may be others.
     pub is_watched: bool,
     /// What their names are like.
     pub pattern: ChannelPattern,
@@ -64,7 +64,7 @@ pub enum ChannelListed {
     Page {
         /// The question's.
         context: [u8; 16],
-        /// The listing goes on behind this channel; `None`: that was all.
+        /// The listing goes on behind this, which need not be the id of any channel; `None`: that was all.
         next: Option<ChannelId>,
         /// Their names, in the listing's order; at most [`CHANNELS_LISTED_MAX`].
         names: Vec<ChannelName>,

@@ -30,25 +30,37 @@ impl<L: RecordLog> Shard<L> {
         if self.snapshot.policy().is_none() {
             return Err(refused(RejectCode::PolicyUnavailable));
         }
-        // A page may take as long as the verification of a batch.
-        if self.channels.listings >= LISTINGS_PER_TURN {
+        // A page may take as long as the verification of a batch; and nobody has all of a turn's.
+        let turn = self.channels.turn;
+        let end = &mut self.connections.get_mut(&connection).expect("it is logged in").channels;
+        if self.channels.listings >= LISTINGS_PER_TURN || end.listed_in == Some(turn) {
             return Err(refused(RejectCode::Overloaded));
         }
+        end.listed_in = Some(turn);
         self.channels.listings += 1;
 
         let snapshot = std::sync::Arc::clone(&self.snapshot);
-        let (mut names, mut last, mut is_all) = (Vec::new(), after, true);
+        let (mut names, mut last, mut is_all) = (Vec::new(), None, true);
+        // From where the listing may go on: the client learns the id of no channel but those that it is named.
+        let mut next = None;
         for (looked, channel) in snapshot.channels_after(after.as_ref()).enumerate() {
-            if looked == CHANNELS_LOOKED_THROUGH || names.len() == CHANNELS_LISTED_MAX {
+            let id = channel.id();
+            if let Some(last) = last.replace(id)
+                && Snapshot::channels_until(&last) != Snapshot::channels_until(&id)
+            {
+                next = Some(Snapshot::channels_until(&last));
+            }
+            if names.len() == CHANNELS_LISTED_MAX || (looked >= CHANNELS_LOOKED_THROUGH && next.is_some()) {
                 is_all = false;
                 break;
             }
             if pattern.matches(&channel.record().name) {
-                let on = PolicyAction::on_channel(&channel.id());
-                match self.may(now, &agent, PolicyAction::SubscribeChannel, &on) {
-                    Ok(()) => names.push(channel.record().name.clone()),
+                match self.may(now, &agent, PolicyAction::SubscribeChannel, &PolicyAction::on_channel(&id)) {
+                    Ok(()) => {
+                        names.push(channel.record().name.clone());
+                        next = Some(id);
+                    }
                     // The turn's time for evaluations is spent.
-                    Err(RejectCode::Overloaded) if looked == 0 => return Err(refused(RejectCode::Overloaded)),
                     Err(RejectCode::Overloaded) => {
                         is_all = false;
                         break;
@@ -56,13 +68,16 @@ impl<L: RecordLog> Shard<L> {
                     Err(_) => {}
                 }
             }
-            last = Some(channel.id());
         }
-        let end = &mut self.connections.get_mut(&connection).expect("it is logged in").channels;
-        if is_all && is_watched {
+        if !is_all && next.is_none() {
+            return Err(refused(RejectCode::Overloaded));
+        }
+        let next = next.filter(|_| !is_all);
+        // With any page: what comes meanwhile may belong to one before.
+        if is_watched {
+            let end = &mut self.connections.get_mut(&connection).expect("it is logged in").channels;
             end.watched_listing = Some(context);
         }
-        let next = last.filter(|_| !is_all);
         let mut out = Vec::new();
         ChannelListed::Page { context, next, names }.encode(&mut out);
         self.send_control(connection, out.into(), actions);

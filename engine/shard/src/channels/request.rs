@@ -36,6 +36,8 @@ pub(crate) struct ChannelEnd {
     pub(crate) questions: u32,
     /// The listing whose client wants to be told when there may be another answer.
     pub(super) watched_listing: Option<[u8; 16]>,
+    /// The turn that made its last page of one.
+    pub(super) listed_in: Option<u64>,
 }
 
 #[derive(Debug)]

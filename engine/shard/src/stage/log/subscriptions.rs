@@ -145,6 +145,11 @@ impl<L: RecordLog> Log<L> {
         }
     }
 
+    /// Whether the end of this one waits for space.
+    pub(crate) fn holds_end(&self, what: &Subscribed) -> bool {
+        self.held_ends.contains(what)
+    }
+
     fn has_no_space_to_end(&self, what: &Subscribed) -> bool {
         let (channel, subscriber, group) = store_ids(what);
         let record = Record::Unsubscribe(Unsubscribe { channel, subscriber, group });
