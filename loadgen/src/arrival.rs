@@ -125,15 +125,22 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn lane(&self, lane: u32) -> Lane<'_> {
-        // What a message is must not depend on when it is due: two streams.
-        let seed =
-            |stream: u64| Pcg64::new(u128::from(self.seed) << 64 | u128::from(stream), u128::from(lane) << 1 | 1);
-        Lane { workload: self, lane, place: 0, at_us: 0.0, times: seed(1), kinds: seed(2) }
+        // What a message is must not depend on when it is due: two streams. Seeds far apart, because streams of one state are alike.
+        let stream = |kind: u64| {
+            let number = (u64::from(lane) * 2 + kind).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            Pcg64::seed_from_u64(self.seed.wrapping_add(number))
+        };
+        Lane { workload: self, lane, place: 0, at_us: 0.0, times: stream(0), kinds: stream(1) }
     }
 
     /// What the next message of a closed loop is, whenever that is.
     pub(crate) fn undated(&self, lane: u32) -> Undated<'_> {
         Undated(self.lane(lane))
+    }
+
+    /// Whether a message is due from then on.
+    pub(crate) fn has_any_from(&self, from_us: u64) -> bool {
+        (0..self.lanes).any(|lane| self.lane(lane).any(|message| message.due_us >= from_us))
     }
 
     /// How many messages are due in this stretch of time.

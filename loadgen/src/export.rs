@@ -78,7 +78,7 @@ mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
-    use crate::measure::Metric;
+    use crate::measure::{Metric, Seconds};
     use crate::report::{Phase, Row};
 
     #[test]
@@ -93,11 +93,12 @@ mod tests {
 
     #[test]
     fn a_line_of_the_log_is_read_by_others_with_the_histogram_of_its_second() {
-        let mut metric = Metric::new(true);
+        let (mut metric, mut seconds) = (Metric::new(), Seconds::new(true));
         for (ms, us) in [(100, 700), (1_200, 800), (1_300, 900)] {
             metric.record(Duration::from_millis(ms), Duration::from_micros(us), true);
         }
-        let (_, all) = metric.finish();
+        seconds.add(metric.finish().1);
+        let all = seconds.rows;
         let text: String =
             all.iter().filter_map(|second| line("publish_to_durable", 500, second)).map(|(_, line)| line).collect();
         let read: Vec<_> =

@@ -107,13 +107,16 @@ pub(crate) struct Metric {
     pub(crate) measured: Histogram<u64>,
     now: Histogram<u64>,
     second: u64,
-    pub(crate) seconds: Vec<Second>,
-    encodes: bool,
+    /// Seconds that are over, until somebody reads them: not while others wait to record.
+    over: Vec<Over>,
 }
 
+/// The histogram of a second that is over.
+pub(crate) type Over = (u64, Histogram<u64>);
+
 impl Metric {
-    pub(crate) fn new(encodes: bool) -> Self {
-        Self { measured: latencies(), now: latencies(), second: 0, seconds: Vec::new(), encodes }
+    pub(crate) fn new() -> Self {
+        Self { measured: latencies(), now: latencies(), second: 0, over: Vec::new() }
     }
 
     /// Something took `latency` and ended `at` this time after the start.
@@ -128,24 +131,50 @@ impl Metric {
     }
 
     fn turn_to(&mut self, second: u64) {
-        if !self.now.is_empty() && self.seconds.len() < SERIES_ROWS_MAX {
-            let encoded = self.encodes.then(|| {
-                let mut bytes = Vec::new();
-                V2DeflateSerializer::new()
-                    .serialize(&self.now, &mut bytes)
-                    .expect("memory takes what is written to it");
-                bytes
-            });
-            self.seconds.push(Second { second: self.second, percentiles: Percentiles::of(&self.now), encoded });
+        if !self.now.is_empty() {
+            self.over.push((self.second, std::mem::replace(&mut self.now, latencies())));
         }
-        self.now.reset();
         self.second = second;
     }
 
-    /// Everything was recorded.
-    pub(crate) fn finish(mut self) -> (Histogram<u64>, Vec<Second>) {
+    /// The seconds that are over since this was asked last. To be asked for about every second.
+    pub(crate) fn take_over(&mut self) -> Vec<Over> {
+        std::mem::take(&mut self.over)
+    }
+
+    /// Everything was recorded: all of it, and the seconds that nobody has taken.
+    pub(crate) fn finish(mut self) -> (Histogram<u64>, Vec<Over>) {
         self.turn_to(self.second + 1);
-        (self.measured, self.seconds)
+        (self.measured, self.over)
+    }
+}
+
+/// What was measured in each second that is over.
+#[derive(Debug, Default)]
+pub(crate) struct Seconds {
+    pub(crate) rows: Vec<Second>,
+    encodes: bool,
+}
+
+impl Seconds {
+    pub(crate) fn new(encodes: bool) -> Self {
+        Self { rows: Vec::new(), encodes }
+    }
+
+    pub(crate) fn add(&mut self, over: Vec<Over>) {
+        for (second, histogram) in over {
+            if self.rows.len() >= SERIES_ROWS_MAX {
+                return;
+            }
+            let encoded = self.encodes.then(|| {
+                let mut bytes = Vec::new();
+                V2DeflateSerializer::new()
+                    .serialize(&histogram, &mut bytes)
+                    .expect("memory takes what is written to it");
+                bytes
+            });
+            self.rows.push(Second { second, percentiles: Percentiles::of(&histogram), encoded });
+        }
     }
 }
 
@@ -207,12 +236,15 @@ mod tests {
 
     #[test]
     fn seconds_are_told_apart_and_only_what_counts_is_in_the_total() {
-        let mut metric = Metric::new(true);
+        let (mut metric, mut seconds) = (Metric::new(), Seconds::new(true));
         let at = Duration::from_millis;
         for (when, us, counts) in [(100, 10, false), (900, 20, false), (1_100, 30, true), (3_500, 40, true)] {
             metric.record(at(when), Duration::from_micros(us), counts);
+            seconds.add(metric.take_over());
         }
-        let (measured, seconds) = metric.finish();
+        let (measured, over) = metric.finish();
+        seconds.add(over);
+        let seconds = seconds.rows;
         assert_eq!((measured.len(), measured.min()), (2, 30));
         let shown: Vec<(u64, u64)> = seconds.iter().map(|second| (second.second, second.percentiles.count)).collect();
         assert_eq!(shown, [(0, 2), (1, 1), (3, 1)]);

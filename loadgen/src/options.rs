@@ -307,8 +307,8 @@ impl RunOptions {
         ];
         match rules.into_iter().find(|(is_broken, _)| *is_broken) {
             Some((_, text)) => Err(RunError::Option(text)),
-            // Counted last: by now there are not too many.
-            None if self.closed_loop.is_none() && self.workload(0).count_in(self.warmup_us()..u64::MAX) == 0 => {
+            // Looked for last: by now there are not too many.
+            None if self.closed_loop.is_none() && !self.workload(0).has_any_from(self.warmup_us()) => {
                 let text = "this rate and duration make no message: raise one of them";
                 Err(RunError::Option(text.to_owned()))
             }

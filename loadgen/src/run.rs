@@ -15,7 +15,7 @@ use crate::cast::Cast;
 use crate::cpu::{CpuSample, CpuSampler};
 use crate::ledger::{Durability, LedgerError, LedgerPaths, LedgerWriter};
 use crate::limits::{BACKLOG_SAMPLES_MAX, MESSAGES_MAX, PROGRESS_EVERY, SETTLE_TIMEOUT};
-use crate::measure::Second;
+use crate::measure::{Metric, Second, Seconds};
 use crate::options::{RegisterError, Registration, RunError, RunOptions, Shape};
 use crate::pace::Pacer;
 use crate::peer::{Receiver, Sender, Signals, Subscriber, churn, names, pause_of, serve};
@@ -144,7 +144,6 @@ pub(crate) async fn run_once(
         warmup_us: options.warmup_us(),
         numbers_below,
         keeps_ledger: paths.is_some(),
-        keeps_histograms: options.keep_histograms,
         sender_ids: cast.sender_ids(),
         channels,
         receivers,
@@ -222,7 +221,9 @@ pub(crate) async fn run_once(
     }
 
     let watching = Watching { run: &run, options, pacer: pacer.as_ref(), planned, repetition, open: &open };
-    let (backlog, drain) = watching.until_done(&mut sending, progress).await;
+    let [durable, delivered, settled] = std::array::from_fn(|_| Seconds::new(options.keep_histograms));
+    let mut seconds = AllSeconds { durable, delivered, settled };
+    let (backlog, drain) = watching.until_done(&mut sending, &mut seconds, progress).await;
     let cpu = cpu.finish();
     sending.shutdown().await;
     over.send_replace(true);
@@ -259,9 +260,9 @@ pub(crate) async fn run_once(
         unmeasured: found.unmeasured,
         came_back: found.came_back,
         failures: found.failures,
-        durable: found.durable.finish(),
-        delivered: found.delivered.finish(),
-        settled: found.settled.finish(),
+        durable: finished(found.durable, seconds.durable),
+        delivered: finished(found.delivered, seconds.delivered),
+        settled: finished(found.settled, seconds.settled),
         late: found.late,
         sent_by_second: found.sent_by_second,
         acknowledged_by_second: found.acknowledged_by_second,
@@ -271,6 +272,19 @@ pub(crate) async fn run_once(
         sdk,
         started_at_ms,
     })
+}
+
+/// Every second of each kind of latency.
+struct AllSeconds {
+    durable: Seconds,
+    delivered: Seconds,
+    settled: Seconds,
+}
+
+fn finished(metric: Metric, mut seconds: Seconds) -> (Histogram<u64>, Vec<Second>) {
+    let (measured, over) = metric.finish();
+    seconds.add(over);
+    (measured, seconds.rows)
 }
 
 /// Looks at a run until it is done.
@@ -289,6 +303,7 @@ impl Watching<'_> {
     async fn until_done(
         self,
         sending: &mut JoinSet<()>,
+        seconds: &mut AllSeconds,
         progress: &mut impl FnMut(&Progress),
     ) -> (Vec<Backlog>, Option<Drain>) {
         let Self { run, options, .. } = self;
@@ -310,8 +325,9 @@ impl Watching<'_> {
             let elapsed = run.start.elapsed();
             let submitted = run.submitted.load(Ordering::Relaxed);
             let due = self.pacer.map_or(submitted, Pacer::due_count);
-            let (now, is_all_there, is_settled) = {
-                let found = run.found();
+            let (now, is_all_there, is_settled, over) = {
+                let mut found = run.found();
+                let over = [found.durable.take_over(), found.delivered.take_over(), found.settled.take_over()];
                 let (acknowledged, deliveries) = (found.tally.acknowledged_count(), found.tally.deliveries());
                 let owed = found.tally.deliveries_due();
                 let failed = found.unknown + found.refused.values().sum::<u64>();
@@ -340,8 +356,12 @@ impl Watching<'_> {
                 };
                 let is_answered = sending.is_empty() && acknowledged + failed >= submitted;
                 let is_all_there = is_answered && deliveries >= owed && found.tally.lost() == 0;
-                (now, is_all_there, found.settled_count + found.unmeasured >= deliveries)
+                (now, is_all_there, found.settled_count + found.unmeasured >= deliveries, over)
             };
+            let [durable, delivered, settled] = over;
+            seconds.durable.add(durable);
+            seconds.delivered.add(delivered);
+            seconds.settled.add(settled);
             progress(&now);
             if sending.is_empty() && drain_began.is_none() && options.offline_then_drain {
                 drain_began = Some(elapsed);

@@ -129,7 +129,6 @@ pub(crate) struct Parts {
     pub(crate) warmup_us: u64,
     pub(crate) numbers_below: u64,
     pub(crate) keeps_ledger: bool,
-    pub(crate) keeps_histograms: bool,
     pub(crate) sender_ids: Vec<AgentId>,
     pub(crate) channels: usize,
     pub(crate) receivers: usize,
@@ -138,15 +137,14 @@ pub(crate) struct Parts {
 }
 
 impl Found {
-    fn new(numbers_below: u64, subscribers: usize, keeps_histograms: bool) -> Self {
-        let metric = || Metric::new(keeps_histograms);
+    fn new(numbers_below: u64, subscribers: usize) -> Self {
         Self {
             tally: Tally::new(numbers_below, subscribers),
             refused: BTreeMap::new(),
             unknown: 0,
-            durable: metric(),
-            delivered: metric(),
-            settled: metric(),
+            durable: Metric::new(),
+            delivered: Metric::new(),
+            settled: Metric::new(),
             late: latencies(),
             measured: Measured { read: vec![0; subscribers], ..Measured::default() },
             sent_by_second: Counts::default(),
@@ -161,7 +159,7 @@ impl Found {
 
 impl Run {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { workload, start, warmup_us, numbers_below, keeps_ledger, keeps_histograms, .. } = parts;
+        let Parts { workload, start, warmup_us, numbers_below, keeps_ledger, .. } = parts;
         Self {
             payloads: Payloads::up_to(workload.sizes.bytes_max()),
             workload,
@@ -172,7 +170,7 @@ impl Run {
             channels: parts.channels,
             receivers: parts.receivers,
             submitted: AtomicU64::new(0),
-            found: Mutex::new(Found::new(numbers_below, parts.subscribers, keeps_histograms)),
+            found: Mutex::new(Found::new(numbers_below, parts.subscribers)),
         }
     }
 
@@ -182,7 +180,7 @@ impl Run {
 
     /// Everything that was found. Tasks that still end find nothing more that anybody looks at.
     pub(crate) fn take_found(&self) -> Found {
-        std::mem::replace(&mut *self.found(), Found::new(0, 0, false))
+        std::mem::replace(&mut *self.found(), Found::new(0, 0))
     }
 
     pub(crate) fn in_bounds(&self, number: u64) -> bool {
