@@ -31,6 +31,8 @@ pub const LEDGER_BATCH_RECORDS: usize = 4_096;
 pub const LATENCY_US_MAX: u64 = 600_000_000;
 /// Significant digits of a latency: three, so an error of at most one in a thousand.
 pub const LATENCY_DIGITS: u8 = 3;
+/// How long before the first message is due a run gets its tasks and threads ready.
+pub const START_IN: Duration = Duration::from_millis(50);
 /// How often progress is told, and the backlog looked at.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Looks at the backlog that are kept: more than five hours of them.

@@ -68,6 +68,8 @@ impl Sender {
         let mut timed = workload.lane(self.lane);
         let mut undated = workload.undated(self.lane);
         let mut free_us = 0;
+        // A closed loop begins with the clock, too.
+        tokio::time::sleep_until(run.start.into()).await;
         loop {
             let mut place = None;
             let planned = match (&mut self.due, &self.places) {

@@ -180,7 +180,10 @@ impl Run {
 
     /// Everything that was found. Tasks that still end find nothing more that anybody looks at.
     pub(crate) fn take_found(&self) -> Found {
-        std::mem::replace(&mut *self.found(), Found::new(0, 0))
+        let mut found = self.found();
+        // Of the same bounds: they may still count.
+        let empty = Found::new(found.tally.numbers_below(), found.measured.read.len());
+        std::mem::replace(&mut *found, empty)
     }
 
     pub(crate) fn in_bounds(&self, number: u64) -> bool {

@@ -69,6 +69,10 @@ impl Tally {
         }
     }
 
+    pub(crate) fn numbers_below(&self) -> u64 {
+        self.acknowledged.bound
+    }
+
     pub(crate) fn in_bounds(&self, number: u64) -> bool {
         number < self.acknowledged.bound
     }
