@@ -34,6 +34,7 @@ use crate::limits::{
     KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::prekeys::{PrekeyPolicy, Prekeys};
+use crate::receiver::acknowledgements::Acknowledgements;
 use crate::receiver::incidents::Incidents;
 use crate::receiver::link::DeliverLink;
 use crate::receiver::notices::Notices;
@@ -658,6 +659,13 @@ impl Agent {
     #[must_use]
     pub fn incidents(&self) -> Incidents {
         self.shared.inbox.incidents()
+    }
+
+    /// Acknowledgements of this agent, of its mailbox and of channels, when they are handed to the connection, from now on: for tools that
+    /// measure. That is later than [`Delivery::ack`] by what has to be on disk before, and no word of the node.
+    #[must_use]
+    pub fn acknowledgements(&self) -> Acknowledgements {
+        self.shared.inbox.acknowledgements()
     }
 
     /// What the node says about messages that this agent sent and that expired before they were acknowledged

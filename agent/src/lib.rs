@@ -188,6 +188,7 @@ pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use letters::DeadLetter;
 pub use prekeys::PrekeyPolicy;
+pub use receiver::acknowledgements::{Acknowledged, Acknowledgements};
 pub use receiver::incidents::{Incident, Incidents};
 pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::DeliveryReceipt;

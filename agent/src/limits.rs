@@ -100,6 +100,8 @@ pub const STATE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 pub const ROOTS_CACHED: usize = 4_096;
 /// Incidents that wait to be looked at; the oldest are dropped (and stay counted) above it.
 pub const INCIDENTS_QUEUED_MAX: usize = 256;
+/// Groups of acknowledgements that wait for whoever measures them; the oldest are left out beyond.
+pub const ACKNOWLEDGEMENTS_QUEUED_MAX: usize = 4_096;
 
 /// Requests of one agent that may wait for their answers at a time. Above it a request waits for another to end; that counts as
 /// its own time.

@@ -24,7 +24,7 @@ use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -37,11 +37,13 @@ use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
 use crate::error::ReceiveError;
 use crate::keys::AgentKeys;
 use crate::limits::{
-    DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES, PASSED_OVER_MAX,
+    ACKNOWLEDGEMENTS_QUEUED_MAX, DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES,
+    PASSED_OVER_MAX,
 };
 use crate::stats::{Counters, UNPOISONED};
 use crate::submit::Submitter;
 
+pub(crate) mod acknowledgements;
 pub(crate) mod answers;
 mod channel_keys;
 pub(crate) mod credit;
@@ -55,6 +57,7 @@ pub(crate) mod receipts;
 pub(crate) mod sessions;
 mod window;
 
+use acknowledgements::{Acknowledged, Acknowledgements};
 use answers::Waiting;
 use credit::CreditLedger;
 use framing::Framing;
@@ -293,6 +296,8 @@ pub(crate) struct Inbox {
     /// Whether anyone has subscribed.
     wanted: watch::Sender<bool>,
     incidents: broadcast::Sender<Incident>,
+    /// What was acknowledged, for whoever measures it.
+    acknowledgements: OnceLock<broadcast::Sender<Acknowledged>>,
     /// To the task that sends receipts, if they are sent.
     receipts: Option<mpsc::Sender<Due>>,
     /// Receipts that are due and not durable at the node.
@@ -407,6 +412,7 @@ impl Inbox {
             changed: Notify::new(),
             wanted: watch::Sender::new(false),
             incidents: broadcast::Sender::new(INCIDENTS_QUEUED_MAX),
+            acknowledgements: OnceLock::new(),
             receipts: None,
             receipts_due: watch::Sender::new(0),
             renews: AtomicBool::new(false),
@@ -440,6 +446,24 @@ impl Inbox {
 
     pub(crate) fn incidents(&self) -> Incidents {
         Incidents { incidents: self.incidents.subscribe(), counters: Arc::clone(&self.counters) }
+    }
+
+    pub(crate) fn acknowledgements(&self) -> Acknowledgements {
+        let queue = self.acknowledgements.get_or_init(|| broadcast::Sender::new(ACKNOWLEDGEMENTS_QUEUED_MAX));
+        Acknowledgements::new(queue.subscribe())
+    }
+
+    /// Whether somebody wants to hear of acknowledgements.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.acknowledgements.get().is_some_and(|queue| queue.receiver_count() > 0)
+    }
+
+    /// These acknowledgements are with the connection.
+    pub(crate) fn handed_over(&self, acknowledged: Acknowledged) {
+        if let Some(queue) = self.acknowledgements.get() {
+            // Nobody may be listening any more.
+            let _ = queue.send(acknowledged);
+        }
     }
 
     /// No more deliveries will come.

@@ -7,7 +7,7 @@ mod home;
 
 use std::time::Duration;
 
-use creto_agent::{Agent, AgentName, ConnectOptions, Delivery, Kind, SendOptions, proof};
+use creto_agent::{Acknowledged, Agent, AgentName, ConnectOptions, Delivery, Kind, SendOptions, proof};
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::proof::ProofView;
 use creto_node::Node;
@@ -130,5 +130,42 @@ fn a_receipt_that_its_reader_has_no_room_for_does_not_keep_the_message() {
         a.close().await;
         let summary = node.stop().unwrap();
         assert_eq!(summary.shards.iter().map(|shard| shard.messages_settled).sum::<u64>(), 2);
+    });
+}
+
+#[test]
+fn acknowledgements_are_told_when_they_are_handed_to_the_connection_and_no_others() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let keys = home.register(&node, "acme/a").await;
+        let agent = home.connect(&node, keys).await;
+        let mut acknowledgements = agent.acknowledgements();
+        let mut mailbox = agent.subscribe().unwrap();
+        let me = agent.name().clone();
+        let mut wanted = Vec::new();
+        for number in 0..4 {
+            agent.send(&me, format!("message {number}")).await.unwrap();
+            let delivery = mailbox.next().await.unwrap().unwrap();
+            match number {
+                // Refused, and dropped: neither is an acknowledgement.
+                1 => delivery.reject(9),
+                2 => drop(delivery),
+                _ => {
+                    wanted.push(delivery.mailbox_sequence);
+                    delivery.ack();
+                }
+            }
+        }
+        let mut told = Vec::new();
+        while told.len() < wanted.len() {
+            let Some(Acknowledged::Mailbox(sequences)) = acknowledgements.next().await else {
+                panic!("the agent is there")
+            };
+            told.extend_from_slice(&sequences);
+        }
+        assert_eq!((told, acknowledgements.missed()), (wanted, 0));
+        agent.close().await;
+        node.stop().unwrap();
     });
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod channel;
 pub(crate) mod control;
 pub(crate) mod dlq;
@@ -98,7 +99,7 @@ pub(crate) enum Verb {
     /// Look after dead letters: messages that their consumer rejected, or that failed too often.
     Dlq(DlqArgs),
     /// Load a node in an open loop, and verify afterwards what it acknowledged.
-    Bench(BenchArgs),
+    Bench(bench::BenchArgs),
     /// See it work: a node, agents, a kill in the middle, and everything counted. Needs nothing set up.
     Demo(DemoArgs),
     /// Kill a node under load over and over, and count.
@@ -373,147 +374,6 @@ pub(crate) struct RecvArgs {
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Print one JSON object per line.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    #[command(subcommand)]
-    pub(crate) verb: BenchVerb,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchVerb {
-    /// Send messages at a fixed rate, whatever the node does; latency counts from when each was due.
-    Run(BenchRunArgs),
-    /// Read a run's ledger back: was everything acknowledged delivered, once, as it was sent?
-    Verify(BenchVerifyArgs),
-    /// Measure what cryptography costs on one core of this machine: sender, node and recipient.
-    ///
-    /// Needs no node; it starts one of its own to replace a key on, and removes it.
-    Crypto(BenchCryptoArgs),
-    /// Measure the log on a real disk beside what the disk does by itself, in turns.
-    ///
-    /// Needs no node; beside one that runs it measures what that one leaves. Writes about a gigabyte, and removes it.
-    Store(BenchStoreArgs),
-    /// Measure what identities, policy and audit cost on this machine: decisions, revocation, the audit log.
-    ///
-    /// Needs no node; it starts one of its own to revoke agents on, and removes it. Writes some 300 MB, and removes them.
-    Control(BenchControlArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchControlArgs {
-    /// Where the audit log is written [default: the system's folder for temporary files].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Show that measuring works, in no time; the figures mean nothing.
-    #[arg(long, hide = true)]
-    pub(crate) trial: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchStoreArgs {
-    /// Where to measure [default: the folder of the log, or the one above it that exists].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// For how long each of the three loads, such as 10s.
-    #[arg(long, value_name = "TIME", default_value = "6s", value_parser = crate::verb::bench::parse_duration)]
-    pub(crate) duration: std::time::Duration,
-    /// How writes are made durable [default: as the device does it better].
-    #[arg(long, value_enum)]
-    pub(crate) sync: Option<SyncArg>,
-    /// Group commits on their way at once [default: as many as the device gains from].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=8))]
-    pub(crate) writes_in_flight: Option<u16>,
-    /// Messages that wait for their acknowledgement when the log is written as fast as it goes.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(16..=65_536))]
-    pub(crate) in_flight: u64,
-    /// Make every segment anew, as a log does that only grows.
-    #[arg(long)]
-    pub(crate) fresh_segments: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// How writes are made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum SyncArg {
-    /// fdatasync after the write.
-    Fdatasync,
-    /// O_DSYNC on the file.
-    Dsync,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchCryptoArgs {
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Show that measuring works, in no time; the figures mean nothing.
-    #[arg(long, hide = true)]
-    pub(crate) trial: bool,
-}
-
-/// What is sent to whom.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum ScenarioArg {
-    /// Pairs of one sender and one receiver.
-    #[default]
-    Direct,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchRunArgs {
-    /// What is sent to whom.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) scenario: ScenarioArg,
-    /// Messages per second, all senders together.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 1_000)]
-    pub(crate) rate: u64,
-    /// For how long, such as 30s or 2m.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::verb::bench::parse_duration)]
-    pub(crate) duration: std::time::Duration,
-    /// Bytes of each payload, 16 to 1048576.
-    #[arg(long, value_name = "BYTES", default_value_t = 1_024)]
-    pub(crate) size: usize,
-    /// Pairs of a sender and a receiver.
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
-    pub(crate) pairs: usize,
-    /// Keep the ids of what was acknowledged here, synced as they come; it must not exist.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ledger: Option<PathBuf>,
-    /// Address of the node [default: the configuration's].
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) node: Option<String>,
-    /// The node's certificate [default: the configuration's].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) certificate: Option<PathBuf>,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchVerifyArgs {
-    /// The ledger that `creto bench run --ledger` wrote.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ledger: PathBuf,
-    /// Compare the files alone; do not read back what is still in the mailboxes.
-    #[arg(long)]
-    pub(crate) files_only: bool,
-    /// Address of the node [default: the configuration's].
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) node: Option<String>,
-    /// The node's certificate [default: the configuration's].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) certificate: Option<PathBuf>,
-    /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }

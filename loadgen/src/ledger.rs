@@ -7,7 +7,7 @@
 //! | 8 | u64 | number of the message in its run |
 //! | 16 | 16 B | message id |
 //! | 32 | 32 B | SHA-256 of the payload |
-//! | 64 | u32 | zero |
+//! | 64 | u32 | flow: messages of one flow and pair are delivered in the order of their numbers; zero: in none |
 //! | 68 | u32 | CRC-32C of the 68 bytes before |
 //!
 //! Records of 72 bytes, little-endian, appended. A record that is cut off or damaged at the end of the file was being
@@ -41,6 +41,8 @@ pub struct Record {
     pub message_id: MessageId,
     /// SHA-256 of its payload.
     pub digest: [u8; 32],
+    /// Messages of one flow and pair are delivered in the order of their numbers; zero: in none.
+    pub flow: u32,
 }
 
 impl Record {
@@ -53,6 +55,7 @@ impl Record {
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.message_id.0);
         bytes[32..64].copy_from_slice(&self.digest);
+        bytes[64..68].copy_from_slice(&self.flow.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..68]);
         bytes[68..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -62,7 +65,7 @@ impl Record {
     #[must_use]
     pub fn parse(bytes: &[u8; RECORD_BYTES]) -> Option<Self> {
         let u32_at = |at: usize| bytes[at..].first_chunk().map(|chunk| u32::from_le_bytes(*chunk));
-        if u32_at(0)? != MAGIC || u32_at(64)? != 0 || u32_at(68)? != crc32c::crc32c(&bytes[..68]) {
+        if u32_at(0)? != MAGIC || u32_at(68)? != crc32c::crc32c(&bytes[..68]) {
             return None;
         }
         Some(Self {
@@ -70,6 +73,7 @@ impl Record {
             number: u64::from_le_bytes(*bytes[8..].first_chunk()?),
             message_id: MessageId(*bytes[16..].first_chunk()?),
             digest: *bytes[32..].first_chunk()?,
+            flow: u32_at(64)?,
         })
     }
 }
@@ -114,6 +118,11 @@ impl LedgerPaths {
             PathBuf::from(name)
         };
         Self { acknowledged: path.to_owned(), delivered: beside(".delivered"), keys: beside(".keys") }
+    }
+
+    /// A file of the ledger that is there already.
+    pub(crate) fn taken(&self) -> Option<PathBuf> {
+        [&self.acknowledged, &self.delivered, &self.keys].into_iter().find(|path| path.exists()).cloned()
     }
 
     /// Where the keys of the receiver of `pair` are.
@@ -225,7 +234,7 @@ mod tests {
 
     fn record(number: u64) -> Record {
         let message_id = MessageId::from_parts(number, [7; 10]);
-        Record { pair: 3, number, message_id, digest: [u8::try_from(number % 251).unwrap(); 32] }
+        Record { pair: 3, number, message_id, digest: [u8::try_from(number % 251).unwrap(); 32], flow: 9 }
     }
 
     fn read_all(path: &Path) -> (Vec<u64>, u64) {

@@ -1,6 +1,6 @@
 //! Which messages of a run were acknowledged and which delivered, one bit each. Pure.
 
-/// A set of message numbers below a bound.
+/// A set of message numbers below a bound. Takes memory for the largest that it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Numbers {
     words: Vec<u64>,
@@ -10,8 +10,7 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     pub(crate) fn below(bound: u64) -> Self {
-        let words = usize::try_from(bound.div_ceil(64)).expect("a run's messages were held against the limit");
-        Self { words: vec![0; words], bound, count: 0 }
+        Self { words: Vec::new(), bound, count: 0 }
     }
 
     /// Adds a number; false if it was there already.
@@ -20,8 +19,11 @@ impl Numbers {
     /// If it is not below the bound.
     pub(crate) fn insert(&mut self, number: u64) -> bool {
         assert!(number < self.bound, "message {number} of a run of {}", self.bound);
-        let word = &mut self.words[usize::try_from(number / 64).expect("below the bound")];
-        let bit = 1 << (number % 64);
+        let at = usize::try_from(number / 64).expect("a run's messages were held against the limit");
+        if at >= self.words.len() {
+            self.words.resize(at + 1, 0);
+        }
+        let (word, bit) = (&mut self.words[at], 1 << (number % 64));
         let new = *word & bit == 0;
         *word |= bit;
         self.count += u64::from(new);
@@ -34,15 +36,20 @@ impl Numbers {
 
     /// How many of these numbers are not in `other`.
     pub(crate) fn missing_in(&self, other: &Self) -> u64 {
-        self.words.iter().zip(&other.words).map(|(here, there)| u64::from((here & !there).count_ones())).sum()
+        let there = other.words.iter().chain(std::iter::repeat(&0));
+        self.words.iter().zip(there).map(|(here, there)| u64::from((here & !there).count_ones())).sum()
     }
 }
 
 /// What became of a run's messages.
 #[derive(Debug)]
 pub(crate) struct Tally {
+    /// Those that are for one agent.
     pub(crate) acknowledged: Numbers,
-    pub(crate) delivered: Numbers,
+    delivered: Numbers,
+    /// Those that were published, which each subscriber is to get.
+    pub(crate) published: Numbers,
+    read: Vec<Numbers>,
     /// Deliveries to the application of a message that it had already.
     pub(crate) delivered_twice: u64,
     /// Deliveries that are not this run's, or not as they were sent.
@@ -50,24 +57,58 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new(message_count: u64) -> Self {
+    pub(crate) fn new(numbers_below: u64, subscribers: usize) -> Self {
+        let numbers = Numbers::below(numbers_below);
         Self {
-            acknowledged: Numbers::below(message_count),
-            delivered: Numbers::below(message_count),
+            acknowledged: numbers.clone(),
+            delivered: numbers.clone(),
+            published: numbers.clone(),
+            read: vec![numbers; subscribers],
             delivered_twice: 0,
             strange: 0,
         }
     }
 
-    pub(crate) fn deliver(&mut self, number: u64) {
-        if !self.delivered.insert(number) {
-            self.delivered_twice += 1;
-        }
+    pub(crate) fn numbers_below(&self) -> u64 {
+        self.acknowledged.bound
     }
 
-    /// Acknowledged and not delivered.
+    pub(crate) fn in_bounds(&self, number: u64) -> bool {
+        number < self.acknowledged.bound
+    }
+
+    /// A message that is for one agent came to it. False if it had come before.
+    pub(crate) fn deliver(&mut self, number: u64) -> bool {
+        let is_new = self.delivered.insert(number);
+        self.delivered_twice += u64::from(!is_new);
+        is_new
+    }
+
+    /// A message that was published came to a subscriber. False if it had come before.
+    pub(crate) fn read(&mut self, subscriber: usize, number: u64) -> bool {
+        let is_new = self.read[subscriber].insert(number);
+        self.delivered_twice += u64::from(!is_new);
+        is_new
+    }
+
+    pub(crate) fn acknowledged_count(&self) -> u64 {
+        self.acknowledged.count() + self.published.count()
+    }
+
+    /// Deliveries so far.
+    pub(crate) fn deliveries(&self) -> u64 {
+        self.delivered.count() + self.read.iter().map(Numbers::count).sum::<u64>()
+    }
+
+    /// Deliveries that what was acknowledged is to have.
+    pub(crate) fn deliveries_due(&self) -> u64 {
+        self.acknowledged.count() + self.published.count() * self.read.len() as u64
+    }
+
+    /// Deliveries that what was acknowledged has not had.
     pub(crate) fn lost(&self) -> u64 {
-        self.acknowledged.missing_in(&self.delivered)
+        let unread = self.read.iter().map(|read| self.published.missing_in(read));
+        self.acknowledged.missing_in(&self.delivered) + unread.sum::<u64>()
     }
 }
 
@@ -77,13 +118,25 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_and_not_delivered_is_lost_and_nothing_else_is() {
-        let mut tally = Tally::new(200);
+        let mut tally = Tally::new(200, 0);
         for number in [0, 63, 64, 199] {
             assert!(tally.acknowledged.insert(number));
         }
         assert_eq!(tally.lost(), 4);
-        [0, 63, 199, 100, 0].into_iter().for_each(|number| tally.deliver(number));
+        [0, 63, 199, 100, 0].into_iter().for_each(|number| _ = tally.deliver(number));
         assert_eq!((tally.lost(), tally.delivered_twice), (1, 1));
-        assert_eq!((tally.delivered.count(), tally.acknowledged.count()), (4, 4));
+        assert_eq!((tally.deliveries(), tally.deliveries_due()), (4, 4), "one of them was never acknowledged");
+    }
+
+    #[test]
+    fn what_was_published_is_lost_for_each_subscriber_that_does_not_get_it() {
+        let mut tally = Tally::new(1_000, 3);
+        for number in [5, 900] {
+            tally.published.insert(number);
+        }
+        for (subscriber, number) in [(0, 5), (0, 900), (1, 900), (2, 5), (2, 5)] {
+            tally.read(subscriber, number);
+        }
+        assert_eq!((tally.deliveries_due(), tally.deliveries(), tally.lost(), tally.delivered_twice), (6, 4, 2, 1));
     }
 }

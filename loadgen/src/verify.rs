@@ -1,10 +1,10 @@
-//! Was every acknowledged message delivered, exactly once, as it was sent?
+//! Was every acknowledged message delivered, exactly once, in order, as it was sent?
 //!
 //! What the run's receivers got is in the ledger of deliveries; what is still in their mailboxes (the node or the run was
 //! stopped) is read back with their keys, written to that ledger, acknowledged, and counts as delivered.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,6 @@ use tokio::time::timeout;
 use crate::ledger::{Durability, LedgerError, LedgerPaths, LedgerWriter, Record, read};
 use crate::limits::QUIET;
 use crate::payload::{digest, mark};
-use crate::scenario::id_text;
 
 /// How many ids a report names.
 const NAMED_MAX: usize = 10;
@@ -49,30 +48,36 @@ impl VerifyOptions {
 pub struct VerifyReport {
     /// Acknowledged messages in the ledger.
     pub acknowledged: u64,
+    /// Of those, delivered.
+    pub found: u64,
+    /// Acknowledged and not delivered: must be zero.
+    pub missing: u64,
+    /// The first of those.
+    pub missing_ids: Vec<String>,
+    /// Shown to the application more than once: must be zero.
+    pub duplicated: u64,
+    /// Delivered behind a later one of the same sender, recipient and priority: must be zero. A message that the node refused for
+    /// a while, because a mailbox was full, may be among them.
+    pub out_of_order: u64,
+    /// Delivered with other bytes than were sent: must be zero.
+    pub altered: u64,
     /// Delivered messages, each counted once.
     pub delivered: u64,
     /// Of those, messages that were still in their mailbox.
     pub read_back: u64,
     /// Messages that came again because the run stopped between their delivery and its acknowledgement.
     pub redelivered: u64,
-    /// Acknowledged and not delivered: must be zero.
-    pub lost: u64,
-    /// The first of those.
-    pub lost_ids: Vec<String>,
-    /// Shown to the application more than once: must be zero.
-    pub delivered_twice: u64,
-    /// Delivered with other bytes than were sent: must be zero.
-    pub altered: u64,
     /// Delivered without an acknowledgement that the sender saw: allowed, the connection broke before it came.
     pub delivered_without_acknowledgement: u64,
 }
 
 impl VerifyReport {
-    /// Whether every acknowledged message was delivered exactly once as it was sent. A ledger without a message proves
+    /// Whether every acknowledged message was delivered exactly once, in order, as it was sent. A ledger without a message proves
     /// nothing, and does not pass.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.acknowledged > 0 && self.lost == 0 && self.delivered_twice == 0 && self.altered == 0
+        let wrong = [self.missing, self.duplicated, self.out_of_order, self.altered];
+        self.acknowledged > 0 && wrong.iter().all(|count| *count == 0)
     }
 }
 
@@ -105,8 +110,44 @@ pub async fn verify(options: VerifyOptions) -> Result<VerifyReport, VerifyError>
         (read_back, redelivered) = drain_mailboxes(&paths, *node, certificate, options.quiet).await?;
     }
     let acknowledged = load(&paths.acknowledged)?;
-    let delivered = load(&paths.delivered)?;
-    Ok(VerifyReport { read_back, redelivered, ..compare(acknowledged, delivered) })
+    let mut delivered = load(&paths.delivered)?;
+    delivered.sort_unstable();
+    let mut order = Order { twice: twice(&delivered), ..Order::default() };
+    read(&paths.delivered, |record| order.delivered(&record))?;
+    let out_of_order = order.out_of_order;
+    Ok(VerifyReport { read_back, redelivered, out_of_order, ..compare(acknowledged, delivered) })
+}
+
+/// Whether the messages of each flow came in the order of their numbers.
+#[derive(Debug, Default)]
+struct Order {
+    /// Of each recipient and flow the largest number so far.
+    flows: BTreeMap<(u32, u32), u64>,
+    /// Messages that come several times, each with whether it has come once: what follows then is counted as that.
+    twice: HashMap<MessageId, bool>,
+    out_of_order: u64,
+}
+
+/// The messages that stand several times in a sorted list.
+fn twice(sorted: &[Line]) -> HashMap<MessageId, bool> {
+    sorted.windows(2).filter(|two| two[0].0 == two[1].0).map(|two| (two[0].0, false)).collect()
+}
+
+impl Order {
+    fn delivered(&mut self, record: &Record) {
+        let Record { pair, flow, number, message_id, .. } = *record;
+        let came_before = self.twice.get_mut(&message_id).is_some_and(|came| std::mem::replace(came, true));
+        if flow == 0 || came_before {
+            return;
+        }
+        let largest = self.flows.entry((pair, flow)).or_insert(0);
+        self.out_of_order += u64::from(number < *largest);
+        *largest = number.max(*largest);
+    }
+}
+
+fn id_text(id: MessageId) -> String {
+    id.to_uuid_string()
 }
 
 /// A message as both ledgers have it: its id, and enough of its digest to notice other bytes.
@@ -130,7 +171,7 @@ fn compare(mut acknowledged: Vec<Line>, mut delivered: Vec<Line>) -> VerifyRepor
     let mut report = VerifyReport {
         acknowledged: acknowledged.len() as u64,
         delivered: delivered.len() as u64,
-        delivered_twice: (deliveries - delivered.len()) as u64,
+        duplicated: (deliveries - delivered.len()) as u64,
         ..VerifyReport::default()
     };
     let (mut promised, mut came) = (acknowledged.into_iter().peekable(), delivered.into_iter().peekable());
@@ -143,9 +184,9 @@ fn compare(mut acknowledged: Vec<Line>, mut delivered: Vec<Line>) -> VerifyRepor
         };
         match order {
             Ordering::Less => {
-                report.lost += 1;
-                if report.lost_ids.len() < NAMED_MAX {
-                    report.lost_ids.extend(promised.peek().map(|(id, _)| id_text(*id)));
+                report.missing += 1;
+                if report.missing_ids.len() < NAMED_MAX {
+                    report.missing_ids.extend(promised.peek().map(|(id, _)| id_text(*id)));
                 }
                 promised.next();
             }
@@ -156,6 +197,7 @@ fn compare(mut acknowledged: Vec<Line>, mut delivered: Vec<Line>) -> VerifyRepor
             Ordering::Equal => {
                 let same = promised.next().map(|(_, digest)| digest) == came.next().map(|(_, digest)| digest);
                 report.altered += u64::from(!same);
+                report.found += 1;
             }
         }
     }
@@ -168,6 +210,8 @@ async fn drain_mailboxes(
     certificate: &NodeCertificate,
     quiet: Duration,
 ) -> Result<(u64, u64), VerifyError> {
+    let mut flows = HashMap::new();
+    read(&paths.acknowledged, |record| _ = flows.insert(record.message_id, record.flow))?;
     let mut known = HashSet::new();
     let torn_bytes = read(&paths.delivered, |record| _ = known.insert(record.message_id))?;
     cut(&paths.delivered, torn_bytes)?;
@@ -195,6 +239,8 @@ async fn drain_mailboxes(
                 number: mark(&delivery.payload).map_or(u64::MAX, |mark| mark.number),
                 message_id: delivery.message_id,
                 digest: digest(&delivery.payload),
+                // One whose acknowledgement nobody saw has no place in an order.
+                flow: flows.get(&delivery.message_id).copied().unwrap_or(0),
             };
             // A ledger that cannot be written ends below with its own error.
             drop(records.send((record, delivery)).await);
@@ -230,18 +276,37 @@ mod tests {
     fn every_acknowledged_message_delivered_once_holds() {
         let report = compare([3, 1, 2].map(line).to_vec(), [2, 3, 1, 9].map(line).to_vec());
         assert!(report.holds());
-        assert_eq!((report.acknowledged, report.delivered, report.delivered_without_acknowledgement), (3, 4, 1));
+        assert_eq!((report.acknowledged, report.found, report.delivered), (3, 3, 4));
+        assert_eq!(report.delivered_without_acknowledgement, 1);
     }
 
     #[test]
     fn a_lost_a_doubled_and_an_altered_message_are_each_found() {
         let lost = compare([1, 2, 3].map(line).to_vec(), [1, 3].map(line).to_vec());
-        assert_eq!((lost.lost, lost.lost_ids.clone()), (1, vec![id_text(line(2).0)]));
+        assert_eq!((lost.missing, lost.found, lost.missing_ids.clone()), (1, 2, vec![id_text(line(2).0)]));
         let doubled = compare([1, 2].map(line).to_vec(), [1, 2, 2].map(line).to_vec());
-        assert_eq!(doubled.delivered_twice, 1);
+        assert_eq!(doubled.duplicated, 1);
         let altered = compare(vec![line(1)], vec![(line(1).0, [9; 8])]);
         assert_eq!(altered.altered, 1);
         assert!(![lost, doubled, altered].iter().any(VerifyReport::holds));
+    }
+
+    #[test]
+    fn a_message_that_comes_behind_a_later_one_of_its_flow_is_out_of_order() {
+        let id = |number: u64| MessageId::from_parts(number, [1; 10]);
+        let record = |pair, flow, number| Record { pair, number, message_id: id(number), digest: [0; 32], flow };
+        let mut order =
+            Order { twice: twice(&[(id(8), [0; 8]), (id(8), [0; 8]), (id(9), [0; 8])]), ..Order::default() };
+        assert_eq!(order.twice.len(), 1);
+        // Another sender, another priority, another recipient, and a flow that has no order, are nothing to each other.
+        let in_order = [(0, 1, 5), (0, 1, 8), (0, 2, 3), (1, 1, 2), (0, 0, 9), (0, 0, 1), (0, 1, 20), (0, 2, 4)];
+        in_order.into_iter().for_each(|(pair, flow, number)| order.delivered(&record(pair, flow, number)));
+        assert_eq!(order.out_of_order, 0);
+        order.delivered(&record(0, 1, 8));
+        assert_eq!(order.out_of_order, 0, "that is one that came twice");
+        order.delivered(&record(0, 1, 19));
+        assert_eq!(order.out_of_order, 1);
+        assert!(!VerifyReport { acknowledged: 1, found: 1, out_of_order: 1, ..VerifyReport::default() }.holds());
     }
 
     #[test]

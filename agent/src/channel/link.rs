@@ -14,10 +14,11 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use super::error::ChannelError;
-use super::reading::{Arrived, Reading, Unproven, Unverified};
+use super::reading::{Arrived, Outgoing, Reading, Unproven, Unverified};
 use crate::directory::{Directory, Identity};
 use crate::limits::{GOODBYE_TIMEOUT, OPEN_JOBS_MAX};
 use crate::receiver::Inbox;
+use crate::receiver::acknowledgements::Acknowledged;
 use crate::receiver::open::{Opener, Refused, SignedHeader};
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
@@ -88,11 +89,16 @@ impl ChannelLink {
         let mut closing = self.closing.clone();
         let mut last = false;
         loop {
-            let (frames, again) = self.reading.take_outgoing();
+            let Outgoing { frames, again, acknowledged } = self.reading.take_outgoing();
             if !frames.is_empty()
                 && let Err(end) = stream::write(&mut send, frames).await
             {
                 return end;
+            }
+            if self.inbox.is_measured() {
+                for (channel, sequences) in acknowledged.into_iter().filter(|(_, sequences)| !sequences.is_empty()) {
+                    self.inbox.handed_over(Acknowledged::Channel { channel, sequences: sequences.into() });
+                }
             }
             if last {
                 // Resolves when the node has everything, or is gone.

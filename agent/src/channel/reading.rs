@@ -99,6 +99,16 @@ pub(super) struct Began {
     pub(super) newest_sequence: u64,
 }
 
+/// What is to be written now.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) frames: Vec<u8>,
+    /// When there is more.
+    pub(super) again: Option<Instant>,
+    /// Messages that are acknowledged by it, of each channel.
+    pub(super) acknowledged: Vec<(ChannelId, Vec<u64>)>,
+}
+
 /// What the application gets.
 pub(super) type Shown = Result<ChannelMessage, ChannelError>;
 
@@ -305,9 +315,9 @@ impl Reading {
     }
 
     /// What is to be written now, and when there is more to write.
-    pub(super) fn take_outgoing(&self) -> (Vec<u8>, Option<Instant>) {
+    pub(super) fn take_outgoing(&self) -> Outgoing {
         let now = Instant::now();
-        let (mut frames, mut again) = (Vec::new(), None::<Instant>);
+        let Outgoing { mut frames, mut again, mut acknowledged } = Outgoing::default();
         for (&handle, sub) in &mut self.state().subscriptions {
             match sub.phase {
                 Phase::Wanted(Some(at)) if at > now => again = Some(again.map_or(at, |before| before.min(at))),
@@ -317,10 +327,10 @@ impl Reading {
                     sub.phase = Phase::Asked;
                 }
                 Phase::Asked => {}
-                Phase::Stands => sub.say(handle, &mut frames),
+                Phase::Stands => acknowledged.push((sub.channel, sub.say(handle, &mut frames))),
             }
         }
-        (frames, again)
+        Outgoing { frames, again, acknowledged }
     }
 
     /// Waits until something is to be written.
@@ -483,10 +493,10 @@ impl Reading {
 const NO_STREAM: u64 = 0;
 
 impl Sub {
-    /// Acknowledgements, credit, and that it is left.
-    fn say(&mut self, handle: u32, frames: &mut Vec<u8>) {
+    /// Acknowledgements, credit, and that it is left. Gives the messages that are acknowledged by it.
+    fn say(&mut self, handle: u32, frames: &mut Vec<u8>) -> Vec<u64> {
         if self.leaving.as_ref().is_some_and(|leaving| leaving.is_said) {
-            return;
+            return Vec::new();
         }
         if self.leaving.is_some() && self.group != GroupId::NONE {
             self.cursor.leaves();
@@ -514,6 +524,7 @@ impl Sub {
                 }
             }
         }
+        acks
     }
 
     fn end(self, reason: &ChannelError) {

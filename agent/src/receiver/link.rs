@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, timeout};
 
 use super::Inbox;
+use super::acknowledgements::Acknowledged;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
 use super::sessions::SessionKey;
 use crate::directory::{CURRENT, Directory};
@@ -118,6 +119,9 @@ impl DeliverLink {
                 && let Err(end) = stream::write(&mut send, frames).await
             {
                 return end;
+            }
+            if !acks.is_empty() && self.inbox.is_measured() {
+                self.inbox.handed_over(Acknowledged::Mailbox(acks.into()));
             }
             // What is on its way to the disk is acknowledged too; `changed` says when it is there.
             if last && !self.inbox.is_settling() {

@@ -1,11 +1,9 @@
 //! How long a message takes over a whole node, by the wall clock: QUIC on loopback, a log that is synced before anything is
 //! acknowledged or delivered, the sender and the recipient beside the node.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use creto_agent::SignedKeyRecord;
 use creto_agent::raw::{RawConnection, RawStream};
 use creto_benches::crypto::PAYLOAD_BYTES;
 use creto_benches::node::BenchNode;
@@ -13,7 +11,7 @@ use creto_benches::sessions::Sessions;
 use creto_envelope::FrameType;
 use creto_envelope::control::StreamRole;
 use creto_envelope::deliver::{ConsumerAck, Credit, Deliver, Subscribe};
-use creto_loadgen::{Report, RunOptions, Scenario};
+use creto_loadgen::{NodeSetup, RegisterError, Registration, Report, RunOptions, Scenario, SizeMix};
 
 /// Messages a second of the open loop.
 pub(crate) const RATE_PER_S: u64 = 1_000;
@@ -72,14 +70,18 @@ pub(crate) async fn total(node: &BenchNode, duration: Duration) -> Report {
     let options = RunOptions {
         rate_per_s: RATE_PER_S,
         duration,
-        payload_bytes: PAYLOAD_BYTES,
+        sizes: SizeMix::of(PAYLOAD_BYTES),
         ..RunOptions::new(node.address(), node.certificate().clone(), Scenario::Direct)
     };
-    let register = async |record: SignedKeyRecord| -> Result<(), Box<dyn Error + Send + Sync>> {
-        node.control().register(&record).await?;
+    let register = async |registration: Registration| -> Result<(), RegisterError> {
+        match registration {
+            Registration::Agent(record) => drop(node.control().register(&record).await?),
+            other => panic!("this scenario has agents only: {other:?}"),
+        }
         Ok(())
     };
-    let report = creto_loadgen::run(options, register, |_| ()).await.unwrap();
+    let finished = creto_loadgen::run(&options, 1, NodeSetup::default(), register, |_| ()).await.unwrap();
+    let report = finished.report;
     assert!(report.holds(), "a message was lost or repeated: {report:?}");
     report
 }

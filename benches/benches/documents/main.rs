@@ -18,7 +18,7 @@ use creto_benches::crypto::station::{Admission, Alone, Recipient, Sender};
 use creto_benches::crypto::{Effort, backend, session_establish_ns};
 use creto_benches::node::BenchNode;
 use creto_benches::rotation;
-use creto_loadgen::Latency;
+use creto_loadgen::Percentiles;
 use creto_policy::{Action, DecisionTable};
 use creto_sim::agents::{SimAgent, snapshot};
 
@@ -144,7 +144,7 @@ fn whole_node(run: &Run) -> Vec<Table> {
             let wire = delivery::wire(&node, run.wire_messages).await;
             let total = delivery::total(&node, run.open_loop).await;
             let rotations = rotation::measure(&node, run.rotations).await;
-            tables.push(end_to_end(&wire, &total.delivered_latency, &rotations.whole));
+            tables.push(end_to_end(&wire, &total.publish_to_delivered_us, &rotations.whole));
         });
     });
     node.stop();
@@ -294,10 +294,10 @@ fn aegis_messages(p: &Primitives, single_ns: f64, alone_ns: f64) -> Table {
     Table { title: "Aegis: message processing", rows }
 }
 
-fn end_to_end(wire: &[Duration], total: &Latency, rotations: &[Duration]) -> Table {
+fn end_to_end(wire: &[Duration], total: &Percentiles, rotations: &[Duration]) -> Table {
     let ns = |duration: Duration| duration.as_secs_f64() * 1e9;
-    let p99 = total.p99_us as f64 * US;
-    let p50_ms = total.p50_us as f64 / 1e3;
+    let p99 = total.p99.unwrap() as f64 * US;
+    let p50_ms = total.p50.unwrap() as f64 / 1e3;
     let in_loop = format!("wall clock, SDK to SDK, durable: open loop, {}/s; p50 {p50_ms:.2} ms", delivery::RATE_PER_S);
     let rows = vec![
         time(

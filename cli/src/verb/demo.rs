@@ -18,7 +18,7 @@ mod audit;
 mod book;
 mod cast;
 pub(crate) mod cycles;
-mod node;
+pub(in crate::verb) mod node;
 mod payload;
 mod power;
 mod probe;
@@ -31,7 +31,7 @@ mod traffic;
 use audit::{Exhibit, Tally};
 use book::Book;
 use cast::Cast;
-use node::NodeHost;
+use node::{NodeHost, NodeSettings};
 use payload::Payloads;
 use probe::Verdict;
 use report::Report;
@@ -240,6 +240,15 @@ async fn settle(host: &NodeHost, cast: &Cast) -> Result<u64, Failure> {
     }
 }
 
+/// When the folder of a node is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::verb) enum Keep {
+    Always,
+    /// When something was found that is worth a look.
+    IfFound,
+    Never,
+}
+
 /// Runs `work` with a node in a folder that is removed afterwards, also after Ctrl-C, unless it is to be kept or
 /// something was found.
 fn on_a_node(
@@ -249,13 +258,26 @@ fn on_a_node(
     keep: bool,
     work: impl AsyncFnOnce(&mut NodeHost, bool) -> Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
+    let keep = if keep { Keep::Always } else { Keep::IfFound };
+    on_a_node_so(prefix, None, data, NodeSettings::of_demo(shard_count), keep, work)
+}
+
+/// As [`on_a_node`], in a folder in `place` if there is one, with these settings.
+pub(in crate::verb) fn on_a_node_so(
+    prefix: &str,
+    place: Option<&Path>,
+    data: Option<&Path>,
+    settings: NodeSettings,
+    keep: Keep,
+    work: impl AsyncFnOnce(&mut NodeHost, bool) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
     // The main thread starts the nodes: they end with the thread that started them.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         let what = format!("no runtime can be started: {}", plain(&error));
         Failure::new(Exit::System, what, "check the limits on open files and threads (ulimit -a)")
     })?;
-    let (mut folder, on_disk) = node::scratch_folder(prefix)?;
-    let mut host = NodeHost::make(folder.path(), data, shard_count)?;
+    let (mut folder, on_disk) = node::scratch_folder(prefix, place)?;
+    let mut host = NodeHost::make(folder.path(), data, settings)?;
     let ended = runtime.block_on(async {
         let ended = tokio::select! {
             ended = work(&mut host, on_disk) => Ok(ended),
@@ -266,7 +288,11 @@ fn on_a_node(
     });
     // Tasks that still run have nobody to talk to any more.
     runtime.shutdown_background();
-    let kept = keep || !matches!(ended, Ok(Ok(Exit::Ok)) | Err(_));
+    let kept = match keep {
+        Keep::Always => true,
+        Keep::IfFound => !matches!(ended, Ok(Ok(Exit::Ok)) | Err(_)),
+        Keep::Never => false,
+    };
     if kept {
         folder.disable_cleanup(true);
         tell_where(&host);

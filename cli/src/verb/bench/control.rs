@@ -5,7 +5,7 @@ use std::io::Write;
 use creto_benches::control::{Figures, Scale, measure};
 
 use super::targets::{Target, Targets};
-use crate::args::BenchControlArgs;
+use crate::args::bench::BenchControlArgs;
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{DIM, print_json, stdout};
 use crate::verb::demo::revocation;

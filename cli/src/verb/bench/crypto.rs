@@ -5,7 +5,7 @@ use std::io::Write;
 use creto_benches::crypto::{Effort, Figures, measure};
 
 use super::targets::{Target, Targets};
-use crate::args::BenchCryptoArgs;
+use crate::args::bench::BenchCryptoArgs;
 use crate::exit::{Exit, Failure};
 use crate::terminal::{DIM, print_json, stdout};
 use crate::verb::demo::rotation;

@@ -6,7 +6,8 @@ use creto_benches::store::{Figures, Options, measure};
 use creto_io::Durability;
 use creto_io::probe::{QUICK, probe};
 
-use crate::args::{BenchStoreArgs, Global, SyncArg};
+use crate::args::Global;
+use crate::args::bench::{BenchStoreArgs, SyncArg};
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{Align, CAUTION, Columns, DIM, GOOD, grouped, print_json, stdout};
 use crate::verb::doctor::disk::nearest_existing;

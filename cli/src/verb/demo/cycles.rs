@@ -205,8 +205,8 @@ impl Report {
             }
         };
         none(self.cycles.saturating_sub(self.kills), "kills did not take place");
-        none(files.lost, "messages of the ledger of acknowledgements were not delivered");
-        none(files.delivered_twice, "messages stand twice in the ledger of deliveries");
+        none(files.missing, "messages of the ledger of acknowledgements were not delivered");
+        none(files.duplicated, "messages stand twice in the ledger of deliveries");
         none(files.altered, "messages were delivered with other content");
         none(counts.lost, "acknowledged messages were not delivered");
         none(counts.delivered_twice, "messages reached an application twice");
@@ -241,8 +241,8 @@ impl Report {
             "kills_while_starting": self.early,
             "acknowledged": files.acknowledged,
             "delivered": files.delivered,
-            "lost": files.lost,
-            "delivered_twice": files.delivered_twice,
+            "lost": files.missing,
+            "delivered_twice": files.duplicated,
             "altered": files.altered,
             "sent": counts.sent,
             "verified": counts.verified,
@@ -277,8 +277,8 @@ impl Report {
         row("acknowledged", grouped(files.acknowledged), true, &remark)?;
         let remark = format!("{} verified against what was sent", grouped(counts.verified));
         row("delivered", grouped(files.delivered), counts.verified == counts.delivered, &remark)?;
-        row("lost", grouped(files.lost), files.lost == 0, "acknowledged and not delivered")?;
-        let twice = files.delivered_twice;
+        row("lost", grouped(files.missing), files.missing == 0, "acknowledged and not delivered")?;
+        let twice = files.duplicated;
         row("twice", grouped(twice), twice == 0, "delivered to the application more than once")?;
         row("hidden by node", grouped(hidden.by_node), true, "sent again, and durable already")?;
         let remark = "pushed again, and held or acknowledged already";

@@ -37,16 +37,52 @@ const LOG_LINES_SHOWN: usize = 12;
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Where a node lives, and the process while there is one.
-pub(super) struct NodeHost {
+pub(in crate::verb) struct NodeHost {
     folder: PathBuf,
     data: PathBuf,
-    shard_count: u16,
+    settings: NodeSettings,
+    described: Described,
     certificate: NodeCertificate,
     /// Port zero until the first start has found a free one.
     address: SocketAddr,
     running: Option<Running>,
     /// CPU time of children that had ended before.
     cpu_before: Duration,
+}
+
+/// How a node differs from one that nobody configured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::verb) struct NodeSettings {
+    pub(in crate::verb) shard_count: Option<u16>,
+    pub(in crate::verb) segment_bytes: Option<u64>,
+    pub(in crate::verb) mailbox_bytes_max: Option<u64>,
+}
+
+impl NodeSettings {
+    /// As a demo has it.
+    pub(in crate::verb) fn of_demo(shard_count: u16) -> Self {
+        Self {
+            shard_count: Some(shard_count),
+            segment_bytes: Some(SEGMENT_BYTES),
+            mailbox_bytes_max: Some(MAILBOX_BYTES_MAX),
+        }
+    }
+}
+
+/// What a node says of itself when it serves.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::verb) struct Described {
+    /// How its logs are written.
+    #[serde(default)]
+    pub(in crate::verb) log_written_by: String,
+    #[serde(default)]
+    shards: Vec<serde_json::Value>,
+}
+
+impl Described {
+    pub(in crate::verb) fn shard_count(&self) -> Option<u16> {
+        u16::try_from(self.shards.len()).ok().filter(|count| *count > 0)
+    }
 }
 
 struct Running {
@@ -56,28 +92,28 @@ struct Running {
 
 /// What a node says when it serves.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct Ready {
-    pub(super) address: SocketAddr,
+pub(in crate::verb) struct Ready {
+    pub(in crate::verb) address: SocketAddr,
     /// Messages that it found waiting in its log.
-    pub(super) messages_waiting: u64,
+    pub(in crate::verb) messages_waiting: u64,
     /// From the start of the process.
     #[serde(skip)]
-    pub(super) took: Duration,
+    pub(in crate::verb) took: Duration,
 }
 
 /// What a node says when it has ended in order.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct Stopped {
+pub(in crate::verb) struct Stopped {
     /// Everything under way was answered.
-    pub(super) drained: bool,
+    pub(in crate::verb) drained: bool,
     /// How often a shard made no progress.
-    pub(super) stalls: u64,
+    pub(in crate::verb) stalls: u64,
 }
 
 impl NodeHost {
     /// Makes the configuration, the key and the certificate of a node in `folder`; its data is there, too, or where `data`
     /// says.
-    pub(super) fn make(folder: &Path, data: Option<&Path>, shard_count: u16) -> Result<Self, Failure> {
+    pub(in crate::verb) fn make(folder: &Path, data: Option<&Path>, settings: NodeSettings) -> Result<Self, Failure> {
         let folder = std::path::absolute(folder).map_err(|error| Failure::file("find", folder, &error))?;
         let data = match data {
             // Relative to where this was started, not to the configuration.
@@ -93,32 +129,43 @@ impl NodeHost {
             .map_err(|error| Failure::new(Exit::System, error.to_string(), ""))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let cpu_before = ended_children_cpu()?;
-        Ok(Self { folder, data, shard_count, certificate, address, running: None, cpu_before })
+        let described = Described::default();
+        Ok(Self { folder, data, settings, described, certificate, address, running: None, cpu_before })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(in crate::verb) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) fn certificate(&self) -> NodeCertificate {
+    pub(in crate::verb) fn certificate(&self) -> NodeCertificate {
         self.certificate.clone()
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(in crate::verb) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Where the audit log is.
-    pub(super) fn audit(&self) -> PathBuf {
+    pub(in crate::verb) fn audit(&self) -> PathBuf {
         self.data.join("audit")
     }
 
-    pub(super) fn config(&self) -> PathBuf {
+    pub(in crate::verb) fn config(&self) -> PathBuf {
         self.folder.join("creto.toml")
     }
 
-    pub(super) fn control_socket(&self) -> PathBuf {
+    pub(in crate::verb) fn control_socket(&self) -> PathBuf {
         self.folder.join("control.sock")
+    }
+
+    /// The process, while there is one.
+    pub(in crate::verb) fn pid(&self) -> Option<i32> {
+        self.running.as_ref().and_then(|running| running.child.id()).and_then(|pid| i32::try_from(pid).ok())
+    }
+
+    /// What the node said of itself when it served last.
+    pub(in crate::verb) fn described(&self) -> &Described {
+        &self.described
     }
 
     fn log(&self) -> PathBuf {
@@ -128,7 +175,7 @@ impl NodeHost {
     /// Starts the process and waits until it serves: on a free port the first time, on the same one from then on.
     ///
     /// To be called on the main thread: the system ends the node when the thread that started it ends.
-    pub(super) async fn start(&mut self) -> Result<Ready, Failure> {
+    pub(in crate::verb) async fn start(&mut self) -> Result<Ready, Failure> {
         let began = Instant::now();
         self.spawn()?;
         let running = self.running.as_mut().expect("it was started just now");
@@ -148,12 +195,13 @@ impl NodeHost {
             Failure::new(Exit::System, format!("the node said what is not understood: {error}"), "")
         })?;
         ready.took = began.elapsed();
+        self.described = serde_json::from_str(&line).unwrap_or_default();
         self.address = ready.address;
         Ok(ready)
     }
 
     /// Starts the process and does not wait.
-    pub(super) fn spawn(&mut self) -> Result<(), Failure> {
+    pub(in crate::verb) fn spawn(&mut self) -> Result<(), Failure> {
         assert!(self.running.is_none(), "one node at a time owns a data folder");
         write(&self.config(), &self.config_text())?;
         let log = OpenOptions::new().append(true).create(true).open(self.log());
@@ -177,7 +225,7 @@ impl NodeHost {
     }
 
     /// Kills the process with SIGKILL. True if that is what ended it.
-    pub(super) async fn kill(&mut self) -> bool {
+    pub(in crate::verb) async fn kill(&mut self) -> bool {
         let Some(mut running) = self.running.take() else { return false };
         // It may have ended by itself; the status tells.
         let _ = running.child.start_kill();
@@ -185,7 +233,7 @@ impl NodeHost {
     }
 
     /// Asks the process to stop (SIGTERM) and waits. `None` if it did not end in order.
-    pub(super) async fn stop(&mut self) -> Option<Stopped> {
+    pub(in crate::verb) async fn stop(&mut self) -> Option<Stopped> {
         let running = self.running.as_mut()?;
         let pid = running.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw)?;
         kill_process(pid, Signal::TERM).ok()?;
@@ -202,33 +250,41 @@ impl NodeHost {
     }
 
     /// User and system time of the nodes that were started here and have ended.
-    pub(super) fn ended_cpu(&self) -> Result<Duration, Failure> {
+    pub(in crate::verb) fn ended_cpu(&self) -> Result<Duration, Failure> {
         Ok(ended_children_cpu()?.saturating_sub(self.cpu_before))
     }
 
     /// User and system time of the process so far.
-    pub(super) fn running_cpu(&self) -> Duration {
-        let pid = self.running.as_ref().and_then(|running| running.child.id()).and_then(|pid| i32::try_from(pid).ok());
-        let clock = pid.and_then(|pid| clock_getcpuclockid(nix::unistd::Pid::from_raw(pid)).ok());
+    pub(in crate::verb) fn running_cpu(&self) -> Duration {
+        let clock = self.pid().and_then(|pid| clock_getcpuclockid(nix::unistd::Pid::from_raw(pid)).ok());
         clock.and_then(|clock| clock.now().ok()).map_or(Duration::ZERO, Duration::from)
     }
 
     /// Ends the process if there is one, however it is.
-    pub(super) async fn end(&mut self) {
+    pub(in crate::verb) async fn end(&mut self) {
         self.kill().await;
     }
 
     fn config_text(&self) -> String {
-        let Self { address, shard_count, .. } = self;
+        let Self { address, settings, .. } = self;
         // The data may be on a disk of its own; all else is here.
         let path = |path: PathBuf| format!("{:?}", path.to_string_lossy());
         let (data, socket) = (path(self.data.clone()), path(self.control_socket()));
         let (certificate, key) = (path(self.folder.join("node.crt")), path(self.folder.join("node.key")));
-        format!(
+        let mut text = format!(
             "node.listen = \"{address}\"\nnode.data_dir = {data}\nnode.certificate = {certificate}\n\
-             node.private_key = {key}\ncontrol.socket = {socket}\ntopology.shards = {shard_count}\n\
-             wal.segment_bytes = {SEGMENT_BYTES}\nmailbox.bytes_max = {MAILBOX_BYTES_MAX}\nlog.level = \"info\"\n"
-        )
+             node.private_key = {key}\ncontrol.socket = {socket}\nlog.level = \"info\"\n"
+        );
+        for (name, value) in [
+            ("topology.shards", settings.shard_count.map(u64::from)),
+            ("wal.segment_bytes", settings.segment_bytes),
+            ("mailbox.bytes_max", settings.mailbox_bytes_max),
+        ] {
+            if let Some(value) = value {
+                text.push_str(&format!("{name} = {value}\n"));
+            }
+        }
+        text
     }
 
     fn did_not_start(&self, how: &str) -> Failure {
@@ -251,13 +307,17 @@ fn ended_children_cpu() -> Result<Duration, Failure> {
     Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
 }
 
-/// A folder for what is removed afterwards, on a disk if there is one to be had, and whether it is on a disk.
-pub(super) fn scratch_folder(prefix: &str) -> Result<(tempfile::TempDir, bool), Failure> {
-    let usual = std::env::temp_dir();
+/// A folder for what is removed afterwards, in `place` or else on a disk if there is one to be had, and whether it is on a disk.
+pub(in crate::verb) fn scratch_folder(
+    prefix: &str,
+    place: Option<&Path>,
+) -> Result<(tempfile::TempDir, bool), Failure> {
+    let usual = place.map_or_else(std::env::temp_dir, Path::to_owned);
     let on_disk =
         |folder: &Path| rustix::fs::statfs(folder).is_ok_and(|found| !MEMORY_FILE_SYSTEMS.contains(&found.f_type));
     // Many systems keep /tmp in memory; /var/tmp is there to be on a disk.
-    let folder = [usual.as_path(), Path::new("/var/tmp")].into_iter().find(|folder| on_disk(folder));
+    let others = if place.is_none() { &["/var/tmp"][..] } else { &[] };
+    let folder = [usual.as_path()].into_iter().chain(others.iter().map(Path::new)).find(|folder| on_disk(folder));
     let chosen = folder.unwrap_or(&usual);
     let made = tempfile::Builder::new().prefix(prefix).tempdir_in(chosen);
     let made = made.map_err(|error| Failure::file("make a folder in", chosen, &error))?;

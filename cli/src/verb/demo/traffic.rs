@@ -264,7 +264,8 @@ impl Lane {
             Ok(answer) => {
                 let (id, pair) = (answer.message_id(), Pair { from: self.from, to });
                 self.book.sent(Sent { id, pair, digest, due });
-                let record = Record { pair: u32::try_from(to).unwrap_or(u32::MAX), number, message_id: id, digest };
+                let record =
+                    Record { pair: u32::try_from(to).unwrap_or(u32::MAX), number, message_id: id, digest, flow: 0 };
                 // The other end is there as long as this one is.
                 let _ = self.pending.send((answer, record)).await;
             }
@@ -326,7 +327,7 @@ impl Desk {
             None => finish(&self.book, &delivery, received),
             Some(ledger) => {
                 let pair = u32::try_from(self.to).unwrap_or(u32::MAX);
-                let record = Record { pair, number: delivery.mailbox_sequence, message_id: id, digest };
+                let record = Record { pair, number: delivery.mailbox_sequence, message_id: id, digest, flow: 0 };
                 // A ledger that cannot be written ends the run with its own error.
                 let _ = ledger.send((record, (delivery, received))).await;
             }
