@@ -30,7 +30,8 @@ use crate::keys::AgentKeys;
 use crate::letters::{DeadLetter, Letters};
 use crate::limits::{
     CLOSE_TIMEOUT, CONNECT_TIMEOUT, GOODBYE_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, KEY_GRACE,
-    KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
+    KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, SIGNALS_IN_FLIGHT_BYTES_MAX, SIGNALS_IN_FLIGHT_MAX,
+    WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::prekeys::{PrekeyPolicy, Prekeys};
 use crate::receiver::incidents::Incidents;
@@ -210,6 +211,8 @@ impl Agent {
             messages,
             places: Places::new(options.in_flight_messages, options.in_flight_bytes),
             retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
+            signal_places: Places::new(SIGNALS_IN_FLIGHT_MAX, SIGNALS_IN_FLIGHT_BYTES_MAX),
+            seals_to_records: options.prekeys != PrekeyPolicy::Require,
         });
         let inbox = Inbox::new(Arc::clone(&submitter), folder.clone(), window);
         let (inbox, due) = match options.send_receipts {
@@ -335,7 +338,7 @@ impl Agent {
         &self.shared.directory
     }
 
-    pub(crate) fn inbox(&self) -> &Inbox {
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
         &self.shared.inbox
     }
 

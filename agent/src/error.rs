@@ -464,6 +464,25 @@ pub enum SendError {
         /// Its size.
         bytes: usize,
     },
+    /// A signal was not sent, or perhaps not: there is no connection just now, or too many signals are on their way. It is never sent again.
+    #[error(
+        "signal {message_id} was dropped: there is no connection, or too many signals are under way; send what is so when there is one"
+    )]
+    SignalDropped {
+        /// Which signal.
+        message_id: MessageId,
+    },
+    /// The payload of a signal is too large.
+    #[error("the payload has {bytes} bytes; at most 4,096 fit into a signal: send a message")]
+    SignalTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Signals are sealed to the key of the recipient's record, and this agent sends nothing to that.
+    #[error(
+        "a signal goes to no prekey, and this agent sends nothing without; send a message, or connect with `PrekeyPolicy::Prefer`"
+    )]
+    SignalWithoutPrekey,
     /// A request or an approval of a handoff does not say what is handed over.
     #[error("a handoff says what is handed over; give its SHA-256")]
     NoHandoff,

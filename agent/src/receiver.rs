@@ -53,6 +53,7 @@ pub(crate) mod notices;
 pub(crate) mod open;
 pub(crate) mod receipts;
 pub(crate) mod sessions;
+pub(crate) mod signals;
 mod window;
 
 use answers::Waiting;
@@ -63,6 +64,7 @@ use notices::NoticeQueue;
 use open::{Opened, Refused};
 use receipts::{DeliveryReceipt, Due};
 use sessions::{IncomingSessions, SessionUse};
+use signals::SignalQueue;
 use window::{Arrival, Place, Window};
 
 /// A message for the application.
@@ -293,6 +295,8 @@ pub(crate) struct Inbox {
     /// Whether anyone has subscribed.
     wanted: watch::Sender<bool>,
     incidents: broadcast::Sender<Incident>,
+    /// What came and is not stored.
+    signals: SignalQueue,
     /// To the task that sends receipts, if they are sent.
     receipts: Option<mpsc::Sender<Due>>,
     /// Receipts that are due and not durable at the node.
@@ -407,6 +411,7 @@ impl Inbox {
             changed: Notify::new(),
             wanted: watch::Sender::new(false),
             incidents: broadcast::Sender::new(INCIDENTS_QUEUED_MAX),
+            signals: SignalQueue::default(),
             receipts: None,
             receipts_due: watch::Sender::new(0),
             renews: AtomicBool::new(false),
@@ -451,6 +456,7 @@ impl Inbox {
         drop(state);
         drop((sender, notices));
         self.waiting.end(&reason);
+        self.signals.end();
         self.over.send_replace(true);
         self.to_settle.notify_one();
     }
@@ -462,6 +468,7 @@ impl Inbox {
     /// A deliver stream is opened: its number, and the credit to begin with.
     fn opened(&self) -> (u64, Credit) {
         let mut state = self.state();
+        self.signals.stream_begins();
         state.streams += 1;
         state.stream = state.streams;
         state.passed_over = 0;

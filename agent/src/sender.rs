@@ -230,6 +230,7 @@ impl Sender {
         let mut arrived = Vec::with_capacity(MESSAGES_PER_TURN);
         let mut open = true;
         loop {
+            self.drop_signals();
             self.start_lookups(&mut lookups);
             self.start_jobs(&mut jobs);
             self.start_claims(&mut claims);
@@ -266,6 +267,7 @@ impl Sender {
                     open = count > 0;
                     for message in arrived.drain(..) {
                         match &given_up {
+                            None if message.is_signal && frames.is_none() => drop_signal(message),
                             None => self.outbox.push(message),
                             Some(error) => message.answer(Err(SendError::Disconnected(error.clone()))),
                         }
@@ -337,6 +339,7 @@ impl Sender {
 
     fn answer(&self, Answered { message, answer }: Answered) {
         match &answer {
+            Ok(_) if message.is_signal => self.counters.signals_sent.add(1),
             Ok(receipt) => {
                 self.counters.acknowledged.add(1);
                 self.counters.acknowledged_again.add(usize::from(receipt.was_duplicate));
@@ -364,6 +367,11 @@ impl Sender {
         };
         self.lines.end(&answer.clone().into());
         self.outbox.give_up().into_iter().for_each(|message| message.answer(Err(answer.clone())));
+    }
+
+    /// Answers signals whose connection is gone.
+    fn drop_signals(&mut self) {
+        self.outbox.take_dropped().into_iter().for_each(drop_signal);
     }
 
     /// Asks again for the records that turned out to be old.
@@ -453,6 +461,11 @@ fn stored(kept: Kept<Chain>) -> Option<StoredSession> {
     let (SessionKeys { prekey, .. }, wrapped_key, chain) = chain.close()?;
     let opened_at_ms = clock::now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     Some(StoredSession { recipient, key_id, prekey, record_version, opened_at_ms, freed, wrapped_key, chain })
+}
+
+fn drop_signal(signal: Message) {
+    let message_id = signal.id;
+    signal.answer(Err(SendError::SignalDropped { message_id }));
 }
 
 /// Waits until the writer takes a frame.

@@ -90,6 +90,13 @@ pub struct Stats {
     pub notices: u64,
     /// Notices that came while nobody listened ([`Agent::notices`](crate::Agent::notices)): logged and acknowledged.
     pub notices_unheard: u64,
+    /// Signals that the node took. It says so whether or not anybody had them.
+    pub signals_sent: u64,
+    /// Signals that came, hold, and were new: handed to the application, or dropped as below.
+    pub signals_received: u64,
+    /// Signals that came and were not handed to the application: their time was over, it did not read fast enough, or one sender sends so
+    /// many that they could not be told from repeated ones any more.
+    pub signals_dropped: u64,
     /// Transactions that settled acknowledged messages of sessions on disk: many messages each.
     pub state_commits: u64,
     /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
@@ -192,6 +199,9 @@ counters!(
     channel_without_key,
     notices,
     notices_unheard,
+    signals_sent,
+    signals_received,
+    signals_dropped,
     state_commits,
     incidents_dropped,
     reconnects,

@@ -24,6 +24,7 @@ pub(crate) mod mailbox;
 pub(crate) mod policy;
 pub(crate) mod pubsub;
 pub(crate) mod request;
+pub(crate) mod signal;
 pub(crate) mod thread;
 pub(crate) mod token;
 
@@ -84,6 +85,11 @@ pub(crate) enum Verb {
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.
     Recv(RecvArgs),
+    /// Tell an agent what is so just now, such as "working": it has it if it listens, and nobody stores it.
+    #[command(
+        after_help = "Example: creto signal acme/worker acme/planner --state working, while: creto recv acme/planner --signals --follow"
+    )]
+    Signal(signal::SignalArgs),
     /// Ask an agent and print its answer; status 7 when none came in time, 8 when it failed.
     Request(request::RequestArgs),
     /// Answer the requests of an agent: with what they ask, with a text, or with what a command prints.
@@ -360,6 +366,9 @@ pub(crate) struct RecvArgs {
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.
     #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) reject: Option<u16>,
+    /// Print signals, too, which other agents send to whoever listens (`creto signal`). They do not count as messages.
+    #[arg(long)]
+    pub(crate) signals: bool,
     /// Milliseconds to wait for a message before stopping, unless --follow.
     #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
     pub(crate) wait: u64,

@@ -23,6 +23,7 @@ pub(crate) mod respond;
 pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod signal;
 pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod thread;

@@ -51,6 +51,10 @@ pub enum FrameType {
     ConsumerNack = 0x35,
     /// What the node says about a message that its recipient's mailbox does not hold any more.
     Notice = 0x36,
+    /// Allows the node to push so many more signals.
+    SignalCredit = 0x37,
+    /// Pushed signals: messages that are not stored.
+    Signal = 0x38,
     /// Asks for a page of dead letters.
     DeadLetterList = 0x40,
     /// Answers with it.
@@ -133,6 +137,8 @@ impl FrameType {
         Self::ConsumerAck,
         Self::ConsumerNack,
         Self::Notice,
+        Self::SignalCredit,
+        Self::Signal,
         Self::DeadLetterList,
         Self::DeadLetters,
         Self::DeadLetterRead,
@@ -179,6 +185,7 @@ impl FrameType {
             | Self::Deliver
             | Self::ConsumerAck
             | Self::ConsumerNack
+            | Self::Signal
             | Self::DeadLetter
             | Self::KeyLeaves
             | Self::ChannelDeliver

@@ -1,6 +1,7 @@
 //! The deliver stream of one connection: subscribe, read, open, present in order, acknowledge.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,7 @@ use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
 use creto_envelope::limits::{CONSUMER_ACK_SEQUENCES_MAX, CONSUMER_NACK_MESSAGES_MAX};
 use creto_envelope::notice::Notice;
+use creto_envelope::signal::parse_signals;
 use creto_envelope::{AgentName, FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
@@ -18,9 +20,13 @@ use tokio::time::{Instant, timeout};
 use super::Inbox;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
 use super::sessions::SessionKey;
+use crate::clock;
 use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
-use crate::limits::{ALL_SESSIONS_MAX, GOODBYE_TIMEOUT, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX};
+use crate::limits::{
+    ALL_SESSIONS_MAX, GOODBYE_TIMEOUT, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX, SIGNAL_LOOKUP_TIMEOUT,
+    SIGNAL_WINDOW,
+};
 use crate::prekeys::Prekeys;
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
@@ -72,10 +78,12 @@ impl DeliverLink {
         // As many as the node has credit for: reading never waits for a name.
         let (notices, unnamed) = mpsc::channel(self.inbox.window_messages);
         // All of them only move bytes and wait; the work is with the cryptographic workers.
+        let (signals, unopened) = mpsc::channel(SIGNAL_WINDOW as usize);
         let end = tokio::select! {
             end = self.write(send) => end,
-            end = self.read(receive, jobs, notices) => end,
+            end = self.read(receive, jobs, notices, signals) => end,
             end = self.name(unnamed, stream) => end,
+            end = self.open_signals(unopened) => end,
             end = self.present(opened, stream) => end,
         };
         if self.inbox.sender().is_none() { self.rest().await } else { end }
@@ -114,6 +122,9 @@ impl DeliverLink {
                 ConsumerNack { messages: messages.to_vec() }.encode(&mut frames);
             }
             credit.into_iter().for_each(|credit| encode_credit(&mut frames, credit));
+            if let Some(credit) = self.inbox.signals.take_credit() {
+                credit.encode(&mut frames);
+            }
             if !frames.is_empty()
                 && let Err(end) = stream::write(&mut send, frames).await
             {
@@ -136,6 +147,7 @@ impl DeliverLink {
         mut receive: RecvStream,
         jobs: mpsc::Sender<JoinHandle<OpenedFrame>>,
         notices: mpsc::Sender<(Notice, Instant)>,
+        signals: mpsc::Sender<Bytes>,
     ) -> StreamEnd {
         let mut header: Option<Arc<SignedHeader>> = None;
         // After Subscribe went out: whoever was subscribed before, in another process, is told so and lets go of them.
@@ -161,6 +173,20 @@ impl DeliverLink {
                         Ok(()) => continue,
                         Err(_) => return StreamEnd::Ended,
                     },
+                    Err(code) => return StreamEnd::Broken(code),
+                },
+                FrameType::Signal => match parse_signals(&frame.body) {
+                    Ok(parsed) => {
+                        let count = parsed.messages.len();
+                        if self.inbox.signals.arrived(count) {
+                            self.inbox.changed.notify_one();
+                        }
+                        // Reading never waits for signals: what there is no room for is gone.
+                        if signals.try_send(frame.body).is_err() {
+                            self.inbox.counters.signals_dropped.add(count);
+                        }
+                        continue;
+                    }
                     Err(code) => return StreamEnd::Broken(code),
                 },
                 FrameType::Subscribed => match Subscribed::parse(&frame.body) {
@@ -196,6 +222,28 @@ impl DeliverLink {
                 return StreamEnd::Ended;
             }
         }
+    }
+
+    /// Verifies and opens signals beside the messages, in the order in which they came.
+    async fn open_signals(&self, mut came: mpsc::Receiver<Bytes>) -> StreamEnd {
+        while let Some(body) = came.recv().await {
+            let parsed = parse_signals(&body).expect("it was parsed when it came");
+            let batch = parsed.batch_header.expect("a frame of signals has a header");
+            let (sender, version, spans) = (batch.sender(), batch.key_record_version(), parsed.messages);
+            let Ok(sessions) = self.inbox.sessions().await else { return pending().await };
+            let lookup = timeout(SIGNAL_LOOKUP_TIMEOUT, self.directory.lookup(sender, version)).await;
+            let Ok(identity @ Ok(_)) = lookup else {
+                // Nobody can say whose they are, and later they mean nothing.
+                self.inbox.counters.signals_dropped.add(spans.len());
+                continue;
+            };
+            let header = SignedHeader::new(body.clone(), identity);
+            let opener = Arc::clone(&self.opener);
+            for verdict in offload(move || opener.open(&sessions, &header, &body, &spans)).await {
+                self.inbox.signalled(verdict, clock::now_ms());
+            }
+        }
+        StreamEnd::Ended
     }
 
     /// Hands notices over in the order in which they came, each with the name of whom it is about. Names are asked for beside
@@ -277,6 +325,12 @@ impl DeliverLink {
                 }
                 match verdict {
                     Ok(Arrived::Settled(session)) => self.inbox.settled_before(session, &span, stream),
+                    // Nobody stores signals, and what comes as a message was stored.
+                    Ok(Arrived::Message(message)) if message.signal_ttl_s.is_some() => {
+                        let (from, message_id) = (message.identity.record.agent_id(), message.message_id);
+                        let refused = Refused { code: RejectCode::EnvelopeSignal, from, message_id };
+                        self.inbox.refuse(refused, &span, stream);
+                    }
                     Ok(Arrived::Message(message)) if message.is_channel_key() => {
                         self.inbox.took_key(&message, &span, stream);
                     }

@@ -1,5 +1,6 @@
 //! From a Deliver frame to payloads: everything is verified again, nothing that the node says is taken on trust.
 
+use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
@@ -109,6 +110,8 @@ pub(crate) struct Opened {
     pub(crate) proof: Option<Bytes>,
     /// Whether its sender asks for a receipt.
     pub(crate) wants_receipt: bool,
+    /// It is a signal, and means something for so many seconds.
+    pub(crate) signal_ttl_s: Option<NonZeroU8>,
     /// SHA-256 of its envelope, if its sender asks for a receipt or its payload says that it is typed.
     pub(crate) envelope_sha256: Option<[u8; 32]>,
     /// Its place in the session that it belongs to.
@@ -227,6 +230,7 @@ impl Opener {
             priority: envelope.priority(),
             timestamp_ms: head.timestamp_ms.to_native(),
             wants_receipt: envelope.wants_receipt(),
+            signal_ttl_s: signal_ttl_s(envelope),
             envelope_sha256: (envelope.wants_receipt() || TypedPayload::is_claimed(&payload))
                 .then(|| sha256(&[envelope.as_bytes()])),
             payload: Bytes::from(payload),
@@ -355,6 +359,13 @@ impl Opener {
             verdict.and(third).map_err(|_| RejectCode::BadSignature)
         })
     }
+}
+
+/// For how many seconds a signal means something; none for a message.
+fn signal_ttl_s(envelope: &EnvelopeView<'_>) -> Option<NonZeroU8> {
+    envelope.signal_until_ms()?;
+    let ttl_s = u8::try_from(envelope.header().ttl_s.to_native()).ok().and_then(NonZeroU8::new);
+    Some(ttl_s.expect("a signal was parsed with 1 to 60 seconds"))
 }
 
 /// What shows a third party who signed the message.

@@ -25,6 +25,8 @@ enum Next {
     Message(Box<Delivery>),
     /// The node says that a message of this agent expired.
     Notice(Notice),
+    /// Another agent says what is so just now.
+    Signal(creto_agent::Signal),
     /// Something came that is not to be trusted.
     Refused(Incident),
     /// Nothing came in time, or Ctrl-C.
@@ -56,6 +58,8 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
 async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(), Failure> {
     // Asked for first: what comes while nobody listens is only logged.
     let mut notices = agent.notices().map_err(|error| receive_failure(&error))?;
+    let signals = args.signals.then(|| agent.signals()).transpose();
+    let mut signalled = signals.map_err(|error| receive_failure(&error))?;
     let mut mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
     let mut incidents = agent.incidents();
     let mut signals = Signals::catch()?;
@@ -67,6 +71,7 @@ async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(
                 biased;
                 delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(|delivery| Next::Message(Box::new(delivery))),
                 Some(notice) = notices.next() => Ok(Next::Notice(notice)),
+                Some(signal) = next_of(signalled.as_mut()) => Ok(Next::Signal(signal)),
                 incident = incidents.next() => Ok(incident.map_or(Next::End, Next::Refused)),
                 () = signals.next() => Ok(Next::End),
             }
@@ -107,6 +112,7 @@ async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(
                 print_notice(&notice, args.json)?;
                 notice.ack();
             }
+            Next::Signal(signal) => crate::verb::signal::print(&signal, args.json)?,
             Next::Refused(incident) => {
                 let _ = writeln!(anstream::stderr().lock(), "{CAUTION}refused{CAUTION:#}  {incident}");
             }
@@ -114,6 +120,11 @@ async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(
         }
     }
     Ok(())
+}
+
+/// The next signal, if signals are asked for.
+async fn next_of(signals: Option<&mut creto_agent::Signals>) -> Option<creto_agent::Signal> {
+    signals?.next().await
 }
 
 /// Keeps the proof of a message, if proofs are kept; returns where.

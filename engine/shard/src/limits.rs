@@ -124,6 +124,11 @@ pub const DELIVER_MESSAGES_PER_TURN: u32 = 256;
 /// Bytes pushed to one subscriber before the next one has its turn.
 pub const DELIVER_BYTES_PER_TURN: u32 = 512 << 10;
 
+/// Signals that one turn pushes; what is beyond is dropped.
+pub const SIGNALS_PER_TURN: usize = 1_024;
+/// How far ahead of the node's clock a signal may have been made, in milliseconds.
+pub const SIGNAL_AHEAD_MS_MAX: u64 = 60_000;
+
 /// Messages of channels that one turn hands out, to all readers together. One reader's share may go beyond it.
 pub const CHANNEL_MESSAGES_PER_TURN: usize = 4_096;
 /// The same in bytes of envelopes.

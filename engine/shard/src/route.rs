@@ -94,7 +94,7 @@ pub(crate) struct PartMessage {
     pub(crate) envelope: Bytes,
 }
 
-/// What became of a [`BatchPart`]: every message of it is durable, or listed here.
+/// What became of a [`BatchPart`]: every message of it is durable, a signal, or listed here.
 #[derive(Debug)]
 pub struct PartOutcome {
     pub(crate) connection: ConnectionId,
@@ -146,6 +146,8 @@ pub(crate) enum Telling {
 pub enum ShardMessage {
     /// Make these messages durable.
     Submit(BatchPart),
+    /// Push these signals, which are not stored, to whoever reads there.
+    Signal(BatchPart),
     /// They are, or were refused.
     Outcome(PartOutcome),
     /// This connection wants to read this mailbox, which it owns.
@@ -174,6 +176,15 @@ pub enum ShardMessage {
         messages: u32,
         /// Bytes in addition.
         bytes: u32,
+    },
+    /// The connection takes so many signals more.
+    SignalCredit {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Signals in addition.
+        signals: u32,
     },
     /// The application has these messages.
     ConsumerAck {

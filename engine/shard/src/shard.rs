@@ -23,7 +23,7 @@ use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
 use crate::key_records::KeyRecords;
 use crate::limits::{
     BAD_SIGNATURES_MAX, ConnectionLimits, DECISION_LIFETIME_MS, DECISION_TABLE_ENTRIES, INGRESS_BYTES_MAX,
-    INGRESS_BYTES_RESUME, LOGIN_US_MAX,
+    INGRESS_BYTES_RESUME, LOGIN_US_MAX, SIGNALS_PER_TURN,
 };
 use crate::meter::Meter;
 use crate::observe::Counters;
@@ -70,6 +70,8 @@ pub struct Shard<L = Wal> {
     pub(crate) to_self: VecDeque<ShardMessage>,
     /// Bytes of batches taken in and not yet answered.
     pub(crate) ingress_bytes: usize,
+    /// Signals that may still be pushed in this turn.
+    pub(crate) signals_left: usize,
     /// Connections whose answers may have moved in this turn.
     pub(crate) touched: Vec<ConnectionId>,
     pub(crate) reading: bool,
@@ -116,6 +118,7 @@ impl<L: RecordLog> Shard<L> {
             refusals: Refusals::default(),
             to_self: VecDeque::new(),
             ingress_bytes: 0,
+            signals_left: SIGNALS_PER_TURN,
             touched: Vec::new(),
             reading: true,
             draining: false,
@@ -252,6 +255,7 @@ impl<L: RecordLog> Shard<L> {
         self.dispatch(actions);
         self.tell_audit(actions);
         self.steer_reading(actions);
+        self.signals_left = SIGNALS_PER_TURN;
     }
 
     /// Whether another turn without new events would do something.
@@ -367,6 +371,7 @@ impl<L: RecordLog> Shard<L> {
     fn take_message(&mut self, now: Now, message: ShardMessage, actions: &mut Vec<Action>) {
         match message {
             ShardMessage::Submit(part) => self.log.submit(part),
+            ShardMessage::Signal(part) => self.take_signals(now, &part, actions),
             ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
             ShardMessage::Subscribe { mailbox, origin, since_us } => {
                 let most = self.deliveries_max(&mailbox);
@@ -380,6 +385,9 @@ impl<L: RecordLog> Shard<L> {
             }
             ShardMessage::Credit { mailbox, origin, messages, bytes } => {
                 self.subscriptions.credit(mailbox, origin, messages, bytes);
+            }
+            ShardMessage::SignalCredit { mailbox, origin, signals } => {
+                self.subscriptions.signal_credit(mailbox, origin, signals);
             }
             ShardMessage::ConsumerAck { mailbox, origin, sequences } => {
                 // An acknowledgement of a subscriber that was replaced may concern what the new one was just given.
