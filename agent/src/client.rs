@@ -38,7 +38,8 @@ use crate::receiver::incidents::Incidents;
 use crate::receiver::link::DeliverLink;
 use crate::receiver::notices::Notices;
 use crate::receiver::open::Opener;
-use crate::receiver::{Delivery, Inbox, Subscription, receipts};
+use crate::receiver::receipts::{self, ReceiptPolicy};
+use crate::receiver::{Delivery, Inbox, Subscription};
 use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
 use crate::sender::batcher::BatchOptions;
 use crate::sender::outbox::Outbox;
@@ -92,9 +93,8 @@ pub struct ConnectOptions {
     /// Whether deliveries come with a proof of who signed them ([`Delivery::proof`]): a copy of the envelope and about
     /// 10 KiB, for each delivery that the application holds. Default off.
     pub keep_proofs: bool,
-    /// Whether a sender that asks for a receipt ([`SendOptions::receipt`]) gets one when the application acknowledges.
-    /// Default on.
-    pub send_receipts: bool,
+    /// Which receipts a sender gets that asks for some. Default: all.
+    pub receipts: ReceiptPolicy,
     /// Hash of the tree under each batch signature. A node whose deployment demands another one than the default,
     /// SHA-256, refuses with [`BatchDigest`](crate::RejectCode::BatchDigest).
     pub tree_digest: TreeDigest,
@@ -122,7 +122,7 @@ impl ConnectOptions {
             rotation: RotationSchedule::default(),
             key_grace: KEY_GRACE,
             keep_proofs: false,
-            send_receipts: true,
+            receipts: ReceiptPolicy::All,
             tree_digest: TreeDigest::Sha256,
         }
     }
@@ -215,13 +215,12 @@ impl Agent {
             seals_to_records: options.prekeys != PrekeyPolicy::Require,
         });
         let inbox = Inbox::new(Arc::clone(&submitter), folder.clone(), window);
-        let (inbox, due) = match options.send_receipts {
-            // Every delivery that waits for its receipt still takes its place in the window.
-            true => {
-                let (receipts, due) = mpsc::channel(window.messages as usize);
-                (inbox.with_receipts(receipts), Some(due))
+        let (inbox, due) = match options.receipts {
+            ReceiptPolicy::Off => (inbox, None),
+            policy => {
+                let (outbound, due) = receipts::queues(window.messages as usize, policy);
+                (inbox.with_receipts(outbound), Some(due))
             }
-            false => (inbox, None),
         };
         let inbox = Arc::new(inbox);
         let (closing, closed) = watch::channel(false);

@@ -46,7 +46,8 @@
 //!
 //! - **Confirmed, if asked for**: with [`SendOptions::receipt`] the recipient's SDK answers with a receipt when the
 //!   application there acknowledges: a message of its own, sealed and signed, that names the exact bytes
-//!   ([`Delivery::receipt`]). Until its node has the receipt, the message counts as not acknowledged.
+//!   ([`Delivery::receipt`]). Until its node has the receipt, the message counts as not acknowledged. With
+//!   [`SendOptions::delivered`] it says, too, when it has opened the message, if it is willing to ([`ReceiptPolicy`]).
 //!
 //! - **Told when it expires**: a message whose lifetime is over before it was acknowledged, or that its mailbox keeps no
 //!   longer, leads to a notice in the sender's own mailbox ([`Agent::notices`]), durable before the message is forgotten.
@@ -191,7 +192,7 @@ pub use letters::DeadLetter;
 pub use prekeys::PrekeyPolicy;
 pub use receiver::incidents::{Incident, Incidents};
 pub use receiver::notices::{Notice, Notices};
-pub use receiver::receipts::DeliveryReceipt;
+pub use receiver::receipts::{DeliveryReceipt, ReceiptKind, ReceiptPolicy};
 pub use receiver::signals::{Signal, Signals};
 pub use receiver::{Delivery, Subscription};
 pub use request::{Failure, IncomingRequest, RequestOptions, Response, ServeOptions, ServeOutcome, Served, Server};

@@ -116,6 +116,12 @@ pub const SIGNAL_IDS_MAX: usize = 16_384;
 pub const SIGNAL_SKEW: Duration = Duration::from_secs(60);
 /// How long a signal waits for its sender's key record before it is dropped: others wait behind it.
 pub const SIGNAL_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Receipts of delivery that are on their way to the node at a time.
+pub const DELIVERED_RECEIPTS_MAX: usize = 256;
+/// How long a receipt of delivery is sent again that the node refuses for now: others wait behind it.
+pub const DELIVERED_RETRY_FOR: Duration = Duration::from_secs(1);
+/// Messages whose delivery was told, and receipts that came, that are remembered so that neither is told or shown twice.
+pub const RECEIPTS_REMEMBERED: usize = 16_384;
 /// Incidents that wait to be looked at; the oldest are dropped (and stay counted) above it.
 pub const INCIDENTS_QUEUED_MAX: usize = 256;
 

@@ -62,7 +62,7 @@ use framing::Framing;
 use incidents::{Incident, Incidents};
 use notices::NoticeQueue;
 use open::{Opened, Refused};
-use receipts::{DeliveryReceipt, Due};
+use receipts::{DeliveryReceipt, Due, Outbound, ReceiptKind, Repeats};
 use sessions::{IncomingSessions, SessionUse};
 use signals::SignalQueue;
 use window::{Arrival, Place, Window};
@@ -130,7 +130,8 @@ impl Delivery {
     }
 
     /// What this message confirms, when it is a receipt for one that this agent sent with
-    /// [`SendOptions::receipt`](crate::SendOptions::receipt). Look at [`from`](Self::from): only the agent that the message
+    /// [`SendOptions::receipt`](crate::SendOptions::receipt) or [`SendOptions::delivered`](crate::SendOptions::delivered). The same receipt
+    /// of the same agent is shown once, as far as that is remembered. Look at [`from`](Self::from): only the agent that the message
     /// was for can confirm it.
     #[must_use]
     pub fn receipt(&self) -> Option<DeliveryReceipt> {
@@ -298,7 +299,7 @@ pub(crate) struct Inbox {
     /// What came and is not stored.
     signals: SignalQueue,
     /// To the task that sends receipts, if they are sent.
-    receipts: Option<mpsc::Sender<Due>>,
+    receipts: Option<Outbound>,
     /// Receipts that are due and not durable at the node.
     receipts_due: watch::Sender<usize>,
     /// The connection is to be made anew, for the sake of what was passed over on it.
@@ -335,6 +336,8 @@ struct State {
     queue: Option<mpsc::Receiver<Delivery>>,
     /// What the node says about messages that this agent sent.
     notices: NoticeQueue,
+    /// Receipts that came, and messages whose delivery was told.
+    repeats: Repeats,
     ended: Option<ReceiveError>,
 }
 
@@ -395,6 +398,7 @@ impl Inbox {
             sender: Some(sender),
             queue: Some(queue),
             notices: NoticeQueue::new(window.messages as usize),
+            repeats: Repeats::default(),
             ended: None,
         };
         Self {
@@ -422,7 +426,7 @@ impl Inbox {
     }
 
     /// The same, and receipts that are due go to `receipts`.
-    pub(crate) fn with_receipts(self, receipts: mpsc::Sender<Due>) -> Self {
+    pub(crate) fn with_receipts(self, receipts: Outbound) -> Self {
         Self { receipts: Some(receipts), ..self }
     }
 
@@ -551,6 +555,18 @@ impl Inbox {
                 self.changed.notify_one();
                 return None;
             }
+            Arrival::Fresh
+                if state.repeats.is_repeated(from, opened.message_id, opened.kind, opened.correlation_id, &payload) =>
+            {
+                // Its sender did not know that the first one had arrived.
+                let place = state.window.acknowledged(from, opened.message_id);
+                self.done(&mut state, opened.session, place, None);
+                state.credit.finished(envelope_bytes);
+                drop(state);
+                self.counters.duplicates_hidden.add(1);
+                self.changed.notify_one();
+                return None;
+            }
             Arrival::Fresh => {
                 if state.credit.is_dry() {
                     // An answer may stand behind it.
@@ -571,8 +587,9 @@ impl Inbox {
         drop(state);
         let digest = opened.envelope_sha256;
         let confirms = opened.wants_receipt && self.receipts.is_some();
-        let receipt = digest.filter(|_| confirms).map(|envelope_sha256| {
+        let due = |kind, envelope_sha256| {
             Box::new(Due {
+                kind,
                 to: opened.identity.record.name.clone(),
                 to_id: from,
                 message_id: opened.message_id,
@@ -581,7 +598,11 @@ impl Inbox {
                 session: opened.session,
                 envelope_bytes,
             })
-        });
+        };
+        if let Some(envelope_sha256) = digest.filter(|_| opened.wants_delivered) {
+            self.tell_delivered(*due(ReceiptKind::Delivered, envelope_sha256));
+        }
+        let receipt = digest.filter(|_| confirms).map(|envelope_sha256| due(ReceiptKind::Done, envelope_sha256));
         let delivery = Delivery {
             from: opened.identity.record.name.clone(),
             from_id: from,

@@ -57,6 +57,10 @@ pub struct SendOptions {
     /// as a delivery of kind [`Kind::Receipt`]; see [`Delivery::receipt`](crate::Delivery::receipt). Costs the recipient
     /// a message.
     pub receipt: bool,
+    /// Whether the recipient is asked for a signed receipt when its SDK has verified and opened the message, which says nothing of whether
+    /// anybody looked at it. It comes in the same way, before or after the other, or not at all: the recipient sends it once, holds
+    /// nothing back for it, and may not send any ([`ReceiptPolicy`](crate::ReceiptPolicy)). Costs the recipient a message.
+    pub delivered: bool,
     /// Whether the node is asked to say so when the message expires before its recipient acknowledged it: by
     /// [`ttl`](Self::ttl), or because its mailbox keeps nothing for longer. It comes as a [`Notice`](crate::Notice), which
     /// [`Agent::notices`](crate::Agent::notices) gives. On by default: what was acknowledged should not vanish silently.
@@ -74,6 +78,7 @@ impl Default for SendOptions {
             correlation_id: None,
             kind: Kind::Direct,
             receipt: false,
+            delivered: false,
             notice: true,
             deadline: None,
         }

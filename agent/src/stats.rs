@@ -47,10 +47,12 @@ pub struct Stats {
     pub consumer_nacked: u64,
     /// Messages that the application refused for good.
     pub consumer_rejected: u64,
-    /// Receipts that senders asked for and that are durable at the node.
+    /// Receipts that senders asked for and that are durable at the node, of either kind.
     pub receipts_sent: u64,
     /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
     pub receipts_refused: u64,
+    /// Receipts of delivery that were not sent, because too many were on their way.
+    pub receipts_left_out: u64,
     /// Requests that were begun ([`Agent::request`](crate::Agent::request)).
     pub requests: u64,
     /// Answers that were handed to their requests, failures among them.
@@ -181,6 +183,7 @@ counters!(
     consumer_rejected,
     receipts_sent,
     receipts_refused,
+    receipts_left_out,
     requests,
     responses,
     late_responses,

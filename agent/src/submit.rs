@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_envelope::envelope::{EnvelopeHeader, FLAG_EPHEMERAL, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED};
+use creto_envelope::envelope::{
+    EnvelopeHeader, FLAG_DELIVERED_WANTED, FLAG_EPHEMERAL, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED,
+};
 use creto_envelope::limits::{IN_FLIGHT_MESSAGES_MAX, SIGNAL_PLAINTEXT_BYTES_MAX, SIGNAL_TTL_S_MAX};
 use creto_envelope::{AgentId, AgentName, ChannelId, KeyId, Kind, MessageId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -148,6 +150,9 @@ impl Submitter {
         // A receipt for a receipt would go on for ever: the node refuses to carry one that asks.
         if options.receipt && options.kind != Kind::Receipt {
             header.flags |= FLAG_RECEIPT_WANTED;
+        }
+        if options.delivered && options.kind != Kind::Receipt {
+            header.flags |= FLAG_DELIVERED_WANTED;
         }
         if options.notice && options.kind != Kind::Receipt {
             header.flags |= FLAG_NOTICE_WANTED;

@@ -282,6 +282,10 @@ pub(crate) struct SendArgs {
     /// Ask for a signed receipt: it comes to FROM's mailbox when TO has acknowledged (`creto recv FROM`).
     #[arg(long)]
     pub(crate) receipt: bool,
+    /// Ask for a signed receipt when TO's side has verified and opened the message, whether or not anybody has looked at it. TO may not
+    /// send any.
+    #[arg(long)]
+    pub(crate) delivered: bool,
     /// Do not ask for a notice, which else comes to FROM's mailbox when the message expires unread (`creto recv FROM`).
     #[arg(long)]
     pub(crate) no_notice: bool,
@@ -313,6 +317,28 @@ impl From<PrekeysArg> for creto_agent::PrekeyPolicy {
             PrekeysArg::Off => Self::Off,
             PrekeysArg::Prefer => Self::Prefer,
             PrekeysArg::Require => Self::Require,
+        }
+    }
+}
+
+/// Which receipts are sent to those who ask for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ReceiptsArg {
+    /// None.
+    Off,
+    /// When a message is acknowledged.
+    Done,
+    /// When it is opened, too.
+    #[default]
+    All,
+}
+
+impl From<ReceiptsArg> for creto_agent::ReceiptPolicy {
+    fn from(receipts: ReceiptsArg) -> Self {
+        match receipts {
+            ReceiptsArg::Off => Self::Off,
+            ReceiptsArg::Done => Self::Done,
+            ReceiptsArg::All => Self::All,
         }
     }
 }
@@ -366,6 +392,9 @@ pub(crate) struct RecvArgs {
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.
     #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) reject: Option<u16>,
+    /// Which receipts to send to those who ask for them: done tells nobody when AGENT is there.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
+    pub(crate) receipts: ReceiptsArg,
     /// Print signals, too, which other agents send to whoever listens (`creto signal`). They do not count as messages.
     #[arg(long)]
     pub(crate) signals: bool,

@@ -153,7 +153,7 @@ impl Agent {
         let bytes_of = |index| head(id).bytes_of_chunk(index) as u64;
         let mut durable_bytes = before.iter().map(|index| bytes_of(*index)).sum();
         progress(FileProgress { durable_bytes, bytes });
-        let options = SendOptions { receipt: false, notice: false, ..file.options };
+        let options = SendOptions { receipt: false, delivered: false, notice: false, ..file.options };
         let mut in_flight: VecDeque<(u32, PendingSend)> = VecDeque::with_capacity(CHUNKS_IN_FLIGHT);
         let mut missing = VecDeque::from(missing);
         let begun_ms = journal.as_ref().map_or_else(clock::now_ms, |journal| journal.begun_ms);

@@ -110,6 +110,8 @@ pub(crate) struct Opened {
     pub(crate) proof: Option<Bytes>,
     /// Whether its sender asks for a receipt.
     pub(crate) wants_receipt: bool,
+    /// Whether its sender asks to be told that it was opened.
+    pub(crate) wants_delivered: bool,
     /// It is a signal, and means something for so many seconds.
     pub(crate) signal_ttl_s: Option<NonZeroU8>,
     /// SHA-256 of its envelope, if its sender asks for a receipt or its payload says that it is typed.
@@ -230,9 +232,12 @@ impl Opener {
             priority: envelope.priority(),
             timestamp_ms: head.timestamp_ms.to_native(),
             wants_receipt: envelope.wants_receipt(),
+            wants_delivered: envelope.wants_delivered(),
             signal_ttl_s: signal_ttl_s(envelope),
-            envelope_sha256: (envelope.wants_receipt() || TypedPayload::is_claimed(&payload))
-                .then(|| sha256(&[envelope.as_bytes()])),
+            envelope_sha256: (envelope.wants_receipt()
+                || envelope.wants_delivered()
+                || TypedPayload::is_claimed(&payload))
+            .then(|| sha256(&[envelope.as_bytes()])),
             payload: Bytes::from(payload),
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
             session,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_agent::thread::Typed;
-use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiveError};
+use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiptKind, ReceiveError};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -46,6 +46,7 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
     let agent = connect_with(global, &args.reach, &args.agent, |options| {
         options.keep_proofs = keep_proofs;
         options.prekeys = args.prekeys.into();
+        options.receipts = args.receipts.into();
     })
     .await?;
     let printed = print_all(&agent, files, args).await;
@@ -187,9 +188,10 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
         });
         if let Some(receipt) = delivery.receipt() {
             line["receipt"] = json!({
+                "kind": receipt_word(receipt.kind),
                 "message_id": receipt.message_id.to_uuid_string(),
                 "envelope_sha256": hex::encode(receipt.envelope_sha256),
-                "acknowledged_at_ms": receipt.acknowledged_at_ms,
+                "at_ms": receipt.at_ms,
             });
         }
         if let Some(proof) = proof {
@@ -209,8 +211,9 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
         match delivery.receipt() {
             Some(receipt) => {
-                let (id, at) = (receipt.message_id.to_uuid_string(), time(receipt.acknowledged_at_ms));
-                writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, acknowledged {at}")?;
+                let (id, at, word) =
+                    (receipt.message_id.to_uuid_string(), time(receipt.at_ms), receipt_word(receipt.kind));
+                writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, {word} {at}")?;
             }
             None => {
                 if let Some(typed) = typed {
@@ -221,6 +224,13 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
         }
     }
     exact.flush()
+}
+
+fn receipt_word(kind: ReceiptKind) -> &'static str {
+    match kind {
+        ReceiptKind::Delivered => "delivered",
+        _ => "acknowledged",
+    }
 }
 
 /// Adds a payload, as text where it is some.

@@ -45,6 +45,7 @@ fn options(args: &SendArgs) -> SendOptions {
     SendOptions {
         priority: args.priority.into(),
         receipt: args.receipt,
+        delivered: args.delivered,
         notice: !args.no_notice,
         ttl: args.ttl.map(|seconds| Duration::from_secs(u64::from(seconds))),
         ..SendOptions::default()
@@ -67,6 +68,7 @@ async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit
             "to": args.to.as_str(),
             "payload_bytes": bytes,
             "receipt_wanted": args.receipt,
+            "delivered_wanted": args.delivered,
             "notice_wanted": !args.no_notice,
             "was_duplicate": receipt.was_duplicate,
             "elapsed_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
