@@ -483,6 +483,9 @@ pub enum SendError {
         "a signal goes to no prekey, and this agent sends nothing without; send a message, or connect with `PrekeyPolicy::Prefer`"
     )]
     SignalWithoutPrekey,
+    /// Only messages of kind direct destroy themselves.
+    #[error("only a message of kind direct destroys itself; requests have a deadline")]
+    SelfDestructKind,
     /// A request or an approval of a handoff does not say what is handed over.
     #[error("a handoff says what is handed over; give its SHA-256")]
     NoHandoff,
@@ -677,6 +680,12 @@ pub enum DeadLetterError {
         "dead letter {mailbox_sequence} was acknowledged by this agent before it died, and its key is erased; purge it"
     )]
     Acknowledged {
+        /// Which.
+        mailbox_sequence: u64,
+    },
+    /// Its sender wanted it gone by now.
+    #[error("dead letter {mailbox_sequence} has destroyed itself: its time is over; purge it")]
+    Destroyed {
         /// Which.
         mailbox_sequence: u64,
     },

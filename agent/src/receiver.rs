@@ -34,11 +34,13 @@ use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
 
+use crate::clock;
 use crate::error::ReceiveError;
 use crate::keys::AgentKeys;
 use crate::limits::{
     DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES, PASSED_OVER_MAX,
 };
+use crate::self_destruct::{self, Found, Fuse, SelfDestructing};
 use crate::stats::{Counters, UNPOISONED};
 use crate::submit::Submitter;
 
@@ -79,7 +81,8 @@ pub struct Delivery {
     pub from_id: AgentId,
     /// The message's id, chosen by the sender.
     pub message_id: MessageId,
-    /// What was sent; of a request ([`request`](Self::request)) what is asked.
+    /// What was sent; of a request ([`request`](Self::request)) what is asked. Empty where the message destroys itself
+    /// ([`self_destructing`](Self::self_destructing)).
     pub payload: Bytes,
     /// When the sender made it, by the sender's clock, Unix milliseconds.
     pub timestamp_ms: u64,
@@ -95,6 +98,7 @@ pub struct Delivery {
     pub mailbox_sequence: u64,
     /// Whether its sender asked for a receipt; [`ack`](Self::ack) sends it.
     pub receipt_wanted: bool,
+    self_destructing: Option<SelfDestructing>,
     pub(crate) framing: Framing,
     /// SHA-256 of the envelope, if it was wanted: always where the payload says that it is typed.
     pub(crate) envelope_sha256: Option<[u8; 32]>,
@@ -136,6 +140,14 @@ impl Delivery {
     #[must_use]
     pub fn receipt(&self) -> Option<DeliveryReceipt> {
         DeliveryReceipt::of(self)
+    }
+
+    /// What was sent, if its sender wants it gone after reading or after a time ([`SendOptions::self_destruct`](crate::SendOptions)).
+    /// It is shown as long as it is there, and erased when the delivery is acknowledged, refused or dropped, and when its time is over.
+    /// [`reject`](Self::reject) does not keep it as a dead letter: the node deletes it.
+    #[must_use]
+    pub fn self_destructing(&self) -> Option<&SelfDestructing> {
+        self.self_destructing.as_ref()
     }
 
     /// The message's proof, to show a third party who signed it: the file that [`proof::verify`](crate::proof::verify)
@@ -183,11 +195,21 @@ pub(crate) struct Token {
     envelope_bytes: usize,
     /// The receipt that its sender asked for.
     receipt: Option<Box<Due>>,
+    /// What is erased with it.
+    fuse: Option<Fuse>,
     finished: AtomicBool,
 }
 
 impl Token {
     fn finish(&self, answer: Answer) {
+        let answer = match (&self.fuse, answer) {
+            // As a dead letter it would be kept.
+            (Some(_), Answer::Nack(Nack::Never { .. })) => Answer::Discarded,
+            _ => answer,
+        };
+        if let Some(fuse) = &self.fuse {
+            fuse.burn();
+        }
         if !self.finished.swap(true, Ordering::AcqRel)
             && let Some(inbox) = self.inbox.upgrade()
         {
@@ -537,6 +559,16 @@ impl Inbox {
         self.counters.verified.add(1);
         self.counters.sessions_accepted.add(usize::from(opened.accepted));
         let (framing, payload) = Framing::strip(opened.kind, opened.payload);
+        let found = match opened.kind {
+            Kind::Direct => self_destruct::found(payload, clock::now_ms()),
+            _ => Found::Plain(payload),
+        };
+        let is_over = matches!(found, Found::Over);
+        let (payload, self_destructing, fuse) = match found {
+            Found::Plain(payload) => (payload, None, None),
+            Found::Destructing(message, fuse) => (Bytes::new(), Some(message), Some(fuse)),
+            Found::Over => (Bytes::new(), None, None),
+        };
         // One of a later version is told to its request, if there is one; else it is shown as it came.
         let is_unreadable = opened.kind == Kind::Response && framing == Framing::Malformed;
         let is_answer = framing.is_answer() || is_unreadable && self.waiting.is_asked(opened.correlation_id, from);
@@ -552,6 +584,16 @@ impl Inbox {
                 }
                 drop(state);
                 self.counters.passed_over.add(1);
+                self.changed.notify_one();
+                return None;
+            }
+            Arrival::Fresh if is_over => {
+                // Whoever sent it wants it gone: the node forgets it, too.
+                let place = state.window.acknowledged(from, opened.message_id);
+                self.done(&mut state, opened.session, place, None);
+                state.credit.finished(envelope_bytes);
+                drop(state);
+                self.counters.self_destructed.add(1);
                 self.changed.notify_one();
                 return None;
             }
@@ -615,6 +657,7 @@ impl Inbox {
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
             receipt_wanted: opened.wants_receipt,
+            self_destructing,
             framing,
             envelope_sha256: digest,
             proof: opened.proof,
@@ -625,6 +668,7 @@ impl Inbox {
                 session: opened.session,
                 envelope_bytes,
                 receipt,
+                fuse,
                 finished: AtomicBool::new(false),
             },
         };

@@ -24,6 +24,7 @@ use crate::error::{ConnectError, LookupError, PrekeyError, SendError};
 use crate::keys::AgentKeys;
 use crate::prekeys::claimed::ClaimedPrekey;
 use crate::prekeys::{PrekeyPolicy, Prekeys};
+use crate::self_destruct::SelfDestruct;
 use crate::state::outgoing::{self, StoredSession};
 use crate::stats::Counters;
 use crate::stream::Refusal;
@@ -65,6 +66,9 @@ pub struct SendOptions {
     /// [`ttl`](Self::ttl), or because its mailbox keeps nothing for longer. It comes as a [`Notice`](crate::Notice), which
     /// [`Agent::notices`](crate::Agent::notices) gives. On by default: what was acknowledged should not vanish silently.
     pub notice: bool,
+    /// Whether the message destroys itself, and when: the recipient's SDK shows it no longer, and erases what it has of it. Only messages
+    /// of kind [`Kind::Direct`] do. It takes 16 bytes of the payload.
+    pub self_destruct: Option<SelfDestruct>,
     /// How long the caller waits for the answer; `None` means until there is one. When it passes, the answer is
     /// [`SendError::TimedOut`], and the message may still be accepted.
     pub deadline: Option<Duration>,
@@ -80,6 +84,7 @@ impl Default for SendOptions {
             receipt: false,
             delivered: false,
             notice: true,
+            self_destruct: None,
             deadline: None,
         }
     }

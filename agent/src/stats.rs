@@ -51,6 +51,8 @@ pub struct Stats {
     pub receipts_sent: u64,
     /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
     pub receipts_refused: u64,
+    /// Messages that came when the time for which their senders wanted them to be there was over: acknowledged and not shown.
+    pub self_destructed: u64,
     /// Receipts of delivery that were not sent, because too many were on their way.
     pub receipts_left_out: u64,
     /// Requests that were begun ([`Agent::request`](crate::Agent::request)).
@@ -183,6 +185,7 @@ counters!(
     consumer_rejected,
     receipts_sent,
     receipts_refused,
+    self_destructed,
     receipts_left_out,
     requests,
     responses,

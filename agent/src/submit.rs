@@ -16,6 +16,7 @@ use crate::clock::{self, Clock};
 use crate::directory::{CURRENT, Directory, Identity};
 use crate::error::SendError;
 use crate::keys::AgentKeys;
+use crate::self_destruct::SelfDestruct;
 use crate::sender::message::{Message, Plain, Ticket};
 use crate::sender::{PendingSend, SendOptions};
 use crate::signal::SignalOptions;
@@ -134,6 +135,11 @@ impl Submitter {
         options: SendOptions,
         deadline: Option<(Duration, Instant)>,
     ) -> Result<PendingSend, SendError> {
+        let payload = match options.self_destruct {
+            Some(_) if options.kind != Kind::Direct => return Err(SendError::SelfDestructKind),
+            Some(how) => how.wrap(payload, clock::now_ms()),
+            None => payload,
+        };
         let mut header = EnvelopeHeader::sealed(
             self.keys.id(),
             recipient.record.agent_id(),
@@ -157,7 +163,8 @@ impl Submitter {
         if options.notice && options.kind != Kind::Receipt {
             header.flags |= FLAG_NOTICE_WANTED;
         }
-        header.ttl_s = ttl_s(options.ttl);
+        let ends = options.self_destruct.and_then(SelfDestruct::ttl);
+        header.ttl_s = ttl_s(options.ttl.into_iter().chain(ends).min());
 
         let places = self.places.take(header.envelope_bytes()).await?;
         let (reply, answer) = oneshot::channel();

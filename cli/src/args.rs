@@ -286,6 +286,13 @@ pub(crate) struct SendArgs {
     /// send any.
     #[arg(long)]
     pub(crate) delivered: bool,
+    /// TO's side shows it until it is acknowledged and erases it then; it never becomes a dead letter by being rejected. Whoever wants
+    /// to keep a copy can.
+    #[arg(long, conflicts_with = "attach")]
+    pub(crate) burn: bool,
+    /// TO's side shows it for so long after it is sent and erases it then, and the node keeps it no longer.
+    #[arg(long, value_name = "TIME", value_parser = crate::verb::bench::parse_duration, conflicts_with = "attach")]
+    pub(crate) burn_after: Option<std::time::Duration>,
     /// Do not ask for a notice, which else comes to FROM's mailbox when the message expires unread (`creto recv FROM`).
     #[arg(long)]
     pub(crate) no_notice: bool,

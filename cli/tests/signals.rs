@@ -1,4 +1,4 @@
-//! `creto signal` and `creto recv --signals` on a real node.
+//! `creto signal`, `creto recv --signals`, and messages that burn, on a real node.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,5 +56,33 @@ fn recv_prints_what_others_signal_while_it_runs_and_nothing_of_it_afterwards() {
     let large = "x".repeat(4_097);
     let refused = creto(dir, SHARDS, &["signal", "acme/worker", "acme/planner", &large, "--node", &address]);
     assert!(refused.status != 0 && refused.stderr.contains("4,096"), "{}", refused.stderr);
+    node.stop();
+}
+
+#[test]
+fn recv_prints_what_burns_says_so_and_nothing_of_it_when_its_time_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let node = Node::with_agents(dir, SHARDS, &["acme/planner", "acme/worker"]);
+    let address = node.address.to_string();
+    let send = |text: &str, more: &[&str]| {
+        let send = ["send", "acme/worker", "acme/planner", text, "--no-notice", "--node", &address];
+        ok(dir, SHARDS, &[&send, more].concat());
+    };
+    let recv = |more: &[&str]| {
+        let recv = ["recv", "acme/planner", "--node", &address, "--wait", "500"];
+        ok(dir, SHARDS, &[&recv, more].concat())
+    };
+    send("the code is 7", &["--burn", "--burn-after", "10m"]);
+    let printed = recv(&["--json", "-n", "1"]).json();
+    assert_eq!((&printed["text"], &printed["payload_bytes"]), (&"the code is 7".into(), &13.into()), "{printed}");
+    assert_eq!(printed["self_destruct"]["after_reading"], true);
+    assert!(printed["self_destruct"]["until_ms"].as_u64().unwrap() > printed["timestamp_ms"].as_u64().unwrap());
+    send("again", &["--burn"]);
+    let printed = recv(&["-n", "1"]).stdout;
+    assert!(printed.contains("burns") && printed.contains("again"), "{printed}");
+    send("gone", &["--burn-after", "1s"]);
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    assert_eq!(recv(&[]).stdout, "");
     node.stop();
 }

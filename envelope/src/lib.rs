@@ -28,6 +28,7 @@ mod reader;
 pub mod receipt;
 pub mod reject;
 pub mod request;
+pub mod self_destruct;
 pub mod signal;
 pub mod submit;
 pub mod thread;

@@ -115,6 +115,9 @@ impl Agent {
             Some(name) => name.clone(),
             None => file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         };
+        if file.options.self_destruct.is_some() {
+            return Err(AttachmentError::SelfDestruct);
+        }
         if !is_file_name(&name) {
             return Err(AttachmentError::Name { name });
         }

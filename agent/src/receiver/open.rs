@@ -23,6 +23,7 @@ use crate::error::LookupError;
 use crate::keys::AgentKeys;
 use crate::limits::ROOTS_CACHED;
 use crate::receiver::sessions::{self, IncomingSessions, Sealed, SessionUse};
+use crate::self_destruct;
 use crate::stats::UNPOISONED;
 
 #[cfg(test)]
@@ -238,7 +239,7 @@ impl Opener {
                 || envelope.wants_delivered()
                 || TypedPayload::is_claimed(&payload))
             .then(|| sha256(&[envelope.as_bytes()])),
-            payload: Bytes::from(payload),
+            payload: self_destruct::opened(payload),
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
             session,
             accepted,

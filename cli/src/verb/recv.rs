@@ -171,6 +171,24 @@ fn typed(delivery: &Delivery) -> Option<Typed> {
 }
 
 fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
+    let Some(burning) = delivery.self_destructing() else {
+        return print_payload(delivery, &delivery.payload, typed, as_json, proof);
+    };
+    // What is printed is a copy: of that the reader's terminal, and whatever keeps its output, decide.
+    let printed = burning.read(|payload| print_payload(delivery, payload, typed, as_json, proof));
+    printed.unwrap_or_else(|| {
+        let id = delivery.message_id.to_uuid_string();
+        writeln!(anstream::stderr().lock(), "{CAUTION}gone{CAUTION:#}  {id} destroyed itself before it was printed")
+    })
+}
+
+fn print_payload(
+    delivery: &Delivery,
+    payload: &[u8],
+    typed: Option<&Typed>,
+    as_json: bool,
+    proof: Option<&Path>,
+) -> std::io::Result<()> {
     // Written as it is: output that leaves out styles would leave out what looks like one in a message, too.
     let mut exact = std::io::stdout().lock();
     if as_json {
@@ -184,8 +202,11 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
             "mailbox_sequence": delivery.mailbox_sequence,
             "attempt": delivery.attempt,
             "receipt_wanted": delivery.receipt_wanted,
-            "payload_bytes": delivery.payload.len(),
+            "payload_bytes": payload.len(),
         });
+        if let Some(burning) = delivery.self_destructing() {
+            line["self_destruct"] = json!({"after_reading": burning.after_reading, "until_ms": burning.until_ms});
+        }
         if let Some(receipt) = delivery.receipt() {
             line["receipt"] = json!({
                 "kind": receipt_word(receipt.kind),
@@ -205,7 +226,7 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
                 "handoff": typed.handoff.map(hex::encode),
             });
         }
-        payload_as_json(&mut line, typed.map_or(&delivery.payload, |typed| &typed.content));
+        payload_as_json(&mut line, typed.map_or(payload, |typed| &typed.content));
         writeln!(exact, "{line}")?;
     } else {
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
@@ -219,7 +240,10 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
                 if let Some(typed) = typed {
                     write!(stdout(), "{GOOD}{}{GOOD:#}  ", typed.message_type.name())?;
                 }
-                writeln!(exact, "{}", shown_here(typed.map_or(&delivery.payload, |typed| &typed.content)))?;
+                if delivery.self_destructing().is_some() {
+                    write!(stdout(), "{CAUTION}burns{CAUTION:#}  ")?;
+                }
+                writeln!(exact, "{}", shown_here(typed.map_or(payload, |typed| &typed.content)))?;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use creto_agent::{Agent, SendOptions};
+use creto_agent::{Agent, SelfDestruct, SendOptions};
 use serde_json::json;
 
 use crate::args::{Global, SendArgs};
@@ -46,6 +46,12 @@ fn options(args: &SendArgs) -> SendOptions {
         priority: args.priority.into(),
         receipt: args.receipt,
         delivered: args.delivered,
+        self_destruct: match (args.burn, args.burn_after) {
+            (false, None) => None,
+            (true, None) => Some(SelfDestruct::AfterReading),
+            (false, Some(after)) => Some(SelfDestruct::After(after)),
+            (true, Some(after)) => Some(SelfDestruct::AfterReadingOr(after)),
+        },
         notice: !args.no_notice,
         ttl: args.ttl.map(|seconds| Duration::from_secs(u64::from(seconds))),
         ..SendOptions::default()
