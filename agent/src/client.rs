@@ -34,6 +34,7 @@ use crate::limits::{
     WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::prekeys::{PrekeyPolicy, Prekeys};
+use crate::presence::{PresencePolicy, Presences};
 use crate::receiver::incidents::Incidents;
 use crate::receiver::link::DeliverLink;
 use crate::receiver::notices::Notices;
@@ -93,6 +94,9 @@ pub struct ConnectOptions {
     /// Whether deliveries come with a proof of who signed them ([`Delivery::proof`]): a copy of the envelope and about
     /// 10 KiB, for each delivery that the application holds. Default off.
     pub keep_proofs: bool,
+    /// To whom the agent shows that it reads its mailbox. Default: nobody. A node that is older than this ends the connection of an agent
+    /// that shows itself.
+    pub presence: PresencePolicy,
     /// Which receipts a sender gets that asks for some. Default: all.
     pub receipts: ReceiptPolicy,
     /// Hash of the tree under each batch signature. A node whose deployment demands another one than the default,
@@ -122,6 +126,7 @@ impl ConnectOptions {
             rotation: RotationSchedule::default(),
             key_grace: KEY_GRACE,
             keep_proofs: false,
+            presence: PresencePolicy::Nobody,
             receipts: ReceiptPolicy::All,
             tree_digest: TreeDigest::Sha256,
         }
@@ -164,6 +169,7 @@ struct Shared {
     means: Arc<Means>,
     reading: Arc<Reading>,
     records: Arc<Records>,
+    presences: Arc<Presences>,
     tasks: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
     receiving: tokio::sync::Mutex<Option<Subscription>>,
 }
@@ -250,8 +256,10 @@ impl Agent {
             opener: Arc::clone(&opener),
             directory: Arc::clone(&directory),
             prekeys: Arc::clone(&prekeys),
+            shows_presence: options.presence == PresencePolicy::Senders,
             closing: closed.clone(),
         };
+        let presences = Arc::new(Presences::new());
         let channels = ChannelLink {
             reading: Arc::clone(&reading),
             inbox: Arc::clone(&inbox),
@@ -282,6 +290,7 @@ impl Agent {
             rotor: Arc::clone(&rotor),
             letters: Arc::clone(&letters),
             prekeys: Arc::clone(&prekeys),
+            presences: Arc::clone(&presences),
             deliver,
             channels,
             records: Arc::clone(&records),
@@ -309,6 +318,7 @@ impl Agent {
             means,
             reading,
             records,
+            presences,
             tasks: Mutex::new(Some((driver, sender))),
             receiving: tokio::sync::Mutex::new(None),
         };
@@ -361,6 +371,10 @@ impl Agent {
     /// What reading channels takes.
     pub(crate) fn reading(&self) -> (&Arc<Reading>, &Arc<Inbox>) {
         (&self.shared.reading, &self.shared.inbox)
+    }
+
+    pub(crate) fn presences(&self) -> &Presences {
+        &self.shared.presences
     }
 
     pub(crate) fn records(&self) -> &Arc<Records> {

@@ -7,6 +7,7 @@ use creto_envelope::channel::SignedChannelRecord;
 use creto_envelope::channel::frames::ChannelMembers;
 use creto_envelope::control::{KeyRecordPublished, StreamOpen, StreamRole};
 use creto_envelope::key_log::{KeyLeaves, KeyProof};
+use creto_envelope::presence::PresenceAnswer;
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameType, RejectCode, SignedKeyRecord};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
@@ -30,6 +31,7 @@ use crate::limits::{
     RECONNECT_PAUSE_MIN, WRITE_QUEUE_FRAMES,
 };
 use crate::prekeys::Prekeys;
+use crate::presence::Presences;
 use crate::receiver::link::DeliverLink;
 use crate::rotation::Rotor;
 use crate::sender::Event;
@@ -45,6 +47,7 @@ pub(crate) struct Driver {
     pub(crate) rotor: Arc<Rotor>,
     pub(crate) letters: Arc<Letters>,
     pub(crate) prekeys: Arc<Prekeys>,
+    pub(crate) presences: Arc<Presences>,
     pub(crate) deliver: DeliverLink,
     pub(crate) channels: ChannelLink,
     pub(crate) records: Arc<Records>,
@@ -84,6 +87,7 @@ impl Driver {
         self.letters.close();
         self.prekeys.close();
         self.records.close();
+        self.presences.close();
         self.channels.reading.end(&match &reason {
             ConnectError::Closed => ChannelError::Closed,
             error => ChannelError::Disconnected(error.clone()),
@@ -145,6 +149,7 @@ impl Driver {
         {
             self.prekeys.ended_with(code);
             self.records.ended_with(code);
+            self.presences.ended_with(code);
             self.channels.ended_with(code);
         }
         self.prekeys.lost();
@@ -174,6 +179,7 @@ impl Driver {
             letters: Arc::clone(&self.letters),
             prekeys: Arc::clone(&self.prekeys),
             records: Arc::clone(&self.records),
+            presences: Arc::clone(&self.presences),
         };
         streams.spawn(write_control(ask, control.clone()));
         streams.spawn(read_control(answers, control));
@@ -186,6 +192,7 @@ impl Driver {
         self.rotor.connected();
         self.prekeys.connected();
         self.records.connected();
+        self.presences.connected();
         self.tell(Event::Connected { accepted, frames }).await;
 
         let end = tokio::select! {
@@ -232,10 +239,11 @@ struct Control {
     letters: Arc<Letters>,
     prekeys: Arc<Prekeys>,
     records: Arc<Records>,
+    presences: Arc<Presences>,
 }
 
 async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys, records } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records, presences } = control;
     loop {
         let frame = tokio::select! {
             question = directory.next_question() => {
@@ -248,6 +256,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
             frame = letters.next_frame() => frame,
             frame = prekeys.next_frame() => frame,
             frame = records.next_frame() => frame,
+            frame = presences.next_frame() => frame,
         };
         if let Err(end) = stream::write(&mut stream, frame).await {
             return end;
@@ -256,7 +265,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
 }
 
 async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys, records } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records, presences } = control;
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -289,6 +298,10 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
                     return StreamEnd::Broken(code);
                 }
             }
+            FrameType::PresenceAnswer => match PresenceAnswer::parse(&frame.body) {
+                Ok(answer) => presences.answered(answer),
+                Err(code) => return StreamEnd::Broken(code),
+            },
             FrameType::ChannelResponse => match SignedChannelRecord::parse(&frame.body) {
                 Ok(record) => records.answered(record),
                 Err(code) => return StreamEnd::Broken(code),

@@ -709,6 +709,24 @@ pub enum DeadLetterError {
     Closed,
 }
 
+/// Why nobody says whether an agent is there.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum PresenceError {
+    /// This agent asks too often.
+    #[error("the node answers no more questions of this agent for now; ask less often")]
+    TooOften,
+    /// The node is of a version that does not know the question.
+    #[error("the node does not know of presence; update it")]
+    Unsupported,
+    /// No answer in time.
+    #[error("the node did not answer in time; ask again when it can be reached")]
+    TimedOut,
+    /// The agent was closed.
+    #[error("this agent was closed before the node answered; connect again")]
+    Closed,
+}
+
 /// Why no more deliveries come.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]

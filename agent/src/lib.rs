@@ -153,6 +153,7 @@ pub mod keystore;
 mod letters;
 pub mod limits;
 mod prekeys;
+mod presence;
 pub mod proof;
 pub mod raw;
 mod receiver;
@@ -184,13 +185,14 @@ pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;
 pub use error::{
     CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, PrekeyError,
-    ReceiveError, RequestError, RespondError, RotateError, SendError, StateError,
+    PresenceError, ReceiveError, RequestError, RespondError, RotateError, SendError, StateError,
 };
 pub use fingerprint::AgentFingerprint;
 pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use letters::DeadLetter;
 pub use prekeys::PrekeyPolicy;
+pub use presence::{Presence, PresencePolicy};
 pub use receiver::incidents::{Incident, Incidents};
 pub use receiver::notices::{Notice, Notices};
 pub use receiver::receipts::{DeliveryReceipt, ReceiptKind, ReceiptPolicy};

@@ -122,6 +122,10 @@ pub const DELIVERED_RECEIPTS_MAX: usize = 256;
 pub const DELIVERED_RETRY_FOR: Duration = Duration::from_secs(1);
 /// Messages whose delivery was told, and receipts that came, that are remembered so that neither is told or shown twice.
 pub const RECEIPTS_REMEMBERED: usize = 16_384;
+/// Questions for presence that are open at a time; above it they wait.
+pub const PRESENCE_QUESTIONS_MAX: usize = 64;
+/// How long an answer about presence may take, reconnects included.
+pub const PRESENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Incidents that wait to be looked at; the oldest are dropped (and stay counted) above it.
 pub const INCIDENTS_QUEUED_MAX: usize = 256;
 

@@ -22,6 +22,7 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod presence;
 pub(crate) mod pubsub;
 pub(crate) mod request;
 pub(crate) mod signal;
@@ -90,6 +91,8 @@ pub(crate) enum Verb {
         after_help = "Example: creto signal acme/worker acme/planner --state working, while: creto recv acme/planner --signals --follow"
     )]
     Signal(signal::SignalArgs),
+    /// Say whether an agent reads its mailbox, or when it stopped, if it shows that to whoever asks.
+    Presence(presence::PresenceArgs),
     /// Ask an agent and print its answer; status 7 when none came in time, 8 when it failed.
     Request(request::RequestArgs),
     /// Answer the requests of an agent: with what they ask, with a text, or with what a command prints.
@@ -402,6 +405,9 @@ pub(crate) struct RecvArgs {
     /// Which receipts to send to those who ask for them: done tells nobody when AGENT is there.
     #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
     pub(crate) receipts: ReceiptsArg,
+    /// Show those who may send to AGENT that it reads, and afterwards when it stopped (`creto presence`).
+    #[arg(long)]
+    pub(crate) show_presence: bool,
     /// Print signals, too, which other agents send to whoever listens (`creto signal`). They do not count as messages.
     #[arg(long)]
     pub(crate) signals: bool,

@@ -15,6 +15,7 @@ pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod presence;
 pub(crate) mod proof;
 pub(crate) mod publish;
 pub(crate) mod recv;

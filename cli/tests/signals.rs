@@ -1,4 +1,4 @@
-//! `creto signal`, `creto recv --signals`, and messages that burn, on a real node.
+//! `creto signal`, `creto recv --signals`, `creto presence`, and messages that burn, on a real node.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,5 +84,37 @@ fn recv_prints_what_burns_says_so_and_nothing_of_it_when_its_time_is_over() {
     send("gone", &["--burn-after", "1s"]);
     std::thread::sleep(std::time::Duration::from_millis(1_100));
     assert_eq!(recv(&[]).stdout, "");
+    node.stop();
+}
+
+#[test]
+fn presence_says_whether_an_agent_reads_that_shows_it_and_nothing_of_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let node = Node::with_agents(dir, SHARDS, &["acme/planner", "acme/worker"]);
+    let address = node.address.to_string();
+    let presence = |agent: &str| {
+        let asked = ok(dir, SHARDS, &["presence", "acme/worker", agent, "--node", &address, "--json"]).json();
+        asked["presence"].as_str().unwrap().to_owned()
+    };
+    let recv = |more: &[&str]| {
+        let recv = ["recv", "acme/planner", "--node", &address, "--wait", "4000", "-n", "1"];
+        ok(dir, SHARDS, &[&recv, more].concat());
+    };
+    let send = || ok(dir, SHARDS, &["send", "acme/worker", "acme/planner", "done", "--node", &address]);
+    send();
+    recv(&[]);
+    assert_eq!((presence("acme/planner"), presence("acme/nobody")), ("unknown".to_owned(), "unknown".to_owned()));
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| recv(&["--show-presence"]));
+        while presence("acme/planner") != "online" {
+            assert!(!reading.is_finished(), "it read, and was never online");
+        }
+        send();
+        reading.join().unwrap();
+    });
+    while presence("acme/planner") != "seen" {}
+    let asked = ok(dir, SHARDS, &["presence", "acme/worker", "acme/planner", "--node", &address]).stdout;
+    assert!(asked.starts_with("seen 0 min ago"), "{asked}");
     node.stop();
 }

@@ -33,6 +33,10 @@ pub enum FrameType {
     Enrol = 0x17,
     /// Answers with what became of it.
     Enrolled = 0x18,
+    /// Asks whether an agent is there.
+    PresenceRequest = 0x19,
+    /// Answers with what is known of it.
+    PresenceAnswer = 0x1a,
     /// A signed batch of envelopes.
     SignedBatch = 0x20,
     /// What became of the batches so far.
@@ -55,6 +59,8 @@ pub enum FrameType {
     SignalCredit = 0x37,
     /// Pushed signals: messages that are not stored.
     Signal = 0x38,
+    /// Says to whom the agent shows that it is there.
+    PresenceShow = 0x39,
     /// Asks for a page of dead letters.
     DeadLetterList = 0x40,
     /// Answers with it.
@@ -128,6 +134,8 @@ impl FrameType {
         Self::KeyRecordPublished,
         Self::Enrol,
         Self::Enrolled,
+        Self::PresenceRequest,
+        Self::PresenceAnswer,
         Self::SignedBatch,
         Self::SubmitAck,
         Self::Subscribe,
@@ -139,6 +147,7 @@ impl FrameType {
         Self::Notice,
         Self::SignalCredit,
         Self::Signal,
+        Self::PresenceShow,
         Self::DeadLetterList,
         Self::DeadLetters,
         Self::DeadLetterRead,

@@ -23,6 +23,7 @@ pub mod letters;
 pub mod limits;
 pub mod notice;
 pub mod prekeys;
+pub mod presence;
 pub mod proof;
 mod reader;
 pub mod receipt;

@@ -10,6 +10,7 @@ use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
 use creto_envelope::limits::{CONSUMER_ACK_SEQUENCES_MAX, CONSUMER_NACK_MESSAGES_MAX};
 use creto_envelope::notice::Notice;
+use creto_envelope::presence::{PresenceAudience, PresenceShow};
 use creto_envelope::signal::parse_signals;
 use creto_envelope::{AgentName, FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
@@ -48,6 +49,8 @@ pub(crate) struct DeliverLink {
     pub(crate) directory: Arc<Directory>,
     /// Made while this process receives.
     pub(crate) prekeys: Arc<Prekeys>,
+    /// Those who may send to the agent are shown that it reads.
+    pub(crate) shows_presence: bool,
     /// Turns true when the agent is closing: what is to be acknowledged goes out first.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -70,6 +73,9 @@ impl DeliverLink {
         let mut frames = Vec::new();
         StreamOpen { role: StreamRole::Deliver }.encode(&mut frames);
         Subscribe { mailbox: self.inbox.me }.encode(&mut frames);
+        if self.shows_presence {
+            PresenceShow { audience: PresenceAudience::Senders }.encode(&mut frames);
+        }
         encode_credit(&mut frames, credit);
         if let Err(end) = stream::write(&mut send, frames).await {
             return end;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_agent::thread::Typed;
-use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiptKind, ReceiveError};
+use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, PresencePolicy, ReceiptKind, ReceiveError};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -47,6 +47,9 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
         options.keep_proofs = keep_proofs;
         options.prekeys = args.prekeys.into();
         options.receipts = args.receipts.into();
+        if args.show_presence {
+            options.presence = PresencePolicy::Senders;
+        }
     })
     .await?;
     let printed = print_all(&agent, files, args).await;

@@ -104,12 +104,16 @@ impl<L: RecordLog> Shard<L> {
                 | FrameType::ChannelNack
                 | FrameType::ChannelLeave,
             ) => self.take_channel_frame(now, connection, frame_type, &body, actions),
+            (Some(StreamRole::Control), FrameType::PresenceRequest) => {
+                self.ask_presence(now, connection, &body, actions)
+            }
             (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {
                 self.submit_frames.push(SubmitFrame { connection, body });
             }),
             (Some(StreamRole::Deliver), FrameType::Subscribe) => self.subscribe(now, connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::Credit) => self.credit(connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::SignalCredit) => self.signal_credit(connection, &body, actions),
+            (Some(StreamRole::Deliver), FrameType::PresenceShow) => self.show_presence(connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::ConsumerAck) => self.consumer_ack(connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::ConsumerNack) => self.consumer_nack(connection, &body, actions),
             _ => Err(RejectCode::FrameUnexpected.into()),
@@ -367,7 +371,7 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    fn subscribed(&self, connection: ConnectionId) -> Result<AgentId, Refusal> {
+    pub(crate) fn subscribed(&self, connection: ConnectionId) -> Result<AgentId, Refusal> {
         let login = self.logged_in(connection)?;
         let subscribed = self.connections.get(&connection).is_some_and(|state| state.subscribed);
         if subscribed { Ok(login.agent) } else { Err(RejectCode::FrameUnexpected.into()) }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use creto_envelope::deliver::Nack;
 use creto_envelope::limits::PARTITION_COUNT;
 use creto_envelope::notice::NoticeBody;
+use creto_envelope::presence::{PresenceAnswer, PresenceAudience};
 use creto_envelope::{AgentId, ChannelId, MessageId, Priority, RejectCode};
 
 use crate::channels::{ChannelAsk, ChannelNews, ReaderPush};
@@ -185,6 +186,31 @@ pub enum ShardMessage {
         origin: Origin,
         /// Signals in addition.
         signals: u32,
+    },
+    /// The connection says to whom its agent shows itself.
+    PresenceShow {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// To whom.
+        audience: PresenceAudience,
+    },
+    /// A connection asks whether this agent is there, whose mailbox you own; answered once, whatever is known.
+    PresenceAsk {
+        /// Who.
+        agent: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Whether its agent may know.
+        is_allowed: bool,
+    },
+    /// The answer.
+    PresenceTold {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// What it may know.
+        answer: PresenceAnswer,
     },
     /// The application has these messages.
     ConsumerAck {

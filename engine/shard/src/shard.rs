@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::meter::Meter;
 use crate::observe::Counters;
+use crate::presence::LastSeen;
 use crate::room::Room;
 use crate::route::{ExpiredMessage, PartOutcome, Placement, ShardMessage};
 use crate::stage::deliver::Subscriptions;
@@ -60,6 +61,7 @@ pub struct Shard<L = Wal> {
     pub(crate) meter: Meter,
     pub(crate) log: Log<L>,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) last_seen: LastSeen,
     pub(crate) channels: Channels,
     pub(crate) counters: Counters,
     /// Batches that arrived in this turn.
@@ -112,6 +114,7 @@ impl<L: RecordLog> Shard<L> {
             meter: Meter::default(),
             log,
             subscriptions: Subscriptions::default(),
+            last_seen: LastSeen::default(),
             channels,
             counters: Counters::default(),
             submit_frames: Vec::new(),
@@ -216,6 +219,7 @@ impl<L: RecordLog> Shard<L> {
                 }
                 self.channels.wake_held_back();
                 self.sweep_again();
+                self.last_seen.pass(now.unix_ms);
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
@@ -375,12 +379,17 @@ impl<L: RecordLog> Shard<L> {
             ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
             ShardMessage::Subscribe { mailbox, origin, since_us } => {
                 let most = self.deliveries_max(&mailbox);
+                // Whoever reads now says itself whether it shows that.
+                self.last_seen.forget(&mailbox);
                 let mailboxes = self.log.mailboxes_mut();
                 let pushes = self.subscriptions.subscribe(mailbox, origin, since_us, most, now, mailboxes);
                 self.push(pushes, actions);
             }
             ShardMessage::Unsubscribe { mailbox, origin } => {
                 let most = self.deliveries_max(&mailbox);
+                if self.subscriptions.is_current(mailbox, origin) && self.subscriptions.shows_presence(&mailbox) {
+                    self.last_seen.stopped(mailbox, now.unix_ms);
+                }
                 self.subscriptions.unsubscribe(mailbox, origin, most, now, self.log.mailboxes_mut());
             }
             ShardMessage::Credit { mailbox, origin, messages, bytes } => {
@@ -389,6 +398,11 @@ impl<L: RecordLog> Shard<L> {
             ShardMessage::SignalCredit { mailbox, origin, signals } => {
                 self.subscriptions.signal_credit(mailbox, origin, signals);
             }
+            ShardMessage::PresenceShow { mailbox, origin, audience } => self.presence_shown(mailbox, origin, audience),
+            ShardMessage::PresenceAsk { agent, origin, is_allowed } => {
+                self.answer_presence(now, agent, origin, is_allowed, actions);
+            }
+            ShardMessage::PresenceTold { connection, answer } => self.presence_told(connection, answer, actions),
             ShardMessage::ConsumerAck { mailbox, origin, sequences } => {
                 // An acknowledgement of a subscriber that was replaced may concern what the new one was just given.
                 if self.subscriptions.is_current(mailbox, origin) {

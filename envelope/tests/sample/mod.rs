@@ -28,6 +28,7 @@ use creto_envelope::prekeys::{
     Prekey, PrekeyBatch, PrekeyClaim, PrekeyClaimed, PrekeyKind, PrekeySignature, PrekeyStock, PrekeyStockRequest,
     PrekeyStockTold, PrekeyUploaded, SignedPrekey, encode_prekey_upload,
 };
+use creto_envelope::presence::{PresenceAnswer, PresenceAudience, PresenceRequest, PresenceShow, PresenceState};
 use creto_envelope::signal::SignalCredit;
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{
@@ -334,6 +335,14 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         }),
         frame(FrameType::SignalCredit, |out| SignalCredit { signals: 64 }.encode(out)),
         (FrameType::Signal, signal_frame()),
+        frame(FrameType::PresenceShow, |out| PresenceShow { audience: PresenceAudience::Senders }.encode(out)),
+        frame(FrameType::PresenceRequest, |out| PresenceRequest { agent: AgentId([2; 16]) }.encode(out)),
+        frame(FrameType::PresenceAnswer, |out| {
+            PresenceAnswer { agent: AgentId([2; 16]), state: PresenceState::Seen { minutes: 7 } }.encode(out);
+        }),
+        frame(FrameType::PresenceAnswer, |out| {
+            PresenceAnswer { agent: AgentId([2; 16]), state: PresenceState::Online }.encode(out);
+        }),
         frame(FrameType::DeadLetterList, |out| {
             DeadLetterList { mailbox: AgentId([2; 16]), after: 1_000, letters_max: 100 }.encode(out);
         }),

@@ -31,6 +31,7 @@ use creto_envelope::letters::{
 };
 use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
 use creto_envelope::notice::{Notice, NoticeBody, NoticeCause};
+use creto_envelope::presence::{PresenceAnswer, PresenceAudience, PresenceRequest, PresenceShow, PresenceState};
 use creto_envelope::proof::ProofParts;
 use creto_envelope::signal::SignalCredit;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
@@ -463,6 +464,7 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         expired_at_ms: VALID_FROM_MS + 61_020,
         cause: NoticeCause::TimeToLive,
     };
+    let presence = PresenceAnswer { agent: mailbox, state: PresenceState::Seen { minutes: 7 } };
     let proof_request = KeyProofRequest { agent: mailbox, version: 1, seen: 40, wants_keys: false };
     let no_proof = KeyProof { agent: mailbox, version: 9, answer: Err(RejectCode::UnknownKeyVersion.into()) };
     let mut response = Vec::new();
@@ -487,6 +489,9 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         ("consumer_nack", frame(|out| ConsumerNack { messages: nacked }.encode(out))),
         ("notice", frame(|out| Notice::encode(out, 4, 0, &notice.to_bytes()))),
         ("signal_credit", frame(|out| SignalCredit { signals: 64 }.encode(out))),
+        ("presence_show", frame(|out| PresenceShow { audience: PresenceAudience::Senders }.encode(out))),
+        ("presence_request", frame(|out| PresenceRequest { agent: mailbox }.encode(out))),
+        ("presence_answer", frame(|out| presence.encode(out))),
         ("dead_letter_list", frame(|out| DeadLetterList { mailbox, after: 0, letters_max: 100 }.encode(out))),
         ("dead_letters", frame(|out| DeadLetters { total: 1, letters: vec![letter] }.encode(out))),
         ("dead_letter_read", frame(|out| DeadLetterRead { mailbox, mailbox_sequence: 3 }.encode(out))),

@@ -40,6 +40,8 @@ struct Subscription {
     credit_bytes: u32,
     /// Signals that it takes, whatever else it takes.
     credit_signals: u32,
+    /// Its agent shows those who may send to it that it reads.
+    shows_presence: bool,
     /// The batch header that the subscriber's stream saw last.
     last_header: Option<Bytes>,
     is_ready: bool,
@@ -84,6 +86,7 @@ impl Subscriptions {
             credit_messages: 0,
             credit_bytes: 0,
             credit_signals: 0,
+            shows_presence: false,
             last_header: None,
             is_ready,
         };
@@ -136,6 +139,17 @@ impl Subscriptions {
         if let Some(subscription) = self.by_mailbox.get_mut(&mailbox).filter(|known| known.origin == origin) {
             subscription.credit_signals = subscription.credit_signals.saturating_add(signals).min(SIGNAL_CREDIT_MAX);
         }
+    }
+
+    /// Takes whether a reader shows itself. False when another one reads by now.
+    pub(crate) fn show_presence(&mut self, mailbox: AgentId, origin: Origin, shows: bool) -> bool {
+        let subscription = self.by_mailbox.get_mut(&mailbox).filter(|known| known.origin == origin);
+        subscription.map(|subscription| subscription.shows_presence = shows).is_some()
+    }
+
+    /// Whether somebody reads the mailbox and shows that.
+    pub(crate) fn shows_presence(&self, mailbox: &AgentId) -> bool {
+        self.by_mailbox.get(mailbox).is_some_and(|subscription| subscription.shows_presence)
     }
 
     /// Takes credit for up to `wanted` signals: gives who reads the mailbox and for how many there was some. `None` where there was
