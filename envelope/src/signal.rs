@@ -7,6 +7,7 @@
 use crate::deliver::Deliver;
 use crate::frame::{FrameType, begin_frame, finish_frame};
 use crate::id::MessageId;
+use crate::limits::SIGNAL_ENVELOPE_BYTES_MAX;
 use crate::reader::Reader;
 use crate::reject::RejectCode;
 use crate::request::Malformed;
@@ -44,12 +45,15 @@ impl SignalCredit {
 /// have no number and no attempts. [`DeliverEncoder::begin_signal`](crate::deliver::DeliverEncoder::begin_signal) builds it.
 ///
 /// # Errors
-/// As [`Deliver::parse`]; [`RejectCode::FrameLength`] without a header or without a message, [`RejectCode::FrameReserved`] where a message
-/// has a number or an attempt.
+/// As [`Deliver::parse`]; [`RejectCode::FrameLength`] without a header or without a message, [`RejectCode::EnvelopeLength`] where one is
+/// larger than a signal can be, [`RejectCode::FrameReserved`] where one has a number or an attempt.
 pub fn parse_signals(body: &[u8]) -> Result<Deliver<'_>, RejectCode> {
     let signals = Deliver::parse(body)?;
     if signals.batch_header.is_none() || signals.messages.is_empty() {
         return Err(RejectCode::FrameLength);
+    }
+    if signals.messages.iter().any(|signal| signal.envelope.len() > SIGNAL_ENVELOPE_BYTES_MAX) {
+        return Err(RejectCode::EnvelopeLength);
     }
     match signals.messages.iter().all(|signal| (signal.mailbox_sequence, signal.attempt) == (0, 0)) {
         true => Ok(signals),

@@ -83,8 +83,8 @@ impl DeliverLink {
         let (jobs, opened) = mpsc::channel(OPEN_JOBS_MAX);
         // As many as the node has credit for: reading never waits for a name.
         let (notices, unnamed) = mpsc::channel(self.inbox.window_messages);
-        // All of them only move bytes and wait; the work is with the cryptographic workers.
         let (signals, unopened) = mpsc::channel(SIGNAL_WINDOW as usize);
+        // All of them only move bytes and wait; the work is with the cryptographic workers.
         let end = tokio::select! {
             end = self.write(send) => end,
             end = self.read(receive, jobs, notices, signals) => end,
@@ -184,8 +184,10 @@ impl DeliverLink {
                 FrameType::Signal => match parse_signals(&frame.body) {
                     Ok(parsed) => {
                         let count = parsed.messages.len();
-                        if self.inbox.signals.arrived(count) {
-                            self.inbox.changed.notify_one();
+                        match self.inbox.signals.arrived(count) {
+                            Some(true) => self.inbox.changed.notify_one(),
+                            Some(false) => {}
+                            None => return StreamEnd::Broken(RejectCode::FrameUnexpected),
                         }
                         // Reading never waits for signals: what there is no room for is gone.
                         if signals.try_send(frame.body).is_err() {

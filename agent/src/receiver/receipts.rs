@@ -191,16 +191,16 @@ impl Inbox {
     /// Has the sender of a message told that it was opened, if it was not told and there is room.
     pub(super) fn tell_delivered(&self, due: Due) {
         let Some(delivered) = self.receipts.as_ref().and_then(|receipts| receipts.delivered.as_ref()) else { return };
+        let place = match delivered.try_reserve() {
+            Ok(place) => place,
+            Err(TrySendError::Full(())) => return self.counters.receipts_left_out.add(1),
+            Err(TrySendError::Closed(())) => return,
+        };
+        // After the place was taken: what was left out is told when the message comes again.
         let known = self.state().repeats.told.first((due.to_id, due.message_id), due.message_id);
-        if known.is_some() {
-            return;
-        }
-        self.receipts_due.send_modify(|due| *due += 1);
-        if let Err(error) = delivered.try_send(due) {
-            if matches!(error, TrySendError::Full(_)) {
-                self.counters.receipts_left_out.add(1);
-            }
-            self.receipts_due.send_modify(|due| *due -= 1);
+        if known.is_none() {
+            self.receipts_due.send_modify(|due| *due += 1);
+            place.send(due);
         }
     }
 

@@ -149,11 +149,11 @@ impl SignalQueue {
         is_due.then(|| SignalCredit { signals: SIGNAL_WINDOW - std::mem::replace(&mut state.allowed, SIGNAL_WINDOW) })
     }
 
-    /// So many came. True when the node is to be allowed more.
-    pub(super) fn arrived(&self, count: usize) -> bool {
+    /// So many came. Whether the node is to be allowed more; `None` when it was not allowed as many.
+    pub(super) fn arrived(&self, count: usize) -> Option<bool> {
         let mut state = self.state();
-        state.allowed = state.allowed.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
-        state.is_wanted && state.allowed <= SIGNAL_WINDOW / 2
+        state.allowed = state.allowed.checked_sub(u32::try_from(count).ok()?)?;
+        Some(state.is_wanted && state.allowed <= SIGNAL_WINDOW / 2)
     }
 
     fn take(&self, now_ms: u64) -> Taken {

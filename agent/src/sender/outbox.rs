@@ -591,7 +591,7 @@ impl Outbox {
 
     /// Messages that were on a connection and come again on the next one.
     pub(crate) fn unanswered(&self) -> usize {
-        self.in_flight_messages
+        self.in_flight.iter().flat_map(|batch| &batch.messages).filter(|message| !message.is_signal).count()
     }
 
     /// Takes out every message that no worker holds, to tell its caller that there will be no answer.

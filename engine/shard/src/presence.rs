@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use creto_envelope::presence::{PresenceAnswer, PresenceAudience, PresenceRequest, PresenceShow, PresenceState};
-use creto_envelope::{AgentId, AgentState, RejectCode};
+use creto_envelope::{AgentId, AgentState};
 use creto_policy::Action as PolicyAction;
 use creto_store::RecordLog;
 
@@ -62,7 +62,7 @@ impl LastSeen {
     }
 }
 
-/// How much one connection asks.
+/// How much one connection asks, and how much it may.
 #[derive(Debug)]
 pub(crate) struct PresenceQuestions {
     /// Asked and not answered.
@@ -120,11 +120,9 @@ impl<L: RecordLog> Shard<L> {
     ) -> Outcome {
         let login = self.logged_in(connection)?;
         let PresenceRequest { agent } = PresenceRequest::parse(body)?;
-        if self.draining {
-            return Err(RejectCode::ShuttingDown.into());
-        }
         let state = self.connections.get_mut(&connection).expect("logged_in has looked the connection up");
-        if !state.presence.take(now) {
+        // Never a Reject: on the control stream it would be taken for an answer about something else.
+        if self.draining || !state.presence.take(now) {
             let state = PresenceState::Later { retry_after_ms: PRESENCE_RETRY_MS };
             self.counters.presence_refused += 1;
             self.send_presence(connection, PresenceAnswer { agent, state }, actions);

@@ -193,6 +193,11 @@ fn one_connection_asks_so_often_and_is_told_when_to_come_again() {
     assert_eq!(ask(&mut node, &asker, AgentId([9; 16])), later, "whoever it asks for");
     node.now = Now { monotonic_us: 1_000_000, ..NOW };
     assert_eq!(ask(&mut node, &asker, world.executor.id), PresenceState::Online);
+    for shard in 0..2 {
+        node.event(shard, Event::Drain);
+    }
+    node.now = Now { monotonic_us: 10_000_000, ..NOW };
+    assert_eq!(ask(&mut node, &asker, world.executor.id), later, "a node that ends looks nothing up");
     assert!(node.closed.is_empty());
 }
 

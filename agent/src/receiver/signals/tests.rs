@@ -102,13 +102,14 @@ fn the_node_is_allowed_a_window_at_a_time_and_only_while_somebody_listens() {
     assert!(queue.listen().is_err(), "one listens");
     assert_eq!(queue.take_credit(), Some(SignalCredit { signals: SIGNAL_WINDOW }));
     assert_eq!(queue.take_credit(), None);
-    assert!(!queue.arrived(SIGNAL_WINDOW as usize / 2 - 1));
-    assert!(queue.arrived(1));
+    assert_eq!(queue.arrived(SIGNAL_WINDOW as usize / 2 - 1), Some(false));
+    assert_eq!(queue.arrived(1), Some(true));
     assert_eq!(queue.take_credit(), Some(SignalCredit { signals: SIGNAL_WINDOW / 2 }));
     queue.stream_begins();
     assert_eq!(queue.take_credit(), Some(SignalCredit { signals: SIGNAL_WINDOW }), "another stream begins at nothing");
     queue.stop();
-    assert!(!queue.arrived(SIGNAL_WINDOW as usize + 1), "more than was allowed is no more than all");
+    assert_eq!(queue.arrived(SIGNAL_WINDOW as usize + 1), None, "more than was allowed");
+    assert_eq!(queue.arrived(SIGNAL_WINDOW as usize), Some(false), "what was allowed may come after nobody listens");
     assert_eq!(queue.take_credit(), None);
     assert_eq!(queue.put(signal(1, 1), NOW_MS), Put::Dropped);
 }

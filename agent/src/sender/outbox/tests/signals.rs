@@ -58,6 +58,7 @@ fn a_signal_ends_with_the_connection_wherever_it_was_then() {
     push(&mut outbox, 3..4, 1);
     outbox.push(signal(4, 1).0);
     outbox.lost();
+    assert_eq!(outbox.unanswered(), 0, "no signal is sent again");
     assert_eq!(dropped(&mut outbox), [4], "it waited");
     outbox.connected(&ACCEPTED);
     assert!(pump(&mut outbox, 5_000).is_empty());
