@@ -78,6 +78,11 @@ pub enum AttachmentError {
         /// Age of the first part.
         age: std::time::Duration,
     },
+    /// Parts of files do not destroy themselves.
+    #[error(
+        "an attachment cannot destroy itself: its parts lie on the recipient's disk; send what must go in a message"
+    )]
+    SelfDestruct,
     /// Another process works with the same file of progress, or the same folder.
     #[error("{path} is in use by another process: wait for it, or name another one")]
     InUse {

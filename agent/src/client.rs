@@ -31,15 +31,18 @@ use crate::keys::AgentKeys;
 use crate::letters::{DeadLetter, Letters};
 use crate::limits::{
     CLOSE_TIMEOUT, CONNECT_TIMEOUT, GOODBYE_TIMEOUT, IDLE_TIMEOUT, IN_FLIGHT_BYTES, IN_FLIGHT_MESSAGES, KEY_GRACE,
-    KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, WINDOW_BYTES, WINDOW_MESSAGES,
+    KEY_GRACE_RANGE, RECIPIENT_SESSIONS_MAX, RETRY_FOR, SIGNALS_IN_FLIGHT_BYTES_MAX, SIGNALS_IN_FLIGHT_MAX,
+    WINDOW_BYTES, WINDOW_MESSAGES,
 };
 use crate::prekeys::{PrekeyPolicy, Prekeys};
+use crate::presence::{PresencePolicy, Presences};
 use crate::receiver::acknowledgements::Acknowledgements;
 use crate::receiver::incidents::Incidents;
 use crate::receiver::link::DeliverLink;
 use crate::receiver::notices::Notices;
 use crate::receiver::open::Opener;
-use crate::receiver::{Delivery, Inbox, Subscription, receipts};
+use crate::receiver::receipts::{self, ReceiptPolicy};
+use crate::receiver::{Delivery, Inbox, Subscription};
 use crate::rotation::{KeyRotation, RotationSchedule, Rotor};
 use crate::sender::batcher::BatchOptions;
 use crate::sender::outbox::Outbox;
@@ -93,9 +96,11 @@ pub struct ConnectOptions {
     /// Whether deliveries come with a proof of who signed them ([`Delivery::proof`]): a copy of the envelope and about
     /// 10 KiB, for each delivery that the application holds. Default off.
     pub keep_proofs: bool,
-    /// Whether a sender that asks for a receipt ([`SendOptions::receipt`]) gets one when the application acknowledges.
-    /// Default on.
-    pub send_receipts: bool,
+    /// To whom the agent shows that it reads its mailbox. Default: nobody. A node that is older than this ends the connection of an agent
+    /// that shows itself.
+    pub presence: PresencePolicy,
+    /// Which receipts a sender gets that asks for some. Default: all.
+    pub receipts: ReceiptPolicy,
     /// Hash of the tree under each batch signature. A node whose deployment demands another one than the default,
     /// SHA-256, refuses with [`BatchDigest`](crate::RejectCode::BatchDigest).
     pub tree_digest: TreeDigest,
@@ -123,7 +128,8 @@ impl ConnectOptions {
             rotation: RotationSchedule::default(),
             key_grace: KEY_GRACE,
             keep_proofs: false,
-            send_receipts: true,
+            presence: PresencePolicy::Nobody,
+            receipts: ReceiptPolicy::All,
             tree_digest: TreeDigest::Sha256,
         }
     }
@@ -166,6 +172,7 @@ struct Shared {
     reading: Arc<Reading>,
     records: Arc<Records>,
     listings: Arc<Listings>,
+    presences: Arc<Presences>,
     tasks: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
     receiving: tokio::sync::Mutex<Option<Subscription>>,
 }
@@ -213,15 +220,16 @@ impl Agent {
             messages,
             places: Places::new(options.in_flight_messages, options.in_flight_bytes),
             retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
+            signal_places: Places::new(SIGNALS_IN_FLIGHT_MAX, SIGNALS_IN_FLIGHT_BYTES_MAX),
+            seals_to_records: options.prekeys != PrekeyPolicy::Require,
         });
         let inbox = Inbox::new(Arc::clone(&submitter), folder.clone(), window);
-        let (inbox, due) = match options.send_receipts {
-            // Every delivery that waits for its receipt still takes its place in the window.
-            true => {
-                let (receipts, due) = mpsc::channel(window.messages as usize);
-                (inbox.with_receipts(receipts), Some(due))
+        let (inbox, due) = match options.receipts {
+            ReceiptPolicy::Off => (inbox, None),
+            policy => {
+                let (outbound, due) = receipts::queues(window.messages as usize, policy);
+                (inbox.with_receipts(outbound), Some(due))
             }
-            false => (inbox, None),
         };
         let inbox = Arc::new(inbox);
         let (closing, closed) = watch::channel(false);
@@ -252,8 +260,10 @@ impl Agent {
             opener: Arc::clone(&opener),
             directory: Arc::clone(&directory),
             prekeys: Arc::clone(&prekeys),
+            shows_presence: options.presence == PresencePolicy::Senders,
             closing: closed.clone(),
         };
+        let presences = Arc::new(Presences::new());
         let channels = ChannelLink {
             reading: Arc::clone(&reading),
             inbox: Arc::clone(&inbox),
@@ -284,6 +294,7 @@ impl Agent {
             rotor: Arc::clone(&rotor),
             letters: Arc::clone(&letters),
             prekeys: Arc::clone(&prekeys),
+            presences: Arc::clone(&presences),
             deliver,
             channels,
             records: Arc::clone(&records),
@@ -313,6 +324,7 @@ impl Agent {
             reading,
             records,
             listings,
+            presences,
             tasks: Mutex::new(Some((driver, sender))),
             receiving: tokio::sync::Mutex::new(None),
         };
@@ -341,7 +353,7 @@ impl Agent {
         &self.shared.directory
     }
 
-    pub(crate) fn inbox(&self) -> &Inbox {
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
         &self.shared.inbox
     }
 
@@ -369,6 +381,10 @@ impl Agent {
 
     pub(crate) fn listings(&self) -> &Listings {
         &self.shared.listings
+    }
+
+    pub(crate) fn presences(&self) -> &Presences {
+        &self.shared.presences
     }
 
     pub(crate) fn records(&self) -> &Arc<Records> {

@@ -8,6 +8,7 @@ use creto_envelope::channel::frames::ChannelMembers;
 use creto_envelope::channel::listing::ChannelListed;
 use creto_envelope::control::{KeyRecordPublished, StreamOpen, StreamRole};
 use creto_envelope::key_log::{KeyLeaves, KeyProof};
+use creto_envelope::presence::PresenceAnswer;
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{FrameType, RejectCode, SignedKeyRecord};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
@@ -32,6 +33,7 @@ use crate::limits::{
     RECONNECT_PAUSE_MIN, WRITE_QUEUE_FRAMES,
 };
 use crate::prekeys::Prekeys;
+use crate::presence::Presences;
 use crate::receiver::link::DeliverLink;
 use crate::rotation::Rotor;
 use crate::sender::Event;
@@ -47,6 +49,7 @@ pub(crate) struct Driver {
     pub(crate) rotor: Arc<Rotor>,
     pub(crate) letters: Arc<Letters>,
     pub(crate) prekeys: Arc<Prekeys>,
+    pub(crate) presences: Arc<Presences>,
     pub(crate) deliver: DeliverLink,
     pub(crate) channels: ChannelLink,
     pub(crate) records: Arc<Records>,
@@ -88,6 +91,7 @@ impl Driver {
         self.prekeys.close();
         self.records.close();
         self.listings.close();
+        self.presences.close();
         self.channels.reading.end(&match &reason {
             ConnectError::Closed => ChannelError::Closed,
             error => ChannelError::Disconnected(error.clone()),
@@ -150,6 +154,7 @@ impl Driver {
             self.prekeys.ended_with(code);
             self.records.ended_with(code);
             self.listings.ended_with(code);
+            self.presences.ended_with(code);
             self.channels.ended_with(code);
         }
         self.prekeys.lost();
@@ -180,6 +185,7 @@ impl Driver {
             prekeys: Arc::clone(&self.prekeys),
             records: Arc::clone(&self.records),
             listings: Arc::clone(&self.listings),
+            presences: Arc::clone(&self.presences),
         };
         streams.spawn(write_control(ask, control.clone()));
         streams.spawn(read_control(answers, control));
@@ -193,6 +199,7 @@ impl Driver {
         self.prekeys.connected();
         self.records.connected();
         self.listings.connected();
+        self.presences.connected();
         self.tell(Event::Connected { accepted, frames }).await;
 
         let end = tokio::select! {
@@ -240,10 +247,11 @@ struct Control {
     prekeys: Arc<Prekeys>,
     records: Arc<Records>,
     listings: Arc<Listings>,
+    presences: Arc<Presences>,
 }
 
 async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys, records, listings } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records, listings, presences } = control;
     loop {
         let frame = tokio::select! {
             question = directory.next_question() => {
@@ -257,6 +265,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
             frame = prekeys.next_frame() => frame,
             frame = records.next_frame() => frame,
             frame = listings.next_frame() => frame,
+            frame = presences.next_frame() => frame,
         };
         if let Err(end) = stream::write(&mut stream, frame).await {
             return end;
@@ -265,7 +274,7 @@ async fn write_control(mut stream: SendStream, control: Control) -> StreamEnd {
 }
 
 async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
-    let Control { directory, key_log, rotor, letters, prekeys, records, listings } = control;
+    let Control { directory, key_log, rotor, letters, prekeys, records, listings, presences } = control;
     loop {
         let frame = match stream::read_frame(&mut stream).await {
             Ok(frame) => frame,
@@ -298,6 +307,10 @@ async fn read_control(mut stream: RecvStream, control: Control) -> StreamEnd {
                     return StreamEnd::Broken(code);
                 }
             }
+            FrameType::PresenceAnswer => match PresenceAnswer::parse(&frame.body) {
+                Ok(answer) => presences.answered(answer),
+                Err(code) => return StreamEnd::Broken(code),
+            },
             FrameType::ChannelResponse => match SignedChannelRecord::parse(&frame.body) {
                 Ok(record) => records.answered(record),
                 Err(code) => return StreamEnd::Broken(code),

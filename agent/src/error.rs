@@ -464,6 +464,28 @@ pub enum SendError {
         /// Its size.
         bytes: usize,
     },
+    /// A signal was not sent, or perhaps not: there is no connection just now, or too many signals are on their way. It is never sent again.
+    #[error(
+        "signal {message_id} was dropped: there is no connection, or too many signals are under way; send what is so when there is one"
+    )]
+    SignalDropped {
+        /// Which signal.
+        message_id: MessageId,
+    },
+    /// The payload of a signal is too large.
+    #[error("the payload has {bytes} bytes; at most 4,096 fit into a signal: send a message")]
+    SignalTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Signals are sealed to the key of the recipient's record, and this agent sends nothing to that.
+    #[error(
+        "a signal goes to no prekey, and this agent sends nothing without; send a message, or connect with `PrekeyPolicy::Prefer`"
+    )]
+    SignalWithoutPrekey,
+    /// Only messages of kind direct destroy themselves.
+    #[error("only a message of kind direct destroys itself; requests have a deadline")]
+    SelfDestructKind,
     /// A request or an approval of a handoff does not say what is handed over.
     #[error("a handoff says what is handed over; give its SHA-256")]
     NoHandoff,
@@ -661,6 +683,12 @@ pub enum DeadLetterError {
         /// Which.
         mailbox_sequence: u64,
     },
+    /// Its sender wanted it gone by now.
+    #[error("dead letter {mailbox_sequence} has destroyed itself: its time is over; purge it")]
+    Destroyed {
+        /// Which.
+        mailbox_sequence: u64,
+    },
     /// Its session is kept by another process, or cannot be read.
     #[error("the session that opens the dead letter cannot be used: {0}")]
     Sessions(ReceiveError),
@@ -675,6 +703,24 @@ pub enum DeadLetterError {
     Protocol(RejectCode),
     /// No answer in time.
     #[error("the node did not answer in time; look again whether it has changed anything when it can be reached")]
+    TimedOut,
+    /// The agent was closed.
+    #[error("this agent was closed before the node answered; connect again")]
+    Closed,
+}
+
+/// Why nobody says whether an agent is there.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum PresenceError {
+    /// This agent asks too often.
+    #[error("the node answers no more questions of this agent for now; ask less often")]
+    TooOften,
+    /// The node is of a version that does not know the question.
+    #[error("the node does not know of presence; update it")]
+    Unsupported,
+    /// No answer in time.
+    #[error("the node did not answer in time; ask again when it can be reached")]
     TimedOut,
     /// The agent was closed.
     #[error("this agent was closed before the node answered; connect again")]

@@ -15,12 +15,14 @@ use creto_envelope::{
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::clock;
 use crate::directory::Directory;
 use crate::error::DeadLetterError;
 use crate::limits::{DEAD_LETTER_TIMEOUT, REFUSED_PAUSE_MAX, REFUSED_PAUSE_MIN};
 use crate::receiver::Inbox;
 use crate::receiver::framing::Framing;
 use crate::receiver::open::{Arrived, Opener, SignedHeader};
+use crate::self_destruct;
 use crate::stats::UNPOISONED;
 use crate::stream::{Frame, Refusal};
 use crate::worker::{offload, on_disk};
@@ -168,11 +170,16 @@ impl Letters {
             Ok(Arrived::Settled(_)) => return Err(DeadLetterError::Acknowledged { mailbox_sequence }),
             Err(refused) => return Err(DeadLetterError::Unopened { mailbox_sequence, code: refused.code }),
         };
+        let payload = match opened.kind {
+            Kind::Direct => self_destruct::looked_at(opened.payload, clock::now_ms())
+                .ok_or(DeadLetterError::Destroyed { mailbox_sequence })?,
+            kind => Framing::strip(kind, opened.payload).1,
+        };
         Ok(DeadLetter {
             from: opened.identity.record.name.clone(),
             from_id: opened.identity.record.agent_id(),
             message_id: opened.message_id,
-            payload: Framing::strip(opened.kind, opened.payload).1,
+            payload,
             timestamp_ms: opened.timestamp_ms,
             correlation_id: (!opened.correlation_id.is_zero()).then_some(opened.correlation_id),
             kind: opened.kind,

@@ -46,7 +46,8 @@
 //!
 //! - **Confirmed, if asked for**: with [`SendOptions::receipt`] the recipient's SDK answers with a receipt when the
 //!   application there acknowledges: a message of its own, sealed and signed, that names the exact bytes
-//!   ([`Delivery::receipt`]). Until its node has the receipt, the message counts as not acknowledged.
+//!   ([`Delivery::receipt`]). Until its node has the receipt, the message counts as not acknowledged. With
+//!   [`SendOptions::delivered`] it says, too, when it has opened the message, if it is willing to ([`ReceiptPolicy`]).
 //!
 //! - **Told when it expires**: a message whose lifetime is over before it was acknowledged, or that its mailbox keeps no
 //!   longer, leads to a notice in the sender's own mailbox ([`Agent::notices`]), durable before the message is forgotten.
@@ -152,12 +153,15 @@ pub mod keystore;
 mod letters;
 pub mod limits;
 mod prekeys;
+mod presence;
 pub mod proof;
 pub mod raw;
 mod receiver;
 mod request;
 mod rotation;
+mod self_destruct;
 mod sender;
+mod signal;
 mod state;
 mod stats;
 mod stream;
@@ -181,23 +185,27 @@ pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;
 pub use error::{
     CertificateReadError, ConnectError, DeadLetterError, KeyLogFileError, KeysError, LookupError, PrekeyError,
-    ReceiveError, RequestError, RespondError, RotateError, SendError, StateError,
+    PresenceError, ReceiveError, RequestError, RespondError, RotateError, SendError, StateError,
 };
 pub use fingerprint::AgentFingerprint;
 pub use key_log::{KEY_LOG_FILE_FORMAT, KeyLogStatus, KeyPlace};
 pub use keys::{AgentKeys, KEY_FILE_FORMAT};
 pub use letters::DeadLetter;
 pub use prekeys::PrekeyPolicy;
+pub use presence::{Presence, PresencePolicy};
 pub use receiver::acknowledgements::{Acknowledged, Acknowledgements};
 pub use receiver::incidents::{Incident, Incidents};
 pub use receiver::notices::{Notice, Notices};
-pub use receiver::receipts::DeliveryReceipt;
+pub use receiver::receipts::{DeliveryReceipt, ReceiptKind, ReceiptPolicy};
+pub use receiver::signals::{Signal, Signals};
 pub use receiver::{Delivery, Subscription};
 pub use request::{Failure, IncomingRequest, RequestOptions, Response, ServeOptions, ServeOutcome, Served, Server};
 pub use rotation::{KeyRotation, RotationSchedule};
+pub use self_destruct::{SelfDestruct, SelfDestructing};
 pub use sender::batcher::BatchOptions;
 pub use sender::sessions::SessionPolicy;
 pub use sender::{PendingSend, Receipt, SendOptions};
+pub use signal::{SIGNAL_PLAINTEXT_BYTES_MAX, SIGNAL_TTL_S_MAX, SignalOptions, WorkState, Working};
 pub use state::prekeys::PREKEY_FILE_FORMAT;
 pub use state::{STATE_FORMAT, StateDirectory};
 pub use stats::Stats;

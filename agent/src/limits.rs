@@ -5,7 +5,7 @@ use std::time::Duration;
 use creto_envelope::batch::BATCH_HEADER_BYTES;
 use creto_envelope::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX,
-    PREKEYS_PER_BATCH_MAX, SESSION_AGE_S_MAX,
+    PREKEYS_PER_BATCH_MAX, SESSION_AGE_S_MAX, SIGNAL_CREDIT_MAX,
 };
 
 /// A batch closes when it holds this many messages.
@@ -98,6 +98,34 @@ pub const SETTLE_REST: Duration = Duration::from_millis(10);
 pub const STATE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Batch headers whose verdict is remembered.
 pub const ROOTS_CACHED: usize = 4_096;
+/// Signals of one agent that were sent and are not answered; above it they are dropped.
+pub const SIGNALS_IN_FLIGHT_MAX: u32 = 64;
+/// Bytes of their envelopes.
+pub const SIGNALS_IN_FLIGHT_BYTES_MAX: u32 = 512 * 1024;
+/// How long a signal means something, unless it says otherwise.
+pub const SIGNAL_TTL: Duration = Duration::from_secs(10);
+/// Signals that the node may push before it is allowed more.
+pub const SIGNAL_WINDOW: u32 = 64;
+/// Signals that wait for the application; above it the oldest is dropped.
+pub const SIGNALS_QUEUED_MAX: usize = 256;
+/// Signals of one sender that are remembered until their time is over, so that none is shown twice; what is beyond is dropped.
+pub const SIGNAL_IDS_PER_SENDER: usize = 1_024;
+/// The same of all senders.
+pub const SIGNAL_IDS_MAX: usize = 16_384;
+/// How far the clocks of a sender and of this agent may be apart before its signals are dropped as late or early.
+pub const SIGNAL_SKEW: Duration = Duration::from_secs(60);
+/// How long a signal waits for its sender's key record before it is dropped: others wait behind it.
+pub const SIGNAL_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Receipts of delivery that are on their way to the node at a time.
+pub const DELIVERED_RECEIPTS_MAX: usize = 256;
+/// How long a receipt of delivery is sent again that the node refuses for now: others wait behind it.
+pub const DELIVERED_RETRY_FOR: Duration = Duration::from_secs(1);
+/// Messages whose delivery was told, and receipts that came, that are remembered so that neither is told or shown twice.
+pub const RECEIPTS_REMEMBERED: usize = 16_384;
+/// Questions for presence that are open at a time; above it they wait.
+pub const PRESENCE_QUESTIONS_MAX: usize = 64;
+/// How long an answer about presence may take, reconnects included.
+pub const PRESENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Incidents that wait to be looked at; the oldest are dropped (and stay counted) above it.
 pub const INCIDENTS_QUEUED_MAX: usize = 256;
 /// Groups of acknowledgements that wait for whoever measures them; the oldest are left out beyond.
@@ -324,6 +352,7 @@ const _: () = assert!(BATCH_MESSAGES <= BATCH_MESSAGES_MAX);
 const _: () = assert!(BATCH_HEADER_BYTES + BATCH_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(IN_FLIGHT_MESSAGES <= IN_FLIGHT_MESSAGES_MAX);
 const _: () = assert!(PASSED_OVER_MAX + CREDIT_MESSAGES_MAX as usize <= SENDER_KEYS_KEPT_MAX);
+const _: () = assert!(SIGNAL_WINDOW <= SIGNAL_CREDIT_MAX && SIGNALS_QUEUED_MAX >= SIGNAL_WINDOW as usize);
 const _: () = assert!(LENT_MESSAGES <= CREDIT_MESSAGES_MAX && LENT_BYTES <= CREDIT_BYTES_MAX);
 const _: () = assert!(WINDOW_MESSAGES <= CREDIT_MESSAGES_MAX && WINDOW_BYTES <= CREDIT_BYTES_MAX);
 // What may come again after a reconnect must still be recognised: everything that was held, several times over.

@@ -34,12 +34,14 @@ use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
 
+use crate::clock;
 use crate::error::ReceiveError;
 use crate::keys::AgentKeys;
 use crate::limits::{
     ACKNOWLEDGEMENTS_QUEUED_MAX, DEDUP_IDS_MAX, DEDUP_IDS_PER_SENDER, INCIDENTS_QUEUED_MAX, LENT_BYTES, LENT_MESSAGES,
     PASSED_OVER_MAX,
 };
+use crate::self_destruct::{self, Found, Fuse, SelfDestructing};
 use crate::stats::{Counters, UNPOISONED};
 use crate::submit::Submitter;
 
@@ -55,6 +57,7 @@ pub(crate) mod notices;
 pub(crate) mod open;
 pub(crate) mod receipts;
 pub(crate) mod sessions;
+pub(crate) mod signals;
 mod window;
 
 use acknowledgements::{Acknowledged, Acknowledgements};
@@ -64,8 +67,9 @@ use framing::Framing;
 use incidents::{Incident, Incidents};
 use notices::NoticeQueue;
 use open::{Opened, Refused};
-use receipts::{DeliveryReceipt, Due};
+use receipts::{DeliveryReceipt, Due, Outbound, ReceiptKind, Repeats};
 use sessions::{IncomingSessions, SessionUse};
+use signals::SignalQueue;
 use window::{Arrival, Place, Window};
 
 /// A message for the application.
@@ -80,7 +84,8 @@ pub struct Delivery {
     pub from_id: AgentId,
     /// The message's id, chosen by the sender.
     pub message_id: MessageId,
-    /// What was sent; of a request ([`request`](Self::request)) what is asked.
+    /// What was sent; of a request ([`request`](Self::request)) what is asked. Empty where the message destroys itself
+    /// ([`self_destructing`](Self::self_destructing)).
     pub payload: Bytes,
     /// When the sender made it, by the sender's clock, Unix milliseconds.
     pub timestamp_ms: u64,
@@ -96,6 +101,7 @@ pub struct Delivery {
     pub mailbox_sequence: u64,
     /// Whether its sender asked for a receipt; [`ack`](Self::ack) sends it.
     pub receipt_wanted: bool,
+    self_destructing: Option<SelfDestructing>,
     pub(crate) framing: Framing,
     /// SHA-256 of the envelope, if it was wanted: always where the payload says that it is typed.
     pub(crate) envelope_sha256: Option<[u8; 32]>,
@@ -131,11 +137,20 @@ impl Delivery {
     }
 
     /// What this message confirms, when it is a receipt for one that this agent sent with
-    /// [`SendOptions::receipt`](crate::SendOptions::receipt). Look at [`from`](Self::from): only the agent that the message
+    /// [`SendOptions::receipt`](crate::SendOptions::receipt) or [`SendOptions::delivered`](crate::SendOptions::delivered). The same receipt
+    /// of the same agent is shown once, as far as that is remembered. Look at [`from`](Self::from): only the agent that the message
     /// was for can confirm it.
     #[must_use]
     pub fn receipt(&self) -> Option<DeliveryReceipt> {
         DeliveryReceipt::of(self)
+    }
+
+    /// What was sent, if its sender wants it gone after reading or after a time ([`SendOptions::self_destruct`](crate::SendOptions)).
+    /// It is shown as long as it is there, and erased when the delivery is acknowledged, refused or dropped, and when its time is over.
+    /// [`reject`](Self::reject) does not keep it as a dead letter: the node deletes it.
+    #[must_use]
+    pub fn self_destructing(&self) -> Option<&SelfDestructing> {
+        self.self_destructing.as_ref()
     }
 
     /// The message's proof, to show a third party who signed it: the file that [`proof::verify`](crate::proof::verify)
@@ -183,11 +198,21 @@ pub(crate) struct Token {
     envelope_bytes: usize,
     /// The receipt that its sender asked for.
     receipt: Option<Box<Due>>,
+    /// What is erased with it.
+    fuse: Option<Fuse>,
     finished: AtomicBool,
 }
 
 impl Token {
     fn finish(&self, answer: Answer) {
+        let answer = match (&self.fuse, answer) {
+            // As a dead letter it would be kept.
+            (Some(_), Answer::Nack(Nack::Never { .. })) => Answer::Discarded,
+            _ => answer,
+        };
+        if let Some(fuse) = &self.fuse {
+            fuse.burn();
+        }
         if !self.finished.swap(true, Ordering::AcqRel)
             && let Some(inbox) = self.inbox.upgrade()
         {
@@ -298,8 +323,10 @@ pub(crate) struct Inbox {
     incidents: broadcast::Sender<Incident>,
     /// What was acknowledged, for whoever measures it.
     acknowledgements: OnceLock<broadcast::Sender<Acknowledged>>,
+    /// What came and is not stored.
+    signals: SignalQueue,
     /// To the task that sends receipts, if they are sent.
-    receipts: Option<mpsc::Sender<Due>>,
+    receipts: Option<Outbound>,
     /// Receipts that are due and not durable at the node.
     receipts_due: watch::Sender<usize>,
     /// The connection is to be made anew, for the sake of what was passed over on it.
@@ -336,6 +363,8 @@ struct State {
     queue: Option<mpsc::Receiver<Delivery>>,
     /// What the node says about messages that this agent sent.
     notices: NoticeQueue,
+    /// Receipts that came, and messages whose delivery was told.
+    repeats: Repeats,
     ended: Option<ReceiveError>,
 }
 
@@ -396,6 +425,7 @@ impl Inbox {
             sender: Some(sender),
             queue: Some(queue),
             notices: NoticeQueue::new(window.messages as usize),
+            repeats: Repeats::default(),
             ended: None,
         };
         Self {
@@ -413,6 +443,7 @@ impl Inbox {
             wanted: watch::Sender::new(false),
             incidents: broadcast::Sender::new(INCIDENTS_QUEUED_MAX),
             acknowledgements: OnceLock::new(),
+            signals: SignalQueue::default(),
             receipts: None,
             receipts_due: watch::Sender::new(0),
             renews: AtomicBool::new(false),
@@ -423,7 +454,7 @@ impl Inbox {
     }
 
     /// The same, and receipts that are due go to `receipts`.
-    pub(crate) fn with_receipts(self, receipts: mpsc::Sender<Due>) -> Self {
+    pub(crate) fn with_receipts(self, receipts: Outbound) -> Self {
         Self { receipts: Some(receipts), ..self }
     }
 
@@ -475,6 +506,7 @@ impl Inbox {
         drop(state);
         drop((sender, notices));
         self.waiting.end(&reason);
+        self.signals.end();
         self.over.send_replace(true);
         self.to_settle.notify_one();
     }
@@ -486,6 +518,7 @@ impl Inbox {
     /// A deliver stream is opened: its number, and the credit to begin with.
     fn opened(&self) -> (u64, Credit) {
         let mut state = self.state();
+        self.signals.stream_begins();
         state.streams += 1;
         state.stream = state.streams;
         state.passed_over = 0;
@@ -550,6 +583,16 @@ impl Inbox {
         self.counters.verified.add(1);
         self.counters.sessions_accepted.add(usize::from(opened.accepted));
         let (framing, payload) = Framing::strip(opened.kind, opened.payload);
+        let found = match opened.kind {
+            Kind::Direct => self_destruct::found(payload, clock::now_ms()),
+            _ => Found::Plain(payload),
+        };
+        let is_over = matches!(found, Found::Over);
+        let (payload, self_destructing, fuse) = match found {
+            Found::Plain(payload) => (payload, None, None),
+            Found::Destructing(message, fuse) => (Bytes::new(), Some(message), Some(fuse)),
+            Found::Over => (Bytes::new(), None, None),
+        };
         // One of a later version is told to its request, if there is one; else it is shown as it came.
         let is_unreadable = opened.kind == Kind::Response && framing == Framing::Malformed;
         let is_answer = framing.is_answer() || is_unreadable && self.waiting.is_asked(opened.correlation_id, from);
@@ -565,6 +608,28 @@ impl Inbox {
                 }
                 drop(state);
                 self.counters.passed_over.add(1);
+                self.changed.notify_one();
+                return None;
+            }
+            Arrival::Fresh if is_over => {
+                // Whoever sent it wants it gone: the node forgets it, too.
+                let place = state.window.acknowledged(from, opened.message_id);
+                self.done(&mut state, opened.session, place, None);
+                state.credit.finished(envelope_bytes);
+                drop(state);
+                self.counters.self_destructed.add(1);
+                self.changed.notify_one();
+                return None;
+            }
+            Arrival::Fresh
+                if state.repeats.is_repeated(from, opened.message_id, opened.kind, opened.correlation_id, &payload) =>
+            {
+                // Its sender did not know that the first one had arrived.
+                let place = state.window.acknowledged(from, opened.message_id);
+                self.done(&mut state, opened.session, place, None);
+                state.credit.finished(envelope_bytes);
+                drop(state);
+                self.counters.duplicates_hidden.add(1);
                 self.changed.notify_one();
                 return None;
             }
@@ -588,8 +653,9 @@ impl Inbox {
         drop(state);
         let digest = opened.envelope_sha256;
         let confirms = opened.wants_receipt && self.receipts.is_some();
-        let receipt = digest.filter(|_| confirms).map(|envelope_sha256| {
+        let due = |kind, envelope_sha256| {
             Box::new(Due {
+                kind,
                 to: opened.identity.record.name.clone(),
                 to_id: from,
                 message_id: opened.message_id,
@@ -598,7 +664,11 @@ impl Inbox {
                 session: opened.session,
                 envelope_bytes,
             })
-        });
+        };
+        if let Some(envelope_sha256) = digest.filter(|_| opened.wants_delivered) {
+            self.tell_delivered(*due(ReceiptKind::Delivered, envelope_sha256));
+        }
+        let receipt = digest.filter(|_| confirms).map(|envelope_sha256| due(ReceiptKind::Done, envelope_sha256));
         let delivery = Delivery {
             from: opened.identity.record.name.clone(),
             from_id: from,
@@ -611,6 +681,7 @@ impl Inbox {
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
             receipt_wanted: opened.wants_receipt,
+            self_destructing,
             framing,
             envelope_sha256: digest,
             proof: opened.proof,
@@ -621,6 +692,7 @@ impl Inbox {
                 session: opened.session,
                 envelope_bytes,
                 receipt,
+                fuse,
                 finished: AtomicBool::new(false),
             },
         };

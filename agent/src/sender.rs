@@ -24,6 +24,7 @@ use crate::error::{ConnectError, LookupError, PrekeyError, SendError};
 use crate::keys::AgentKeys;
 use crate::prekeys::claimed::ClaimedPrekey;
 use crate::prekeys::{PrekeyPolicy, Prekeys};
+use crate::self_destruct::SelfDestruct;
 use crate::state::outgoing::{self, StoredSession};
 use crate::stats::Counters;
 use crate::stream::Refusal;
@@ -57,10 +58,17 @@ pub struct SendOptions {
     /// as a delivery of kind [`Kind::Receipt`]; see [`Delivery::receipt`](crate::Delivery::receipt). Costs the recipient
     /// a message.
     pub receipt: bool,
+    /// Whether the recipient is asked for a signed receipt when its SDK has verified and opened the message, which says nothing of whether
+    /// anybody looked at it. It comes in the same way, before or after the other, or not at all: the recipient sends it once, holds
+    /// nothing back for it, and may not send any ([`ReceiptPolicy`](crate::ReceiptPolicy)). Costs the recipient a message.
+    pub delivered: bool,
     /// Whether the node is asked to say so when the message expires before its recipient acknowledged it: by
     /// [`ttl`](Self::ttl), or because its mailbox keeps nothing for longer. It comes as a [`Notice`](crate::Notice), which
     /// [`Agent::notices`](crate::Agent::notices) gives. On by default: what was acknowledged should not vanish silently.
     pub notice: bool,
+    /// Whether the message destroys itself, and when: the recipient's SDK shows it no longer, and erases what it has of it. Only messages
+    /// of kind [`Kind::Direct`] do. It takes 16 bytes of the payload.
+    pub self_destruct: Option<SelfDestruct>,
     /// How long the caller waits for the answer; `None` means until there is one. When it passes, the answer is
     /// [`SendError::TimedOut`], and the message may still be accepted.
     pub deadline: Option<Duration>,
@@ -74,7 +82,9 @@ impl Default for SendOptions {
             correlation_id: None,
             kind: Kind::Direct,
             receipt: false,
+            delivered: false,
             notice: true,
+            self_destruct: None,
             deadline: None,
         }
     }
@@ -230,6 +240,7 @@ impl Sender {
         let mut arrived = Vec::with_capacity(MESSAGES_PER_TURN);
         let mut open = true;
         loop {
+            self.drop_signals();
             self.start_lookups(&mut lookups);
             self.start_jobs(&mut jobs);
             self.start_claims(&mut claims);
@@ -266,6 +277,7 @@ impl Sender {
                     open = count > 0;
                     for message in arrived.drain(..) {
                         match &given_up {
+                            None if message.is_signal && frames.is_none() => drop_signal(message),
                             None => self.outbox.push(message),
                             Some(error) => message.answer(Err(SendError::Disconnected(error.clone()))),
                         }
@@ -337,6 +349,7 @@ impl Sender {
 
     fn answer(&self, Answered { message, answer }: Answered) {
         match &answer {
+            Ok(_) if message.is_signal => self.counters.signals_sent.add(1),
             Ok(receipt) => {
                 self.counters.acknowledged.add(1);
                 self.counters.acknowledged_again.add(usize::from(receipt.was_duplicate));
@@ -364,6 +377,11 @@ impl Sender {
         };
         self.lines.end(&answer.clone().into());
         self.outbox.give_up().into_iter().for_each(|message| message.answer(Err(answer.clone())));
+    }
+
+    /// Answers signals whose connection is gone.
+    fn drop_signals(&mut self) {
+        self.outbox.take_dropped().into_iter().for_each(drop_signal);
     }
 
     /// Asks again for the records that turned out to be old.
@@ -453,6 +471,11 @@ fn stored(kept: Kept<Chain>) -> Option<StoredSession> {
     let (SessionKeys { prekey, .. }, wrapped_key, chain) = chain.close()?;
     let opened_at_ms = clock::now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     Some(StoredSession { recipient, key_id, prekey, record_version, opened_at_ms, freed, wrapped_key, chain })
+}
+
+fn drop_signal(signal: Message) {
+    let message_id = signal.id;
+    signal.answer(Err(SendError::SignalDropped { message_id }));
 }
 
 /// Waits until the writer takes a frame.

@@ -47,10 +47,14 @@ pub struct Stats {
     pub consumer_nacked: u64,
     /// Messages that the application refused for good.
     pub consumer_rejected: u64,
-    /// Receipts that senders asked for and that are durable at the node.
+    /// Receipts that senders asked for and that are durable at the node, of either kind.
     pub receipts_sent: u64,
     /// Receipts that could not be sent: their senders take nothing from this agent. The messages were acknowledged.
     pub receipts_refused: u64,
+    /// Messages that came when the time for which their senders wanted them to be there was over: acknowledged and not shown.
+    pub self_destructed: u64,
+    /// Receipts of delivery that were not sent, because too many were on their way.
+    pub receipts_left_out: u64,
     /// Requests that were begun ([`Agent::request`](crate::Agent::request)).
     pub requests: u64,
     /// Answers that were handed to their requests, failures among them.
@@ -90,6 +94,13 @@ pub struct Stats {
     pub notices: u64,
     /// Notices that came while nobody listened ([`Agent::notices`](crate::Agent::notices)): logged and acknowledged.
     pub notices_unheard: u64,
+    /// Signals that the node took. It says so whether or not anybody had them.
+    pub signals_sent: u64,
+    /// Signals that came, hold, and were new: handed to the application, or dropped as below.
+    pub signals_received: u64,
+    /// Signals that came and were not handed to the application: their time was over, it did not read fast enough, or one sender sends so
+    /// many that they could not be told from repeated ones any more.
+    pub signals_dropped: u64,
     /// Transactions that settled acknowledged messages of sessions on disk: many messages each.
     pub state_commits: u64,
     /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
@@ -174,6 +185,8 @@ counters!(
     consumer_rejected,
     receipts_sent,
     receipts_refused,
+    self_destructed,
+    receipts_left_out,
     requests,
     responses,
     late_responses,
@@ -192,6 +205,9 @@ counters!(
     channel_without_key,
     notices,
     notices_unheard,
+    signals_sent,
+    signals_received,
+    signals_dropped,
     state_commits,
     incidents_dropped,
     reconnects,

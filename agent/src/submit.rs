@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_envelope::envelope::{EnvelopeHeader, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED};
-use creto_envelope::limits::IN_FLIGHT_MESSAGES_MAX;
+use creto_envelope::envelope::{
+    EnvelopeHeader, FLAG_DELIVERED_WANTED, FLAG_EPHEMERAL, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED,
+};
+use creto_envelope::limits::{IN_FLIGHT_MESSAGES_MAX, SIGNAL_PLAINTEXT_BYTES_MAX, SIGNAL_TTL_S_MAX};
 use creto_envelope::{AgentId, AgentName, ChannelId, KeyId, Kind, MessageId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -14,8 +16,10 @@ use crate::clock::{self, Clock};
 use crate::directory::{CURRENT, Directory, Identity};
 use crate::error::SendError;
 use crate::keys::AgentKeys;
+use crate::self_destruct::SelfDestruct;
 use crate::sender::message::{Message, Plain, Ticket};
 use crate::sender::{PendingSend, SendOptions};
+use crate::signal::SignalOptions;
 use crate::stats::Counters;
 
 /// The way to the sender's task, for the application and for receipts.
@@ -28,6 +32,10 @@ pub(crate) struct Submitter {
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) places: Places,
     pub(crate) retry_for_us: u64,
+    /// Places of signals, of which none waits for one: they take none of the messages'.
+    pub(crate) signal_places: Places,
+    /// Something may be sealed to the key of a record, and not to a prekey.
+    pub(crate) seals_to_records: bool,
 }
 
 /// What is special about a message on its way.
@@ -79,6 +87,44 @@ impl Submitter {
         self.submit_to(handling, message_id, recipient, payload, options, deadline).await
     }
 
+    /// Hands a signal over; waits only for the recipient's keys.
+    pub(crate) async fn signal(
+        &self,
+        message_id: MessageId,
+        to: &AgentName,
+        payload: Bytes,
+        SignalOptions { ttl, priority }: SignalOptions,
+    ) -> Result<PendingSend, SendError> {
+        if !self.seals_to_records {
+            return Err(SendError::SignalWithoutPrekey);
+        }
+        if payload.len() > SIGNAL_PLAINTEXT_BYTES_MAX {
+            return Err(SendError::SignalTooLarge { bytes: payload.len() });
+        }
+        let recipient_id = AgentId::derive(self.keys.trust_domain(), to);
+        let lookup = self.directory.lookup(recipient_id, CURRENT).await;
+        let recipient = lookup.map_err(|source| SendError::Recipient { recipient: to.to_string(), source })?;
+        let (key_id, bytes) = (KeyId(recipient.sealing.key_id()), payload.len());
+        let header = EnvelopeHeader::sealed(self.keys.id(), recipient_id, key_id, message_id, clock::now_ms(), bytes);
+        let mut header = header.map_err(|_| SendError::SignalTooLarge { bytes })?;
+        header.flags = FLAG_EPHEMERAL;
+        header.priority = priority as u8;
+        header.ttl_s = ttl_s(Some(ttl)).min(SIGNAL_TTL_S_MAX);
+        let dropped = SendError::SignalDropped { message_id };
+        let places = self.signal_places.try_take(header.envelope_bytes()).ok_or_else(|| dropped.clone())?;
+        let (reply, answer) = oneshot::channel();
+        let plain = Plain { header: Box::new(header), recipient, payload };
+        let ticket = Ticket { reply, _places: Some(places) };
+        let mut message = Message::new(message_id, plain, ticket, self.clock.now_us(), 0);
+        message.is_signal = true;
+        // Behind more messages than the sender takes now it would be late.
+        self.messages.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => dropped,
+            mpsc::error::TrySendError::Closed(_) => SendError::Closed,
+        })?;
+        Ok(PendingSend::new(message_id, answer, None))
+    }
+
     /// The same, to a recipient whose keys are known.
     pub(crate) async fn submit_to(
         &self,
@@ -89,6 +135,11 @@ impl Submitter {
         options: SendOptions,
         deadline: Option<(Duration, Instant)>,
     ) -> Result<PendingSend, SendError> {
+        let payload = match options.self_destruct {
+            Some(_) if options.kind != Kind::Direct => return Err(SendError::SelfDestructKind),
+            Some(how) => how.wrap(payload, clock::now_ms()),
+            None => payload,
+        };
         let mut header = EnvelopeHeader::sealed(
             self.keys.id(),
             recipient.record.agent_id(),
@@ -106,10 +157,14 @@ impl Submitter {
         if options.receipt && options.kind != Kind::Receipt {
             header.flags |= FLAG_RECEIPT_WANTED;
         }
+        if options.delivered && options.kind != Kind::Receipt {
+            header.flags |= FLAG_DELIVERED_WANTED;
+        }
         if options.notice && options.kind != Kind::Receipt {
             header.flags |= FLAG_NOTICE_WANTED;
         }
-        header.ttl_s = ttl_s(options.ttl);
+        let ends = options.self_destruct.and_then(SelfDestruct::ttl);
+        header.ttl_s = ttl_s(options.ttl.into_iter().chain(ends).min());
 
         let places = self.places.take(header.envelope_bytes()).await?;
         let (reply, answer) = oneshot::channel();
@@ -157,6 +212,14 @@ impl Places {
         let message = Arc::clone(&self.messages).acquire_owned().await.map_err(|_| SendError::Closed)?;
         let kib = Arc::clone(&self.kib).acquire_many_owned(kib).await.map_err(|_| SendError::Closed)?;
         Ok((message, kib))
+    }
+
+    /// The same, if there is room now.
+    pub(crate) fn try_take(&self, envelope_bytes: usize) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let kib = u32::try_from(envelope_bytes.div_ceil(1_024)).unwrap_or(u32::MAX).min(self.kib_max);
+        let message = Arc::clone(&self.messages).try_acquire_owned().ok()?;
+        let kib = Arc::clone(&self.kib).try_acquire_many_owned(kib).ok()?;
+        Some((message, kib))
     }
 
     /// Every place is free only when nothing is in flight.

@@ -7,7 +7,9 @@ mod home;
 
 use std::time::Duration;
 
-use creto_agent::{Acknowledged, Agent, AgentName, ConnectOptions, Delivery, Kind, SendOptions, proof};
+use creto_agent::{
+    Acknowledged, Agent, AgentName, ConnectOptions, Delivery, Kind, ReceiptKind, ReceiptPolicy, SendOptions, proof,
+};
 use creto_crypto_accel::digest::sha256;
 use creto_envelope::proof::ProofView;
 use creto_node::Node;
@@ -53,7 +55,7 @@ fn a_receipt_confirms_exactly_what_the_application_acknowledged_and_asks_for_non
         let receipt = answer.receipt().unwrap();
         assert_eq!((answer.kind, answer.from.as_str(), answer.receipt_wanted), (Kind::Receipt, "acme/b", false));
         assert_eq!((receipt.message_id, receipt.envelope_sha256), (sent.message_id, digest));
-        assert!(receipt.acknowledged_at_ms >= order.timestamp_ms);
+        assert!(receipt.at_ms >= order.timestamp_ms);
         // Whoever gets the proof of the receipt needs to believe neither of the two, nor the node.
         assert!(proof::verify(answer.proof().unwrap()).is_ok());
         answer.ack();
@@ -99,7 +101,7 @@ fn who_sends_no_receipts_acknowledges_all_the_same() {
         let home = Home::new();
         let node = home.start();
         let a = connect(&home, &node, "acme/a", |_| ()).await;
-        let b = connect(&home, &node, "acme/b", |options| options.send_receipts = false).await;
+        let b = connect(&home, &node, "acme/b", |options| options.receipts = ReceiptPolicy::Off).await;
         a.send_with(&name("acme/b"), "seen?", CONFIRM()).await.unwrap();
         let question = b.receive().await.unwrap();
         assert!(question.receipt_wanted);
@@ -166,6 +168,94 @@ fn acknowledgements_are_told_when_they_are_handed_to_the_connection_and_no_other
         }
         assert_eq!((told, acknowledgements.missed()), (wanted, 0));
         agent.close().await;
+        node.stop().unwrap();
+    });
+}
+
+const BOTH: fn() -> SendOptions = || SendOptions { receipt: true, delivered: true, ..SendOptions::default() };
+
+#[test]
+fn whoever_asks_hears_that_a_message_was_opened_before_anybody_acknowledged_it() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (a, b) = (connect(&home, &node, "acme/a", |_| ()).await, connect(&home, &node, "acme/b", |_| ()).await);
+        let sent = a.send_with(&name("acme/b"), "order 7", BOTH()).await.unwrap();
+        let mailbox = b.subscribe().unwrap();
+        // The application has not even asked for it.
+        let told = a.receive().await.unwrap();
+        let delivered = told.receipt().unwrap();
+        assert_eq!((delivered.kind, delivered.message_id), (ReceiptKind::Delivered, sent.message_id));
+        assert_eq!((told.kind, told.from.as_str(), told.receipt_wanted), (Kind::Receipt, "acme/b", false));
+        assert!(proof::verify(told.proof().unwrap()).is_ok(), "a third party can check it");
+        told.ack();
+
+        drop(mailbox);
+        let order = b.receive().await.unwrap();
+        assert_eq!(delivered.envelope_sha256, envelope_sha256(&order), "it names the exact bytes");
+        order.ack();
+        let told = a.receive().await.unwrap();
+        let done = told.receipt().unwrap();
+        assert_eq!((done.kind, done.message_id), (ReceiptKind::Done, sent.message_id));
+        assert!(done.at_ms >= delivered.at_ms);
+        told.ack();
+        b.close().await;
+        a.close().await;
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn an_agent_that_tells_no_deliveries_tells_when_it_is_done_and_one_that_tells_nothing_does_neither() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let a = connect(&home, &node, "acme/a", |_| ()).await;
+        for (to, policy, expected) in [("acme/b", ReceiptPolicy::Done, 1), ("acme/c", ReceiptPolicy::Off, 0)] {
+            let b = connect(&home, &node, to, |options| options.receipts = policy).await;
+            a.send_with(&name(to), "seen?", BOTH()).await.unwrap();
+            b.receive().await.unwrap().ack();
+            b.close().await;
+            let mut kinds = Vec::new();
+            for _ in 0..expected {
+                let told = a.receive().await.unwrap();
+                kinds.push(told.receipt().unwrap().kind);
+                told.ack();
+            }
+            assert_eq!(kinds, vec![ReceiptKind::Done; expected]);
+        }
+        // Nothing else came: what is next is what was sent next.
+        a.send(&name("acme/a"), "to myself").await.unwrap();
+        assert_eq!(a.receive().await.unwrap().kind, Kind::Direct);
+        a.close().await;
+        node.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_message_that_is_dropped_and_comes_again_is_told_as_delivered_once() {
+    on_time(async {
+        let home = Home::new();
+        let node = home.start();
+        let (a, b) = (connect(&home, &node, "acme/a", |_| ()).await, connect(&home, &node, "acme/b", |_| ()).await);
+        let delivered = SendOptions { delivered: true, ..SendOptions::default() };
+        a.send_with(&name("acme/b"), "again and again", delivered).await.unwrap();
+        for attempt in 0..3 {
+            let message = b.receive().await.unwrap();
+            assert_eq!(message.attempt, attempt);
+            if attempt < 2 {
+                message.nack_after(Duration::from_millis(1));
+            } else {
+                message.ack();
+            }
+        }
+        b.close().await;
+        let told = a.receive().await.unwrap();
+        assert_eq!(told.receipt().unwrap().kind, ReceiptKind::Delivered);
+        told.ack();
+        a.send(&name("acme/a"), "to myself").await.unwrap();
+        assert_eq!(a.receive().await.unwrap().kind, Kind::Direct);
+        a.close().await;
         node.stop().unwrap();
     });
 }

@@ -23,8 +23,10 @@ use crate::verb::proof::Fingerprint;
 
 pub(crate) mod mailbox;
 pub(crate) mod policy;
+pub(crate) mod presence;
 pub(crate) mod pubsub;
 pub(crate) mod request;
+pub(crate) mod signal;
 pub(crate) mod thread;
 pub(crate) mod token;
 
@@ -85,6 +87,13 @@ pub(crate) enum Verb {
     Send(SendArgs),
     /// Print the messages of an agent, and acknowledge each once it is printed.
     Recv(RecvArgs),
+    /// Tell an agent what is so just now, such as "working": it has it if it listens, and nobody stores it.
+    #[command(
+        after_help = "Example: creto signal acme/worker acme/planner --state working, while: creto recv acme/planner --signals --follow"
+    )]
+    Signal(signal::SignalArgs),
+    /// Say whether an agent reads its mailbox, or when it stopped, if it shows that to whoever asks.
+    Presence(presence::PresenceArgs),
     /// Ask an agent and print its answer; status 7 when none came in time, 8 when it failed.
     Request(request::RequestArgs),
     /// Answer the requests of an agent: with what they ask, with a text, or with what a command prints.
@@ -281,6 +290,17 @@ pub(crate) struct SendArgs {
     /// Ask for a signed receipt: it comes to FROM's mailbox when TO has acknowledged (`creto recv FROM`).
     #[arg(long)]
     pub(crate) receipt: bool,
+    /// Ask for a signed receipt when TO's side has verified and opened the message, whether or not anybody has looked at it. TO may not
+    /// send any.
+    #[arg(long)]
+    pub(crate) delivered: bool,
+    /// TO's side shows it until it is acknowledged and erases it then; it never becomes a dead letter by being rejected. Whoever wants
+    /// to keep a copy can.
+    #[arg(long, conflicts_with = "attach")]
+    pub(crate) burn: bool,
+    /// TO's side shows it for so long after it is sent and erases it then, and the node keeps it no longer.
+    #[arg(long, value_name = "TIME", value_parser = crate::verb::bench::parse_duration, conflicts_with = "attach")]
+    pub(crate) burn_after: Option<std::time::Duration>,
     /// Do not ask for a notice, which else comes to FROM's mailbox when the message expires unread (`creto recv FROM`).
     #[arg(long)]
     pub(crate) no_notice: bool,
@@ -312,6 +332,28 @@ impl From<PrekeysArg> for creto_agent::PrekeyPolicy {
             PrekeysArg::Off => Self::Off,
             PrekeysArg::Prefer => Self::Prefer,
             PrekeysArg::Require => Self::Require,
+        }
+    }
+}
+
+/// Which receipts are sent to those who ask for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ReceiptsArg {
+    /// None.
+    Off,
+    /// When a message is acknowledged.
+    Done,
+    /// When it is opened, too.
+    #[default]
+    All,
+}
+
+impl From<ReceiptsArg> for creto_agent::ReceiptPolicy {
+    fn from(receipts: ReceiptsArg) -> Self {
+        match receipts {
+            ReceiptsArg::Off => Self::Off,
+            ReceiptsArg::Done => Self::Done,
+            ReceiptsArg::All => Self::All,
         }
     }
 }
@@ -365,6 +407,15 @@ pub(crate) struct RecvArgs {
     /// Reject each message once it is printed, instead of acknowledging it: it goes to the dead letters, with this reason.
     #[arg(long, value_name = "REASON", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) reject: Option<u16>,
+    /// Which receipts to send to those who ask for them: done tells nobody when AGENT is there.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
+    pub(crate) receipts: ReceiptsArg,
+    /// Show those who may send to AGENT that it reads, and afterwards when it stopped (`creto presence`).
+    #[arg(long)]
+    pub(crate) show_presence: bool,
+    /// Print signals, too, which other agents send to whoever listens (`creto signal`). They do not count as messages.
+    #[arg(long)]
+    pub(crate) signals: bool,
     /// Milliseconds to wait for a message before stopping, unless --follow.
     #[arg(long, value_name = "MS", default_value_t = 1000, conflicts_with = "follow")]
     pub(crate) wait: u64,

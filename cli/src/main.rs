@@ -50,6 +50,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Token(args) => verb::token::run(&cli.global, args),
         Verb::Send(args) => verb::send::run(&cli.global, args),
         Verb::Recv(args) => verb::recv::run(&cli.global, args),
+        Verb::Signal(args) => verb::signal::run(&cli.global, args),
+        Verb::Presence(args) => verb::presence::run(&cli.global, args),
         Verb::Request(args) => verb::request::run(&cli.global, args),
         Verb::Respond(args) => verb::respond::run(&cli.global, args),
         Verb::Pub(args) => verb::publish::run(&cli.global, args),

@@ -113,15 +113,19 @@ fn the_first_five_minutes_and_a_kill() {
     assert_eq!((recv.status, lines(&recv)[0]["text"].as_str()), (0, Some("one")), "{}", recv.stderr);
     assert_eq!(lines(&recv)[0]["from"], "acme/planner");
 
-    // A receipt comes back when the message was printed, and says which one.
-    let asked = at(&node, &["send", "acme/worker", "acme/planner", "done?", "--receipt", "--json"]);
+    // Receipts come back when the message was opened and when it was printed, and say which one.
+    let asked = at(&node, &["send", "acme/worker", "acme/planner", "done?", "--receipt", "--delivered", "--json"]);
     let asked: serde_json::Value = serde_json::from_str(&asked.stdout).unwrap();
     let asked = asked["message_id"].clone();
     ok(folder, &["recv", "acme/planner", "--count", "1", "--node", &node.address]);
-    let receipt = at(&node, &["recv", "acme/worker", "--json", "--count", "3"]);
-    let receipt = lines(&receipt).pop().unwrap();
-    assert_eq!((&receipt["kind"], &receipt["from"]), (&"receipt".into(), &"acme/planner".into()), "{receipt}");
-    assert_eq!((&receipt["receipt"]["message_id"], &receipt["correlation_id"]), (&asked, &asked), "{receipt}");
+    let receipts = lines(&at(&node, &["recv", "acme/worker", "--json", "--count", "4"])).split_off(2);
+    for receipt in &receipts {
+        assert_eq!((&receipt["kind"], &receipt["from"]), (&"receipt".into(), &"acme/planner".into()), "{receipt}");
+        assert_eq!((&receipt["receipt"]["message_id"], &receipt["correlation_id"]), (&asked, &asked), "{receipt}");
+    }
+    let mut kinds: Vec<_> = receipts.iter().map(|receipt| receipt["receipt"]["kind"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["acknowledged", "delivered"]);
     for text in ["two", "three"] {
         ok(folder, &["send", "acme/planner", "acme/worker", text, "--node", &node.address]);
     }

@@ -269,6 +269,14 @@ impl<'o> DeliverEncoder<'o> {
         Self::begin_as(Some(FrameType::DeadLetter), out, Some(batch_header))
     }
 
+    /// Starts a Signal frame ([`crate::signal`]).
+    ///
+    /// # Panics
+    /// As [`begin`](Self::begin).
+    pub fn begin_signal(out: &'o mut Vec<u8>, batch_header: &[u8]) -> Self {
+        Self::begin_as(Some(FrameType::Signal), out, Some(batch_header))
+    }
+
     pub(crate) fn begin_as(frame_type: Option<FrameType>, out: &'o mut Vec<u8>, batch_header: Option<&[u8]>) -> Self {
         let start = out.len();
         if let Some(frame_type) = frame_type {

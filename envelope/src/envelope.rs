@@ -9,7 +9,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::id::{AgentId, ChannelId, KeyId, MessageId};
 use crate::limits::{
-    AEAD_TAG_BYTES, CHANNEL_SESSION_MESSAGES_MAX, PAYLOAD_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES,
+    AEAD_TAG_BYTES, CHANNEL_SESSION_MESSAGES_MAX, PAYLOAD_BYTES_MAX, SESSION_MESSAGES_MAX, SIGNAL_PLAINTEXT_BYTES_MAX,
+    SIGNAL_TTL_S_MAX, WRAPPED_KEY_BYTES,
 };
 use crate::reject::RejectCode;
 
@@ -27,6 +28,11 @@ pub const FLAG_NOTICE_WANTED: u8 = 2;
 /// Bit of the header's flags: the key id is that of a prekey ([`crate::prekeys`]), not of a key record. Only in the session
 /// suite: whatever opens a message must open it again until it is settled, and a one-time key is erased before.
 pub const FLAG_PREKEY: u8 = 4;
+/// Bit of the header's flags: the message is a signal ([`crate::signal`]), which no node stores. Only alone, on a direct message of the
+/// sealed suite: what may be lost must take no key out of a session, nor bring the one that later messages need.
+pub const FLAG_EPHEMERAL: u8 = 8;
+/// Bit of the header's flags: the sender asks for a receipt ([`crate::receipt`]) when the recipient has opened the message.
+pub const FLAG_DELIVERED_WANTED: u8 = 16;
 
 /// How the payload's key reaches the recipient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -129,6 +135,23 @@ pub fn kind_and_channel(envelope: &[u8]) -> Option<(u8, [u8; 16])> {
     Some((header[KIND_AT], *header[CHANNEL_AT..].first_chunk()?))
 }
 
+/// When a signal that was checked when it came in is over, Unix milliseconds; `None` for any other message. For who keeps envelopes at
+/// any alignment, as [`kind_and_channel`].
+#[must_use]
+pub fn signal_until_ms(envelope: &[u8]) -> Option<u64> {
+    let header: &[u8; ENVELOPE_HEADER_BYTES] = envelope.first_chunk()?;
+    let ttl_s = u32::from_le_bytes(*header[TTL_AT..].first_chunk()?);
+    let timestamp_ms = u64::from_le_bytes(*header[TIMESTAMP_AT..].first_chunk()?);
+    (header[FLAGS_AT] & FLAG_EPHEMERAL != 0).then(|| signal_end_ms(timestamp_ms, ttl_s))
+}
+
+fn signal_end_ms(timestamp_ms: u64, ttl_s: u32) -> u64 {
+    timestamp_ms.saturating_add(u64::from(ttl_s) * 1_000)
+}
+
+const FLAGS_AT: usize = std::mem::offset_of!(ArchivedEnvelopeHeader, flags);
+const TTL_AT: usize = std::mem::offset_of!(ArchivedEnvelopeHeader, ttl_s);
+const TIMESTAMP_AT: usize = std::mem::offset_of!(ArchivedEnvelopeHeader, timestamp_ms);
 const KIND_AT: usize = std::mem::offset_of!(ArchivedEnvelopeHeader, kind);
 const CHANNEL_AT: usize = std::mem::offset_of!(ArchivedEnvelopeHeader, channel);
 
@@ -145,7 +168,8 @@ pub struct EnvelopeHeader {
     pub kind: u8,
     /// [`Priority`].
     pub priority: u8,
-    /// [`FLAG_RECEIPT_WANTED`], [`FLAG_NOTICE_WANTED`] and [`FLAG_PREKEY`]; every other bit is zero.
+    /// [`FLAG_RECEIPT_WANTED`], [`FLAG_NOTICE_WANTED`], [`FLAG_PREKEY`], [`FLAG_EPHEMERAL`] and [`FLAG_DELIVERED_WANTED`]; every other
+    /// bit is zero.
     pub flags: u8,
     /// Zero.
     pub reserved0: u8,
@@ -375,11 +399,14 @@ impl<'a> EnvelopeView<'a> {
         let suite = Suite::from_u8(header.suite).ok_or(RejectCode::EnvelopeSuite)?;
         let kind = Kind::from_u8(header.kind).ok_or(RejectCode::EnvelopeKind)?;
         Priority::from_u8(header.priority).ok_or(RejectCode::EnvelopePriority)?;
-        let wants = header.flags & !FLAG_PREKEY;
-        let flags_hold = wants & !(FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED) == 0
+        let wants = header.flags & !(FLAG_PREKEY | FLAG_EPHEMERAL);
+        let is_signal = header.flags & FLAG_EPHEMERAL != 0;
+        let flags_hold = wants & !(FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED | FLAG_DELIVERED_WANTED) == 0
             // A receipt for a receipt would go on for ever.
-            && (wants == 0 || header.kind != Kind::Receipt as u8)
-            && (header.flags == wants || suite == Suite::Session)
+            && (wants == 0 || kind != Kind::Receipt)
+            && (header.flags & FLAG_PREKEY == 0 || suite == Suite::Session)
+            // Nobody can say later what became of what was never stored.
+            && (!is_signal || (header.flags == FLAG_EPHEMERAL && suite == Suite::Sealed && kind == Kind::Direct))
             // There is no one recipient who could answer.
             && (header.flags == 0 || suite != Suite::Channel);
         if !flags_hold || header.reserved0 != 0 || header.reserved1 != 0 {
@@ -428,6 +455,11 @@ impl<'a> EnvelopeView<'a> {
         };
         if !fits_channel {
             return Err(RejectCode::EnvelopeChannel);
+        }
+        let is_short = (1..=SIGNAL_TTL_S_MAX).contains(&header.ttl_s.to_native())
+            && payload_bytes <= SIGNAL_PLAINTEXT_BYTES_MAX + AEAD_TAG_BYTES;
+        if is_signal && !is_short {
+            return Err(RejectCode::EnvelopeSignal);
         }
         if !MessageId(header.message_id).is_uuid_v7() {
             return Err(RejectCode::EnvelopeMessageId);
@@ -493,6 +525,19 @@ impl<'a> EnvelopeView<'a> {
     #[must_use]
     pub fn wants_notice(&self) -> bool {
         self.header.flags & FLAG_NOTICE_WANTED != 0
+    }
+
+    /// Whether the sender asks the recipient for a receipt ([`crate::receipt`]) when it has opened the message.
+    #[must_use]
+    pub fn wants_delivered(&self) -> bool {
+        self.header.flags & FLAG_DELIVERED_WANTED != 0
+    }
+
+    /// When the message is over, Unix milliseconds by its sender's clock, if it is a signal ([`crate::signal`]).
+    #[must_use]
+    pub fn signal_until_ms(&self) -> Option<u64> {
+        let (timestamp_ms, ttl_s) = (self.header.timestamp_ms.to_native(), self.header.ttl_s.to_native());
+        (self.header.flags & FLAG_EPHEMERAL != 0).then(|| signal_end_ms(timestamp_ms, ttl_s))
     }
 
     /// The message's kind.

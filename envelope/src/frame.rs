@@ -33,6 +33,10 @@ pub enum FrameType {
     Enrol = 0x17,
     /// Answers with what became of it.
     Enrolled = 0x18,
+    /// Asks whether an agent is there.
+    PresenceRequest = 0x19,
+    /// Answers with what is known of it.
+    PresenceAnswer = 0x1a,
     /// A signed batch of envelopes.
     SignedBatch = 0x20,
     /// What became of the batches so far.
@@ -51,6 +55,12 @@ pub enum FrameType {
     ConsumerNack = 0x35,
     /// What the node says about a message that its recipient's mailbox does not hold any more.
     Notice = 0x36,
+    /// Allows the node to push so many more signals.
+    SignalCredit = 0x37,
+    /// Pushed signals: messages that are not stored.
+    Signal = 0x38,
+    /// Says to whom the agent shows that it is there.
+    PresenceShow = 0x39,
     /// Asks for a page of dead letters.
     DeadLetterList = 0x40,
     /// Answers with it.
@@ -128,6 +138,8 @@ impl FrameType {
         Self::KeyRecordPublished,
         Self::Enrol,
         Self::Enrolled,
+        Self::PresenceRequest,
+        Self::PresenceAnswer,
         Self::SignedBatch,
         Self::SubmitAck,
         Self::Subscribe,
@@ -137,6 +149,9 @@ impl FrameType {
         Self::ConsumerAck,
         Self::ConsumerNack,
         Self::Notice,
+        Self::SignalCredit,
+        Self::Signal,
+        Self::PresenceShow,
         Self::DeadLetterList,
         Self::DeadLetters,
         Self::DeadLetterRead,
@@ -185,6 +200,7 @@ impl FrameType {
             | Self::Deliver
             | Self::ConsumerAck
             | Self::ConsumerNack
+            | Self::Signal
             | Self::DeadLetter
             | Self::KeyLeaves
             | Self::ChannelDeliver

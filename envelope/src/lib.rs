@@ -23,11 +23,14 @@ pub mod letters;
 pub mod limits;
 pub mod notice;
 pub mod prekeys;
+pub mod presence;
 pub mod proof;
 mod reader;
 pub mod receipt;
 pub mod reject;
 pub mod request;
+pub mod self_destruct;
+pub mod signal;
 pub mod submit;
 pub mod thread;
 

@@ -78,6 +78,16 @@ pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
 /// Most deliver credit, in bytes, that a subscriber may hold at a time.
 pub const CREDIT_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
+/// Largest plaintext of a signal, in bytes.
+pub const SIGNAL_PLAINTEXT_BYTES_MAX: usize = 4_096;
+/// Largest whole envelope of a signal, in bytes.
+pub const SIGNAL_ENVELOPE_BYTES_MAX: usize =
+    ENVELOPE_HEADER_BYTES + WRAPPED_KEY_BYTES + SIGNAL_PLAINTEXT_BYTES_MAX + AEAD_TAG_BYTES;
+/// Longest life of a signal, in seconds.
+pub const SIGNAL_TTL_S_MAX: u32 = 60;
+/// Most signals that a reader may be pushed beyond those that it was pushed.
+pub const SIGNAL_CREDIT_MAX: u32 = 256;
+
 /// Longest agent name, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest trust domain, in bytes (SPIFFE allows 255).
@@ -132,6 +142,13 @@ const _: () = assert!(
         + ENVELOPE_BYTES_MAX
         + 8
         <= DELIVER_BODY_BYTES_MAX
+);
+// All the signals that a reader may be pushed at a time fit into one frame.
+const _: () = assert!(
+    8 + BATCH_HEADER_BYTES_MAX
+        + SIGNAL_CREDIT_MAX as usize
+            * (DELIVERED_MESSAGE_HEADER_BYTES + PATH_NODES_MAX * 32 + SIGNAL_ENVELOPE_BYTES_MAX + 8)
+        <= FRAME_BODY_BYTES_MAX
 );
 // A path of PATH_NODES_MAX nodes reaches every leaf of the largest batch.
 const _: () = assert!(1 << PATH_NODES_MAX >= BATCH_MESSAGES_MAX);

@@ -1,7 +1,7 @@
 //! What a recipient says about a message that it was asked to confirm: the payload of an envelope of kind receipt.
 //!
-//! A message whose header sets [`FLAG_RECEIPT_WANTED`](crate::envelope::FLAG_RECEIPT_WANTED) asks for one. The answer is a
-//! message like any other, sealed to the sender and signed by the recipient, with the id of the message that it is about as
+//! A message whose header sets [`FLAG_RECEIPT_WANTED`](crate::envelope::FLAG_RECEIPT_WANTED) asks for one when the work is done, one that
+//! sets [`FLAG_DELIVERED_WANTED`](crate::envelope::FLAG_DELIVERED_WANTED) when it was opened. The answer is a message like any other, sealed to the sender and signed by the recipient, with the id of the message that it is about as
 //! its correlation id. So a receipt can be proven to a third party as any message can (`docs/proof-format.md`).
 
 use crate::id::MessageId;
@@ -18,12 +18,14 @@ pub const RECEIPT_VERSION: u8 = 1;
 pub enum ReceiptOutcome {
     /// The application acknowledged it: the work is done.
     Acknowledged = 1,
+    /// The recipient has it, verified and opened. Whether anybody has looked at it, or will, this does not say.
+    Delivered = 2,
 }
 
 /// A receipt: 64 bytes, little-endian.
 ///
 /// ```text
-///  0 u8 version = 1 | 1 u8 outcome (1 acknowledged) | 2 [6] zero
+///  0 u8 version = 1 | 1 u8 outcome (1 acknowledged, 2 delivered) | 2 [6] zero
 ///  8 [16] message id | 24 [32] SHA-256 of the message's envelope | 56 u64 at_ms
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +59,7 @@ impl ReceiptBody {
         let payload: &[u8; RECEIPT_BYTES] = payload.try_into().ok()?;
         let outcome = match payload[1] {
             1 => ReceiptOutcome::Acknowledged,
+            2 => ReceiptOutcome::Delivered,
             _ => return None,
         };
         let is_of_this_version = payload[0] == RECEIPT_VERSION && payload[2..8] == [0; 6];

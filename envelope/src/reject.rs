@@ -91,6 +91,9 @@ reject_codes! {
     /// Kind, suite, channel and recipient of the envelope do not fit each other.
     EnvelopeChannel = 214, "the envelope's kind, suite, channel and recipient do not fit each other; see the channel suite in docs/envelope-format.md";
 
+    /// The message is a signal, and lives too long or is too large for one.
+    EnvelopeSignal = 215, "a signal lives 1 to 60 seconds and holds at most 4,096 bytes; send a shorter one, or a message";
+
     /// The batch holds no message.
     BatchEmpty = 220, "the batch is empty; send at least one message";
     /// The batch holds too many messages.
@@ -192,6 +195,9 @@ reject_codes! {
     NotSubscribed = 417, "this connection has no subscription with this handle; subscribe first";
     /// The connection reads, or publishes to, as many channels as it may.
     TooManySubscriptions = 418, "this connection has as many subscriptions as it may; leave one, or open another connection";
+
+    /// The signal's time is over, or has not begun.
+    SignalTime = 419, "the signal's time is over or has not begun by the node's clock; check the sender's clock, send what is so now";
 
     /// The node is too busy right now.
     Overloaded = 500, "the node is busy; retry after the stated time";

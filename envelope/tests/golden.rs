@@ -18,6 +18,7 @@ use creto_crypto_accel::verify::VerifyingKeys;
 use creto_envelope::batch::{BATCH_HEADER_BYTES, BatchHeaderView, BatchView, parse_submit_sequence};
 use creto_envelope::control::{Login, login_statement};
 use creto_envelope::deliver::Deliver;
+use creto_envelope::envelope::signal_until_ms;
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::{EnvelopeView, FrameHeader, FrameType, SignatureSuite, SignedKeyRecord};
 use rkyv::util::AlignedVec;
@@ -109,6 +110,19 @@ fn both_backends_verify_and_open_the_signed_batch() {
             assert_eq!(plaintext, values["plaintext"]);
         }
     }
+}
+
+#[test]
+fn both_backends_open_the_signal_which_says_when_it_is_over() {
+    let envelope = aligned(&golden_bytes("signal-envelope.hex"));
+    let values = &golden_json()["signal"];
+    for backend in Backend::ALL {
+        assert_eq!(check_open(backend, &envelope, &values["message_key"]), values["plaintext"]);
+    }
+    let view = EnvelopeView::parse(&envelope).unwrap();
+    let until_ms = Some(view.header().timestamp_ms.to_native() + 10_000);
+    assert_eq!((view.signal_until_ms(), signal_until_ms(&envelope)), (until_ms, until_ms));
+    assert_eq!(signal_until_ms(&golden_bytes("envelope-1.hex")), None, "it has a time to live, and is stored");
 }
 
 #[test]

@@ -5,8 +5,13 @@
 mod sample;
 
 use creto_envelope::batch::{BatchView, encode_signed_batch, parse_submit_sequence};
-use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, FLAG_NOTICE_WANTED, FLAG_PREKEY, FLAG_RECEIPT_WANTED, nonce};
-use creto_envelope::limits::{AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, SESSION_MESSAGES_MAX, WRAPPED_KEY_BYTES};
+use creto_envelope::envelope::{
+    ENVELOPE_HEADER_BYTES, FLAG_DELIVERED_WANTED, FLAG_EPHEMERAL, FLAG_NOTICE_WANTED, FLAG_PREKEY, FLAG_RECEIPT_WANTED,
+    nonce,
+};
+use creto_envelope::limits::{
+    AEAD_TAG_BYTES, PAYLOAD_PLAINTEXT_BYTES_MAX, SESSION_MESSAGES_MAX, SIGNAL_PLAINTEXT_BYTES_MAX, WRAPPED_KEY_BYTES,
+};
 use creto_envelope::{
     AgentId, ChannelId, EnvelopeHeader, EnvelopeView, FrameHeader, FrameType, InSession, KeyId, Kind, MessageId,
     RejectCode, Suite,
@@ -77,7 +82,7 @@ fn what_is_published_has_a_suite_and_a_kind_of_its_own() {
     check(&|bytes| bytes[32..64].fill(0), RejectCode::EnvelopeChannel);
     check(&|bytes| bytes[112] = 1, RejectCode::EnvelopeChannel);
     check(&|bytes| bytes[128..144].fill(0), RejectCode::UnknownSession);
-    for flags in 1..8 {
+    for flags in 1..32 {
         check(&|bytes| bytes[4] = flags, RejectCode::EnvelopeReserved);
     }
     let to_65536 = |bytes: &mut Vec<u8>| {
@@ -154,6 +159,64 @@ fn a_receipt_may_be_asked_for_by_everything_but_a_receipt() {
 }
 
 #[test]
+fn both_receipts_may_be_asked_for_alone_or_together() {
+    for kind in (1..=7).filter(|kind| *kind != Kind::Channel as u8) {
+        for others in [0, FLAG_RECEIPT_WANTED, FLAG_NOTICE_WANTED] {
+            let mut bytes = envelope(100);
+            (bytes[2], bytes[4]) = (kind, FLAG_DELIVERED_WANTED | others);
+            let asks = EnvelopeView::parse(&aligned(&bytes)).map(|view| (view.wants_delivered(), view.wants_receipt()));
+            let expected = Ok((true, others == FLAG_RECEIPT_WANTED));
+            let expect = if kind == Kind::Receipt as u8 { Err(RejectCode::EnvelopeReserved) } else { expected };
+            assert_eq!(asks, expect, "kind {kind}, flags {others}");
+        }
+    }
+    assert!(!EnvelopeView::parse(&aligned(&envelope(100))).unwrap().wants_delivered());
+}
+
+#[test]
+fn a_signal_is_a_direct_message_of_the_sealed_suite_that_asks_for_nothing() {
+    let mut sealed = envelope(100);
+    (sealed[4], sealed[12]) = (FLAG_EPHEMERAL, 60);
+    assert_eq!(EnvelopeView::parse(&aligned(&sealed)).unwrap().signal_until_ms(), Some(1_700_000_060_001));
+    for kind in (2..=7).filter(|kind| *kind != Kind::Channel as u8) {
+        let mut bytes = sealed.clone();
+        bytes[2] = kind;
+        assert_eq!(EnvelopeView::parse(&aligned(&bytes)).err(), Some(RejectCode::EnvelopeReserved), "kind {kind}");
+    }
+    for flags in (0..=u8::MAX).filter(|flags| flags & FLAG_EPHEMERAL != 0 && *flags != FLAG_EPHEMERAL) {
+        let mut bytes = sealed.clone();
+        bytes[4] = flags;
+        assert_eq!(EnvelopeView::parse(&aligned(&bytes)).err(), Some(RejectCode::EnvelopeReserved), "flags {flags}");
+    }
+    for with_wrapped_key in [false, true] {
+        let mut bytes = session_envelope(100, 7, with_wrapped_key);
+        (bytes[4], bytes[12]) = (FLAG_EPHEMERAL, 60);
+        assert_eq!(EnvelopeView::parse(&aligned(&bytes)).err(), Some(RejectCode::EnvelopeReserved));
+    }
+    let mut published = published_envelope(100, 7);
+    (published[4], published[12]) = (FLAG_EPHEMERAL, 60);
+    assert_eq!(EnvelopeView::parse(&aligned(&published)).err(), Some(RejectCode::EnvelopeReserved));
+}
+
+#[test]
+fn a_signal_is_short_lived_and_small() {
+    let check = |plaintext_bytes: usize, ttl_s: u32, expect: Option<RejectCode>| {
+        let mut bytes = envelope(plaintext_bytes);
+        bytes[4] = FLAG_EPHEMERAL;
+        bytes[12..16].copy_from_slice(&ttl_s.to_le_bytes());
+        assert_eq!(EnvelopeView::parse(&aligned(&bytes)).err(), expect, "{plaintext_bytes} bytes, {ttl_s} s");
+    };
+    for (ttl_s, expect) in
+        [(0, Some(RejectCode::EnvelopeSignal)), (1, None), (60, None), (61, Some(RejectCode::EnvelopeSignal))]
+    {
+        check(5, ttl_s, expect);
+    }
+    check(5, u32::MAX, Some(RejectCode::EnvelopeSignal));
+    check(SIGNAL_PLAINTEXT_BYTES_MAX, 60, None);
+    check(SIGNAL_PLAINTEXT_BYTES_MAX + 1, 60, Some(RejectCode::EnvelopeSignal));
+}
+
+#[test]
 fn a_prekey_opens_sessions_of_any_kind_and_nothing_of_the_sealed_suite() {
     for kind in (1..=7).filter(|kind| *kind != Kind::Channel as u8) {
         for others in [0, FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED] {
@@ -194,7 +257,8 @@ fn every_broken_rule_has_its_own_code() {
     check_rejected(|bytes| bytes[1] = 4, RejectCode::EnvelopeSuite);
     check_rejected(|bytes| bytes[2] = 0, RejectCode::EnvelopeKind);
     check_rejected(|bytes| bytes[3] = 4, RejectCode::EnvelopePriority);
-    for flags in 4..=255 {
+    let asks = FLAG_RECEIPT_WANTED | FLAG_NOTICE_WANTED | FLAG_DELIVERED_WANTED;
+    for flags in (0..=255).filter(|flags| flags & !asks != 0 && *flags != FLAG_EPHEMERAL) {
         check_rejected(move |bytes| bytes[4] = flags, RejectCode::EnvelopeReserved);
     }
     check_rejected(|bytes| bytes[156] = 1, RejectCode::EnvelopeReserved);

@@ -8,6 +8,7 @@ use creto_envelope::batch::{BATCH_HEADER_BYTES, BatchHeaderView, BatchView, enco
 use creto_envelope::deliver::{ConsumerAck, Deliver, DeliverEncoder, MessageToDeliver, delivered_message_bytes};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::limits::*;
+use creto_envelope::signal::parse_signals;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{AgentName, EnvelopeView, FrameHeader, FrameType, RejectCode, TrustDomain};
 use sample::{aligned, batch_header, envelope};
@@ -68,7 +69,7 @@ fn the_limits_are_those_of_the_pages() {
 fn a_frame_body_is_as_large_as_its_type_allows_and_no_larger() {
     for &frame_type in FrameType::ALL {
         let body_bytes_max = match frame_type as u8 {
-            0x20 | 0x21 | 0x33..=0x35 | 0x43 | 0x63 | 0x73..=0x75 | 0x79 | 0x7c => 2_097_160u32,
+            0x20 | 0x21 | 0x33..=0x35 | 0x38 | 0x43 | 0x63 | 0x73..=0x75 | 0x79 | 0x7c => 2_097_160u32,
             0x50 => 160_080,
             _ => 16_384,
         };
@@ -84,6 +85,37 @@ fn a_frame_body_is_as_large_as_its_type_allows_and_no_larger() {
         assert_eq!(FrameHeader::new(frame_type, body_bytes_max as usize + 1), Err(RejectCode::FrameOversized));
         assert_eq!(FrameHeader::new(frame_type, usize::MAX), Err(RejectCode::FrameOversized));
     }
+}
+
+#[test]
+fn a_frame_of_signals_has_none_that_is_larger_than_a_signal_and_none_with_a_number() {
+    let check = |envelope_bytes: usize, mailbox_sequence: u64, attempt: u8, expect: Result<usize, RejectCode>| {
+        let mut out = Vec::new();
+        let mut encoder = DeliverEncoder::begin_signal(&mut out, &batch_header(9).to_bytes());
+        let envelope = envelope_of_bytes(envelope_bytes);
+        encoder.push(&MessageToDeliver {
+            mailbox_sequence,
+            leaf_index: 3,
+            attempt,
+            salt: &[8; 16],
+            path: &[[6; 32]; 2],
+            envelope: &envelope,
+        });
+        encoder.finish();
+        let parsed = parse_signals(&aligned(&out[FRAME_HEADER_BYTES..])).map(|signals| signals.messages.len());
+        assert_eq!(parsed, expect, "{envelope_bytes} bytes, {mailbox_sequence}, {attempt}");
+    };
+    check(SIGNAL_ENVELOPE_BYTES_MAX, 0, 0, Ok(1));
+    check(SIGNAL_ENVELOPE_BYTES_MAX + 1, 0, 0, Err(RejectCode::EnvelopeLength));
+    check(1_300, 1, 0, Err(RejectCode::FrameReserved));
+    check(1_300, 0, 1, Err(RejectCode::FrameReserved));
+    let header = batch_header(9).to_bytes();
+    let mut empty = Vec::new();
+    DeliverEncoder::begin_signal(&mut empty, &header).finish();
+    assert_eq!(parse_signals(&aligned(&empty[FRAME_HEADER_BYTES..])).err(), Some(RejectCode::FrameLength));
+    let mut bare = Vec::new();
+    DeliverEncoder::begin(&mut bare, None).finish();
+    assert_eq!(parse_signals(&aligned(&bare[FRAME_HEADER_BYTES..])).err(), Some(RejectCode::FrameLength));
 }
 
 #[test]

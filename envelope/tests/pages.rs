@@ -169,11 +169,14 @@ fn the_pages_list_the_limits_as_they_are() {
             "CHANNEL_MEMBERS_TOLD_MAX" => creto_envelope::channel::frames::CHANNEL_MEMBERS_TOLD_MAX as u64,
             "CREDIT_MESSAGES_MAX" => u64::from(limits::CREDIT_MESSAGES_MAX),
             "CREDIT_BYTES_MAX" => u64::from(limits::CREDIT_BYTES_MAX),
+            "SIGNAL_PLAINTEXT_BYTES_MAX" => limits::SIGNAL_PLAINTEXT_BYTES_MAX as u64,
+            "SIGNAL_TTL_S_MAX" => u64::from(limits::SIGNAL_TTL_S_MAX),
+            "SIGNAL_CREDIT_MAX" => u64::from(limits::SIGNAL_CREDIT_MAX),
             unknown => panic!("a page lists {unknown}, which is no limit"),
         }
     };
     for (name, value) in &listed {
         assert_eq!(*value, limit(name), "{name}");
     }
-    assert_eq!(listed.len(), 27, "every limit is on one of the pages");
+    assert_eq!(listed.len(), 30, "every limit is on one of the pages");
 }

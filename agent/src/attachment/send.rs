@@ -115,6 +115,9 @@ impl Agent {
             Some(name) => name.clone(),
             None => file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         };
+        if file.options.self_destruct.is_some() {
+            return Err(AttachmentError::SelfDestruct);
+        }
         if !is_file_name(&name) {
             return Err(AttachmentError::Name { name });
         }
@@ -153,7 +156,7 @@ impl Agent {
         let bytes_of = |index| head(id).bytes_of_chunk(index) as u64;
         let mut durable_bytes = before.iter().map(|index| bytes_of(*index)).sum();
         progress(FileProgress { durable_bytes, bytes });
-        let options = SendOptions { receipt: false, notice: false, ..file.options };
+        let options = SendOptions { receipt: false, delivered: false, notice: false, ..file.options };
         let mut in_flight: VecDeque<(u32, PendingSend)> = VecDeque::with_capacity(CHUNKS_IN_FLIGHT);
         let mut missing = VecDeque::from(missing);
         let begun_ms = journal.as_ref().map_or_else(clock::now_ms, |journal| journal.begun_ms);

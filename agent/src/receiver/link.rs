@@ -1,6 +1,7 @@
 //! The deliver stream of one connection: subscribe, read, open, present in order, acknowledge.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,8 @@ use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
 use creto_envelope::limits::{CONSUMER_ACK_SEQUENCES_MAX, CONSUMER_NACK_MESSAGES_MAX};
 use creto_envelope::notice::Notice;
+use creto_envelope::presence::{PresenceAudience, PresenceShow};
+use creto_envelope::signal::parse_signals;
 use creto_envelope::{AgentName, FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
@@ -19,9 +22,13 @@ use super::Inbox;
 use super::acknowledgements::Acknowledged;
 use super::open::{Arrived, Opener, Refused, SignedHeader};
 use super::sessions::SessionKey;
+use crate::clock;
 use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
-use crate::limits::{ALL_SESSIONS_MAX, GOODBYE_TIMEOUT, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX};
+use crate::limits::{
+    ALL_SESSIONS_MAX, GOODBYE_TIMEOUT, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX, SIGNAL_LOOKUP_TIMEOUT,
+    SIGNAL_WINDOW,
+};
 use crate::prekeys::Prekeys;
 use crate::stream::{self, StreamEnd};
 use crate::worker::offload;
@@ -43,6 +50,8 @@ pub(crate) struct DeliverLink {
     pub(crate) directory: Arc<Directory>,
     /// Made while this process receives.
     pub(crate) prekeys: Arc<Prekeys>,
+    /// Those who may send to the agent are shown that it reads.
+    pub(crate) shows_presence: bool,
     /// Turns true when the agent is closing: what is to be acknowledged goes out first.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -65,6 +74,9 @@ impl DeliverLink {
         let mut frames = Vec::new();
         StreamOpen { role: StreamRole::Deliver }.encode(&mut frames);
         Subscribe { mailbox: self.inbox.me }.encode(&mut frames);
+        if self.shows_presence {
+            PresenceShow { audience: PresenceAudience::Senders }.encode(&mut frames);
+        }
         encode_credit(&mut frames, credit);
         if let Err(end) = stream::write(&mut send, frames).await {
             return end;
@@ -72,11 +84,13 @@ impl DeliverLink {
         let (jobs, opened) = mpsc::channel(OPEN_JOBS_MAX);
         // As many as the node has credit for: reading never waits for a name.
         let (notices, unnamed) = mpsc::channel(self.inbox.window_messages);
+        let (signals, unopened) = mpsc::channel(SIGNAL_WINDOW as usize);
         // All of them only move bytes and wait; the work is with the cryptographic workers.
         let end = tokio::select! {
             end = self.write(send) => end,
-            end = self.read(receive, jobs, notices) => end,
+            end = self.read(receive, jobs, notices, signals) => end,
             end = self.name(unnamed, stream) => end,
+            end = self.open_signals(unopened) => end,
             end = self.present(opened, stream) => end,
         };
         if self.inbox.sender().is_none() { self.rest().await } else { end }
@@ -115,6 +129,9 @@ impl DeliverLink {
                 ConsumerNack { messages: messages.to_vec() }.encode(&mut frames);
             }
             credit.into_iter().for_each(|credit| encode_credit(&mut frames, credit));
+            if let Some(credit) = self.inbox.signals.take_credit() {
+                credit.encode(&mut frames);
+            }
             if !frames.is_empty()
                 && let Err(end) = stream::write(&mut send, frames).await
             {
@@ -140,6 +157,7 @@ impl DeliverLink {
         mut receive: RecvStream,
         jobs: mpsc::Sender<JoinHandle<OpenedFrame>>,
         notices: mpsc::Sender<(Notice, Instant)>,
+        signals: mpsc::Sender<Bytes>,
     ) -> StreamEnd {
         let mut header: Option<Arc<SignedHeader>> = None;
         // After Subscribe went out: whoever was subscribed before, in another process, is told so and lets go of them.
@@ -165,6 +183,22 @@ impl DeliverLink {
                         Ok(()) => continue,
                         Err(_) => return StreamEnd::Ended,
                     },
+                    Err(code) => return StreamEnd::Broken(code),
+                },
+                FrameType::Signal => match parse_signals(&frame.body) {
+                    Ok(parsed) => {
+                        let count = parsed.messages.len();
+                        match self.inbox.signals.arrived(count) {
+                            Some(true) => self.inbox.changed.notify_one(),
+                            Some(false) => {}
+                            None => return StreamEnd::Broken(RejectCode::FrameUnexpected),
+                        }
+                        // Reading never waits for signals: what there is no room for is gone.
+                        if signals.try_send(frame.body).is_err() {
+                            self.inbox.counters.signals_dropped.add(count);
+                        }
+                        continue;
+                    }
                     Err(code) => return StreamEnd::Broken(code),
                 },
                 FrameType::Subscribed => match Subscribed::parse(&frame.body) {
@@ -200,6 +234,28 @@ impl DeliverLink {
                 return StreamEnd::Ended;
             }
         }
+    }
+
+    /// Verifies and opens signals beside the messages, in the order in which they came.
+    async fn open_signals(&self, mut came: mpsc::Receiver<Bytes>) -> StreamEnd {
+        while let Some(body) = came.recv().await {
+            let parsed = parse_signals(&body).expect("it was parsed when it came");
+            let batch = parsed.batch_header.expect("a frame of signals has a header");
+            let (sender, version, spans) = (batch.sender(), batch.key_record_version(), parsed.messages);
+            let Ok(sessions) = self.inbox.sessions().await else { return pending().await };
+            let lookup = timeout(SIGNAL_LOOKUP_TIMEOUT, self.directory.lookup(sender, version)).await;
+            let Ok(identity @ Ok(_)) = lookup else {
+                // Nobody can say whose they are, and later they mean nothing.
+                self.inbox.counters.signals_dropped.add(spans.len());
+                continue;
+            };
+            let header = SignedHeader::new(body.clone(), identity);
+            let opener = Arc::clone(&self.opener);
+            for verdict in offload(move || opener.open(&sessions, &header, &body, &spans)).await {
+                self.inbox.signalled(verdict, clock::now_ms());
+            }
+        }
+        StreamEnd::Ended
     }
 
     /// Hands notices over in the order in which they came, each with the name of whom it is about. Names are asked for beside
@@ -281,6 +337,12 @@ impl DeliverLink {
                 }
                 match verdict {
                     Ok(Arrived::Settled(session)) => self.inbox.settled_before(session, &span, stream),
+                    // Nobody stores signals, and what comes as a message was stored.
+                    Ok(Arrived::Message(message)) if message.signal_ttl_s.is_some() => {
+                        let (from, message_id) = (message.identity.record.agent_id(), message.message_id);
+                        let refused = Refused { code: RejectCode::EnvelopeSignal, from, message_id };
+                        self.inbox.refuse(refused, &span, stream);
+                    }
                     Ok(Arrived::Message(message)) if message.is_channel_key() => {
                         self.inbox.took_key(&message, &span, stream);
                     }

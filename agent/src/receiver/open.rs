@@ -1,5 +1,6 @@
 //! From a Deliver frame to payloads: everything is verified again, nothing that the node says is taken on trust.
 
+use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use crate::error::LookupError;
 use crate::keys::AgentKeys;
 use crate::limits::ROOTS_CACHED;
 use crate::receiver::sessions::{self, IncomingSessions, Sealed, SessionUse};
+use crate::self_destruct;
 use crate::stats::UNPOISONED;
 
 #[cfg(test)]
@@ -109,6 +111,10 @@ pub(crate) struct Opened {
     pub(crate) proof: Option<Bytes>,
     /// Whether its sender asks for a receipt.
     pub(crate) wants_receipt: bool,
+    /// Whether its sender asks to be told that it was opened.
+    pub(crate) wants_delivered: bool,
+    /// It is a signal, and means something for so many seconds.
+    pub(crate) signal_ttl_s: Option<NonZeroU8>,
     /// SHA-256 of its envelope, if its sender asks for a receipt or its payload says that it is typed.
     pub(crate) envelope_sha256: Option<[u8; 32]>,
     /// Its place in the session that it belongs to.
@@ -227,9 +233,13 @@ impl Opener {
             priority: envelope.priority(),
             timestamp_ms: head.timestamp_ms.to_native(),
             wants_receipt: envelope.wants_receipt(),
-            envelope_sha256: (envelope.wants_receipt() || TypedPayload::is_claimed(&payload))
-                .then(|| sha256(&[envelope.as_bytes()])),
-            payload: Bytes::from(payload),
+            wants_delivered: envelope.wants_delivered(),
+            signal_ttl_s: signal_ttl_s(envelope),
+            envelope_sha256: (envelope.wants_receipt()
+                || envelope.wants_delivered()
+                || TypedPayload::is_claimed(&payload))
+            .then(|| sha256(&[envelope.as_bytes()])),
+            payload: self_destruct::opened(payload),
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
             session,
             accepted,
@@ -355,6 +365,13 @@ impl Opener {
             verdict.and(third).map_err(|_| RejectCode::BadSignature)
         })
     }
+}
+
+/// For how many seconds a signal means something; none for a message.
+fn signal_ttl_s(envelope: &EnvelopeView<'_>) -> Option<NonZeroU8> {
+    envelope.signal_until_ms()?;
+    let ttl_s = u8::try_from(envelope.header().ttl_s.to_native()).ok().and_then(NonZeroU8::new);
+    Some(ttl_s.expect("a signal was parsed with 1 to 60 seconds"))
 }
 
 /// What shows a third party who signed the message.

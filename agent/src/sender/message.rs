@@ -40,6 +40,8 @@ pub(crate) struct Message {
     pub(super) order: u64,
     /// Whether whoever waits for the answer wants to know the hash of the envelope.
     pub(crate) wants_digest: bool,
+    /// It is a signal: never stored, so never worth sending again.
+    pub(crate) is_signal: bool,
     /// The counter of a channel's session that it uses until it is answered.
     _in_use: Option<InUse>,
 }
@@ -128,6 +130,7 @@ impl Message {
             reseals: 0,
             order: 0,
             wants_digest: false,
+            is_signal: false,
             _in_use: None,
         }
     }

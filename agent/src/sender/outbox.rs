@@ -111,6 +111,8 @@ pub(crate) struct Outbox {
     /// Prekeys of recipients, to open sessions to.
     shelf: Shelf,
     sealing: VecDeque<Sealing>,
+    /// Signals whose moment was missed, until they are answered.
+    dropped: Vec<Message>,
     /// What a worker could not seal, until it is answered.
     unsealed: Vec<Message>,
     in_flight: VecDeque<InFlight>,
@@ -142,6 +144,7 @@ impl Outbox {
             to_fetch: Vec::new(),
             shelf: Shelf::default(),
             sealing: VecDeque::new(),
+            dropped: Vec::new(),
             unsealed: Vec::new(),
             in_flight: VecDeque::new(),
             in_flight_messages: 0,
@@ -182,6 +185,13 @@ impl Outbox {
         self.link = None;
         self.recover = true;
         self.paused_until_us = 0;
+        // What they said may not be so any more when there is a connection again.
+        self.dropped.extend(self.waiting.extract_if(.., |_, message| message.is_signal).map(|(_, signal)| signal));
+    }
+
+    /// Signals that did not go out on the connection on which they were to, or of which that is not known.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.dropped)
     }
 
     /// The node asks for a pause.
@@ -235,6 +245,10 @@ impl Outbox {
     fn decide(&mut self, order: u64, now_us: u64) -> Option<Next> {
         let Self { waiting, sessions, shelf, .. } = self;
         let message = waiting.get_mut(&order).expect("the order was read from the map just now");
+        if message.is_signal {
+            // In no session: what is lost on the way must cost none a key, nor open one that nobody has then.
+            return Some(Next { decision: None, bytes: message.plain().header.envelope_bytes() });
+        }
         if shelf.is_awaited(&message.recipient) {
             return None;
         }
@@ -272,6 +286,7 @@ impl Outbox {
     fn envelope_bytes(&self, message: &Message, now_us: u64) -> usize {
         match &message.sealed {
             Some(sealed) => sealed.envelope.len(),
+            None if message.is_signal => message.plain().header.envelope_bytes(),
             None => {
                 let plain = message.plain();
                 plain.envelope_bytes(self.sessions.decide(&plain.to(), plain.priority(), now_us))
@@ -281,12 +296,13 @@ impl Outbox {
 
     /// The messages that nothing holds back, in order.
     fn free(&self) -> impl Iterator<Item = &Message> {
-        let held = |recipient| {
-            self.stalled.contains_key(recipient)
-                || self.fetching.contains(recipient)
-                || self.shelf.is_awaited(recipient)
+        // A signal takes no room in a mailbox and needs no prekey, so it waits for neither.
+        let held = |message: &Message| {
+            let recipient = &message.recipient;
+            let is_stalled = self.stalled.contains_key(recipient) || self.shelf.is_awaited(recipient);
+            self.fetching.contains(recipient) || (is_stalled && !message.is_signal)
         };
-        self.waiting.values().filter(move |message| !held(&message.recipient))
+        self.waiting.values().filter(move |message| !held(message))
     }
 
     /// When [`next_job`](Self::next_job) should be asked again, if nothing else happens.
@@ -564,20 +580,25 @@ impl Outbox {
         let sent = self.in_flight.drain(..).flat_map(|batch| batch.messages);
         let sealed = self.sealing.drain(..).filter_map(|sealing| sealing.done).flat_map(|batch| batch.messages);
         for message in sent.chain(sealed) {
-            self.waiting.insert(message.order, message);
+            if message.is_signal {
+                self.dropped.push(message);
+            } else {
+                self.waiting.insert(message.order, message);
+            }
         }
         self.in_flight_messages = 0;
     }
 
     /// Messages that were on a connection and come again on the next one.
     pub(crate) fn unanswered(&self) -> usize {
-        self.in_flight_messages
+        self.in_flight.iter().flat_map(|batch| &batch.messages).filter(|message| !message.is_signal).count()
     }
 
     /// Takes out every message that no worker holds, to tell its caller that there will be no answer.
     pub(crate) fn give_up(&mut self) -> Vec<Message> {
         let sealed = self.sealing.iter_mut().filter_map(|sealing| sealing.done.take());
         let mut all: Vec<Message> = sealed.flat_map(|batch| batch.messages).collect();
+        all.append(&mut self.dropped);
         all.extend(self.in_flight.drain(..).flat_map(|batch| batch.messages));
         all.extend(std::mem::take(&mut self.waiting).into_values());
         self.in_flight_messages = 0;

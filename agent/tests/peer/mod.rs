@@ -30,6 +30,7 @@ use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::key_log::{KeyLeavesRequest, KeyProof, KeyProofRequest};
 use creto_envelope::notice::{Notice, NoticeBody};
 use creto_envelope::prekeys::{PrekeyClaim, PrekeyClaimed, PrekeyStockTold};
+use creto_envelope::signal::SignalCredit;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{
     AgentId, BatchView, ChannelId, EnvelopeView, FrameHeader, FrameType, KeyId, RejectCode, SignedKeyRecord,
@@ -690,6 +691,38 @@ impl Link {
         let (frame_type, body) = self.channel_frame().await;
         assert_eq!(frame_type, FrameType::ChannelAck);
         ChannelAck::parse(&body).unwrap()
+    }
+
+    /// The next credit for signals; credit for messages in between is let by.
+    pub(crate) async fn signal_credit(&mut self) -> SignalCredit {
+        let deliver = self.stream(StreamRole::Deliver).await;
+        loop {
+            let (frame_type, body) = timeout(PATIENCE, deliver.next()).await.expect("credit comes").unwrap();
+            match frame_type {
+                FrameType::SignalCredit => return SignalCredit::parse(&body).unwrap(),
+                FrameType::Credit => {}
+                other => panic!("{other:?} on the deliver stream"),
+            }
+        }
+    }
+
+    /// Pushes messages of a batch as signals, by their places in it; the frame's bytes may be changed before they leave.
+    pub(crate) async fn signals(&mut self, batch: &Batch, indices: &[usize], change: impl FnOnce(&mut Vec<u8>)) {
+        let mut tree = Tree::new();
+        tree.rebuild(&batch.entries.iter().map(|(salt, envelope)| leaf_hash(salt, envelope)).collect::<Vec<_>>());
+        let mut frame = Vec::new();
+        let mut encoder = DeliverEncoder::begin_signal(&mut frame, &batch.header);
+        for index in indices {
+            let (salt, envelope) = &batch.entries[*index];
+            let mut path = Vec::new();
+            let leaf_index = u32::try_from(*index).unwrap();
+            tree.path(leaf_index, &mut path);
+            let (mailbox_sequence, attempt) = (0, 0);
+            encoder.push(&MessageToDeliver { mailbox_sequence, leaf_index, attempt, salt, path: &path, envelope });
+        }
+        encoder.finish();
+        change(&mut frame);
+        self.stream(StreamRole::Deliver).await.send.write_all(&frame).await.unwrap();
     }
 
     /// Pushes a notice.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_agent::thread::Typed;
-use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, ReceiveError};
+use creto_agent::{Agent, Delivery, Incident, Notice, NoticeCause, PresencePolicy, ReceiptKind, ReceiveError};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,6 +25,8 @@ enum Next {
     Message(Box<Delivery>),
     /// The node says that a message of this agent expired.
     Notice(Notice),
+    /// Another agent says what is so just now.
+    Signal(creto_agent::Signal),
     /// Something came that is not to be trusted.
     Refused(Incident),
     /// Nothing came in time, or Ctrl-C.
@@ -44,6 +46,10 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
     let agent = connect_with(global, &args.reach, &args.agent, |options| {
         options.keep_proofs = keep_proofs;
         options.prekeys = args.prekeys.into();
+        options.receipts = args.receipts.into();
+        if args.show_presence {
+            options.presence = PresencePolicy::Senders;
+        }
     })
     .await?;
     let printed = print_all(&agent, files, args).await;
@@ -56,6 +62,8 @@ async fn receive(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
 async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(), Failure> {
     // Asked for first: what comes while nobody listens is only logged.
     let mut notices = agent.notices().map_err(|error| receive_failure(&error))?;
+    let signals = args.signals.then(|| agent.signals()).transpose();
+    let mut signalled = signals.map_err(|error| receive_failure(&error))?;
     let mut mailbox = agent.subscribe().map_err(|error| receive_failure(&error))?;
     let mut incidents = agent.incidents();
     let mut signals = Signals::catch()?;
@@ -67,6 +75,7 @@ async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(
                 biased;
                 delivery = mailbox.next() => delivery.unwrap_or(Err(ReceiveError::Closed)).map(|delivery| Next::Message(Box::new(delivery))),
                 Some(notice) = notices.next() => Ok(Next::Notice(notice)),
+                Some(signal) = next_of(signalled.as_mut()) => Ok(Next::Signal(signal)),
                 incident = incidents.next() => Ok(incident.map_or(Next::End, Next::Refused)),
                 () = signals.next() => Ok(Next::End),
             }
@@ -107,6 +116,7 @@ async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(
                 print_notice(&notice, args.json)?;
                 notice.ack();
             }
+            Next::Signal(signal) => crate::verb::signal::print(&signal, args.json)?,
             Next::Refused(incident) => {
                 let _ = writeln!(anstream::stderr().lock(), "{CAUTION}refused{CAUTION:#}  {incident}");
             }
@@ -114,6 +124,11 @@ async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(
         }
     }
     Ok(())
+}
+
+/// The next signal, if signals are asked for.
+async fn next_of(signals: Option<&mut creto_agent::Signals>) -> Option<creto_agent::Signal> {
+    signals?.next().await
 }
 
 /// Keeps the proof of a message, if proofs are kept; returns where.
@@ -159,6 +174,24 @@ fn typed(delivery: &Delivery) -> Option<Typed> {
 }
 
 fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
+    let Some(burning) = delivery.self_destructing() else {
+        return print_payload(delivery, &delivery.payload, typed, as_json, proof);
+    };
+    // What is printed is a copy: of that the reader's terminal, and whatever keeps its output, decide.
+    let printed = burning.read(|payload| print_payload(delivery, payload, typed, as_json, proof));
+    printed.unwrap_or_else(|| {
+        let id = delivery.message_id.to_uuid_string();
+        writeln!(anstream::stderr().lock(), "{CAUTION}gone{CAUTION:#}  {id} destroyed itself before it was printed")
+    })
+}
+
+fn print_payload(
+    delivery: &Delivery,
+    payload: &[u8],
+    typed: Option<&Typed>,
+    as_json: bool,
+    proof: Option<&Path>,
+) -> std::io::Result<()> {
     // Written as it is: output that leaves out styles would leave out what looks like one in a message, too.
     let mut exact = std::io::stdout().lock();
     if as_json {
@@ -172,13 +205,17 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
             "mailbox_sequence": delivery.mailbox_sequence,
             "attempt": delivery.attempt,
             "receipt_wanted": delivery.receipt_wanted,
-            "payload_bytes": delivery.payload.len(),
+            "payload_bytes": payload.len(),
         });
+        if let Some(burning) = delivery.self_destructing() {
+            line["self_destruct"] = json!({"after_reading": burning.after_reading, "until_ms": burning.until_ms});
+        }
         if let Some(receipt) = delivery.receipt() {
             line["receipt"] = json!({
+                "kind": receipt_word(receipt.kind),
                 "message_id": receipt.message_id.to_uuid_string(),
                 "envelope_sha256": hex::encode(receipt.envelope_sha256),
-                "acknowledged_at_ms": receipt.acknowledged_at_ms,
+                "at_ms": receipt.at_ms,
             });
         }
         if let Some(proof) = proof {
@@ -192,24 +229,35 @@ fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Optio
                 "handoff": typed.handoff.map(hex::encode),
             });
         }
-        payload_as_json(&mut line, typed.map_or(&delivery.payload, |typed| &typed.content));
+        payload_as_json(&mut line, typed.map_or(payload, |typed| &typed.content));
         writeln!(exact, "{line}")?;
     } else {
         write!(stdout(), "{DIM}{}{DIM:#}  {STRONG}{}{STRONG:#}  ", time(delivery.timestamp_ms), delivery.from)?;
         match delivery.receipt() {
             Some(receipt) => {
-                let (id, at) = (receipt.message_id.to_uuid_string(), time(receipt.acknowledged_at_ms));
-                writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, acknowledged {at}")?;
+                let (id, at, word) =
+                    (receipt.message_id.to_uuid_string(), time(receipt.at_ms), receipt_word(receipt.kind));
+                writeln!(stdout(), "{GOOD}receipt{GOOD:#} for {id}, {word} {at}")?;
             }
             None => {
                 if let Some(typed) = typed {
                     write!(stdout(), "{GOOD}{}{GOOD:#}  ", typed.message_type.name())?;
                 }
-                writeln!(exact, "{}", shown_here(typed.map_or(&delivery.payload, |typed| &typed.content)))?;
+                if delivery.self_destructing().is_some() {
+                    write!(stdout(), "{CAUTION}burns{CAUTION:#}  ")?;
+                }
+                writeln!(exact, "{}", shown_here(typed.map_or(payload, |typed| &typed.content)))?;
             }
         }
     }
     exact.flush()
+}
+
+fn receipt_word(kind: ReceiptKind) -> &'static str {
+    match kind {
+        ReceiptKind::Delivered => "delivered",
+        _ => "acknowledged",
+    }
 }
 
 /// Adds a payload, as text where it is some.

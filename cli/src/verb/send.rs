@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use creto_agent::{Agent, SendOptions};
+use creto_agent::{Agent, SelfDestruct, SendOptions};
 use serde_json::json;
 
 use crate::args::{Global, SendArgs};
@@ -45,6 +45,13 @@ fn options(args: &SendArgs) -> SendOptions {
     SendOptions {
         priority: args.priority.into(),
         receipt: args.receipt,
+        delivered: args.delivered,
+        self_destruct: match (args.burn, args.burn_after) {
+            (false, None) => None,
+            (true, None) => Some(SelfDestruct::AfterReading),
+            (false, Some(after)) => Some(SelfDestruct::After(after)),
+            (true, Some(after)) => Some(SelfDestruct::AfterReadingOr(after)),
+        },
         notice: !args.no_notice,
         ttl: args.ttl.map(|seconds| Duration::from_secs(u64::from(seconds))),
         ..SendOptions::default()
@@ -67,6 +74,7 @@ async fn send(global: &Global, args: &SendArgs, payload: Vec<u8>) -> Result<Exit
             "to": args.to.as_str(),
             "payload_bytes": bytes,
             "receipt_wanted": args.receipt,
+            "delivered_wanted": args.delivered,
             "notice_wanted": !args.no_notice,
             "was_duplicate": receipt.was_duplicate,
             "elapsed_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),

@@ -13,6 +13,7 @@ use crate::channels::ChannelEnd;
 use crate::event::StreamId;
 use crate::key_records::{RecordQuestion, WaitingLogin};
 use crate::limits::{IN_FLIGHT_BATCHES_MAX, STREAMS_MAX};
+use crate::presence::PresenceQuestions;
 
 /// Who logged in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct Connection {
     pub(crate) channels: ChannelEnd,
     /// It has uploaded prekeys, or asked what is left of them: it is told when they become few.
     pub(crate) keeps_prekeys: bool,
+    /// What it asks of presence.
+    pub(crate) presence: PresenceQuestions,
     pub(crate) submit: SubmitLedger,
     streams: BTreeMap<StreamId, StreamRole>,
 }
@@ -76,6 +79,7 @@ impl Connection {
             prekey_questions: 0,
             channels: ChannelEnd::default(),
             keeps_prekeys: false,
+            presence: PresenceQuestions::default(),
             submit: SubmitLedger::default(),
             streams: BTreeMap::new(),
         }

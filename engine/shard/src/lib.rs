@@ -18,6 +18,7 @@ mod meter;
 pub mod observe;
 mod path;
 mod prekeys;
+mod presence;
 mod request;
 pub mod room;
 pub mod route;

@@ -124,6 +124,24 @@ pub const DELIVER_MESSAGES_PER_TURN: u32 = 256;
 /// Bytes pushed to one subscriber before the next one has its turn.
 pub const DELIVER_BYTES_PER_TURN: u32 = 512 << 10;
 
+/// Signals that one turn pushes; what is beyond is dropped.
+pub const SIGNALS_PER_TURN: usize = 1_024;
+/// How far ahead of the node's clock a signal may have been made, in milliseconds.
+pub const SIGNAL_AHEAD_MS_MAX: u64 = 60_000;
+
+/// Agents of a shard's mailboxes of which it remembers when they stopped showing themselves, some 100 bytes each.
+pub const LAST_SEEN_MAX: usize = 65_536;
+/// How long that is told, in milliseconds: a week.
+pub const LAST_SEEN_KEPT_MS: u64 = 7 * 86_400_000;
+/// Questions for presence that one connection may ask at once.
+pub const PRESENCE_BURST: u32 = 64;
+/// After so long it may ask one more, in microseconds.
+pub const PRESENCE_REFILL_US: u64 = 1_000_000;
+/// When whoever asked too much may ask again, in milliseconds.
+pub const PRESENCE_RETRY_MS: u32 = 1_000;
+/// Questions for presence that one connection may have open.
+pub const PRESENCE_QUESTIONS_MAX: u32 = 64;
+
 /// Messages of channels that one turn hands out, to all readers together. One reader's share may go beyond it.
 pub const CHANNEL_MESSAGES_PER_TURN: usize = 4_096;
 /// The same in bytes of envelopes.

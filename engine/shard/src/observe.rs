@@ -38,6 +38,16 @@ pub struct Counters {
     pub messages_duplicate: u64,
     /// Messages pushed to subscribers, repeated pushes included.
     pub messages_pushed: u64,
+    /// Signals for mailboxes of this shard that were accepted. Policy allowed them like messages; none is durable.
+    pub signals_accepted: u64,
+    /// Of these, those that were pushed to a reader.
+    pub signals_pushed: u64,
+    /// Of these, those that were not: nobody read there, or took more, or the shard had too much to do.
+    pub signals_dropped: u64,
+    /// Questions for presence that went to the asked agents' shards.
+    pub presence_asked: u64,
+    /// Questions for presence that were not looked up, because their connections had asked too much.
+    pub presence_refused: u64,
     /// Messages that had left memory and were read back from the log to be pushed.
     pub messages_read_back: u64,
     /// Messages that could not be read back: damaged, or not given by the disk.

@@ -7,6 +7,8 @@
 //! The path waits in one place, for the disk. A shard with crypto workers waits in a second one: verify ([`crate::workers`]).
 //! A message that left memory before it was read waits once more, to be read back.
 //!
+//! A signal ends before the log: its mailbox's shard pushes it to whoever reads there now, or drops it ([`crate::stage::signal`]).
+//!
 //! What is published in a channel goes the same way, to the channel's shard; from there it goes to everybody who reads the channel
 //! ([`crate::channels`]).
 
@@ -15,12 +17,14 @@ use creto_store::RecordLog;
 use creto_store::planted::{Bug, is_planted};
 
 use crate::event::{Action, Now};
-use crate::route::ShardMessage;
+use crate::limits::INGRESS_BYTES_RESUME;
+use crate::route::{BatchPart, ShardMessage};
 use crate::shard::Shard;
 use crate::stage::authorize::authorize;
 use crate::stage::decode::decode;
 use crate::stage::deliver::{Delivered, Push, deliver};
 use crate::stage::receive::receive;
+use crate::stage::signal::{Signalled, signal};
 
 impl<L: RecordLog> Shard<L> {
     /// On the connection's shard: carries what arrived in this turn from frames to parts for the mailboxes' shards.
@@ -47,11 +51,27 @@ impl<L: RecordLog> Shard<L> {
         let authorized = authorize(verified, now, &self.snapshot, decisions, meter, &mut self.refusals);
         self.counters.authorized(&authorized, self.decisions.stats());
         for (owner, part) in authorized.into_parts(self.index, &self.placement) {
-            self.tell(owner, ShardMessage::Submit(part), actions);
+            self.tell(owner, part, actions);
         }
         for stream in broken {
             self.close(stream.connection, stream.code, actions);
         }
+    }
+
+    /// On the mailbox's shard: what is not stored is pushed or dropped. Its sender hears the same either way.
+    pub(crate) fn take_signals(&mut self, now: Now, part: &BatchPart, actions: &mut Vec<Action>) {
+        // Behind everything that is stored: of what this shard has too much, signals go first.
+        let room = if self.ingress_bytes > INGRESS_BYTES_RESUME { 0 } else { self.signals_left };
+        let Signalled { pushes, outcome } = signal(now, part, &self.snapshot, &mut self.subscriptions, room);
+        let pushed: u64 = pushes.iter().map(|push| push.message_count).sum();
+        self.signals_left -= usize::try_from(pushed).expect("no more are pushed than there is room for");
+        self.counters.signals_accepted += u64::from(outcome.message_count);
+        self.counters.signals_pushed += pushed;
+        self.counters.signals_dropped += u64::from(outcome.message_count) - pushed;
+        for Push { to, frames, .. } in pushes {
+            self.tell(to.shard, ShardMessage::Push { connection: to.connection, frames }, actions);
+        }
+        self.tell(part.origin.shard, ShardMessage::Outcome(outcome), actions);
     }
 
     /// On the mailbox's shard: what expired is told to whoever owns its sender's mailbox, before it is settled.

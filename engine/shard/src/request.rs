@@ -13,7 +13,8 @@ use creto_envelope::control::{
 };
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Subscribe};
 use creto_envelope::letters::{DeadLetterChange, DeadLetterList, DeadLetterRead};
-use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
+use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, SIGNAL_CREDIT_MAX};
+use creto_envelope::signal::SignalCredit;
 use creto_envelope::{AgentId, ChannelId, FrameType, RejectCode, SignedKeyRecord};
 use creto_policy::{Action as PolicyAction, Decision};
 use creto_store::RecordLog;
@@ -108,11 +109,16 @@ impl<L: RecordLog> Shard<L> {
                 | FrameType::ChannelNack
                 | FrameType::ChannelLeave,
             ) => self.take_channel_frame(now, connection, frame_type, &body, actions),
+            (Some(StreamRole::Control), FrameType::PresenceRequest) => {
+                self.ask_presence(now, connection, &body, actions)
+            }
             (Some(StreamRole::Submit), FrameType::SignedBatch) => self.logged_in(connection).map(|_| {
                 self.submit_frames.push(SubmitFrame { connection, body });
             }),
             (Some(StreamRole::Deliver), FrameType::Subscribe) => self.subscribe(now, connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::Credit) => self.credit(connection, &body, actions),
+            (Some(StreamRole::Deliver), FrameType::SignalCredit) => self.signal_credit(connection, &body, actions),
+            (Some(StreamRole::Deliver), FrameType::PresenceShow) => self.show_presence(connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::ConsumerAck) => self.consumer_ack(connection, &body, actions),
             (Some(StreamRole::Deliver), FrameType::ConsumerNack) => self.consumer_nack(connection, &body, actions),
             _ => Err(RejectCode::FrameUnexpected.into()),
@@ -370,7 +376,7 @@ impl<L: RecordLog> Shard<L> {
         }
     }
 
-    fn subscribed(&self, connection: ConnectionId) -> Result<AgentId, Refusal> {
+    pub(crate) fn subscribed(&self, connection: ConnectionId) -> Result<AgentId, Refusal> {
         let login = self.logged_in(connection)?;
         let subscribed = self.connections.get(&connection).is_some_and(|state| state.subscribed);
         if subscribed { Ok(login.agent) } else { Err(RejectCode::FrameUnexpected.into()) }
@@ -384,6 +390,18 @@ impl<L: RecordLog> Shard<L> {
         }
         let origin = Origin { shard: self.index, connection };
         let message = ShardMessage::Credit { mailbox, origin, messages, bytes };
+        self.tell(self.placement.owner(&mailbox), message, actions);
+        Ok(())
+    }
+
+    fn signal_credit(&mut self, connection: ConnectionId, body: &[u8], actions: &mut Vec<Action>) -> Outcome {
+        let mailbox = self.subscribed(connection)?;
+        let SignalCredit { signals } = SignalCredit::parse(body)?;
+        if signals > SIGNAL_CREDIT_MAX {
+            return Err(RejectCode::CreditExceeded.into());
+        }
+        let origin = Origin { shard: self.index, connection };
+        let message = ShardMessage::SignalCredit { mailbox, origin, signals };
         self.tell(self.placement.owner(&mailbox), message, actions);
         Ok(())
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use creto_envelope::deliver::Nack;
 use creto_envelope::limits::PARTITION_COUNT;
 use creto_envelope::notice::NoticeBody;
+use creto_envelope::presence::{PresenceAnswer, PresenceAudience};
 use creto_envelope::{AgentId, ChannelId, MessageId, Priority, RejectCode};
 
 use crate::channels::{ChannelAsk, ChannelNews, ReaderPush};
@@ -94,7 +95,7 @@ pub(crate) struct PartMessage {
     pub(crate) envelope: Bytes,
 }
 
-/// What became of a [`BatchPart`]: every message of it is durable, or listed here.
+/// What became of a [`BatchPart`]: every message of it is durable, a signal, or listed here.
 #[derive(Debug)]
 pub struct PartOutcome {
     pub(crate) connection: ConnectionId,
@@ -146,6 +147,8 @@ pub(crate) enum Telling {
 pub enum ShardMessage {
     /// Make these messages durable.
     Submit(BatchPart),
+    /// Push these signals, which are not stored, to whoever reads there.
+    Signal(BatchPart),
     /// They are, or were refused.
     Outcome(PartOutcome),
     /// This connection wants to read this mailbox, which it owns.
@@ -174,6 +177,40 @@ pub enum ShardMessage {
         messages: u32,
         /// Bytes in addition.
         bytes: u32,
+    },
+    /// The connection takes so many signals more.
+    SignalCredit {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Signals in addition.
+        signals: u32,
+    },
+    /// The connection says to whom its agent shows itself.
+    PresenceShow {
+        /// The mailbox.
+        mailbox: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// To whom.
+        audience: PresenceAudience,
+    },
+    /// A connection asks whether this agent is there, whose mailbox you own; answered once, whatever is known.
+    PresenceAsk {
+        /// Who.
+        agent: AgentId,
+        /// The connection.
+        origin: Origin,
+        /// Whether its agent may know.
+        is_allowed: bool,
+    },
+    /// The answer.
+    PresenceTold {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// What it may know.
+        answer: PresenceAnswer,
     },
     /// The application has these messages.
     ConsumerAck {

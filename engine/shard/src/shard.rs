@@ -23,10 +23,11 @@ use crate::event::{Action, ConnectionId, Event, Now, ShardIndex};
 use crate::key_records::KeyRecords;
 use crate::limits::{
     BAD_SIGNATURES_MAX, ConnectionLimits, DECISION_LIFETIME_MS, DECISION_TABLE_ENTRIES, INGRESS_BYTES_MAX,
-    INGRESS_BYTES_RESUME, LOGIN_US_MAX,
+    INGRESS_BYTES_RESUME, LOGIN_US_MAX, SIGNALS_PER_TURN,
 };
 use crate::meter::Meter;
 use crate::observe::Counters;
+use crate::presence::LastSeen;
 use crate::room::Room;
 use crate::route::{ExpiredMessage, PartOutcome, Placement, ShardMessage};
 use crate::stage::deliver::Subscriptions;
@@ -60,6 +61,7 @@ pub struct Shard<L = Wal> {
     pub(crate) meter: Meter,
     pub(crate) log: Log<L>,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) last_seen: LastSeen,
     pub(crate) channels: Channels,
     pub(crate) counters: Counters,
     /// Batches that arrived in this turn.
@@ -70,6 +72,8 @@ pub struct Shard<L = Wal> {
     pub(crate) to_self: VecDeque<ShardMessage>,
     /// Bytes of batches taken in and not yet answered.
     pub(crate) ingress_bytes: usize,
+    /// Signals that may still be pushed in this turn.
+    pub(crate) signals_left: usize,
     /// Connections whose answers may have moved in this turn.
     pub(crate) touched: Vec<ConnectionId>,
     pub(crate) reading: bool,
@@ -110,12 +114,14 @@ impl<L: RecordLog> Shard<L> {
             meter: Meter::default(),
             log,
             subscriptions: Subscriptions::default(),
+            last_seen: LastSeen::default(),
             channels,
             counters: Counters::default(),
             submit_frames: Vec::new(),
             refusals: Refusals::default(),
             to_self: VecDeque::new(),
             ingress_bytes: 0,
+            signals_left: SIGNALS_PER_TURN,
             touched: Vec::new(),
             reading: true,
             draining: false,
@@ -212,6 +218,7 @@ impl<L: RecordLog> Shard<L> {
                     self.subscriptions.wake(AgentId(mailbox.0));
                 }
                 self.channel_tick();
+                self.last_seen.pass(now.unix_ms);
                 self.counters.decisions = self.decisions.stats();
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
@@ -253,6 +260,7 @@ impl<L: RecordLog> Shard<L> {
         self.dispatch(actions);
         self.tell_audit(actions);
         self.steer_reading(actions);
+        self.signals_left = SIGNALS_PER_TURN;
     }
 
     /// Whether another turn without new events would do something.
@@ -374,20 +382,34 @@ impl<L: RecordLog> Shard<L> {
     fn take_message(&mut self, now: Now, message: ShardMessage, actions: &mut Vec<Action>) {
         match message {
             ShardMessage::Submit(part) => self.log.submit(part),
+            ShardMessage::Signal(part) => self.take_signals(now, &part, actions),
             ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
             ShardMessage::Subscribe { mailbox, origin, since_us } => {
                 let most = self.deliveries_max(&mailbox);
+                // Whoever reads now says itself whether it shows that.
+                self.last_seen.forget(&mailbox);
                 let mailboxes = self.log.mailboxes_mut();
                 let pushes = self.subscriptions.subscribe(mailbox, origin, since_us, most, now, mailboxes);
                 self.push(pushes, actions);
             }
             ShardMessage::Unsubscribe { mailbox, origin } => {
                 let most = self.deliveries_max(&mailbox);
+                if self.subscriptions.is_current(mailbox, origin) && self.subscriptions.shows_presence(&mailbox) {
+                    self.last_seen.stopped(mailbox, now.unix_ms);
+                }
                 self.subscriptions.unsubscribe(mailbox, origin, most, now, self.log.mailboxes_mut());
             }
             ShardMessage::Credit { mailbox, origin, messages, bytes } => {
                 self.subscriptions.credit(mailbox, origin, messages, bytes);
             }
+            ShardMessage::SignalCredit { mailbox, origin, signals } => {
+                self.subscriptions.signal_credit(mailbox, origin, signals);
+            }
+            ShardMessage::PresenceShow { mailbox, origin, audience } => self.presence_shown(mailbox, origin, audience),
+            ShardMessage::PresenceAsk { agent, origin, is_allowed } => {
+                self.answer_presence(now, agent, origin, is_allowed, actions);
+            }
+            ShardMessage::PresenceTold { connection, answer } => self.presence_told(connection, answer, actions),
             ShardMessage::ConsumerAck { mailbox, origin, sequences } => {
                 // An acknowledgement of a subscriber that was replaced may concern what the new one was just given.
                 if self.subscriptions.is_current(mailbox, origin) {

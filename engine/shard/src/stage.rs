@@ -6,6 +6,7 @@ pub(crate) mod decode;
 pub(crate) mod deliver;
 pub(crate) mod log;
 pub(crate) mod receive;
+pub(crate) mod signal;
 pub(crate) mod verify;
 
 use creto_envelope::{AgentId, MessageId, RejectCode};

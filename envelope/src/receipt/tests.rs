@@ -4,9 +4,9 @@ use super::*;
 
 proptest! {
     #[test]
-    fn a_receipt_comes_back_as_it_was_written(id: [u8; 16], envelope_sha256: [u8; 32], at_ms: u64) {
-        let receipt =
-            ReceiptBody { outcome: ReceiptOutcome::Acknowledged, message_id: MessageId(id), envelope_sha256, at_ms };
+    fn a_receipt_comes_back_as_it_was_written(is_done: bool, id: [u8; 16], envelope_sha256: [u8; 32], at_ms: u64) {
+        let outcome = if is_done { ReceiptOutcome::Acknowledged } else { ReceiptOutcome::Delivered };
+        let receipt = ReceiptBody { outcome, message_id: MessageId(id), envelope_sha256, at_ms };
         prop_assert_eq!(ReceiptBody::parse(&receipt.to_bytes()), Some(receipt));
     }
 
@@ -31,7 +31,9 @@ fn another_version_outcome_length_or_a_set_reserved_byte_is_no_receipt() {
         for value in 0..=255 {
             let mut changed = bytes;
             changed[at] = value;
-            assert_eq!(ReceiptBody::parse(&changed).is_some(), value == bytes[at], "byte {at} set to {value}");
+            let is_delivered = (at, value) == (1, ReceiptOutcome::Delivered as u8);
+            let is_one = value == bytes[at] || is_delivered;
+            assert_eq!(ReceiptBody::parse(&changed).is_some(), is_one, "byte {at} set to {value}");
         }
     }
     assert_eq!(ReceiptBody::parse(&bytes[..63]), None);

@@ -28,7 +28,9 @@ use creto_envelope::notice::Notice;
 use creto_envelope::prekeys::{
     PrekeyBatch, PrekeyClaim, PrekeyClaimed, PrekeyStockRequest, PrekeyStockTold, PrekeyUploaded, encode_prekey_upload,
 };
+use creto_envelope::presence::{PresenceAnswer, PresenceRequest, PresenceShow};
 use creto_envelope::proof::{ProofFormatError, ProofView};
+use creto_envelope::signal::{SignalCredit, parse_signals};
 use creto_envelope::submit::SubmitAck;
 use creto_envelope::{EnvelopeHeader, EnvelopeView, FrameType, RejectCode, SignedKeyRecord};
 
@@ -57,6 +59,15 @@ pub(crate) fn reencode(frame_type: FrameType, body: &[u8]) -> Result<Vec<u8>, Re
         FrameType::Notice => {
             let Notice { mailbox_sequence, attempt, body } = Notice::parse(body)?;
             Notice::encode(&mut out, mailbox_sequence, attempt, &body.to_bytes());
+        }
+        FrameType::PresenceShow => PresenceShow::parse(body)?.encode(&mut out),
+        FrameType::PresenceRequest => PresenceRequest::parse(body)?.encode(&mut out),
+        FrameType::PresenceAnswer => PresenceAnswer::parse(body)?.encode(&mut out),
+        FrameType::SignalCredit => SignalCredit::parse(body)?.encode(&mut out),
+        FrameType::Signal => {
+            reencode_deliver(&parse_signals(body)?, body, &mut out);
+            // The same body under its own number.
+            out[4] = frame_type as u8;
         }
         FrameType::DeadLetterList => DeadLetterList::parse(body)?.encode(&mut out),
         FrameType::DeadLetters => DeadLetters::parse(body)?.encode(&mut out),

@@ -17,6 +17,7 @@ use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
 };
 use creto_envelope::enrol::{Enrol, Enrolled};
+use creto_envelope::envelope::FLAG_EPHEMERAL;
 use creto_envelope::key_log::{
     KEY_LEAF_BYTES, KeyLeaves, KeyLeavesRequest, KeyLogRefusal, KeyProof, KeyProofRequest, ProvenKey,
 };
@@ -30,6 +31,8 @@ use creto_envelope::prekeys::{
     Prekey, PrekeyBatch, PrekeyClaim, PrekeyClaimed, PrekeyKind, PrekeySignature, PrekeyStock, PrekeyStockRequest,
     PrekeyStockTold, PrekeyUploaded, SignedPrekey, encode_prekey_upload,
 };
+use creto_envelope::presence::{PresenceAnswer, PresenceAudience, PresenceRequest, PresenceShow, PresenceState};
+use creto_envelope::signal::SignalCredit;
 use creto_envelope::submit::{SubmitAck, SubmitResult, WHOLE_BATCH};
 use creto_envelope::{
     AgentId, AgentName, AgentState, BatchHeader, ChannelId, EnvelopeHeader, FrameType, GroupId, InSession, KeyId,
@@ -132,6 +135,32 @@ pub(crate) fn deliver_frame(with_header: bool, messages: &[(usize, usize)]) -> V
             salt: &[8; 16],
             path: &vec![[6; 32]; path_nodes],
             envelope: &envelope(plaintext_bytes),
+        });
+    }
+    encoder.finish();
+    out
+}
+
+/// A signal with this many bytes of plaintext; nobody can open it.
+pub(crate) fn signal(plaintext_bytes: usize) -> Vec<u8> {
+    let header = EnvelopeHeader { flags: FLAG_EPHEMERAL, ttl_s: 10, ..envelope_header(plaintext_bytes) };
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.resize(header.envelope_bytes(), 0xab);
+    bytes
+}
+
+/// A whole Signal frame.
+pub(crate) fn signal_frame() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut encoder = DeliverEncoder::begin_signal(&mut out, &batch_header(9).to_bytes());
+    for leaf_index in [3, 8] {
+        encoder.push(&MessageToDeliver {
+            mailbox_sequence: 0,
+            leaf_index,
+            attempt: 0,
+            salt: &[8; 16],
+            path: &[[6; 32]; 2],
+            envelope: &signal(5),
         });
     }
     encoder.finish();
@@ -306,6 +335,16 @@ pub(crate) fn frames() -> Vec<(FrameType, Vec<u8>)> {
                 cause: NoticeCause::Retention,
             };
             Notice::encode(out, 1_002, 3, &body.to_bytes());
+        }),
+        frame(FrameType::SignalCredit, |out| SignalCredit { signals: 64 }.encode(out)),
+        (FrameType::Signal, signal_frame()),
+        frame(FrameType::PresenceShow, |out| PresenceShow { audience: PresenceAudience::Senders }.encode(out)),
+        frame(FrameType::PresenceRequest, |out| PresenceRequest { agent: AgentId([2; 16]) }.encode(out)),
+        frame(FrameType::PresenceAnswer, |out| {
+            PresenceAnswer { agent: AgentId([2; 16]), state: PresenceState::Seen { minutes: 7 } }.encode(out);
+        }),
+        frame(FrameType::PresenceAnswer, |out| {
+            PresenceAnswer { agent: AgentId([2; 16]), state: PresenceState::Online }.encode(out);
         }),
         frame(FrameType::DeadLetterList, |out| {
             DeadLetterList { mailbox: AgentId([2; 16]), after: 1_000, letters_max: 100 }.encode(out);

@@ -1,6 +1,6 @@
 //! What the worked example starts from. Everything else follows.
 
-use creto_envelope::envelope::{Kind, Priority};
+use creto_envelope::envelope::{FLAG_EPHEMERAL, Kind, Priority};
 
 /// 2026-01-01T00:00:00Z.
 pub(crate) const VALID_FROM_MS: u64 = 1_767_225_600_000;
@@ -43,6 +43,7 @@ pub(crate) struct MessageInput {
     pub(crate) plaintext: &'static str,
     pub(crate) kind: Kind,
     pub(crate) priority: Priority,
+    pub(crate) flags: u8,
     pub(crate) ttl_s: u32,
     pub(crate) correlation_id: [u8; 16],
     pub(crate) timestamp_ms: u64,
@@ -63,6 +64,7 @@ pub(crate) const MESSAGES: [MessageInput; 3] = [
         plaintext: "hello, executor",
         kind: Kind::Direct,
         priority: Priority::Normal,
+        flags: 0,
         ttl_s: 0,
         correlation_id: [0; 16],
         timestamp_ms: VALID_FROM_MS + 1_000,
@@ -74,6 +76,7 @@ pub(crate) const MESSAGES: [MessageInput; 3] = [
         plaintext: r#"{"task":"summarise","document":"q3-report"}"#,
         kind: Kind::Request,
         priority: Priority::High,
+        flags: 0,
         ttl_s: 60,
         correlation_id: [0xb1; 16],
         timestamp_ms: VALID_FROM_MS + 1_001,
@@ -85,6 +88,7 @@ pub(crate) const MESSAGES: [MessageInput; 3] = [
         plaintext: "",
         kind: Kind::Control,
         priority: Priority::Low,
+        flags: 0,
         ttl_s: 3_600,
         correlation_id: [0; 16],
         timestamp_ms: VALID_FROM_MS + 1_002,
@@ -93,6 +97,20 @@ pub(crate) const MESSAGES: [MessageInput; 3] = [
         first_coin_byte: 0xc2,
     },
 ];
+
+/// A signal, which is in no batch of the example.
+pub(crate) const SIGNAL: MessageInput = MessageInput {
+    plaintext: "typing",
+    kind: Kind::Direct,
+    priority: Priority::Normal,
+    flags: FLAG_EPHEMERAL,
+    ttl_s: 10,
+    correlation_id: [0; 16],
+    timestamp_ms: VALID_FROM_MS + 3_000,
+    id_random: [0xe8; 10],
+    salt: [0xd8; 16],
+    first_coin_byte: 0xc8,
+};
 
 /// A message of the worked example's session, of kind direct and normal priority.
 pub(crate) struct SessionMessageInput {

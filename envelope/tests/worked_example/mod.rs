@@ -31,7 +31,9 @@ use creto_envelope::letters::{
 };
 use creto_envelope::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IN_FLIGHT_MESSAGES_MAX};
 use creto_envelope::notice::{Notice, NoticeBody, NoticeCause};
+use creto_envelope::presence::{PresenceAnswer, PresenceAudience, PresenceRequest, PresenceShow, PresenceState};
 use creto_envelope::proof::ProofParts;
+use creto_envelope::signal::SignalCredit;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{
     AgentName, AgentState, BatchHeader, EnvelopeHeader, KeyId, KeyRecord, MessageId, RejectCode, SignatureSuite,
@@ -41,7 +43,9 @@ use hkdf::Hkdf;
 use serde::Serialize;
 use sha2::Sha256;
 
-use inputs::{AgentInput, EXECUTOR, MESSAGES, MessageInput, PLANNER, SIGNED_AT_MS, VALID_FROM_MS, VALID_UNTIL_MS};
+use inputs::{
+    AgentInput, EXECUTOR, MESSAGES, MessageInput, PLANNER, SIGNAL, SIGNED_AT_MS, VALID_FROM_MS, VALID_UNTIL_MS,
+};
 use session::SessionValues;
 
 pub(crate) use inputs::{EXECUTOR_X_WING_SEED, EXPORTER};
@@ -58,6 +62,7 @@ struct Example {
     messages: Vec<MessageValues>,
     batch: BatchValues,
     session: SessionValues,
+    signal: MessageValues,
     login: LoginValues,
     frames: BTreeMap<&'static str, String>,
 }
@@ -170,7 +175,9 @@ fn batch_over_sha3(planner: &Agent, sealed: &[Sealed]) -> Vec<u8> {
 /// Makes every golden file.
 pub(crate) fn build() -> Files {
     let (planner, executor) = (Agent::new(&PLANNER), Agent::new(&EXECUTOR));
-    let sealed: Vec<_> = (0..).zip(&MESSAGES).map(|(index, input)| seal(index, input, &planner, &executor)).collect();
+    let named = (0..).zip(&MESSAGES).map(|(index, input)| (format!("envelope-{index}"), input));
+    let sealed: Vec<_> = named.map(|(name, input)| seal(&name, input, &planner, &executor)).collect();
+    let signal = seal("signal-envelope", &SIGNAL, &planner, &executor);
     let leaves: Vec<_> = sealed.iter().map(|message| message.leaf).collect();
     let mut tree = Tree::new();
     tree.rebuild(&leaves);
@@ -203,7 +210,7 @@ pub(crate) fn build() -> Files {
     let (session_values, session_files) = session::build(&planner, &executor);
 
     let mut files = session_files;
-    for message in &sealed {
+    for message in sealed.iter().chain([&signal]) {
         files.insert(message.values.envelope_file.clone(), hex_lines(&message.envelope));
     }
     for agent in [&planner, &executor] {
@@ -242,6 +249,7 @@ pub(crate) fn build() -> Files {
         messages: sealed.into_iter().map(|message| message.values).collect(),
         batch,
         session: session_values,
+        signal: signal.values,
         login: login_values,
         frames,
     };
@@ -307,11 +315,12 @@ fn sign(input: &AgentInput, statement: &[u8]) -> HybridSignature {
     sign_deterministic(&input.ed25519_seed(), &input.ml_dsa_65_seed(), statement)
 }
 
-fn seal(index: usize, input: &'static MessageInput, sender: &Agent, recipient: &Agent) -> Sealed {
+fn seal(name: &str, input: &'static MessageInput, sender: &Agent, recipient: &Agent) -> Sealed {
     let message_id = MessageId::from_parts(input.timestamp_ms, input.id_random);
     let header = EnvelopeHeader {
         kind: input.kind as u8,
         priority: input.priority as u8,
+        flags: input.flags,
         ttl_s: input.ttl_s,
         correlation_id: input.correlation_id,
         ..EnvelopeHeader::sealed(
@@ -353,7 +362,7 @@ fn seal(index: usize, input: &'static MessageInput, sender: &Agent, recipient: &
         payload: hex::encode(&envelope[160 + 1_120..]),
         envelope_bytes: envelope.len(),
         envelope_sha256: digest(&envelope),
-        envelope_file: format!("envelope-{index}.hex"),
+        envelope_file: format!("{name}.hex"),
         salt: hex::encode(input.salt),
         leaf: hex::encode(leaf),
     };
@@ -455,6 +464,7 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         expired_at_ms: VALID_FROM_MS + 61_020,
         cause: NoticeCause::TimeToLive,
     };
+    let presence = PresenceAnswer { agent: mailbox, state: PresenceState::Seen { minutes: 7 } };
     let proof_request = KeyProofRequest { agent: mailbox, version: 1, seen: 40, wants_keys: false };
     let no_proof = KeyProof { agent: mailbox, version: 9, answer: Err(RejectCode::UnknownKeyVersion.into()) };
     let mut response = Vec::new();
@@ -478,6 +488,10 @@ fn small_frames(planner: &Agent, executor: &Agent) -> BTreeMap<&'static str, Str
         ("consumer_ack", frame(|out| ConsumerAck { sequences: vec![2, 3] }.encode(out))),
         ("consumer_nack", frame(|out| ConsumerNack { messages: nacked }.encode(out))),
         ("notice", frame(|out| Notice::encode(out, 4, 0, &notice.to_bytes()))),
+        ("signal_credit", frame(|out| SignalCredit { signals: 64 }.encode(out))),
+        ("presence_show", frame(|out| PresenceShow { audience: PresenceAudience::Senders }.encode(out))),
+        ("presence_request", frame(|out| PresenceRequest { agent: mailbox }.encode(out))),
+        ("presence_answer", frame(|out| presence.encode(out))),
         ("dead_letter_list", frame(|out| DeadLetterList { mailbox, after: 0, letters_max: 100 }.encode(out))),
         ("dead_letters", frame(|out| DeadLetters { total: 1, letters: vec![letter] }.encode(out))),
         ("dead_letter_read", frame(|out| DeadLetterRead { mailbox, mailbox_sequence: 3 }.encode(out))),

@@ -77,7 +77,7 @@ impl Golden {
         let mut seeds: Vec<Seed> = Vec::new();
         for (name, bytes) in &self.files {
             match name.as_str() {
-                name if name.contains("envelope-") => seeds.push(("envelope", name.into(), bytes.clone())),
+                name if name.contains("envelope-") || name == "signal-envelope" => seeds.push(("envelope", name.into(), bytes.clone())),
                 name if name.starts_with("proof-") => seeds.push(("proof", name.into(), bytes.clone())),
                 name if name.ends_with(".key-record") => {
                     let mut frame = vec![0, 0, 0, 0, 0x14, 1, 0, 0];

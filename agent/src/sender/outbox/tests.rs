@@ -16,6 +16,7 @@ use crate::sender::message::{Plain, Ticket};
 use crate::sender::sessions::SessionPolicy;
 
 mod prekeys;
+mod signals;
 
 const ACCEPTED: LoginAccepted = LoginAccepted {
     node_time_ms: 0,

@@ -1,6 +1,7 @@
 //! A node in a temporary folder, and agents of it.
 #![allow(unreachable_pub, dead_code, reason = "each test uses what it needs of it")]
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,6 +49,13 @@ impl Home {
             [.., last] if cpus.len() > 1 => self.start_with(&format!("topology.crypto = [{}]\n", last.cpu_index)),
             _ => self.start(),
         }
+    }
+
+    /// A node where another was before it ended.
+    pub fn start_at(&self, address: SocketAddr) -> Node {
+        let mut config = self.configure("");
+        config.node.listen = address;
+        Node::start(&config).unwrap()
     }
 
     /// A node with further lines in its configuration.

@@ -2,7 +2,7 @@
 //!
 //! Promises that every message behind it was allowed by the decision table under the current snapshot, is sealed
 //! to a key of its recipient that is accepted now, or to a prekey of a version whose key is, and is within what its sender's obligations say of size, priority and
-//! rate. No decision means no. Of what is published, nobody here knows the key.
+//! rate; and that a signal's time has begun and is not over. No decision means no. Of what is published, nobody here knows the key.
 
 use bytes::Bytes;
 use creto_envelope::channel::ChannelRecord;
@@ -11,13 +11,13 @@ use creto_envelope::{AgentId, ChannelId, EntrySpan, RejectCode};
 use creto_policy::{Action, Decision, DecisionTable, Obligations, Snapshot};
 
 use super::Refusals;
-use super::decode::DecodedMessage;
+use super::decode::{DecodedMessage, Lifespan};
 use super::verify::{Paths, Verified, VerifiedBatch};
 use crate::event::{ConnectionId, Now, ShardIndex};
 use crate::expiry::{ChannelLimits, MessageRoom};
-use crate::limits::{SHARED_MEMORY_DENOMINATOR, SHARED_MEMORY_NUMERATOR};
+use crate::limits::{SHARED_MEMORY_DENOMINATOR, SHARED_MEMORY_NUMERATOR, SIGNAL_AHEAD_MS_MAX};
 use crate::meter::Meter;
-use crate::route::{BatchPart, Origin, PartMessage, Placement};
+use crate::route::{BatchPart, Origin, PartMessage, Placement, ShardMessage};
 
 /// Batches of which every message is allowed.
 #[derive(Debug)]
@@ -70,6 +70,10 @@ pub(crate) fn authorize(
             };
             last = Some((asked, answer));
             let held = answer.map_err(Refused::from).and_then(|(room, obligations)| {
+                // Before its sender's rate is used for it.
+                if message.signal.is_some_and(|lifespan| !is_in_time(lifespan, now)) {
+                    return Err(RejectCode::SignalTime.into());
+                }
                 hold_to(&obligations, message, &sender, now, meter)?;
                 Ok(room)
             });
@@ -102,6 +106,10 @@ impl From<RejectCode> for Refused {
     fn from(code: RejectCode) -> Self {
         Self { code, retry_after_ms: None }
     }
+}
+
+fn is_in_time(Lifespan { begins_ms, ends_ms }: Lifespan, now: Now) -> bool {
+    begins_ms <= now.unix_ms.saturating_add(SIGNAL_AHEAD_MS_MAX) && now.unix_ms < ends_ms
 }
 
 fn action(message: &DecodedMessage) -> Action {
@@ -161,21 +169,22 @@ fn hold_to(
 }
 
 impl Authorized {
-    /// Splits the batches by the shard that owns each mailbox.
-    pub(crate) fn into_parts(self, here: ShardIndex, placement: &Placement) -> Vec<(ShardIndex, BatchPart)> {
-        let mut parts: Vec<(ShardIndex, BatchPart)> = Vec::with_capacity(self.batches.len());
+    /// Splits the batches by the shard that owns each mailbox, and what is stored from what is not.
+    pub(crate) fn into_parts(self, here: ShardIndex, placement: &Placement) -> Vec<(ShardIndex, ShardMessage)> {
+        let mut parts: Vec<(ShardIndex, ShardMessage)> = Vec::with_capacity(self.batches.len());
         for batch in self.batches {
             // The shards in the order in which the batch names them, so that every run does the same.
-            let mut owners: Vec<ShardIndex> = Vec::new();
+            let mut owners: Vec<(ShardIndex, bool)> = Vec::new();
+            let owner_of = |message: &DecodedMessage| (placement.owner(&message.recipient), message.signal.is_some());
             for message in &batch.messages {
-                let owner = placement.owner(&message.recipient);
+                let owner = owner_of(message);
                 if !owners.contains(&owner) {
                     owners.push(owner);
                 }
             }
             let origin = Origin { shard: here, connection: batch.connection };
             parts.extend(owners.into_iter().map(|owner| {
-                let is_owned = |message: &&DecodedMessage| placement.owner(&message.recipient) == owner;
+                let is_owned = |message: &&DecodedMessage| owner_of(message) == owner;
                 let part = BatchPart {
                     origin,
                     sequence: batch.sequence,
@@ -183,7 +192,8 @@ impl Authorized {
                     header: batch.header.clone(),
                     messages: batch.part_messages(|| batch.messages.iter().filter(is_owned)),
                 };
-                (owner, part)
+                let (shard, is_signal) = owner;
+                (shard, if is_signal { ShardMessage::Signal(part) } else { ShardMessage::Submit(part) })
             }));
         }
         parts

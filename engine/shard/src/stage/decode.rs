@@ -61,10 +61,19 @@ pub(crate) struct DecodedMessage {
     pub(crate) bond: Bond,
     /// Its sender asks to be told if it expires.
     pub(crate) wants_notice: bool,
+    /// It is a signal, and means something so long.
+    pub(crate) signal: Option<Lifespan>,
     /// It is published in a channel, whose id stands in the place of its recipient's.
     pub(crate) is_published: bool,
     /// What may be where it goes: authorize, which looks that up, says it.
     pub(crate) room: MessageRoom,
+}
+
+/// From when until when something means anything, by its sender's clock, Unix milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lifespan {
+    pub(crate) begins_ms: u64,
+    pub(crate) ends_ms: u64,
 }
 
 pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
@@ -101,6 +110,9 @@ pub(crate) fn decode(received: Received, refusals: &mut Refusals) -> Decoded {
                         _ => Bond::None,
                     },
                     wants_notice: envelope.wants_notice(),
+                    signal: envelope
+                        .signal_until_ms()
+                        .map(|ends_ms| Lifespan { begins_ms: envelope.header().timestamp_ms.to_native(), ends_ms }),
                     is_published: envelope.suite() == Suite::Channel,
                     room: MessageRoom::Mailbox(MailboxLimits::default()),
                 }),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use creto_envelope::control::Reject;
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver, Subscribed, delivered_message_bytes};
 use creto_envelope::letters::REASON_SENDER_REVOKED;
-use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX};
+use creto_envelope::limits::{CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, SIGNAL_CREDIT_MAX};
 use creto_envelope::notice::Notice;
 use creto_envelope::{AgentId, AgentState, BatchHeaderView, MessageId, RejectCode};
 use creto_policy::Snapshot;
@@ -38,6 +38,10 @@ struct Subscription {
     since_us: u64,
     credit_messages: u32,
     credit_bytes: u32,
+    /// Signals that it takes, whatever else it takes.
+    credit_signals: u32,
+    /// Its agent shows those who may send to it that it reads.
+    shows_presence: bool,
     /// The batch header that the subscriber's stream saw last.
     last_header: Option<Bytes>,
     is_ready: bool,
@@ -76,8 +80,16 @@ impl Subscriptions {
         }
         // A mailbox stands in `ready` once, whoever reads it.
         let is_ready = before.is_some_and(|before| before.is_ready);
-        let subscription =
-            Subscription { origin, since_us, credit_messages: 0, credit_bytes: 0, last_header: None, is_ready };
+        let subscription = Subscription {
+            origin,
+            since_us,
+            credit_messages: 0,
+            credit_bytes: 0,
+            credit_signals: 0,
+            shows_presence: false,
+            last_header: None,
+            is_ready,
+        };
         self.by_mailbox.insert(mailbox, subscription);
         // What the last subscriber did not acknowledge comes again, in its old order.
         let id = MailboxId(mailbox.0);
@@ -120,6 +132,33 @@ impl Subscriptions {
             subscription.credit_bytes = subscription.credit_bytes.saturating_add(bytes).min(CREDIT_BYTES_MAX);
             self.wake(mailbox);
         }
+    }
+
+    /// Adds credit for signals, up to the limit.
+    pub(crate) fn signal_credit(&mut self, mailbox: AgentId, origin: Origin, signals: u32) {
+        if let Some(subscription) = self.by_mailbox.get_mut(&mailbox).filter(|known| known.origin == origin) {
+            subscription.credit_signals = subscription.credit_signals.saturating_add(signals).min(SIGNAL_CREDIT_MAX);
+        }
+    }
+
+    /// Takes whether a reader shows itself. False when another one reads by now.
+    pub(crate) fn show_presence(&mut self, mailbox: AgentId, origin: Origin, shows: bool) -> bool {
+        let subscription = self.by_mailbox.get_mut(&mailbox).filter(|known| known.origin == origin);
+        subscription.map(|subscription| subscription.shows_presence = shows).is_some()
+    }
+
+    /// Whether somebody reads the mailbox and shows that.
+    pub(crate) fn shows_presence(&self, mailbox: &AgentId) -> bool {
+        self.by_mailbox.get(mailbox).is_some_and(|subscription| subscription.shows_presence)
+    }
+
+    /// Takes credit for up to `wanted` signals: gives who reads the mailbox and for how many there was some. `None` where there was
+    /// none, or nobody reads.
+    pub(crate) fn take_signals(&mut self, mailbox: &AgentId, wanted: usize) -> Option<(Origin, usize)> {
+        let subscription = self.by_mailbox.get_mut(mailbox)?;
+        let taken = subscription.credit_signals.min(u32::try_from(wanted).unwrap_or(u32::MAX));
+        subscription.credit_signals -= taken;
+        (taken > 0).then_some((subscription.origin, taken as usize))
     }
 
     /// Says that a mailbox may have something new.
