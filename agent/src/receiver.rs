@@ -208,6 +208,8 @@ impl Token {
         let answer = match (&self.fuse, answer) {
             // As a dead letter it would be kept.
             (Some(_), Answer::Nack(Nack::Never { .. })) => Answer::Discarded,
+            // No receipt says that something was done with it.
+            (Some(fuse), Answer::Done) if fuse.went_unseen() => Answer::Discarded,
             _ => answer,
         };
         if let Some(fuse) = &self.fuse {

@@ -1,6 +1,7 @@
 //! Messages that destroy themselves: after reading, after a time, or whichever comes first. `docs/patterns.md` says what that is worth.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use crate::stats::UNPOISONED;
 pub enum SelfDestruct {
     /// When the recipient's application acknowledges it.
     AfterReading,
-    /// When so much time has passed since it was sent, to the millisecond. The node keeps it no longer, to the second.
+    /// When so much time has passed since it was handed over for sending, to the millisecond. The node keeps it as long, counted in whole
+    /// seconds from when it takes it.
     After(Duration),
     /// Whichever comes first.
     AfterReadingOr(Duration),
@@ -82,6 +84,7 @@ impl fmt::Debug for SelfDestructing {
 pub(crate) struct Content {
     until_ms: Option<u64>,
     payload: Mutex<Option<Bytes>>,
+    was_shown: AtomicBool,
 }
 
 impl Content {
@@ -89,7 +92,9 @@ impl Content {
         if self.until_ms.is_some_and(|until_ms| now_ms >= until_ms) {
             self.erase();
         }
-        self.payload.lock().expect(UNPOISONED).clone()
+        let shown = self.payload.lock().expect(UNPOISONED).clone();
+        self.was_shown.fetch_or(shown.is_some(), Ordering::AcqRel);
+        shown
     }
 
     fn erase(&self) {
@@ -105,6 +110,12 @@ pub(crate) struct Fuse {
 }
 
 impl Fuse {
+    /// Whether its time was over before anybody looked at it: whoever acknowledges it has done nothing with it.
+    pub(crate) fn went_unseen(&self) -> bool {
+        let is_over = self.content.until_ms.is_some_and(|until_ms| clock::now_ms() >= until_ms);
+        is_over && !self.content.was_shown.load(Ordering::Acquire)
+    }
+
     pub(crate) fn burn(&self) {
         self.content.erase();
         if let Some(timer) = &self.timer {
@@ -137,7 +148,7 @@ pub(crate) fn found(payload: Bytes, now_ms: u64) -> Found {
         return Found::Over;
     }
     let body = payload.slice(SELF_DESTRUCT_HEADER_BYTES..);
-    let content = Arc::new(Content { until_ms, payload: Mutex::new(Some(body)) });
+    let content = Arc::new(Content { until_ms, payload: Mutex::new(Some(body)), was_shown: AtomicBool::new(false) });
     let timer = until_ms.map(|until_ms| {
         let left = Duration::from_millis(until_ms - now_ms);
         tokio::spawn(erase_after(left, Arc::downgrade(&content))).abort_handle()

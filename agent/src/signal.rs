@@ -75,7 +75,8 @@ impl Agent {
         options: SignalOptions,
     ) -> Result<(), SendError> {
         let (message_id, payload) = (clock::new_message_id(), payload.into());
-        let (after, at) = (options.ttl, Instant::now() + options.ttl);
+        let after = options.ttl.min(Duration::from_secs(SIGNAL_TTL_S_MAX.into()));
+        let at = Instant::now() + after;
         let sent = async { self.submitter().signal(message_id, to, payload, options).await?.await.map(drop) };
         // Later nobody wants it.
         timeout_at(at, sent).await.unwrap_or(Err(SendError::TimedOut { message_id, after }))
@@ -91,7 +92,8 @@ impl Agent {
 
     /// Signals for this agent, from now on. The node pushes them to the one process that receives; that is this one from now on, also
     /// where nobody reads its mailbox. What is not read in time is dropped, the oldest first, and counted
-    /// ([`Stats::signals_dropped`](crate::Stats::signals_dropped)).
+    /// ([`Stats::signals_dropped`](crate::Stats::signals_dropped)). A node that is older than this knows no signals, and ends the connection
+    /// of whoever asks for some.
     ///
     /// # Errors
     /// [`ReceiveError::AlreadySubscribed`] while there is one.

@@ -170,7 +170,10 @@ impl Submitter {
         let (reply, answer) = oneshot::channel();
         let plain = Plain { header: Box::new(header), recipient, payload };
         let ticket = Ticket { reply, _places: Some(places) };
-        let mut message = Message::new(message_id, plain, ticket, self.clock.now_us(), handling.retry_for_us);
+        // Nobody is given one that is over.
+        let lasts_us = ends.map_or(u64::MAX, |ends| u64::try_from(ends.as_micros()).unwrap_or(u64::MAX));
+        let retry_for_us = handling.retry_for_us.min(lasts_us);
+        let mut message = Message::new(message_id, plain, ticket, self.clock.now_us(), retry_for_us);
         message.wants_digest = handling.digest;
         self.messages.send(message).await.map_err(|_| SendError::Closed)?;
         self.counters.submitted.add(1);

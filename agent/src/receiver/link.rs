@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use creto_envelope::control::{StreamOpen, StreamRole};
 use creto_envelope::deliver::{ConsumerAck, ConsumerNack, Credit, Deliver, DeliveredSpan, Subscribe, Subscribed};
+use creto_envelope::envelope::signal_until_ms;
 use creto_envelope::limits::{CONSUMER_ACK_SEQUENCES_MAX, CONSUMER_NACK_MESSAGES_MAX};
 use creto_envelope::notice::Notice;
 use creto_envelope::presence::{PresenceAudience, PresenceShow};
@@ -249,6 +250,13 @@ impl DeliverLink {
                 self.inbox.counters.signals_dropped.add(spans.len());
                 continue;
             };
+            // Nothing but signals: opening a message may begin a session, and keys of that are kept, and prekeys erased, on another path.
+            let (spans, others): (Vec<_>, Vec<_>) =
+                spans.into_iter().partition(|span| signal_until_ms(&body[span.envelope.clone()]).is_some());
+            others.iter().for_each(|_| self.inbox.counters.rejected(RejectCode::EnvelopeSignal));
+            if spans.is_empty() {
+                continue;
+            }
             let header = SignedHeader::new(body.clone(), identity);
             let opener = Arc::clone(&self.opener);
             for verdict in offload(move || opener.open(&sessions, &header, &body, &spans)).await {

@@ -104,7 +104,11 @@ async fn print_all(agent: &Agent, mut files: Inbox, args: &RecvArgs) -> Result<(
                     // Beside its proof, header and all: what `creto thread verify` needs to see what was signed.
                     write_whole(&kept.with_extension(TYPED_EXTENSION), &delivery.payload, PRIVATE)?;
                 }
-                print(&delivery, typed.as_ref(), args.json, kept.as_deref())?;
+                if !print(&delivery, typed.as_ref(), args.json, kept.as_deref())? {
+                    // Nobody has seen it, and nobody is told that somebody has.
+                    delivery.ack();
+                    continue;
+                }
                 // Only now: a message that could not be printed comes again.
                 match args.reject {
                     Some(reason) => delivery.reject(reason),
@@ -173,15 +177,17 @@ fn typed(delivery: &Delivery) -> Option<Typed> {
     })
 }
 
-fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Option<&Path>) -> std::io::Result<()> {
+/// Whether there was something to print.
+fn print(delivery: &Delivery, typed: Option<&Typed>, as_json: bool, proof: Option<&Path>) -> std::io::Result<bool> {
     let Some(burning) = delivery.self_destructing() else {
-        return print_payload(delivery, &delivery.payload, typed, as_json, proof);
+        return print_payload(delivery, &delivery.payload, typed, as_json, proof).map(|()| true);
     };
     // What is printed is a copy: of that the reader's terminal, and whatever keeps its output, decide.
     let printed = burning.read(|payload| print_payload(delivery, payload, typed, as_json, proof));
-    printed.unwrap_or_else(|| {
+    printed.map(|printed| printed.map(|()| true)).unwrap_or_else(|| {
         let id = delivery.message_id.to_uuid_string();
-        writeln!(anstream::stderr().lock(), "{CAUTION}gone{CAUTION:#}  {id} destroyed itself before it was printed")
+        writeln!(anstream::stderr().lock(), "{CAUTION}gone{CAUTION:#}  {id} destroyed itself before it was printed")?;
+        Ok(false)
     })
 }
 

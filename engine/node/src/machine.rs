@@ -9,7 +9,7 @@ use creto_audit::event::Peer;
 use creto_envelope::control::RotationMode;
 use creto_envelope::enrol::Enrolled;
 use creto_envelope::key_log::{KeyLogQuestion, KeyLogRefusal};
-use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX};
+use creto_envelope::limits::{CREDIT_BYTES_MAX, ENVELOPE_BYTES_MAX, SIGNAL_CREDIT_MAX, SIGNAL_ENVELOPE_BYTES_MAX};
 use creto_envelope::prekeys::{PrekeyRefusal, PrekeyStock};
 use creto_envelope::{AgentId, ChannelId, RejectCode, SignedKeyRecord};
 use creto_io::{EncodeWrite, IoAction, IoEvent, Machine, Now, Source};
@@ -171,8 +171,10 @@ const TICK_US: u64 = 100_000;
 
 /// Bytes that may wait for a connection: all the credit that it may hold for its mailbox, each message with a path and a batch
 /// header of its own (the smallest envelope has 1,296 bytes, those two at most 3,808), one overdrawn message, as much for its
-/// channels together, and its answers. A connection that needs more does not read what it is sent.
-pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 2 * (4 * CREDIT_BYTES_MAX as usize + ENVELOPE_BYTES_MAX) + (4 << 20);
+/// channels together, the signals that it has credit for, and its answers. A connection that needs more does not read what it is sent.
+pub(crate) const OUT_QUEUE_BYTES_MAX: usize = 2 * (4 * CREDIT_BYTES_MAX as usize + ENVELOPE_BYTES_MAX)
+    + SIGNAL_CREDIT_MAX as usize * (SIGNAL_ENVELOPE_BYTES_MAX + 3_808)
+    + (4 << 20);
 
 /// Hands a published key record to control, which answers with [`NodeItem::KeyRecordPublished`]; or says at once why not.
 /// It never waits.

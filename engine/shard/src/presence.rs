@@ -129,7 +129,9 @@ impl<L: RecordLog> Shard<L> {
             return Ok(());
         }
         self.counters.presence_asked += 1;
-        let is_allowed = self.may(now, &login.agent, PolicyAction::SendMessage, &agent).is_ok();
+        // Where everything is allowed because no policy could be loaded, this is not; and no use of that door is told.
+        let is_allowed =
+            !self.snapshot.is_fail_open() && self.may(now, &login.agent, PolicyAction::SendMessage, &agent).is_ok();
         let origin = Origin { shard: self.index, connection };
         self.tell(self.placement.owner(&agent), ShardMessage::PresenceAsk { agent, origin, is_allowed }, actions);
         Ok(())

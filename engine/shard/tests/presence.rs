@@ -175,8 +175,23 @@ fn without_a_policy_nothing_is_told() {
     // On the other shard, which still knows who there is.
     let asker = node.connect_as(1 - owner, &world.planner);
     world.read(&mut node, 1 - owner, SENDERS);
-    node.event(owner, Event::Snapshot(Arc::new(Snapshot::empty())));
+    let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+    for agent in [&world.planner, &world.executor] {
+        builder.insert(AgentState::Active, vec![Arc::clone(&agent.record)]).unwrap();
+    }
+    let with = |builder: &mut SnapshotBuilder, policy, epoch| {
+        builder.set_policy(policy);
+        Arc::new(builder.build(epoch))
+    };
+    node.event(owner, Event::Snapshot(with(&mut builder, None, 8)));
     assert_eq!(ask(&mut node, &asker, world.executor.id), PresenceState::Unknown);
+    publish(&mut node, &with(&mut builder, Some(Policy::SameOrganization), 9));
+    assert_eq!(ask(&mut node, &asker, world.executor.id), PresenceState::Online);
+    // No policy could be loaded, and everything is allowed: this is not, and nothing of it is told.
+    publish(&mut node, &with(&mut builder, Some(Policy::FailOpen), 10));
+    assert_eq!(ask(&mut node, &asker, world.executor.id), PresenceState::Unknown);
+    let used: u64 = node.shards.iter().map(|shard| shard.counters().decisions.allowed_without_policy).sum();
+    assert_eq!(used, 0);
 }
 
 #[test]
