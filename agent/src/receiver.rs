@@ -209,7 +209,7 @@ impl Token {
             // As a dead letter it would be kept.
             (Some(_), Answer::Nack(Nack::Never { .. })) => Answer::Discarded,
             // No receipt says that something was done with it.
-            (Some(fuse), Answer::Done) if fuse.went_unseen() => Answer::Discarded,
+            (Some(fuse), Answer::Done) if fuse.went_unseen(clock::now_ms()) => Answer::Discarded,
             _ => answer,
         };
         if let Some(fuse) = &self.fuse {

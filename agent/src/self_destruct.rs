@@ -111,8 +111,8 @@ pub(crate) struct Fuse {
 
 impl Fuse {
     /// Whether its time was over before anybody looked at it: whoever acknowledges it has done nothing with it.
-    pub(crate) fn went_unseen(&self) -> bool {
-        let is_over = self.content.until_ms.is_some_and(|until_ms| clock::now_ms() >= until_ms);
+    pub(crate) fn went_unseen(&self, now_ms: u64) -> bool {
+        let is_over = self.content.until_ms.is_some_and(|until_ms| now_ms >= until_ms);
         is_over && !self.content.was_shown.load(Ordering::Acquire)
     }
 

@@ -60,6 +60,20 @@ async fn whoever_looks_when_its_time_is_over_sees_nothing_whatever_the_timer_doe
 }
 
 #[tokio::test]
+async fn one_whose_time_is_over_before_anybody_looked_went_unseen_and_one_that_was_shown_did_not() {
+    let now_ms = clock::now_ms();
+    let minute = SelfDestruct::AfterReadingOr(Duration::from_secs(60));
+    for (looks_at, unseen) in [(None, true), (Some(now_ms), false), (Some(now_ms + 60_000), true)] {
+        let (message, fuse) = destructing(wrapped(minute, now_ms), now_ms);
+        let shown = looks_at.map(|at_ms| message.content.show(at_ms).is_some());
+        assert_eq!(shown, looks_at.map(|at_ms| at_ms == now_ms));
+        assert_eq!((fuse.went_unseen(now_ms + 59_999), fuse.went_unseen(now_ms + 60_000)), (false, unseen));
+    }
+    let (_message, fuse) = destructing(wrapped(SelfDestruct::AfterReading, now_ms), now_ms);
+    assert!(!fuse.went_unseen(u64::MAX), "it has no time, and whoever acknowledges it unread has their reasons");
+}
+
+#[tokio::test]
 async fn one_that_comes_too_late_is_not_shown_and_one_that_only_says_so_is_shown_as_it_came() {
     let payload = wrapped(SelfDestruct::After(Duration::from_millis(10)), 1_000);
     assert!(matches!(found(payload.clone(), 1_010), Found::Over));
@@ -73,7 +87,8 @@ async fn one_that_comes_too_late_is_not_shown_and_one_that_only_says_so_is_shown
 
 #[test]
 fn nothing_that_is_printed_says_what_is_in_it() {
-    let content = Arc::new(Content { until_ms: None, payload: Mutex::new(Some(Bytes::from_static(b"secret"))) });
+    let payload = Mutex::new(Some(Bytes::from_static(b"secret")));
+    let content = Arc::new(Content { until_ms: None, payload, was_shown: AtomicBool::new(false) });
     let message = SelfDestructing { after_reading: true, until_ms: None, content };
     let printed = format!("{message:?}");
     assert!(!printed.contains("secret") && !printed.contains("115"), "{printed}");
