@@ -132,6 +132,31 @@ async fn messages_of_a_session_are_shown_once_in_whatever_order_and_however_ofte
     assert_eq!((stats.delivered, stats.duplicates_hidden, stats.sessions_accepted), (4, 3, 1));
 }
 
+#[tokio::test]
+async fn a_session_whose_opener_a_node_pushes_as_a_signal_is_not_opened() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let batches = conversation(&peer, &a, "acme/b", &["0", "1"]).await;
+    let (agent, mut link) = peer.connect(peer.options(&b)).await;
+    let _signals = agent.signals().unwrap();
+    let (mut mailbox, mut incidents) = (agent.subscribe().unwrap(), agent.incidents());
+    link.subscription().await;
+    link.signal_credit().await;
+    link.signals(&batches[0], &[0], |_| ()).await;
+    let refused = || agent.stats().rejected.get(&RejectCode::EnvelopeSignal).copied() == Some(1);
+    eventually("it is refused", refused).await;
+    // What it opens is not there: the prekey that it may have used is, and the message comes as it is to come.
+    link.deliver(&batches[1], &[(0, 2, 0)]).await;
+    let incident = timeout(PATIENCE, incidents.next()).await.unwrap().unwrap();
+    assert_eq!((incident.code, incident.mailbox_sequence), (RejectCode::UnknownSession, 2));
+    for (n, sequence) in [(0, 1), (1, 2)] {
+        link.deliver(&batches[n], &[(0, sequence, 1)]).await;
+        assert_eq!(receive(&mut mailbox).await.payload, n.to_string());
+    }
+    assert_eq!(agent.stats().sessions_accepted, 1);
+    agent.close().await;
+}
+
 /// Frames are opened side by side on several workers; a session that one of them opens is there for those after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_come_together_find_the_session_that_the_first_of_them_opens() {
