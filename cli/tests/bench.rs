@@ -93,6 +93,85 @@ fn a_run_starts_a_node_of_its_own_prints_one_object_and_leaves_nothing() {
 }
 
 #[test]
+fn receivers_that_are_away_find_room_for_everything_in_their_mailbox() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let load = ["--rate", "200", "--duration", "500ms", "--warmup", "0s", "--offline-then-drain"];
+    let (report, _) = bench(folder.path(), &load);
+    check_counts(&report, 100);
+    assert_eq!(report["drain"]["deliveries"], 100, "{report:#}");
+    let notes = report["notes"].as_array().expect("a list");
+    assert!(!notes.iter().any(|note| note.as_str().is_some_and(|note| note.contains("full"))), "{notes:?}");
+}
+
+/// The node whose configuration is in this folder.
+fn serving_in(place: &Path) -> Option<rustix::process::Pid> {
+    let place = place.to_str().expect("UTF-8");
+    let processes = std::fs::read_dir("/proc").expect("a folder").flatten();
+    let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let pid = pids.find(|pid: &i32| {
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.contains("\0serve\0") && arguments.contains(place)
+    });
+    pid.and_then(rustix::process::Pid::from_raw)
+}
+
+#[test]
+fn a_node_of_its_own_that_is_killed_ends_the_run_at_once_with_its_last_words() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("place");
+    std::fs::create_dir(&place).expect("a folder");
+    let args = ["bench", "run", "--json", "--rate", "50", "--duration", "10m", "--dir", "place", "--ledger", "ledger"];
+    let mut command = process::command(folder.path(), 1, &args);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut bench = process::Process(command.spawn().expect("the binary was built"));
+    // Made when everybody is connected.
+    let ledger = folder.path().join("ledger");
+    let began = std::time::Instant::now();
+    while !ledger.exists() {
+        assert!(began.elapsed() < process::PATIENCE && bench.0.try_wait().expect("a child").is_none(), "no run begins");
+        std::thread::yield_now();
+    }
+    let node = serving_in(&place).expect("the node runs");
+    rustix::process::kill_process(node, rustix::process::Signal::KILL).expect("it runs");
+    let status = bench.0.wait().expect("a child");
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut bench.0.stderr.take().expect("piped"), &mut said).expect("UTF-8");
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("the node ended by signal 9") && said.contains("wrote last"), "{said}");
+    assert!(began.elapsed() < process::PATIENCE, "the run would have taken ten minutes");
+}
+
+#[test]
+fn a_search_whose_node_ends_prints_what_it_had_found() {
+    use std::io::{BufRead as _, Read as _};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("place");
+    std::fs::create_dir(&place).expect("a folder");
+    let search = ["bench", "run", "--json", "--find-max", "--rate", "40", "--p99", "30s", "--dir", "place"];
+    let mut command = process::command(folder.path(), 1, &[&search[..], &["--duration", "3s"]].concat());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut bench = process::Process(command.spawn().expect("the binary was built"));
+    let mut errors = std::io::BufReader::new(bench.0.stderr.take().expect("piped"));
+    let mut said = String::new();
+    while !said.contains("40/s") {
+        assert!(errors.read_line(&mut said).expect("UTF-8") > 0, "no step was made: {said}");
+    }
+    // The next one has begun, or is about to.
+    let node = serving_in(&place).expect("the node runs");
+    rustix::process::kill_process(node, rustix::process::Signal::KILL).expect("it runs");
+    errors.read_to_string(&mut said).expect("UTF-8");
+    let mut printed = String::new();
+    bench.0.stdout.take().expect("piped").read_to_string(&mut printed).expect("UTF-8");
+    let found: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}{said}"));
+    assert_eq!(bench.0.wait().expect("a child").code(), Some(3), "{said}");
+    let steps = found["steps"].as_array().expect("a list");
+    assert_eq!((steps.len(), &steps[0]["rate"], &found["is_complete"]), (1, &40.into(), &false.into()), "{found:#}");
+    assert_eq!(found["best"].is_object(), steps[0]["holds"] == true, "{found:#}");
+    assert!(said.contains("the node ended"), "{said}");
+}
+
+#[test]
 fn a_run_is_shown_as_a_table_without_json() {
     let folder = tempfile::tempdir().expect("a folder");
     let args = [
@@ -161,6 +240,14 @@ fn a_ledger_of_a_running_node_verifies_and_what_is_wrong_with_it_is_counted() {
     ] {
         std::fs::write(&path, bytes).expect("a file");
         assert_eq!(found(&verify(&["--files-only"]), wanted), 1);
+    }
+    let mut damaged = good.clone();
+    damaged[72 * 50] ^= 1;
+    std::fs::write(&path, &damaged).expect("a file");
+    for more in [&["--files-only"][..], &["--node", &address]] {
+        let run = verify(more);
+        assert!(run.status == 5 && run.stderr.contains("damaged in the middle"), "{} {}", run.status, run.stderr);
+        assert!(std::fs::read(&path).expect("a ledger") == damaged, "nothing of it is cut off");
     }
     let again = creto(folder.path(), 2, &[&["bench", "run", "--json"][..], &load, &at].concat());
     assert!(again.status == 5 && again.stderr.contains("exists already"), "{} {}", again.status, again.stderr);
@@ -236,7 +323,7 @@ fn the_search_tries_rates_and_prints_what_each_of_them_did() {
     let holding = steps.iter().filter(|step| step["holds"] == true).filter_map(|step| step["rate"].as_u64());
     assert_eq!(found["max_rate"].as_u64(), Some(holding.max().unwrap_or(0)), "{found:#}");
     assert_eq!((run.status == 0, found["best"].is_object()), (found["max_rate"] != 0, found["max_rate"] != 0));
-    assert_eq!(found["p99_limit_us"], 30_000_000);
+    assert_eq!((&found["p99_limit_us"], &found["is_complete"]), (&30_000_000.into(), &true.into()));
     assert!(steps.iter().all(|step| step["holds"] == true || step["because"][0].is_string()), "{found:#}");
 }
 
@@ -252,6 +339,8 @@ fn options_that_do_not_go_together_end_with_status_2() {
         &["--scenario", "mixed", "--ledger", "x"],
         &["--scenario", "channel", "--offline-then-drain"],
         &["--connect", "127.0.0.1:1", "--shards", "2"],
+        &["--duration", "18446744073709551615s"],
+        &["--warmup", "18446744073709551615s", "--closed-loop", "2"],
     ] {
         let run = creto(folder.path(), 1, &[&["bench", "run", "--json"], args].concat());
         assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{args:?}: {}", run.stderr);

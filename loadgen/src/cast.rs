@@ -109,7 +109,7 @@ impl Cast {
                 certificate: options.certificate.clone(),
                 idle_timeout: options.idle_timeout,
                 tree_digest: options.tree_digest,
-                retry_for: options.duration + options.drain_timeout,
+                retry_for: options.duration.saturating_add(options.drain_timeout),
                 state,
             })
         };

@@ -46,7 +46,7 @@ fn clock_us(clock: ClockId) -> Option<u64> {
     u64::try_from(clock.now().ok()?.num_microseconds()).ok()
 }
 
-/// Takes samples: when the warm-up ends, at every full second, and when it is finished.
+/// Takes samples: at the start, when the warm-up ends, at every full second, and when it is finished.
 #[derive(Debug)]
 pub(crate) struct CpuSampler {
     stop: mpsc::Sender<()>,
@@ -57,16 +57,15 @@ impl CpuSampler {
     pub(crate) fn start(start: Instant, warmup: Duration, node_pid: Option<i32>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::Builder::new().name("creto-cpu".to_owned()).spawn(move || {
-            let mut samples = vec![CpuSample::take(start, node_pid)];
-            let mut last = Duration::ZERO;
+            let (mut samples, mut next) = (Vec::new(), Duration::ZERO);
             loop {
-                let next = next_sample(last, warmup);
-                match stopped.recv_timeout(next.saturating_sub(start.elapsed())) {
+                // The start may be to come: what has elapsed since then would be nothing until it is there.
+                match stopped.recv_timeout((start + next).saturating_duration_since(Instant::now())) {
                     Err(RecvTimeoutError::Timeout) => {
                         if samples.len() < SERIES_ROWS_MAX {
                             samples.push(CpuSample::take(start, node_pid));
                         }
-                        last = next;
+                        next = next_sample(next, warmup);
                     }
                     _ => {
                         samples.push(CpuSample::take(start, node_pid));
@@ -136,6 +135,22 @@ mod tests {
             times.push(next_sample(times[times.len() - 1], warmup));
         }
         assert_eq!(times[1..], [1_000, 1_500, 2_000, 3_000].map(Duration::from_millis));
+    }
+
+    #[test]
+    fn no_sample_of_a_start_to_come_is_taken_before_its_time() {
+        let warmup = Duration::from_millis(20);
+        let start = Instant::now() + Duration::from_millis(60);
+        let sampler = CpuSampler::start(start, warmup, None).unwrap();
+        // Works all the time, so that there is CPU time to be seen.
+        while start.elapsed() < Duration::from_millis(500) {
+            thread::yield_now();
+        }
+        let samples = sampler.finish();
+        let before_the_last = &samples[..samples.len() - 1];
+        assert!(before_the_last.iter().any(|sample| sample.at >= warmup), "the warm-up's end has its own: {samples:?}");
+        let us = us_per_message(&samples, warmup, 1, |sample| sample.generator_us);
+        assert!(us > Some(0.0), "the first measured second counts: {us:?} of {samples:?}");
     }
 
     #[test]

@@ -10,8 +10,9 @@
 //! | 64 | u32 | flow: messages of one flow and pair are delivered in the order of their numbers; zero: in none |
 //! | 68 | u32 | CRC-32C of the 68 bytes before |
 //!
-//! Records of 72 bytes, little-endian, appended. A record that is cut off or damaged at the end of the file was being
-//! written when the tool or the machine stopped: it was never counted, and reading stops there.
+//! Records of 72 bytes, little-endian, appended. Records that are cut off or damaged at the end of the file were being
+//! written when the tool or the machine stopped: they were never counted, and reading stops there. A damaged record with a
+//! whole one behind it is an error: what it said is not known.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -94,6 +95,17 @@ pub enum LedgerError {
         doing: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// Records are behind one that is not whole: nothing that stopped while it was written looks like that.
+    #[error(
+        "the ledger {path} is damaged in the middle: the record at byte {offset} is not whole, and others are behind it; \
+         nothing is proven with it, and nothing was changed"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
     },
 }
 
@@ -207,23 +219,29 @@ impl<T: Send + 'static> LedgerWriter<T> {
     }
 }
 
-/// Reads a ledger to its end, or to the first record that is not whole; gives how many bytes are behind that point.
+/// Reads a ledger to its end, or to the first record that is not whole; gives how many bytes are behind that point. No record is
+/// there: an end that was being written when everything stopped, and nothing that was counted.
 ///
 /// # Errors
-/// [`LedgerError::File`].
+/// [`LedgerError::File`]; [`LedgerError::Damaged`] when a whole record is behind one that is not.
 pub fn read(path: &Path, mut each: impl FnMut(Record)) -> Result<u64, LedgerError> {
     let error = |source| LedgerError::File { path: path.to_owned(), doing: "read", source };
     let file = File::open(path).map_err(error)?;
-    let mut left = file.metadata().map_err(error)?.len();
+    let length = file.metadata().map_err(error)?.len();
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut bytes = [0; RECORD_BYTES];
-    while left >= RECORD_BYTES as u64 {
+    // Where the next record begins, and the first one that is not whole.
+    let (mut at, mut torn_at) = (0, None);
+    while length - at >= RECORD_BYTES as u64 {
         reader.read_exact(&mut bytes).map_err(error)?;
-        let Some(record) = Record::parse(&bytes) else { break };
-        each(record);
-        left -= RECORD_BYTES as u64;
+        match (Record::parse(&bytes), torn_at) {
+            (Some(record), None) => each(record),
+            (Some(_), Some(offset)) => return Err(LedgerError::Damaged { path: path.to_owned(), offset }),
+            (None, _) => torn_at = torn_at.or(Some(at)),
+        }
+        at += RECORD_BYTES as u64;
     }
-    Ok(left)
+    Ok(length - torn_at.unwrap_or(at))
 }
 
 #[cfg(test)]
@@ -267,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_stops_at_the_first_record_that_is_not_whole() {
+    fn reading_stops_at_an_end_that_is_not_whole_and_refuses_a_damaged_middle() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger");
         let whole: Vec<u8> = (0..4).flat_map(|number| record(number).to_bytes()).collect();
@@ -280,8 +298,21 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             std::fs::write(&path, &damaged).unwrap();
-            assert_eq!(read_all(&path).0.len(), at / RECORD_BYTES, "a flipped bit at {at}");
+            let last = 3 * RECORD_BYTES;
+            if at >= last {
+                assert_eq!(read_all(&path), (vec![0, 1, 2], RECORD_BYTES as u64), "a flipped bit at {at}");
+            } else {
+                let begin = (at / RECORD_BYTES * RECORD_BYTES) as u64;
+                let error = read(&path, |_| {}).unwrap_err();
+                assert!(matches!(error, LedgerError::Damaged { offset, .. } if offset == begin), "at {at}: {error}");
+                assert!(error.to_string().contains("damaged in the middle"));
+            }
         }
+        // Several that were under way together.
+        let mut damaged = whole;
+        damaged[2 * RECORD_BYTES..].fill(0);
+        std::fs::write(&path, &damaged).unwrap();
+        assert_eq!(read_all(&path), (vec![0, 1], 2 * RECORD_BYTES as u64));
     }
 
     #[test]

@@ -39,6 +39,12 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 pub const BACKLOG_SAMPLES_MAX: usize = 100_000;
 /// Rows of a series, one a second: a week.
 pub const SERIES_ROWS_MAX: usize = 604_800;
+/// The longest that a warm-up, a run, or a wait in it may take: a week.
+pub const RUN_TIME_MAX: Duration = Duration::from_secs(604_800);
+/// How long no acknowledgement comes, with nothing due any more, until receivers that are away begin: then a mailbox is full.
+pub const STANDSTILL: Duration = Duration::from_secs(1);
+/// How long after nothing is due any more receivers that are away begin at the latest.
+pub const AWAY_MAX: Duration = Duration::from_secs(10);
 /// How long a run waits for answers and deliveries after its last message was due, by default.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a run waits for the last acknowledgements of its receivers to go out, when everything else is there.
@@ -58,6 +64,8 @@ pub const GENERATOR_LATE_P99_US_MAX: u64 = 1_000;
 pub const ACHIEVED_SHARE_MIN: f64 = 0.99;
 /// A backlog that grows by more than this share of the offered rate does not hold.
 pub const BACKLOG_GROWTH_SHARE_MAX: f64 = 0.01;
+/// A backlog that grew by fewer messages from one end of a run to the other has not grown: it only moves.
+pub const BACKLOG_GROWTH_MIN: f64 = 64.0;
 /// Fewer looks at a backlog say nothing about its growth.
 pub const BACKLOG_SAMPLES_MIN: usize = 4;
 

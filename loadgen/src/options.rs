@@ -17,7 +17,7 @@ use crate::arrival::{Arrival, Ways, Workload, seed_of};
 use crate::ledger::LedgerError;
 use crate::limits::{
     AGENTS_MAX, CLOSED_LOOP_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, MESSAGES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN,
-    TALLY_BITS_MAX,
+    RUN_TIME_MAX, TALLY_BITS_MAX,
 };
 use crate::mix::{PriorityMix, SizeMix, Targets};
 
@@ -241,9 +241,15 @@ impl RunOptions {
     /// # Errors
     /// [`RunError::Option`] says which do not.
     pub fn check(&self) -> Result<(), RunError> {
+        let times = [self.warmup, self.duration, self.drain_timeout, self.slow_by, self.churn.unwrap_or_default()];
+        // Before anything is calculated with them.
+        if times.iter().any(|time| *time > RUN_TIME_MAX) {
+            let days = RUN_TIME_MAX.as_secs() / 86_400;
+            return Err(RunError::Option(format!("no time of a run is longer than {days} days")));
+        }
         let Shape { senders, receivers, servers, channels, subscribers } = self.shape();
         let agents = receivers + servers + channels * subscribers;
-        let (seconds, rate) = ((self.warmup + self.duration).as_secs_f64(), self.rate_per_s);
+        let (seconds, rate) = (self.warmup.saturating_add(self.duration).as_secs_f64(), self.rate_per_s);
         #[allow(
             clippy::cast_precision_loss,
             reason = "a rate is far below 2^52, and the product is compared with a limit"

@@ -5,12 +5,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::arrival::Workload;
+use crate::options::micros;
 
 /// Which lane has something due when. Pure.
 #[derive(Debug)]
@@ -109,10 +111,48 @@ impl Pacer {
     }
 }
 
-/// How late the generator itself was with a message: from when it could have handed it over, which is when it was due and the one
-/// before was handed over, until it did. What the SDK makes it wait for a place in flight is the system's, and counts as latency only.
-pub(crate) fn own_lateness_us(due_us: u64, free_us: u64, handed_over_us: u64) -> u64 {
-    handed_over_us.saturating_sub(due_us.max(free_us))
+/// How late the generator itself was with its messages: against one that takes no time for anything and only waits for the system.
+/// That one is free again when the system let it go, not when the real one had caught up: after a stall of the generator every
+/// message that came due in it is late.
+#[derive(Debug, Default)]
+pub(crate) struct OwnLateness {
+    free_us: u64,
+}
+
+impl OwnLateness {
+    /// How late the message is that is handed over now.
+    pub(crate) fn handed_over(&mut self, due_us: u64, now_us: u64) -> u64 {
+        let ready_us = due_us.max(self.free_us);
+        self.free_us = ready_us;
+        now_us.saturating_sub(ready_us)
+    }
+
+    /// The system made it wait before the next one, such as for a place in flight: that counts as latency only.
+    pub(crate) fn waited(&mut self, wait: Duration) {
+        self.free_us = self.free_us.saturating_add(micros(wait));
+    }
+}
+
+/// Awaits what the system lets wait, and says for how long it did: from when it was not ready until it was woken. A future that is ready
+/// at once has made nobody wait, however long its caller was without a CPU meanwhile.
+pub(crate) async fn timed<F: Future>(future: F) -> (F::Output, Duration) {
+    // Tokio's own turn-taking would look like a wait for the system.
+    let mut future = std::pin::pin!(tokio::task::coop::unconstrained(future));
+    let mut waits_since = None;
+    std::future::poll_fn(|context| {
+        let polled_at = Instant::now();
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => {
+                let wait = waits_since.map_or(Duration::ZERO, |since| polled_at.saturating_duration_since(since));
+                Poll::Ready((output, wait))
+            }
+            Poll::Pending => {
+                waits_since.get_or_insert_with(Instant::now);
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -155,13 +195,56 @@ mod tests {
 
     #[test]
     fn waiting_for_the_system_is_not_the_generators_lateness() {
-        assert_eq!(own_lateness_us(100, 0, 130), 30, "it was idle, and woke 30 us late");
-        assert_eq!(
-            own_lateness_us(100, 5_000, 5_004),
-            4,
-            "the SDK had no place before: only what came after is its own"
+        let mut late = OwnLateness::default();
+        assert_eq!(late.handed_over(100, 130), 30, "it was idle, and woke 30 us late");
+        late.waited(Duration::from_micros(4_900));
+        assert_eq!(late.handed_over(200, 5_004), 4, "the SDK had no place before: only what came after is its own");
+        assert_eq!(late.handed_over(9_000, 8_999), 0);
+        assert_eq!(late.handed_over(9_100, 9_101), 1, "what was waited for is over");
+    }
+
+    #[test]
+    fn after_one_stall_of_the_generator_every_overdue_message_is_late() {
+        let mut late = OwnLateness::default();
+        // Due every 100 us; the generator has no CPU until 10 ms, and then takes a microsecond for each.
+        let overdue: Vec<u64> = (0..100).map(|k| late.handed_over(k * 100, 10_000 + k)).collect();
+        let wanted: Vec<u64> = (0..100).map(|k| 10_000 + k - k * 100).collect();
+        assert_eq!(overdue, wanted);
+        assert_eq!(late.handed_over(10_200, 10_201), 1, "it has caught up");
+    }
+
+    #[tokio::test]
+    async fn only_a_future_that_was_pending_has_made_anybody_wait() {
+        let stall = Duration::from_millis(20);
+        let busy = move || {
+            let began = Instant::now();
+            while began.elapsed() < stall {
+                thread::yield_now();
+            }
+        };
+        let ((), wait) = timed(async { busy() }).await;
+        assert_eq!(wait, Duration::ZERO, "the caller was without a CPU");
+        let (release, released) = tokio::sync::oneshot::channel();
+        let (asks, asked) = std::sync::mpsc::channel();
+        let began = Instant::now();
+        let waker = thread::spawn(move || {
+            asked.recv().unwrap();
+            (0..5).for_each(|_| busy());
+            release.send(()).unwrap();
+        });
+        let (_, wait) = timed(async {
+            busy();
+            asks.send(()).unwrap();
+            released.await.unwrap();
+            busy();
+        })
+        .await;
+        waker.join().unwrap();
+        let all = began.elapsed();
+        assert!(
+            wait > Duration::ZERO && wait + 2 * stall <= all,
+            "what it does itself is its own: {wait:?} of {all:?}"
         );
-        assert_eq!(own_lateness_us(100, 0, 99), 0);
     }
 
     proptest! {

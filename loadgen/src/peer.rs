@@ -17,7 +17,7 @@ use crate::cast::{Member, Player};
 use crate::ledger::Record;
 use crate::limits::{PENDING_PER_SENDER, REQUEST_TIMEOUT, REQUESTS_PER_SENDER, SETTLE_TIMEOUT, UNSETTLED_MAX};
 use crate::options::micros;
-use crate::pace::own_lateness_us;
+use crate::pace::{OwnLateness, timed};
 use crate::payload::{Mark, digest};
 use crate::state::{Run, Told};
 
@@ -65,16 +65,16 @@ impl Sender {
         takers.spawn(take_answers(Arc::clone(&self.run), publish_answers, None));
 
         let (run, workload) = (Arc::clone(&self.run), Arc::clone(&self.run.workload));
-        let mut timed = workload.lane(self.lane);
+        let mut dated = workload.lane(self.lane);
         let mut undated = workload.undated(self.lane);
-        let mut free_us = 0;
+        let mut lateness = OwnLateness::default();
         // A closed loop begins with the clock, too.
         tokio::time::sleep_until(run.start.into()).await;
         loop {
             let mut place = None;
             let planned = match (&mut self.due, &self.places) {
                 (Some(due), _) => {
-                    let Some(planned) = timed.next() else { break };
+                    let Some(planned) = dated.next() else { break };
                     // The pacer is gone when the run was given up.
                     if due.wait_for(|before| *before > planned.due_us).await.is_err() {
                         break;
@@ -99,15 +99,20 @@ impl Sender {
             let payload = run.payloads.make(mark, planned.payload_bytes);
             let digest = if run.keeps_ledger { digest(&payload) } else { [0; 32] };
             let now_us = micros(run.start.elapsed());
-            let late_us = self.due.is_some().then(|| own_lateness_us(planned.due_us, free_us, now_us));
+            let late_us = self.due.is_some().then(|| lateness.handed_over(planned.due_us, now_us));
             run.handed_over(&planned, now_us, late_us);
             match planned.way {
                 Way::Direct => {
                     let to = &self.receivers[planned.target % self.receivers.len()];
                     let options = SendOptions { priority: planned.priority, ..SendOptions::default() };
-                    match self.agent.submit(to, payload, options).await {
+                    let (submitted, wait) = timed(self.agent.submit(to, payload, options)).await;
+                    lateness.waited(wait);
+                    match submitted {
                         Ok(answer) => {
-                            if direct.send(Waiting { answer, planned, digest, _place: place }).await.is_err() {
+                            let waiting = Waiting { answer, planned, digest, _place: place };
+                            let (taken, wait) = timed(direct.send(waiting)).await;
+                            lateness.waited(wait);
+                            if taken.is_err() {
                                 break;
                             }
                         }
@@ -117,9 +122,14 @@ impl Sender {
                 Way::Publish => {
                     let publisher = self.publisher.as_ref().expect("a run that publishes has a channel");
                     let options = PublishOptions { priority: planned.priority, ..PublishOptions::default() };
-                    match publisher.submit(payload, options).await {
+                    let (submitted, wait) = timed(publisher.submit(payload, options)).await;
+                    lateness.waited(wait);
+                    match submitted {
                         Ok(answer) => {
-                            if published.send(Waiting { answer, planned, digest, _place: place }).await.is_err() {
+                            let waiting = Waiting { answer, planned, digest, _place: place };
+                            let (taken, wait) = timed(published.send(waiting)).await;
+                            lateness.waited(wait);
+                            if taken.is_err() {
                                 break;
                             }
                         }
@@ -130,7 +140,9 @@ impl Sender {
                     while let Some(joined) = requests.try_join_next() {
                         joined.expect("a request does not panic");
                     }
-                    let under_way = Arc::clone(&requests_max).acquire_owned().await.expect("nobody closes it");
+                    let (under_way, wait) = timed(Arc::clone(&requests_max).acquire_owned()).await;
+                    lateness.waited(wait);
+                    let under_way = under_way.expect("nobody closes it");
                     let to = self.servers[planned.target % self.servers.len()].clone();
                     let options = RequestOptions::new(REQUEST_TIMEOUT).priority(planned.priority);
                     let (agent, run) = (self.agent.clone(), Arc::clone(&run));
@@ -145,7 +157,6 @@ impl Sender {
                     });
                 }
             }
-            free_us = micros(run.start.elapsed());
         }
         drop((direct, published));
         while let Some(joined) = requests.join_next().await {
@@ -260,6 +271,11 @@ fn measure_settling(run: Arc<Run>, agent: &Agent, unsettled: Unsettled) -> tokio
             };
             run.settled(&settled);
         }
+        // Whose acknowledgement went out no more: nobody settles those.
+        let left = std::mem::take(&mut *unsettled.lock().expect(UNPOISONED)).len();
+        if left > 0 {
+            run.unmeasured(left);
+        }
     })
 }
 
@@ -317,7 +333,13 @@ impl Receiver {
                 drop(settling.await);
                 return stats;
             };
-            match self.player.member.connect().await {
+            let connected = tokio::select! {
+                biased;
+                // A node that is gone lets nobody in until the attempt is given up.
+                _ = over.wait_for(|over| *over) => return stats,
+                connected = self.player.member.connect() => connected,
+            };
+            match connected {
                 Ok(agent) => {
                     self.run.came_back();
                     // The one before is gone with it.
@@ -376,7 +398,7 @@ impl Receiver {
                 tokio::time::sleep(pause).await;
             }
             if !settles(unsettled, delivery.mailbox_sequence, mark.due_us) {
-                self.run.unmeasured();
+                self.run.unmeasured(1);
             }
             match &self.ledger {
                 None => delivery.ack(),
@@ -441,7 +463,7 @@ impl Subscriber {
                 tokio::time::sleep(pause).await;
             }
             if !settles(&unsettled, message.sequence, mark.due_us) {
-                self.run.unmeasured();
+                self.run.unmeasured(1);
             }
             message.ack();
         }

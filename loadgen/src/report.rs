@@ -38,7 +38,7 @@ pub struct DrainReport {
     pub per_s: f64,
 }
 
-/// The least, the middle and the most that repetitions gave. The middle of an even number is the mean of the two in the middle.
+/// The least, the middle and the most that repetitions gave. The middle of an even number is the lower of the two in the middle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The least.
@@ -56,8 +56,8 @@ impl Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
-        let half = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) };
+        // One that was measured: a mean of two percentiles is a percentile of nothing.
+        let median = values[(values.len() - 1) / 2];
         Some(Self { min, median, max })
     }
 }
@@ -384,6 +384,15 @@ impl RunFigures {
         let offered_rate = due.map(|due| due as f64 / seconds);
         let achieved_rate = measured.acknowledged as f64 / until_last;
         let late = Percentiles::of(&outcome.late);
+        let span = outcome.backlog.first().zip(outcome.backlog.last());
+        let span = span.map_or(0.0, |(first, last)| (last.at.saturating_sub(first.at)).as_secs_f64());
+        let grows = |of: fn(&crate::run::Backlog) -> u64| {
+            let samples: Vec<u64> = outcome.backlog.iter().map(of).collect();
+            is_growing(&samples, span, offered_rate.unwrap_or(achieved_rate))
+        };
+        let undelivered_grows = grows(|backlog| backlog.undelivered);
+        // Whoever asked for receivers that are away or slow asked for this.
+        let is_meant = options.offline_then_drain || options.slow_consumers > 0;
         let facts = Facts {
             offered_rate,
             achieved_rate,
@@ -394,12 +403,7 @@ impl RunFigures {
             lost: outcome.lost,
             duplicated: outcome.duplicated,
             rejected: outcome.rejected,
-        };
-        let span = outcome.backlog.first().zip(outcome.backlog.last());
-        let span = span.map_or(0.0, |(first, last)| (last.at.saturating_sub(first.at)).as_secs_f64());
-        let grows = |of: fn(&crate::run::Backlog) -> u64| {
-            let samples: Vec<u64> = outcome.backlog.iter().map(of).collect();
-            is_growing(&samples, span, offered_rate.unwrap_or(achieved_rate))
+            undelivered_grows: undelivered_grows && !is_meant,
         };
         let cpu = |of: fn(&crate::cpu::CpuSample) -> Option<u64>| {
             us_per_message(&outcome.cpu, options.warmup, measured.acknowledged, of)
@@ -417,7 +421,7 @@ impl RunFigures {
             generator_cpu_us_per_message: cpu(|sample| sample.generator_us),
             generator_late_us_p99: late.p99,
             unacknowledged_grows: grows(|backlog| backlog.unacknowledged),
-            undelivered_grows: grows(|backlog| backlog.undelivered),
+            undelivered_grows,
         }
     }
 }
@@ -524,7 +528,8 @@ mod tests {
     fn a_spread_has_its_middle_and_its_ends() {
         let spread = Spread::of([3.0, 1.0, 2.0]).unwrap();
         assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.0, 3.0));
-        assert_eq!(Spread::of([4.0, 1.0]).unwrap().median, 2.5);
+        assert_eq!(Spread::of([4.0, 1.0]).unwrap().median, 1.0, "no figure that was never measured");
+        assert_eq!(Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap().median, 2.0);
         assert_eq!(Spread::of([]), None);
     }
 

@@ -14,7 +14,9 @@ use crate::arrival::Planned;
 use crate::cast::Cast;
 use crate::cpu::{CpuSample, CpuSampler};
 use crate::ledger::{Durability, LedgerError, LedgerPaths, LedgerWriter};
-use crate::limits::{BACKLOG_SAMPLES_MAX, MESSAGES_MAX, PROGRESS_EVERY, SETTLE_TIMEOUT, START_IN};
+use crate::limits::{
+    AWAY_MAX, BACKLOG_SAMPLES_MAX, MESSAGES_MAX, PROGRESS_EVERY, SETTLE_TIMEOUT, STANDSTILL, START_IN,
+};
 use crate::measure::{Metric, Second, Seconds};
 use crate::options::{RegisterError, Registration, RunError, RunOptions, Shape};
 use crate::pace::Pacer;
@@ -84,6 +86,13 @@ impl SdkCounts {
 pub(crate) struct Drain {
     pub(crate) deliveries: u64,
     pub(crate) took: Duration,
+}
+
+impl Drain {
+    /// Until the last delivery: when somebody looked next says nothing of the system.
+    fn of(began: Duration, last_delivery: Duration, deliveries: u64) -> Self {
+        Self { deliveries, took: last_delivery.saturating_sub(began) }
+    }
 }
 
 /// Everything that one run found.
@@ -308,11 +317,12 @@ impl Watching<'_> {
         progress: &mut impl FnMut(&Progress),
     ) -> (Vec<Backlog>, Option<Drain>) {
         let Self { run, options, .. } = self;
-        let duration = options.warmup + options.duration;
-        let at_most = duration + options.drain_timeout;
+        let duration = options.warmup.saturating_add(options.duration);
+        let at_most = duration.saturating_add(options.drain_timeout);
         let mut tick = interval(PROGRESS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut backlog, mut all_there_at, mut drain_began) = (Vec::new(), None, None);
+        let mut away = Away::new(duration);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -364,9 +374,19 @@ impl Watching<'_> {
             seconds.delivered.add(delivered);
             seconds.settled.add(settled);
             progress(&now);
-            if sending.is_empty() && drain_began.is_none() && options.offline_then_drain {
-                drain_began = Some(elapsed);
-                self.open.send_replace(true);
+            if drain_began.is_none() && options.offline_then_drain {
+                let is_stuck = away.is_stuck(elapsed, now.acknowledged);
+                if sending.is_empty() || is_stuck {
+                    drain_began = Some(run.start.elapsed());
+                    self.open.send_replace(true);
+                }
+                if !sending.is_empty() && is_stuck {
+                    run.failed(&format!(
+                        "receivers began to read with {} messages not acknowledged: a mailbox was full, or the node far behind; raise \
+                         mailbox.messages_max, mailbox.bytes_max and mailbox.shard_bytes_max of the node",
+                        now.submitted.saturating_sub(now.acknowledged)
+                    ));
+                }
             }
             if is_all_there {
                 let since = *all_there_at.get_or_insert(elapsed);
@@ -379,10 +399,33 @@ impl Watching<'_> {
             }
         }
         let drain = drain_began.map(|began| {
-            let deliveries = run.found().tally.deliveries();
-            Drain { deliveries, took: all_there_at.unwrap_or(run.start.elapsed()).saturating_sub(began) }
+            let found = run.found();
+            Drain::of(began, found.last_delivery, found.tally.deliveries())
         });
         (backlog, drain)
+    }
+}
+
+/// When receivers that are away must begin for messages to go on: a mailbox that is full takes nothing before it is read.
+#[derive(Debug)]
+struct Away {
+    /// Nothing is due from then on.
+    duration: Duration,
+    acknowledged: u64,
+    stands_since: Duration,
+}
+
+impl Away {
+    fn new(duration: Duration) -> Self {
+        Self { duration, acknowledged: 0, stands_since: Duration::ZERO }
+    }
+
+    /// Nothing is due any more, and acknowledgements stand still or have had their time.
+    fn is_stuck(&mut self, elapsed: Duration, acknowledged: u64) -> bool {
+        if acknowledged != self.acknowledged || elapsed < self.duration {
+            (self.acknowledged, self.stands_since) = (acknowledged, elapsed);
+        }
+        elapsed >= self.stands_since.saturating_add(STANDSTILL) || elapsed >= self.duration.saturating_add(AWAY_MAX)
     }
 }
 
@@ -403,5 +446,31 @@ impl Ledgers {
             Delivery::ack(&delivery);
         })?;
         Ok(Self { acknowledged, delivered })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_mailbox_was_read_until_its_last_delivery() {
+        let drain = Drain::of(SECOND * 4, Duration::from_micros(4_012_345), 300);
+        assert_eq!((drain.took, drain.deliveries), (Duration::from_micros(12_345), 300));
+        assert_eq!(Drain::of(SECOND, Duration::ZERO, 0).took, Duration::ZERO, "nothing came");
+    }
+
+    #[test]
+    fn receivers_that_are_away_begin_when_nothing_is_due_and_acknowledgements_stand_still() {
+        let mut away = Away::new(SECOND * 5);
+        let looks = [(1, 10), (3, 10), (4, 10), (5, 20), (6, 30)];
+        assert!(looks.iter().all(|(at, acknowledged)| !away.is_stuck(SECOND * *at, *acknowledged)), "something is due");
+        assert!(!away.is_stuck(SECOND * 13 / 2, 30));
+        assert!(away.is_stuck(SECOND * 7, 30));
+        let mut slow = Away::new(SECOND * 5);
+        assert!((5..15).all(|at| !slow.is_stuck(SECOND * at, u64::from(at))));
+        assert!(slow.is_stuck(SECOND * 15, 15), "it is given its time, and no more");
     }
 }

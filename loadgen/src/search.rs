@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
+use crate::verdict::UNDELIVERED_GROWS;
 
 /// What a rate must keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +45,9 @@ impl Step {
         if report.unacknowledged_grows {
             because.push("more and more is due and not acknowledged".to_owned());
         }
-        if report.undelivered_grows {
-            because.push("more and more is acknowledged and not delivered".to_owned());
+        // A run that nobody asked to fall behind is not valid with it, and has said so.
+        if report.undelivered_grows && !because.iter().any(|reason| reason.contains(UNDELIVERED_GROWS)) {
+            because.push(UNDELIVERED_GROWS.to_owned());
         }
         Self {
             rate,

@@ -74,6 +74,8 @@ pub(crate) struct Found {
     /// All that were settled, and deliveries whose settling is not measured.
     pub(crate) settled_count: u64,
     pub(crate) unmeasured: u64,
+    /// When the last delivery came, after the start.
+    pub(crate) last_delivery: Duration,
     /// Times that an agent left and came back.
     pub(crate) came_back: u64,
     /// What receivers and subscribers ended with, each text once.
@@ -151,6 +153,7 @@ impl Found {
             acknowledged_by_second: Counts::default(),
             settled_count: 0,
             unmeasured: 0,
+            last_delivery: Duration::ZERO,
             came_back: 0,
             failures: Vec::new(),
         }
@@ -277,6 +280,7 @@ impl Run {
         let (at, counts) = (self.start.elapsed(), self.counts(mark.due_us));
         let mut found = self.found();
         if found.tally.deliver(mark.number) {
+            found.last_delivery = found.last_delivery.max(at);
             found.measured.delivered += u64::from(counts);
             found.delivered.record(at, at.saturating_sub(Duration::from_micros(mark.due_us)), counts);
         }
@@ -287,6 +291,7 @@ impl Run {
         let (at, counts) = (self.start.elapsed(), self.counts(mark.due_us));
         let mut found = self.found();
         if found.tally.read(subscriber, mark.number) {
+            found.last_delivery = found.last_delivery.max(at);
             found.measured.read[subscriber] += u64::from(counts);
             found.delivered.record(at, at.saturating_sub(Duration::from_micros(mark.due_us)), counts);
         }
@@ -303,9 +308,9 @@ impl Run {
         }
     }
 
-    /// Of one delivery it is not measured when it is settled.
-    pub(crate) fn unmeasured(&self) {
-        self.found().unmeasured += 1;
+    /// Of so many deliveries it is not measured when they are settled.
+    pub(crate) fn unmeasured(&self, count: usize) {
+        self.found().unmeasured += count as u64;
     }
 
     pub(crate) fn strange(&self) {

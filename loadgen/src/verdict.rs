@@ -1,6 +1,8 @@
 //! Whether a run says what it seems to say. Pure.
 
-use crate::limits::{ACHIEVED_SHARE_MIN, BACKLOG_GROWTH_SHARE_MAX, BACKLOG_SAMPLES_MIN, GENERATOR_LATE_P99_US_MAX};
+use crate::limits::{
+    ACHIEVED_SHARE_MIN, BACKLOG_GROWTH_MIN, BACKLOG_GROWTH_SHARE_MAX, BACKLOG_SAMPLES_MIN, GENERATOR_LATE_P99_US_MAX,
+};
 
 /// What validity is judged by.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,7 +19,12 @@ pub(crate) struct Facts {
     pub(crate) duplicated: u64,
     /// Could not be verified or opened, or not as they were sent.
     pub(crate) rejected: u64,
+    /// More and more was acknowledged and not delivered, and nobody asked for that.
+    pub(crate) undelivered_grows: bool,
 }
+
+/// Why a run says little of the time until delivery: that is how long the run was.
+pub(crate) const UNDELIVERED_GROWS: &str = "more and more is acknowledged and not delivered";
 
 /// Why a run is not valid, each in words; nothing for one that is.
 pub(crate) fn invalid_because(facts: &Facts) -> Vec<String> {
@@ -47,6 +54,9 @@ pub(crate) fn invalid_because(facts: &Facts) -> Vec<String> {
     none(facts.refused, "messages were refused");
     none(facts.unknown, "messages have no known outcome");
     none(facts.rejected, "deliveries were not as they were sent");
+    if facts.undelivered_grows {
+        reasons.push(UNDELIVERED_GROWS.to_owned());
+    }
     reasons
 }
 
@@ -66,8 +76,8 @@ pub(crate) fn is_growing(samples: &[u64], seconds: f64, rate_per_s: f64) -> bool
         below += (place - middle) * (place - middle);
         place += 1.0;
     }
-    let per_sample = above / below;
-    per_sample * (count - 1.0) / seconds > rate_per_s * BACKLOG_GROWTH_SHARE_MAX
+    let grew = above / below * (count - 1.0);
+    grew / seconds > rate_per_s * BACKLOG_GROWTH_SHARE_MAX && grew >= BACKLOG_GROWTH_MIN
 }
 
 #[cfg(test)]
@@ -86,6 +96,7 @@ mod tests {
         lost: 0,
         duplicated: 0,
         rejected: 0,
+        undelivered_grows: false,
     };
 
     #[test]
@@ -106,6 +117,7 @@ mod tests {
             (Facts { refused: 1, ..GOOD }, "refused"),
             (Facts { unknown: 1, ..GOOD }, "no known outcome"),
             (Facts { rejected: 1, ..GOOD }, "not as they were sent"),
+            (Facts { undelivered_grows: true, ..GOOD }, "not delivered"),
         ];
         for (facts, reason) in cases {
             let reasons = invalid_because(&facts);
@@ -121,6 +133,7 @@ mod tests {
         assert!(!is_growing(&[500, 400, 300, 200, 100], 10.0, 1_000.0));
         assert!(!is_growing(&[10, 900, 20, 880, 15, 910, 12, 890], 10.0, 20_000.0), "it moves, and comes back");
         assert!(!is_growing(&[0, 1_000_000, 2_000_000], 10.0, 1.0), "three looks say nothing");
+        assert!(!is_growing(&[0, 1, 1, 2, 3], 1.0, 200.0), "some messages are on their way at any time");
         let tenth: Vec<u64> = (0..50).map(|place| 7 + place * 40).collect();
         assert!(is_growing(&tenth, 9.8, 2_000.0), "two hundred a second of two thousand are left");
     }
