@@ -50,6 +50,11 @@ pub enum ClientError {
     /// a socket without a process behind it
     #[error("the node is not running any more: nobody answers on {0}; start it again with `creto serve`")]
     NotRunning(PathBuf),
+    /// the connection ended before the answer was there: what was asked may have been done
+    #[error(
+        "the node closed the connection before it had answered, it may be ending; see whether it runs, then look whether what you asked for was done"
+    )]
+    Closed,
     /// the socket belongs to another user
     #[error("{0} belongs to another user; run this command as the user that runs `creto serve`")]
     NotAllowed(PathBuf),
@@ -548,7 +553,6 @@ impl Client {
         token: Option<&EnrolmentToken>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let stream = UnixStream::connect(&self.socket_path).await.map_err(|source| self.connect_error(source))?;
-        let broken = |error: hyper::Error| ClientError::Answer(error.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut request = Request::builder().method(method.clone()).uri(path).header(header::HOST, "creto");
@@ -569,7 +573,11 @@ impl Client {
             let answer = sender.send_request(request).await.map_err(broken)?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| ClientError::Answer(error.to_string()))?.to_bytes();
+            let body = body.map_err(|error| match error.downcast() {
+                Ok(error) => broken(*error),
+                Err(error) => ClientError::Answer(error.to_string()),
+            })?;
+            let body = body.to_bytes();
             Ok((status, body))
         };
         // The connection moves the bytes; it is polled beside the answer, so nothing outlives this call.
@@ -625,6 +633,13 @@ fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
         Ok(error) => ClientError::Refused { status: status.as_u16(), error },
         Err(error) => unreadable(status, &error),
     }
+}
+
+/// A connection that ended early is told apart from bytes that are no answer.
+fn broken(error: hyper::Error) -> ClientError {
+    let closed = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
+    let system = std::error::Error::source(&error).is_some_and(|source| source.is::<io::Error>());
+    if closed || system { ClientError::Closed } else { ClientError::Answer(error.to_string()) }
 }
 
 fn unreadable(status: StatusCode, error: &serde_json::Error) -> ClientError {

@@ -274,12 +274,42 @@ async fn a_client_without_a_node_is_told_what_to_start() {
     let path = folder.path().join("control.sock");
     let missing = Client::new(&path).status().await.unwrap_err();
     assert!(missing.to_string().contains("creto serve"), "{missing}");
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    // Bound, and nobody listens: a listener that is dropped may live on for a moment in a child that another test forks.
+    let unheard = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    unheard.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
     let dead = Client::new(&path).status().await.unwrap_err();
     assert!(matches!(dead, ClientError::NotRunning(_)) && dead.to_string().contains("creto serve"), "{dead}");
     let _deaf = std::os::unix::net::UnixListener::bind(folder.path().join("deaf.sock")).unwrap();
     let deaf = Client::new(folder.path().join("deaf.sock")).with_timeout(Duration::from_millis(50)).status().await;
     assert!(matches!(deaf, Err(ClientError::Timeout(_))), "{deaf:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_ends_before_it_has_answered_is_told_from_one_that_cannot_be_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers: [(&str, &[u8]); 4] = [
+        ("none.sock", b""),
+        ("half-a-head.sock", b"HTTP/1.1 200 OK\r\nconte"),
+        ("half-a-body.sock", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"agents\":"),
+        ("not-http.sock", b"SSH-2.0-OpenSSH\r\n\r\n"),
+    ];
+    for (name, answer) in answers {
+        let path = folder.path().join(name);
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let node = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                connection.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            connection.write_all(answer).unwrap();
+        });
+        let error = Client::new(&path).status().await.unwrap_err();
+        node.join().unwrap();
+        assert_eq!(matches!(error, ClientError::Closed), name != "not-http.sock", "{name}: {error:?}");
+    }
 }
 
 const CHILD_FOLDER: &str = "CRETO_TEST_CHILD_FOLDER";
