@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use creto_io::executor::{self, ExecutorConfig, ShardThread};
+use creto_io::executor::{self, DriverKind, ExecutorConfig, ShardThread};
 use creto_io::ring::{self, ControlPort};
 use creto_io::watchdog::Progress;
-use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Durability, Parcel, StatsReader, drive, socket};
+use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Durability, Parcel, StatsReader, socket};
 use creto_net::tls::{NodeIdentity, server_config_of};
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_store::{FileSource, Wal, WalConfig, segment_file_name};
@@ -39,6 +39,8 @@ const STEADY_MESSAGES_PER_S: u64 = 100_000;
 /// How to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What carries out the shard's work.
+    pub driver: DriverKind,
     /// How writes are made durable.
     pub durability: Durability,
     /// Writes on their way at once.
@@ -54,6 +56,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            driver: DriverKind::default(),
             durability: Durability::Fdatasync,
             writes_in_flight: 2,
             messages_in_flight: 4_096,
@@ -320,8 +323,8 @@ impl StoreShard {
         };
         let (report, reports) = mpsc::channel();
         let machine = StoreMachine::new(wal, report);
-        let thread = executor::spawn(&ExecutorConfig::new(0, None), move || drive(driver, machine))
-            .map_err(failed("no shard can run here"))?;
+        let executor = ExecutorConfig { driver: options.driver, ..ExecutorConfig::new(0, None) };
+        let thread = executor::start(&executor, driver, machine, || ()).map_err(failed("no shard can run here"))?;
         Ok(Self { port, reports, thread })
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use creto_io::executor::DriverKind;
 use creto_loadgen::{Arrival, PriorityMix, Scenario, SizeMix};
 
 use crate::verb::bench::parse_duration;
@@ -199,6 +200,9 @@ pub(crate) struct BenchStoreArgs {
     /// For how long each of the three loads, such as 10s.
     #[arg(long, value_name = "TIME", default_value = "6s", value_parser = parse_duration)]
     pub(crate) duration: Duration,
+    /// What carries out the shard's work [default: as the configuration says].
+    #[arg(long, value_enum)]
+    pub(crate) driver: Option<DriverArg>,
     /// How writes are made durable [default: as the device does it better].
     #[arg(long, value_enum)]
     pub(crate) sync: Option<SyncArg>,
@@ -214,6 +218,24 @@ pub(crate) struct BenchStoreArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What carries out a shard's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DriverArg {
+    /// A task of a glommio executor.
+    Glommio,
+    /// A loop with a ring of io_uring to itself.
+    IoUring,
+}
+
+impl DriverArg {
+    pub(crate) fn kind(self) -> DriverKind {
+        match self {
+            Self::Glommio => DriverKind::Glommio,
+            Self::IoUring => DriverKind::IoUring,
+        }
+    }
 }
 
 /// How writes are made durable.

@@ -1,7 +1,7 @@
 //! What one shard pays to take in messages: QUIC, frames, nothing else.
 //!
 //! ```text
-//! cargo run --release -p creto-io --example ingest [SECONDS [FRAME_KIB]]
+//! cargo run --release -p creto-io --example ingest [SECONDS [FRAME_KIB [glommio|io-uring]]]
 //! ```
 //!
 //! One shard on CPU 0, a client of quinn on CPU 1, loopback; the client sends frames of 256 KiB (a batch of 256 messages of
@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use creto_envelope::{FrameHeader, FrameType};
+use creto_io::executor::DriverKind;
 use creto_io::{IoAction, IoEvent, Machine, Now};
 use creto_net::NetEvent;
 use support::{Block, Node, client_endpoint, tokio_runtime};
@@ -65,8 +66,11 @@ fn main() {
     let seconds = arguments.next().map_or(5.0, |text| text.parse().unwrap());
     let frame_bytes = arguments.next().map_or(256, |text| text.parse::<usize>().unwrap()) << 10;
 
+    let named = |name: String| DriverKind::ALL.into_iter().find(|driver| driver.name() == name).unwrap();
+    let driver = arguments.next().map_or(DriverKind::default(), named);
+
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(folder.path(), 1, |_| Sink::default());
+    let node = Node::start(driver, folder.path(), 1, |_| Sink::default());
     let (address, config, stats) = (node.address, node.client_config(), node.shards[0].stats.clone());
     pin_to_cpu(1);
     let (began, ran_before) = (Instant::now(), shard_ran());

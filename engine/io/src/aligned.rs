@@ -18,6 +18,11 @@ impl AlignedBuffer {
         Self { bytes, start }
     }
 
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - BLOCK_BYTES
+    }
+
     /// Its first `len` bytes.
     ///
     /// # Panics

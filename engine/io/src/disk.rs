@@ -1,26 +1,26 @@
 //! The segment files of one shard: prepared, written and made durable, read, recycled, deleted.
 //!
-//! Every operation is a task of its own that answers with one completion. Writes go through glommio's `DmaFile` (O_DIRECT,
-//! io_uring); whatever the kernel can only do blocking (rename, delete, syncing a folder) runs on glommio's thread beside
-//! the shard.
+//! Every operation is a task of its own that answers with one completion. What a task waits for is the driver's ([`Files`]):
+//! writes go past the page cache through io_uring; whatever the kernel can only do blocking (rename, delete, syncing a folder)
+//! runs on a thread beside the shard. The rules are here, once, for both drivers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use rkyv::util::AlignedVec;
 use serde::{Deserialize, Serialize};
 
 use self::pace::Pace;
 use self::segment_file::SegmentFile;
 use crate::error::DiskError;
+use crate::files::{Files, OpenFor};
 use crate::limits::{BLOCK_BYTES, DISK_OPERATIONS_MAX, ZERO_FILL_BYTES};
 use crate::machine::{ActionId, EncodeWrite};
 use crate::park::Signal;
@@ -73,44 +73,35 @@ pub(crate) enum Outcome {
 }
 
 /// The disk side of a driver. Cloned into each operation's task.
-#[derive(Clone)]
-pub(crate) struct Disk(Rc<Shared>);
+pub(crate) struct Disk<F: Files>(Rc<Shared<F>>);
 
-struct Shared {
+impl<F: Files> Clone for Disk<F> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+struct Shared<F: Files> {
     config: DiskConfig,
-    files: RefCell<BTreeMap<u64, Rc<SegmentFile>>>,
+    system: F,
+    files: RefCell<BTreeMap<u64, Rc<SegmentFile<F>>>>,
     completions: RefCell<VecDeque<Completion>>,
     running: Cell<usize>,
     pace: Pace,
     signal: Rc<Signal>,
 }
 
-impl Disk {
-    pub(crate) fn new(config: DiskConfig, signal: Rc<Signal>) -> Self {
+impl<F: Files> Disk<F> {
+    pub(crate) fn new(config: DiskConfig, system: F, signal: Rc<Signal>) -> Self {
         Self(Rc::new(Shared {
             config,
+            system,
             files: RefCell::default(),
             completions: RefCell::default(),
             running: Cell::new(0),
             pace: Pace::default(),
             signal,
         }))
-    }
-
-    /// Makes glommio find out truthfully whether this device can be polled. Before any other file is opened.
-    ///
-    /// It finds out by reading from the first file of a device that it opens, and remembers the answer for the process.
-    /// A new segment is empty: reading it reaches no device and succeeds, every device seems to poll, and on one that
-    /// does not, reads fail with "operation not supported" from then on. So the first file has a block that is on disk.
-    pub(crate) async fn settle_polling(&self) -> io::Result<()> {
-        let path = self.0.config.folder.join(".iopoll");
-        let mut file = File::create(&path)?;
-        file.write_all(&[0x5a; BLOCK_BYTES])?;
-        // On the disk, not only in memory: a block without a place there is answered without the device as well.
-        file.sync_all()?;
-        let opened = OpenOptions::new().read(true).dma_open(&path).await;
-        std::fs::remove_file(&path)?;
-        opened.map(drop).map_err(io::Error::from)
     }
 
     /// Operations under way.
@@ -141,7 +132,7 @@ impl Disk {
         // Encoded at once where the file is open: the next frame's link is this one's checksum, and it need not wait.
         let known = self.0.files.borrow().get(&segment).cloned();
         let prepared = match known {
-            Some(file) => Prepared::Encoded(encode(file.file(), bytes, write), file),
+            Some(file) => Prepared::Encoded(self.encode(&file, bytes, write), file),
             None => Prepared::Later(write),
         };
         let disk = self.clone();
@@ -187,7 +178,7 @@ impl Disk {
         self.start(id, async move {
             let (path, unfinished) = (disk.digest_path(segment), disk.unfinished_digest_path());
             // Not synced: a digest makes nothing durable, and one that a crash left half is refused.
-            let written = glommio::executor().spawn_blocking(move || {
+            let written = disk.0.system.blocking(move || {
                 digest_file::write(&unfinished, &pieces)?;
                 std::fs::rename(unfinished, path)
             });
@@ -200,7 +191,7 @@ impl Disk {
         self.start(id, async move {
             let shortened = async {
                 let file = disk.file(segment).await?;
-                file.file().truncate(bytes).await.map_err(DiskError::from)
+                disk.0.system.shorten(file.file(), bytes).await
             };
             Outcome::Done(shortened.await)
         });
@@ -210,13 +201,12 @@ impl Disk {
         assert!(self.running() < DISK_OPERATIONS_MAX, "the machine asked for more disk operations than it may");
         self.0.running.set(self.running() + 1);
         let disk = self.clone();
-        glommio::spawn_local(async move {
+        self.0.system.spawn(async move {
             let outcome = operation.await;
             disk.0.running.set(disk.running() - 1);
             disk.0.completions.borrow_mut().push_back(Completion { id, outcome });
             disk.0.signal.set();
-        })
-        .detach();
+        });
     }
 
     async fn write_durably<W: EncodeWrite>(
@@ -224,39 +214,43 @@ impl Disk {
         segment: u64,
         offset: u64,
         bytes: usize,
-        prepared: Prepared<W>,
+        prepared: Prepared<W, F>,
     ) -> Result<(), DiskError> {
         let (buffer, file) = match prepared {
             Prepared::Encoded(buffer, file) => (buffer, file),
             Prepared::Later(write) => {
                 let file = self.file(segment).await?;
-                (encode(file.file(), bytes, write), file)
+                (self.encode(&file, bytes, write), file)
             }
         };
-        let written = file.file().write_at(buffer, offset).await?;
+        let system = &self.0.system;
+        let written = system.write_at(file.file(), buffer, offset).await?;
         if written != bytes {
             return Err(DiskError::Io(format!("a write of {bytes} bytes ended after {written}")));
         }
         match self.0.config.durability {
             _ if planted::bug() == Some(PlantedBug::SkipSync) => Ok(()),
             _ if planted::bug() == Some(PlantedBug::SyncNotAwaited) => {
-                glommio::spawn_local(async move { file.make_durable().await }).detach();
+                let system = system.clone();
+                self.0.system.spawn(async move {
+                    // Nobody waits for it: that is the bug.
+                    let _ = file.make_durable(&system).await;
+                });
                 Ok(())
             }
-            Durability::Fdatasync => file.make_durable().await,
+            Durability::Fdatasync => file.make_durable(system).await,
             Durability::Dsync => Ok(()),
         }
     }
 
     async fn read_aligned(&self, segment: u64, offset: u64, bytes: usize) -> Result<Bytes, DiskError> {
         let file = self.file(segment).await?;
-        let read = file.file().read_at(offset, bytes).await?;
-        if read.len() != bytes {
-            let found = read.len();
+        let mut aligned = AlignedVec::<8>::with_capacity(bytes);
+        self.0.system.read_at(file.file(), offset, bytes, |read| aligned.extend_from_slice(read)).await?;
+        if aligned.len() != bytes {
+            let found = aligned.len();
             return Err(DiskError::Io(format!("a read of {bytes} bytes at {offset} found {found}")));
         }
-        let mut aligned = AlignedVec::<8>::with_capacity(bytes);
-        aligned.extend_from_slice(&read);
         Ok(Bytes::from_owner(aligned))
     }
 
@@ -265,18 +259,19 @@ impl Disk {
         let path = self.path(segment);
         let unfinished = path.with_extension("new");
         // Never with O_DSYNC: the zeros are synced once, at their end.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).dma_open(&unfinished).await?;
-        match file.pre_allocate(bytes, false).await.map_err(DiskError::from) {
+        let system = &self.0.system;
+        let file = system.open(&unfinished, OpenFor::Making).await?;
+        match system.reserve(&file, bytes).await {
             Err(DiskError::NoSpace) => return Err(DiskError::NoSpace),
             // A file system without fallocate: writing reserves the space just as well.
             Ok(()) | Err(DiskError::Io(_)) => {}
         }
         self.fill_with_zeros(&file, bytes).await?;
-        file.fdatasync().await?;
+        system.fdatasync(&file).await?;
         let file = match self.0.config.durability {
             Durability::Fdatasync => file,
             Durability::Dsync => {
-                file.close().await?;
+                system.close(file).await?;
                 self.open(&unfinished).await?
             }
         };
@@ -289,23 +284,24 @@ impl Disk {
     /// Writes every block once. A block that was only reserved is "unwritten" to the file system: the first write into it
     /// changes metadata, and the fdatasync after it must commit the file system's journal as well. Group commits go first
     /// ([`Pace`]).
-    async fn fill_with_zeros(&self, file: &DmaFile, bytes: u64) -> Result<(), DiskError> {
+    async fn fill_with_zeros(&self, file: &F::File, bytes: u64) -> Result<(), DiskError> {
+        let system = &self.0.system;
         let zeros = |bytes: usize| {
-            let mut zeros: DmaBuffer = file.alloc_dma_buffer(bytes);
-            zeros.as_bytes_mut().fill(0);
+            let mut zeros = system.buffer(file, bytes);
+            F::bytes_mut(&mut zeros).fill(0);
             Rc::new(zeros)
         };
-        let mut piece = zeros(ZERO_FILL_BYTES);
+        let (mut piece, mut piece_bytes) = (zeros(ZERO_FILL_BYTES), ZERO_FILL_BYTES);
         let mut offset = 0;
         let begun_at = self.0.pace.bytes_written();
         while offset < bytes {
             let may_go = self.0.pace.filler_may_go(begun_at, offset).await;
             let left = usize::try_from(bytes - offset).unwrap_or(usize::MAX).next_multiple_of(BLOCK_BYTES);
             let wanted = may_go.min(left);
-            if piece.len() != wanted {
-                piece = zeros(wanted);
+            if wanted != piece_bytes {
+                (piece, piece_bytes) = (zeros(wanted), wanted);
             }
-            let written = file.write_rc_at(Rc::clone(&piece), offset).await?;
+            let written = system.write_shared_at(file, Rc::clone(&piece), offset).await?;
             if written == 0 {
                 return Err(DiskError::NoSpace);
             }
@@ -333,11 +329,10 @@ impl Disk {
     /// Runs a blocking change of the folder on the thread beside the shard, and makes it durable.
     async fn in_folder(&self, change: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), DiskError> {
         let folder = self.0.config.folder.clone();
-        let changed = glommio::executor().spawn_blocking(move || change().and_then(|()| sync_folder(&folder)));
-        Ok(changed.await?)
+        Ok(self.0.system.blocking(move || change().and_then(|()| sync_folder(&folder))).await?)
     }
 
-    async fn file(&self, segment: u64) -> Result<Rc<SegmentFile>, DiskError> {
+    async fn file(&self, segment: u64) -> Result<Rc<SegmentFile<F>>, DiskError> {
         let known = self.0.files.borrow().get(&segment).cloned();
         if let Some(file) = known {
             return Ok(file);
@@ -347,10 +342,14 @@ impl Disk {
         Ok(Rc::clone(self.0.files.borrow_mut().entry(segment).or_insert(opened)))
     }
 
-    async fn open(&self, path: &Path) -> Result<DmaFile, DiskError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(self.flags());
-        Ok(options.dma_open(path).await?)
+    async fn open(&self, path: &Path) -> Result<F::File, DiskError> {
+        self.0.system.open(path, OpenFor::Using { dsync: self.writes_are_synced() }).await
+    }
+
+    fn encode(&self, file: &SegmentFile<F>, bytes: usize, write: impl EncodeWrite) -> F::Buffer {
+        let mut buffer = self.0.system.buffer(file.file(), bytes);
+        write.encode_into(F::bytes_mut(&mut buffer));
+        buffer
     }
 
     fn path(&self, segment: u64) -> PathBuf {
@@ -365,11 +364,8 @@ impl Disk {
         self.0.config.folder.join(UNFINISHED_DIGEST)
     }
 
-    fn flags(&self) -> i32 {
-        match self.0.config.durability {
-            Durability::Dsync if planted::bug().is_none() => libc::O_DSYNC,
-            Durability::Fdatasync | Durability::Dsync => 0,
-        }
+    fn writes_are_synced(&self) -> bool {
+        self.0.config.durability == Durability::Dsync && planted::bug().is_none()
     }
 }
 
@@ -382,15 +378,9 @@ fn if_there(done: io::Result<()>) -> io::Result<()> {
 }
 
 /// A write whose bytes are there, or will be once its file is open.
-enum Prepared<W> {
-    Encoded(DmaBuffer, Rc<SegmentFile>),
+enum Prepared<W, F: Files> {
+    Encoded(F::Buffer, Rc<SegmentFile<F>>),
     Later(W),
-}
-
-fn encode(file: &DmaFile, bytes: usize, write: impl EncodeWrite) -> DmaBuffer {
-    let mut buffer = file.alloc_dma_buffer(bytes);
-    write.encode_into(buffer.as_bytes_mut());
-    buffer
 }
 
 /// Makes the names in a folder durable.

@@ -4,6 +4,8 @@
 //! timers -> socket -> rings -> disk -> network events -> machine -> actions -> wake-ups -> datagrams -> yield or park
 //! ```
 //!
+//! What is below `yield or park` is the driver's: `on_glommio.rs` and `on_io_uring.rs` each wait in their own way, and run this.
+//!
 //! A turn is bounded at every step ([`crate::limits`]), so it stays far below a millisecond and everything gets its share
 //! of each. Whatever is left over is seen by the next turn, which then does not park.
 
@@ -17,15 +19,15 @@ use creto_net::{Endpoint, EndpointConfig, NodeKeys, SendError, Transmit, owner_s
 
 use crate::clock::{Clock, Now};
 use crate::disk::{Disk, DiskConfig, Outcome};
-use crate::error::DriverError;
+use crate::files::Files;
 use crate::limits::{
     ACTIONS_PER_TURN, FRAME_BYTES_PER_TURN, HALT_US_MAX, NET_EVENTS_PER_TURN, PARK_MAX, RECEIVE_BYTES_PER_TURN,
     RING_ITEMS_PER_TURN, SEND_RETRY, TRANSMITS_PER_TURN,
 };
 use crate::machine::{Datagram, IoAction, IoEvent, Machine, Parcel, Source};
-use crate::park::{Signal, park, yield_to_reactor};
+use crate::park::Signal;
 use crate::ring::{ControlPort, Ports};
-use crate::socket::{BoundSocket, Sent, ShardSocket, SocketWatch, ecn_of, waitable};
+use crate::socket::{BoundSocket, Sent, ShardSocket, ecn_of};
 use crate::stats::{DriverStats, StatsReader, WriteTimes};
 use crate::watchdog::Progress;
 
@@ -60,41 +62,24 @@ impl<T: Send> ControlPort<Parcel<T>> {
     }
 }
 
-/// Runs a shard on the glommio executor of the calling thread until its machine halts, and gives the machine back.
-///
-/// # Errors
-/// The socket or the folder cannot be used.
-pub async fn drive<M>(config: DriverConfig<M::Item>, machine: M) -> Result<M, DriverError>
-where
-    M: Machine,
-    M::Write: 'static,
-{
-    let shard_index = config.ports.shard_index();
-    let socket_failed = |error| DriverError::Socket { shard_index, error };
-    let (progress, bell) = (Arc::clone(&config.progress), Arc::clone(config.ports.bell()));
-    let waitable = waitable(&config.socket).map_err(socket_failed)?;
-    let folder = config.disk.folder.clone();
-    let mut driver = Driver::new(config, machine).map_err(socket_failed)?;
-    driver.disk.settle_polling().await.map_err(|error| DriverError::Folder { folder, error })?;
-
-    let watch = glommio::spawn_local(Rc::clone(&driver.watch).run(waitable, Rc::clone(&driver.signal)));
-    progress.begin();
-    let ended = driver.run(&progress).await;
-    progress.end();
-    bell.retire();
-    watch.cancel().await;
-    ended.map_err(socket_failed)?;
-    Ok(driver.machine)
+/// What comes after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnEnd {
+    /// The machine has halted, and all that it asked for is done.
+    Over,
+    /// Another turn, once the kernel was given what the disk wants.
+    Again,
+    /// Nothing will happen by itself for so long: wait, but not longer.
+    Rest(Duration),
 }
 
-struct Driver<M: Machine> {
+pub(crate) struct Driver<M: Machine, F: Files> {
     machine: M,
     endpoint: Endpoint,
     keys: NodeKeys,
     socket: ShardSocket,
-    watch: Rc<SocketWatch>,
-    signal: Rc<Signal>,
-    disk: Disk,
+    pub(crate) signal: Rc<Signal>,
+    disk: Disk<F>,
     clock: Clock,
     ports: Ports<Parcel<M::Item>>,
     shard_index: u16,
@@ -111,12 +96,13 @@ struct Driver<M: Machine> {
     published: StatsReader,
 }
 
-impl<M> Driver<M>
+impl<M, F> Driver<M, F>
 where
     M: Machine,
     M::Write: 'static,
+    F: Files,
 {
-    fn new(config: DriverConfig<M::Item>, machine: M) -> io::Result<Self> {
+    pub(crate) fn new(config: DriverConfig<M::Item>, machine: M, files: F) -> io::Result<Self> {
         let DriverConfig { endpoint, socket, disk, clock, ports, progress: _, stats } = config;
         let (shard_index, shard_count) = (ports.shard_index(), ports.shard_count());
         assert_eq!(u16::from(endpoint.shard_index), shard_index, "endpoint and rings are of the same shard");
@@ -128,8 +114,7 @@ where
             endpoint: Endpoint::new(endpoint, clock.instant_of(now.us), now.wall_ms),
             keys,
             socket: ShardSocket::new(&socket)?,
-            watch: Rc::default(),
-            disk: Disk::new(disk, Rc::clone(&signal)),
+            disk: Disk::new(disk, files, Rc::clone(&signal)),
             signal,
             clock,
             ports,
@@ -145,37 +130,49 @@ where
         })
     }
 
-    async fn run(&mut self, progress: &Progress) -> io::Result<()> {
-        loop {
-            let now = self.clock.now();
-            progress.turn();
-            self.stats.turns += 1;
+    /// One turn. Whatever is left over is seen by the next.
+    ///
+    /// # Errors
+    /// The socket cannot be used any more.
+    pub(crate) fn turn(&mut self, progress: &Progress) -> io::Result<TurnEnd> {
+        let now = self.clock.now();
+        progress.turn();
+        self.stats.turns += 1;
 
-            // Whatever it announced is looked at below. Left set, it would keep the shard from ever parking again.
-            self.signal.take();
-            let mut happened = self.take_timers(now);
-            happened |= self.take_datagrams(now)?;
-            happened |= self.take_items(now);
-            happened |= self.take_completions(now);
-            happened |= self.take_net_events(now);
-            self.machine.on_turn(now);
-            happened |= self.carry_out(now);
-            self.ports.flush_wakes();
-            let sent = self.transmit(now);
-            happened |= sent;
+        // Whatever it announced is looked at below. Left set, it would keep the shard from ever parking again.
+        self.signal.take();
+        let mut happened = self.take_timers(now);
+        happened |= self.take_datagrams(now)?;
+        happened |= self.take_items(now);
+        happened |= self.take_completions(now);
+        happened |= self.take_net_events(now);
+        self.machine.on_turn(now);
+        happened |= self.carry_out(now);
+        self.ports.flush_wakes();
+        let sent = self.transmit(now);
+        happened |= sent;
 
-            if self.stats.turns.is_multiple_of(16) || !happened {
-                self.publish();
-            }
-            if self.may_end(now, sent) {
-                return Ok(());
-            }
-            if happened {
-                yield_to_reactor().await;
-            } else {
-                self.park(now).await;
-            }
+        if self.stats.turns.is_multiple_of(16) || !happened {
+            self.publish();
         }
+        if self.may_end(now, sent) {
+            return Ok(TurnEnd::Over);
+        }
+        let longest = if happened { Duration::ZERO } else { self.park_time(now) };
+        if longest.is_zero() {
+            return Ok(TurnEnd::Again);
+        }
+        self.stats.parks += 1;
+        Ok(TurnEnd::Rest(longest))
+    }
+
+    /// Whether nothing has come since the turn: asked once it was announced that the shard rests.
+    pub(crate) fn nothing_waits(&self) -> bool {
+        !self.ports.has_incoming() && !self.disk.has_completions()
+    }
+
+    pub(crate) fn into_machine(self) -> M {
+        self.machine
     }
 
     /// Whether the machine has halted and everything that it asked for is done. Peers that keep the shard sending cannot
@@ -355,18 +352,6 @@ where
             sent += 1;
         }
         true
-    }
-
-    async fn park(&mut self, now: Now) {
-        let longest = self.park_time(now);
-        if longest.is_zero() {
-            yield_to_reactor().await;
-            return;
-        }
-        self.stats.parks += 1;
-        self.watch.arm();
-        let Self { signal, ports, disk, .. } = self;
-        park(signal, ports.bell(), longest, || !ports.has_incoming() && !disk.has_completions()).await;
     }
 
     /// How long nothing will happen by itself.

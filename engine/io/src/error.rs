@@ -52,6 +52,17 @@ pub enum DriverError {
         #[source]
         error: io::Error,
     },
+    /// Its io_uring cannot be used any more.
+    #[error(
+        "the io_uring of shard {shard_index} failed ({error}); restart the node, and if it repeats, set `[engine] driver = \"glommio\"` and report it"
+    )]
+    Ring {
+        /// The shard.
+        shard_index: u16,
+        /// The system's words.
+        #[source]
+        error: io::Error,
+    },
     /// The folder of the shard's log cannot be used.
     #[error("the folder {folder} cannot be used ({error}); check that it exists and may be written")]
     Folder {

@@ -1,8 +1,9 @@
 //! Where the node touches the machine: executors, sockets, disks, clocks, and rings between shards.
 //!
-//! Everything the node decides is in pure crates; this one carries it out. [`drive`] runs one shard: it turns what the
-//! kernel has into [`IoEvent`]s for a [`Machine`], and the machine's [`IoAction`]s into what the kernel does. With
-//! `engine/node` it is the only crate that names glommio, and a second driver could replace it behind the same contract.
+//! Everything the node decides is in pure crates; this one carries it out. A shard's driver turns what the kernel has into
+//! [`IoEvent`]s for a [`Machine`], and the machine's [`IoAction`]s into what the kernel does ([`executor::start`]). There are two, and
+//! [`executor::DriverKind`] chooses: one is a task of a glommio executor, one has a ring of io_uring to itself. Their loop, their disk
+//! and their rings are the same code; they differ in how they wait, and in who calls the kernel. The tests of this crate run with both.
 //!
 //! # The rules under which glommio 0.9 runs here
 //!
@@ -24,9 +25,12 @@ mod disk;
 mod driver;
 mod error;
 pub mod executor;
+mod files;
 pub mod limits;
 mod machine;
 pub mod memory;
+mod on_glommio;
+mod on_io_uring;
 mod park;
 mod planted;
 pub mod probe;
@@ -38,7 +42,7 @@ pub mod watchdog;
 pub use aligned::AlignedBuffer;
 pub use clock::{Clock, Now};
 pub use disk::{DiskConfig, Durability};
-pub use driver::{DriverConfig, drive};
+pub use driver::DriverConfig;
 pub use error::{DiskError, DriverError, ExecutorError};
 pub use machine::{ActionId, EncodeWrite, IoAction, IoEvent, Machine, Parcel, Source};
 pub use stats::{DriverStats, StatsReader, WRITE_TIME_BOUNDS_US, WriteTimes};

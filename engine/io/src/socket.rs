@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -29,6 +29,11 @@ impl BoundSocket {
     /// The address that it is bound to: the same for the whole group.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// A second descriptor of it, to wait for.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
     }
 
     /// Receive and send buffer that the kernel granted, in bytes as the kernel counts (twice what fits).

@@ -10,8 +10,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use creto_io::executor::DriverKind;
 use creto_io::{ActionId, DiskError, IoAction, IoEvent, Machine, Now};
-use support::{Block, Node, digest_name, file_name};
+use support::{Block, Node, digest_name, file_name, on_each_driver};
 
 type Action = IoAction<Order, Block>;
 type Answer = (ActionId, Result<Option<Bytes>, DiskError>);
@@ -66,14 +67,15 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Self {
-        Self::working(Duration::ZERO)
+    fn new(driver: DriverKind) -> Self {
+        Self::working(driver, Duration::ZERO)
     }
 
-    fn working(work: Duration) -> Self {
+    fn working(driver: DriverKind, work: Duration) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (send, answers) = mpsc::channel();
-        let node = Node::start(folder.path(), 1, |_| Puppet { actions: VecDeque::new(), answers: send.clone(), work });
+        let node =
+            Node::start(driver, folder.path(), 1, |_| Puppet { actions: VecDeque::new(), answers: send.clone(), work });
         Self { node, answers, _folder: folder }
     }
 
@@ -108,9 +110,8 @@ fn write(id: ActionId, segment: u64, offset: u64, fill: u8, bytes: usize) -> Act
     IoAction::Write { id, segment, offset, bytes, write: Block(vec![fill; bytes]) }
 }
 
-#[test]
-fn a_segment_is_made_written_read_recycled_and_deleted() {
-    let rig = Rig::new();
+fn a_segment_is_made_written_read_recycled_and_deleted(driver: DriverKind) {
+    let rig = Rig::new(driver);
     let bytes = 4 << 20;
     assert_eq!(rig.carry_out(IoAction::Prepare { id: 1, segment: 7, bytes, recycle: None }), Ok(None));
     assert_eq!(std::fs::metadata(rig.path(7)).unwrap().len(), bytes);
@@ -153,9 +154,8 @@ fn a_segment_is_made_written_read_recycled_and_deleted() {
     rig.stop();
 }
 
-#[test]
-fn writes_in_flight_at_once_are_all_durable_beside_a_segment_that_is_made() {
-    let rig = Rig::new();
+fn writes_in_flight_at_once_are_all_durable_beside_a_segment_that_is_made(driver: DriverKind) {
+    let rig = Rig::new(driver);
     let bytes = 4 << 20;
     assert_eq!(rig.carry_out(IoAction::Prepare { id: 1, segment: 1, bytes, recycle: None }), Ok(None));
     rig.start(IoAction::Prepare { id: 2, segment: 2, bytes, recycle: None });
@@ -187,9 +187,8 @@ fn answer_of_write(rig: &Rig) -> ActionId {
     }
 }
 
-#[test]
-fn a_segment_that_is_there_already_is_opened_and_one_that_is_not_is_an_error() {
-    let rig = Rig::new();
+fn a_segment_that_is_there_already_is_opened_and_one_that_is_not_is_an_error(driver: DriverKind) {
+    let rig = Rig::new(driver);
     std::fs::write(rig.path(3), vec![1; 8_192]).unwrap();
     assert_eq!(rig.carry_out(write(1, 3, 4_096, 9, 4_096)), Ok(None));
     assert_eq!(std::fs::read(rig.path(3)).unwrap()[4_095..4_097], [1, 9]);
@@ -200,9 +199,8 @@ fn a_segment_that_is_there_already_is_opened_and_one_that_is_not_is_an_error() {
     rig.stop();
 }
 
-#[test]
-fn many_operations_at_once_are_each_answered_once() {
-    let rig = Rig::new();
+fn many_operations_at_once_are_each_answered_once(driver: DriverKind) {
+    let rig = Rig::new(driver);
     let prepare = IoAction::Prepare { id: 1_000, segment: 1, bytes: 4 << 20, recycle: None };
     assert_eq!(rig.carry_out(prepare), Ok(None));
     for round in 0..10u64 {
@@ -223,9 +221,8 @@ fn many_operations_at_once_are_each_answered_once() {
     rig.stop();
 }
 
-#[test]
-fn a_shard_that_never_rests_still_serves_its_disk() {
-    let rig = Rig::working(Duration::from_micros(500));
+fn a_shard_that_never_rests_still_serves_its_disk(driver: DriverKind) {
+    let rig = Rig::working(driver, Duration::from_micros(500));
     let prepare = IoAction::Prepare { id: 1, segment: 1, bytes: 1 << 20, recycle: None };
     assert_eq!(rig.carry_out(prepare), Ok(None));
     let before = rig.node.shards[0].progress.turns();
@@ -238,9 +235,8 @@ fn a_shard_that_never_rests_still_serves_its_disk() {
     rig.stop();
 }
 
-#[test]
-fn a_halt_waits_for_the_writes_under_way() {
-    let rig = Rig::new();
+fn a_halt_waits_for_the_writes_under_way(driver: DriverKind) {
+    let rig = Rig::new(driver);
     let prepare = IoAction::Prepare { id: 1, segment: 1, bytes: 1 << 20, recycle: None };
     assert_eq!(rig.carry_out(prepare), Ok(None));
     rig.start(write(2, 1, 0, 0x77, 65_536));
@@ -250,3 +246,12 @@ fn a_halt_waits_for_the_writes_under_way() {
     assert_eq!(answers.recv().unwrap(), (2, Ok(None)), "the machine heard of it before the end");
     assert_eq!(std::fs::read(path).unwrap()[65_535], 0x77);
 }
+
+on_each_driver!(
+    a_segment_is_made_written_read_recycled_and_deleted,
+    writes_in_flight_at_once_are_all_durable_beside_a_segment_that_is_made,
+    a_segment_that_is_there_already_is_opened_and_one_that_is_not_is_an_error,
+    many_operations_at_once_are_each_answered_once,
+    a_shard_that_never_rests_still_serves_its_disk,
+    a_halt_waits_for_the_writes_under_way,
+);

@@ -6,13 +6,13 @@ mod support;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use creto_io::executor::DriverKind;
 use support::echo::{Echo, exchange};
-use support::{Node, client_endpoint, tokio_runtime};
+use support::{Node, client_endpoint, on_each_driver, tokio_runtime};
 
-#[test]
-fn frames_come_back_whole_from_two_shards_and_across_the_wrong_shard() {
+fn frames_come_back_whole_from_two_shards_and_across_the_wrong_shard(driver: DriverKind) {
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(folder.path(), 2, |_| Echo::default());
+    let node = Node::start(driver, folder.path(), 2, |_| Echo::default());
     let (address, config) = (node.address, node.client_config());
     let stats: Vec<_> = node.shards.iter().map(|shard| shard.stats.clone()).collect();
     let forwarded = || stats.iter().map(|stats| stats.read().datagrams_forwarded).sum::<u64>();
@@ -50,3 +50,5 @@ fn frames_come_back_whole_from_two_shards_and_across_the_wrong_shard() {
     assert_eq!(machines.iter().map(|echo| echo.connected).sum::<u64>(), 9);
     assert!(machines.iter().all(|echo| echo.connected > 0), "eight clients, two shards: both were used");
 }
+
+on_each_driver!(frames_come_back_whole_from_two_shards_and_across_the_wrong_shard,);

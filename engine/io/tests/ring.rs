@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use creto_io::executor::DriverKind;
 use creto_io::ring::mesh;
 use creto_io::{IoAction, IoEvent, Machine, Now, Source};
 use support::{Block, Node};
@@ -98,10 +99,10 @@ impl Machine for PingPong {
 }
 
 /// Plays for a while; balls caught per second.
-fn play(balls: u64, seconds: f64) -> f64 {
+fn play(driver: DriverKind, balls: u64, seconds: f64) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let caught = Arc::<AtomicU64>::default();
-    let node = Node::start(folder.path(), 2, |index| PingPong {
+    let node = Node::start(driver, folder.path(), 2, |index| PingPong {
         peer: 1 - index,
         serve: 0,
         backlog: VecDeque::new(),
@@ -127,15 +128,19 @@ fn play(balls: u64, seconds: f64) -> f64 {
 
 #[test]
 fn one_ball_never_stops_although_its_receiver_sleeps_each_time() {
-    let rate = play(1, 2.0);
-    println!("one ball: {rate:.0} catches/s, {:.1} us each way", 1e6 / rate);
-    // A lost wake-up costs the 50 ms until the parked shard looks by itself: a handful would show.
-    assert!(rate > 500.0, "{rate:.0} catches/s");
+    for driver in DriverKind::ALL {
+        let rate = play(driver, 1, 2.0);
+        println!("{driver:?}, one ball: {rate:.0} catches/s, {:.1} us each way", 1e6 / rate);
+        // A lost wake-up costs the 50 ms until the parked shard looks by itself: a handful would show.
+        assert!(rate > 500.0, "{driver:?}: {rate:.0} catches/s");
+    }
 }
 
 #[test]
 fn more_balls_than_the_rings_hold_are_neither_lost_nor_stuck() {
-    let rate = play(5_000, 1.5);
-    println!("5,000 balls through rings of 1,024: {rate:.0} catches/s, {:.0} ns each", 1e9 / rate);
-    assert!(rate > 20_000.0, "{rate:.0} catches/s");
+    for driver in DriverKind::ALL {
+        let rate = play(driver, 5_000, 1.5);
+        println!("{driver:?}, 5,000 balls through rings of 1,024: {rate:.0} catches/s, {:.0} ns each", 1e9 / rate);
+        assert!(rate > 20_000.0, "{driver:?}: {rate:.0} catches/s");
+    }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use creto_envelope::{FrameHeader, FrameType};
+use creto_io::executor::DriverKind;
 use creto_io::watchdog::{Stall, StallCause, Watchdog};
 use creto_io::{IoAction, IoEvent, Machine, Now, Source};
 use creto_net::NetEvent;
@@ -168,19 +169,26 @@ fn soak_seconds() -> u64 {
 
 #[test]
 fn two_shards_under_everything_never_fall_asleep() {
-    if std::env::var_os(CHILD).is_some() {
-        soak(soak_seconds());
+    if let Ok(name) = std::env::var(CHILD) {
+        let driver = DriverKind::ALL.into_iter().find(|driver| driver.name() == name).unwrap();
+        soak(driver, soak_seconds());
         return;
     }
+    // One after the other: each wants both CPUs.
+    DriverKind::ALL.into_iter().for_each(check);
+}
+
+fn check(driver: DriverKind) {
+    println!("{}:", driver.name());
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "two_shards_under_everything_never_fall_asleep", "--nocapture"])
-        .env(CHILD, "1")
+        .env(CHILD, driver.name())
         .spawn()
         .unwrap();
     let bursts = stop_now_and_then(&mut child);
     let status = child.wait().unwrap();
     println!("stopped {bursts} times from outside");
-    assert!(status.success(), "{status}");
+    assert!(status.success(), "{driver:?}: {status}");
     assert!(bursts > 0, "nothing was stopped, so nothing was tested");
 }
 
@@ -212,10 +220,11 @@ fn stop_now_and_then(child: &mut Child) -> u32 {
     bursts
 }
 
-fn soak(seconds: u64) {
+fn soak(driver: DriverKind, seconds: u64) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let counts: Vec<Arc<Counts>> = (0..2).map(|_| Arc::default()).collect();
-    let node = Node::start(folder.path(), 2, |index| Everything::new(index, Arc::clone(&counts[usize::from(index)])));
+    let node =
+        Node::start(driver, folder.path(), 2, |index| Everything::new(index, Arc::clone(&counts[usize::from(index)])));
     node.shards[0].port.send_item(0).unwrap();
 
     let stalls = Arc::new(std::sync::Mutex::new(Vec::<Stall>::new()));

@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use creto_io::executor::DriverKind;
 use creto_io::watchdog::{Stall, StallCause, Watchdog};
 use creto_io::{IoAction, IoEvent, Machine, Now};
 use support::judge::{Subject, judge};
-use support::{Block, Node};
+use support::{Block, Node, on_each_driver};
 
 enum Order {
     Spin(Duration),
@@ -51,9 +52,9 @@ impl Machine for Misbehaving {
 }
 
 /// What the watchdog says of shard 1 when it gets `order`.
-fn stalls_after(order: Option<Order>) -> Vec<Stall> {
+fn stalls_after(driver: DriverKind, order: Option<Order>) -> Vec<Stall> {
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(folder.path(), 2, |_| Misbehaving::default());
+    let node = Node::start(driver, folder.path(), 2, |_| Misbehaving::default());
     let (report, stalls) = mpsc::channel();
     let watchdog = Watchdog::start(node.watched(), move |stall| report.send(*stall).unwrap()).unwrap();
     std::thread::sleep(Duration::from_millis(300));
@@ -67,36 +68,32 @@ fn stalls_after(order: Option<Order>) -> Vec<Stall> {
 }
 
 /// The shard is stalled by `order`; somebody else may have its CPU as well.
-fn check_noticed(order: Order, causes: &[StallCause]) {
-    let stalls = stalls_after(Some(order));
+fn check_noticed(driver: DriverKind, order: Order, causes: &[StallCause]) {
+    let stalls = stalls_after(driver, Some(order));
     let mut ours = stalls.iter().filter(|stall| stall.shard_index == 1 && causes.contains(&stall.cause));
     let (Some(noticed), Some(over)) = (ours.next(), ours.next()) else { panic!("noticed and over, not {stalls:?}") };
     assert!(noticed.ongoing && noticed.lasted < Duration::from_millis(300), "{noticed:?}");
     assert!(!over.ongoing && over.lasted >= Duration::from_millis(300), "{over:?}");
 }
 
-#[test]
-fn a_turn_that_never_ends_is_noticed_as_running() {
+fn a_turn_that_never_ends_is_noticed_as_running(driver: DriverKind) {
     // On a machine that others use as well it waits for its CPU between.
-    check_noticed(Order::Spin(Duration::from_millis(450)), &[StallCause::Running, StallCause::WaitingForCpu]);
+    check_noticed(driver, Order::Spin(Duration::from_millis(450)), &[StallCause::Running, StallCause::WaitingForCpu]);
 }
 
-#[test]
-fn a_shard_that_sleeps_is_noticed_as_asleep() {
-    check_noticed(Order::Sleep(Duration::from_millis(450)), &[StallCause::Asleep]);
+fn a_shard_that_sleeps_is_noticed_as_asleep(driver: DriverKind) {
+    check_noticed(driver, Order::Sleep(Duration::from_millis(450)), &[StallCause::Asleep]);
 }
 
-#[test]
-fn a_shard_with_nothing_to_do_is_not_stalled() {
+fn a_shard_with_nothing_to_do_is_not_stalled(driver: DriverKind) {
     let asleep = |stall: &Stall| matches!(stall.cause, StallCause::Asleep | StallCause::Running);
-    let stalls = stalls_after(None);
+    let stalls = stalls_after(driver, None);
     assert!(!stalls.iter().any(asleep), "{stalls:?}");
 }
 
-#[test]
-fn the_soaks_judge_finds_an_artificial_stall_and_acquits_an_idle_shard() {
+fn the_soaks_judge_finds_an_artificial_stall_and_acquits_an_idle_shard(driver: DriverKind) {
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(folder.path(), 2, |_| Misbehaving::default());
+    let node = Node::start(driver, folder.path(), 2, |_| Misbehaving::default());
     let subjects = node.shards.iter().enumerate().map(|(index, shard)| {
         let progress = std::sync::Arc::clone(&shard.progress);
         Subject {
@@ -126,3 +123,10 @@ fn the_soaks_judge_finds_an_artificial_stall_and_acquits_an_idle_shard() {
     assert!(verdicts[1].guilty(), "{:?}", verdicts[1]);
     assert!(verdicts[1].longest >= Duration::from_millis(350));
 }
+
+on_each_driver!(
+    a_turn_that_never_ends_is_noticed_as_running,
+    a_shard_that_sleeps_is_noticed_as_asleep,
+    a_shard_with_nothing_to_do_is_not_stalled,
+    the_soaks_judge_finds_an_artificial_stall_and_acquits_an_idle_shard,
+);

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use creto_audit::monitor::{Limit, Limits, Rule, usual};
 use creto_envelope::{AgentName, TreeDigest, limits};
+use creto_io::executor::DriverKind;
 use creto_service::{DatabaseUrl, Enrolment, OnFailure, PolicyOptions};
 
 pub use problem::{ConfigError, Place, Problem};
@@ -61,6 +62,8 @@ pub struct Config {
     pub node: NodeSection,
     /// Which cores do the work.
     pub topology: TopologySection,
+    /// How a shard works with the kernel.
+    pub engine: EngineSection,
     /// The log on disk.
     pub wal: WalSection,
     /// What one mailbox may hold.
@@ -117,6 +120,13 @@ pub struct TopologySection {
     pub shards: Shards,
     /// Who verifies signatures.
     pub crypto: Crypto,
+}
+
+/// `[engine]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineSection {
+    /// What carries out a shard's work.
+    pub driver: DriverKind,
 }
 
 /// `[wal]`

@@ -14,7 +14,7 @@ use creto_io::probe::Choice;
 use creto_io::ring::{self, ControlPort};
 use creto_io::socket;
 use creto_io::watchdog::{Progress, Watchdog, Watched};
-use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel, drive};
+use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Parcel};
 use creto_net::tls;
 use creto_net::{EndpointConfig, NetLimits, NodeKeys};
 use creto_service::health::Health;
@@ -125,6 +125,7 @@ impl Node {
             .shards
             .iter()
             .map(|shard| ExecutorConfig {
+                driver: config.engine.driver,
                 ring_entries: plan.uring_entries as usize,
                 ..ExecutorConfig::new(shard.shard_index, shard.cpu)
             })
@@ -214,12 +215,9 @@ impl Node {
             let linked = link.as_ref().map(|link| Linked::new(link.lease()));
             let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends, linked);
             let report = report.clone();
-            threads.push(executor::spawn(executor, move || async move {
-                let ended = drive(driver, machine).await;
-                // Nobody listens any more when the node is being stopped.
-                let _ = report.send((shard_index, ShardReport::Ended));
-                ended
-            })?);
+            // Nobody listens any more when the node is being stopped.
+            let ended = move || drop(report.send((shard_index, ShardReport::Ended)));
+            threads.push(executor::start(executor, driver, machine, ended)?);
         }
         drop((report, jobs, of_control));
         health.set_metrics(Arc::new(NodeMetrics::new(boards)));

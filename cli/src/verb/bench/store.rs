@@ -7,7 +7,7 @@ use creto_io::Durability;
 use creto_io::probe::{QUICK, probe};
 
 use crate::args::Global;
-use crate::args::bench::{BenchStoreArgs, SyncArg};
+use crate::args::bench::{BenchStoreArgs, DriverArg, SyncArg};
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{Align, CAUTION, Columns, DIM, GOOD, grouped, print_json, stdout};
 use crate::verb::doctor::disk::nearest_existing;
@@ -22,6 +22,7 @@ pub(super) fn run(global: &Global, args: &BenchStoreArgs) -> Result<Exit, Failur
     let place = tempfile::Builder::new().prefix(".bench-store-").tempdir_in(&folder).map_err(cannot)?;
     let measured = probe(place.path(), QUICK).map_err(cannot)?;
     let options = Options {
+        driver: args.driver.map_or(config.engine.driver, DriverArg::kind),
         durability: match args.sync {
             None => measured.choice.durability,
             Some(SyncArg::Fdatasync) => Durability::Fdatasync,

@@ -9,14 +9,29 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use creto_io::executor::{ExecutorConfig, ShardThread, spawn};
+use creto_io::executor::{DriverKind, ExecutorConfig, ShardThread, start};
 use creto_io::ring::{ControlPort, mesh};
 use creto_io::socket::bind_group;
 use creto_io::watchdog::{Progress, Watched};
-use creto_io::{Clock, DiskConfig, DriverConfig, Durability, EncodeWrite, Machine, Parcel, StatsReader, drive};
+use creto_io::{Clock, DiskConfig, DriverConfig, DriverError, Durability, EncodeWrite, Machine, Parcel, StatsReader};
 use creto_net::tls::{NodeIdentity, client_config, server_config_of};
 use creto_net::{EndpointConfig, NetLimits, NodeKeys, client_transport};
 use quinn::crypto::rustls::QuicClientConfig;
+
+/// Each of these tests once with each driver.
+#[allow(unused_macros, reason = "each test binary uses its part")]
+macro_rules! on_each_driver {
+    ($($test:ident),+ $(,)?) => {
+        mod glommio {
+            $(#[test] fn $test() { super::$test(creto_io::executor::DriverKind::Glommio); })+
+        }
+        mod io_uring {
+            $(#[test] fn $test() { super::$test(creto_io::executor::DriverKind::IoUring); })+
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its part")]
+pub(crate) use on_each_driver;
 
 pub(crate) fn digest_name(segment: u64) -> String {
     format!("segment-{segment:016x}.idx")
@@ -31,7 +46,7 @@ pub(crate) struct Shard<M: Machine + Send + 'static> {
     pub(crate) progress: Arc<Progress>,
     pub(crate) stats: StatsReader,
     pub(crate) folder: PathBuf,
-    thread: ShardThread<M>,
+    thread: ShardThread<Result<M, DriverError>>,
 }
 
 pub(crate) struct Node<M: Machine + Send + 'static> {
@@ -46,7 +61,13 @@ where
     M::Write: 'static,
 {
     /// Starts `shard_count` shards, pinned to CPUs 0, 1, ... in turn.
-    pub(crate) fn start(folder: &Path, shard_count: u16, mut machine: impl FnMut(u16) -> M) -> Self {
+    pub(crate) fn start(
+        driver: DriverKind,
+        folder: &Path,
+        shard_count: u16,
+        mut machine: impl FnMut(u16) -> M,
+    ) -> Self {
+        let kind = driver;
         let cpus = std::thread::available_parallelism().unwrap().get();
         let identity = NodeIdentity::self_signed(&[]).unwrap();
         let keys = NodeKeys::derive(&identity.key_pkcs8);
@@ -78,8 +99,8 @@ where
             };
             let machine = machine(shard_index);
             let cpu = u16::try_from(usize::from(shard_index) % cpus).unwrap();
-            let run = move || async move { drive(config, machine).await.unwrap() };
-            let thread = spawn(&ExecutorConfig::new(shard_index, Some(cpu)), run).unwrap();
+            let executor = ExecutorConfig { driver: kind, ..ExecutorConfig::new(shard_index, Some(cpu)) };
+            let thread = start(&executor, config, machine, || ()).unwrap();
             shards.push(Shard { port, progress, stats, folder, thread });
         }
         Self { shards, address, identity }
@@ -102,7 +123,7 @@ where
         for shard in &self.shards {
             assert!(shard.port.send_item(item()).is_ok(), "the control ring has room");
         }
-        self.shards.into_iter().map(|shard| shard.thread.join().unwrap()).collect()
+        self.shards.into_iter().map(|shard| shard.thread.join().unwrap().unwrap()).collect()
     }
 }
 

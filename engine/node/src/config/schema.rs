@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use creto_envelope::AgentName;
 use creto_envelope::{TreeDigest, limits};
+use creto_io::executor::DriverKind;
 use creto_policy::mailbox;
 use creto_service::limits::ADMINISTRATORS_MAX;
 use creto_service::link::{LIFETIME_MAX, LIFETIME_MIN};
@@ -71,6 +72,7 @@ enum Field {
     Level(Access<LogLevel>),
     Format(Access<LogFormat>),
     Digest(Access<TreeDigest>),
+    Driver(Access<DriverKind>),
     OnFailure(Access<OnFailure>),
     Enrolment(Access<Enrolment>),
     /// An address of this machine only, or nothing.
@@ -103,6 +105,7 @@ macro_rules! key {
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("node", "Who this node is, and where it keeps things."),
     ("topology", "Which cores do the work. One shard is one core: it owns its connections, mailboxes and log."),
+    ("engine", "How a shard works with the kernel."),
     ("wal", "The log on disk. A message is acknowledged only when it is durable here."),
     (
         "mailbox",
@@ -180,6 +183,11 @@ pub(super) const KEYS: &[Key] = &[
         Crypto,
         "Who verifies signatures: \"inline\" is each shard itself, a list such as \"4-5\" is one worker on each of these \
          CPUs for all shards."
+    ),
+    key!(
+        engine.driver,
+        Driver,
+        "What carries out a shard's work: a task of a glommio executor, or a loop with a ring of io_uring to itself."
     ),
     key!(wal.dir, Path, "Folder of the log; put it on the fastest durable device. Relative to `data_dir`."),
     key!(
@@ -410,6 +418,7 @@ impl Key {
             Field::Level(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Format(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Digest(at) => *(at.set)(config) = value::read_word(written)?,
+            Field::Driver(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Enrolment(at) => *(at.set)(config) = value::read_word(written)?,
             Field::Loopback(at) if written.text() == Some("") => *(at.set)(config) = None,
             Field::Loopback(at) => *(at.set)(config) = Some(read_loopback(written)?),
@@ -441,6 +450,7 @@ impl Key {
             Field::Level(at) => toml_string(&(at.get)(config).to_string()),
             Field::Format(at) => toml_string(&(at.get)(config).to_string()),
             Field::Digest(at) => toml_string(value::Word::word(*(at.get)(config))),
+            Field::Driver(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::Enrolment(at) => toml_string(value::Word::word(*(at.get)(config))),
             Field::Loopback(at) => {
                 toml_string(&(at.get)(config).map(|address| address.to_string()).unwrap_or_default())
@@ -481,6 +491,7 @@ impl Key {
             Field::Level(_) => words::<LogLevel>(),
             Field::Format(_) => words::<LogFormat>(),
             Field::Digest(_) => words::<TreeDigest>(),
+            Field::Driver(_) => words::<DriverKind>(),
             Field::Enrolment(_) => words::<Enrolment>(),
             Field::Loopback(_) => "`127.0.0.1:port`, `[::1]:port` or empty".to_owned(),
             Field::Agents(_, most) => format!("`\"acme/ops, acme/night\"`, `[\"acme/ops\"]`, at most {most}"),

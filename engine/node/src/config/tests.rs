@@ -1,4 +1,5 @@
 use creto_envelope::{AgentName, TreeDigest};
+use creto_io::executor::DriverKind;
 use creto_service::Enrolment;
 use std::ffi::OsString;
 
@@ -599,6 +600,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         config.audit.retention = Duration::from_secs(u64::from(grace_s) * 25);
         config.alerts.denials = grace_s % 1_000_001;
         config.alerts.denials_window = Duration::from_secs(u64::from(grace_s) / 30);
+        config.engine.driver = DriverKind::ALL[grace_s as usize % 2];
         config.crypto.tree_digest = if log.1 == LogFormat::Json { TreeDigest::Sha3_256 } else { TreeDigest::Sha256 };
         config.log = LogSection { level: log.0, format: log.1 };
         config

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use creto_envelope::AgentName;
 use creto_envelope::TreeDigest;
+use creto_io::executor::DriverKind;
 use creto_service::{Enrolment, OnFailure};
 
 /// Highest CPU number that can be named; Linux is built for at most this many.
@@ -159,6 +160,11 @@ impl Word for LogLevel {
 
 impl Word for TreeDigest {
     const WORDS: &'static [(&'static str, Self)] = &[("sha256", Self::Sha256), ("sha3-256", Self::Sha3_256)];
+}
+
+impl Word for DriverKind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Glommio.name(), Self::Glommio), (Self::IoUring.name(), Self::IoUring)];
 }
 
 impl Word for OnFailure {
