@@ -257,3 +257,6 @@ impl std::fmt::Debug for Ring {
         f.debug_struct("Ring").field("under_way", &self.under_way).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
