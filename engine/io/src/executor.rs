@@ -24,9 +24,9 @@ use crate::on_io_uring::{self, Beside, Ring};
 #[serde(rename_all = "kebab-case")]
 pub enum DriverKind {
     /// A task of a glommio executor, which has three rings.
-    #[default]
     Glommio,
     /// A loop with one ring of io_uring.
+    #[default]
     IoUring,
 }
 
@@ -140,8 +140,8 @@ pub fn preflight(config: &ExecutorConfig) -> Result<(), ExecutorError> {
     made.join().unwrap_or_else(|_| Err(ExecutorError::Start("what a shard needs panicked while it was made".into())))
 }
 
-/// Starts a shard's thread, which runs its driver until the machine halts and gives the machine back; then it calls `ended`, on the
-/// same thread.
+/// Starts a shard's thread, which runs its driver until the machine halts and gives the machine back. When the shard has ended, also
+/// when it could not begin, it calls `ended` on that thread.
 ///
 /// # Errors
 /// The thread could not be made. What the driver itself lacks is said by [`preflight`], or by [`ShardThread::join`].
@@ -170,17 +170,27 @@ where
             let beside = Beside::start(config.shard_index).map_err(of_thread)?;
             let own = config.clone();
             let run = move || {
+                // Called once, however the shard ends: whoever waits for it must not wait for ever.
+                let ended = CallOnDrop(Some(ended));
                 pin(&own)?;
                 let ring = Ring::new(own.ring_entries).map_err(|error| explain_io(&own, &error))?;
-                let machine = on_io_uring::drive(ring, beside, driver, machine);
-                ended();
-                Ok(machine)
+                Ok(on_io_uring::drive(ring, beside, driver, machine, move || drop(ended)))
             };
             let named = std::thread::Builder::new().name(format!("creto-shard-{}", config.shard_index));
             Thread::Own(named.spawn(run).map_err(of_thread)?)
         }
     };
     Ok(ShardThread { config: config.clone(), thread })
+}
+
+struct CallOnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for CallOnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call();
+        }
+    }
 }
 
 /// Pins the calling thread.
@@ -210,7 +220,9 @@ fn explain_io(config: &ExecutorConfig, error: &io::Error) -> ExecutorError {
         Some(code @ (libc::EPERM | libc::ENOSYS | libc::EACCES)) => {
             ExecutorError::IoUringRefused(io::Error::from_raw_os_error(code))
         }
-        Some(libc::ENOMEM) => memory_lock(memory_lock_limit()),
+        Some(libc::ENOMEM) if config.driver == DriverKind::Glommio => memory_lock(memory_lock_limit()),
+        Some(libc::ENOMEM) => ExecutorError::Start(format!("no memory for its ring ({error}); give the node more")),
+        _ if error.kind() == io::ErrorKind::Unsupported => ExecutorError::Start(error.to_string()),
         _ => with_cpu(config, error),
     }
 }

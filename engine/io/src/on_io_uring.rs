@@ -29,11 +29,17 @@ use crate::driver::{Driver, DriverConfig, TurnEnd};
 use crate::error::DriverError;
 use crate::machine::Machine;
 
-/// Runs a shard on the calling thread until its machine halts, and gives the machine back.
+/// Runs a shard on the calling thread until its machine halts, calls `ended`, and gives the machine back.
 ///
 /// # Errors
-/// The socket or the ring cannot be used any more.
-pub(crate) fn drive<M>(ring: Ring, beside: Beside, config: DriverConfig<M::Item>, machine: M) -> Result<M, DriverError>
+/// The socket, the folder or the ring cannot be used, or not any more.
+pub(crate) fn drive<M>(
+    ring: Ring,
+    beside: Beside,
+    config: DriverConfig<M::Item>,
+    machine: M,
+    ended: impl FnOnce(),
+) -> Result<M, DriverError>
 where
     M: Machine,
     M::Write: 'static,
@@ -41,6 +47,8 @@ where
     let shard_index = config.ports.shard_index();
     let socket_failed = |error| DriverError::Socket { shard_index, error };
     let ring_failed = |error| DriverError::Ring { shard_index, error };
+    let folder = config.disk.folder.clone();
+    std::fs::read_dir(&folder).map_err(|error| DriverError::Folder { folder, error })?;
     let (progress, bell) = (Arc::clone(&config.progress), Arc::clone(config.ports.bell()));
     let event = Arc::new(EventFd::new().map_err(ring_failed)?);
     let waker = Waker::from(Arc::clone(&event));
@@ -49,7 +57,7 @@ where
     let mut driver = Driver::new(config, machine, OnIoUring::new(&reactor)).map_err(socket_failed)?;
 
     progress.begin();
-    let ended = loop {
+    let how = loop {
         let waited = match driver.turn(&progress) {
             Ok(TurnEnd::Over) => break Ok(()),
             Ok(TurnEnd::Again) => reactor.look(),
@@ -70,15 +78,17 @@ where
     };
     progress.end();
     bell.retire();
+    // Now, and not when everything below is done: a device that hangs holds up what the ring has under way.
+    ended();
     // Its tasks hold the disk, which holds the reactor.
     reactor.end();
-    ended.map(|()| driver.into_machine())
+    how.map(|()| driver.into_machine())
 }
 
-/// Makes a ring as a shard needs it and lets it go.
+/// Makes a ring as a shard needs it, waits in it for a moment, and lets it go.
 ///
 /// # Errors
 /// The kernel refuses.
 pub(crate) fn preflight(ring_entries: usize) -> io::Result<()> {
-    Ring::new(ring_entries).map(drop)
+    Ring::new(ring_entries)?.try_out()
 }

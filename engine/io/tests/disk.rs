@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use creto_io::executor::DriverKind;
-use creto_io::{ActionId, DiskError, IoAction, IoEvent, Machine, Now};
+use creto_io::{ActionId, DiskError, Durability, IoAction, IoEvent, Machine, Now};
 use support::{Block, Node, digest_name, file_name, on_each_driver};
 
 type Action = IoAction<Order, Block>;
@@ -68,14 +68,14 @@ struct Rig {
 
 impl Rig {
     fn new(driver: DriverKind) -> Self {
-        Self::working(driver, Duration::ZERO)
+        Self::with(driver, Durability::Fdatasync, Duration::ZERO)
     }
 
-    fn working(driver: DriverKind, work: Duration) -> Self {
+    fn with(driver: DriverKind, durability: Durability, work: Duration) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (send, answers) = mpsc::channel();
-        let node =
-            Node::start(driver, folder.path(), 1, |_| Puppet { actions: VecDeque::new(), answers: send.clone(), work });
+        let puppet = |_| Puppet { actions: VecDeque::new(), answers: send.clone(), work };
+        let node = Node::start_with(driver, durability, folder.path(), 1, puppet);
         Self { node, answers, _folder: folder }
     }
 
@@ -222,7 +222,7 @@ fn many_operations_at_once_are_each_answered_once(driver: DriverKind) {
 }
 
 fn a_shard_that_never_rests_still_serves_its_disk(driver: DriverKind) {
-    let rig = Rig::working(driver, Duration::from_micros(500));
+    let rig = Rig::with(driver, Durability::Fdatasync, Duration::from_micros(500));
     let prepare = IoAction::Prepare { id: 1, segment: 1, bytes: 1 << 20, recycle: None };
     assert_eq!(rig.carry_out(prepare), Ok(None));
     let before = rig.node.shards[0].progress.turns();
@@ -232,6 +232,37 @@ fn a_shard_that_never_rests_still_serves_its_disk(driver: DriverKind) {
     let turns = rig.node.shards[0].progress.turns() - before;
     // Each write needs the reactor a few times. It has its turn once in each of the shard's, whatever the disk's speed.
     assert!(turns > 20, "{turns} turns: the shard was to be busy all the time");
+    rig.stop();
+}
+
+/// O_DSYNC is a flag of the open file: the kernel tells it.
+fn with_dsync_every_segment_is_written_through_made_found_or_recycled(driver: DriverKind) {
+    let rig = Rig::with(driver, Durability::Dsync, Duration::ZERO);
+    let bytes = 1 << 20;
+    let written_through = |segment| {
+        let path = rig.path(segment);
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let open: Vec<_> = descriptors.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == path)).collect();
+        let flags = open.iter().map(|fd| {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.file_name().display())).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim().to_owned();
+            i32::from_str_radix(&flags, 8).unwrap()
+        });
+        let flags: Vec<i32> = flags.collect();
+        assert!(!flags.is_empty(), "segment {segment} is open");
+        assert!(flags.iter().all(|flags| flags & libc::O_DSYNC != 0), "{segment}: {flags:x?}");
+    };
+    assert_eq!(rig.carry_out(IoAction::Prepare { id: 1, segment: 1, bytes, recycle: None }), Ok(None));
+    assert_eq!(rig.carry_out(write(2, 1, 0, 1, 8_192)), Ok(None));
+    written_through(1);
+    assert_eq!(rig.carry_out(IoAction::Prepare { id: 3, segment: 2, bytes, recycle: Some(1) }), Ok(None));
+    assert_eq!(rig.carry_out(write(4, 2, 4_096, 2, 4_096)), Ok(None));
+    written_through(2);
+    std::fs::write(rig.path(9), vec![0; 8_192]).unwrap();
+    assert_eq!(rig.carry_out(write(5, 9, 0, 9, 4_096)), Ok(None));
+    written_through(9);
+    let read = rig.carry_out(IoAction::Read { id: 6, segment: 2, offset: 4_095, bytes: 2 }).unwrap().unwrap();
+    assert_eq!(&read[..], [1, 2]);
     rig.stop();
 }
 
@@ -253,5 +284,6 @@ on_each_driver!(
     a_segment_that_is_there_already_is_opened_and_one_that_is_not_is_an_error,
     many_operations_at_once_are_each_answered_once,
     a_shard_that_never_rests_still_serves_its_disk,
+    with_dsync_every_segment_is_written_through_made_found_or_recycled,
     a_halt_waits_for_the_writes_under_way,
 );

@@ -131,8 +131,8 @@ fn one_ball_never_stops_although_its_receiver_sleeps_each_time() {
     for driver in DriverKind::ALL {
         let rate = play(driver, 1, 2.0);
         println!("{driver:?}, one ball: {rate:.0} catches/s, {:.1} us each way", 1e6 / rate);
-        // A lost wake-up costs the 50 ms until the parked shard looks by itself: a handful would show.
-        assert!(rate > 500.0, "{driver:?}: {rate:.0} catches/s");
+        // A lost wake-up costs the 50 ms until the parked shard looks by itself: if they were lost there would be 20 to 40.
+        assert!(rate > 150.0, "{driver:?}: {rate:.0} catches/s");
     }
 }
 

@@ -60,7 +60,7 @@ impl Facts {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             in_container: Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists(),
             host,
-            executor: preflight(&ExecutorConfig::new(0, None)),
+            executor: preflight(&ExecutorConfig { driver: config.engine.driver, ..ExecutorConfig::new(0, None) }),
             uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
             disk: Disk::measure(&config.data_dir(), &config.wal_dir(), remember),
             udp_buffer_bytes_max: (number("/proc/sys/net/core/rmem_max"), number("/proc/sys/net/core/wmem_max")),

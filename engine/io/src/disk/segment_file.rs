@@ -19,6 +19,8 @@ pub(super) struct SegmentFile<F: Files> {
     /// As many of them as a sync has covered.
     synced: Cell<u64>,
     is_syncing: Cell<bool>,
+    /// Syncs that were begun.
+    syncs: Cell<u64>,
     failed: RefCell<Option<DiskError>>,
     waiting: RefCell<Vec<Waker>>,
 }
@@ -30,6 +32,7 @@ impl<F: Files> SegmentFile<F> {
             landed: Cell::new(0),
             synced: Cell::new(0),
             is_syncing: Cell::new(false),
+            syncs: Cell::new(0),
             failed: RefCell::default(),
             waiting: RefCell::default(),
         }
@@ -60,6 +63,7 @@ impl<F: Files> SegmentFile<F> {
 
     async fn sync(&self, system: &F) {
         self.is_syncing.set(true);
+        self.syncs.set(self.syncs.get() + 1);
         let covers = self.landed.get();
         let result = system.fdatasync(&self.file).await;
         self.is_syncing.set(false);
@@ -74,15 +78,17 @@ impl<F: Files> SegmentFile<F> {
         }
     }
 
-    /// Waits until the sync that is under way has ended.
+    /// Waits until the sync that is under way has ended. It may be asked again and again before.
     async fn sync_ended(&self) {
-        let mut registered = false;
+        let begun = self.syncs.get();
         poll_fn(|cx| {
-            if registered {
+            if !self.is_syncing.get() || self.syncs.get() != begun {
                 return Poll::Ready(());
             }
-            registered = true;
-            self.waiting.borrow_mut().push(cx.waker().clone());
+            let mut waiting = self.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;

@@ -10,6 +10,8 @@ use crate::aligned::AlignedBuffer;
 const KEPT_MAX: usize = 8;
 /// Bytes of the largest buffer that is kept: a full group commit.
 const KEPT_BYTES_MAX: usize = 2 << 20;
+/// A buffer is used for what needs at least this part of it.
+const WASTE_MAX: usize = 4;
 /// Bytes of the smallest that is made.
 const BYTES_MIN: usize = 64 << 10;
 
@@ -21,11 +23,13 @@ impl Pool {
     /// A buffer of so many bytes, whatever they are.
     pub(super) fn take(&self, bytes: usize) -> Buffer {
         let mut kept = self.0.borrow_mut();
-        let fits = |buffer: &AlignedBuffer| buffer.len() >= bytes;
+        // Not one that is far too large: it is what the next group commit wants.
+        let fits = |buffer: &AlignedBuffer| (bytes..=WASTE_MAX * bytes.max(BYTES_MIN)).contains(&buffer.len());
         let smallest =
             kept.iter().enumerate().filter(|(_, buffer)| fits(buffer)).min_by_key(|(_, buffer)| buffer.len());
         let memory = match smallest.map(|(place, _)| place) {
             Some(place) => kept.swap_remove(place),
+            None if bytes > KEPT_BYTES_MAX => AlignedBuffer::new(bytes),
             None => AlignedBuffer::new(bytes.max(BYTES_MIN).next_power_of_two()),
         };
         Buffer { memory: Some(memory), bytes, pool: self.clone() }
@@ -83,7 +87,7 @@ mod tests {
         let places = (place(&small), place(&large));
         assert!(places.0.is_multiple_of(4_096) && places.1.is_multiple_of(4_096), "as O_DIRECT demands");
         drop((large, small));
-        let (small, large) = (pool.take(8_192), pool.take(100_000));
+        let (small, large) = (pool.take(8_192), pool.take(500_000));
         assert_eq!(
             (place(&small), place(&large), small.bytes().len(), large.bytes().len()),
             (places.0, places.1, 8_192, 100_000)

@@ -165,7 +165,8 @@ impl Reactor {
         let result = Arc::new(Mutex::new(None));
         let (stir, event, place) = (Arc::clone(&self.0.stir), Arc::clone(&self.0.event), Arc::clone(&result));
         self.0.beside.send(Box::new(move || {
-            let done = work();
+            // A panic goes on where the work was wanted, as it would if that had done it itself.
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             place.lock().unwrap_or_else(PoisonError::into_inner).replace(done);
             // First that there is something to look at, then that it is time to look.
             stir.set();
@@ -176,6 +177,7 @@ impl Reactor {
             None => Poll::Pending,
         })
         .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{Builder, IoUring, opcode, squeue};
 
 use super::buffer::Buffer;
 
@@ -84,17 +84,42 @@ impl Ring {
     /// # Errors
     /// The kernel refuses: it is too old, a sandbox forbids it, or there is no memory.
     pub(crate) fn new(entries: usize) -> io::Result<Self> {
-        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
-        let mut best = IoUring::builder();
-        best.setup_clamp().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-        let uring = match best.build(entries) {
+        match Self::deferring(entries) {
             // Linux before 6.1 knows less; it only costs more.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                IoUring::builder().setup_clamp().build(entries)?
-            }
-            made => made?,
-        };
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Self::plain(entries),
+            made => made,
+        }
+    }
+
+    /// A ring whose completions are made when its thread enters the kernel.
+    fn deferring(entries: usize) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        Self::build(&mut builder, entries)
+    }
+
+    /// A ring as every kernel has it, whose completions may interrupt its thread.
+    fn plain(entries: usize) -> io::Result<Self> {
+        Self::build(&mut IoUring::builder(), entries)
+    }
+
+    fn build(builder: &mut Builder, entries: usize) -> io::Result<Self> {
+        let uring = builder.setup_clamp().build(u32::try_from(entries).unwrap_or(u32::MAX))?;
+        let features = uring.params();
+        if !features.is_feature_ext_arg() || !features.is_feature_nodrop() {
+            let old = "this kernel's io_uring cannot wait for a time: Linux 5.11 or later is needed, or `[engine] driver = \"glommio\"`";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, old));
+        }
         Ok(Self { uring, slots: Vec::new(), free: Vec::new(), under_way: 0 })
+    }
+
+    /// Waits once, for a moment: a sandbox may allow to make a ring and forbid to use it.
+    pub(super) fn try_out(&mut self) -> io::Result<()> {
+        let limit = Timespec::from(Duration::from_micros(1));
+        match self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit)) {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Submits an operation with the next [`Ring::enter`].
@@ -171,15 +196,7 @@ impl Ring {
         };
         match entered {
             Ok(_) => Ok(()),
-            // The time is over; a signal came; there is no memory, or no room for completions: taking some makes it.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_passing(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -225,8 +242,11 @@ impl Ring {
             if pushed.is_ok() {
                 return Ok(());
             }
-            // Full: the kernel takes all of it.
-            self.uring.submit()?;
+            // Full: the kernel takes all of it, now or when it has room again.
+            match self.uring.submit() {
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ => {}
+            }
         }
     }
 }
@@ -242,7 +262,7 @@ impl Drop for Ring {
             let waited = self.uring.submit_and_wait(1);
             self.take_completions(|_| {});
             if let Err(error) = waited
-                && !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
+                && !is_passing(&error)
             {
                 // The kernel may still write to this memory: it must never be anybody else's.
                 std::mem::forget(std::mem::take(&mut self.slots));
@@ -250,6 +270,12 @@ impl Drop for Ring {
             }
         }
     }
+}
+
+/// Whether the kernel will answer otherwise the next time: the time is over; a signal came; there is no memory, or no room for
+/// completions, and taking some makes it.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
 }
 
 impl std::fmt::Debug for Ring {

@@ -49,6 +49,52 @@ pub(crate) struct Shard<M: Machine + Send + 'static> {
     thread: ShardThread<Result<M, DriverError>>,
 }
 
+/// What is seen of a shard from outside.
+pub(crate) struct Ends<T> {
+    pub(crate) port: ControlPort<Parcel<T>>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) stats: StatsReader,
+    pub(crate) folder: PathBuf,
+}
+
+/// What the drivers of `shard_count` shards are made of, each with its ends.
+pub(crate) fn parts_of_a_node<T: Send>(
+    durability: Durability,
+    folder: &Path,
+    shard_count: u16,
+) -> (NodeIdentity, Vec<(DriverConfig<T>, Ends<T>)>) {
+    let identity = NodeIdentity::self_signed(&[]).unwrap();
+    let keys = NodeKeys::derive(&identity.key_pkcs8);
+    let tls = server_config_of(&identity).unwrap();
+    let clock = Clock::start();
+    let sockets = bind_group((Ipv4Addr::LOCALHOST, 0).into(), shard_count, 4 << 20).unwrap();
+    let ports = mesh::<Parcel<T>>(shard_count, 1024);
+    let parts = (0u16..).zip(ports).zip(sockets).map(|((shard_index, ports), socket)| {
+        let folder = folder.join(format!("shard-{shard_index:04}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let shard_byte = u8::try_from(shard_index).unwrap();
+        let (port, progress, stats) = (ports.control_port(), Arc::<Progress>::default(), StatsReader::default());
+        let config = DriverConfig {
+            endpoint: EndpointConfig {
+                shard_index: shard_byte,
+                limits: NetLimits::default(),
+                tls: Arc::clone(&tls),
+                keys: keys.clone(),
+                seed: [shard_byte + 1; 32],
+            },
+            socket,
+            disk: DiskConfig { folder: folder.clone(), file_name, digest_name, durability },
+            clock,
+            ports,
+            progress: Arc::clone(&progress),
+            stats: stats.clone(),
+        };
+        (config, Ends { port, progress, stats, folder })
+    });
+    let parts = parts.collect();
+    (identity, parts)
+}
+
 pub(crate) struct Node<M: Machine + Send + 'static> {
     pub(crate) shards: Vec<Shard<M>>,
     pub(crate) address: SocketAddr,
@@ -61,46 +107,27 @@ where
     M::Write: 'static,
 {
     /// Starts `shard_count` shards, pinned to CPUs 0, 1, ... in turn.
-    pub(crate) fn start(
-        driver: DriverKind,
+    pub(crate) fn start(driver: DriverKind, folder: &Path, shard_count: u16, machine: impl FnMut(u16) -> M) -> Self {
+        Self::start_with(driver, Durability::Fdatasync, folder, shard_count, machine)
+    }
+
+    /// The same, with writes that are made durable in this way.
+    pub(crate) fn start_with(
+        kind: DriverKind,
+        durability: Durability,
         folder: &Path,
         shard_count: u16,
         mut machine: impl FnMut(u16) -> M,
     ) -> Self {
-        let kind = driver;
         let cpus = std::thread::available_parallelism().unwrap().get();
-        let identity = NodeIdentity::self_signed(&[]).unwrap();
-        let keys = NodeKeys::derive(&identity.key_pkcs8);
-        let tls = server_config_of(&identity).unwrap();
-        let clock = Clock::start();
-        let sockets = bind_group((Ipv4Addr::LOCALHOST, 0).into(), shard_count, 4 << 20).unwrap();
-        let address = sockets[0].local_addr();
-        let ports = mesh::<Parcel<M::Item>>(shard_count, 1024);
+        let (identity, parts) = parts_of_a_node(durability, folder, shard_count);
+        let address = parts[0].0.socket.local_addr();
         let mut shards = Vec::new();
-        for ((shard_index, ports), socket) in (0u16..).zip(ports).zip(sockets) {
-            let folder = folder.join(format!("shard-{shard_index:04}"));
-            std::fs::create_dir_all(&folder).unwrap();
-            let shard_byte = u8::try_from(shard_index).unwrap();
-            let (port, progress, stats) = (ports.control_port(), Arc::<Progress>::default(), StatsReader::default());
-            let config = DriverConfig {
-                endpoint: EndpointConfig {
-                    shard_index: shard_byte,
-                    limits: NetLimits::default(),
-                    tls: Arc::clone(&tls),
-                    keys: keys.clone(),
-                    seed: [shard_byte + 1; 32],
-                },
-                socket,
-                disk: DiskConfig { folder: folder.clone(), file_name, digest_name, durability: Durability::Fdatasync },
-                clock,
-                ports,
-                progress: Arc::clone(&progress),
-                stats: stats.clone(),
-            };
-            let machine = machine(shard_index);
+        for (shard_index, (config, ends)) in (0u16..).zip(parts) {
             let cpu = u16::try_from(usize::from(shard_index) % cpus).unwrap();
             let executor = ExecutorConfig { driver: kind, ..ExecutorConfig::new(shard_index, Some(cpu)) };
-            let thread = start(&executor, config, machine, || ()).unwrap();
+            let thread = start(&executor, config, machine(shard_index), || ()).unwrap();
+            let Ends { port, progress, stats, folder } = ends;
             shards.push(Shard { port, progress, stats, folder, thread });
         }
         Self { shards, address, identity }
