@@ -476,7 +476,8 @@ fn notes(options: &RunOptions, outcomes: &[Outcome], setup: &Setup) -> Vec<Strin
             "a closed loop: whenever the system is slow, less is sent, so its latencies leave out what would have waited".to_owned(),
         );
     }
-    if setup.node.is_own && setup.cores < 4 {
+    // Whoever was pinned has CPUs that somebody chose; which, the report says.
+    if setup.node.is_own && setup.cores < 4 && setup.generator_cpus.is_none() {
         notes.push(format!("the generator and the node share {} CPUs: latencies are of both", setup.cores));
     }
     let unmeasured: u64 = outcomes.iter().map(|outcome| outcome.unmeasured).sum();

@@ -195,7 +195,7 @@ async fn heard_until(
         if let Some(at) = places.iter().position(|place| place.has_ended && !place.is_ready) {
             return Some((at, "it had ended".to_owned()));
         }
-        let Some((at, heard)) = heard.recv().await else { return None };
+        let (at, heard) = heard.recv().await?;
         match heard {
             Heard::Said(Said::Ready(_)) => places[at].is_ready = true,
             Heard::Said(Said::Progress(counts)) => {
