@@ -140,13 +140,12 @@ fn table(text: &mut String, load: &str, systems: &[(&str, Repetitions<'_>)]) {
         let (valid, all) = (repetitions.iter().filter(|report| report.valid).count(), repetitions.len());
         let spreads = spreads(repetitions);
         let cells: Vec<String> = spreads.iter().map(|spread| cell(*spread, valid > 0)).collect();
+        // Figures of runs that are not valid are set against nothing.
+        let is_first_valid = systems.first().is_some_and(|(_, first)| first.iter().any(|report| report.valid));
         let against = match &base {
-            Some(base) if label != &first => {
-                format!(
-                    "{}, {}",
-                    times(spreads[DELIVERED_P99], base[DELIVERED_P99]),
-                    times(spreads[NODE_CPU], base[NODE_CPU])
-                )
+            Some(base) if label != &first && valid > 0 && is_first_valid => {
+                let against = |at: usize| times(spreads[at], base[at]);
+                format!("{}, {}", against(DELIVERED_P99), against(NODE_CPU))
             }
             _ => String::new(),
         };
@@ -291,6 +290,8 @@ mod tests {
     fn where_nothing_is_valid_the_figures_say_so() {
         let text = tables(&[report("nats", 9_000, 4.0, false)]);
         assert!(text.contains("| 0 of 1 |") && text.contains("(not valid: 9.00)"), "{text}");
+        let text = tables(&[report("creto", 1_000, 8.0, true), report("nats", 9_000, 4.0, false)]);
+        assert!(!text.contains(" times"), "and are set against nothing: {text}");
     }
 
     #[test]
