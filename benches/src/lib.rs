@@ -3,11 +3,13 @@
 
 pub mod control;
 pub mod crypto;
+pub mod instructions;
 pub mod node;
 pub mod rotation;
 pub mod served;
 pub mod sessions;
 pub mod store;
+pub mod table;
 
 use std::sync::Arc;
 

@@ -20,11 +20,6 @@ use clap::Parser;
 use crate::args::{Cli, Verb};
 use crate::exit::{Exit, Failure};
 
-/// Shards hand each other what they took in: memory that one allocates and another frees. Of the system's allocator they would wait
-/// for each other's locks, asleep; here what is freed elsewhere goes back over a list without one.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

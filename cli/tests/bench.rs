@@ -346,3 +346,121 @@ fn options_that_do_not_go_together_end_with_status_2() {
         assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{args:?}: {}", run.stderr);
     }
 }
+
+#[test]
+fn a_run_divided_among_processes_is_one_report_of_all_messages() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let load = ["--rate", "300", "--duration", "1s", "--warmup", "500ms", "--seed", "42", "--connections", "3"];
+    let divided = ["--processes", "2", "--repeat", "2", "--hdr", "log.hlog", "--csv", "table.csv"];
+    let (report, run) = bench(folder.path(), &[&load[..], &divided].concat());
+    check_counts(&report, 600);
+    assert_eq!((&report["offered_rate"], &report["warmup"]["sent"]), (&300.0.into(), &300.into()), "{report:#}");
+    for name in ["publish_to_durable_us", "publish_to_delivered_us", "publish_to_settled_us", "generator_late_us"] {
+        assert_eq!(report[name]["count"], 600, "{name} in {report:#}");
+    }
+    assert_eq!((&report["setup"]["processes"], report["runs"].as_array().map(Vec::len)), (&2.into(), Some(2)));
+    assert_eq!(
+        (&report["setup"]["options"]["connections"], &report["setup"]["node"]["is_own"]),
+        (&3.into(), &true.into())
+    );
+    for name in ["node_cpu_us_per_message", "generator_cpu_us_per_message"] {
+        assert!(report[name].as_f64().is_some_and(|us| us > 0.0), "{name} in {report:#}");
+    }
+    // Why it is not valid is said of a process, or of the run: on a loaded machine both may be.
+    assert_eq!(report["valid"] == true, run.status == 0, "{report:#}");
+    let table = std::fs::read_to_string(folder.path().join("table.csv")).expect("a table");
+    let sent: u64 =
+        table.lines().skip(1).map(|row| row.split(',').nth(3).expect("a count").parse::<u64>().expect("a count")).sum();
+    assert_eq!(sent, 900, "{table}");
+    let log = std::fs::read_to_string(folder.path().join("log.hlog")).expect("a log");
+    assert!(log.contains("Tag=run2.publish_to_delivered,"), "{log}");
+}
+
+#[test]
+fn a_process_of_the_generator_that_is_killed_makes_the_run_invalid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("place");
+    std::fs::create_dir(&place).expect("a folder");
+    let load = ["--rate", "100", "--duration", "4s", "--warmup", "0s", "--connections", "2", "--processes", "2"];
+    let args = [&["bench", "run", "--json", "--dir", "place"][..], &load].concat();
+    let mut command = process::command(folder.path(), 1, &args);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut bench = process::Process(command.spawn().expect("the binary was built"));
+    let began = std::time::Instant::now();
+    let parent = bench.0.id().to_string();
+    // The second one, once it is at work.
+    let worker = loop {
+        assert!(began.elapsed() < process::PATIENCE && bench.0.try_wait().expect("a child").is_none(), "no run begins");
+        if let Some(pid) = sending_worker(&parent) {
+            break pid;
+        }
+        std::thread::yield_now();
+    };
+    rustix::process::kill_process(worker, rustix::process::Signal::KILL).expect("it runs");
+    let mut printed = String::new();
+    std::io::Read::read_to_string(&mut bench.0.stdout.take().expect("piped"), &mut printed).expect("UTF-8");
+    let status = bench.0.wait().expect("a child").code();
+    let report: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
+    let reasons = report["invalid_because"].as_array().expect("a list");
+    let names_it = |reason: &Value| reason.as_str().is_some_and(|reason| reason.contains("process 2 of 2 failed"));
+    assert!(reasons.iter().any(names_it) && status == Some(1), "{status:?} {report:#}");
+    assert!(report["acknowledged"].as_u64() > Some(0), "what the other one found is there: {report:#}");
+}
+
+/// The second process that this one has divided its run among, if it keeps the time of its messages already.
+fn sending_worker(parent: &str) -> Option<rustix::process::Pid> {
+    let processes = std::fs::read_dir("/proc").expect("a folder").flatten();
+    let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let pid = pids.find(|pid: &i32| {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let stat = read("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let names = || threads().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+        let is_second = fields.get(1) == Some(&parent) && read("cmdline").contains("\"index\":1");
+        is_second && names().any(|name| name.trim() == "creto-pacer")
+    });
+    pid.and_then(rustix::process::Pid::from_raw)
+}
+
+#[test]
+fn a_run_that_cannot_be_divided_or_pinned_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (args, why) in [
+        (&["--processes", "2"][..], "at least as many"),
+        (&["--processes", "2", "--scenario", "fan-out"], "not divided"),
+        (&["--processes", "2", "--connections", "2", "--ledger", "x"], "of one process"),
+        (&["--pin", "1-0"], "no list of CPUs"),
+        (&["--pin", "1023"], "may not use CPU 1023"),
+        (&["--node-cpus", "1023"], "may not use CPU 1023"),
+        (&["--target", "kafka://127.0.0.1:9092"], "nats://HOST:PORT"),
+        (&["--nats-sync", "always"], "--target"),
+        (&["--target", "nats://127.0.0.1:1", "--shards", "2"], "cannot be used with"),
+    ] {
+        let run = creto(folder.path(), 1, &[&["bench", "run", "--json"], args].concat());
+        assert_eq!(run.status, 2, "{args:?}: {}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains(why), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn reports_of_several_systems_become_a_table_in_a_document() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut report, _) = bench(folder.path(), &["--rate", "100", "--duration", "500ms", "--warmup", "0s"]);
+    report["valid"] = true.into();
+    report["invalid_because"] = Vec::<String>::new().into();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("one.json"), report.to_string()).expect("a file");
+    std::fs::write(path("page.md"), "before\n<!-- peers: begin -->\n<!-- peers: end -->\nafter\n").expect("a file");
+    let peers = |args: &[&str]| creto(folder.path(), 1, &[&["bench", "peers"], args].concat());
+    let run = peers(&["creto=one.json", "other=one.json", "--into", "page.md", "--left-out", "a mode"]);
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    let page = std::fs::read_to_string(path("page.md")).expect("a page");
+    assert!(page.starts_with("before\n") && page.ends_with("\nafter\n"), "{page}");
+    for text in ["| creto | 1 of 1 |", "1.00 times, 1.00 times", "Ed25519 and ML-DSA-65", "Left out: a mode."] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    std::fs::write(path("bare.md"), "no marks\n").expect("a file");
+    assert_eq!(peers(&["creto=one.json", "--into", "bare.md"]).status, 2);
+    assert_eq!(peers(&["one.json"]).status, 2);
+}

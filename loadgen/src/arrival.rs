@@ -116,6 +116,8 @@ pub(crate) struct Workload {
     /// Nothing is due from then on, in microseconds after the start.
     pub(crate) end_us: u64,
     pub(crate) lanes: u32,
+    /// Which of the lanes are this process's; the others' messages are as they would be with all of them.
+    pub(crate) share: std::ops::Range<u32>,
     pub(crate) seed: u64,
     pub(crate) sizes: SizeMix,
     pub(crate) priorities: PriorityMix,
@@ -138,20 +140,20 @@ impl Workload {
         Undated(self.lane(lane))
     }
 
-    /// Whether a message is due from then on.
+    /// Whether a message of this process is due from then on.
     pub(crate) fn has_any_from(&self, from_us: u64) -> bool {
-        (0..self.lanes).any(|lane| self.lane(lane).any(|message| message.due_us >= from_us))
+        self.share.clone().any(|lane| self.lane(lane).any(|message| message.due_us >= from_us))
     }
 
-    /// How many messages are due in this stretch of time.
+    /// How many messages of this process are due in this stretch of time.
     pub(crate) fn count_in(&self, stretch_us: std::ops::Range<u64>) -> u64 {
         let due = |lane| self.lane(lane).filter(|message| stretch_us.contains(&message.due_us)).count() as u64;
-        (0..self.lanes).map(due).sum()
+        self.share.clone().map(due).sum()
     }
 
-    /// No number of the run is as large.
+    /// No number of this process is as large.
     pub(crate) fn numbers_below(&self) -> u64 {
-        let longest = (0..self.lanes).map(|lane| self.lane(lane).count() as u64).max().unwrap_or(0);
+        let longest = self.share.clone().map(|lane| self.lane(lane).count() as u64).max().unwrap_or(0);
         longest.saturating_mul(u64::from(self.lanes))
     }
 }
@@ -263,6 +265,7 @@ mod tests {
             rate_per_s,
             end_us: 10_000_000,
             lanes,
+            share: 0..lanes,
             seed,
             sizes: SizeMix::of(1_024),
             priorities: PriorityMix::default(),
@@ -340,6 +343,21 @@ mod tests {
             if arrival == Arrival::Fixed {
                 prop_assert_eq!(count as u64, (rate * end_us).div_ceil(1_000_000));
             }
+        }
+
+        #[test]
+        fn processes_together_have_every_message_of_one_process_once(
+            rate in 1u64..5_000, lanes in 1u32..20, seed: u64, cut in 0u32..20,
+        ) {
+            let whole = Workload { end_us: 1_000_000, ..workload(Arrival::Poisson, rate, lanes, seed) };
+            let cut = cut.min(lanes);
+            let of = |share: std::ops::Range<u32>| -> Vec<Planned> {
+                let part = Workload { share, ..whole.clone() };
+                part.share.clone().flat_map(|lane| part.lane(lane).collect::<Vec<_>>()).collect()
+            };
+            prop_assert_eq!([of(0..cut), of(cut..lanes)].concat(), of(0..lanes));
+            let count = |share| Workload { share, ..whole.clone() }.count_in(0..u64::MAX);
+            prop_assert_eq!(count(0..cut) + count(cut..lanes), whole.count_in(0..u64::MAX));
         }
 
         #[test]

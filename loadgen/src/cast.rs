@@ -1,18 +1,20 @@
-//! The agents of a run, and its channels: made, registered, connected.
+//! The agents of a run against a creto node, and its channels: made, registered, connected.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use creto_agent::channel::{ChannelName, ChannelRecord, ChannelSubscription, Publisher, Publishing, Subscribing};
-use creto_agent::{
-    Agent, AgentId, AgentKeys, AgentName, ConnectOptions, NodeCertificate, SubscribeOptions, TreeDigest,
-};
+use creto_agent::{Agent, AgentId, AgentKeys, AgentName, ConnectOptions, Stats, SubscribeOptions};
 use creto_envelope::limits::CHANNEL_SUBSCRIBERS_MAX;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::ledger::LedgerPaths;
+use crate::ledger::{LedgerError, LedgerPaths};
 use crate::options::{RegisterError, Registration, RunError, RunOptions, Shape};
+use crate::peer::{CretoLine, Receiver, Subscriber, churn, names, serve};
+use crate::setup::{now_ms, run_label};
+use crate::target::{Cast, CretoNode, Readers};
 
 const DAY_MS: u64 = 86_400_000;
 /// Agents that log in at a time.
@@ -25,10 +27,7 @@ const CHANNEL_RETENTION_S: u32 = 3_600;
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) keys: Arc<AgentKeys>,
-    node: std::net::SocketAddr,
-    certificate: NodeCertificate,
-    idle_timeout: Duration,
-    tree_digest: TreeDigest,
+    node: Arc<CretoNode>,
     retry_for: Duration,
     state: Option<PathBuf>,
 }
@@ -39,9 +38,10 @@ impl Member {
     }
 
     pub(crate) async fn connect(&self) -> Result<Agent, RunError> {
-        let mut connect = ConnectOptions::new(self.node, self.certificate.clone(), Arc::clone(&self.keys));
-        connect.idle_timeout = self.idle_timeout;
-        connect.tree_digest = self.tree_digest;
+        let CretoNode { address, certificate, idle_timeout, tree_digest, .. } = &*self.node;
+        let mut connect = ConnectOptions::new(*address, certificate.clone(), Arc::clone(&self.keys));
+        connect.idle_timeout = *idle_timeout;
+        connect.tree_digest = *tree_digest;
         // Whatever the node refuses for now is tried again until the run itself gives up.
         connect.retry_for = self.retry_for;
         if let Some(folder) = &self.state {
@@ -68,33 +68,37 @@ pub(crate) struct Stand {
 
 /// Everybody.
 #[derive(Debug)]
-pub(crate) struct Cast {
-    pub(crate) senders: Vec<Player>,
-    pub(crate) receivers: Vec<Player>,
-    pub(crate) servers: Vec<Player>,
-    pub(crate) stands: Vec<Stand>,
+pub(crate) struct CretoCast {
+    senders: Vec<Player>,
+    /// Of each sender, where it publishes.
+    publishers: Vec<Option<Publisher>>,
+    receivers: Vec<Player>,
+    servers: Vec<Player>,
+    stands: Vec<Stand>,
     /// What agents keep that leave and come back.
-    pub(crate) folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
 }
 
-impl Cast {
+impl CretoCast {
     pub(crate) async fn make(
+        node: &CretoNode,
         options: &RunOptions,
         register: &impl AsyncFn(Registration) -> Result<(), RegisterError>,
         paths: Option<&LedgerPaths>,
     ) -> Result<Self, RunError> {
+        let node = Arc::new(node.clone());
         let Shape { senders, receivers, servers, channels, subscribers } = options.shape();
         let label = RunLabel::now();
         let folder = options.churn.map(|_| tempfile::tempdir()).transpose().map_err(RunError::Folder)?;
         if let Some(paths) = paths {
-            std::fs::create_dir_all(&paths.keys).map_err(|source| crate::ledger::LedgerError::File {
+            std::fs::create_dir_all(&paths.keys).map_err(|source| LedgerError::File {
                 path: paths.keys.clone(),
                 doing: "given its folder of keys",
                 source,
             })?;
         }
         let agent = async |role: &str, place: usize, state: Option<PathBuf>| -> Result<Member, RunError> {
-            let keys = label.keys(options, role, place)?;
+            let keys = label.keys(&node, role, place)?;
             let record = keys.signed_record(
                 keys.record_version(),
                 label.now_ms.saturating_sub(DAY_MS),
@@ -105,10 +109,7 @@ impl Cast {
             registered.map_err(|source| RunError::Register { name, source })?;
             Ok(Member {
                 keys: Arc::new(keys),
-                node: options.node,
-                certificate: options.certificate.clone(),
-                idle_timeout: options.idle_timeout,
-                tree_digest: options.tree_digest,
+                node: Arc::clone(&node),
                 retry_for: options.duration.saturating_add(options.drain_timeout),
                 state,
             })
@@ -136,7 +137,7 @@ impl Cast {
         if channels > 0 {
             let owner = agent("o", 0, None).await?;
             for place in 0..channels {
-                let name = label.channel(options, place)?;
+                let name = label.channel(&node, place)?;
                 let record = channel_record(&name, &owner.keys, subscribers, label.now_ms);
                 let signed = owner.keys.signed_channel(record).map_err(|code| RunError::Register {
                     name: name.to_string(),
@@ -158,22 +159,100 @@ impl Cast {
             let subscription = subscription.map_err(|source| RunError::Channel { name: name(), source })?;
             stand.subscribers.push((player, subscription));
         }
-        Ok(Self { senders, receivers, servers, stands, folder })
-    }
-
-    /// Opens the channel that this sender publishes in, if there is one.
-    pub(crate) async fn publisher(&self, sender: usize) -> Result<Option<Publisher>, RunError> {
-        if self.stands.is_empty() {
-            return Ok(None);
+        let mut publishers = Vec::new();
+        for (sender, player) in senders.iter().enumerate() {
+            publishers.push(publisher(player, &stands, sender).await?);
         }
-        let player = &self.senders[sender];
-        let opened = player.agent.publisher(&self.stands[sender % self.stands.len()].name).await;
-        let name = || player.member.name().to_string();
-        opened.map(Some).map_err(|source| RunError::Channel { name: name(), source })
+        Ok(Self { senders, publishers, receivers, servers, stands, folder })
+    }
+}
+
+/// Opens the channel that this sender publishes in, if there is one.
+async fn publisher(player: &Player, stands: &[Stand], sender: usize) -> Result<Option<Publisher>, RunError> {
+    if stands.is_empty() {
+        return Ok(None);
+    }
+    let opened = player.agent.publisher(&stands[sender % stands.len()].name).await;
+    let name = || player.member.name().to_string();
+    opened.map(Some).map_err(|source| RunError::Channel { name: name(), source })
+}
+
+impl Cast for CretoCast {
+    type Line = CretoLine;
+    /// Those that sent, and the folder of those that left and came back.
+    type Left = (Vec<Agent>, Option<tempfile::TempDir>);
+
+    fn sender_ids(&self) -> Vec<AgentId> {
+        self.senders.iter().map(|player| player.agent.id()).collect()
     }
 
-    pub(crate) fn sender_ids(&self) -> Vec<AgentId> {
-        self.senders.iter().map(|player| player.agent.id()).collect()
+    fn lines(&mut self) -> Vec<CretoLine> {
+        let receivers = names(self.receivers.iter().map(|player| &player.member));
+        let servers = names(self.servers.iter().map(|player| &player.member));
+        let publishers = std::mem::take(&mut self.publishers);
+        let each = self.senders.iter().zip(publishers);
+        let line = |(player, publisher): (&Player, Option<Publisher>)| CretoLine {
+            agent: player.agent.clone(),
+            publisher,
+            receivers: Arc::clone(&receivers),
+            servers: Arc::clone(&servers),
+        };
+        each.map(line).collect()
+    }
+
+    fn read(self, readers: &mut Readers<'_>) -> Self::Left {
+        // They own their agents: those that leave make new ones.
+        let Self { senders, receivers, servers, stands, folder, .. } = self;
+        let (count, subscribers) = (receivers.len(), readers.options.shape().subscribers);
+        let mut leaving = Vec::new();
+        for (place, player) in receivers.into_iter().enumerate() {
+            let leaves = readers.options.churn.map(|_| {
+                let (leave, leaves) = mpsc::channel(1);
+                leaving.push(leave);
+                leaves
+            });
+            let receiver = Receiver {
+                run: Arc::clone(readers.run),
+                place,
+                player,
+                pause: readers.pause(place),
+                leaves,
+                ledger: readers.delivered.map(crate::ledger::LedgerWriter::records),
+                signals: readers.signals.clone(),
+            };
+            readers.tasks.spawn(receiver.receive());
+        }
+        for (channel, stand) in stands.into_iter().enumerate() {
+            for (place, (player, subscription)) in stand.subscribers.into_iter().enumerate() {
+                let pause = readers.pause(count + channel * subscribers + place);
+                let (run, signals) = (Arc::clone(readers.run), readers.signals.clone());
+                let subscriber = Subscriber { run, channel, place, player, subscription, pause, signals };
+                readers.tasks.spawn(subscriber.receive());
+            }
+        }
+        for player in servers {
+            readers.tasks.spawn(serve(Arc::clone(readers.run), player, readers.signals.clone()));
+        }
+        if let Some(every) = readers.options.churn {
+            let over = readers.signals.over.clone();
+            readers.tasks.spawn(async move {
+                churn(leaving, every, over).await;
+                Vec::new()
+            });
+        }
+        (senders.into_iter().map(|player| player.agent).collect(), folder)
+    }
+
+    async fn close((agents, folder): Self::Left) -> Vec<Stats> {
+        let mut closing = JoinSet::new();
+        let mut stats = Vec::new();
+        for agent in agents {
+            stats.push(agent.stats());
+            closing.spawn(agent.close());
+        }
+        closing.join_all().await;
+        drop(folder);
+        stats
     }
 }
 
@@ -229,23 +308,17 @@ struct RunLabel {
 
 impl RunLabel {
     fn now() -> Self {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        // Runs of one process may begin in the same millisecond.
-        static RUNS: AtomicU64 = AtomicU64::new(0);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let run = RUNS.fetch_add(1, Ordering::Relaxed);
-        Self { text: format!("{now_ms:x}-{:x}-{run:x}", std::process::id()), now_ms }
+        Self { text: run_label(), now_ms: now_ms() }
     }
 
-    fn keys(&self, options: &RunOptions, role: &str, place: usize) -> Result<AgentKeys, RunError> {
-        let name = format!("{}/{role}{place}-{}", options.organization, self.text);
+    fn keys(&self, node: &CretoNode, role: &str, place: usize) -> Result<AgentKeys, RunError> {
+        let name = format!("{}/{role}{place}-{}", node.organization, self.text);
         let name = AgentName::parse(&name).map_err(|error| RunError::Option(error.to_string()))?;
-        Ok(AgentKeys::generate(name, options.trust_domain.clone())?)
+        Ok(AgentKeys::generate(name, node.trust_domain.clone())?)
     }
 
-    fn channel(&self, options: &RunOptions, place: usize) -> Result<ChannelName, RunError> {
-        let name = format!("{}/load.{}.{place}", options.organization, self.text);
+    fn channel(&self, node: &CretoNode, place: usize) -> Result<ChannelName, RunError> {
+        let name = format!("{}/load.{}.{place}", node.organization, self.text);
         ChannelName::parse(&name).map_err(|error| RunError::Option(error.to_string()))
     }
 }

@@ -237,6 +237,9 @@ fn setups(before: &Report, after: &Report) -> Vec<String> {
         ("commit", text(&one.commit), text(&other.commit)),
         ("durability", text(&before.durability), text(&after.durability)),
         ("shards", format!("{:?}", one.node.shards), format!("{:?}", other.node.shards)),
+        ("system", one.node.system.clone(), other.node.system.clone()),
+        ("protection", one.node.protection.clone(), other.node.protection.clone()),
+        ("processes", one.processes.to_string(), other.processes.to_string()),
         ("seed", one.seed.to_string(), other.seed.to_string()),
     ];
     let differ = pairs.into_iter().filter(|(_, one, other)| one != other);

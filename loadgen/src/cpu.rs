@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::SERIES_ROWS_MAX;
 use crate::options::micros;
@@ -15,7 +16,7 @@ use crate::options::micros;
 const PROCESS_ID_MAX: i32 = 1 << 22;
 
 /// User and system time so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CpuSample {
     /// After the start.
     pub(crate) at: Duration,

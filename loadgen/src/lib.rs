@@ -37,6 +37,7 @@ pub mod ledger;
 pub mod limits;
 mod measure;
 mod mix;
+mod nats;
 mod options;
 mod pace;
 mod payload;
@@ -44,11 +45,18 @@ mod peer;
 mod report;
 mod run;
 mod search;
+mod send;
 mod setup;
+mod share;
 mod state;
 mod tally;
+mod target;
 mod verdict;
 mod verify;
+
+use std::time::Instant;
+
+use crate::limits::START_IN;
 
 pub use arrival::Arrival;
 pub use compare::{CompareLimits, Compared, Comparison, Verdict, compare};
@@ -56,11 +64,14 @@ pub use export::csv;
 pub use html::html;
 pub use measure::{Percentiles, Point};
 pub use mix::{PriorityMix, SizeMix};
+pub use nats::{NatsError, NatsFound, NatsServer, NatsSync};
 pub use options::{RegisterError, Registration, RunError, RunOptions, Scenario};
 pub use report::{Curves, DrainReport, Phase, REPORT_FORMAT, Report, Row, RunFigures, Spread, Spreads, Warmup};
 pub use run::Progress;
 pub use search::{Limit, Search, Step};
 pub use setup::{NodeSetup, Options, Setup};
+pub use share::{Gathering, Share, ShareOutcome, clock_ns, instant_of, run_share};
+pub use target::{CretoNode, Target};
 pub use verify::{VerifyError, VerifyOptions, VerifyReport, verify};
 
 /// What runs found, and their histograms.
@@ -100,7 +111,8 @@ pub async fn run(
     let setup = Setup::of(options, repeat, node);
     let mut outcomes = Vec::new();
     for repetition in 0..repeat {
-        outcomes.push(run::run_once(options, repetition, &register, &mut progress).await?);
+        let soon = async |_| Ok(Instant::now() + START_IN);
+        outcomes.push(run::run_once(options, repetition, &register, &soon, &mut progress).await?);
     }
     Ok(Finished { report: Report::of(options, &outcomes, setup), outcomes })
 }

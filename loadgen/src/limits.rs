@@ -17,6 +17,10 @@ pub const TALLY_BITS_MAX: u64 = 8 << 30;
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Agents that receive.
 pub const AGENTS_MAX: usize = 4_096;
+/// Processes that a run is divided among.
+pub const PROCESSES_MAX: u32 = 256;
+/// What one process says of its part in one line: histograms of every second, at most.
+pub const SHARE_LINE_BYTES_MAX: u64 = 1 << 30;
 /// Answers of one sender that may be waited for.
 pub const PENDING_PER_SENDER: usize = 16_384;
 /// Requests of one sender that may be waited for: as many as the SDK has places.
@@ -33,6 +37,8 @@ pub const LATENCY_US_MAX: u64 = 600_000_000;
 pub const LATENCY_DIGITS: u8 = 3;
 /// How long before the first message is due a run gets its tasks and threads ready.
 pub const START_IN: Duration = Duration::from_millis(50);
+/// The same, where processes have to be told when it starts.
+pub const PROCESSES_START_IN: Duration = Duration::from_millis(500);
 /// How often progress is told, and the backlog looked at.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Looks at the backlog that are kept: more than five hours of them.
@@ -55,6 +61,16 @@ pub const QUIET: Duration = Duration::from_secs(2);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deliveries whose acknowledgement has not gone out yet, of one receiver; beyond it they have no time of settling.
 pub const UNSETTLED_MAX: usize = 65_536;
+/// How long a NATS server may take to connect, to make a stream, or to acknowledge a message.
+pub const NATS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a NATS server may take to delete a stream at the end.
+pub const NATS_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Deliveries that a consumer of JetStream may leave unacknowledged; its default of 1,000 would be the limit of a run.
+pub const NATS_ACK_PENDING_MAX: i64 = 65_536;
+/// Messages that a consumer of JetStream asks for at a time, as the clients for applications do.
+pub const NATS_PULL_MESSAGES: usize = 500;
+/// What the monitoring of a NATS server answers is not longer.
+pub const NATS_MONITOR_BYTES_MAX: u64 = 1 << 20;
 /// Sizes or priorities that a mix may have.
 pub const MIX_PARTS_MAX: usize = 16;
 

@@ -166,13 +166,7 @@ impl Seconds {
             if self.rows.len() >= SERIES_ROWS_MAX {
                 return;
             }
-            let encoded = self.encodes.then(|| {
-                let mut bytes = Vec::new();
-                V2DeflateSerializer::new()
-                    .serialize(&histogram, &mut bytes)
-                    .expect("memory takes what is written to it");
-                bytes
-            });
+            let encoded = self.encodes.then(|| encoded(&histogram));
             self.rows.push(Second { second, percentiles: Percentiles::of(&histogram), encoded });
         }
     }
@@ -185,6 +179,87 @@ pub(crate) fn merged<'a>(histograms: impl IntoIterator<Item = &'a Histogram<u64>
         all.add(histogram).expect("all histograms have the same bounds");
     }
     all
+}
+
+/// Histograms as text, from one process to another: as [`V2DeflateSerializer`] writes them.
+pub(crate) mod written {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::Deserializer as HistogramReader;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Percentiles, Second, encoded};
+
+    fn text(histogram: &Histogram<u64>) -> String {
+        STANDARD.encode(encoded(histogram))
+    }
+
+    fn histogram(text: &str) -> Result<Histogram<u64>, String> {
+        let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
+        HistogramReader::new().deserialize(&mut &bytes[..]).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn serialize<S: Serializer>(histogram: &Histogram<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        text(histogram).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram<u64>, D::Error> {
+        histogram(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+
+    /// With each second of a run, whose histograms were kept.
+    pub(crate) mod with_seconds {
+        use super::*;
+
+        type Both = (Histogram<u64>, Vec<Second>);
+
+        pub(crate) fn serialize<S: Serializer>((all, seconds): &Both, serializer: S) -> Result<S::Ok, S::Error> {
+            let each =
+                |second: &Second| (second.second, STANDARD.encode(second.encoded.as_deref().unwrap_or_default()));
+            let seconds: Vec<(u64, String)> = seconds.iter().map(each).collect();
+            (text(all), seconds).serialize(serializer)
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Both, D::Error> {
+            let (all, seconds): (String, Vec<(u64, String)>) = Deserialize::deserialize(deserializer)?;
+            let each = |(second, text): (u64, String)| {
+                let read = histogram(&text)?;
+                Ok(Second { second, percentiles: Percentiles::of(&read), encoded: STANDARD.decode(text).ok() })
+            };
+            let seconds: Result<Vec<Second>, String> = seconds.into_iter().map(each).collect();
+            Ok((histogram(&all).map_err(D::Error::custom)?, seconds.map_err(D::Error::custom)?))
+        }
+    }
+
+    /// The histogram that a second was kept with.
+    pub(crate) fn of_second(second: &Second) -> Option<Histogram<u64>> {
+        HistogramReader::new().deserialize(&mut second.encoded.as_deref()?).ok()
+    }
+}
+
+fn encoded(histogram: &Histogram<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new().serialize(histogram, &mut bytes).expect("memory takes what is written to it");
+    bytes
+}
+
+/// The seconds of several processes together: by the sum of their histograms, in the order of time.
+pub(crate) fn seconds_together(all: &[Vec<Second>], keeps: bool) -> Vec<Second> {
+    let mut together: std::collections::BTreeMap<u64, Histogram<u64>> = std::collections::BTreeMap::new();
+    for second in all.iter().flatten() {
+        if let Some(histogram) = written::of_second(second) {
+            let sum = together.entry(second.second).or_insert_with(latencies);
+            sum.add(&histogram).expect("all histograms have the same bounds");
+        }
+    }
+    let second = |(second, histogram): (u64, Histogram<u64>)| Second {
+        second,
+        percentiles: Percentiles::of(&histogram),
+        encoded: keeps.then(|| encoded(&histogram)),
+    };
+    together.into_iter().map(second).collect()
 }
 
 #[cfg(test)]
@@ -249,6 +324,24 @@ mod tests {
         let shown: Vec<(u64, u64)> = seconds.iter().map(|second| (second.second, second.percentiles.count)).collect();
         assert_eq!(shown, [(0, 2), (1, 1), (3, 1)]);
         assert!(seconds.iter().all(|second| second.encoded.as_ref().is_some_and(|bytes| !bytes.is_empty())));
+    }
+
+    #[test]
+    fn seconds_of_processes_are_added_up_and_not_their_percentiles() {
+        let of_process = |values: &[(u64, u64)]| {
+            let (mut metric, mut seconds) = (Metric::new(), Seconds::new(true));
+            for (second, us) in values {
+                metric.record(Duration::from_secs(*second), Duration::from_micros(*us), true);
+            }
+            seconds.add(metric.finish().1);
+            seconds.rows
+        };
+        let fast: Vec<(u64, u64)> = (0..99).map(|_| (2, 100)).chain([(2, 10_000)]).collect();
+        let slow: Vec<(u64, u64)> = (0..100).map(|_| (2, 10_000)).chain([(4, 7)]).collect();
+        let both = seconds_together(&[of_process(&fast), of_process(&slow)], false);
+        let shown: Vec<_> = both.iter().map(|one| (one.second, one.percentiles.count, one.percentiles.p50)).collect();
+        assert_eq!(shown, [(2, 200, Some(10_007)), (4, 1, Some(7))], "a mean of both would be 5,050");
+        assert!(both.iter().all(|second| second.encoded.is_none()));
     }
 
     proptest! {

@@ -8,18 +8,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use creto_agent::channel::SignedChannelRecord;
-use creto_agent::{
-    ChannelError, ConnectError, KeysError, NodeCertificate, ReceiveError, SignedKeyRecord, TreeDigest, TrustDomain,
-};
+use creto_agent::{ChannelError, ConnectError, KeysError, NodeCertificate, ReceiveError, SignedKeyRecord};
 use thiserror::Error;
 
 use crate::arrival::{Arrival, Ways, Workload, seed_of};
 use crate::ledger::LedgerError;
 use crate::limits::{
     AGENTS_MAX, CLOSED_LOOP_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, MESSAGES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN,
-    RUN_TIME_MAX, TALLY_BITS_MAX,
+    PROCESSES_MAX, RUN_TIME_MAX, TALLY_BITS_MAX,
 };
 use crate::mix::{PriorityMix, SizeMix, Targets};
+use crate::nats::NatsError;
+use crate::share::Share;
+use crate::target::{CretoNode, Target};
 
 /// What is sent to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +100,8 @@ pub type RegisterError = Box<dyn Error + Send + Sync>;
 /// What a run does.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The node's UDP address.
-    pub node: SocketAddr,
-    /// The node's certificate.
-    pub certificate: NodeCertificate,
+    /// The system that is driven.
+    pub target: Target,
     /// What is sent to whom.
     pub scenario: Scenario,
     /// Messages a second, over all senders. Default 1,000.
@@ -142,16 +141,14 @@ pub struct RunOptions {
     pub keep_histograms: bool,
     /// How long to wait for answers and deliveries after the last message was due. Default 60 s.
     pub drain_timeout: Duration,
-    /// Organization of the agents' names. Default `bench`.
-    pub organization: String,
-    /// Trust domain of the agents' names.
-    pub trust_domain: TrustDomain,
-    /// How long a silent node counts as alive, for each agent. Default 2 s.
-    pub idle_timeout: Duration,
-    /// Hash of the tree under each batch signature, as the node demands it. Default SHA-256.
-    pub tree_digest: TreeDigest,
     /// The process whose CPU time is the node's.
     pub node_pid: Option<i32>,
+    /// Processes that the run is divided among. Default 1.
+    pub processes: u32,
+    /// CPUs that the generator was pinned to by whoever started it, as a list.
+    pub pinned_to: Option<String>,
+    /// What this process does of the run; without, all of it.
+    pub share: Option<Share>,
 }
 
 /// How many there are of whom. Pure.
@@ -166,12 +163,17 @@ pub(crate) struct Shape {
 }
 
 impl RunOptions {
-    /// The usual values.
+    /// The usual values, against this node.
     #[must_use]
     pub fn new(node: SocketAddr, certificate: NodeCertificate, scenario: Scenario) -> Self {
+        Self::against(Target::Creto(CretoNode::new(node, certificate)), scenario)
+    }
+
+    /// The usual values.
+    #[must_use]
+    pub fn against(target: Target, scenario: Scenario) -> Self {
         Self {
-            node,
-            certificate,
+            target,
             scenario,
             rate_per_s: 1_000,
             arrival: Arrival::Fixed,
@@ -191,15 +193,39 @@ impl RunOptions {
             ledger: None,
             keep_histograms: false,
             drain_timeout: DRAIN_TIMEOUT,
-            organization: "bench".to_owned(),
-            trust_domain: TrustDomain::default(),
-            idle_timeout: Duration::from_secs(2),
-            tree_digest: TreeDigest::default(),
             node_pid: None,
+            processes: 1,
+            pinned_to: None,
+            share: None,
         }
     }
 
+    /// Of this process.
     pub(crate) fn shape(&self) -> Shape {
+        let whole = self.whole_shape();
+        let Some(share) = self.share else { return whole };
+        let part = |count: usize| share.of(count).len();
+        let (receivers, servers) = (part(whole.receivers), part(whole.servers));
+        let senders = part(whole.senders);
+        match self.scenario {
+            Scenario::Channel => Shape { senders, channels: senders, ..whole },
+            // Each process has a channel of its own.
+            _ => Shape { senders, receivers, servers, subscribers: part(whole.subscribers), ..whole },
+        }
+    }
+
+    /// Place of one of this process's consumers among those of all processes: its mailboxes first, then its subscribers.
+    pub(crate) fn place_of(&self, place: usize) -> usize {
+        let Some(share) = self.share else { return place };
+        let (whole, own) = (self.whole_shape(), self.shape());
+        match place.checked_sub(own.receivers) {
+            None => share.of(whole.receivers).start + place,
+            Some(place) => whole.receivers + share.of(whole.channels * whole.subscribers).start + place,
+        }
+    }
+
+    /// Of all processes together.
+    pub(crate) fn whole_shape(&self) -> Shape {
         let senders = |usual: usize| self.connections.unwrap_or(usual);
         let none = Shape { senders: senders(1), receivers: 0, servers: 0, channels: 0, subscribers: 0 };
         let agents = |usual: usize| self.agents.unwrap_or(usual);
@@ -222,12 +248,16 @@ impl RunOptions {
 
     /// What is due when, in this repetition.
     pub(crate) fn workload(&self, repetition: u32) -> Workload {
-        let shape = self.shape();
+        let (whole, shape) = (self.whole_shape(), self.shape());
+        let lanes = u32::try_from(whole.senders).unwrap_or(u32::MAX);
+        let lane = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let share = self.share.map(|share| share.of(whole.senders)).map_or(0..lanes, |at| lane(at.start)..lane(at.end));
         Workload {
             arrival: self.arrival,
             rate_per_s: self.rate_per_s,
             end_us: micros(self.warmup.saturating_add(self.duration)),
-            lanes: u32::try_from(shape.senders).unwrap_or(u32::MAX),
+            lanes,
+            share,
             seed: seed_of(self.seed, repetition),
             sizes: self.sizes.clone(),
             priorities: self.priorities.clone(),
@@ -247,7 +277,13 @@ impl RunOptions {
             let days = RUN_TIME_MAX.as_secs() / 86_400;
             return Err(RunError::Option(format!("no time of a run is longer than {days} days")));
         }
-        let Shape { senders, receivers, servers, channels, subscribers } = self.shape();
+        let Shape { senders, receivers, servers, channels, subscribers } = self.whole_shape();
+        let processes = self.processes as usize;
+        // What processes divide among them; a channel of its own has each of its subscribers in one of them.
+        let mut divided = vec![senders, receivers, servers];
+        if self.scenario == Scenario::Mixed {
+            divided.push(subscribers);
+        }
         let agents = receivers + servers + channels * subscribers;
         let (seconds, rate) = (self.warmup.saturating_add(self.duration).as_secs_f64(), self.rate_per_s);
         #[allow(
@@ -267,6 +303,23 @@ impl RunOptions {
             (
                 !(1..=AGENTS_MAX).contains(&agents) || self.agents == Some(0),
                 format!("a run has 1 to {AGENTS_MAX} agents that receive"),
+            ),
+            (
+                !(1..=PROCESSES_MAX).contains(&self.processes),
+                format!("a run has 1 to {PROCESSES_MAX} processes"),
+            ),
+            (
+                processes > 1 && self.scenario == Scenario::FanOut,
+                "one channel is not divided among processes: use --scenario channel with --connections".to_owned(),
+            ),
+            (
+                processes > 1 && divided.iter().any(|count| (1..processes).contains(count)),
+                "each process has a connection and an agent of each kind of its own: give at least as many --connections and --agents"
+                    .to_owned(),
+            ),
+            (
+                processes > 1 && self.ledger.is_some(),
+                "a ledger is of one process: leave out --processes or --ledger".to_owned(),
             ),
             (rate == 0, "the rate is at least one message a second".to_owned()),
             (self.duration.is_zero(), "a run takes longer than no time".to_owned()),
@@ -311,7 +364,7 @@ impl RunOptions {
                 "a ledger is of mailboxes: with direct and fan-in, and without --churn".to_owned(),
             ),
         ];
-        match rules.into_iter().find(|(is_broken, _)| *is_broken) {
+        match rules.into_iter().chain(self.target.rules(self)).find(|(is_broken, _)| *is_broken) {
             Some((_, text)) => Err(RunError::Option(text)),
             // Looked for last: by now there are not too many.
             None if self.closed_loop.is_none() && !self.workload(0).has_any_from(self.warmup_us()) => {
@@ -369,12 +422,18 @@ pub enum RunError {
         /// Why.
         source: ChannelError,
     },
+    /// A NATS server could not be used.
+    #[error("{0}")]
+    Nats(#[from] NatsError),
     /// The ledger could not be used.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
     /// No folder for what agents keep.
     #[error("no folder can be made for what agents keep: {0}; check the folder for temporary files")]
     Folder(std::io::Error),
+    /// A process that was to do its share lost whoever divided the run, or its clock.
+    #[error("this share of a run cannot be done: {0}")]
+    Divided(std::io::Error),
     /// No thread for the pacer.
     #[error("the system starts no thread: {0}; check the limit on processes")]
     Thread(std::io::Error),

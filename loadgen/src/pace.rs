@@ -23,7 +23,7 @@ pub(crate) struct Merge<'a> {
 
 impl<'a> Merge<'a> {
     pub(crate) fn new(workload: &'a Workload) -> Self {
-        let mut lanes: Vec<_> = (0..workload.lanes).map(|lane| workload.lane(lane)).collect();
+        let mut lanes: Vec<_> = workload.share.clone().map(|lane| workload.lane(lane)).collect();
         let first = lanes.iter_mut().enumerate().filter_map(|(at, lane)| Some(Reverse((lane.next()?.due_us, at))));
         let next = first.collect();
         Self { lanes, next }
@@ -57,6 +57,8 @@ impl<'a> Merge<'a> {
 /// The thread that tells each lane up to what time its messages are due.
 #[derive(Debug)]
 pub(crate) struct Pacer {
+    /// The first lane of this process.
+    first: u32,
     lanes: Vec<watch::Receiver<u64>>,
     due_count: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -68,7 +70,8 @@ pub(crate) const NOTHING_DUE: u64 = 0;
 
 impl Pacer {
     pub(crate) fn start(workload: Arc<Workload>, start: Instant) -> std::io::Result<Self> {
-        let (announce, lanes): (Vec<_>, Vec<_>) = (0..workload.lanes).map(|_| watch::channel(NOTHING_DUE)).unzip();
+        let (announce, lanes): (Vec<_>, Vec<_>) = workload.share.clone().map(|_| watch::channel(NOTHING_DUE)).unzip();
+        let first = workload.share.start;
         let (stop, due_count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&due_count));
         let thread = thread::Builder::new().name("creto-pacer".to_owned()).spawn(move || {
@@ -91,12 +94,12 @@ impl Pacer {
                 }
             }
         })?;
-        Ok(Self { lanes, due_count, stop, thread })
+        Ok(Self { first, lanes, due_count, stop, thread })
     }
 
     /// Before which time the messages of this lane are due, in microseconds after the start.
     pub(crate) fn lane(&self, lane: u32) -> watch::Receiver<u64> {
-        self.lanes[lane as usize].clone()
+        self.lanes[(lane - self.first) as usize].clone()
     }
 
     /// How many messages were due so far.
@@ -169,6 +172,7 @@ mod tests {
             rate_per_s,
             end_us,
             lanes,
+            share: 0..lanes,
             seed: 3,
             sizes: SizeMix::of(64),
             priorities: PriorityMix::default(),

@@ -1,217 +1,78 @@
-//! What both ends do: senders submit what is due, takers wait for the answers, receivers count what comes.
+//! Agents of a creto node: what a sender hands its messages to, receivers that count what comes, agents that answer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use creto_agent::{
-    Acknowledged, Agent, AgentId, AgentName, ChannelError, ChannelSubscription, Delivery, Failure, PendingPublish,
-    PendingSend, PublishOptions, Publisher, Receipt, RequestError, RequestOptions, SendError, SendOptions,
-    ServeOptions, Stats,
+    Acknowledged, Agent, AgentName, ChannelError, ChannelSubscription, Delivery, Failure, PendingPublish, PendingSend,
+    PublishOptions, Publisher, RequestError, RequestOptions, SendOptions, ServeOptions, Stats,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use creto_envelope::MessageId;
+use tokio::sync::{mpsc, watch};
 
 use crate::arrival::{Planned, Way};
 use crate::cast::{Member, Player};
 use crate::ledger::Record;
-use crate::limits::{PENDING_PER_SENDER, REQUEST_TIMEOUT, REQUESTS_PER_SENDER, SETTLE_TIMEOUT, UNSETTLED_MAX};
-use crate::options::micros;
-use crate::pace::{OwnLateness, timed};
-use crate::payload::{Mark, digest};
+use crate::limits::{REQUEST_TIMEOUT, SETTLE_TIMEOUT, UNSETTLED_MAX};
+use crate::payload::digest;
 use crate::state::{Run, Told};
+use crate::target::{Line, Signals, is_over_after};
 
-/// A message whose answer is waited for.
-#[derive(Debug)]
-struct Waiting<A> {
-    answer: A,
-    planned: Planned,
-    digest: [u8; 32],
-    /// Its place in a closed loop.
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-/// Where records of acknowledged messages go.
-pub(crate) type AcknowledgedLedger = mpsc::Sender<(Record, Planned)>;
 /// Where records of delivered messages go; the delivery is acknowledged once its record is down.
 pub(crate) type DeliveredLedger = mpsc::Sender<(Record, Delivery)>;
 
-/// One connection that sends.
+/// An agent that sends.
 #[derive(Debug)]
-pub(crate) struct Sender {
-    pub(crate) run: Arc<Run>,
-    pub(crate) lane: u32,
+pub(crate) struct CretoLine {
     pub(crate) agent: Agent,
     pub(crate) publisher: Option<Publisher>,
     /// Mailboxes, and agents that answer.
     pub(crate) receivers: Arc<[AgentName]>,
     pub(crate) servers: Arc<[AgentName]>,
-    /// Before when its messages are due; none in a closed loop.
-    pub(crate) due: Option<watch::Receiver<u64>>,
-    /// Its places in a closed loop.
-    pub(crate) places: Option<Arc<Semaphore>>,
-    pub(crate) ledger: Option<AcknowledgedLedger>,
 }
 
-impl Sender {
-    /// Sends everything that is due, and ends when everything is answered. Never waits for an answer: only for a place in flight.
-    pub(crate) async fn send(mut self) {
-        let (direct, answers) = mpsc::channel::<Waiting<PendingSend>>(PENDING_PER_SENDER);
-        let (published, publish_answers) = mpsc::channel::<Waiting<PendingPublish>>(PENDING_PER_SENDER);
-        let mut requests = JoinSet::new();
-        let requests_max = Arc::new(Semaphore::new(REQUESTS_PER_SENDER));
-        let mut takers = JoinSet::new();
-        takers.spawn(take_answers(Arc::clone(&self.run), answers, self.ledger.take()));
-        takers.spawn(take_answers(Arc::clone(&self.run), publish_answers, None));
+/// What the node's word on a message is waited for with.
+#[derive(Debug)]
+pub(crate) enum CretoAnswer {
+    Sent(PendingSend),
+    Published(PendingPublish),
+}
 
-        let (run, workload) = (Arc::clone(&self.run), Arc::clone(&self.run.workload));
-        let mut dated = workload.lane(self.lane);
-        let mut undated = workload.undated(self.lane);
-        let mut lateness = OwnLateness::default();
-        // A closed loop begins with the clock, too.
-        tokio::time::sleep_until(run.start.into()).await;
-        loop {
-            let mut place = None;
-            let planned = match (&mut self.due, &self.places) {
-                (Some(due), _) => {
-                    let Some(planned) = dated.next() else { break };
-                    // The pacer is gone when the run was given up.
-                    if due.wait_for(|before| *before > planned.due_us).await.is_err() {
-                        break;
-                    }
-                    planned
-                }
-                (None, places) => {
-                    let places = Arc::clone(places.as_ref().expect("a closed loop has places"));
-                    place = Some(places.acquire_owned().await.expect("nobody closes it"));
-                    let now_us = micros(run.start.elapsed());
-                    if now_us >= workload.end_us {
-                        break;
-                    }
-                    let planned = undated.at(now_us);
-                    if !run.in_bounds(planned.number) {
-                        break;
-                    }
-                    planned
-                }
-            };
-            let mark = Mark { number: planned.number, due_us: planned.due_us };
-            let payload = run.payloads.make(mark, planned.payload_bytes);
-            let digest = if run.keeps_ledger { digest(&payload) } else { [0; 32] };
-            let now_us = micros(run.start.elapsed());
-            let late_us = self.due.is_some().then(|| lateness.handed_over(planned.due_us, now_us));
-            run.handed_over(&planned, now_us, late_us);
-            match planned.way {
-                Way::Direct => {
-                    let to = &self.receivers[planned.target % self.receivers.len()];
-                    let options = SendOptions { priority: planned.priority, ..SendOptions::default() };
-                    let (submitted, wait) = timed(self.agent.submit(to, payload, options)).await;
-                    lateness.waited(wait);
-                    match submitted {
-                        Ok(answer) => {
-                            let waiting = Waiting { answer, planned, digest, _place: place };
-                            let (taken, wait) = timed(direct.send(waiting)).await;
-                            lateness.waited(wait);
-                            if taken.is_err() {
-                                break;
-                            }
-                        }
-                        Err(error) => run.answered(&planned, Told::of_send(&error)),
-                    }
-                }
-                Way::Publish => {
-                    let publisher = self.publisher.as_ref().expect("a run that publishes has a channel");
-                    let options = PublishOptions { priority: planned.priority, ..PublishOptions::default() };
-                    let (submitted, wait) = timed(publisher.submit(payload, options)).await;
-                    lateness.waited(wait);
-                    match submitted {
-                        Ok(answer) => {
-                            let waiting = Waiting { answer, planned, digest, _place: place };
-                            let (taken, wait) = timed(published.send(waiting)).await;
-                            lateness.waited(wait);
-                            if taken.is_err() {
-                                break;
-                            }
-                        }
-                        Err(error) => run.answered(&planned, told_of_channel(&error)),
-                    }
-                }
-                Way::Request => {
-                    while let Some(joined) = requests.try_join_next() {
-                        joined.expect("a request does not panic");
-                    }
-                    let (under_way, wait) = timed(Arc::clone(&requests_max).acquire_owned()).await;
-                    lateness.waited(wait);
-                    let under_way = under_way.expect("nobody closes it");
-                    let to = self.servers[planned.target % self.servers.len()].clone();
-                    let options = RequestOptions::new(REQUEST_TIMEOUT).priority(planned.priority);
-                    let (agent, run) = (self.agent.clone(), Arc::clone(&run));
-                    requests.spawn(async move {
-                        let answer = agent.request_with(&to, payload, options).await;
-                        let told = match &answer {
-                            Ok(_) => Told::Done,
-                            Err(error) => told_of_request(error),
-                        };
-                        run.answered(&planned, told);
-                        drop((place, under_way));
-                    });
-                }
+impl Line for CretoLine {
+    type Answer = CretoAnswer;
+
+    async fn submit(&mut self, planned: &Planned, payload: Bytes) -> Result<CretoAnswer, Told> {
+        if planned.way == Way::Publish {
+            let publisher = self.publisher.as_ref().expect("a run that publishes has a channel");
+            let options = PublishOptions { priority: planned.priority, ..PublishOptions::default() };
+            let submitted = publisher.submit(payload, options).await;
+            return submitted.map(CretoAnswer::Published).map_err(|error| told_of_channel(&error));
+        }
+        let to = &self.receivers[planned.target % self.receivers.len()];
+        let options = SendOptions { priority: planned.priority, ..SendOptions::default() };
+        let submitted = self.agent.submit(to, payload, options).await;
+        submitted.map(CretoAnswer::Sent).map_err(|error| Told::of_send(&error))
+    }
+
+    async fn answer(answer: CretoAnswer) -> Result<Option<MessageId>, Told> {
+        let receipt = match answer {
+            CretoAnswer::Sent(answer) => answer.await.map_err(|error| Told::of_send(&error)),
+            CretoAnswer::Published(answer) => answer.await.map_err(|error| told_of_channel(&error)),
+        };
+        receipt.map(|receipt| Some(receipt.message_id))
+    }
+
+    fn request(&mut self, planned: &Planned, payload: Bytes) -> impl Future<Output = Told> + Send + 'static {
+        let to = self.servers[planned.target % self.servers.len()].clone();
+        let options = RequestOptions::new(REQUEST_TIMEOUT).priority(planned.priority);
+        let agent = self.agent.clone();
+        async move {
+            match agent.request_with(&to, payload, options).await {
+                Ok(_) => Told::Done,
+                Err(error) => told_of_request(&error),
             }
-        }
-        drop((direct, published));
-        while let Some(joined) = requests.join_next().await {
-            joined.expect("a request does not panic");
-        }
-        while let Some(joined) = takers.join_next().await {
-            joined.expect("taking answers does not panic");
-        }
-    }
-}
-
-/// An answer that says whether a message is durable.
-trait Outcome: Future {
-    fn told(output: Self::Output) -> Result<Receipt, Told>;
-}
-
-impl Outcome for PendingSend {
-    fn told(output: Result<Receipt, SendError>) -> Result<Receipt, Told> {
-        output.map_err(|error| Told::of_send(&error))
-    }
-}
-
-impl Outcome for PendingPublish {
-    fn told(output: Result<Receipt, ChannelError>) -> Result<Receipt, Told> {
-        output.map_err(|error| told_of_channel(&error))
-    }
-}
-
-/// Takes the answers. They come in the order of the messages, so that none waits here for an earlier one; only a
-/// message that was refused for now lets later ones wait, and their latency then counts with it.
-async fn take_answers<A: Outcome>(
-    run: Arc<Run>,
-    mut waiting: mpsc::Receiver<Waiting<A>>,
-    ledger: Option<AcknowledgedLedger>,
-) {
-    while let Some(Waiting { answer, planned, digest, _place }) = waiting.recv().await {
-        match A::told(answer.await) {
-            Ok(receipt) => {
-                run.durable(&planned);
-                match &ledger {
-                    None => run.answered(&planned, Told::Done),
-                    Some(ledger) => {
-                        let line = Record {
-                            pair: run.pair(&planned),
-                            number: planned.number,
-                            message_id: receipt.message_id,
-                            digest,
-                            flow: run.flow(&planned),
-                        };
-                        // A ledger that cannot be written ends the run with its own error.
-                        let _ = ledger.send((line, planned)).await;
-                    }
-                }
-            }
-            Err(told) => run.answered(&planned, told),
         }
     }
 }
@@ -277,15 +138,6 @@ fn measure_settling(run: Arc<Run>, agent: &Agent, unsettled: Unsettled) -> tokio
             run.unmeasured(left);
         }
     })
-}
-
-/// What all receivers are told.
-#[derive(Clone, Debug)]
-pub(crate) struct Signals {
-    /// Whether they may begin.
-    pub(crate) open: watch::Receiver<bool>,
-    /// Whether it is over.
-    pub(crate) over: watch::Receiver<bool>,
 }
 
 /// An agent that reads its mailbox.
@@ -389,13 +241,13 @@ impl Receiver {
                 }
                 None => return Ended::Over,
             };
-            let Some(mark) = self.run.mark_of(&delivery.payload, delivery.from_id) else {
+            let Some(mark) = self.run.mark_of(&delivery.payload, Some(delivery.from_id)) else {
                 self.run.strange();
                 continue;
             };
             self.run.delivered(mark);
-            if let Some(pause) = self.pause {
-                tokio::time::sleep(pause).await;
+            if is_over_after(self.pause, &mut over).await {
+                return Ended::Over;
             }
             if !settles(unsettled, delivery.mailbox_sequence, mark.due_us) {
                 self.run.unmeasured(1);
@@ -453,14 +305,14 @@ impl Subscriber {
                 }
                 None => break,
             };
-            let mark = self.run.mark_of(&message.payload, message.publisher_id);
+            let mark = self.run.mark_of(&message.payload, Some(message.publisher_id));
             let Some(mark) = mark.filter(|mark| self.run.publishes_in(mark.number, self.channel)) else {
                 self.run.strange();
                 continue;
             };
             self.run.read(self.place, mark);
-            if let Some(pause) = self.pause {
-                tokio::time::sleep(pause).await;
+            if is_over_after(self.pause, &mut over).await {
+                break;
             }
             if !settles(&unsettled, message.sequence, mark.due_us) {
                 self.run.unmeasured(1);
@@ -487,7 +339,7 @@ pub(crate) async fn serve(run: Arc<Run>, player: Player, signals: Signals) -> Ve
     let server = agent.serve(ServeOptions::default(), move |request| {
         let run = Arc::clone(&handling);
         async move {
-            let mark = run.mark_of(&request.payload, request.from_id);
+            let mark = run.mark_of(&request.payload, Some(request.from_id));
             let Some(mark) = mark else {
                 run.strange();
                 return Err(Failure::new(1, "no request of this run"));
@@ -530,17 +382,6 @@ pub(crate) async fn churn(leaves: Vec<mpsc::Sender<()>>, every: Duration, mut ov
         // One that is still coming back is left alone.
         let _ = leaves[turn].try_send(());
     }
-}
-
-/// Whoever sent it, and what they call themselves.
-pub(crate) fn is_from(ids: &[AgentId], number: u64, from: AgentId) -> bool {
-    let lane = usize::try_from(number % ids.len().max(1) as u64).unwrap_or(usize::MAX);
-    ids.get(lane).is_some_and(|id| *id == from)
-}
-
-/// The members whose places are the last so many take their time.
-pub(crate) fn pause_of(place: usize, count: usize, slow: usize, by: Duration) -> Option<Duration> {
-    (place + slow >= count).then_some(by)
 }
 
 /// Names in their order.

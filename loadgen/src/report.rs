@@ -278,7 +278,24 @@ impl Report {
     }
 
     pub(crate) fn of(options: &RunOptions, outcomes: &[Outcome], setup: Setup) -> Self {
-        let runs: Vec<RunFigures> = outcomes.iter().map(|outcome| RunFigures::of(options, outcome)).collect();
+        Self::of_processes(options, outcomes, setup, &[])
+    }
+
+    /// As [`of`](Self::of), with what makes each run not valid beyond what its sums say: what single processes found.
+    pub(crate) fn of_processes(
+        options: &RunOptions,
+        outcomes: &[Outcome],
+        setup: Setup,
+        reasons: &[Vec<String>],
+    ) -> Self {
+        let mut runs: Vec<RunFigures> = outcomes.iter().map(|outcome| RunFigures::of(options, outcome)).collect();
+        for (run, reasons) in runs.iter_mut().zip(reasons) {
+            // What is wrong with one of them says more than the sum does.
+            if !reasons.is_empty() {
+                run.invalid_because.clone_from(reasons);
+                run.valid = false;
+            }
+        }
         let all = |of: fn(&Outcome) -> &Histogram<u64>| merged(outcomes.iter().map(of));
         let (durable, delivered) = (all(|one| &one.durable.0), all(|one| &one.delivered.0));
         let (settled, late) = (all(|one| &one.settled.0), all(|one| &one.late));
@@ -374,7 +391,7 @@ fn unknown(outcome: &Outcome) -> u64 {
 
 impl RunFigures {
     #[allow(clippy::cast_precision_loss, reason = "counts and microseconds of a run are far below 2^52")]
-    fn of(options: &RunOptions, outcome: &Outcome) -> Self {
+    pub(crate) fn of(options: &RunOptions, outcome: &Outcome) -> Self {
         let measured = &outcome.measured;
         let warmup_s = options.warmup.as_secs_f64();
         let seconds = options.duration.as_secs_f64();
@@ -459,7 +476,8 @@ fn notes(options: &RunOptions, outcomes: &[Outcome], setup: &Setup) -> Vec<Strin
             "a closed loop: whenever the system is slow, less is sent, so its latencies leave out what would have waited".to_owned(),
         );
     }
-    if setup.node.is_own && setup.cores < 4 {
+    // Whoever was pinned has CPUs that somebody chose; which, the report says.
+    if setup.node.is_own && setup.cores < 4 && setup.generator_cpus.is_none() {
         notes.push(format!("the generator and the node share {} CPUs: latencies are of both", setup.cores));
     }
     let unmeasured: u64 = outcomes.iter().map(|outcome| outcome.unmeasured).sum();

@@ -6,22 +6,23 @@ use std::time::{Duration, Instant};
 
 use creto_agent::{Delivery, Stats};
 use hdrhistogram::Histogram;
-use tokio::sync::{Semaphore, mpsc, watch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::arrival::Planned;
-use crate::cast::Cast;
+use crate::cast::CretoCast;
 use crate::cpu::{CpuSample, CpuSampler};
 use crate::ledger::{Durability, LedgerError, LedgerPaths, LedgerWriter};
-use crate::limits::{
-    AWAY_MAX, BACKLOG_SAMPLES_MAX, MESSAGES_MAX, PROGRESS_EVERY, SETTLE_TIMEOUT, STANDSTILL, START_IN,
-};
-use crate::measure::{Metric, Second, Seconds};
+use crate::limits::{AWAY_MAX, BACKLOG_SAMPLES_MAX, MESSAGES_MAX, PROGRESS_EVERY, SETTLE_TIMEOUT, STANDSTILL};
+use crate::measure::{Metric, Second, Seconds, written};
+use crate::nats::NatsCast;
 use crate::options::{RegisterError, Registration, RunError, RunOptions, Shape};
 use crate::pace::Pacer;
-use crate::peer::{Receiver, Sender, Signals, Subscriber, churn, names, pause_of, serve};
+use crate::send::Sender;
 use crate::state::{Counts, Measured, Parts, Run, Told};
+use crate::target::{Cast, Readers, Signals, Target};
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -52,7 +53,7 @@ pub struct Progress {
 }
 
 /// The backlogs at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Backlog {
     pub(crate) at: Duration,
     /// Due and not acknowledged.
@@ -62,7 +63,7 @@ pub(crate) struct Backlog {
 }
 
 /// What the agents of a run counted together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SdkCounts {
     pub(crate) duplicates_hidden: u64,
     pub(crate) rejected: u64,
@@ -79,10 +80,19 @@ impl SdkCounts {
         self.encapsulations += stats.encapsulations;
         self.signatures += stats.signatures;
     }
+
+    /// Of two processes together.
+    pub(crate) fn add_all(&mut self, others: &Self) {
+        self.duplicates_hidden += others.duplicates_hidden;
+        self.rejected += others.rejected;
+        self.reconnects += others.reconnects;
+        self.encapsulations += others.encapsulations;
+        self.signatures += others.signatures;
+    }
 }
 
 /// How a mailbox was read that had filled up before.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Drain {
     pub(crate) deliveries: u64,
     pub(crate) took: Duration,
@@ -95,8 +105,8 @@ impl Drain {
     }
 }
 
-/// Everything that one run found.
-#[derive(Debug)]
+/// Everything that one run found, or one process's part of it.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) planned: Option<u64>,
     pub(crate) sent: u64,
@@ -110,9 +120,13 @@ pub(crate) struct Outcome {
     pub(crate) unmeasured: u64,
     pub(crate) came_back: u64,
     pub(crate) failures: Vec<String>,
+    #[serde(with = "written::with_seconds")]
     pub(crate) durable: (Histogram<u64>, Vec<Second>),
+    #[serde(with = "written::with_seconds")]
     pub(crate) delivered: (Histogram<u64>, Vec<Second>),
+    #[serde(with = "written::with_seconds")]
     pub(crate) settled: (Histogram<u64>, Vec<Second>),
+    #[serde(with = "written")]
     pub(crate) late: Histogram<u64>,
     pub(crate) sent_by_second: Counts,
     pub(crate) acknowledged_by_second: Counts,
@@ -124,164 +138,148 @@ pub(crate) struct Outcome {
     pub(crate) started_at_ms: u64,
 }
 
-/// Makes one run. What the node does wrong is no error: it stands in the outcome.
+/// Makes one run. What the system does wrong is no error: it stands in the outcome.
 pub(crate) async fn run_once(
     options: &RunOptions,
     repetition: u32,
     register: &impl AsyncFn(Registration) -> Result<(), RegisterError>,
+    start: &impl AsyncFn(u32) -> Result<Instant, RunError>,
     progress: &mut impl FnMut(&Progress),
 ) -> Result<Outcome, RunError> {
-    let Shape { receivers, channels, subscribers, .. } = options.shape();
-    let workload = Arc::new(options.workload(repetition));
-    let planned = options.closed_loop.is_none().then(|| workload.count_in(0..u64::MAX));
-    let numbers_below = if planned.is_some() { workload.numbers_below() } else { MESSAGES_MAX };
     let paths = options.ledger.as_deref().map(LedgerPaths::of);
     if let Some(taken) = paths.as_ref().and_then(LedgerPaths::taken) {
         return Err(LedgerError::Exists(taken).into());
     }
-    let cast = Cast::make(options, register, paths.as_ref()).await?;
-
-    let mut publishers = Vec::new();
-    for sender in 0..cast.senders.len() {
-        publishers.push(cast.publisher(sender).await?);
-    }
-    let started_at_ms = crate::setup::now_ms();
-    // By then everything below is done: what is due first is not late because of it.
-    let start = Instant::now() + START_IN;
-    let run = Arc::new(Run::new(Parts {
-        workload: Arc::clone(&workload),
-        start,
-        warmup_us: options.warmup_us(),
-        numbers_below,
-        keeps_ledger: paths.is_some(),
-        sender_ids: cast.sender_ids(),
-        channels,
-        receivers,
-        subscribers,
-    }));
-    let ledgers = paths.as_ref().map(|paths| Ledgers::start(paths, &run)).transpose()?;
-    let (open, opened) = watch::channel(!options.offline_then_drain);
-    let (over, is_over) = watch::channel(false);
-    let signals = Signals { open: opened, over: is_over };
-
-    let Cast { senders, receivers, servers, stands, .. } = &cast;
-    let (to, asked) =
-        (names(receivers.iter().map(|player| &player.member)), names(servers.iter().map(|player| &player.member)));
-    let sender_agents: Vec<_> = senders.iter().map(|player| player.agent.clone()).collect();
-    let consumers = receivers.len() + stands.len() * subscribers;
-    let pause = |place: usize| pause_of(place, consumers, options.slow_consumers, options.slow_by);
-    let mut reading: JoinSet<Vec<Stats>> = JoinSet::new();
-    let mut leaving = Vec::new();
-    // They own their agents: those that leave make new ones.
-    let Cast { senders: _senders, receivers, servers, stands, folder } = cast;
-    for (place, player) in receivers.into_iter().enumerate() {
-        let leaves = options.churn.map(|_| {
-            let (leave, leaves) = mpsc::channel(1);
-            leaving.push(leave);
-            leaves
-        });
-        let ledger = ledgers.as_ref().map(|ledgers| ledgers.delivered.records());
-        let (run, signals) = (Arc::clone(&run), signals.clone());
-        let receiver = Receiver { run, place, player, pause: pause(place), leaves, ledger, signals };
-        reading.spawn(receiver.receive());
-    }
-    let count = to.len();
-    for (channel, stand) in stands.into_iter().enumerate() {
-        for (place, (player, subscription)) in stand.subscribers.into_iter().enumerate() {
-            let pause = pause(count + channel * subscribers + place);
-            let (run, signals) = (Arc::clone(&run), signals.clone());
-            let subscriber = Subscriber { run, channel, place, player, subscription, pause, signals };
-            reading.spawn(subscriber.receive());
+    let staging = Staging { options, repetition, paths: paths.as_ref() };
+    match &options.target {
+        Target::Creto(node) => {
+            let cast = CretoCast::make(node, options, register, paths.as_ref()).await?;
+            staging.perform(cast, start, progress).await
+        }
+        Target::Nats(server) => {
+            let cast = NatsCast::make(server, options).await?;
+            staging.perform(cast, start, progress).await
         }
     }
-    for player in servers {
-        reading.spawn(serve(Arc::clone(&run), player, signals.clone()));
-    }
-    if let Some(every) = options.churn {
-        let leaving = std::mem::take(&mut leaving);
-        reading.spawn(async move {
-            churn(leaving, every, signals.over.clone()).await;
-            Vec::new()
-        });
-    }
+}
 
-    let cpu = CpuSampler::start(start, options.warmup, options.node_pid).map_err(RunError::Thread)?;
-    let pacer = match options.closed_loop {
-        None => Some(Pacer::start(Arc::clone(&workload), start).map_err(RunError::Thread)?),
-        Some(_) => None,
-    };
-    let mut sending = JoinSet::new();
-    for ((lane, agent), publisher) in (0..).zip(&sender_agents).zip(publishers) {
-        let places = options.closed_loop.map(|count| {
-            let (lanes, lane) = (sender_agents.len(), lane as usize);
-            Arc::new(Semaphore::new(count / lanes + usize::from(lane < count % lanes)))
-        });
-        let sender = Sender {
-            run: Arc::clone(&run),
-            lane,
-            agent: agent.clone(),
-            publisher,
-            receivers: Arc::clone(&to),
-            servers: Arc::clone(&asked),
-            due: pacer.as_ref().map(|pacer| pacer.lane(lane)),
-            places,
-            ledger: ledgers.as_ref().map(|ledgers| ledgers.acknowledged.records()),
+/// What a run is made with, whoever takes part.
+struct Staging<'a> {
+    options: &'a RunOptions,
+    repetition: u32,
+    paths: Option<&'a LedgerPaths>,
+}
+
+impl Staging<'_> {
+    async fn perform<C: Cast>(
+        self,
+        mut cast: C,
+        start: &impl AsyncFn(u32) -> Result<Instant, RunError>,
+        progress: &mut impl FnMut(&Progress),
+    ) -> Result<Outcome, RunError> {
+        let Self { options, repetition, paths } = self;
+        let Shape { receivers, channels, subscribers, .. } = options.shape();
+        let workload = Arc::new(options.workload(repetition));
+        let planned = options.closed_loop.is_none().then(|| workload.count_in(0..u64::MAX));
+        let numbers_below = if planned.is_some() { workload.numbers_below() } else { MESSAGES_MAX };
+        let lines = cast.lines();
+        // By then everything below is done: what is due first is not late because of it.
+        let start = start(repetition).await?;
+        let started_at_ms = crate::setup::now_ms();
+        let run = Arc::new(Run::new(Parts {
+            workload: Arc::clone(&workload),
+            start,
+            warmup_us: options.warmup_us(),
+            numbers_below,
+            keeps_ledger: paths.is_some(),
+            sender_ids: cast.sender_ids(),
+            channels,
+            receivers,
+            subscribers,
+        }));
+        let ledgers = paths.map(|paths| Ledgers::start(paths, &run)).transpose()?;
+        let (open, opened) = watch::channel(!options.offline_then_drain);
+        let (over, is_over) = watch::channel(false);
+        let mut readers = Readers {
+            run: &run,
+            options,
+            signals: Signals { open: opened, over: is_over },
+            delivered: ledgers.as_ref().map(|ledgers| &ledgers.delivered),
+            tasks: JoinSet::new(),
         };
-        sending.spawn(sender.send());
-    }
+        let left = cast.read(&mut readers);
+        let mut reading = readers.tasks;
 
-    let watching = Watching { run: &run, options, pacer: pacer.as_ref(), planned, repetition, open: &open };
-    let [durable, delivered, settled] = std::array::from_fn(|_| Seconds::new(options.keep_histograms));
-    let mut seconds = AllSeconds { durable, delivered, settled };
-    let (backlog, drain) = watching.until_done(&mut sending, &mut seconds, progress).await;
-    let cpu = cpu.finish();
-    sending.shutdown().await;
-    over.send_replace(true);
-    let mut sdk = SdkCounts::default();
-    while let Some(joined) = reading.join_next().await {
-        joined.expect("receiving does not panic").iter().for_each(|stats| sdk.add(stats));
+        let cpu = CpuSampler::start(start, options.warmup, options.node_pid).map_err(RunError::Thread)?;
+        let pacer = match options.closed_loop {
+            None => Some(Pacer::start(Arc::clone(&workload), start).map_err(RunError::Thread)?),
+            Some(_) => None,
+        };
+        let lanes = workload.lanes as usize;
+        let mut sending = JoinSet::new();
+        for (lane, line) in workload.share.clone().zip(lines) {
+            let places = options.closed_loop.map(|count| {
+                let lane = lane as usize;
+                Arc::new(Semaphore::new(count / lanes + usize::from(lane < count % lanes)))
+            });
+            let sender = Sender {
+                run: Arc::clone(&run),
+                lane,
+                line,
+                due: pacer.as_ref().map(|pacer| pacer.lane(lane)),
+                places,
+                ledger: ledgers.as_ref().map(|ledgers| ledgers.acknowledged.records()),
+            };
+            sending.spawn(sender.send());
+        }
+
+        let watching = Watching { run: &run, options, pacer: pacer.as_ref(), planned, repetition, open: &open };
+        let [durable, delivered, settled] = std::array::from_fn(|_| Seconds::new(options.keep_histograms));
+        let mut seconds = AllSeconds { durable, delivered, settled };
+        let (backlog, drain) = watching.until_done(&mut sending, &mut seconds, progress).await;
+        let cpu = cpu.finish();
+        sending.shutdown().await;
+        over.send_replace(true);
+        let mut sdk = SdkCounts::default();
+        while let Some(joined) = reading.join_next().await {
+            joined.expect("receiving does not panic").iter().for_each(|stats| sdk.add(stats));
+        }
+        if let Some(pacer) = pacer {
+            pacer.finish();
+        }
+        if let Some(ledgers) = ledgers {
+            ledgers.acknowledged.finish().await?;
+            ledgers.delivered.finish().await?;
+        }
+        C::close(left).await.iter().for_each(|stats| sdk.add(stats));
+        let sent = run.submitted.load(Ordering::Relaxed);
+        let found = run.take_found();
+        Ok(Outcome {
+            planned,
+            sent,
+            acknowledged: found.tally.acknowledged_count(),
+            deliveries: found.tally.deliveries(),
+            lost: found.tally.lost(),
+            duplicated: found.tally.delivered_twice,
+            rejected: sdk.rejected + found.tally.strange,
+            measured: found.measured,
+            refused: found.refused,
+            unmeasured: found.unmeasured,
+            came_back: found.came_back,
+            failures: found.failures,
+            durable: finished(found.durable, seconds.durable),
+            delivered: finished(found.delivered, seconds.delivered),
+            settled: finished(found.settled, seconds.settled),
+            late: found.late,
+            sent_by_second: found.sent_by_second,
+            acknowledged_by_second: found.acknowledged_by_second,
+            cpu,
+            backlog,
+            drain,
+            sdk,
+            started_at_ms,
+        })
     }
-    if let Some(pacer) = pacer {
-        pacer.finish();
-    }
-    if let Some(ledgers) = ledgers {
-        ledgers.acknowledged.finish().await?;
-        ledgers.delivered.finish().await?;
-    }
-    let mut closing = JoinSet::new();
-    for agent in sender_agents {
-        sdk.add(&agent.stats());
-        closing.spawn(agent.close());
-    }
-    closing.join_all().await;
-    drop(folder);
-    let sent = run.submitted.load(Ordering::Relaxed);
-    let found = run.take_found();
-    Ok(Outcome {
-        planned,
-        sent,
-        acknowledged: found.tally.acknowledged_count(),
-        deliveries: found.tally.deliveries(),
-        lost: found.tally.lost(),
-        duplicated: found.tally.delivered_twice,
-        rejected: sdk.rejected + found.tally.strange,
-        measured: found.measured,
-        refused: found.refused,
-        unmeasured: found.unmeasured,
-        came_back: found.came_back,
-        failures: found.failures,
-        durable: finished(found.durable, seconds.durable),
-        delivered: finished(found.delivered, seconds.delivered),
-        settled: finished(found.settled, seconds.settled),
-        late: found.late,
-        sent_by_second: found.sent_by_second,
-        acknowledged_by_second: found.acknowledged_by_second,
-        cpu,
-        backlog,
-        drain,
-        sdk,
-        started_at_ms,
-    })
 }
 
 /// Every second of each kind of latency.

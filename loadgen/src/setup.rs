@@ -10,6 +10,12 @@ use crate::options::RunOptions;
 /// The node, as whoever started or found it knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSetup {
+    /// Which system it is of: `creto`, or another one.
+    #[serde(default)]
+    pub system: String,
+    /// What is done to each message and on the wire, in words: it is part of the price.
+    #[serde(default)]
+    pub protection: String,
     /// Its address.
     pub address: String,
     /// Whether it was started for the run, on the same machine.
@@ -22,6 +28,9 @@ pub struct NodeSetup {
     pub shards: Option<u16>,
     /// How it makes writes durable, as it says itself.
     pub durability: Option<String>,
+    /// CPUs that it was given, where it was started for the run.
+    #[serde(default)]
+    pub cpus: Option<String>,
 }
 
 /// The options of a run, with every default that held.
@@ -92,6 +101,12 @@ pub struct Setup {
     pub seed: u64,
     /// When the first run began, Unix milliseconds.
     pub started_at_ms: u64,
+    /// Processes that the generator was divided among; 0 in reports that do not say it.
+    #[serde(default)]
+    pub processes: u32,
+    /// CPUs that it was pinned to.
+    #[serde(default)]
+    pub generator_cpus: Option<String>,
 }
 
 impl Setup {
@@ -112,13 +127,15 @@ impl Setup {
             options: Options::of(options, repeat),
             seed: options.seed,
             started_at_ms: now_ms(),
+            processes: options.processes,
+            generator_cpus: options.pinned_to.clone(),
         }
     }
 }
 
 impl Options {
     fn of(options: &RunOptions, repeat: u32) -> Self {
-        let shape = options.shape();
+        let shape = options.whole_shape();
         Self {
             scenario: options.scenario.name().to_owned(),
             r#loop: if options.closed_loop.is_some() { "closed" } else { "open" }.to_owned(),
@@ -146,6 +163,15 @@ impl Options {
 fn cpu_model(cpuinfo: &str) -> String {
     let named = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     named.map(|(_, name)| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// Tells what one run makes in a system from what another one does.
+pub(crate) fn run_label() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    // Runs of one process may begin in the same millisecond.
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{:x}-{run:x}", now_ms(), std::process::id())
 }
 
 pub(crate) fn now_ms() -> u64 {

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use creto_agent::{AgentId, Priority, SendError};
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 use crate::arrival::{Planned, Way, Workload};
 use crate::limits::SERIES_ROWS_MAX;
 use crate::measure::{Metric, latencies, record};
 use crate::options::micros;
 use crate::payload::{Mark, Payloads};
-use crate::peer::is_from;
 use crate::tally::Tally;
 
 /// Texts of failures that are kept, each once.
@@ -83,7 +83,7 @@ pub(crate) struct Found {
 }
 
 /// Counts of what was due after the warm-up.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) sent: u64,
     pub(crate) acknowledged: u64,
@@ -104,10 +104,22 @@ impl Measured {
     pub(crate) fn deliveries(&self) -> u64 {
         self.delivered + self.read.iter().sum::<u64>()
     }
+
+    /// Of two processes together.
+    pub(crate) fn add_all(&mut self, others: &Self) {
+        self.sent += others.sent;
+        self.acknowledged += others.acknowledged;
+        self.delivered += others.delivered;
+        self.last_acknowledged_us = self.last_acknowledged_us.max(others.last_acknowledged_us);
+        if others.read.len() > self.read.len() {
+            self.read.resize(others.read.len(), 0);
+        }
+        self.read.iter_mut().zip(&others.read).for_each(|(count, other)| *count += other);
+    }
 }
 
 /// How often something was in each second.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts(pub(crate) Vec<u64>);
 
 impl Counts {
@@ -120,6 +132,14 @@ impl Counts {
             self.0.resize(second + 1, 0);
         }
         self.0[second] += 1;
+    }
+
+    /// Of two processes together.
+    pub(crate) fn add_all(&mut self, others: &Self) {
+        if others.0.len() > self.0.len() {
+            self.0.resize(others.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&others.0).for_each(|(count, other)| *count += other);
     }
 }
 
@@ -245,15 +265,24 @@ impl Run {
         }
     }
 
-    /// What a delivery says of itself, if it is of this run and from whom it says.
-    pub(crate) fn mark_of(&self, payload: &[u8], from: AgentId) -> Option<Mark> {
+    /// What a delivery says of itself, if it is of this run and from whom it says, where the system tells from whom it is.
+    pub(crate) fn mark_of(&self, payload: &[u8], from: Option<AgentId>) -> Option<Mark> {
         let mark = self.payloads.read(payload)?;
-        (self.in_bounds(mark.number) && is_from(&self.sender_ids, mark.number, from)).then_some(mark)
+        let sender = self.sender_of(mark.number)?;
+        let is_its = from.is_none_or(|from| self.sender_ids.get(sender) == Some(&from));
+        (self.in_bounds(mark.number) && is_its).then_some(mark)
     }
 
     /// Whether the sender of a message publishes in this channel.
     pub(crate) fn publishes_in(&self, number: u64, channel: usize) -> bool {
-        self.channels > 0 && self.lane_of(number) % self.channels == channel
+        self.channels > 0 && self.sender_of(number).is_some_and(|sender| sender % self.channels == channel)
+    }
+
+    /// Place of the sender of a message among those of this process, if it is one of them.
+    fn sender_of(&self, number: u64) -> Option<usize> {
+        let share = &self.workload.share;
+        let sender = self.lane_of(number).checked_sub(share.start as usize)?;
+        (sender < share.len()).then_some(sender)
     }
 
     fn lane_of(&self, number: u64) -> usize {

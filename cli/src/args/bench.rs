@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use creto_io::executor::DriverKind;
-use creto_loadgen::{Arrival, PriorityMix, Scenario, SizeMix};
+use creto_loadgen::{Arrival, NatsSync, PriorityMix, Scenario, SizeMix};
 
+use crate::verb::bench::cpus::CpuList;
 use crate::verb::bench::parse_duration;
+use crate::verb::bench::worker::Worker;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -24,6 +26,8 @@ pub(crate) enum BenchVerb {
     Run(Box<BenchRunArgs>),
     /// Hold one run against another, with a verdict: status 1 when the second is worse.
     Compare(BenchCompareArgs),
+    /// Set reports of several systems under the same load side by side, as a table in Markdown: status 1 when a run is not valid.
+    Peers(BenchPeersArgs),
     /// Read a run's ledger back: was everything acknowledged delivered, once, in order, as it was sent?
     Verify(BenchVerifyArgs),
     /// Measure what cryptography costs on one core of this machine: sender, node and recipient.
@@ -41,6 +45,7 @@ pub(crate) enum BenchVerb {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("running").args(["connect", "target"])))]
 pub(crate) struct BenchRunArgs {
     /// What is sent to whom: direct, fan-in, fan-out, channel, request or mixed.
     #[arg(long, value_name = "NAME", default_value_t = Scenario::Direct)]
@@ -112,17 +117,38 @@ pub(crate) struct BenchRunArgs {
     /// Drive the node that runs at this address, instead of one of its own; it is the configuration's.
     #[arg(long, alias = "node", value_name = "HOST:PORT")]
     pub(crate) connect: Option<String>,
-    /// The process of that node, if it is on this machine: its CPU time is measured.
-    #[arg(long, value_name = "PID", requires = "connect", value_parser = clap::value_parser!(i32).range(1..))]
+    /// Drive another system instead, for comparison: nats://HOST:PORT or tls://HOST:PORT, a NATS server with JetStream.
+    #[arg(long, value_name = "URL")]
+    pub(crate) target: Option<String>,
+    /// Where that NATS server's monitoring is: it says when files are synced.
+    #[arg(long, value_name = "HOST:PORT", requires = "target")]
+    pub(crate) nats_monitor: Option<String>,
+    /// How that NATS server syncs, where its monitoring is not asked: always, or default.
+    #[arg(long, value_name = "HOW", requires = "target", conflicts_with = "nats_monitor")]
+    pub(crate) nats_sync: Option<NatsSync>,
+    /// The process of that node or server, if it is on this machine: its CPU time is measured.
+    #[arg(long, value_name = "PID", requires = "running", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) node_pid: Option<i32>,
-    /// That node's certificate [default: the configuration's].
-    #[arg(long, value_name = "FILE", requires = "connect")]
+    /// That node's certificate [default: the configuration's]; of a NATS server the one to trust [default: whom the system trusts].
+    #[arg(long, value_name = "FILE", requires = "running")]
     pub(crate) certificate: Option<PathBuf>,
     /// Shards of the node of its own [default: as a node chooses by itself].
-    #[arg(long, value_name = "COUNT", conflicts_with = "connect", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "COUNT", conflicts_with = "running", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) shards: Option<u16>,
+    /// Divide the generator among so many processes, each with its share of connections and agents.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) processes: u32,
+    /// CPUs that the generator may use, such as 2-5,8; of several processes each has its share of them.
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) pin: Option<CpuList>,
+    /// CPUs that the node of its own may use [default: those that this process may].
+    #[arg(long, value_name = "CPUS", conflicts_with = "running")]
+    pub(crate) node_cpus: Option<CpuList>,
+    /// What this process does for another one, as that one says it.
+    #[arg(long, value_name = "JSON", hide = true)]
+    pub(crate) worker: Option<Worker>,
     /// Where the node of its own has its data [default: a folder for temporary files, on a disk where there is one].
-    #[arg(long, value_name = "DIR", conflicts_with = "connect")]
+    #[arg(long, value_name = "DIR", conflicts_with = "running")]
     pub(crate) dir: Option<PathBuf>,
     /// Write a page with charts that needs nothing but itself.
     #[arg(long, value_name = "FILE")]
@@ -158,6 +184,40 @@ pub(crate) struct BenchCompareArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchPeersArgs {
+    /// What `creto bench run --json` printed, with whose it is: creto=FILE. Repetitions have the same name; the first is what others are
+    /// set against.
+    #[arg(value_name = "NAME=FILE", required = true)]
+    pub(crate) reports: Vec<PeerReport>,
+    /// Say in the table that this was left out, and why.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) left_out: Vec<String>,
+    /// Write the table into this document, between the marks that are there for it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) into: Option<PathBuf>,
+}
+
+/// A report, and whose it is.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerReport {
+    pub(crate) label: String,
+    pub(crate) path: PathBuf,
+}
+
+impl std::str::FromStr for PeerReport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((label, path)) if !label.is_empty() && !path.is_empty() && !label.contains('|') => {
+                Ok(Self { label: label.to_owned(), path: path.into() })
+            }
+            _ => Err(format!("`{text}` is not NAME=FILE, such as creto=first.json")),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -2,12 +2,17 @@
 
 mod compare;
 mod control;
+pub(crate) mod cpus;
 mod crypto;
+mod driven;
+mod peers;
+mod processes;
 mod run;
 mod show;
 mod store;
 mod targets;
 mod verify;
+pub(crate) mod worker;
 
 use std::time::Duration;
 
@@ -19,6 +24,7 @@ pub(crate) fn run(global: &Global, args: &BenchArgs) -> Result<Exit, Failure> {
     match &args.verb {
         BenchVerb::Run(args) => run::run(global, args),
         BenchVerb::Compare(args) => compare::run(args),
+        BenchVerb::Peers(args) => peers::run(args),
         BenchVerb::Verify(args) => verify::run(global, args),
         BenchVerb::Control(args) => control::run(args),
         BenchVerb::Crypto(args) => crypto::run(args),

@@ -34,7 +34,8 @@ pub(super) fn run(args: &BenchCompareArgs) -> Result<Exit, Failure> {
     Ok(if comparison.holds { Exit::Ok } else { Exit::Found })
 }
 
-fn read(path: &Path) -> Result<Report, Failure> {
+/// Reads a report of a run.
+pub(super) fn read(path: &Path) -> Result<Report, Failure> {
     let unreadable = |error: std::io::Error| Failure::file("read", path, &error);
     if std::fs::metadata(path).map_err(unreadable)?.len() > REPORT_BYTES_MAX {
         return Err(not_a_report(path, "it is too large"));

@@ -2,44 +2,46 @@
 
 use std::cell::RefCell;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use creto_agent::{AgentName, NodeCertificate, TreeDigest, TrustDomain};
+use creto_agent::AgentName;
 use creto_loadgen::{
-    Finished, Limit, NodeSetup, Progress, RegisterError, Registration, Report, RunError, RunOptions, Search, Step,
+    Finished, Limit, Progress, RegisterError, Registration, Report, RunError, RunOptions, Search, Step,
 };
-use creto_node::config::{Config, WalSync};
-use creto_service::client::Client;
 use creto_service::mailboxes::{BYTES_MAX, MESSAGES_MAX, MailboxChange};
+use creto_store::limits::SHARD_BYTES_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::io::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{runtime, show};
+use super::driven::{Driven, nats_failure};
+use super::processes::Divided;
+use super::{cpus, runtime, show, worker};
 use crate::args::Global;
 use crate::args::bench::BenchRunArgs;
-use crate::client::{
-    channel_failure, connect_failure, control_failure, keys_failure, node_certificate, receive_failure, resolve,
-};
-use crate::exit::{Exit, Failure, plain};
+use crate::client::{channel_failure, connect_failure, control_failure, keys_failure, receive_failure};
+use crate::exit::{Exit, Failure};
 use crate::terminal::{grouped, print_json};
-use crate::verb::demo::node::{NodeHost, NodeSettings};
+use crate::verb::demo::node::NodeSettings;
 use crate::verb::demo::{Keep, on_a_node_so};
 
 /// A step of the search with fewer says nothing.
 const STEP_MESSAGES_MIN: f64 = 10.0;
 /// More than an envelope and a queue have beside the payload.
 const MESSAGE_EXTRA_BYTES: u64 = 4_096;
-/// What is shown of the words of a node that ended.
-const LOG_LINES_SHOWN: usize = 12;
 /// Longer than a process takes to end whose sockets are closed.
 const DIED_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn run(global: &Global, args: &BenchRunArgs) -> Result<Exit, Failure> {
+    if let Some(worker) = &args.worker {
+        return worker::run(global, args, worker);
+    }
+    // Before anything has started a thread: all of them are pinned with it, and the node is not.
+    let allowed = match &args.pin {
+        Some(pin) => pin.pin()?,
+        None => cpus::allowed()?,
+    };
+    let node_cpus = args.node_cpus.as_ref().map_or(Ok(allowed), |list| cpus::set_of(list, &allowed))?;
     let seed = match args.seed {
         Some(seed) => seed,
         None => creto_loadgen::arrival::new_seed().map_err(|error| Failure::of(Exit::System, &error))?,
@@ -47,19 +49,27 @@ pub(super) fn run(global: &Global, args: &BenchRunArgs) -> Result<Exit, Failure>
     for path in [&args.html, &args.csv, &args.hdr].into_iter().flatten() {
         writable(path)?;
     }
-    match &args.connect {
-        None => {
-            let settings = NodeSettings { shard_count: args.shards, ..NodeSettings::default() };
+    match (&args.connect, &args.target) {
+        (None, None) => {
+            let settings = NodeSettings {
+                shard_count: args.shards,
+                shard_bytes_max: shard_bytes_max(args),
+                cpus: Some(node_cpus),
+                ..NodeSettings::default()
+            };
             let place = args.dir.as_deref();
             on_a_node_so("creto-bench-", place, None, settings, Keep::Never, async |host, _| {
                 host.start().await?;
-                drive(&Target::own(host)?, args, seed).await
+                let cpus = args.node_cpus.as_ref().map(ToString::to_string);
+                drive(&Driven::own(host, cpus)?, args, seed).await
             })
         }
-        Some(address) => runtime()?.block_on(async {
+        (Some(address), _) => runtime()?.block_on(async {
             let (config, _) = global.load_config_or_default()?;
-            drive(&Target::running(address, args, &config).await?, args, seed).await
+            let certificate = args.certificate.as_deref();
+            drive(&Driven::running(address, certificate, args.node_pid, &config).await?, args, seed).await
         }),
+        (_, Some(url)) => runtime()?.block_on(async { drive(&Driven::nats(url, args).await?, args, seed).await }),
     }
 }
 
@@ -69,119 +79,28 @@ fn writable(path: &Path) -> Result<(), Failure> {
     opened.map(drop).map_err(|error| Failure::file("write", path, &error))
 }
 
-/// The node that is driven.
-struct Target {
-    node: SocketAddr,
-    certificate: NodeCertificate,
-    control: Client,
-    trust_domain: TrustDomain,
-    tree_digest: TreeDigest,
-    setup: NodeSetup,
-    /// The process, where it is a node of its own.
-    process: Option<Process>,
+/// More messages than will be due: more than the mean of independent arrivals, and all of it may be for one.
+fn planned(rate_per_s: u64, warmup: Duration, duration: Duration) -> u32 {
+    let seconds = u128::from(warmup.saturating_add(duration).as_secs()) + 1;
+    let planned = u128::from(rate_per_s).saturating_mul(seconds);
+    u32::try_from(planned.saturating_add(planned / 4).saturating_add(1_000)).unwrap_or(u32::MAX)
 }
 
-impl Target {
-    fn own(host: &NodeHost) -> Result<Self, Failure> {
-        let described = host.described();
-        Ok(Self {
-            process: Some(Process::of(host)?),
-            node: host.address(),
-            certificate: host.certificate(),
-            control: Client::new(host.control_socket()),
-            trust_domain: TrustDomain::default(),
-            tree_digest: TreeDigest::default(),
-            setup: NodeSetup {
-                address: host.address().to_string(),
-                is_own: true,
-                pid: host.pid(),
-                version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-                shards: described.shard_count(),
-                durability: Some(described.log_written_by.clone()).filter(|text| !text.is_empty()),
-            },
-        })
-    }
-
-    /// One that runs, and that this configuration is of.
-    async fn running(address: &str, args: &BenchRunArgs, config: &Config) -> Result<Self, Failure> {
-        let node = resolve(Some(address), config)?;
-        let trust_domain = TrustDomain::parse(&config.node.trust_domain);
-        let control = Client::new(config.control_socket());
-        let status = control.status().await.map_err(|error| control_failure(&error))?;
-        let shards = control.readiness().await.ok().and_then(|ready| u16::try_from(ready.shards.len()).ok());
-        Ok(Self {
-            node,
-            certificate: node_certificate(args.certificate.as_deref(), config)?,
-            control,
-            trust_domain: trust_domain.map_err(|error| Failure::of(Exit::Usage, &error))?,
-            tree_digest: config.crypto.tree_digest,
-            setup: NodeSetup {
-                address: node.to_string(),
-                is_own: false,
-                pid: args.node_pid,
-                version: Some(status.version),
-                shards: shards.filter(|count| *count > 0),
-                durability: durability(config),
-            },
-            process: None,
-        })
-    }
-
-    /// Ends when a node of its own does, with why.
-    async fn died(&self) -> Failure {
-        match &self.process {
-            Some(process) => process.died().await,
-            None => std::future::pending().await,
-        }
-    }
+/// What may be queued on one shard of a node of the run's own; none where nobody is away, and the node's default does. All of a run may
+/// be for mailboxes of one shard. A closed loop sends as many as the default has room for, and is told when that is full.
+fn shard_bytes_max(args: &BenchRunArgs) -> Option<u64> {
+    let is_planned = args.offline_then_drain && args.closed_loop.is_none();
+    let messages = planned(args.rate, args.warmup, args.duration);
+    is_planned.then(|| shard_bytes_for(messages, args.repeat, args.size.bytes_max())).flatten()
 }
 
-/// The process of a node of its own, to notice its end. Whoever started it collects it.
-struct Process {
-    /// How it ended, once it has.
-    ended: watch::Receiver<Option<String>>,
-    log: PathBuf,
-}
-
-impl Process {
-    fn of(host: &NodeHost) -> Result<Self, Failure> {
-        let cannot = |error: std::io::Error| {
-            Failure::new(Exit::System, format!("the node's process cannot be watched: {}", plain(&error)), "")
-        };
-        let pid = host.pid().and_then(Pid::from_raw).ok_or_else(|| cannot(std::io::ErrorKind::NotFound.into()))?;
-        let (end, ended) = watch::channel(None);
-        // Ends with the node, at the latest when the run is over.
-        let thread = std::thread::Builder::new().name("creto-node-end".to_owned()).spawn(move || {
-            let status = loop {
-                match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-                    Err(Errno::INTR) => {}
-                    status => break status.ok().flatten(),
-                }
-            };
-            let how = match status.map(|status| (status.terminating_signal(), status.exit_status())) {
-                Some((Some(signal), _)) => format!(" by signal {signal}"),
-                Some((None, Some(status))) => format!(" with status {status}"),
-                _ => String::new(),
-            };
-            end.send_replace(Some(how));
-        });
-        thread.map_err(cannot)?;
-        Ok(Self { ended, log: host.folder().join("node.log") })
-    }
-
-    async fn died(&self) -> Failure {
-        let mut ended = self.ended.clone();
-        let how = match ended.wait_for(Option::is_some).await {
-            Ok(how) => how.clone().unwrap_or_default(),
-            // Nothing tells any more; agents notice by themselves that nobody answers.
-            Err(_) => return std::future::pending().await,
-        };
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-        let what = format!("the node ended{how} while it was under load; what it wrote last:\n{}", last.join("\n"));
-        Failure::new(Exit::Unreachable, what, "`creto doctor` looks at the machine and prints the fix")
-    }
+/// Room on a shard for so many messages of each repetition, where the default has too little: repetitions have mailboxes of their own,
+/// and what is settled in one may still be counted in the next.
+fn shard_bytes_for(messages: u32, repeat: u32, payload_bytes: usize) -> Option<u64> {
+    let messages = u64::from(messages).saturating_mul(u64::from(repeat));
+    let needed = messages.saturating_mul((payload_bytes as u64).saturating_add(MESSAGE_EXTRA_BYTES));
+    // More than a configuration can say is more than a disk has.
+    Some(needed.min(i64::MAX as u64)).filter(|bytes| *bytes > SHARD_BYTES_MAX)
 }
 
 /// Room in a mailbox for everything that a run sends, so that receivers can be away until then; none where they are not.
@@ -189,12 +108,8 @@ fn room_for(options: &RunOptions) -> Option<MailboxChange> {
     if !options.offline_then_drain {
         return None;
     }
-    let seconds = u128::from((options.warmup.saturating_add(options.duration)).as_secs()) + 1;
-    // More than the mean of independent arrivals; all of it may be for one. A closed loop sends as many as it can.
-    let planned = u128::from(options.rate_per_s).saturating_mul(seconds);
-    let planned = planned.saturating_add(planned / 4).saturating_add(1_000);
     let messages = match options.closed_loop {
-        None => u32::try_from(planned).unwrap_or(u32::MAX).clamp(100_000, *MESSAGES_MAX.end()),
+        None => planned(options.rate_per_s, options.warmup, options.duration).clamp(100_000, *MESSAGES_MAX.end()),
         Some(_) => *MESSAGES_MAX.end(),
     };
     let message_bytes = (options.sizes.bytes_max() as u64).saturating_add(MESSAGE_EXTRA_BYTES);
@@ -202,19 +117,7 @@ fn room_for(options: &RunOptions) -> Option<MailboxChange> {
     Some(MailboxChange { messages_max: Some(Some(messages)), bytes_max: Some(Some(bytes)), ..MailboxChange::default() })
 }
 
-/// How the node of this configuration makes writes durable: as it is told, or as it measured and remembers.
-fn durability(config: &Config) -> Option<String> {
-    match config.wal.sync {
-        WalSync::Fdatasync => Some("write + fdatasync, as configured".to_owned()),
-        WalSync::Dsync => Some("O_DSYNC, as configured".to_owned()),
-        WalSync::Auto => {
-            let measured = creto_node::device::remembered(&config.data_dir(), &config.wal_dir())?;
-            Some(measured.report.choice.to_string())
-        }
-    }
-}
-
-fn options(target: &Target, args: &BenchRunArgs, seed: u64) -> RunOptions {
+pub(super) fn options(target: &Driven, args: &BenchRunArgs, seed: u64) -> RunOptions {
     RunOptions {
         rate_per_s: args.rate,
         arrival: args.arrival,
@@ -233,20 +136,20 @@ fn options(target: &Target, args: &BenchRunArgs, seed: u64) -> RunOptions {
         churn: args.churn,
         ledger: args.ledger.clone(),
         keep_histograms: args.hdr.is_some(),
-        trust_domain: target.trust_domain.clone(),
-        tree_digest: target.tree_digest,
         node_pid: target.setup.pid,
-        ..RunOptions::new(target.node, target.certificate.clone(), args.scenario)
+        processes: args.processes,
+        pinned_to: args.pin.as_ref().map(ToString::to_string),
+        ..RunOptions::against(target.target.clone(), args.scenario)
     }
 }
 
-async fn drive(target: &Target, args: &BenchRunArgs, seed: u64) -> Result<Exit, Failure> {
+async fn drive(target: &Driven, args: &BenchRunArgs, seed: u64) -> Result<Exit, Failure> {
     let options = options(target, args, seed);
     let bar = Bar::new(args.json);
     if args.find_max {
         return find_max(target, args, &options, &bar).await;
     }
-    let finished = once(target, &options, args.repeat, &bar).await?;
+    let finished = once(target, &options, args, seed, &bar).await?;
     bar.close();
     let report = &finished.report;
     write_results(args, &finished)?;
@@ -258,48 +161,92 @@ async fn drive(target: &Target, args: &BenchRunArgs, seed: u64) -> Result<Exit, 
     Ok(if report.valid && report.holds() { Exit::Ok } else { Exit::Found })
 }
 
-/// Makes the runs, and what agents and channels need at the node.
-async fn once(target: &Target, options: &RunOptions, repeat: u32, bar: &Bar) -> Result<Finished, Failure> {
-    // The control socket is the operator's: what it refuses is shown as it says it.
-    let refused = RefCell::new(None);
-    // A node that somebody else runs keeps the limits that it has.
-    let room = room_for(options).filter(|_| target.setup.is_own);
-    let register = async |registration: Registration| -> Result<(), RegisterError> {
+/// Registers agents and channels at the node that is driven.
+pub(super) struct Registrar<'a> {
+    driven: &'a Driven,
+    /// The control socket is the operator's: what it refuses is shown as it says it.
+    refused: RefCell<Option<Failure>>,
+    /// A node that somebody else runs keeps the limits that it has.
+    room: Option<MailboxChange>,
+}
+
+impl<'a> Registrar<'a> {
+    pub(super) fn new(driven: &'a Driven, options: &RunOptions) -> Self {
+        let room = room_for(options).filter(|_| driven.setup.is_own);
+        Self { driven, refused: RefCell::new(None), room }
+    }
+
+    pub(super) async fn register(&self, registration: Registration) -> Result<(), RegisterError> {
+        let control = self.driven.control.as_ref().ok_or("this system registers nobody")?;
         let done = match &registration {
-            Registration::Agent(record) => match (target.control.register(record).await, &room) {
+            Registration::Agent(record) => match (control.register(record).await, &self.room) {
                 (Ok(registered), Some(room)) => {
                     let name = AgentName::parse(&registered.agent.name)?;
-                    target.control.set_mailbox(&name, room).await.map(drop)
+                    control.set_mailbox(&name, room).await.map(drop)
                 }
                 (registered, _) => registered.map(drop),
             },
-            Registration::Channel(record) => target.control.put_channel(record).await.map(drop),
+            Registration::Channel(record) => control.put_channel(record).await.map(drop),
             _ => return Err("this command does not know what is to be registered".into()),
         };
         done.map_err(|error| {
             let text = error.to_string();
-            *refused.borrow_mut() = Some(control_failure(&error));
+            *self.refused.borrow_mut() = Some(control_failure(&error));
             text.into()
         })
+    }
+
+    /// What was refused, if that is why a run was not made.
+    pub(super) fn refused(&self) -> Option<Failure> {
+        self.refused.take()
+    }
+}
+
+/// Makes the runs, and what agents and channels need at the node.
+async fn once(
+    target: &Driven,
+    options: &RunOptions,
+    args: &BenchRunArgs,
+    seed: u64,
+    bar: &Bar,
+) -> Result<Finished, Failure> {
+    let registrar = Registrar::new(target, options);
+    let running = async {
+        if options.processes > 1 {
+            let divided = Divided { driven: target, options, repeat: args.repeat, seed };
+            return divided.run(|progress| bar.show(progress)).await;
+        }
+        let register = async |registration| registrar.register(registration).await;
+        let setup = target.setup.clone();
+        let ran = creto_loadgen::run(options, args.repeat, setup, register, |progress| bar.show(progress)).await;
+        ran.map_err(|error| {
+            let is_ours = matches!(error, RunError::Option(_));
+            Ended { failure: registrar.refused().unwrap_or_else(|| failure(&error)), is_ours }
+        })
     };
-    let running = creto_loadgen::run(options, repeat, target.setup.clone(), register, |progress| bar.show(progress));
-    let finished = tokio::select! {
-        finished = running => finished,
+    let Ended { failure, is_ours } = tokio::select! {
+        finished = running => match finished {
+            Ok(finished) => return Ok(finished),
+            Err(ended) => ended,
+        },
         // Agents would look for a node that is gone for as long as the run waits for anything.
         failure = target.died() => return Err(failure),
     };
-    let error = match finished {
-        Ok(finished) => return Ok(finished),
-        Err(error) => error,
-    };
     // The sockets of a process are closed some moments before its end is known: that is why they refuse, then.
     if target.process.is_some()
-        && !matches!(error, RunError::Option(_))
+        && !is_ours
         && let Ok(died) = timeout(DIED_WITHIN, target.died()).await
     {
         return Err(died);
     }
-    Err(refused.take().unwrap_or_else(|| failure(&error)))
+    Err(failure)
+}
+
+/// Why a run was not made.
+pub(super) struct Ended {
+    pub(super) failure: Failure,
+    /// Whether it is whoever asked for the run that is to do something.
+    pub(super) is_ours: bool,
 }
 
 fn write_results(args: &BenchRunArgs, finished: &Finished) -> Result<(), Failure> {
@@ -314,7 +261,7 @@ fn write_results(args: &BenchRunArgs, finished: &Finished) -> Result<(), Failure
 }
 
 /// Searches the highest rate that holds.
-async fn find_max(target: &Target, args: &BenchRunArgs, options: &RunOptions, bar: &Bar) -> Result<Exit, Failure> {
+async fn find_max(target: &Driven, args: &BenchRunArgs, options: &RunOptions, bar: &Bar) -> Result<Exit, Failure> {
     let p99_us = u64::try_from(args.p99.as_micros()).unwrap_or(u64::MAX);
     let limit = Limit { p99_us };
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and `as` saturates")]
@@ -325,7 +272,7 @@ async fn find_max(target: &Target, args: &BenchRunArgs, options: &RunOptions, ba
     let mut failed = None;
     while let Some(rate) = search.next() {
         let options = RunOptions { rate_per_s: rate, ..options.clone() };
-        let finished = match once(target, &options, args.repeat, bar).await {
+        let finished = match once(target, &options, args, options.seed, bar).await {
             Ok(finished) => finished,
             // What was found before is shown all the same.
             Err(failure) if !steps.is_empty() => {
@@ -365,9 +312,10 @@ async fn find_max(target: &Target, args: &BenchRunArgs, options: &RunOptions, ba
     }
 }
 
-fn failure(error: &RunError) -> Failure {
+pub(super) fn failure(error: &RunError) -> Failure {
     match error {
         RunError::Option(_) => Failure::of(Exit::Usage, error),
+        RunError::Nats(error) => nats_failure(error),
         RunError::Keys(error) => keys_failure(error),
         RunError::Connect { source, .. } => connect_failure(source),
         RunError::Subscribe { source, .. } => receive_failure(source),
@@ -438,7 +386,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("node.crt");
         std::fs::write(&path, &identity.certificate_pem).expect("a file");
-        let certificate = NodeCertificate::from_file(&path).expect("a certificate");
+        let certificate = creto_agent::NodeCertificate::from_file(&path).expect("a certificate");
         let usual = RunOptions::new(([127, 0, 0, 1], 1).into(), certificate, Scenario::Direct);
         assert_eq!(room_for(&usual), None, "whoever reads leaves nothing in it");
         let away = RunOptions { offline_then_drain: true, ..usual };
@@ -453,5 +401,15 @@ mod tests {
         assert_eq!(room(&endless).0, *MESSAGES_MAX.end());
         assert_eq!(room(&RunOptions { closed_loop: Some(9), ..away.clone() }).0, *MESSAGES_MAX.end());
         assert!(room(&RunOptions { rate_per_s: 1, ..away }) >= (100_000, 64 << 20), "never less than without");
+    }
+
+    #[test]
+    fn a_shard_has_room_for_what_every_repetition_sends_while_readers_are_away() {
+        let messages = planned(20_000, Duration::ZERO, Duration::from_secs(60));
+        assert!(messages >= 1_200_000, "{messages}");
+        assert_eq!(shard_bytes_for(messages, 1, 1_024), None, "the default has room for that");
+        let needed = shard_bytes_for(messages, 3, 16_384).expect("more than the default");
+        assert!(needed >= 3 * 1_200_000 * 16_384, "{needed}");
+        assert!(shard_bytes_for(u32::MAX, u32::MAX, 1 << 20).expect("more") <= i64::MAX as u64);
     }
 }

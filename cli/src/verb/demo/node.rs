@@ -15,6 +15,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::time::clock_getcpuclockid;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::CpuSet;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::exit::{Exit, Failure, plain};
 use crate::identity::Identity;
+use crate::verb::bench::cpus::starting_on;
 
 /// A node that is not ready by then has a reason that no waiting cures.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -56,6 +58,9 @@ pub(in crate::verb) struct NodeSettings {
     pub(in crate::verb) shard_count: Option<u16>,
     pub(in crate::verb) segment_bytes: Option<u64>,
     pub(in crate::verb) mailbox_bytes_max: Option<u64>,
+    pub(in crate::verb) shard_bytes_max: Option<u64>,
+    /// CPUs that it may use; those of this process without.
+    pub(in crate::verb) cpus: Option<CpuSet>,
 }
 
 impl NodeSettings {
@@ -65,6 +70,7 @@ impl NodeSettings {
             shard_count: Some(shard_count),
             segment_bytes: Some(SEGMENT_BYTES),
             mailbox_bytes_max: Some(MAILBOX_BYTES_MAX),
+            ..Self::default()
         }
     }
 }
@@ -215,7 +221,11 @@ impl NodeHost {
         // A group of its own: Ctrl-C in the terminal is this process's to handle.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().map_err(|error| {
+        let spawned = match &self.settings.cpus {
+            None => command.spawn(),
+            Some(cpus) => starting_on(cpus, || command.spawn()).and_then(|spawned| spawned),
+        };
+        let mut child = spawned.map_err(|error| {
             let what = format!("the node's process cannot be started: {}", plain(&error));
             Failure::new(Exit::System, what, "check the limit on processes (ulimit -u)")
         })?;
@@ -279,6 +289,7 @@ impl NodeHost {
             ("topology.shards", settings.shard_count.map(u64::from)),
             ("wal.segment_bytes", settings.segment_bytes),
             ("mailbox.bytes_max", settings.mailbox_bytes_max),
+            ("mailbox.shard_bytes_max", settings.shard_bytes_max),
         ] {
             if let Some(value) = value {
                 text.push_str(&format!("{name} = {value}\n"));

@@ -90,7 +90,7 @@ mod tests {
         let (small, large) = (pool.take(8_192), pool.take(500_000));
         assert_eq!(
             (place(&small), place(&large), small.bytes().len(), large.bytes().len()),
-            (places.0, places.1, 8_192, 100_000)
+            (places.0, places.1, 8_192, 500_000)
         );
         drop((small, large));
         let many: Vec<Buffer> = (0..20).map(|_| pool.take(4_096)).collect();
