@@ -10,6 +10,7 @@ mod exit;
 mod identity;
 mod moment;
 mod passphrase;
+mod process;
 mod terminal;
 mod verb;
 

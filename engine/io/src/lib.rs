@@ -20,6 +20,7 @@
 
 mod aligned;
 mod clock;
+pub mod discipline;
 mod disk;
 mod driver;
 mod error;
