@@ -11,6 +11,7 @@ mod identity;
 mod moment;
 mod passphrase;
 mod process;
+mod supervisor;
 mod terminal;
 mod verb;
 

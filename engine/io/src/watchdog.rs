@@ -30,6 +30,11 @@ impl Progress {
         self.turns.load(Ordering::Relaxed)
     }
 
+    /// Whether the shard's thread runs: not before its first turn, and not after its last.
+    pub fn is_running(&self) -> bool {
+        self.thread_id.load(Ordering::Relaxed) != 0
+    }
+
     pub(crate) fn begin(&self) {
         self.thread_id.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
     }
