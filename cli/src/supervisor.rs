@@ -58,6 +58,13 @@ impl Manager {
     }
 }
 
+/// Says what a start is doing that may take long. That the manager cannot be told is found, and said, when it serves.
+pub(crate) fn starting(what: &str) {
+    if let Ok(Some(manager)) = Manager::of_environment() {
+        report(manager.tell(&[NotifyState::Status(what)]));
+    }
+}
+
 /// Tells the service manager until it is dropped, or told that the end begins.
 #[derive(Debug)]
 pub(crate) struct Supervised {
@@ -175,7 +182,7 @@ fn status(readiness: &Readiness, serves: &str) -> String {
     text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(STATUS_CHARS_MAX).collect()
 }
 
-/// What a manager does not take is said once in a while, and ends nothing.
+/// What a manager does not take ends nothing: the next look tells it again.
 fn report(told: io::Result<()>) {
     if let Err(error) = told {
         tracing::debug!("the service manager was not told: {error}");

@@ -233,7 +233,7 @@ fn verbs(folder: &Path, path: &[String], all: &mut Vec<Vec<String>>) {
     let Some((_, list)) = help.stdout.split_once("\nCommands:\n") else { return };
     let is_one = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
     for line in list.lines().take_while(|line| !line.is_empty()).filter(is_one) {
-        let word = line.split_whitespace().next().unwrap();
+        let word = line.split_whitespace().next().expect("a line that is not empty has a word");
         verbs(folder, &[path, &[word.to_owned()]].concat(), all);
     }
 }

@@ -108,6 +108,7 @@ fn a_node_says_when_it_is_ready_that_it_lives_and_that_it_ends() {
     let manager = Manager::at_path(folder.path());
     let node = manager.starts(command(folder.path(), 2, &["serve", "--json"]));
     let begin = manager.until(is_ready);
+    assert_eq!(status(&begin[0]), Some("reads its log"));
     // The moment at which it says so is one at which it is.
     assert_eq!(creto(folder.path(), 2, &["status"]).status, 0);
     let ready = begin.last().unwrap();

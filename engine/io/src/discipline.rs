@@ -21,7 +21,7 @@ pub fn discipline() -> Discipline {
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the structure is valid for reads and writes for as long as the call takes.
     let answer = unsafe { libc::adjtimex(&raw mut state) };
-    judged(answer, state.status, i64::from(state.maxerror))
+    judged(answer, state.status, state.maxerror)
 }
 
 fn judged(answer: i32, status: i32, error_us: i64) -> Discipline {

@@ -138,15 +138,13 @@ pub(super) fn data_space(data: &DataFolder) -> Option<Finding> {
     }
     let fix = "make room, or shorten audit.retention: CRETO__AUDIT__RETENTION=30d";
     let left = about(free);
-    Some(match free {
-        ..DATA_BYTES_MIN => {
-            let text = format!("{left} free at {folder}: the audit log and the directory cannot be written any more");
-            Finding::fail(NAME, text, fix)
-        }
-        ..DATA_BYTES_WANTED => {
-            Finding::warn(NAME, format!("{left} free at {folder}, for the audit log and the directory"), fix)
-        }
-        _ => Finding::ok(NAME, format!("{left} free at {folder}, for the audit log and the directory")),
+    Some(if free < DATA_BYTES_MIN {
+        let text = format!("{left} free at {folder}: the audit log and the directory cannot be written any more");
+        Finding::fail(NAME, text, fix)
+    } else if free < DATA_BYTES_WANTED {
+        Finding::warn(NAME, format!("{left} free at {folder}, for the audit log and the directory"), fix)
+    } else {
+        Finding::ok(NAME, format!("{left} free at {folder}, for the audit log and the directory"))
     })
 }
 
