@@ -1,7 +1,7 @@
 //! `creto debug bundle`: one archive for whoever shall help with a node.
 //!
 //! It holds what the other verbs print, and nothing that a node keeps secret: no file of the data folder is opened, only listed, and every
-//! text goes through [`scrub`] on its way in, for a log may hold what nobody foresaw.
+//! text goes through `scrub` on its way in, for a log may hold what nobody foresaw.
 
 mod listing;
 mod scrub;
