@@ -189,3 +189,30 @@ fn a_socket_that_cannot_be_one_is_a_mistake_that_is_said() {
     assert_eq!(run.status, 5, "{}", run.stderr);
     assert!(run.stderr.contains("NOTIFY_SOCKET") && run.stderr.contains("\n next: "), "{}", run.stderr);
 }
+
+#[test]
+fn doctor_holds_the_machine_against_the_node_that_runs_and_not_against_its_own_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    ok(folder.path(), 1, &["init", "--listen", "127.0.0.1:0"]);
+    let manager = Manager::at_path(folder.path());
+    // Started by somebody who allows fewer open files than whoever asks the doctor.
+    let mut serve = Command::new("prlimit");
+    serve.arg("--nofile=777:777").arg("--").arg(env!("CARGO_BIN_EXE_creto")).arg("serve").current_dir(folder.path());
+    serve.env("CRETO__WAL__SEGMENT_BYTES", "8 MiB").env("CRETO__WAL__WAL_BYTES_MAX", "256 MiB");
+    serve.env("CRETO__TOPOLOGY__SHARDS", "1").env_remove("CRETO_CONFIG");
+    let node = manager.starts(serve);
+    manager.until(is_ready);
+    let doctor = creto(folder.path(), 1, &["doctor", "--json"]);
+    let report = doctor.json();
+    let finding = |name: &str| {
+        let findings = report["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("{name}")).clone()
+    };
+    assert!(finding("open files")["text"].as_str().unwrap().starts_with("777;"), "{}", finding("open files"));
+    assert_eq!(
+        (&finding("node")["state"], &finding("node")["text"]),
+        (&"ok".into(), &"it serves, with 1 shard".into())
+    );
+    node.signal(Signal::TERM);
+    ends_well(node);
+}

@@ -124,10 +124,15 @@ impl Facts {
         let mut host = Host::probe()?;
         let mut open_files_max = getrlimit(Resource::Nofile).current;
         // What holds for the shell of whoever asks is nothing to a node that somebody else has started.
-        let of_node = process::behind(&config.control_socket())
-            .and_then(|pid| Some((soft_limit(pid, "Max locked memory")?, soft_limit(pid, "Max open files")?)));
+        let node = process::behind(&config.control_socket());
+        let of_node =
+            node.and_then(|pid| Some((soft_limit(pid, "Max locked memory")?, soft_limit(pid, "Max open files")?)));
         if let Some((memlock_bytes, open_files)) = of_node {
             (host.memlock_bytes, open_files_max) = (memlock_bytes, open_files);
+        }
+        // Its unit may give it fewer CPUs, and with them fewer shards.
+        if let Some(cpus) = node.and_then(process::cpus) {
+            host.cpus.retain(|cpu| cpus.contains(&cpu.cpu_index));
         }
         // Without a plan there are other things to mend first.
         let plan = Plan::resolve(config, &host).ok();
