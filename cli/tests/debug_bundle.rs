@@ -21,6 +21,7 @@ fn parts(archive: &Path) -> BTreeMap<String, String> {
         let mut entry = entry.unwrap();
         let path = entry.path().unwrap().into_owned();
         assert_eq!(path.components().count(), 2, "everything is in one folder: {}", path.display());
+        assert_eq!(entry.header().mode().unwrap(), 0o600, "nobody else reads what is unpacked");
         let mut text = String::new();
         entry.read_to_string(&mut text).unwrap();
         parts.insert(path.file_name().unwrap().to_string_lossy().into_owned(), text);
@@ -61,7 +62,9 @@ fn a_bundle_of_a_node_that_runs_has_what_helps_and_no_secret() {
     let secret_key = std::fs::read_to_string(folder.join("data/node.key")).unwrap();
     let log = format!(
         "node ready\nenrolment with {token}\nat postgres://creto:hunter2-hunter2@db/creto\nPGPASSWORD=correct-horse\n\
-         {secret_key}Authorization: Bearer battery-staple\nthe last line\n"
+         {secret_key}Authorization: Bearer battery-staple\n\
+         unlocked with passphrase \"x\": passphrase = \"purple monkey dishwasher\"\n\
+         Config {{ password: Some(\"open-sesame\") }}\nthe last line\n"
     );
     std::fs::write(folder.join("node.log"), &log).unwrap();
 
@@ -118,7 +121,7 @@ fn a_bundle_of_a_node_that_runs_has_what_helps_and_no_secret() {
     check_absent(&parts, "a message", payload.as_bytes());
     check_absent(&parts, "a token", token.as_bytes());
     check_absent(&parts, "the token's bits", token.trim_start_matches("creto-enrol-").as_bytes());
-    for password in ["hunter2-hunter2", "correct-horse", "battery-staple"] {
+    for password in ["hunter2-hunter2", "correct-horse", "battery-staple", "monkey dishwasher", "open-sesame"] {
         check_absent(&parts, "a password", password.as_bytes());
     }
     node.stop();

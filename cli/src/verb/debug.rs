@@ -50,7 +50,7 @@ pub(crate) fn run(global: &Global, args: &DebugArgs) -> Result<Exit, Failure> {
 fn bundle(global: &Global, args: &BundleArgs) -> Result<Exit, Failure> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let path = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("creto-debug-{now_s}.tar.gz")));
-    let log = args.log.as_deref().map(|path| last_lines(path).map_err(|error| Failure::file("read", path, &error)));
+    let log = args.log.as_deref().map(|path| log(path).map_err(|error| Failure::file("read", path, &error)));
     let mut parts = gather(global, args, log.transpose()?);
     for part in &mut parts {
         part.text = scrub(&part.text);
@@ -221,7 +221,28 @@ fn read_some(path: &Path) -> String {
     }
 }
 
-/// The end of a log, from the beginning of a line on.
+/// The end of a log; `-` is what comes on standard input.
+fn log(path: &Path) -> io::Result<String> {
+    if path == Path::new("-") {
+        let (bytes, skipped) = last_bytes(io::stdin().lock(), LOG_BYTES_MAX)?;
+        return Ok(from_a_line_on(&bytes, skipped));
+    }
+    last_lines(path)
+}
+
+/// The last bytes of what can be read only once, and whether there were more; never more than twice as many are held.
+fn last_bytes(mut from: impl Read, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
+    let most = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let (mut bytes, mut skipped) = (Vec::new(), false);
+    while (&mut from).take(bytes_max).read_to_end(&mut bytes)? > 0 {
+        let spare = bytes.len().saturating_sub(most);
+        skipped |= spare > 0;
+        bytes.drain(..spare);
+    }
+    Ok((bytes, skipped))
+}
+
+/// The end of a file, from the beginning of a line on.
 fn last_lines(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -229,11 +250,15 @@ fn last_lines(path: &Path) -> io::Result<String> {
     file.seek(SeekFrom::Start(skipped))?;
     let mut bytes = Vec::new();
     file.take(LOG_BYTES_MAX).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(match skipped {
-        0 => text,
-        _ => text.split_once('\n').map_or(String::new(), |(_, whole)| whole.to_owned()),
-    })
+    Ok(from_a_line_on(&bytes, skipped > 0))
+}
+
+fn from_a_line_on(bytes: &[u8], was_cut: bool) -> String {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    match was_cut {
+        false => text,
+        true => text.split_once('\n').map_or(String::new(), |(_, whole)| whole.to_owned()),
+    }
 }
 
 fn write(path: &Path, parts: &[Part], now_s: u64) -> io::Result<()> {
@@ -253,9 +278,26 @@ fn write_archive(file: File, path: &Path, parts: &[Part], now_s: u64) -> io::Res
     for part in parts {
         let mut header = tar::Header::new_ustar();
         header.set_size(u64::try_from(part.text.len()).unwrap_or(u64::MAX));
-        header.set_mode(0o644);
+        // Also where it is unpacked.
+        header.set_mode(MODE);
         header.set_mtime(now_s);
         archive.append_data(&mut header, format!("{folder}/{}", part.name), part.text.as_bytes())?;
     }
     archive.into_inner()?.finish()?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_comes_on_standard_input_the_end_is_kept_from_a_line_on() {
+        let text = "first\nsecond\nthird\n";
+        let kept = |bytes_max| last_bytes(text.as_bytes(), bytes_max).unwrap();
+        assert_eq!(kept(64), (text.as_bytes().to_vec(), false));
+        let (bytes, was_cut) = kept(9);
+        assert_eq!((bytes.as_slice(), was_cut), (&b"nd\nthird\n"[..], true));
+        assert_eq!(from_a_line_on(&bytes, was_cut), "third\n");
+        assert_eq!(from_a_line_on(b"no end", true), "");
+    }
 }

@@ -36,7 +36,8 @@ fn list(root: &Path, folder: &Path, text: &mut String, left: &mut usize) {
             return;
         }
     };
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    // One more than is shown, so that the end is said.
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).take(*left + 1).collect();
     paths.sort();
     for path in paths {
         if *left == 0 {
