@@ -89,6 +89,7 @@ impl Supervised {
             // Half of what the manager waits for, as it asks; never faster than a shard that has nothing to do moves.
             alive_every: sd_notify::watchdog_enabled().map(|wait| (wait / 2).max(LOOK)),
             alive_at: None,
+            has_moved: false,
             is_ready: false,
             status: String::new(),
         };
@@ -134,6 +135,8 @@ struct Teller {
     serves: String,
     alive_every: Option<Duration>,
     alive_at: Option<Instant>,
+    /// Whether every shard has moved, and the manager was not yet told.
+    has_moved: bool,
     is_ready: bool,
     status: String,
 }
@@ -153,17 +156,32 @@ impl Teller {
             // Together: whoever hears that it is ready hears how it is.
             let told = self.manager.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
             self.is_ready = told.is_ok();
-            report(told);
-            self.status = status;
+            self.said(told, status);
         } else if status != self.status {
-            report(self.manager.tell(&[NotifyState::Status(&status)]));
-            self.status = status;
+            let told = self.manager.tell(&[NotifyState::Status(&status)]);
+            self.said(told, status);
         }
         let Some(every) = self.alive_every else { return };
-        if self.alive_at.is_none_or(|at| at.elapsed() >= every) && self.vitals.have_moved() {
-            self.alive_at = Some(Instant::now());
-            report(self.manager.tell(&[NotifyState::Watchdog]));
+        if self.alive_at.is_some_and(|at| at.elapsed() < every) {
+            return;
         }
+        self.has_moved = self.has_moved || self.vitals.have_moved();
+        if self.has_moved {
+            let told = self.manager.tell(&[NotifyState::Watchdog]);
+            // Only what was heard counts: after one that was not, the next would come when the manager's patience ends.
+            if told.is_ok() {
+                (self.alive_at, self.has_moved) = (Some(Instant::now()), false);
+            }
+            report(told);
+        }
+    }
+
+    /// Remembers the status, if the manager took it.
+    fn said(&mut self, told: io::Result<()>, status: String) {
+        if told.is_ok() {
+            self.status = status;
+        }
+        report(told);
     }
 }
 

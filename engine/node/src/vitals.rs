@@ -13,7 +13,7 @@ pub struct Vitals {
     shards: Vec<Pulse>,
 }
 
-/// How far a shard was when it was last looked at.
+/// How far a shard was when all of them had moved last.
 #[derive(Clone)]
 struct Pulse {
     progress: Arc<Progress>,
@@ -38,13 +38,18 @@ impl Vitals {
         self.health.readiness()
     }
 
-    /// Whether every shard has taken a turn since this was asked last; one that has nothing to do takes twenty in a second. A shard
-    /// that has ended counts as one that moves: that ends the node, and is no stall.
+    /// Whether every shard has taken a turn since this was last so; one that has nothing to do takes twenty in a second. They need not
+    /// do it at the same time: on a busy machine each may stand for a moment, and all of them are alive. A shard that has ended counts
+    /// as one that moves: that ends the node, and is no stall.
     pub fn have_moved(&mut self) -> bool {
-        let mut all = true;
-        for Pulse { progress, turns } in &mut self.shards {
-            let now = progress.turns();
-            all &= turns.replace(now) != Some(now) || !progress.is_running();
+        let looked = self.shards.iter().map(|Pulse { progress, .. }| progress.is_running().then(|| progress.turns()));
+        let looked: Vec<Option<u64>> = looked.collect();
+        let moves = |(shard, now): (&Pulse, &Option<u64>)| now.is_none_or(|now| shard.turns != Some(now));
+        let all = self.shards.iter().zip(&looked).all(moves);
+        if all {
+            for (shard, now) in self.shards.iter_mut().zip(looked) {
+                shard.turns = now;
+            }
         }
         all
     }
@@ -53,6 +58,22 @@ impl Vitals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_that_take_their_turns_one_after_the_other_are_alive() {
+        let shards = [(); 2].map(|()| Arc::new(Progress::default()));
+        let mut vitals = Vitals::new(Health::new(2), shards.iter().map(Arc::clone));
+        shards.iter().for_each(|shard| shard.begin());
+        assert!(vitals.have_moved(), "nothing is known of them yet");
+        assert!(!vitals.have_moved());
+        shards[0].turn();
+        assert!(!vitals.have_moved(), "the other stands still");
+        shards[1].turn();
+        assert!(vitals.have_moved(), "both have moved, if not at the same time");
+        assert!(!vitals.have_moved());
+        shards.iter().for_each(|shard| shard.end());
+        assert!(vitals.have_moved());
+    }
 
     #[test]
     fn a_shard_that_has_ended_is_no_stall() {
