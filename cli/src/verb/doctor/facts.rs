@@ -28,7 +28,7 @@ use crate::process::{self, soft_limit};
 use crate::verb::tune::{Setting, Tuner, look};
 
 /// How long a node that has its socket may take to say how it is.
-const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(10);
 /// The secret keys that lie in the data folder, beside the private key, which the configuration names.
 const SECRETS: &[&str] = &["audit/audit.key"];
 
@@ -112,6 +112,8 @@ pub(super) struct Files {
     pub(super) private_key: PathBuf,
     /// Permission bits of the private key, if it exists.
     pub(super) private_key_mode: Option<u32>,
+    /// Whether whoever asks may not even see if it exists.
+    pub(super) private_key_is_hidden: bool,
     pub(super) certificate: PathBuf,
     pub(super) certificate_exists: bool,
     /// What the two are to each other, where both can be read.
@@ -188,7 +190,8 @@ impl DataFolder {
         let entries = || std::fs::read_dir(path).into_iter().flatten().flatten();
         let stranger = entries().find_map(|entry| {
             let uid = entry.metadata().ok()?.uid();
-            (Some(uid) != owner).then(|| (entry.path(), uid))
+            // A file system of its own has that folder, and it is root's.
+            (Some(uid) != owner && entry.file_name() != "lost+found").then(|| (entry.path(), uid))
         });
         let youngest = entries().filter_map(|entry| entry.metadata().ok()?.modified().ok()).max();
         let open_secrets = SECRETS.iter().filter_map(|name| {
@@ -222,6 +225,8 @@ impl Files {
             config_mode: file.and_then(mode_of),
             config_has_password: has_password,
             private_key_mode: mode_of(&private_key),
+            private_key_is_hidden: std::fs::metadata(&private_key)
+                .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied),
             certificate_exists: certificate.is_file(),
             pair: Pair::look(&certificate, &private_key),
             private_key,

@@ -77,9 +77,22 @@ fn configuration(files: &Files) -> Finding {
     };
     let key = files.private_key.display();
     match files.private_key_mode {
-        None => Finding::fail(NAME, format!("{key} is missing: the node has no TLS key"), "creto init --force"),
+        // Never told to make one: it would take the place of the node's.
+        None if files.private_key_is_hidden => Finding::fail(
+            NAME,
+            format!("{key} cannot be seen by this user"),
+            "sudo -u USER creto doctor, with the user that runs the node",
+        ),
+        None if !files.certificate_exists => {
+            Finding::fail(NAME, format!("{key} is missing: the node has no TLS key"), "creto init --keep-config")
+        }
+        None => Finding::fail(
+            NAME,
+            format!("{key} is missing: the node has no TLS key"),
+            format!("put it back from a backup, or make a new pair: {}", keeping::NEW_PAIR),
+        ),
         Some(_) if !files.certificate_exists => {
-            Finding::fail(NAME, "the node's certificate is missing", "creto init --force")
+            Finding::fail(NAME, "the node's certificate is missing", keeping::NEW_PAIR)
         }
         Some(mode) if mode & 0o077 != 0 => Finding::fail(
             NAME,

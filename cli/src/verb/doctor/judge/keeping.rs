@@ -36,10 +36,13 @@ const CLOCK_ERROR_US_MAX: u64 = 1_000_000;
 /// A clock that files are ahead of by more has gone back.
 const AHEAD_MAX: Duration = Duration::from_secs(120);
 
+/// Makes another pair, and leaves the configuration as it is.
+pub(super) const NEW_PAIR: &str = "creto init --keep-config --force";
+
 pub(super) fn pair(files: &Files) -> Option<Finding> {
     const NAME: &str = "certificate";
     let file = files.certificate.display();
-    let renew = "creto init --force, then give the new certificate to every agent";
+    let renew = format!("{NEW_PAIR}, then give the new certificate to every agent");
     match &files.pair {
         Pair::Unread => None,
         Pair::Broken(why) => Some(Finding::fail(NAME, format!("{file} and its key: {why}"), renew)),
@@ -48,7 +51,7 @@ pub(super) fn pair(files: &Files) -> Option<Finding> {
             // Our own agents were given this very certificate, and do not look at its dates; what else connects may.
             Some(if now_s < from_s {
                 let text = format!("{file} counts in {} days only, by this clock", (from_s - now_s) / DAY_S + 1);
-                Finding::warn(NAME, text, "set the clock (timedatectl), or make the pair anew: creto init --force")
+                Finding::warn(NAME, text, format!("set the clock (timedatectl), or make the pair anew: {NEW_PAIR}"))
             } else if now_s >= until_s {
                 let text = format!("{file} ended {} days ago; agents that were given it go on", -days);
                 Finding::warn(NAME, text, renew)

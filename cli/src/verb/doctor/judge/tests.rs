@@ -71,6 +71,7 @@ fn good() -> Facts {
             config: Some(PathBuf::from("creto.toml")),
             private_key: PathBuf::from("data/node.key"),
             private_key_mode: Some(0o600),
+            private_key_is_hidden: false,
             config_mode: Some(0o644),
             config_has_password: false,
             certificate: PathBuf::from("data/node.crt"),
@@ -130,7 +131,19 @@ fn the_shell_that_has_no_configuration_is_told_to_make_one() {
     check(
         |facts| facts.files.private_key_mode = None,
         "configuration",
-        "Fail: data/node.key is missing: the node has no TLS key | creto init --force",
+        "Fail: data/node.key is missing: the node has no TLS key | \
+         put it back from a backup, or make a new pair: creto init --keep-config --force",
+    );
+    check(
+        |facts| (facts.files.private_key_mode, facts.files.certificate_exists) = (None, false),
+        "configuration",
+        "Fail: data/node.key is missing: the node has no TLS key | creto init --keep-config",
+    );
+    // Whoever may not look must not be told to replace what is there.
+    check(
+        |facts| (facts.files.private_key_mode, facts.files.private_key_is_hidden) = (None, true),
+        "configuration",
+        "Fail: data/node.key cannot be seen by this user | sudo -u USER creto doctor, with the user that runs the node",
     );
 }
 
@@ -327,7 +340,7 @@ fn a_configuration_that_this_machine_cannot_hold_is_a_failure() {
 
 #[test]
 fn a_certificate_is_looked_at_with_its_key_and_its_dates() {
-    let renew = "creto init --force, then give the new certificate to every agent";
+    let renew = "creto init --keep-config --force, then give the new certificate to every agent";
     let dated = |facts: &mut Facts, now_days: i64| {
         facts.files.pair =
             Pair::Sound(Validity { from_s: 10 * 86_400, until_s: 100 * 86_400, now_s: now_days * 86_400 });
@@ -343,7 +356,7 @@ fn a_certificate_is_looked_at_with_its_key_and_its_dates() {
         |facts| dated(facts, 5),
         "certificate",
         "Warn: data/node.crt counts in 6 days only, by this clock | \
-         set the clock (timedatectl), or make the pair anew: creto init --force",
+         set the clock (timedatectl), or make the pair anew: creto init --keep-config --force",
     );
     check(
         |facts| facts.files.pair = Pair::Broken("keys may not be consistent".to_owned()),
