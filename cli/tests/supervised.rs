@@ -196,8 +196,8 @@ fn doctor_holds_the_machine_against_the_node_that_runs_and_not_against_its_own_s
     ok(folder.path(), 1, &["init", "--listen", "127.0.0.1:0"]);
     let manager = Manager::at_path(folder.path());
     // Started by somebody who allows fewer open files than whoever asks the doctor.
-    let mut serve = Command::new("prlimit");
-    serve.arg("--nofile=777:777").arg("--").arg(env!("CARGO_BIN_EXE_creto")).arg("serve").current_dir(folder.path());
+    let mut serve = Command::new("sh");
+    serve.args(["-c", "ulimit -n 777 && exec \"$0\" serve", env!("CARGO_BIN_EXE_creto")]).current_dir(folder.path());
     serve.env("CRETO__WAL__SEGMENT_BYTES", "8 MiB").env("CRETO__WAL__WAL_BYTES_MAX", "256 MiB");
     serve.env("CRETO__TOPOLOGY__SHARDS", "1").env_remove("CRETO_CONFIG");
     let node = manager.starts(serve);
