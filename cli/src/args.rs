@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod channel;
 pub(crate) mod control;
+pub(crate) mod debug;
 pub(crate) mod dlq;
 
 use std::net::SocketAddr;
@@ -140,6 +141,11 @@ pub(crate) enum Verb {
     Policy(policy::PolicyArgs),
     /// Read, export, prove and verify the audit log: what happened on a node.
     Audit(audit::AuditArgs),
+    /// Gather what somebody needs who shall help with this node.
+    Debug(debug::DebugArgs),
+    /// Print this program's page of the manual, or write the pages of all its verbs.
+    #[command(after_help = "Example: creto man --out ~/.local/share/man/man1 && man creto-serve")]
+    Man(ManArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: creto completions bash > ~/.local/share/bash-completion/completions/creto")]
     Completions(CompletionsArgs),
@@ -162,6 +168,9 @@ pub(crate) struct InitArgs {
     /// Replace a configuration and a certificate that exist. Messages and agents stay.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Keep the configuration that is there, as a package brings it, and make the key and the certificate that it names.
+    #[arg(long, conflicts_with_all = ["listen", "trust_domain", "folder"])]
+    pub(crate) keep_config: bool,
 }
 
 #[derive(Debug, Args)]
@@ -655,6 +664,13 @@ pub(crate) struct ProofVerifyArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder to write a page for each verb into, such as a `man1`.
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -13,9 +13,9 @@ use crate::terminal::{BAD, DIM};
 pub(crate) enum Exit {
     /// Done.
     Ok = 0,
-    /// A check was made and found something: loss, corruption, an unfit machine, an alert.
+    /// A check was made and found something: loss, corruption, an alert; `creto doctor`: nothing but warnings.
     Found = 1,
-    /// The command line or the configuration was not understood.
+    /// The command line or the configuration was not understood; `creto doctor`: no node should run here as it is.
     Usage = 2,
     /// No node could be reached, or it was lost before it answered.
     Unreachable = 3,
@@ -35,8 +35,8 @@ impl Exit {
     /// All of them, in the order of their numbers, each with its meaning.
     pub(crate) const ALL: &[(Self, &str)] = &[
         (Self::Ok, "done"),
-        (Self::Found, "a check found something: loss, corruption, an unfit machine, an alert"),
-        (Self::Usage, "the command line or the configuration was not understood"),
+        (Self::Found, "a check found something: loss, corruption, an alert; of doctor: warnings"),
+        (Self::Usage, "command line or configuration were not understood; of doctor: something is to be mended"),
         (Self::Unreachable, "no node could be reached, or it was lost before it answered"),
         (Self::Refused, "the node was reached and refused"),
         (Self::System, "this machine refused: a file, a limit, a permission"),
@@ -107,6 +107,12 @@ impl Failure {
         }
         // Nobody is left to tell when standard error is closed.
         let _ = std::io::Write::write_all(&mut anstream::stderr().lock(), text.as_bytes());
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\nnext: {}", self.what, self.next)
     }
 }
 

@@ -10,6 +10,8 @@ mod exit;
 mod identity;
 mod moment;
 mod passphrase;
+mod process;
+mod supervisor;
 mod terminal;
 mod verb;
 
@@ -73,6 +75,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Thread(args) => verb::thread::run(&cli.global, args),
         Verb::Policy(args) => verb::policy::run(&cli.global, args),
         Verb::Audit(args) => verb::audit::run(&cli.global, args),
+        Verb::Debug(args) => verb::debug::run(&cli.global, args),
+        Verb::Man(args) => verb::man::run(args),
         Verb::Completions(args) => verb::completions::run(args),
     }
 }

@@ -72,6 +72,33 @@ fn init_refuses_to_overwrite_unless_forced() {
 }
 
 #[test]
+fn init_makes_keys_for_a_configuration_that_a_package_brought_and_leaves_that_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("etc.toml");
+    let written = "[node]\nlisten = \"127.0.0.1:9000\"\ndata_dir = \"kept\"\n";
+    std::fs::write(&config, written).unwrap();
+    let init = |more: &[&str]| run(creto(dir.path()).args(["-c", "etc.toml", "init", "--keep-config"]).args(more));
+    let made = init(&["--name", "node.example"]);
+    assert_eq!((made.status, made.stderr.as_str()), (0, ""), "{}", made.stdout);
+    assert!(!made.stdout.contains("configuration, every key"), "{}", made.stdout);
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), written);
+    let key = std::fs::read(dir.path().join("kept/node.key")).unwrap();
+    assert_eq!(std::fs::metadata(dir.path().join("kept")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(dir.path().join("kept/node.crt").is_file() && dir.path().join("kept/audit/audit.pub").is_file());
+
+    // A key that is there is a node's: it is not replaced unasked.
+    let again = init(&[]);
+    assert_eq!(again.status, 2);
+    assert!(again.stderr.contains("kept/node.key exists already"), "{}", again.stderr);
+    assert_eq!(init(&["--force"]).status, 0);
+    assert_ne!(std::fs::read(dir.path().join("kept/node.key")).unwrap(), key);
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), written);
+    // What is in the file cannot be said again on the command line, and there must be one.
+    assert_eq!(init(&["--trust-domain", "acme.example"]).status, 2);
+    assert_eq!(run(creto(dir.path()).args(["init", "--keep-config"])).status, 2);
+}
+
+#[test]
 fn init_says_what_is_wrong_with_an_argument_before_it_writes() {
     let dir = tempfile::tempdir().unwrap();
     let run = run(creto(dir.path()).args(["init", "--trust-domain", "Not A Domain"]));
@@ -153,26 +180,90 @@ fn colours_are_used_only_where_they_are_wanted() {
 }
 
 #[test]
-fn doctor_reports_each_check_and_fails_only_on_a_failure() {
+fn doctor_reports_each_check_and_its_status_is_that_of_the_worst() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(creto(dir.path()).args(["init", "--listen", "127.0.0.1:0"])).status, 0);
     let doctor = run(creto(dir.path()).args(["doctor", "--json"]));
     let report = json(&doctor);
     let findings = report["findings"].as_array().unwrap();
-    let failed = findings.iter().any(|finding| finding["state"] == "fail");
-    assert_eq!(report["ok"], !failed);
-    assert_eq!(doctor.status, i32::from(failed));
-    for name in ["io_uring", "memlock", "cpus", "file system", "disk space", "udp buffers", "kernel", "instructions"] {
-        assert!(findings.iter().any(|finding| finding["name"] == name), "{name} is missing: {}", doctor.stdout);
+    let count = |state: &str| findings.iter().filter(|finding| finding["state"] == state).count();
+    let (warnings, failures) = (count("warn"), count("fail"));
+    assert_eq!((&report["warnings"], &report["failures"]), (&warnings.into(), &failures.into()));
+    assert_eq!(report["ok"], failures == 0);
+    assert_eq!(doctor.status, if failures > 0 { 2 } else { i32::from(warnings > 0) }, "{}", doctor.stdout);
+    let of_the_machine =
+        ["io_uring", "memlock", "open files", "cpus", "udp buffers", "kernel", "instructions", "clock", "time"];
+    let of_the_disk = ["file system", "disk space", "inodes"];
+    let of_the_node = ["configuration", "certificate", "data folder", "address", "node"];
+    for name in of_the_machine.iter().chain(&of_the_disk).chain(&of_the_node) {
+        assert!(findings.iter().any(|finding| finding["name"] == *name), "{name} is missing: {}", doctor.stdout);
     }
     for finding in findings.iter().filter(|finding| finding["state"] != "ok") {
         assert_ne!(finding["fix"], "", "{finding}");
     }
 
     std::fs::set_permissions(dir.path().join("data/node.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(dir.path().join("data/audit/audit.key"), std::fs::Permissions::from_mode(0o604)).unwrap();
     let doctor = run(creto(dir.path()).arg("doctor"));
-    assert_eq!(doctor.status, 1);
-    assert!(doctor.stdout.contains("fix: chmod 600 data/node.key"), "{}", doctor.stdout);
+    assert_eq!(doctor.status, 2);
+    for fix in ["fix: chmod 600 data/node.key", "fix: chmod 600 data/audit/audit.key"] {
+        assert!(doctor.stdout.contains(fix), "{fix}: {}", doctor.stdout);
+    }
+}
+
+#[test]
+fn doctor_notices_a_key_of_another_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["one", "two"] {
+        assert_eq!(run(creto(dir.path()).args(["init", folder, "--listen", "127.0.0.1:0"])).status, 0);
+    }
+    std::fs::copy(dir.path().join("two/data/node.key"), dir.path().join("one/data/node.key")).unwrap();
+    let doctor = run(creto(dir.path()).args(["-c", "one/creto.toml", "doctor", "--json"]));
+    let report = json(&doctor);
+    let findings = report["findings"].as_array().unwrap();
+    let certificate = findings.iter().find(|finding| finding["name"] == "certificate").unwrap();
+    assert_eq!((&certificate["state"], doctor.status), (&"fail".into(), 2), "{certificate}");
+}
+
+/// Every verb that `--help` of `path` lists, below it, and `path` itself, each with its words.
+fn verbs(folder: &Path, path: &[String], all: &mut Vec<Vec<String>>) {
+    let help = run(creto(folder).args(path).arg("--help"));
+    assert_eq!(help.status, 0, "{path:?}: {}", help.stderr);
+    all.push(path.to_vec());
+    let Some((_, list)) = help.stdout.split_once("\nCommands:\n") else { return };
+    let is_one = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    for line in list.lines().take_while(|line| !line.is_empty()).filter(is_one) {
+        let word = line.split_whitespace().next().expect("a line that is not empty has a word");
+        verbs(folder, &[path, &[word.to_owned()]].concat(), all);
+    }
+}
+
+#[test]
+fn every_verb_has_a_page_of_the_manual_and_can_be_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = run(creto(dir.path()).args(["man", "--out", "man1"]));
+    assert_eq!((made.status, made.stderr.as_str()), (0, ""), "{}", made.stdout);
+    let mut all = Vec::new();
+    verbs(dir.path(), &[], &mut all);
+    assert!(all.len() > 80, "{all:?}");
+    let script = |shell| run(creto(dir.path()).args(["completions", shell])).stdout;
+    let (bash, zsh, fish) = (script("bash"), script("zsh"), script("fish"));
+    for words in &all {
+        let name = ["creto".to_owned()].iter().chain(words).cloned().collect::<Vec<_>>().join("-");
+        let page = std::fs::read_to_string(dir.path().join(format!("man1/{name}.1")));
+        let page = page.unwrap_or_else(|error| panic!("{name}.1: {error}"));
+        assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{name}: {page}");
+        assert!(!page.contains('\u{1b}'), "no colours in {name}.1");
+        let Some(last) = words.last() else { continue };
+        let path: String = words.iter().map(|word| format!("__subcmd__{word}")).collect();
+        assert!(bash.contains(&format!("cmd=\"creto{path}\"")), "bash does not complete {words:?}");
+        assert!(zsh.contains(&format!("_creto{path}_commands() {{")), "zsh does not complete {words:?}");
+        assert!(fish.contains(&format!("-a \"{last}\"")), "fish does not complete {words:?}");
+    }
+    let pages = std::fs::read_dir(dir.path().join("man1")).unwrap().count();
+    assert_eq!(pages, all.len(), "what is hidden has no page");
+    let page = run(creto(dir.path()).arg("man"));
+    assert_eq!(page.stdout, std::fs::read_to_string(dir.path().join("man1/creto.1")).unwrap());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use crate::manifests::{members, package_name};
 use crate::{Complaint, Tree};
 
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
+/// The map of the documents for language models.
+const MODELS_MAP: &str = "llms.txt";
 
 /// Every path that ARCHITECTURE.md names exists.
 #[must_use]
@@ -38,7 +40,7 @@ pub fn architecture_names_every_crate(tree: &Tree) -> Vec<Complaint> {
 #[must_use]
 pub fn links_lead_somewhere(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    for (path, text) in tree.files().filter(|(path, _)| path.ends_with(".md")) {
+    for (path, text) in tree.files().filter(|(path, _)| path.ends_with(".md") || *path == MODELS_MAP) {
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         for (index, line) in text.lines().enumerate() {
             for target in link_targets(line) {
@@ -53,6 +55,19 @@ pub fn links_lead_somewhere(tree: &Tree) -> Vec<Complaint> {
         }
     }
     complaints
+}
+
+/// Every document that is no decision is on the map for language models.
+#[must_use]
+pub fn the_map_for_models_names_every_document(tree: &Tree) -> Vec<Complaint> {
+    let map = tree.text(MODELS_MAP).unwrap_or_default();
+    let named: Vec<&str> = map.lines().flat_map(link_targets).collect();
+    let is_document = |path: &str| match path.strip_suffix(".md") {
+        Some(path) => !path.contains('/') || path.strip_prefix("docs/").is_some_and(|name| !name.contains('/')),
+        None => false,
+    };
+    let missing = tree.files().filter(|(path, _)| is_document(path) && !named.contains(path));
+    missing.map(|(path, _)| Complaint::new(MODELS_MAP, 0, format!("the map leaves out {path}"))).collect()
 }
 
 /// Text between single backticks outside of fenced blocks, each with its line.
@@ -130,6 +145,20 @@ mod tests {
         assert_eq!(architecture_names_every_crate(&tree("| `engine/io/` | `creto-io` |")), []);
         assert_eq!(architecture_names_every_crate(&tree("| `engine/io/` | creto-io |")).len(), 1);
         assert_eq!(architecture_names_every_crate(&tree("")).len(), 2);
+    }
+
+    #[test]
+    fn a_document_that_is_not_on_the_map_for_models_is_found() {
+        let files =
+            [("README.md", ""), ("docs/a.md", ""), ("docs/b.md", ""), ("docs/decisions/c.md", ""), ("a/d.md", "")];
+        let with = |map| [&files[..], &[("llms.txt", map)]].concat();
+        let found = the_map_for_models_names_every_document(&Tree::of(&with("[r](README.md), [a](docs/a.md#part)")));
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["llms.txt: the map leaves out docs/a.md", "llms.txt: the map leaves out docs/b.md"]);
+        let whole = with("[r](README.md), [a](docs/a.md)\n[b](docs/b.md)");
+        assert_eq!(the_map_for_models_names_every_document(&Tree::of(&whole)), []);
+        let broken = with("[gone](docs/gone.md)");
+        assert_eq!(links_lead_somewhere(&Tree::of(&broken)).len(), 1);
     }
 
     #[test]

@@ -52,6 +52,12 @@ fn architecture_names_what_exists() {
 fn the_protocol_page_lists_every_reject_code() {
     check(xtask::rejects::the_protocol_page_lists_every_reject_code);
 }
+
+#[test]
+fn the_map_for_models_names_every_document() {
+    check(documents::the_map_for_models_names_every_document);
+}
+
 #[test]
 fn links_lead_somewhere() {
     check(documents::links_lead_somewhere);

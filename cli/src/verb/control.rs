@@ -15,6 +15,7 @@ use crate::args::Global;
 use crate::args::control::{AdmitArgs, ControlArgs, ControlVerb, DismissArgs, NodesArgs};
 use crate::exit::{Exit, Failure};
 use crate::identity::certificate_pem;
+use crate::supervisor::Supervised;
 use crate::terminal::{DIM, GOOD, STRONG, print_json, stdout};
 use crate::verb::init::{PUBLIC_FILE_MODE, write_file};
 use crate::verb::serve::{catch_signals, failure, print_line, reload_when_asked, start_log};
@@ -58,9 +59,11 @@ fn serve(mut config: Config, args: &ControlArgs) -> Result<Exit, Failure> {
     let (stop, reload) = catch_signals()?;
     let control = ControlProcess::start(&config).map_err(|error| failure(&error))?;
     reload_when_asked(Some(control.policy_reloader()), reload)?;
+    let supervised = Supervised::begin(control.vitals(), format!("serves nodes on {}", control.address()))?;
     // Nobody may be reading any more; that is no reason to stop serving.
     let _ = ready(&control, &config, args);
     control.wait(&stop).map_err(|error| failure(&error))?;
+    supervised.ends();
     let begin = Instant::now();
     control.stop().map_err(|error| failure(&error))?;
     let _ = stopped(begin, args);

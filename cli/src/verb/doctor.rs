@@ -6,11 +6,14 @@
 pub(crate) mod disk;
 mod facts;
 mod judge;
+mod pair;
 
 use std::io::Write;
+use std::path::Path;
 
 use creto_io::Durability;
 use creto_io::probe::ProbeResult;
+use creto_node::config::Config;
 use serde_json::json;
 
 use crate::args::{DoctorArgs, Global};
@@ -62,13 +65,33 @@ pub(crate) fn run(global: &Global, args: &DoctorArgs) -> Result<Exit, Failure> {
         Failure::new(Exit::System, format!("this machine cannot be described: {error}"), "run it on Linux, with /proc")
     })?;
     let findings = judge::judge(&config, &facts);
+    assert!(
+        findings.iter().all(|finding| finding.state == State::Ok || !finding.fix.is_empty()),
+        "a finding says what to do"
+    );
     let worst = findings.iter().map(|finding| finding.state).max().unwrap_or(State::Ok);
     if args.json {
         print_json(&report(&facts, &findings))?;
     } else {
         print(&facts, &findings)?;
     }
-    Ok(if worst == State::Fail { Exit::Found } else { Exit::Ok })
+    Ok(exit(worst))
+}
+
+/// The report that `--json` prints, for whoever gathers what there is to know.
+pub(crate) fn examined(config: &Config, file: Option<&Path>) -> std::io::Result<serde_json::Value> {
+    let facts = Facts::gather(config, file, false)?;
+    Ok(report(&facts, &judge::judge(config, &facts)))
+}
+
+/// As checks of monitoring systems end: 1 is a warning, 2 is what has to be mended. It is the one verb that tells the two apart by its
+/// status, for it is the one that whoever sets a machine up runs again and again.
+fn exit(worst: State) -> Exit {
+    match worst {
+        State::Ok => Exit::Ok,
+        State::Warn => Exit::Found,
+        State::Fail => Exit::Usage,
+    }
 }
 
 fn report(facts: &Facts, findings: &[Finding]) -> serde_json::Value {
@@ -96,8 +119,11 @@ fn report(facts: &Facts, findings: &[Finding]) -> serde_json::Value {
         })
     };
     let latencies = facts.disk.probe.as_ref().map(|probe| probe.results.iter().map(latency).collect::<Vec<_>>());
+    let count = |state| findings.iter().filter(|finding| finding.state == state).count();
     json!({
         "ok": findings.iter().all(|finding| finding.state != State::Fail),
+        "warnings": count(State::Warn),
+        "failures": count(State::Fail),
         "kernel": facts.kernel,
         "cpus": facts.host.cpus_text(),
         "memory_bytes": facts.host.memory_bytes,

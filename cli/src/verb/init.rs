@@ -23,14 +23,20 @@ pub(crate) const PUBLIC_FILE_MODE: u32 = 0o644;
 
 pub(crate) fn run(global: &Global, args: &InitArgs) -> Result<Exit, Failure> {
     let config_path = global.config_path_in(&args.folder);
-    let text = Config::template(&chosen(args));
-    // Read back before anything is written: a bad argument is refused here, and paths come out as the node sees them.
     let base = config_path.parent().unwrap_or(Path::new(""));
-    let config = Config::parse(&config_path.display().to_string(), &text, [])?.in_folder(base);
+    let (config, text) = match args.keep_config {
+        true => (global.load_config()?, None),
+        false => {
+            let text = Config::template(&chosen(args));
+            // Read back before anything is written: a bad argument is refused here, and paths come out as the node sees them.
+            (Config::parse(&config_path.display().to_string(), &text, [])?.in_folder(base), Some(text))
+        }
+    };
     let data_dir = config.data_dir();
 
     let files = [&config_path, &config.private_key(), &config.certificate()].map(Clone::clone);
-    if let Some(existing) = files.iter().find(|file| file.exists())
+    let replaced = if text.is_none() { &files[1..] } else { &files[..] };
+    if let Some(existing) = replaced.iter().find(|file| file.exists())
         && !args.force
     {
         return Err(Failure::new(
@@ -40,17 +46,20 @@ pub(crate) fn run(global: &Global, args: &InitArgs) -> Result<Exit, Failure> {
         ));
     }
     let mut names = args.names.clone();
-    names.extend(
-        args.listen.iter().filter(|listen| !listen.ip().is_unspecified()).map(|listen| listen.ip().to_string()),
-    );
+    let listen = if args.keep_config { Some(config.node.listen) } else { args.listen };
+    names.extend(listen.iter().filter(|listen| !listen.ip().is_unspecified()).map(|listen| listen.ip().to_string()));
     let identity = Identity::self_signed(&names)?;
 
-    make_folder(base, None)?;
+    if text.is_some() {
+        make_folder(base, None)?;
+    }
     make_folder(&data_dir, Some(PRIVATE_FOLDER_MODE))?;
     let [_, private_key, certificate] = &files;
     write_file(private_key, PRIVATE_FILE_MODE, &identity.private_key_pem)?;
     write_file(certificate, PUBLIC_FILE_MODE, &identity.certificate_pem)?;
-    write_file(&config_path, PUBLIC_FILE_MODE, &text)?;
+    if let Some(text) = &text {
+        write_file(&config_path, PUBLIC_FILE_MODE, text)?;
+    }
     let audit = data_dir.join(AUDIT_FOLDER);
     make_audit_keys(&audit, &config.node.trust_domain)?;
 
@@ -63,7 +72,7 @@ pub(crate) fn run(global: &Global, args: &InitArgs) -> Result<Exit, Failure> {
     ];
     let width = rows.iter().map(|(path, _)| path.chars().count()).max().unwrap_or(0);
     let mut out = stdout();
-    for (path, what) in &rows {
+    for (path, what) in rows.iter().skip(usize::from(text.is_none())) {
         writeln!(out, "{GOOD}made{GOOD:#}  {path:width$}  {DIM}{what}{DIM:#}")?;
     }
     writeln!(out, "      {:width$}  {DIM}SHA-256 {}{DIM:#}", "", identity.fingerprint)?;

@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Global, ServeArgs};
 use crate::exit::{Exit, Failure, plain};
+use crate::supervisor::{self, Supervised};
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, grouped, stdout};
 
 pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
@@ -35,8 +36,10 @@ pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
     start_log(&config);
     // Before the node: a signal that comes while it starts must end it in order, too.
     let (stop, reload) = catch_signals()?;
+    supervisor::starting("reads its log");
     let mut node = Node::start(&config).map_err(|error| failure(&error))?;
     reload_when_asked(node.policy_reloader(), reload)?;
+    let supervised = Supervised::begin(node.vitals(), format!("serves on {}", node.address()))?;
     // Nobody may be reading any more; that is no reason to stop serving.
     if node.waits_for_control() {
         let _ = waiting(&node, &config, args);
@@ -48,6 +51,7 @@ pub(crate) fn run(global: &Global, args: &ServeArgs) -> Result<Exit, Failure> {
         }
         stopped => stopped.map(drop),
     };
+    supervised.ends();
     let begin = Instant::now();
     let stopping = node.stop();
     ended.map_err(|error| failure(&error))?;

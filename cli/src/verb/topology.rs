@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use creto_node::config::size_text;
+use creto_node::config::{Config, size_text};
 use creto_node::host::Host;
 use creto_node::plan::Plan;
 use creto_node::topology::{Cache, CpuPlace, Role, Topology, roles};
@@ -65,6 +65,20 @@ pub(crate) fn run(global: &Global, args: &TopologyArgs) -> Result<Exit, Failure>
         "{DIM}change it in [topology] of the configuration, see{DIM:#} {LITERAL}docs/operations.md{LITERAL:#}"
     )?;
     Ok(Exit::Ok)
+}
+
+/// The machine and the plan, as `--json` prints them.
+pub(crate) fn described(config: &Config) -> Value {
+    let host = match Host::probe() {
+        Ok(host) => host,
+        Err(error) => return json!({ "error": error.to_string() }),
+    };
+    let topology = Topology::probe(&host);
+    let plan = match Plan::resolve(config, &host) {
+        Ok(plan) => planned(&topology, &plan),
+        Err(error) => json!({ "ok": false, "problems": [{ "message": error.to_string() }] }),
+    };
+    json!({ "cpus": topology.cpus, "nodes": topology.nodes, "cores": topology.core_count(), "plan": plan })
 }
 
 fn table(topology: &Topology, plan: Option<&Plan>) -> Columns {

@@ -17,8 +17,9 @@ use creto_node::plan::Plan;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub(crate) use self::tuners::Tuner;
-use self::tuners::{Change, Setting, State, look, value};
+use self::tuners::{Change, State, value};
+pub(crate) use self::tuners::{Setting, look};
+pub(crate) use self::tuners::{State as TunerState, Tuner};
 use crate::args::{Global, TuneArgs};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{BAD, CAUTION, DIM, GOOD, LITERAL, STRONG, print_json, stdout, wrap};

@@ -82,6 +82,23 @@ pub struct Readiness {
     pub shards: Vec<ShardHealth>,
 }
 
+impl Readiness {
+    /// Why it is not ready, in one line; empty when it is, and as little as is known when it has just started.
+    #[must_use]
+    pub fn why(&self) -> String {
+        if self.ready {
+            return String::new();
+        }
+        let lapsed = self.control.iter().filter(|control| control.lapses_in_ms.is_none());
+        let shards = self.shards.iter().filter(|shard| !shard.state.is_ready()).map(|shard| {
+            let gap = if shard.cause.is_empty() { "" } else { ": " };
+            format!("shard {} is {}{gap}{}", shard.shard, shard.state.as_str(), shard.cause)
+        });
+        let causes = std::iter::once(self.directory.clone()).chain(lapsed.map(|control| control.cause.clone()));
+        causes.chain(shards).filter(|cause| !cause.is_empty()).collect::<Vec<_>>().join("; ")
+    }
+}
+
 /// A node of another process that has a link to this control service.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LinkedNode {
@@ -309,6 +326,7 @@ mod tests {
     fn a_node_is_ready_when_every_shard_serves_and_a_fence_is_for_ever() {
         let health = Health::new(2);
         assert!(!health.readiness().ready);
+        assert_eq!(health.readiness().why(), "shard 0 is starting; shard 1 is starting");
         health.set(0, ShardState::Serving, "");
         assert!(!health.readiness().ready);
         health.set(1, ShardState::Full, "read some");
@@ -317,6 +335,7 @@ mod tests {
         health.set(1, ShardState::Serving, "");
         let readiness = health.readiness();
         assert!(!readiness.ready);
+        assert_eq!(readiness.why(), "shard 1 is fenced: the disk");
         assert_eq!((readiness.shards[1].state, readiness.shards[1].cause.as_str()), (ShardState::Fenced, "the disk"));
     }
 }

@@ -26,6 +26,7 @@ use crate::limits::{
 };
 use crate::machine::{Datagram, IoAction, IoEvent, Machine, Parcel, Source};
 use crate::park::Signal;
+use crate::planted;
 use crate::ring::{ControlPort, Ports};
 use crate::socket::{BoundSocket, Sent, ShardSocket, ecn_of};
 use crate::stats::{DriverStats, StatsReader, WriteTimes};
@@ -138,6 +139,7 @@ where
         let now = self.clock.now();
         progress.turn();
         self.stats.turns += 1;
+        planted::stand_still(self.ports.shard_index(), self.stats.turns);
 
         // Whatever it announced is looked at below. Left set, it would keep the shard from ever parking again.
         self.signal.take();

@@ -21,6 +21,7 @@
 
 mod aligned;
 mod clock;
+pub mod discipline;
 mod disk;
 mod driver;
 mod error;

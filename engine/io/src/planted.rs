@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `skip-sync` | a write counts as durable and is never synced |
 //! | `sync-not-awaited` | a write counts as durable while its sync is still under way |
+//! | `stand-still` | shard 0 stops in the middle of a turn, two seconds or more after its start |
 
 /// What is wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,7 @@
 pub(crate) enum PlantedBug {
     SkipSync,
     SyncNotAwaited,
+    StandStill,
 }
 
 /// The bug that the environment asks for.
@@ -25,9 +27,10 @@ pub(crate) fn bug() -> Option<PlantedBug> {
         let bug = match std::env::var("PLANTED_BUG").ok()?.as_str() {
             "skip-sync" => PlantedBug::SkipSync,
             "sync-not-awaited" => PlantedBug::SyncNotAwaited,
+            "stand-still" => PlantedBug::StandStill,
             _ => return None,
         };
-        tracing::error!(?bug, "a bug is planted: a power failure will lose acknowledged messages");
+        tracing::error!(?bug, "a bug is planted: this is no node to keep messages in");
         Some(bug)
     })
 }
@@ -37,3 +40,17 @@ pub(crate) fn bug() -> Option<PlantedBug> {
 pub(crate) const fn bug() -> Option<PlantedBug> {
     None
 }
+
+/// Stops this thread for good, if it is that of shard 0 and it was asked for.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn stand_still(shard_index: u16, turns: u64) {
+    /// A shard that has nothing to do takes twenty in a second.
+    const TURNS: u64 = 40;
+    while shard_index == 0 && turns > TURNS && bug() == Some(PlantedBug::StandStill) {
+        std::thread::park();
+    }
+}
+
+/// Nothing.
+#[cfg(not(feature = "planted-bugs"))]
+pub(crate) const fn stand_still(_shard_index: u16, _turns: u64) {}

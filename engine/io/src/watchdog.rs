@@ -30,16 +30,24 @@ impl Progress {
         self.turns.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn begin(&self) {
+    /// Whether the shard's thread runs: not before its first turn, and not after its last.
+    pub fn is_running(&self) -> bool {
+        self.thread_id.load(Ordering::Relaxed) != 0
+    }
+
+    /// The shard's thread, which calls this, has begun.
+    pub fn begin(&self) {
         self.thread_id.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
     }
 
-    pub(crate) fn turn(&self) {
+    /// One turn more. Only the thread that has begun calls it.
+    pub fn turn(&self) {
         // One writer: no read-modify-write needed.
         self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    pub(crate) fn end(&self) {
+    /// The shard has ended.
+    pub fn end(&self) {
         self.thread_id.store(0, Ordering::Relaxed);
     }
 }

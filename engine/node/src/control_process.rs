@@ -22,6 +22,7 @@ use crate::data_dir::DataDir;
 use crate::metrics::NodeMetrics;
 use crate::run::control::{doors, retention_s, service_options};
 use crate::run::{NodeError, certificate, private_key, unix_ms};
+use crate::vitals::Vitals;
 
 /// A control service that serves nodes.
 pub struct ControlProcess {
@@ -31,6 +32,7 @@ pub struct ControlProcess {
     /// Closed when its thread has ended.
     ended: Receiver<()>,
     audit: AuditThread,
+    vitals: Vitals,
     _metrics: Option<MetricsServer>,
     // Last: the lock on the data directory goes when everything else has ended.
     _data_dir: DataDir,
@@ -66,6 +68,7 @@ impl ControlProcess {
             .map_err(|error| NodeError::System { what: "starting the thread of the audit log", error })??;
         health.set_metrics(Arc::new(NodeMetrics::new(Vec::new())));
         let metrics = config.metrics.listen.map(|listen| MetricsServer::start(listen, health.clone())).transpose()?;
+        let vitals = Vitals::new(health.clone(), []);
         let (doors, asked) = doors();
         let options = LinkServerOptions {
             listen: config.link.listen,
@@ -97,7 +100,7 @@ impl ControlProcess {
             feed.publish(snapshot);
         };
         let service = service.spawn_with(sink, publications)?;
-        Ok(Self { address, admitted, service, ended, audit, _metrics: metrics, _data_dir: data_dir })
+        Ok(Self { address, admitted, service, ended, audit, vitals, _metrics: metrics, _data_dir: data_dir })
     }
 
     /// The address that nodes connect to.
@@ -110,6 +113,12 @@ impl ControlProcess {
     #[must_use]
     pub fn nodes(&self) -> usize {
         self.admitted.list().len()
+    }
+
+    /// How it is, for whoever supervises the process.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        self.vitals.clone()
     }
 
     /// The socket of the control API.

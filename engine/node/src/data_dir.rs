@@ -313,6 +313,13 @@ fn parse(path: &Path, description_path: &Path, bytes: &[u8]) -> Result<Descripti
     serde_json::from_slice(bytes).map_err(damaged)
 }
 
+/// The number of shards that a data directory was written with, 0 for that of a control service; `None` where there is none that this
+/// version reads. Nothing is locked or made.
+#[must_use]
+pub fn written_shards(path: &Path) -> Option<u16> {
+    described_shards(&fs::read(path.join(DESCRIPTION_FILE)).ok()?)
+}
+
 /// The shard count that a description of this version states.
 pub(crate) fn described_shards(description: &[u8]) -> Option<u16> {
     let found: Description = serde_json::from_slice(description).ok()?;

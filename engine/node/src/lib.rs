@@ -16,7 +16,9 @@ mod recovery;
 mod room;
 mod run;
 pub mod topology;
+mod vitals;
 mod workers;
 
 pub use control_process::ControlProcess;
-pub use run::{Node, NodeError, Recovered, Summary};
+pub use run::{DRAIN, Node, NodeError, Recovered, Summary};
+pub use vitals::Vitals;

@@ -36,6 +36,7 @@ use crate::machine::{Ends, NodeItem, OUT_QUEUE_BYTES_MAX, ShardMachine, ShardRep
 use crate::metrics::{Board, NodeMetrics};
 use crate::plan::Plan;
 use crate::room::RoomWatch;
+use crate::vitals::Vitals;
 use crate::workers::Workers;
 
 pub(crate) mod control;
@@ -49,7 +50,7 @@ pub use shards::Recovered;
 use shards::recover_shards;
 
 /// How long a node that was asked to stop waits for what is under way.
-const DRAIN: Duration = Duration::from_secs(10);
+pub const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long a shard may take to make room for what it is told.
 const TELL: Duration = Duration::from_secs(5);
@@ -66,6 +67,7 @@ pub struct Node {
     metrics: Option<MetricsServer>,
     audit: AuditThread,
     watchdog: Watchdog,
+    vitals: Vitals,
     reports: Receiver<(u16, ShardReport)>,
     recovered: Recovered,
     // Last: the lock on the data directory goes when everything else has ended.
@@ -162,11 +164,12 @@ impl Node {
         };
         let (workers, jobs) = Workers::start(&plan.crypto_cpus, &control)
             .map_err(|error| NodeError::System { what: "starting the crypto workers", error })?;
-        let (mut watched, mut boards) = (Vec::new(), Vec::new());
+        let (mut watched, mut boards, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
         let mut threads = Vec::new();
         for (((executor, ports), socket), shard) in executors.iter().zip(meshes).zip(sockets).zip(shards) {
             let shard_index = executor.shard_index;
             let progress = Arc::new(Progress::default());
+            pulses.push(Arc::clone(&progress));
             watched.push(Watched::new(shard_index, Arc::clone(&progress), ports.control_port()));
             let late = Arc::new(Late::default());
             let board = Board::default();
@@ -224,6 +227,7 @@ impl Node {
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
+        let vitals = Vitals::new(health.clone(), pulses);
         let metrics = config.metrics.listen.map(|listen| MetricsServer::start(listen, health.clone())).transpose()?;
 
         let service = match (link, asked) {
@@ -245,6 +249,7 @@ impl Node {
             metrics,
             audit,
             watchdog,
+            vitals,
             reports,
             recovered,
             _data_dir: data_dir,
@@ -287,6 +292,12 @@ impl Node {
     #[must_use]
     pub fn policy_reloader(&self) -> Option<PolicyReloader> {
         self.service.policy_reloader()
+    }
+
+    /// How it is, for whoever supervises the process.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        self.vitals.clone()
     }
 
     /// The socket of the control API.

@@ -14,11 +14,34 @@ pub(super) struct Disk {
     pub(super) folder: PathBuf,
     /// Name of the file system, or its magic number in hex.
     pub(super) file_system: String,
-    pub(super) free_bytes: u64,
+    pub(super) room: Room,
+    /// Whether it is mounted so that nothing may be written.
+    pub(super) is_read_only: bool,
     /// What the writes took, or why none could be made.
     pub(super) probe: Result<ProbeReport, io::Error>,
     /// What was chosen when this device was measured at a start, and the next start writes by.
     pub(super) remembered: Option<Choice>,
+}
+
+/// What a file system has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) free_bytes: u64,
+    /// Files that can still be made; `None` where the file system makes room for them as it goes.
+    pub(super) free_files: Option<u64>,
+}
+
+impl Room {
+    /// Of the file system that this folder is on.
+    pub(super) fn of(folder: &Path) -> Self {
+        rustix::fs::statvfs(folder).map_or_else(
+            |_| Self::default(),
+            |stat| Self {
+                free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+                free_files: (stat.f_files > 0).then_some(stat.f_favail),
+            },
+        )
+    }
 }
 
 impl Disk {
@@ -33,7 +56,8 @@ impl Disk {
         let statvfs = rustix::fs::statvfs(&folder);
         Self {
             file_system: statfs.map_or_else(|_| "unknown".to_owned(), |stat| file_system_name(stat.f_type)),
-            free_bytes: statvfs.map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize)),
+            room: Room::of(&folder),
+            is_read_only: statvfs.is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)),
             probe,
             remembered: device::remembered(data_dir, wal_dir).map(|measured| measured.report.choice),
             folder,
@@ -82,7 +106,7 @@ mod tests {
     fn measuring_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::measure(dir.path(), dir.path(), false);
-        assert!(disk.free_bytes > 0 && disk.probe.is_ok(), "{disk:?}");
+        assert!(disk.room.free_bytes > 0 && !disk.is_read_only && disk.probe.is_ok(), "{disk:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

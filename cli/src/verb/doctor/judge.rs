@@ -1,5 +1,7 @@
 //! What the facts mean for a node, each with the command that changes it. A pure function of configuration and facts.
 
+mod keeping;
+
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +15,7 @@ use creto_node::plan::Plan;
 
 use super::Finding;
 use super::disk::Disk;
-use super::facts::{Facts, Files};
+use super::facts::{Facts, Files, NodeSeen};
 use crate::exit::plain;
 
 /// Oldest kernel whose io_uring has what the executor needs.
@@ -28,8 +30,13 @@ const SEGMENTS_TO_START: u64 = 2;
 const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter", "timebase"];
 
 pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![configuration(&facts.files), kernel(&facts.kernel), io_uring(facts)];
-    match Plan::resolve(config, &facts.host) {
+    let plan = Plan::resolve(config, &facts.host);
+    let mut findings = vec![configuration(&facts.files)];
+    findings.extend(keeping::pair(&facts.files));
+    findings.extend(keeping::secrets(facts));
+    findings.push(keeping::data_folder(plan.as_ref().ok(), facts));
+    findings.extend([kernel(&facts.kernel), io_uring(facts)]);
+    match plan {
         Ok(plan) => {
             findings.push(cpus(&plan, facts));
             findings.extend(plan.warnings.iter().map(|warning| {
@@ -38,7 +45,10 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
                 Finding::warn("plan", what, fix)
             }));
             findings.push(memlock(&plan, facts));
+            findings.push(keeping::open_files(&plan, facts));
             findings.push(room(config, &plan, &facts.disk));
+            findings.extend(keeping::data_space(&facts.data));
+            findings.push(keeping::inodes(config, &plan, &facts.disk, &facts.data));
             findings.push(udp_buffers(&plan, facts));
         }
         Err(error) => {
@@ -54,6 +64,9 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.push(instructions(&facts.cpu_features));
     findings.push(cryptography(&facts.processor, has_dalek_avx512()));
     findings.push(clock(facts.clock_source.as_deref()));
+    findings.push(keeping::time(facts));
+    findings.extend(keeping::settings(&facts.settings));
+    findings.push(keeping::node(facts));
     findings
 }
 
@@ -64,9 +77,22 @@ fn configuration(files: &Files) -> Finding {
     };
     let key = files.private_key.display();
     match files.private_key_mode {
-        None => Finding::fail(NAME, format!("{key} is missing: the node has no TLS key"), "creto init --force"),
+        // Never told to make one: it would take the place of the node's.
+        None if files.private_key_is_hidden => Finding::fail(
+            NAME,
+            format!("{key} cannot be seen by this user"),
+            "sudo -u USER creto doctor, with the user that runs the node",
+        ),
+        None if !files.certificate_exists => {
+            Finding::fail(NAME, format!("{key} is missing: the node has no TLS key"), "creto init --keep-config")
+        }
+        None => Finding::fail(
+            NAME,
+            format!("{key} is missing: the node has no TLS key"),
+            format!("put it back from a backup, or make a new pair: {}", keeping::NEW_PAIR),
+        ),
         Some(_) if !files.certificate_exists => {
-            Finding::fail(NAME, "the node's certificate is missing", "creto init --force")
+            Finding::fail(NAME, "the node's certificate is missing", keeping::NEW_PAIR)
         }
         Some(mode) if mode & 0o077 != 0 => Finding::fail(
             NAME,
@@ -103,7 +129,7 @@ fn io_uring(facts: &Facts) -> Finding {
         Ok(()) => return Finding::ok(NAME, "an executor could be made, as a shard makes it"),
         // The check of the limit says it better.
         Err(ExecutorError::MemoryLock { .. }) => {
-            return Finding::warn(NAME, "not tried: too little memory may be locked", "see memlock");
+            return Finding::warn(NAME, "not tried: too little memory may be locked", memlock_fix(facts));
         }
         Err(error) => error,
     };
@@ -121,7 +147,7 @@ fn io_uring(facts: &Facts) -> Finding {
         }
         (ExecutorError::IoUringRefused(_), _) if facts.in_container => (
             format!("refused inside this container ({said}): its seccomp profile blocks io_uring"),
-            "docker run --security-opt seccomp=creto-seccomp.json … (docs/operations.md says how to make it)",
+            "docker run --security-opt seccomp=packaging/docker/seccomp.json … (it is in the repository and in the package)",
         ),
         (ExecutorError::IoUringRefused(_), _) => (
             format!("refused ({said}): a seccomp filter or security module blocks io_uring"),
@@ -148,11 +174,7 @@ fn cpus(plan: &Plan, facts: &Facts) -> Finding {
 
 fn memlock(plan: &Plan, facts: &Facts) -> Finding {
     const NAME: &str = "memlock";
-    let fix = if facts.in_container {
-        "docker run --ulimit memlock=-1 …"
-    } else {
-        "sudo prlimit --pid $$ --memlock=unlimited"
-    };
+    let fix = memlock_fix(facts);
     match facts.host.memlock_bytes {
         None => Finding::ok(NAME, "unlimited"),
         Some(limit) if limit < plan.memlock_bytes_min => Finding::fail(
@@ -177,17 +199,25 @@ fn memlock(plan: &Plan, facts: &Facts) -> Finding {
     }
 }
 
+fn memlock_fix(facts: &Facts) -> &'static str {
+    match (facts.in_container, facts.limits_of_the_node) {
+        (true, _) => "docker run --ulimit memlock=-1 …",
+        (false, true) => "systemctl edit creto: [Service] LimitMEMLOCK=infinity, then systemctl restart creto",
+        (false, false) => "sudo prlimit --pid $$ --memlock=unlimited",
+    }
+}
+
 fn room(config: &Config, plan: &Plan, disk: &Disk) -> Finding {
     const NAME: &str = "disk space";
     let shards = u64::from(plan.shard_count());
     let needed = SEGMENTS_TO_START * config.wal.segment_bytes * shards;
-    let free = about(disk.free_bytes);
+    let free = about(disk.room.free_bytes);
     let folder = disk.folder.display();
-    if disk.free_bytes < needed {
+    if disk.room.free_bytes < needed {
         let text = format!("{free} free at {folder}; the log needs {} to start", about(needed));
         Finding::fail(NAME, text, "make room, or move the log: CRETO__WAL__DIR=/path/with/room")
-    } else if disk.free_bytes < plan.wal_disk_bytes_max {
-        let per_shard = (disk.free_bytes / shards / 2) >> 30;
+    } else if disk.room.free_bytes < plan.wal_disk_bytes_max {
+        let per_shard = (disk.room.free_bytes / shards / 2) >> 30;
         let fix = match per_shard {
             0 => "make room, or move the log: CRETO__WAL__DIR=/path/with/room".to_owned(),
             gib => format!("CRETO__WAL__WAL_BYTES_MAX=\"{gib} GiB\", or move the log to a larger device"),
@@ -203,6 +233,12 @@ fn file_system(disk: &Disk) -> Finding {
     const NAME: &str = "file system";
     const MOVE: &str = "move the log to ext4 or xfs: CRETO__WAL__DIR=/path/on/ext4";
     let (kind, folder) = (&disk.file_system, disk.folder.display());
+    if disk.is_read_only {
+        let fix = format!(
+            "sudo mount -o remount,rw {folder}, and look at `dmesg`: a file system with errors becomes so by itself"
+        );
+        return Finding::fail(NAME, format!("{kind} at {folder} is mounted read-only"), fix);
+    }
     match &disk.probe {
         Ok(probe) if probe.direct_io => {}
         Ok(_) => return Finding::fail(NAME, format!("{kind} at {folder} cannot write with O_DIRECT"), MOVE),
@@ -299,7 +335,9 @@ fn address(config: &Config, facts: &Facts) -> Finding {
     let listen = config.node.listen;
     match facts.address {
         Ok(()) => Finding::ok(NAME, format!("{listen} is free")),
-        Err(ErrorKind::AddrInUse) if facts.node_runs => Finding::ok(NAME, format!("{listen}, where the node runs")),
+        Err(ErrorKind::AddrInUse) if facts.node != NodeSeen::None => {
+            Finding::ok(NAME, format!("{listen}, where the node runs"))
+        }
         Err(ErrorKind::AddrInUse) => Finding::warn(
             NAME,
             format!("{listen} is in use by something else"),

@@ -1,11 +1,18 @@
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use creto_io::discipline::Discipline;
 use creto_io::probe::{Choice, ProbeResult};
 use creto_node::host::Host;
+use creto_service::health::{Readiness, ShardHealth, ShardState};
 
 use super::super::State;
+use super::super::disk::Room;
+use super::super::facts::DataFolder;
+use super::super::pair::{Pair, Validity};
 use super::*;
+use crate::verb::tune::{Setting, Tuner, TunerState};
 
 /// A machine on which everything is as it should be.
 fn good() -> Facts {
@@ -27,29 +34,62 @@ fn good() -> Facts {
     Facts {
         kernel: "6.18.0".to_owned(),
         in_container: false,
+        uid: 998,
         host: Host::with_cpus(2),
+        open_files_max: Some(1024),
+        limits_of_the_node: false,
         executor: Ok(()),
         uring_disabled: Some(0),
         disk: Disk {
             folder: PathBuf::from("/data"),
             file_system: "ext4".to_owned(),
-            free_bytes: 1 << 40,
+            room: Room { free_bytes: 1 << 40, free_files: Some(1 << 20) },
+            is_read_only: false,
             probe: Ok(probe),
             remembered: None,
         },
+        data: DataFolder {
+            path: PathBuf::from("data"),
+            owned: Some((0o700, 998)),
+            is_writable: true,
+            stranger: None,
+            open_secrets: Vec::new(),
+            ahead: Duration::ZERO,
+            written_shards: Some(2),
+            room: Room { free_bytes: 1 << 40, free_files: Some(1 << 20) },
+            has_the_log: true,
+        },
         udp_buffer_bytes_max: (Some(8 << 20), Some(8 << 20)),
         address: Ok(()),
-        node_runs: false,
+        node: NodeSeen::None,
         cpu_features: vec![("aes", true), ("avx2", true), ("vaes", false)],
         processor: Processor { aes: true, sha256: true, avx2: true, ..Processor::default() },
         clock_source: Some("tsc".to_owned()),
+        clock: Discipline::Kept { error_us: 1_500 },
+        settings: vec![setting(TunerState::Right), setting(TunerState::Unsupported)],
         files: Files {
             config: Some(PathBuf::from("creto.toml")),
             private_key: PathBuf::from("data/node.key"),
             private_key_mode: Some(0o600),
+            private_key_is_hidden: false,
+            config_mode: Some(0o644),
+            config_has_password: false,
+            certificate: PathBuf::from("data/node.crt"),
             certificate_exists: true,
+            pair: Pair::Sound(Validity { from_s: 0, until_s: 400 * 86_400, now_s: 86_400 }),
         },
     }
+}
+
+fn ready() -> Readiness {
+    let shard = ShardHealth { shard: 0, state: ShardState::Serving, since_ms: 0, cause: String::new() };
+    Readiness { ready: true, directory: String::new(), control: None, nodes: Vec::new(), shards: vec![shard] }
+}
+
+fn setting(state: TunerState) -> Setting {
+    let text = |text: &str| text.to_owned();
+    let (what, now, wanted) = (text("transparent huge pages"), text("always"), text("madvise"));
+    Setting { tuner: Tuner::HugePages, what, now, wanted, state, reason: String::new(), change: None }
 }
 
 /// Changes the good machine and expects one finding of that name, in full: `state: text | fix`.
@@ -91,7 +131,19 @@ fn the_shell_that_has_no_configuration_is_told_to_make_one() {
     check(
         |facts| facts.files.private_key_mode = None,
         "configuration",
-        "Fail: data/node.key is missing: the node has no TLS key | creto init --force",
+        "Fail: data/node.key is missing: the node has no TLS key | \
+         put it back from a backup, or make a new pair: creto init --keep-config --force",
+    );
+    check(
+        |facts| (facts.files.private_key_mode, facts.files.certificate_exists) = (None, false),
+        "configuration",
+        "Fail: data/node.key is missing: the node has no TLS key | creto init --keep-config",
+    );
+    // Whoever may not look must not be told to replace what is there.
+    check(
+        |facts| (facts.files.private_key_mode, facts.files.private_key_is_hidden) = (None, true),
+        "configuration",
+        "Fail: data/node.key cannot be seen by this user | sudo -u USER creto doctor, with the user that runs the node",
     );
 }
 
@@ -132,7 +184,7 @@ fn a_refused_ring_is_explained_by_who_refused_it() {
         },
         "io_uring",
         "Fail: refused inside this container (operation not permitted): its seccomp profile blocks io_uring | \
-         docker run --security-opt seccomp=creto-seccomp.json … (docs/operations.md says how to make it)",
+         docker run --security-opt seccomp=packaging/docker/seccomp.json … (it is in the repository and in the package)",
     );
     check(
         |facts| refuse(facts, eperm),
@@ -159,6 +211,7 @@ fn too_little_locked_memory_stops_or_slows() {
         |facts| {
             facts.host.memlock_bytes = Some(600 << 10);
             facts.host.cpus = Host::with_cpus(8).cpus;
+            facts.data.written_shards = None;
             facts.in_container = true;
         },
         "memlock",
@@ -170,13 +223,13 @@ fn too_little_locked_memory_stops_or_slows() {
 #[test]
 fn a_disk_without_room_is_found_before_the_log_finds_it() {
     check(
-        |facts| facts.disk.free_bytes = 100 << 20,
+        |facts| facts.disk.room.free_bytes = 100 << 20,
         "disk space",
         "Fail: 100 MiB free at /data; the log needs 256 MiB to start | \
          make room, or move the log: CRETO__WAL__DIR=/path/with/room",
     );
     check(
-        |facts| facts.disk.free_bytes = 10 << 30,
+        |facts| facts.disk.room.free_bytes = 10 << 30,
         "disk space",
         "Warn: 10.0 GiB free at /data; the log may grow to 32.0 GiB | \
          CRETO__WAL__WAL_BYTES_MAX=\"2 GiB\", or move the log to a larger device",
@@ -230,7 +283,7 @@ fn the_network_is_looked_at() {
     check(
         |facts| {
             facts.address = Err(ErrorKind::AddrInUse);
-            facts.node_runs = true;
+            facts.node = NodeSeen::Says(ready());
         },
         "address",
         "Ok: 127.0.0.1:7443, where the node runs | ",
@@ -283,4 +336,229 @@ fn a_configuration_that_this_machine_cannot_hold_is_a_failure() {
     let cpus = findings.iter().find(|finding| finding.name == "cpus").unwrap();
     assert_eq!(cpus.state, State::Fail);
     assert_eq!(cpus.text, "topology.cpus names CPU 9, but this machine has 0-1");
+}
+
+#[test]
+fn a_certificate_is_looked_at_with_its_key_and_its_dates() {
+    let renew = "creto init --keep-config --force, then give the new certificate to every agent";
+    let dated = |facts: &mut Facts, now_days: i64| {
+        facts.files.pair =
+            Pair::Sound(Validity { from_s: 10 * 86_400, until_s: 100 * 86_400, now_s: now_days * 86_400 });
+    };
+    check(|_| {}, "certificate", "Ok: data/node.crt and its key belong together, for 399 days more | ");
+    check(|facts| dated(facts, 90), "certificate", &format!("Warn: data/node.crt ends in 10 days | {renew}"));
+    check(
+        |facts| dated(facts, 103),
+        "certificate",
+        &format!("Warn: data/node.crt ended 3 days ago; agents that were given it go on | {renew}"),
+    );
+    check(
+        |facts| dated(facts, 5),
+        "certificate",
+        "Warn: data/node.crt counts in 6 days only, by this clock | \
+         set the clock (timedatectl), or make the pair anew: creto init --keep-config --force",
+    );
+    check(
+        |facts| facts.files.pair = Pair::Broken("keys may not be consistent".to_owned()),
+        "certificate",
+        &format!("Fail: data/node.crt and its key: keys may not be consistent | {renew}"),
+    );
+}
+
+#[test]
+fn secrets_that_others_may_read_are_a_failure() {
+    check(
+        |facts| facts.data.open_secrets = vec![(PathBuf::from("data/audit/audit.key"), 0o640)],
+        "secrets",
+        "Fail: data/audit/audit.key has mode 0640: others on this machine can read it | chmod 600 data/audit/audit.key",
+    );
+    check(
+        |facts| facts.files.config_has_password = true,
+        "secrets",
+        "Fail: creto.toml has a password in it and mode 0644: others on this machine can read it | chmod 640 creto.toml",
+    );
+    check(
+        |facts| {
+            facts.files.config_has_password = true;
+            facts.files.config_mode = Some(0o640);
+        },
+        "secrets",
+        "Ok: creto.toml has a password in it, and mode 0640 | ",
+    );
+}
+
+#[test]
+fn the_data_folder_must_belong_to_whoever_runs_the_node_and_fit_the_plan() {
+    check(|_| {}, "data folder", "Ok: data, written with 2 shards, mode 0700 | ");
+    check(
+        |facts| facts.uid = 1000,
+        "data folder",
+        "Fail: data belongs to user 998, and this is user 1000 | sudo -u '#998' creto doctor",
+    );
+    check(|facts| facts.uid = 0, "data folder", "Ok: data, written with 2 shards, mode 0700 | ");
+    check(
+        |facts| facts.data.stranger = Some((PathBuf::from("data/control.redb"), 0)),
+        "data folder",
+        "Fail: data/control.redb belongs to user 0, and data to user 998 | sudo chown -R 998 data",
+    );
+    check(
+        |facts| facts.data.owned = Some((0o755, 998)),
+        "data folder",
+        "Warn: data has mode 0755: others on this machine can look inside | chmod 700 data",
+    );
+    check(|facts| facts.data.is_writable = false, "data folder", "Fail: data cannot be written | chmod 700 data");
+    check(
+        |facts| {
+            facts.data.owned = None;
+            facts.data.is_writable = false;
+        },
+        "data folder",
+        "Fail: data is not there, and cannot be made by this user | sudo install -d -m 700 -o \"$(id -un)\" data",
+    );
+    check(
+        |facts| facts.data.ahead = Duration::from_secs(7_200),
+        "data folder",
+        "Warn: files in data are dated 7200 s ahead of the clock: it went back | \
+         set the clock before the node starts: timedatectl",
+    );
+    check(
+        |facts| facts.data.written_shards = Some(3),
+        "data folder",
+        "Fail: data was written with 3 shards, and 2 are planned: the node does not start | \
+         CRETO__TOPOLOGY__SHARDS=3, or topology.shards = 3 in creto.toml",
+    );
+    check(|facts| facts.data.written_shards = Some(0), "data folder", "Ok: data, of a control service, mode 0700 | ");
+}
+
+#[test]
+fn room_for_files_is_counted_as_room_for_bytes_is() {
+    let fix = "df -i /data; delete what has many small files there, or move the log: CRETO__WAL__DIR=/path";
+    check(
+        |facts| facts.disk.room.free_files = Some(15),
+        "inodes",
+        &format!("Fail: 15 files can still be made at /data; a start needs 16 | {fix}"),
+    );
+    check(
+        |facts| facts.disk.room.free_files = Some(2_047),
+        "inodes",
+        &format!("Warn: 2047 files can still be made at /data; a full log has 2048 | {fix}"),
+    );
+    check(
+        |facts| facts.disk.room.free_files = None,
+        "inodes",
+        "Ok: the file system at /data has as many as it needs | ",
+    );
+    let other_device = |facts: &mut Facts, free_bytes| {
+        facts.data.has_the_log = false;
+        facts.data.room.free_bytes = free_bytes;
+    };
+    check(
+        |facts| other_device(facts, 2 << 30),
+        "data space",
+        "Ok: 2.0 GiB free at data, for the audit log and the directory | ",
+    );
+    let fix = "make room, or shorten audit.retention: CRETO__AUDIT__RETENTION=30d";
+    check(
+        |facts| other_device(facts, 500 << 20),
+        "data space",
+        &format!("Warn: 500 MiB free at data, for the audit log and the directory | {fix}"),
+    );
+    check(
+        |facts| other_device(facts, 3 << 20),
+        "data space",
+        &format!("Fail: 3 MiB free at data: the audit log and the directory cannot be written any more | {fix}"),
+    );
+    check(
+        |facts| facts.disk.is_read_only = true,
+        "file system",
+        "Fail: ext4 at /data is mounted read-only | \
+         sudo mount -o remount,rw /data, and look at `dmesg`: a file system with errors becomes so by itself",
+    );
+}
+
+#[test]
+fn a_limit_on_open_files_is_held_against_the_plan() {
+    check(|facts| facts.open_files_max = None, "open files", "Ok: unlimited | ");
+    check(
+        |facts| facts.open_files_max = Some(200),
+        "open files",
+        "Warn: RLIMIT_NOFILE is 200; under load a node may need 256 | sudo prlimit --pid $$ --nofile=65536:65536",
+    );
+    check(
+        |facts| {
+            facts.open_files_max = Some(200);
+            facts.limits_of_the_node = true;
+        },
+        "open files",
+        "Warn: RLIMIT_NOFILE is 200; under load a node may need 256 | \
+         systemctl edit creto: [Service] LimitNOFILE=65536, then systemctl restart creto",
+    );
+    check(
+        |facts| {
+            facts.open_files_max = Some(32);
+            facts.in_container = true;
+        },
+        "open files",
+        "Fail: RLIMIT_NOFILE is 32; the shards of this plan have about 64 open | \
+         docker run --ulimit nofile=65536:65536 …",
+    );
+}
+
+#[test]
+fn a_clock_that_nobody_sets_is_a_warning() {
+    check(
+        |facts| facts.clock = Discipline::Free,
+        "time",
+        "Warn: nobody sets the clock: messages that are dated more than five minutes ahead of it are refused | \
+         sudo timedatectl set-ntp true, or install chrony",
+    );
+    check(
+        |facts| facts.clock = Discipline::Kept { error_us: 2_340_000 },
+        "time",
+        "Warn: the clock is set, and may be off by 2.3 s | \
+         chronyc tracking, or timedatectl timesync-status: is the time server reached?",
+    );
+    check(
+        |facts| facts.clock = Discipline::Unknown,
+        "time",
+        "Ok: the kernel does not say here whether somebody sets the clock | ",
+    );
+}
+
+#[test]
+fn what_tune_would_change_is_said_in_one_line() {
+    check(
+        |facts| facts.settings.push(setting(TunerState::Differs)),
+        "tuning",
+        "Warn: transparent huge pages always (wanted madvise) | sudo creto tune --apply (creto tune --explain says why)",
+    );
+}
+
+#[test]
+fn a_node_that_runs_is_asked_whether_it_serves() {
+    check(|_| {}, "node", "Ok: none runs here yet | ");
+    check(|facts| facts.node = NodeSeen::Says(ready()), "node", "Ok: it serves, with 1 shard | ");
+    check(
+        |facts| {
+            let mut readiness = ready();
+            readiness.ready = false;
+            readiness.shards[0].state = ShardState::Fenced;
+            readiness.shards[0].cause = "the disk said no".to_owned();
+            facts.node = NodeSeen::Says(readiness);
+        },
+        "node",
+        "Fail: it runs and is not ready: shard 0 is fenced: the disk said no | creto status, and do what it says",
+    );
+    check(
+        |facts| facts.node = NodeSeen::Silent("no answer in 3 s".to_owned()),
+        "node",
+        "Fail: something holds the control socket and does not say how it is: no answer in 3 s | \
+         creto status; look at the node's log (journalctl -u creto -n 100), then restart it",
+    );
+    check(
+        |facts| facts.node = NodeSeen::NotAllowed,
+        "node",
+        "Warn: one runs, and its control socket is another user's | \
+         sudo -u USER creto doctor, with the user that runs the node",
+    );
 }
