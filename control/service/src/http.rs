@@ -108,6 +108,7 @@ fn paths() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::tokens, tokens::make_token))
         .routes(routes!(tokens::withdraw_token))
         .routes(routes!(mailboxes::mailboxes))
+        .routes(routes!(mailboxes::fullest))
         .routes(routes!(mailboxes::mailbox, mailboxes::set_mailbox))
         .routes(routes!(channels::channels, channels::put).layer(channel_record))
         .routes(routes!(channels::channel))
