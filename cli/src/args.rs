@@ -118,6 +118,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Show what the node that runs here does, shard by shard, from moment to moment.
     Top(TopArgs),
+    /// Show what the node that runs here does in a browser: a page of this machine, for whoever may open the control socket.
+    Dashboard(DashboardArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Show cores, caches and memory nodes of this machine, and who runs where.
@@ -448,6 +450,16 @@ pub(crate) struct TopArgs {
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Print one JSON object a look.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DashboardArgs {
+    /// Port of 127.0.0.1 to serve the page on [default: any that is free].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Print one JSON object per line: a link, and the next one each time that one was used.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -54,14 +54,14 @@ mod tokens;
 
 pub(crate) use gate::Gate;
 pub(crate) use linked::linked_router;
-pub(crate) use serve::{serve, serve_local, serve_metrics};
+pub(crate) use serve::{serve, serve_local, serve_metrics, serve_tcp};
 
 /// The path of registrations.
 const REGISTRATIONS: &str = "/v1/agents";
 /// The path of registrations by an X.509-SVID.
 const SVID_ENROLMENTS: &str = "/v1/svid-enrolments";
 /// The media type of an answer that is not a success (RFC 9457).
-const PROBLEM_JSON: &str = "application/problem+json";
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What every request can reach.
 #[derive(Clone)]
