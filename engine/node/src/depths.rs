@@ -28,7 +28,7 @@ struct Survey {
     /// Where the pass goes on.
     place: u32,
     /// Of the pass that is under way.
-    candidates: Vec<Depth>,
+    fullest: Fullest,
     seen: u64,
     ticks_left: u8,
     /// Of the last whole pass.
@@ -51,7 +51,7 @@ impl Depths {
         };
         if survey.look(shard.log().mailboxes()) {
             let snapshot = shard.snapshot();
-            let named = survey.candidates.drain(..).map(|depth| named(depth, snapshot)).collect();
+            let named = survey.fullest.take().into_iter().map(|depth| named(depth, snapshot)).collect();
             survey.found = Found { mailboxes: named, holding: std::mem::take(&mut survey.seen) };
         }
     }
@@ -62,32 +62,47 @@ impl Depths {
 }
 
 impl Survey {
-    /// Returns whether a pass has just ended: the candidates are the fullest then, in order.
+    /// Returns whether a pass has just ended.
     fn look(&mut self, mailboxes: &Mailboxes) -> bool {
         if self.ticks_left > 0 {
             self.ticks_left -= 1;
             return false;
         }
-        let Self { candidates, seen, .. } = self;
+        let Self { fullest, seen, .. } = self;
         let next = mailboxes.depths_from(self.place, PLACES_PER_LOOK, |depth| {
             *seen += 1;
-            candidates.push(depth);
-            if candidates.len() == CANDIDATES_MAX {
-                keep_fullest(candidates);
-            }
+            fullest.add(depth);
         });
         self.place = next.unwrap_or(0);
         if next.is_none() {
             self.ticks_left = TICKS_BETWEEN - 1;
-            keep_fullest(&mut self.candidates);
         }
         next.is_none()
     }
 }
 
-fn keep_fullest(candidates: &mut Vec<Depth>) {
-    candidates.sort_unstable_by_key(|depth| (Reverse(depth.messages), Reverse(depth.bytes), depth.mailbox));
-    candidates.truncate(DEPTHS_MAX);
+/// The fullest of any number of mailboxes, in bounded memory.
+#[derive(Debug, Default)]
+struct Fullest(Vec<Depth>);
+
+impl Fullest {
+    fn add(&mut self, depth: Depth) {
+        self.0.push(depth);
+        if self.0.len() == CANDIDATES_MAX {
+            self.keep();
+        }
+    }
+
+    /// At most [`DEPTHS_MAX`], the fullest first; none are left.
+    fn take(&mut self) -> Vec<Depth> {
+        self.keep();
+        std::mem::take(&mut self.0)
+    }
+
+    fn keep(&mut self) {
+        self.0.sort_unstable_by_key(|depth| (Reverse(depth.messages), Reverse(depth.bytes), depth.mailbox));
+        self.0.truncate(DEPTHS_MAX);
+    }
 }
 
 /// What it is called by the snapshot that the shard goes by; what was deleted meanwhile has only its id.
@@ -127,5 +142,35 @@ impl DepthSource for NodeDepths {
             .sort_by(|one, other| (other.messages, other.bytes, &one.id).cmp(&(one.messages, one.bytes, &other.id)));
         mailboxes.truncate(DEPTHS_MAX);
         MailboxDepths { holding, mailboxes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use creto_store::MailboxId;
+
+    use super::*;
+
+    fn depth(number: u64) -> Depth {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        // Neighbours hold the same number of messages and differ in bytes.
+        let messages = number / 2;
+        Depth { mailbox: MailboxId(id), messages, bytes: 1_000 + number % 2, handed_out_messages: 0, dead_messages: 0 }
+    }
+
+    #[test]
+    fn of_any_number_of_mailboxes_the_fullest_are_kept_in_whatever_order_they_are_seen() {
+        for count in [0, 1, 31, 32, 33, 127, 128, 129, 1_009, 10_007] {
+            let mut fullest = Fullest::default();
+            // 7,919 is prime to every count: each number comes once.
+            for place in 0..count {
+                fullest.add(depth(place * 7_919 % count));
+                assert!(fullest.0.len() < CANDIDATES_MAX, "bounded");
+            }
+            let wanted: Vec<Depth> = (0..count).rev().take(DEPTHS_MAX).map(depth).collect();
+            assert_eq!(fullest.take(), wanted, "{count} mailboxes");
+            assert!(fullest.take().is_empty());
+        }
     }
 }
