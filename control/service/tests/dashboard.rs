@@ -32,8 +32,13 @@ struct Served {
 }
 
 impl Served {
+    /// One whose node may take its time: this machine may be busy.
     async fn start(folder: &Path) -> Self {
-        let client = Client::new(folder.join("control.sock")).with_timeout(Duration::from_millis(300));
+        Self::with_patience(folder, Duration::from_mins(1)).await
+    }
+
+    async fn with_patience(folder: &Path, patience: Duration) -> Self {
+        let client = Client::new(folder.join("control.sock")).with_timeout(patience);
         let dashboard = Dashboard::bind(0, client).await.unwrap();
         let (address, links) = (dashboard.address(), Arc::new(Mutex::new(vec![dashboard.link()])));
         let (stop, stopped) = oneshot::channel();
@@ -316,7 +321,8 @@ async fn what_the_node_refuses_comes_as_it_is_and_a_node_that_is_away_is_said_to
 
     // One that takes a request and does not answer it.
     let _silent = UnixListener::bind(folder.path().join("control.sock")).unwrap();
-    let late = served.get("/v1/metrics", &key).await;
+    let hasty = Served::with_patience(folder.path(), Duration::from_millis(100)).await;
+    let late = hasty.get("/v1/metrics", &hasty.enter().await).await;
     assert_eq!(late.code(), (504, "node_unreachable".into()));
 
     let address = served.address;
@@ -343,15 +349,20 @@ async fn nobody_is_told_a_secret_by_a_debug_text_or_by_an_error() {
 #[test]
 fn the_page_judges_golden_proofs_as_the_rust_verifier_does() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/proofs.mjs");
+    let is_required = std::env::var_os("CRETO_REQUIRE_NODE_JS").is_some();
     let run = match std::process::Command::new("node").arg(&script).output() {
         Ok(run) => run,
         Err(error) => {
-            assert!(std::env::var_os("CRETO_REQUIRE_NODE_JS").is_none(), "node.js: {error}");
+            assert!(!is_required, "node.js: {error}");
             eprintln!("skipped: no node.js");
             return;
         }
     };
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    if out.starts_with("skipped") && !is_required {
+        eprintln!("{out}");
+        return;
+    }
     assert!(run.status.success() && out.contains("golden proofs"), "{out}{err}");
 }
 
