@@ -119,6 +119,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Show what the node that runs here does, shard by shard, from moment to moment.
     Top(TopArgs),
+    /// Show what the node that runs here does in a browser: a page of this machine, for whoever may open the control socket.
+    Dashboard(DashboardArgs),
     /// Look at this machine and say what to fix before a node runs well on it.
     Doctor(DoctorArgs),
     /// Show cores, caches and memory nodes of this machine, and who runs where.
@@ -462,6 +464,16 @@ pub(crate) struct TopArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DashboardArgs {
+    /// Port of 127.0.0.1 to serve the page on [default: any that is free].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Print one JSON object per line: a link, and the next one each time that one was used.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("action"))]
 pub(crate) struct TuneArgs {
     /// Show what would be changed, and change nothing; what happens without any of these.
@@ -499,6 +511,9 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TopologyArgs {
+    /// Write a picture that needs nothing but itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -64,6 +64,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::KillCycles(args) => verb::demo::cycles::run(args),
         Verb::Top(args) => verb::top::run(&cli.global, args),
         Verb::Status(args) => verb::status::run(&cli.global, args),
+        Verb::Dashboard(args) => verb::dashboard::run(&cli.global, args),
         Verb::Doctor(args) => verb::doctor::run(&cli.global, args),
         Verb::Tune(args) => verb::tune::run(&cli.global, args),
         Verb::Topology(args) => verb::topology::run(&cli.global, args),

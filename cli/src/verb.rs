@@ -9,6 +9,7 @@ pub(crate) mod channel;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod control;
+pub(crate) mod dashboard;
 pub(crate) mod debug;
 pub(crate) mod demo;
 pub(crate) mod dlq;

@@ -93,7 +93,7 @@ pub use id::{GroupId, MailboxId, MessageId, SenderId, SubscriberId};
 pub use log::{RecordLog, SealedEnd};
 pub use lsn::{Epoch, Lsn, Position, RecordSequence, SegmentNumber};
 pub use mailboxes::{
-    Admit, Delivery, Expired, LetterFound, LetterRead, LetterUnread, ListedLetter, LogExtent, Mailboxes,
+    Admit, Delivery, Depth, Expired, LetterFound, LetterRead, LetterUnread, ListedLetter, LogExtent, Mailboxes,
     MailboxesConfig, Quota, ReadDone, ReadProblem, ReadProblemKind, RedeliveryConfig, Refusal, StartAt,
     SubscribeRefusal, SubscriptionState,
 };

@@ -168,6 +168,11 @@ impl<T: Item> Slab<T> {
         (self.chunks.len() - self.absent.len()) * CHUNK_SLOTS
     }
 
+    /// All slots are below it.
+    pub(crate) fn end(&self) -> Slot {
+        slot_of(self.chunks.len() * CHUNK_SLOTS)
+    }
+
     /// Goes on from `hand` over up to `slots_max` slots, around the end, and calls `visit` for those that are taken until
     /// it says that it has enough. The hand then stands behind the last slot that was visited.
     pub(crate) fn sweep(&self, hand: &mut Slot, slots_max: usize, mut visit: impl FnMut(Slot, &T) -> bool) {

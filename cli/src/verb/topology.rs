@@ -5,12 +5,21 @@ use std::io::Write;
 use creto_node::config::{Config, size_text};
 use creto_node::host::Host;
 use creto_node::plan::Plan;
-use creto_node::topology::{Cache, CpuPlace, Role, Topology, roles};
+use creto_node::topology::{Cache, CpuPlace, Role, Topology, network_interrupts, roles};
 use serde_json::{Value, json};
 
 use crate::args::{Global, TopologyArgs};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{Align, CAUTION, Columns, DIM, LITERAL, print_json, stdout, wrap};
+
+mod machine;
+mod svg;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use machine::Machine;
+use text::Glyphs;
 
 /// Width of a remark.
 const WIDTH: usize = 90;
@@ -22,25 +31,28 @@ pub(crate) fn run(global: &Global, args: &TopologyArgs) -> Result<Exit, Failure>
     })?;
     let topology = Topology::probe(&host);
     let plan = Plan::resolve(&config, &host);
+    let interrupts = network_interrupts();
+    let machine = Machine::of(&topology, plan.as_ref().ok(), &interrupts);
+    if let Some(file) = &args.svg {
+        let lines = plan.as_ref().map(threads).unwrap_or_default();
+        let lines: Vec<String> = lines.into_iter().map(|(name, text)| format!("{name}: {text}")).collect();
+        std::fs::write(file, svg::draw(&machine, &summary(&topology), &lines))
+            .map_err(|error| Failure::file("write", file, &error))?;
+    }
     if args.json {
         let (exit, plan) = match &plan {
             Ok(plan) => (Exit::Ok, planned(&topology, plan)),
             Err(error) => (Exit::Usage, json!({ "ok": false, "problems": [{ "message": error.to_string() }] })),
         };
         print_json(
-            &json!({ "cpus": topology.cpus, "nodes": topology.nodes, "cores": topology.core_count(), "plan": plan }),
+            &json!({ "cpus": topology.cpus, "nodes": topology.nodes, "cores": topology.core_count(), "network_interrupts": interrupts, "plan": plan }),
         )?;
         return Ok(exit);
     }
     let mut out = stdout();
-    let (cpus, cores) = (topology.cpus.len(), topology.core_count());
-    writeln!(
-        out,
-        "{}, {}, {}\n",
-        count(cpus, "CPU"),
-        count(cores, "core"),
-        count(topology.nodes.len().max(1), "memory node")
-    )?;
+    writeln!(out, "{}\n", summary(&topology))?;
+    let glyphs = Glyphs::of_environment(|name| std::env::var(name).ok());
+    writeln!(out, "{}", text::draw(&machine, &glyphs))?;
     table(&topology, plan.as_ref().ok()).write(&mut out)?;
     // The machine is shown all the same: it is what the mistake in the configuration is about.
     let plan = plan?;
@@ -79,6 +91,12 @@ pub(crate) fn described(config: &Config) -> Value {
         Err(error) => json!({ "ok": false, "problems": [{ "message": error.to_string() }] }),
     };
     json!({ "cpus": topology.cpus, "nodes": topology.nodes, "cores": topology.core_count(), "plan": plan })
+}
+
+fn summary(topology: &Topology) -> String {
+    let (cpus, cores) = (topology.cpus.len(), topology.core_count());
+    let nodes = topology.nodes.len().max(1);
+    format!("{}, {}, {}", count(cpus, "CPU"), count(cores, "core"), count(nodes, "memory node"))
 }
 
 fn table(topology: &Topology, plan: Option<&Plan>) -> Columns {

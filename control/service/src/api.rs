@@ -16,6 +16,7 @@
 //! | `GET /v1/agents/{organization}/{agent}/keys` | 200 with [`AgentKeys`]; 404 |
 //! | `GET /v1/agents/{organization}/{agent}/prekeys` | 200 with [`AgentPrekeys`]; 404 |
 //! | `GET /v1/mailboxes?organization=acme&after=acme/a&limit=100` | 200 with [`MailboxPage`], by name |
+//! | `GET /v1/mailboxes/fullest` | 200 with [`MailboxDepths`](crate::depths::MailboxDepths) |
 //! | `GET /v1/mailboxes/{organization}/{agent}` | 200 with [`MailboxInfo`]; 404 |
 //! | `PATCH /v1/mailboxes/{organization}/{agent}`, `application/json`: a [`MailboxChange`](crate::mailboxes::MailboxChange) | 200 with [`MailboxInfo`]; 404, 422 |
 //! | `POST /v1/channels`, `application/octet-stream`: a SignedChannelRecord | 201 (created) or 200 (changed, deleted, or known already) with [`ChannelInfo`](crate::channels::ChannelInfo); 403, 409, 422, 507 |

@@ -30,6 +30,7 @@ use crate::api::{
 };
 use crate::attributes::AttributesChange;
 use crate::channels::{ChannelInfo, ChannelPage};
+use crate::depths::MailboxDepths;
 use crate::health::Readiness;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_TIMEOUT};
 use crate::mailboxes::MailboxChange;
@@ -516,6 +517,23 @@ impl Client {
             }
             _ => Err(refusal(status, &body)),
         }
+    }
+
+    /// What the node answers to a GET of this path, as it is, refusals too: for whoever passes it on.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn fetch(&self, path: &str) -> Result<(u16, Bytes), ClientError> {
+        let (status, body) = self.exchange_in_time(Method::GET, path, Bytes::new()).await?;
+        Ok((status.as_u16(), body))
+    }
+
+    /// The mailboxes and channels in which most waits.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn fullest_mailboxes(&self) -> Result<MailboxDepths, ClientError> {
+        self.get("/v1/mailboxes/fullest").await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -8,6 +8,7 @@ use creto_metrics::{Sample, Source, families as of};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::depths::{DepthSource, MailboxDepths};
 use crate::link::{Lease, Moment};
 use crate::service::wall_clock_ms;
 
@@ -212,6 +213,7 @@ struct State {
     is_in_doubt: AtomicBool,
     link: OnceLock<LinkState>,
     metrics: OnceLock<Arc<dyn Source>>,
+    depths: OnceLock<Arc<dyn DepthSource>>,
     /// Since when each has a link.
     nodes: Mutex<BTreeMap<String, u64>>,
 }
@@ -229,6 +231,7 @@ impl Health {
             is_in_doubt: AtomicBool::new(false),
             link: OnceLock::new(),
             metrics: OnceLock::new(),
+            depths: OnceLock::new(),
             nodes: Mutex::default(),
         }))
     }
@@ -278,6 +281,17 @@ impl Health {
     /// Who is asked for what the node counts and measures; the first one stays.
     pub fn set_metrics(&self, source: Arc<dyn Source>) {
         let _ = self.0.metrics.set(source);
+    }
+
+    /// Who is asked which mailboxes are the fullest; the first one stays.
+    pub fn set_depths(&self, source: Arc<dyn DepthSource>) {
+        let _ = self.0.depths.set(source);
+    }
+
+    /// The fullest mailboxes and channels; none where there are no shards.
+    #[must_use]
+    pub fn depths(&self) -> MailboxDepths {
+        self.0.depths.get().map(|source| source.fullest()).unwrap_or_default()
     }
 
     /// What the node counts and measures; nothing until somebody can be asked.

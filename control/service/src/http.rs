@@ -54,14 +54,14 @@ mod tokens;
 
 pub(crate) use gate::Gate;
 pub(crate) use linked::linked_router;
-pub(crate) use serve::{serve, serve_local, serve_metrics};
+pub(crate) use serve::{serve, serve_local, serve_metrics, serve_tcp};
 
 /// The path of registrations.
 const REGISTRATIONS: &str = "/v1/agents";
 /// The path of registrations by an X.509-SVID.
 const SVID_ENROLMENTS: &str = "/v1/svid-enrolments";
 /// The media type of an answer that is not a success (RFC 9457).
-const PROBLEM_JSON: &str = "application/problem+json";
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What every request can reach.
 #[derive(Clone)]
@@ -108,6 +108,7 @@ fn paths() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::tokens, tokens::make_token))
         .routes(routes!(tokens::withdraw_token))
         .routes(routes!(mailboxes::mailboxes))
+        .routes(routes!(mailboxes::fullest))
         .routes(routes!(mailboxes::mailbox, mailboxes::set_mailbox))
         .routes(routes!(channels::channels, channels::put).layer(channel_record))
         .routes(routes!(channels::channel))

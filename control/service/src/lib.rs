@@ -50,6 +50,8 @@ pub mod backup;
 pub mod channel_records;
 pub mod channels;
 pub mod client;
+pub mod dashboard;
+pub mod depths;
 mod directory;
 pub mod enrolment;
 mod error;

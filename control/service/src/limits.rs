@@ -15,6 +15,17 @@ pub const AGENTS_MAX: u64 = 1_000_000;
 pub const CONNECTIONS_MAX: usize = 64;
 /// Most connections over TCP at a time.
 pub const REMOTE_CONNECTIONS_MAX: usize = 64;
+/// Most connections to a dashboard at a time: a browser opens six.
+pub const DASHBOARD_CONNECTIONS_MAX: usize = 32;
+/// Requests of a dashboard that its node has to answer at a time; the next ones wait. The node's socket is for others, too.
+pub const DASHBOARD_FORWARDS_MAX: usize = 4;
+const _: () = assert!(DASHBOARD_FORWARDS_MAX < CONNECTIONS_MAX);
+/// Longest wait of a dashboard for an answer of its node: after it the page says that there is none.
+pub const DASHBOARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Browser tabs that are let in; the one that came first is forgotten for the next one.
+pub const DASHBOARD_KEYS_MAX: usize = 16;
+/// Most events of the audit log that a dashboard asks for at a time.
+pub const DASHBOARD_EVENTS_MAX: usize = 100;
 /// Most administrators over TCP.
 pub const ADMINISTRATORS_MAX: usize = 64;
 /// How far the time of a signed request may be from the node's clock, in seconds.

@@ -6,6 +6,7 @@ pub mod config;
 mod control_process;
 pub mod data_dir;
 mod decisions;
+mod depths;
 pub mod device;
 pub mod host;
 mod late;

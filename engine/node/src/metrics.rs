@@ -11,6 +11,8 @@ use creto_shard::Shard;
 use creto_shard::observe::Counters;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::depths::Depths;
+
 /// What a shard says that its driver does not.
 #[derive(Clone, Debug, Default)]
 struct Told {
@@ -35,6 +37,7 @@ struct Told {
 pub(crate) struct Board {
     told: Arc<Mutex<Told>>,
     stats: StatsReader,
+    depths: Depths,
 }
 
 impl Board {
@@ -43,8 +46,14 @@ impl Board {
         self.stats.clone()
     }
 
+    /// Which of its mailboxes are the fullest.
+    pub(crate) fn depths(&self) -> Depths {
+        self.depths.clone()
+    }
+
     /// Leaves the shard's numbers, on its own thread.
     pub(crate) fn leave(&self, shard: &Shard) {
+        self.depths.look(shard);
         let mut told = match self.told.try_lock() {
             Ok(told) => told,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

@@ -29,6 +29,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::audit::{AuditLog, AuditThread};
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::depths::NodeDepths;
 use crate::device;
 use crate::host::Host;
 use crate::late::{Late, Way};
@@ -223,6 +224,7 @@ impl Node {
             threads.push(executor::start(executor, driver, machine, ended)?);
         }
         drop((report, jobs, of_control));
+        health.set_depths(Arc::new(NodeDepths(boards.iter().map(Board::depths).collect())));
         health.set_metrics(Arc::new(NodeMetrics::new(boards)));
         let watchdog = Watchdog::start(watched, |_| {})
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;

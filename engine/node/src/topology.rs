@@ -13,8 +13,11 @@ use crate::config::cpu_list_from_text;
 use crate::host::Host;
 use crate::plan::Plan;
 
+mod network;
 #[cfg(test)]
 mod tests;
+
+pub use network::{NetworkInterrupt, interrupts_of, network_devices, network_interrupts, network_interrupts_in};
 
 /// A machine's CPUs and memory nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -383,6 +383,7 @@ mod channel_reads;
 mod channels;
 mod cold;
 mod dead;
+mod depth;
 mod expire;
 mod groups;
 mod model;

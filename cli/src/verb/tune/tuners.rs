@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use creto_node::host::Host;
 use creto_node::plan::Plan;
+use creto_node::topology::{interrupts_of, network_devices};
 use serde::{Deserialize, Serialize};
 
 /// What is set.
@@ -201,14 +202,6 @@ fn governor(root: &Path, plan: &Plan) -> Vec<Setting> {
     all
 }
 
-/// The interrupts of a network device's queues, by number.
-fn interrupts(root: &Path, device: &Path) -> BTreeSet<u32> {
-    // Of a PCI device; a virtio device's are its parent's.
-    let folders = ["device/msi_irqs", "device/../msi_irqs"].map(|folder| root.join(device).join(folder));
-    let entries = folders.into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
 fn irq_affinity(root: &Path, host: &Host, plan: &Plan) -> Vec<Setting> {
     const WHAT: &str = "network queues";
     let planned = planned(plan);
@@ -218,15 +211,11 @@ fn irq_affinity(root: &Path, host: &Host, plan: &Plan) -> Vec<Setting> {
     };
     let spare: Vec<u16> = online.iter().copied().filter(|cpu| !planned.contains(cpu)).collect();
     let takers = if spare.is_empty() { online } else { spare };
-    let devices = std::fs::read_dir(root.join("sys/class/net")).into_iter().flatten().flatten();
-    let mut devices: Vec<PathBuf> =
-        devices.filter_map(|device| device.path().strip_prefix(root).ok().map(Path::to_owned)).collect();
-    devices.sort();
     let mut all = Vec::new();
     let mut next = takers.iter().cycle();
-    for device in devices {
+    for device in network_devices(root) {
         let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        for irq in interrupts(root, &device) {
+        for irq in interrupts_of(root, &device) {
             let file = PathBuf::from(format!("proc/irq/{irq}/smp_affinity_list"));
             let Some(now) = value(root, &file) else { continue };
             // One that is on some of them already is left there.

@@ -2,6 +2,8 @@ use super::*;
 use crate::fixture::{Log, verifier};
 use crate::tree::{consistency_proof, inclusion_proof};
 
+mod golden;
+
 fn proof(log: &mut Log, index: u64, size: u64, since: Option<u64>) -> InclusionProof {
     InclusionProof {
         index,

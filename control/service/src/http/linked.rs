@@ -9,7 +9,7 @@ use axum::middleware;
 use axum::routing::get;
 
 use super::audit::AuditLog;
-use super::{Refusal, audit, limit_time, metrics, node, refuse};
+use super::{Refusal, audit, limit_time, mailboxes, metrics, node, refuse};
 use crate::api::ErrorCode;
 use crate::audit::AuditLogSource;
 use crate::health::Health;
@@ -43,6 +43,7 @@ pub(crate) fn linked_router(health: Health, audit_log: Arc<dyn AuditLogSource>, 
         .route("/v1/ready", get(node::ready_v1))
         .route("/metrics", get(metrics::text))
         .route("/v1/metrics", get(metrics::readings))
+        .route("/v1/mailboxes/fullest", get(mailboxes::fullest))
         .route("/v1/audit/events", get(audit::events))
         .route("/v1/audit/proofs/{leaf}", get(audit::proof))
         .route("/v1/audit/checkpoint", get(audit::checkpoint))

@@ -10,7 +10,9 @@ use creto_envelope::AgentId;
 use super::openapi::Problems;
 use super::{Api, PageQuery, Refusal, agent_name, body_of, read, refuse, unknown_agent, written};
 use crate::api::{ErrorCode, MailboxInfo, MailboxPage};
+use crate::depths::MailboxDepths;
 use crate::directory::{Change, MailboxSet, Reader};
+use crate::health::Health;
 use crate::limits::{PAGE_AGENTS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
 use crate::mailboxes::{MailboxChange, MailboxRequest};
 use crate::writer::Answer;
@@ -28,6 +30,15 @@ pub(super) async fn mailboxes(
         reader.mailboxes(query.organization.as_deref(), query.after.as_deref(), limit, &defaults)
     };
     read(&api, page).await.map(Json)
+}
+
+/// The mailboxes and channels in which most waits, at most 32
+///
+/// As of the last look of each shard: of the last second on a node with a thousand mailboxes, older where there are very many. Only
+/// names and counts.
+#[utoipa::path(get, path = "/v1/mailboxes/fullest", operation_id = "fullest_mailboxes", tag = "mailboxes", responses((status = 200, body = MailboxDepths, description = "Those with most messages first"), Problems))]
+pub(super) async fn fullest(State(health): State<Health>) -> Json<MailboxDepths> {
+    Json(health.depths())
 }
 
 /// What holds for a mailbox

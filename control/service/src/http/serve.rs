@@ -93,16 +93,26 @@ pub(crate) async fn serve_local(
 
 /// Serves what a node counts and measures, until `stopped` resolves.
 pub(crate) async fn serve_metrics(listener: TcpListener, health: Health, stopped: oneshot::Receiver<()>) {
-    let router = metrics::router(health);
+    // Also when whoever would say so is gone.
+    let stopped = async { drop(stopped.await) };
+    serve_tcp(listener, metrics::router(health), REMOTE_CONNECTIONS_MAX, stopped).await;
+}
+
+/// Serves `router` to whoever connects, `connections_max` at a time, until `stopped` resolves.
+pub(crate) async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+    connections_max: usize,
+    stopped: impl Future<Output = ()>,
+) {
     let (stop, stopping) = watch::channel(());
     let accept = async move || listener.accept().await;
     let admit = |(stream, _): (_, std::net::SocketAddr)| Some((stream, router.clone()));
     let stopped = async {
-        // Also when whoever would say so is gone.
-        let _ = stopped.await;
+        stopped.await;
         drop(stop);
     };
-    tokio::join!(accept_all(REMOTE_CONNECTIONS_MAX, accept, admit, stopping, || ()), stopped);
+    tokio::join!(accept_all(connections_max, accept, admit, stopping, || ()), stopped);
 }
 
 /// Takes connections, `connections_max` at a time, until `stop` changes or ends. `admit` says what serves one, if anything does.

@@ -121,3 +121,27 @@ fn threads_that_keep_apart_need_no_remark() {
     let topology = Topology::describe(machine.0.path(), &host);
     assert_eq!(topology.remarks(&plan(&host, "cpus = \"0-1\"")), Vec::<String>::new());
 }
+
+#[test]
+fn interrupts_of_network_queues_are_where_the_kernel_says_that_they_come() {
+    let machine = tempfile::tempdir().unwrap();
+    let file = |path: &str, text: &str| {
+        let path = machine.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    // Two queues of a device; of the first the kernel says which of the CPUs it chose.
+    file("sys/class/net/eth0/device/msi_irqs/30", "msi\n");
+    file("sys/class/net/eth0/device/msi_irqs/31", "msi\n");
+    file("proc/irq/30/smp_affinity_list", "0-3\n");
+    file("proc/irq/30/effective_affinity_list", "2\n");
+    file("proc/irq/31/smp_affinity_list", "1\n");
+    file("proc/irq/31/effective_affinity_list", "\n");
+    // A device without queues of its own, and an interrupt of something else.
+    file("sys/class/net/lo/mtu", "65536\n");
+    file("proc/irq/9/smp_affinity_list", "0\n");
+    let found = network_interrupts_in(machine.path());
+    let shown: Vec<_> = found.iter().map(|it| (it.device.as_str(), it.irq, it.cpus.as_slice())).collect();
+    assert_eq!(shown, [("eth0", 30, &[2][..]), ("eth0", 31, &[1][..])]);
+    assert!(network_interrupts_in(&machine.path().join("nothing")).is_empty());
+}

@@ -1,0 +1,42 @@
+//! How much waits in which mailbox: for whoever looks after the node, a bounded number of places at a time.
+
+use super::Mailboxes;
+use crate::id::MailboxId;
+use crate::slab::Held;
+
+/// How much waits in one mailbox or channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Which.
+    pub mailbox: MailboxId,
+    /// Messages that are durable and not settled, dead letters included.
+    pub messages: u64,
+    /// Their bytes, as the quotas count them.
+    pub bytes: u64,
+    /// Of these messages, those that its subscriber was given and has not settled.
+    pub handed_out_messages: u64,
+    /// Of these messages, dead letters.
+    pub dead_messages: u64,
+}
+
+impl Mailboxes {
+    /// Calls `see` for the mailboxes in up to `places_max` places from `place` on, and returns where to go on; `None` when that was the
+    /// last place. What comes and goes between two calls may be seen or not.
+    pub fn depths_from(&self, place: u32, places_max: u32, mut see: impl FnMut(Depth)) -> Option<u32> {
+        let last = self.boxes.end();
+        let until = place.saturating_add(places_max).min(last);
+        for slot in place..until {
+            let Some(Held::Taken(queues)) = self.boxes.look(slot) else { continue };
+            if queues.messages > 0 {
+                see(Depth {
+                    mailbox: queues.id,
+                    messages: queues.messages,
+                    bytes: queues.bytes,
+                    handed_out_messages: queues.handed_out_messages as u64,
+                    dead_messages: queues.dead_messages,
+                });
+            }
+        }
+        (until < last).then_some(until)
+    }
+}
