@@ -128,7 +128,7 @@ impl Files for OnGlommio {
         bytes: usize,
         show: impl FnOnce(&[u8]),
     ) -> Result<(), DiskError> {
-        show(&*file.read_at(offset, bytes).await?);
+        show(&file.read_at(offset, bytes).await?);
         Ok(())
     }
 

@@ -72,7 +72,11 @@ impl Files for OnIoUring {
     async fn close(&self, file: Rc<File>) -> Result<(), DiskError> {
         let Ok(file) = Rc::try_unwrap(file) else { unreachable!("nothing is under way in a file that is closed") };
         // What a close reports of earlier writes, `fdatasync` has reported before.
-        Ok(self.0.blocking(move || Ok(drop(file))).await?)
+        let close = move || {
+            drop(file);
+            Ok(())
+        };
+        Ok(self.0.blocking(close).await?)
     }
 
     async fn write_at(&self, file: &Rc<File>, buffer: Buffer, offset: u64) -> Result<usize, DiskError> {

@@ -16,6 +16,7 @@ impl EventFd {
         Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
+    #[allow(clippy::host_endian_bytes, reason = "the kernel takes a number of its own byte order")]
     pub(super) fn write(&self) {
         // It only fails when the counter is about to overflow, and then the shard is being woken already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());

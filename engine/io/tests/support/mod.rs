@@ -57,12 +57,15 @@ pub(crate) struct Ends<T> {
     pub(crate) folder: PathBuf,
 }
 
+/// What a shard's driver is made of, and its ends.
+pub(crate) type Part<T> = (DriverConfig<T>, Ends<T>);
+
 /// What the drivers of `shard_count` shards are made of, each with its ends.
 pub(crate) fn parts_of_a_node<T: Send>(
     durability: Durability,
     folder: &Path,
     shard_count: u16,
-) -> (NodeIdentity, Vec<(DriverConfig<T>, Ends<T>)>) {
+) -> (NodeIdentity, Vec<Part<T>>) {
     let identity = NodeIdentity::self_signed(&[]).unwrap();
     let keys = NodeKeys::derive(&identity.key_pkcs8);
     let tls = server_config_of(&identity).unwrap();
