@@ -23,12 +23,22 @@ function creto(...words) {
 
 /// A command that goes on; gives it and its first line.
 async function start(...words) {
-  const child = spawn(CRETO, words, { ...options, stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(CRETO, words, { ...options, stdio: ["pipe", "pipe", "inherit"] });
   running.add(child);
   const ended = new Promise((done) => child.once("exit", done)).then(() => running.delete(child));
   const lines = createInterface({ input: child.stdout });
   const first = new Promise((done) => lines.once("line", done));
-  return { child, lines, ended, first };
+  /// The next line with this event.
+  const next = (event) => new Promise((done) => {
+    const see = (line) => {
+      const value = JSON.parse(line);
+      if (value.event !== event) return;
+      lines.off("line", see);
+      done(value);
+    };
+    lines.on("line", see);
+  });
+  return { child, lines, ended, first, next };
 }
 
 async function startNode() {
@@ -170,10 +180,12 @@ async function main(browser) {
     return page.locator("#verdict").getAttribute("data-verdict");
   };
   assert.equal(await check(), "good", await verdict());
-  assert.match(await verdict(), /is in the log[\s\S]*leaf hash[\s\S]*path of \d+ hashes[\s\S]*Ed25519 signature of the checkpoint holds[\s\S]*event shown above[\s\S]*not checked/);
+  assert.match(await verdict(), /is in the log[\s\S]*leaf hash[\s\S]*path of \d+ hashes[\s\S]*Ed25519 signature of the checkpoint holds[\s\S]*say what is shown above[\s\S]*not checked[\s\S]*fields of its kind/);
   claim("the newest entry's proof holds, and what was not checked is said");
   for (const leaf of [0, 1, 7]) assert.equal(await check(leaf), "good", await verdict());
   claim("so do those of entries that were asked for by number");
+  assert.equal(await check("007"), "good", await verdict());
+  assert.match(await verdict(), /Entry 7 is in the log/);
   assert.equal(await check(4_000_000_000), "bad");
   assert.match(await verdict(), /cannot be checked[\s\S]*no such leaf/);
 
@@ -195,6 +207,36 @@ async function main(browser) {
   if (PICTURES) await page.locator("section[aria-labelledby=audit-head]").screenshot({ path: join(PICTURES, "dashboard-forged.png") });
   await changed("**/v1/audit/keys", (text) => text.replace(/\+[0-9a-f]{8}\+/, "+00000000+"), /\(keys\)/, "keys that have not the ids that they state are refused");
   await changed("**/v1/audit/proofs/0", () => "", /not_a_proof/, "nothing is no proof");
+  // The list of entries is not signed: what it says is held against the bytes, word by word.
+  for (const [text, change] of [
+    ["another kind", { kind: "agent_revoked" }],
+    ["another text", { text: "acme/nobody" }],
+  ]) {
+    await page.route("**/v1/audit/events?*", async (route) => {
+      const answer = await route.fetch();
+      const told = await answer.json();
+      told.events = told.events.map((event) => ({ ...event, ...change }));
+      await route.fulfill({ response: answer, json: told });
+    });
+    creto("agent", "create", `acme/of-${text.replace(" ", "-")}`);
+    await becomes(page, `the list shows ${text}`, (word) => [...document.querySelectorAll("#event-table tbody tr")].every((row) => row.textContent.includes(word)), Object.values(change)[0].replace("_", " "));
+    assert.equal(await check(), "bad", await verdict());
+    assert.match(await verdict(), /other_event/);
+    claim(`${text} than the entry's bytes say is found`);
+    await page.unroute("**/v1/audit/events?*");
+  }
+  // A browser that can verify no signature.
+  await page.evaluate(() => {
+    crypto.subtle.importKey = async () => {
+      throw new DOMException("no such algorithm", "NotSupportedError");
+    };
+  });
+  assert.equal(await check(0), "caution", await verdict());
+  assert.match(await verdict(), /^Entry 0 cannot be checked in this browser/);
+  assert.doesNotMatch(await verdict(), /is in the log/);
+  await page.evaluate(() => delete crypto.subtle.importKey);
+  assert.equal(await check(0), "good", await verdict());
+  claim("where no signature can be verified, no entry is said to be in the log");
   await page.route("**/v1/audit/checkpoint", async (route) => {
     const answer = await route.fetch();
     await route.fulfill({ response: answer, body: (await answer.text()).replace(/^time (\d)/m, "time 9") });
@@ -240,6 +282,17 @@ async function main(browser) {
   await stranger.goto(link);
   await becomes(stranger, "the link holds once", () => document.getElementById("state").textContent === "not let in");
   await stranger.close();
+  // Another link in the same tab.
+  await page.evaluate((address) => (location.href = address), link);
+  await becomes(page, "a link that was used is said to be, and the tab stays let in", () => {
+    return location.hash === "" && /was used before/.test(document.getElementById("banner").textContent) && document.getElementById("state").textContent === "ready";
+  });
+  const [key, second] = [await page.evaluate(() => sessionStorage.getItem("creto-dashboard-key")), dashboard.next("link")];
+  dashboard.child.stdin.write("\n");
+  await page.evaluate((address) => (location.href = address), (await second).link);
+  await becomes(page, "a new link in the same tab is taken, and is gone from the address", (key) => {
+    return location.hash === "" && sessionStorage.getItem("creto-dashboard-key") !== key;
+  }, key);
   await page.reload();
   await becomes(page, "the tab that was let in can be loaded again", () => document.getElementById("state").textContent === "ready");
 

@@ -468,7 +468,7 @@ pub(crate) struct DashboardArgs {
     /// Port of 127.0.0.1 to serve the page on [default: any that is free].
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
-    /// Print one JSON object per line: a link, and the next one each time that one was used.
+    /// Print one JSON object per line: a link, each time that one was used, and a next link for each line of input.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -39,20 +39,23 @@ fn a_link_lets_a_browser_in_to_what_the_node_tells_and_names_the_fullest_mailbox
     }
 
     let mut serve = command(folder.path(), 2, &["dashboard", "--json"]);
-    let mut dashboard = Process(serve.stdout(Stdio::piped()).spawn().unwrap());
+    let mut dashboard = Process(serve.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(dashboard.0.stdout.take().unwrap()).lines();
-    let mut next_link = || {
-        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        assert_eq!(line["event"], "link");
+    let mut next_line = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    let link_in = |line: Value| {
+        assert_eq!(line["event"], "link", "{line}");
         (line["link"].as_str().unwrap().to_owned(), u16::try_from(line["port"].as_u64().unwrap()).unwrap())
     };
-    let (link, port) = next_link();
+    let (link, port) = link_in(next_line());
     let token = link.strip_prefix(&format!("http://127.0.0.1:{port}/#")).unwrap();
     assert_eq!(ask(port, "GET", "/v1/metrics", token).0, 401);
     let (status, entered) = ask(port, "POST", "/session", token);
     assert_eq!(status, 201, "{entered}");
     let key = serde_json::from_str::<Value>(&entered).unwrap()["key"].as_str().unwrap().to_owned();
-    let (second, same_port) = next_link();
+    assert_eq!(next_line()["event"], "entered", "no link is made that nobody asked for");
+    assert_eq!(ask(port, "POST", "/session", token).0, 401);
+    dashboard.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    let (second, same_port) = link_in(next_line());
     assert!(second != link && same_port == port, "the next browser has a link of its own");
 
     // Shards look at their mailboxes now and then.
@@ -69,7 +72,7 @@ fn a_link_lets_a_browser_in_to_what_the_node_tells_and_names_the_fullest_mailbox
         };
         let found: Vec<_> = fullest["mailboxes"].as_array().unwrap().iter().map(of).collect();
         if found == wanted.map(|(name, kind, count)| (name.to_owned(), kind.to_owned(), count)) {
-            assert_eq!(fullest["holding"], 3);
+            assert_eq!((fullest["holding"].as_u64(), fullest["complete"].as_bool()), (Some(3), Some(true)));
             break;
         }
         assert!(since.elapsed() < PATIENCE, "{fullest}");

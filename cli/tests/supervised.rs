@@ -170,6 +170,7 @@ fn a_shard_that_stands_still_silences_the_watchdog() {
     serve.env("PLANTED_BUG", "stand-still");
     let node = manager.starts(serve);
     manager.until(is_ready);
+    std::fs::write(folder.path().join("stand-still"), "").unwrap();
     let begun = Instant::now();
     while manager.hears(2 * WATCHDOG).is_some() {
         assert!(begun.elapsed() < PATIENCE, "a shard stands still, and the node says that it lives");

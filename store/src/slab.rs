@@ -168,6 +168,13 @@ impl<T: Item> Slab<T> {
         (self.chunks.len() - self.absent.len()) * CHUNK_SLOTS
     }
 
+    /// The first slot from this one on that has memory; [`end`](Self::end) when there is none.
+    pub(crate) fn next_present(&self, slot: Slot) -> Slot {
+        let at = length_usize(slot);
+        let present = (at / CHUNK_SLOTS..self.chunks.len()).find(|&number| self.chunks[number].is_some());
+        present.map_or_else(|| self.end(), |number| slot_of(at.max(number * CHUNK_SLOTS)))
+    }
+
     /// All slots are below it.
     pub(crate) fn end(&self) -> Slot {
         slot_of(self.chunks.len() * CHUNK_SLOTS)

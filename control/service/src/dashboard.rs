@@ -2,7 +2,7 @@
 //! may have.
 //!
 //! A browser can neither open the control socket nor sign requests as the API over TCP wants them, and shall do neither. So whoever may
-//! open the socket starts this server beside it, on an address of this machine, and opens its [link](Dashboard::link): what gets in by
+//! open the socket starts this server beside it, on an address of this machine, and opens a [link](Links::make) to it: what gets in by
 //! the link is let in once and given a key, which every request for an answer of the node brings along. It passes on nothing but the
 //! paths of [`forwarded`], and nothing but GET. The page itself and its scripts are the same for everybody and have no secret; they
 //! come from this binary and load nothing from elsewhere.
@@ -12,6 +12,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -54,13 +55,14 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The page: path, media type, content.
-const PAGE: [(&str, &str, &str); 7] = [
+const PAGE: [(&str, &str, &str); 8] = [
     ("/", "text/html; charset=utf-8", include_str!("dashboard/page/page.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("dashboard/page/page.css")),
     ("/page.mjs", JAVASCRIPT, include_str!("dashboard/page/page.mjs")),
     ("/readings.mjs", JAVASCRIPT, include_str!("dashboard/page/readings.mjs")),
     ("/chart.mjs", JAVASCRIPT, include_str!("dashboard/page/chart.mjs")),
     ("/proof.mjs", JAVASCRIPT, include_str!("dashboard/page/proof.mjs")),
+    ("/kinds.mjs", JAVASCRIPT, include_str!("dashboard/page/kinds.mjs")),
     ("/icon.svg", "image/svg+xml", include_str!("dashboard/page/icon.svg")),
 ];
 
@@ -87,7 +89,21 @@ pub struct Dashboard {
     listener: TcpListener,
     address: SocketAddr,
     state: Shared,
-    opened: mpsc::Receiver<String>,
+    entered: mpsc::Receiver<()>,
+}
+
+/// Makes links to a dashboard, also while it serves. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Links(Arc<Door>);
+
+impl Links {
+    /// A link that lets one browser in, once and for ten minutes: to be shown to nobody else. The one before it holds no more.
+    ///
+    /// # Errors
+    /// [`DashboardError::Random`].
+    pub fn make(&self) -> Result<String, DashboardError> {
+        self.0.make_link(Instant::now()).map_err(DashboardError::Random)
+    }
 }
 
 /// What every request can reach.
@@ -97,7 +113,7 @@ struct Shared {
     door: Arc<Door>,
     /// The node's socket takes few connections at a time, and others ask there too.
     forwards: Arc<Semaphore>,
-    opened: mpsc::Sender<String>,
+    entered: mpsc::Sender<()>,
 }
 
 impl Dashboard {
@@ -110,10 +126,10 @@ impl Dashboard {
         let refused = |source| DashboardError::Listen { port, source };
         let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), port)).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let door = Arc::new(Door::new(address).map_err(DashboardError::Random)?);
-        let (opened, links) = mpsc::channel(1);
+        let door = Arc::new(Door::new(address));
+        let (entered, told) = mpsc::channel(1);
         let forwards = Arc::new(Semaphore::new(DASHBOARD_FORWARDS_MAX));
-        Ok(Self { listener, address, state: Shared { client, door, forwards, opened }, opened: links })
+        Ok(Self { listener, address, state: Shared { client, door, forwards, entered }, entered: told })
     }
 
     /// Where it listens.
@@ -122,19 +138,19 @@ impl Dashboard {
         self.address
     }
 
-    /// What lets one browser in, once: to be shown to nobody else.
+    /// What makes links to it. Until the first is made nobody is let in.
     #[must_use]
-    pub fn link(&self) -> String {
-        self.state.door.link()
+    pub fn links(&self) -> Links {
+        Links(Arc::clone(&self.state.door))
     }
 
-    /// Serves until `stopped` resolves. Each time that a link was used, `opened` is given the next one.
-    pub async fn serve(self, stopped: impl Future<Output = ()>, mut opened: impl FnMut(String)) {
-        let Self { listener, state, opened: mut links, .. } = self;
+    /// Serves until `stopped` resolves. `told` is called each time that a browser was let in, which uses its link up.
+    pub async fn serve(self, stopped: impl Future<Output = ()>, mut told: impl FnMut()) {
+        let Self { listener, state, mut entered, .. } = self;
         let router = router(state);
         let tell = async {
-            while let Some(link) = links.recv().await {
-                opened(link);
+            while entered.recv().await.is_some() {
+                told();
             }
         };
         tokio::select! {
@@ -232,11 +248,11 @@ async fn forward(state: &Shared, path: &str, media_type: &'static str) -> Respon
 
 /// Lets in who brings the link's token, and gives a key for it.
 async fn enter(State(state): State<Shared>, headers: HeaderMap) -> Response {
-    let entered = bearer(&headers).and_then(|token| state.door.enter(token));
+    let entered = bearer(&headers).and_then(|token| state.door.enter(token, Instant::now()));
     match entered {
-        Some(Ok((key, next_link))) => {
-            // Nobody shows links any more when the server is being stopped.
-            let _ = state.opened.send(next_link).await;
+        Some(Ok(key)) => {
+            // Nobody is told any more when the server is being stopped.
+            let _ = state.entered.send(()).await;
             (StatusCode::CREATED, Json(json!({ "key": key.as_str() }))).into_response()
         }
         Some(Err(error)) => {
@@ -246,8 +262,8 @@ async fn enter(State(state): State<Shared>, headers: HeaderMap) -> Response {
         None => refuse(
             StatusCode::UNAUTHORIZED,
             "link_used",
-            "this link was used before, or is none",
-            "open the newest one",
+            "this link was used before, is older than ten minutes, or is none",
+            "press Enter where `creto dashboard` runs, and open the link that it shows",
         ),
     }
 }

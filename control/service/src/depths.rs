@@ -43,7 +43,10 @@ pub struct MailboxDepth {
 /// The fullest mailboxes and channels of a node, at the last look of each shard.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MailboxDepths {
-    /// How many mailboxes and channels hold anything.
+    /// Whether every shard has looked at all of its mailboxes since it started. While it is false the rest is what is known so far, which may
+    /// be nothing; it stays false where there are no shards, as at a control service of its own.
+    pub complete: bool,
+    /// How many mailboxes and channels hold anything. One that empties and fills again while they are looked at may count twice.
     pub holding: u64,
     /// The fullest, those with most messages first; at most 32.
     pub mailboxes: Vec<MailboxDepth>,

@@ -288,7 +288,7 @@ impl Health {
         let _ = self.0.depths.set(source);
     }
 
-    /// The fullest mailboxes and channels; none where there are no shards.
+    /// The fullest mailboxes and channels; none, and not complete, where there are no shards.
     #[must_use]
     pub fn depths(&self) -> MailboxDepths {
         self.0.depths.get().map(|source| source.fullest()).unwrap_or_default()

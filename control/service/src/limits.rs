@@ -24,6 +24,8 @@ const _: () = assert!(DASHBOARD_FORWARDS_MAX < CONNECTIONS_MAX);
 pub const DASHBOARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Browser tabs that are let in; the one that came first is forgotten for the next one.
 pub const DASHBOARD_KEYS_MAX: usize = 16;
+/// How long a link to a dashboard holds that nobody opens: it stands in a terminal that others may see later.
+pub const DASHBOARD_LINK_LIFETIME: Duration = Duration::from_mins(10);
 /// Most events of the audit log that a dashboard asks for at a time.
 pub const DASHBOARD_EVENTS_MAX: usize = 100;
 /// Most administrators over TCP.

@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use creto_audit::event::Kind;
 use creto_envelope::TrustDomain;
 use creto_service::client::Client;
-use creto_service::dashboard::Dashboard;
+use creto_service::dashboard::{Dashboard, Links};
 use creto_service::limits::{DASHBOARD_EVENTS_MAX, DASHBOARD_KEYS_MAX};
 use creto_service::{Service, ServiceHandle, ServiceOptions};
 use serde_json::Value;
@@ -26,7 +29,9 @@ fn node(folder: &Path) -> ServiceHandle {
 /// A dashboard for the socket in `folder`, whether anybody answers there or not.
 struct Served {
     address: SocketAddr,
-    links: Arc<Mutex<Vec<String>>>,
+    links: Links,
+    /// How often somebody was let in.
+    entered: Arc<AtomicUsize>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -40,16 +45,19 @@ impl Served {
     async fn with_patience(folder: &Path, patience: Duration) -> Self {
         let client = Client::new(folder.join("control.sock")).with_timeout(patience);
         let dashboard = Dashboard::bind(0, client).await.unwrap();
-        let (address, links) = (dashboard.address(), Arc::new(Mutex::new(vec![dashboard.link()])));
+        let (address, links, entered) = (dashboard.address(), dashboard.links(), Arc::new(AtomicUsize::new(0)));
         let (stop, stopped) = oneshot::channel();
-        let told = Arc::clone(&links);
-        let task =
-            tokio::spawn(dashboard.serve(async { drop(stopped.await) }, move |link| told.lock().unwrap().push(link)));
-        Self { address, links, stop, task }
+        let told = Arc::clone(&entered);
+        let count = move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        };
+        let task = tokio::spawn(dashboard.serve(async { drop(stopped.await) }, count));
+        Self { address, links, entered, stop, task }
     }
 
+    /// That of a new link.
     fn token(&self) -> String {
-        self.links.lock().unwrap().last().unwrap().split_once('#').unwrap().1.to_owned()
+        self.links.make().unwrap().split_once('#').unwrap().1.to_owned()
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -131,17 +139,19 @@ async fn the_page_comes_whole_from_here_and_tells_the_browser_to_load_nothing_el
         let answer = served.ask("GET", &path, &[]).await;
         assert_eq!(answer.status, 200, "{path}");
         assert!(!answer.body.replace("http://www.w3.org/", "").contains("://"), "{path} names another host");
+        // What only node.js reads as beside it is so here, too.
+        let text = answer.body.replace("\"./", "\"/");
         let is_path = |text: &&str| {
             text.starts_with('/')
                 && text.contains('.')
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || "/.".contains(c))
         };
-        let quoted = answer.body.split('"').filter(is_path);
+        let quoted = text.split('"').filter(is_path);
         let further: Vec<String> = quoted.map(str::to_owned).filter(|path| !seen.contains_key(path)).collect();
         todo.extend(further);
         seen.insert(path, answer);
     }
-    assert!(seen.len() >= 7, "{:?}", seen.keys());
+    assert!(seen.len() >= 8, "{:?}", seen.keys());
     for (path, answer) in &seen {
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
@@ -169,7 +179,9 @@ async fn the_node_answers_whoever_came_by_the_link_and_nobody_else() {
     let token = served.token();
     assert!(token.len() == 43, "256 bits: {token}");
     assert_eq!(served.get("/v1/status", &format!("Bearer {token}")).await.code(), missing, "a link's token is no key");
-    let key = served.enter().await;
+    let bearer = format!("Bearer {token}");
+    let entered = served.ask("POST", "/session", &[("authorization", &bearer)]).await;
+    let key = format!("Bearer {}", entered.json()["key"].as_str().unwrap());
     let status = served.get("/v1/status", &key).await;
     assert_eq!((status.status, status.headers["content-type"].as_str()), (200, "application/json"));
     assert_eq!(status.json()["trust_domain"], TrustDomain::default().to_string());
@@ -185,10 +197,10 @@ async fn the_node_answers_whoever_came_by_the_link_and_nobody_else() {
     let twice = [("authorization", key.as_str()), ("authorization", key.as_str())];
     assert_eq!(served.ask("GET", "/v1/status", &twice).await.code(), missing);
 
-    // The link holds once, and there is a next one.
-    let used = served.ask("POST", "/session", &[("authorization", &format!("Bearer {token}"))]).await;
+    // The link holds once, and whoever runs the dashboard makes the next one.
+    assert_eq!(served.entered.load(Ordering::SeqCst), 1);
+    let used = served.ask("POST", "/session", &[("authorization", &bearer)]).await;
     assert_eq!(used.code(), (401, "link_used".into()));
-    assert_ne!(served.token(), token);
     assert_ne!(served.enter().await, key);
     assert_eq!(served.get("/v1/status", &key).await.status, 200, "the first tab is still let in");
     for _ in 0..DASHBOARD_KEYS_MAX {
@@ -245,6 +257,8 @@ async fn only_a_few_paths_are_passed_on_and_nothing_can_be_changed() {
     let _node = node(folder.path());
     let served = Served::start(folder.path()).await;
     let key = served.enter().await;
+    // No shard is here that could say that nothing waits.
+    assert_eq!(served.get("/v1/mailboxes/fullest", &key).await.json()["complete"], false);
     for path in ["/v1/ready", "/v1/status", "/v1/metrics", "/v1/mailboxes/fullest"] {
         let answer = served.get(path, &key).await;
         assert!(answer.headers["content-type"] == "application/json", "{path}: {answer:?}");
@@ -336,7 +350,7 @@ async fn nobody_is_told_a_secret_by_a_debug_text_or_by_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let client = Client::new(folder.path().join("control.sock"));
     let dashboard = Dashboard::bind(0, client).await.unwrap();
-    let link = dashboard.link();
+    let link = dashboard.links().make().unwrap();
     let token = link.split_once('#').unwrap().1;
     assert!(!format!("{dashboard:?}").contains(token));
     assert!(link.starts_with("http://127.0.0.1:"), "{link}");
@@ -364,6 +378,23 @@ fn the_page_judges_golden_proofs_as_the_rust_verifier_does() {
         return;
     }
     assert!(run.status.success() && out.contains("golden proofs"), "{out}{err}");
+}
+
+/// The kinds of events that the page knows are all that there are. `CRETO_WRITE_DOCS=1` writes them.
+#[test]
+fn the_page_knows_every_kind_of_event_and_the_length_of_its_fields() {
+    let mut text = "// Kinds of events in the audit log: number, name, bytes of its fields. Written by a test from those of the Rust code.\n\n\
+                    export const KINDS = new Map([\n"
+        .to_owned();
+    for Kind { number, name, fields_bytes, .. } in Kind::ALL {
+        writeln!(text, "  [{number}, [\"{name}\", {fields_bytes}]],").unwrap();
+    }
+    text.push_str("]);\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dashboard/page/kinds.mjs");
+    if std::env::var_os("CRETO_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
 /// Whatever the page asks for by a metric's name is counted by a node.

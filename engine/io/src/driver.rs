@@ -139,7 +139,7 @@ where
         let now = self.clock.now();
         progress.turn();
         self.stats.turns += 1;
-        planted::stand_still(self.ports.shard_index(), self.stats.turns);
+        planted::stand_still(self.shard_index);
 
         // Whatever it announced is looked at below. Left set, it would keep the shard from ever parking again.
         self.signal.take();

@@ -1,7 +1,7 @@
 //! The fullest mailboxes and channels of a shard: found a few at a time, at the shard's ticks, and left where whoever asks reads them.
 //!
-//! One look is bounded, however many mailboxes there are, so a pass over a million of them takes some minutes; of a node with a thousand
-//! it is of the last second. Like the numbers beside it, it waits for no reader.
+//! One look is bounded, however many mailboxes there are, so a pass over a million of them takes a minute and a half; of a node with a
+//! thousand what was found is of the last two seconds. Until its first pass has ended a shard has found nothing, and says so. Like the numbers beside it, it waits for no reader.
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -31,11 +31,11 @@ struct Survey {
     fullest: Fullest,
     seen: u64,
     ticks_left: u8,
-    /// Of the last whole pass.
-    found: Found,
+    /// Of the last whole pass; none before the first has ended.
+    found: Option<Found>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Found {
     mailboxes: Vec<MailboxDepth>,
     holding: u64,
@@ -52,11 +52,11 @@ impl Depths {
         if survey.look(shard.log().mailboxes()) {
             let snapshot = shard.snapshot();
             let named = survey.fullest.take().into_iter().map(|depth| named(depth, snapshot)).collect();
-            survey.found = Found { mailboxes: named, holding: std::mem::take(&mut survey.seen) };
+            survey.found = Some(Found { mailboxes: named, holding: std::mem::take(&mut survey.seen) });
         }
     }
 
-    fn found(&self) -> Found {
+    fn found(&self) -> Option<Found> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).found.clone()
     }
 }
@@ -100,6 +100,15 @@ impl Fullest {
     }
 
     fn keep(&mut self) {
+        // A mailbox that emptied and filled again during the pass may have been seen at two places: what was seen last holds.
+        self.0.sort_by_key(|depth| depth.mailbox);
+        self.0.dedup_by(|later, earlier| {
+            let is_same = later.mailbox == earlier.mailbox;
+            if is_same {
+                *earlier = *later;
+            }
+            is_same
+        });
         self.0.sort_unstable_by_key(|depth| (Reverse(depth.messages), Reverse(depth.bytes), depth.mailbox));
         self.0.truncate(DEPTHS_MAX);
     }
@@ -132,16 +141,19 @@ pub(crate) struct NodeDepths(pub(crate) Vec<Depths>);
 
 impl DepthSource for NodeDepths {
     fn fullest(&self) -> MailboxDepths {
-        let (mut mailboxes, mut holding) = (Vec::new(), 0);
+        let (mut mailboxes, mut holding, mut complete) = (Vec::new(), 0, true);
         for (shard, depths) in (0..).zip(&self.0) {
-            let found = depths.found();
+            let Some(found) = depths.found() else {
+                complete = false;
+                continue;
+            };
             holding += found.holding;
             mailboxes.extend(found.mailboxes.into_iter().map(|depth| MailboxDepth { shard, ..depth }));
         }
         mailboxes
             .sort_by(|one, other| (other.messages, other.bytes, &one.id).cmp(&(one.messages, one.bytes, &other.id)));
         mailboxes.truncate(DEPTHS_MAX);
-        MailboxDepths { holding, mailboxes }
+        MailboxDepths { complete, holding, mailboxes }
     }
 }
 
@@ -172,5 +184,30 @@ mod tests {
             assert_eq!(fullest.take(), wanted, "{count} mailboxes");
             assert!(fullest.take().is_empty());
         }
+    }
+
+    #[test]
+    fn a_mailbox_that_was_seen_at_two_places_is_listed_once_as_it_was_seen_last() {
+        let mut fullest = Fullest::default();
+        fullest.add(Depth { messages: 900, ..depth(7) });
+        // Whether it was kept in between or not.
+        (0..200).for_each(|number| fullest.add(depth(1_000 + number)));
+        fullest.add(Depth { messages: 800, ..depth(7) });
+        let found = fullest.take();
+        let of_it: Vec<u64> =
+            found.iter().filter(|one| one.mailbox == depth(7).mailbox).map(|one| one.messages).collect();
+        assert_eq!((found.len(), of_it), (DEPTHS_MAX, vec![800]));
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_not_said_to_be_empty() {
+        let (first, second) = (Depths::default(), Depths::default());
+        let node = NodeDepths(vec![first.clone(), second.clone()]);
+        assert!(!node.fullest().complete, "no shard has looked");
+        let nothing = || Some(Found { mailboxes: Vec::new(), holding: 0 });
+        first.0.lock().unwrap().found = nothing();
+        assert!(!node.fullest().complete, "one has not");
+        second.0.lock().unwrap().found = nothing();
+        assert_eq!(node.fullest(), MailboxDepths { complete: true, holding: 0, mailboxes: Vec::new() });
     }
 }

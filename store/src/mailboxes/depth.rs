@@ -21,11 +21,14 @@ pub struct Depth {
 
 impl Mailboxes {
     /// Calls `see` for the mailboxes in up to `places_max` places from `place` on, and returns where to go on; `None` when that was the
-    /// last place. What comes and goes between two calls may be seen or not.
+    /// last place. Places that were given back are not walked and do not count. What comes and goes between two calls may be seen or not,
+    /// and a mailbox that empties and fills again in between may be seen at two places.
     pub fn depths_from(&self, place: u32, places_max: u32, mut see: impl FnMut(Depth)) -> Option<u32> {
         let last = self.boxes.end();
-        let until = place.saturating_add(places_max).min(last);
-        for slot in place..until {
+        let (mut at, mut left) = (self.boxes.next_present(place), places_max);
+        while at < last && left > 0 {
+            let slot = at;
+            (at, left) = (self.boxes.next_present(slot + 1), left - 1);
             let Some(Held::Taken(queues)) = self.boxes.look(slot) else { continue };
             if queues.messages > 0 {
                 see(Depth {
@@ -37,6 +40,6 @@ impl Mailboxes {
                 });
             }
         }
-        (until < last).then_some(until)
+        (at < last).then_some(at)
     }
 }

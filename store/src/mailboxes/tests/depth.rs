@@ -2,11 +2,15 @@
 
 use super::*;
 
+fn mailbox_id(number: u16) -> MailboxId {
+    let mut id = [0; 16];
+    id[..2].copy_from_slice(&number.to_be_bytes());
+    MailboxId(id)
+}
+
 /// One durable message in a mailbox with this number.
 fn queue_in(shard: &mut Shard, mailbox: u16, number: u64) {
-    let mut id = [0; 16];
-    id[..2].copy_from_slice(&mailbox.to_be_bytes());
-    let (mailbox, envelope) = (MailboxId(id), Bytes::from(vec![7; 100]));
+    let (mailbox, envelope) = (mailbox_id(mailbox), Bytes::from(vec![7; 100]));
     let admitted = shard.mailboxes.admit(SENDER, message_id(number), mailbox, envelope.len(), NOW_MS);
     let Ok(Admit::New(sequence)) = admitted else { panic!("{admitted:?}") };
     let mut part = part(sequence, number, Priority::Normal, envelope);
@@ -43,6 +47,27 @@ fn every_mailbox_that_holds_something_is_seen_once_however_few_places_a_look_has
     for places_max in [1, 7, 299, 4_096] {
         assert_eq!(depths(&shard, places_max), all);
     }
+}
+
+#[test]
+fn places_that_were_given_back_are_not_walked() {
+    let mut shard = Shard::new(MailboxesConfig::default());
+    // Three chunks of places; then only the last mailbox holds anything, so that what is between it and the first chunk is given back.
+    let count = 3 * 4_096;
+    for mailbox in 0..count {
+        queue_in(&mut shard, mailbox, u64::from(mailbox) + 1);
+    }
+    for mailbox in 0..count - 1 {
+        let (id, sequence) = (mailbox_id(mailbox), u64::from(mailbox) + 1);
+        let settle = shard.mailboxes.settle(id, &[sequence], SettleCause::Acknowledged).unwrap();
+        shard.apply(Record::Settle(settle));
+    }
+    let (mut looks, mut found, mut next) = (0, 0, Some(0));
+    while let Some(place) = next {
+        next = shard.mailboxes.depths_from(place, 4_096, |_| found += 1);
+        looks += 1;
+    }
+    assert_eq!((found, looks), (1, 2), "the spare chunk and that of the one mailbox");
 }
 
 #[test]

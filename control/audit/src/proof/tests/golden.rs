@@ -12,9 +12,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{Log, proof, verifier};
 use crate::LogVerifier;
-use crate::fixture::{ORIGIN, keys};
+use crate::event::{Event, Label, SourceId};
+use crate::fixture::{ORIGIN, keys, what};
 use crate::keys::LogPublic;
-use crate::proof::InclusionProof;
+use crate::limits::SALT_BYTES;
+use crate::proof::{InclusionProof, entry_hash};
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden/proofs"))
@@ -96,8 +98,45 @@ fn made() -> BTreeMap<&'static str, (String, &'static str)> {
         ("without-an-index", (text.replacen("index", "place", 1), no_proof)),
         ("index-with-a-zero-before", (text.replacen("index 20", "index 020", 1), no_proof)),
         ("base64-not-padded", (without_padding(&text), no_proof)),
+        ("leaf-with-a-text", (with_a_text(), holds)),
+        ("event-of-another-version", (alone(&log, &|event| event[0] = 2), "event")),
+        ("event-of-no-kind", (alone(&log, &|event| event[1] = 255), "event")),
+        ("event-with-an-unknown-flag", (alone(&log, &|event| event[2] |= 2), "event")),
+        ("event-with-something-reserved", (alone(&log, &|event| event[7] = 1), "event")),
+        ("event-of-no-time", (alone(&log, &|event| event[23] = 0x80), "event")),
+        ("event-with-a-byte-more", (alone(&log, &|event| event.push(b'x')), "event")),
+        ("event-with-a-byte-less", (alone(&log, &|event| event.truncate(event.len() - 1)), "event")),
+        ("event-without-its-text", (alone(&log, &|event| event[3] = 1), "event")),
+        ("event-with-a-text-that-moves-a-cursor", (alone(&log, &unprintable), "event")),
+        ("event-without-its-fields", (alone(&log, &|event| event.truncate(56)), "event")),
+        ("event-cut-in-its-header", (alone(&log, &|event| event.truncate(40)), no_proof)),
         ("cut", (text[..text.find("\n\n").unwrap()].to_owned(), no_proof)),
     ])
+}
+
+/// The log's first entry with its event changed, alone in a log that its keys signed all the same.
+fn alone(log: &Log, change: &dyn Fn(&mut Vec<u8>)) -> String {
+    let mut entry = log.entries[0].clone().unwrap();
+    let mut event = entry.split_off(SALT_BYTES);
+    change(&mut event);
+    entry.append(&mut event);
+    let note = log.checkpoint(1).note().to_owned();
+    let mut lines: Vec<&str> = note.split_once("\n\n").unwrap().0.lines().collect();
+    let root = STANDARD.encode(entry_hash(&entry).unwrap());
+    lines[2] = &root;
+    let checkpoint = keys().sign_note(&(lines.join("\n") + "\n"));
+    InclusionProof { index: 0, entry, path: Vec::new(), checkpoint, grown_from: None }.to_text()
+}
+
+fn unprintable(event: &mut Vec<u8>) {
+    event[3] = 1;
+    event.push(0x1b);
+}
+
+fn with_a_text() -> String {
+    let mut log = Log::of(3);
+    log.push(SourceId::CONTROL, &Event::new(2_000, what(3)), &Label::of("acme/planner"));
+    proof(&mut log, 3, 4, None).to_text()
 }
 
 fn in_other_order(checkpoint: &str) -> String {

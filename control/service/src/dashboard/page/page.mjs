@@ -3,7 +3,7 @@
 
 import { Chart } from "/chart.mjs";
 import { between, lookOf, quantile, together } from "/readings.mjs";
-import { Broken, checkCheckpoint, checkProof, hex } from "/proof.mjs";
+import { Broken, checkCheckpoint, checkFollows, checkProof, hex, isEventShown } from "/proof.mjs";
 
 const LOOK_MS = 1_000;
 const MAILBOXES_MS = 2_000;
@@ -17,6 +17,8 @@ const EVENTS_SHOWN = 8;
 /// For how long a start of the node is said.
 const NOTICE_MS = 60_000;
 const KEY = "creto-dashboard-key";
+/// What stands behind `#` in a link.
+const TOKEN = /^[\w-]{43}$/;
 
 const at = (id) => document.getElementById(id);
 
@@ -195,9 +197,13 @@ function draw(now) {
   at("about").textContent = about.join("  \u00b7  ");
 }
 
-function drawMailboxes({ holding, mailboxes: fullest }) {
+function drawMailboxes({ complete, holding, mailboxes: fullest }) {
   const most = fullest[0]?.messages ?? 0;
-  at("mailboxes-what").textContent = `${whole(holding)} mailboxes and channels hold messages; those with most of them`;
+  // What nobody has looked at is not empty.
+  mailboxes.empty.textContent = complete ? "No message waits anywhere." : "Not looked at yet.";
+  at("mailboxes-what").textContent = complete
+    ? `${whole(holding)} mailboxes and channels hold messages; those with most of them`
+    : "not every shard has looked at all of its mailboxes yet";
   mailboxes.show(fullest.slice(0, 10).map((mailbox) => [
     { text: mailbox.kind === "channel" ? `${mailbox.name} (channel)` : mailbox.name ?? mailbox.id },
     { text: whole(mailbox.messages), bar: mailbox.messages / most },
@@ -242,7 +248,7 @@ async function ask(path, { method = "GET", secret = key } = {}) {
 /// server and no other port.
 async function enter() {
   const token = location.hash.slice(1);
-  if (/^[\w-]{43}$/.test(token)) {
+  if (TOKEN.test(token)) {
     history.replaceState(null, "", "/");
     ({ key } = await ask("/session", { method: "POST", secret: token }));
     sessionStorage.setItem(KEY, key);
@@ -256,7 +262,9 @@ async function enter() {
 let looks = [];
 let before = null;
 let domain = "";
-let auditSize = null;
+/// The largest checkpoint that was believed. It outlives starts of the node: they are when a log is rolled back.
+let largest = null;
+/// The checkpoint whose entries are shown.
 let checkpoint = null;
 let isPaused = false;
 let notice = { text: "", untilMs: 0 };
@@ -289,7 +297,7 @@ async function lookOnce() {
   lastLookAt = performance.now();
   if (now.isRestarted) {
     notice = { text: `The node was started again at ${clock.format(now.startedS * 1000)}: counts begin anew.`, untilMs: look.atMs + NOTICE_MS };
-    [auditSize, checkpoint] = [null, null];
+    checkpoint = null;
   }
   troubleSince = null;
   document.body.classList.remove("stale");
@@ -349,13 +357,24 @@ function signatureText(checked, algorithm, keyId) {
   return made("span", {}, `${algorithm} `, made("b", { class: style, text: word }), ` (key ${keyId})`);
 }
 
+const AUDIT_WHAT = at("audit-what").textContent;
+
+/// `text` says why what is shown of the audit log is of before; nothing says that it is of now.
+function setAuditStale(text = "") {
+  at("audit-what").textContent = text || AUDIT_WHAT;
+  at("audit-what").className = text ? "caution" : "dim";
+  document.querySelector(".audit").classList.toggle("old", text !== "");
+}
+
 function drawCheckpoint({ checked, error }) {
   if (error) {
     at("checkpoint").replaceChildren(...term("verdict", made("b", { class: "bad", text: `does not hold: ${error.message}` })));
     return;
   }
   const signatures = Object.entries(checked.keyIds).map(([algorithm, id]) => made("div", {}, signatureText(checked, algorithm, id)));
+  const unchecked = made("b", { class: "caution", text: "cannot be checked in this browser: `creto audit verify` does it" });
   at("checkpoint").replaceChildren(
+    ...(checked.isVouched ? [] : term("verdict", unchecked)),
     ...term("log", checked.origin),
     ...term("entries", grouped.format(checked.size)),
     ...term("signed", `${clock.format(checked.timeMs)} by the node's clock`),
@@ -365,36 +384,61 @@ function drawCheckpoint({ checked, error }) {
 }
 
 async function auditOnce() {
+  try {
+    await lookAtAudit();
+  } catch (error) {
+    setAuditStale("the audit log could not be read: what is shown of it is from before");
+    throw error;
+  }
+}
+
+async function lookAtAudit() {
   const [note, keys] = await Promise.all([ask("/v1/audit/checkpoint"), ask("/v1/audit/keys")]).catch((error) => {
     if (error.code !== "audit_unavailable") throw error;
     return [null, null];
   });
-  if (note === null && checkpoint === null) {
+  if (note === null) {
+    if (checkpoint !== null || largest !== null) {
+      setAuditStale("the node says that it has no audit log now: what is shown of it is from before");
+      return;
+    }
     at("checkpoint").replaceChildren(...term("verdict", made("span", { class: "dim", text: "nothing is signed yet, or this process has no audit log" })));
     events.show([]);
-  }
-  if (note === null || note === checkpoint) return;
-  checkpoint = note;
-  try {
-    const checked = await checkCheckpoint(note, keys);
-    if (auditSize !== null && checked.size < auditSize) {
-      throw new Broken("rolled_back", `it has ${checked.size} entries, one with ${auditSize} was seen before: the log was rolled back`);
-    }
-    auditSize = checked.size;
-    drawCheckpoint({ checked });
-  } catch (error) {
-    if (!(error instanceof Broken)) throw error;
-    drawCheckpoint({ error });
     return;
   }
-  const from = auditSize > EVENTS_SHOWN ? auditSize - BigInt(EVENTS_SHOWN) : 0n;
+  if (note === checkpoint) {
+    setAuditStale();
+    return;
+  }
+  let checked;
+  try {
+    checked = await checkCheckpoint(note, keys);
+    checkFollows(largest, checked);
+    // What nobody vouches for is not what later ones are held against.
+    if (checked.isVouched) largest = checked;
+  } catch (error) {
+    if (!(error instanceof Broken)) throw error;
+    // The next one is judged and shown whatever it is, also one that was shown before.
+    checkpoint = null;
+    drawCheckpoint({ error });
+    setAuditStale("the newest checkpoint does not hold: the entries that are shown are from before");
+    return;
+  }
+  const from = checked.size > EVENTS_SHOWN ? checked.size - BigInt(EVENTS_SHOWN) : 0n;
   const page = await ask(`/v1/audit/events?from=${from}&limit=${EVENTS_SHOWN}`);
+  drawCheckpoint({ checked });
   events.show(page.events.reverse().map((event) => {
     const button = made("button", { class: "small", type: "button", text: "Check", "aria-label": `Check the proof of entry ${event.index}` });
     button.addEventListener("click", () => checkEntry(String(event.index), event));
-    const what = event.text ? `${event.kind.replaceAll("_", " ")}: ${event.text}` : event.kind.replaceAll("_", " ");
-    return [String(event.index), clock.format(event.time_ms), what, event.source, { node: button }];
+    return [String(event.index), clock.format(event.time_ms), eventText(event), event.source, { node: button }];
   }));
+  checkpoint = note;
+  setAuditStale();
+}
+
+function eventText({ kind, text }) {
+  const words = kind.replaceAll("_", " ");
+  return text ? `${words}: ${text}` : words;
 }
 
 function verdict(heading, style, lines) {
@@ -407,11 +451,15 @@ function verdict(heading, style, lines) {
 }
 
 /// Fetches the proof of an entry and checks it here. `event` is what the page shows of it, if it does.
-async function checkEntry(leaf, event) {
-  if (!/^\d{1,20}$/.test(leaf)) {
+async function checkEntry(asked, event) {
+  if (!/^\d{1,20}$/.test(asked)) {
     verdict("An entry has a number: 0, 1, 2 and so on", "bad", []);
     return;
   }
+  // 007 is entry 7.
+  const leaf = String(BigInt(asked));
+  // Whatever happens now, the verdict on another entry is gone.
+  verdict(`Entry ${leaf} is being checked`, "", []);
   let proof, keys;
   try {
     [proof, keys] = await Promise.all([ask(`/v1/audit/proofs/${leaf}`), ask("/v1/audit/keys")]);
@@ -422,19 +470,27 @@ async function checkEntry(leaf, event) {
   try {
     const { index, leaf: leafHash, hashes, checkpoint: under, event: proven } = await checkProof(proof, keys);
     if (String(index) !== leaf) throw new Broken("other_entry", `the node gave the proof of entry ${index}`);
-    const isShown = event === undefined || (event.source === proven.source && BigInt(event.position) === proven.position && event.time_ms === proven.timeMs);
-    if (!isShown) throw new Broken("other_event", "the entry is in the log, but it is not the event that the node shows at this place");
+    checkFollows(largest, under, { mayBeOlder: true });
+    if (event !== undefined && !isEventShown(event, proven)) {
+      throw new Broken("other_event", `the node shows another event at this place than its bytes are, which say "${eventText(proven)}"`);
+    }
     const algorithms = Object.entries(under.signatures);
     const isAll = algorithms.every(([, holds]) => holds);
-    verdict(`Entry ${leaf} is in the log${isAll ? "" : ", as far as this browser can check"}`, "good", [
+    const [heading, style] = under.isVouched
+      ? [`Entry ${leaf} is in the log${isAll ? "" : ", as far as this browser can check"}`, "good"]
+      : [`Entry ${leaf} cannot be checked in this browser`, "caution"];
+    const said = `"${eventText(proven)}", number ${proven.position} of ${proven.source}, at ${clock.format(proven.timeMs)} by the node's clock`;
+    verdict(heading, style, [
+      ...(under.isVouched ? [] : [["not checked", "Whether the log's keys signed the checkpoint: this browser can verify neither signature, so anybody may have made all of this. Use `creto audit verify`."]]),
       ["checked", ["Its bytes have the leaf hash ", made("code", { text: hex(leafHash) }), " (SHA-256)."]],
       ["checked", `A path of ${hashes} hashes leads from it to the root over ${grouped.format(under.size)} entries that the checkpoint states.`],
       ...algorithms.map(([algorithm, holds]) => holds
         ? ["checked", `The ${algorithm} signature of the checkpoint holds under key ${under.keyIds[algorithm]}.`]
         : ["not checked", `The ${algorithm} signature is there, but this browser cannot verify ${algorithm}; \`creto audit verify\` does.`]),
       event
-        ? ["checked", `It is the event shown above: number ${proven.position} of ${proven.source}, at ${clock.format(proven.timeMs)}.`]
-        : ["checked", `It is number ${proven.position} of ${proven.source}, at ${clock.format(proven.timeMs)} by the node's clock.`],
+        ? ["checked", `Its bytes say what is shown above: ${said}.`]
+        : ["checked", `Its bytes say: ${said}.`],
+      ["not checked", "The fields of its kind (who, to whom, which message and so on): this page neither reads nor shows them. `creto audit verify` does."],
       ["not checked", "That these are the keys of the log you mean: they came from the node itself. Compare their ids with the audit.pub that you keep."],
     ]);
   } catch (error) {
@@ -465,17 +521,29 @@ function showAge() {
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const work = [[lookOnce, LOOK_MS], [mailboxesOnce, MAILBOXES_MS], [statusOnce, STATUS_MS], [auditOnce, AUDIT_MS]].map(([run, everyMs]) => ({ run, everyMs, due: 0 }));
 
+/// A new link that is opened in this tab changes only what is behind `#`, which loads nothing.
+addEventListener("hashchange", async () => {
+  if (!TOKEN.test(location.hash.slice(1))) return;
+  try {
+    await enter();
+    for (const one of work) one.due = 0;
+  } catch (error) {
+    // Whoever was let in before still is.
+    if (key === null || error.status !== 401) fail(error);
+    else notice = { text: sentence(error.message, "this tab was let in before, and still is"), untilMs: performance.now() + NOTICE_MS };
+  }
+});
+
 async function run() {
   setInterval(showAge, 500);
   try {
     await enter();
   } catch (error) {
     fail(error);
-    return;
   }
-  while (key !== null) {
+  for (;;) {
     const began = performance.now();
-    if (!isPaused && document.visibilityState === "visible") {
+    if (key !== null && !isPaused && document.visibilityState === "visible") {
       try {
         for (const one of work) {
           if (one.due > began) continue;

@@ -1,12 +1,18 @@
 // Checks that an entry is in a node's audit log, from the bytes alone, as docs/audit-format.md has it. Pure: texts in, a verdict
 // out; SHA-256 and signatures are the browser's WebCrypto. What cannot be checked here is said to be unchecked, never passed over.
 
+import { KINDS } from "./kinds.mjs";
+
 const PROOF_HEADER = "c2sp.org/tlog-proof@v1";
 const TYPE_ED25519 = [0x01];
 const TYPE_ML_DSA_65 = [0xff, ...new TextEncoder().encode("creto/ml-dsa-65/v1")];
 const SALT_BYTES = 16;
 const ENTRY_BYTES_MAX = 296;
+const EVENT_VERSION = 1;
 const EVENT_HEADER_BYTES = 56;
+const EVENT_FLAG_RECOVERED = 1;
+const EVENT_TIME_END = 1n << 63n;
+const LABEL_BYTES_MAX = 128;
 const PATH_HASHES_MAX = 65;
 const SIGNATURES_MAX = 16;
 const PROOF_BYTES_MAX = 80 * 1024;
@@ -184,19 +190,60 @@ function theSignature(note, { name, id }, algorithm) {
   return ofKey[0].signature;
 }
 
-/// What an entry says of itself: enough to tell that it is the event that is shown.
+/// What an entry says of itself: its header, kind and text, by the rules of the format. Of the fields between them only the length is
+/// looked at.
 function eventOf(entry) {
-  const view = new DataView(entry.buffer, entry.byteOffset + SALT_BYTES);
+  const bad = (why) => new Broken("event", `the entry is no event of a form that is known here: ${why}`);
+  const bytes = entry.slice(SALT_BYTES);
+  const view = new DataView(bytes.buffer);
+  const [version, number, flags, labelBytes] = bytes;
+  if (version !== EVENT_VERSION) throw bad(`version ${version}`);
+  if ((flags & ~EVENT_FLAG_RECOVERED) !== 0 || view.getUint16(6, true) !== 0) throw bad("what must be zero is not");
+  const time = view.getBigUint64(16, true);
+  if (time >= EVENT_TIME_END) throw bad("its time is none");
+  if (!KINDS.has(number)) throw bad(`kind ${number}`);
+  const [kind, fieldsBytes] = KINDS.get(number);
+  if (bytes.length !== EVENT_HEADER_BYTES + fieldsBytes + labelBytes) throw bad("its length is not the sum of its fields");
+  const label = bytes.slice(bytes.length - labelBytes);
+  if (labelBytes > LABEL_BYTES_MAX || label.some((byte) => byte < 0x20 || byte > 0x7e)) throw bad("its text is not printable");
   const source = view.getUint16(4, true);
   return {
+    kind,
+    text: String.fromCharCode(...label),
+    isRecovered: flags === EVENT_FLAG_RECOVERED,
     source: source === 65_535 ? "control" : `shard-${source}`,
     position: view.getBigUint64(8, true),
-    timeMs: Number(view.getBigUint64(16, true)),
+    timeMs: Number(time),
   };
 }
 
+/// Whether what the node shows of an event says the same as its bytes: all that `eventOf` reads. The fields of its kind are not compared.
+export function isEventShown(shown, proven) {
+  return shown.kind === proven.kind
+    && (shown.text ?? "") === proven.text
+    && shown.recovered === proven.isRecovered
+    && shown.source === proven.source
+    && String(shown.position) === String(proven.position)
+    && shown.time_ms === proven.timeMs;
+}
+
+/// Throws a `Broken` when a checkpoint cannot be one of the log that an earlier one is of. `known` is the largest that was believed, or
+/// `null`. Whether the log only grew in between takes a proof of consistency, which is not asked for here.
+export function checkFollows(known, next, { mayBeOlder = false } = {}) {
+  if (known === null) return;
+  if (Object.entries(known.keyIds).some(([algorithm, id]) => next.keyIds[algorithm] !== id)) {
+    throw new Broken("other_keys", "the node has other keys of the log than before: this is another log");
+  }
+  if (next.size < known.size && !mayBeOlder) {
+    throw new Broken("rolled_back", `it has ${next.size} entries, one with ${known.size} was seen before: the log was rolled back`);
+  }
+  if (next.size === known.size && !isSame(next.root, known.root)) {
+    throw new Broken("forked", `another checkpoint with ${known.size} entries was seen before: the log was changed`);
+  }
+}
+
 /// Checks a checkpoint. The verdict's `signatures` are `true` (holds) or `null` (this browser cannot check it); one that does not
-/// hold is thrown as a `Broken`.
+/// hold is thrown as a `Broken`. Where not one could be checked, `isVouched` is false: then anybody may have made the checkpoint.
 export async function checkCheckpoint(noteText, keysText) {
   const keys = await parseKeys(keysText);
   const note = parseNote(noteText);
@@ -213,15 +260,18 @@ export async function checkCheckpoint(noteText, keysText) {
     if (verdict === false) throw new Broken("signature_forged", `the ${algorithm} signature of the checkpoint does not hold`);
     signatures[algorithm] = verdict;
   }
-  return { ...parseCheckpoint(note.text), signatures, keyIds: { "Ed25519": keys.ed25519.id, "ML-DSA-65": keys.mlDsa65.id } };
+  const isVouched = Object.values(signatures).includes(true);
+  return { ...parseCheckpoint(note.text), signatures, isVouched, keyIds: { "Ed25519": keys.ed25519.id, "ML-DSA-65": keys.mlDsa65.id } };
 }
 
-/// Checks that an entry is in the log: the checkpoint, then the path from the entry to its root. Throws a `Broken` when it is not.
+/// Checks that an entry is in the log: the checkpoint, the entry's form, then the path from it to the root. Throws a `Broken` when it is
+/// not. It is in the log only if the checkpoint `isVouched`.
 export async function checkProof(proofText, keysText) {
   const proof = parseProof(proofText);
   const checkpoint = await checkCheckpoint(proof.checkpoint, keysText);
+  const event = eventOf(proof.entry);
   const leaf = await sha256([0x00], proof.entry);
   const root = await rootOfInclusion(leaf, proof.index, checkpoint.size, proof.path);
   if (!isSame(root, checkpoint.root)) throw new Broken("not_in_the_log", "the path from the entry does not lead to the signed root");
-  return { index: proof.index, leaf, hashes: proof.path.length, checkpoint, event: eventOf(proof.entry) };
+  return { index: proof.index, leaf, hashes: proof.path.length, checkpoint, event };
 }
