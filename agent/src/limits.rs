@@ -94,6 +94,13 @@ pub const STATE_PAUSE: Duration = Duration::from_millis(20);
 /// Rest of the disk between two transactions that settle messages: those that are acknowledged meanwhile go together.
 /// Credit does not wait for it.
 pub const SETTLE_REST: Duration = Duration::from_millis(10);
+/// Rest between two frames that acknowledge deliveries, unless credit or a refusal goes with them: nobody waits for an
+/// acknowledgement, and each frame is a wake-up of the node. The first one after a rest does not wait.
+pub const ACKNOWLEDGEMENT_REST: Duration = Duration::from_millis(4);
+/// Packets of QUIC after which the node is asked to acknowledge them at once.
+pub const ACK_PACKETS: u32 = 32;
+/// How long it may wait with that for something to go with.
+pub const ACK_DELAY: Duration = Duration::from_millis(5);
 /// Memory for pages of a file of sessions.
 pub const STATE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Batch headers whose verdict is remembered.

@@ -561,6 +561,16 @@ impl Inbox {
         (std::mem::take(&mut state.acks), std::mem::take(&mut state.nacks), credit)
     }
 
+    /// Whether something is to be sent that somebody waits for: credit without which less may come, or a refusal. Nobody waits
+    /// for an acknowledgement.
+    fn is_pressing(&self) -> bool {
+        if self.is_asking() || self.signals.is_credit_due() || self.is_to_renew() {
+            return true;
+        }
+        let state = self.state();
+        !state.nacks.is_empty() || state.passed_over > 0 || state.is_for_keys || state.credit.is_worth_it()
+    }
+
     /// Whether the subscription is to be made anew, because messages were passed over: when the application reads and holds
     /// nothing more, since the node takes the first message that is unanswered for a failed delivery when a subscription ends, and
     /// that must not be one that is being worked on. Or when as many were passed over as may be, and a request still waits.

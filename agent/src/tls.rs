@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
@@ -15,6 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::error::CertificateReadError;
+use crate::limits::{ACK_DELAY, ACK_PACKETS};
 
 /// Application protocol that both ends must name.
 const ALPN: &[u8] = b"creto/1";
@@ -93,8 +94,16 @@ fn transport(idle_timeout: Duration) -> TransportConfig {
         // Two of three may be lost before the node counts as gone.
         .keep_alive_interval(Some(idle_timeout / 3))
         .max_idle_timeout(IdleTimeout::try_from(idle_timeout).ok())
+        .ack_frequency_config(Some(ack_frequency()))
         .allow_spin(false);
     transport
+}
+
+/// As the node's side: `creto-net` says why. A node's answer to a batch takes the acknowledgement along.
+fn ack_frequency() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS - 1)).max_ack_delay(Some(ACK_DELAY));
+    config
 }
 
 /// The aws-lc-rs provider with X25519MLKEM768 first, said here and not left to a feature flag.

@@ -15,7 +15,8 @@ use creto_envelope::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, Nack};
 use creto_envelope::frame::FRAME_HEADER_BYTES;
 use creto_envelope::submit::WHOLE_BATCH;
 use peer::{Batch, PATIENCE, Peer, Prekeys, eventually, keys, name, record};
-use tokio::time::timeout;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
 
 /// Submits without waiting for the answers.
 async fn submit(agent: &Agent, payloads: std::ops::Range<u32>) -> Vec<creto_agent::PendingSend> {
@@ -220,6 +221,33 @@ async fn deliveries_are_opened_in_order_and_acknowledged_together() {
     let stats = agent.stats();
     assert_eq!((stats.received, stats.verified, stats.delivered, stats.consumer_acknowledged), (5, 5, 5, 5));
     assert_eq!(stats.rejected_total(), 0);
+}
+
+#[tokio::test]
+async fn a_busy_application_acknowledges_in_few_frames() {
+    let (a, b) = (keys("acme/a"), keys("acme/b"));
+    let peer = Peer::start(&[&a, &b]);
+    let (agent, mut link) = peer.connect(peer.options(&b)).await;
+    let mut mailbox = agent.subscribe().unwrap();
+    link.subscription().await;
+    // A quarter of the window would bring credit, which does not wait.
+    let batch = Batch::make(&a, &b, &["x"; 200]);
+    let messages: Vec<_> = (0..200).map(|index| (index, index as u64 + 1, 0)).collect();
+    link.deliver(&batch, &messages).await;
+    let first = mailbox.next().await.unwrap().unwrap();
+    let began = Instant::now();
+    first.ack();
+    for _ in 1..200 {
+        mailbox.next().await.unwrap().unwrap().ack();
+        // Whoever writes the frames has its turn.
+        for _ in 0..4 {
+            yield_now().await;
+        }
+    }
+    let frames = link.consumer_ack_frames(200).await;
+    assert_eq!(frames.concat(), (1..=200).collect::<Vec<u64>>(), "all, in order, each once");
+    let rests = usize::try_from(began.elapsed().as_millis()).unwrap() / 4;
+    assert!(frames.len() <= rests + 2, "{} frames in {rests} rests", frames.len());
 }
 
 #[tokio::test]

@@ -50,6 +50,8 @@ pub(crate) struct Node {
     questions: BTreeMap<u64, (AgentId, u32)>,
     next_question: u64,
     turn_is_due: Vec<bool>,
+    /// The last turn that was put off to a time that the shard named.
+    deadlines_us: Vec<Option<u64>>,
     fenced_at_us: Vec<Option<u64>>,
     /// The log has started, and the subscriptions that it brought back were looked at.
     is_looked_at: Vec<bool>,
@@ -76,6 +78,7 @@ impl Node {
             questions: BTreeMap::new(),
             next_question: 0,
             turn_is_due: vec![false; shard_count],
+            deadlines_us: vec![None; shard_count],
             fenced_at_us: vec![None; shard_count],
             is_looked_at: vec![false; shard_count],
         }
@@ -279,6 +282,11 @@ impl World<'_> {
         self.node.shards[shard].end_turn(self.clock.now(), &mut actions);
         if self.node.shards[shard].has_work() {
             self.turn_later(shard);
+        } else if let Some(deadline_us) = self.node.shards[shard].next_deadline_us()
+            && self.node.deadlines_us[shard].replace(deadline_us) != Some(deadline_us)
+        {
+            let delay_us = deadline_us.saturating_sub(self.clock.now().monotonic_us);
+            self.clock.after(delay_us, Step::Turn { life: self.node.life, shard });
         }
         self.model.refused_for_room |= has_refused_for_room(&self.node.shards[shard]);
         self.carry_out(shard, actions)?;

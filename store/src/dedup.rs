@@ -89,6 +89,8 @@ struct Window {
     ids: VecDeque<Entry>,
     /// The number of the front entry: the table holds numbers, which stay true while entries come and go at both ends.
     first_number: u32,
+    /// The number behind the one that became durable last: mostly the next that does.
+    next_durable: u32,
     table: HashTable<u32>,
 }
 
@@ -200,7 +202,7 @@ impl Windows {
     pub(crate) fn durable(&mut self, sender: SenderId, id: MessageId, segment: SegmentNumber) {
         let key = self.key;
         let window = self.slots.get(&sender).copied().and_then(|slot| self.windows[slot].as_mut());
-        match window.and_then(|window| window.get_mut(&key, id)) {
+        match window.and_then(|window| window.next_durable(&key, id)) {
             Some(entry) if entry.segment().is_none() => {
                 entry.set_segment(segment);
                 *self.ids_by_segment.entry(segment).or_default() += 1;
@@ -225,18 +227,24 @@ impl Windows {
             window.floor_ms = window.floor_ms.max(carried.floor_ms);
         }
         let mut unknown = Vec::new();
+        // They stand in the window as in the record, one after the other, and mostly come from one segment.
+        let (mut expected, mut moved) = (window.first_number, (SegmentNumber(0), 0));
         for &id in &carried.ids {
-            match window.get_mut(&key, id) {
+            match window.get_near(&key, id, &mut expected) {
                 None => unknown.push(Entry::new(id, CARRIED_OVER, Some(segment))),
                 Some(entry) => {
                     if let Some(old) = entry.segment().filter(|&old| old < segment) {
                         entry.set_segment(segment);
-                        forget_in(&mut self.ids_by_segment, old);
-                        *self.ids_by_segment.entry(segment).or_default() += 1;
+                        if moved.0 != old {
+                            move_in(&mut self.ids_by_segment, moved, segment);
+                            moved = (old, 0);
+                        }
+                        moved.1 += 1;
                     }
                 }
             }
         }
+        move_in(&mut self.ids_by_segment, moved, segment);
         if unknown.is_empty() {
             return;
         }
@@ -391,7 +399,14 @@ impl Windows {
         if let Some(&slot) = self.slots.get(&sender) {
             return slot;
         }
-        let window = Window { sender, floor_ms: 0, ids: VecDeque::new(), first_number: 0, table: HashTable::new() };
+        let window = Window {
+            sender,
+            floor_ms: 0,
+            ids: VecDeque::new(),
+            first_number: 0,
+            next_durable: 0,
+            table: HashTable::new(),
+        };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.windows[slot] = Some(window);
@@ -418,9 +433,27 @@ impl Window {
         self.ids.get(place(number, self.first_number))
     }
 
-    fn get_mut(&mut self, key: &HashKey, id: MessageId) -> Option<&mut Entry> {
-        let number = self.number_of(key, id)?;
+    /// The entry of an id that is about to become durable.
+    fn next_durable(&mut self, key: &HashKey, id: MessageId) -> Option<&mut Entry> {
+        let mut expected = self.next_durable;
+        let number = self.number_near(key, id, &mut expected)?;
+        self.next_durable = expected;
         self.ids.get_mut(place(number, self.first_number))
+    }
+
+    /// The entry of an id, which is expected to have this number; the next one is expected behind it.
+    fn get_near(&mut self, key: &HashKey, id: MessageId, expected: &mut u32) -> Option<&mut Entry> {
+        let number = self.number_near(key, id, expected)?;
+        self.ids.get_mut(place(number, self.first_number))
+    }
+
+    /// Ids are mostly asked for in the order in which they stand: then no table is looked into, whose every look misses the
+    /// caches once a sender has sent tens of thousands of messages.
+    fn number_near(&self, key: &HashKey, id: MessageId, expected: &mut u32) -> Option<u32> {
+        let is_there = self.ids.get(place(*expected, self.first_number)).is_some_and(|entry| entry.id == id);
+        let number = if is_there { *expected } else { self.number_of(key, id)? };
+        *expected = number.wrapping_add(1);
+        Some(number)
     }
 
     fn push_back(&mut self, key: &HashKey, entry: Entry) {
@@ -490,6 +523,19 @@ impl Window {
 /// Where an entry stands in the window. Numbers wrap; differences do not.
 fn place(number: u32, first_number: u32) -> usize {
     crate::layout::length_usize(number.wrapping_sub(first_number))
+}
+
+/// So many ids of a segment are in another one now.
+fn move_in(ids_by_segment: &mut BTreeMap<SegmentNumber, u64>, (from, count): (SegmentNumber, u64), to: SegmentNumber) {
+    if count == 0 {
+        return;
+    }
+    let ids = ids_by_segment.get_mut(&from).expect("every durable id is counted in its segment");
+    *ids -= count;
+    if *ids == 0 {
+        ids_by_segment.remove(&from);
+    }
+    *ids_by_segment.entry(to).or_default() += count;
 }
 
 fn forget_in(ids_by_segment: &mut BTreeMap<SegmentNumber, u64>, segment: SegmentNumber) {

@@ -149,9 +149,13 @@ impl CreditLedger {
 
     /// What to give back now: nothing until a quarter of the window has come together, to spare frames.
     pub(crate) fn take(&mut self) -> Option<Credit> {
-        let worth_it = self.owed.messages >= u64::from(self.window.messages / 4).max(1)
-            || self.owed.bytes >= u64::from(self.window.bytes / 4).max(1);
-        worth_it.then(|| self.grant_owed())
+        self.is_worth_it().then(|| self.grant_owed())
+    }
+
+    /// Whether [`take`](Self::take) would give something.
+    pub(crate) fn is_worth_it(&self) -> bool {
+        self.owed.messages >= u64::from(self.window.messages / 4).max(1)
+            || self.owed.bytes >= u64::from(self.window.bytes / 4).max(1)
     }
 
     /// As [`take`](Self::take); and where the node may push nothing and the application has no room, as much as `most` beyond the

@@ -17,7 +17,7 @@ use creto_envelope::{AgentName, FrameType, RejectCode};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Inbox;
 use super::acknowledgements::Acknowledged;
@@ -27,8 +27,8 @@ use crate::clock;
 use crate::directory::{CURRENT, Directory};
 use crate::error::ReceiveError;
 use crate::limits::{
-    ALL_SESSIONS_MAX, GOODBYE_TIMEOUT, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX, SIGNAL_LOOKUP_TIMEOUT,
-    SIGNAL_WINDOW,
+    ACKNOWLEDGEMENT_REST, ALL_SESSIONS_MAX, GOODBYE_TIMEOUT, KEY_RECORD_TIMEOUT, NOTICE_LOOKUPS_MAX, OPEN_JOBS_MAX,
+    SIGNAL_LOOKUP_TIMEOUT, SIGNAL_WINDOW,
 };
 use crate::prekeys::Prekeys;
 use crate::stream::{self, StreamEnd};
@@ -108,6 +108,7 @@ impl DeliverLink {
     async fn write(&self, mut send: SendStream) -> StreamEnd {
         let mut closing = self.closing.clone();
         let mut last = false;
+        let mut rested = Instant::now();
         loop {
             if !last && self.inbox.is_to_renew() {
                 self.inbox.renews.store(true, Ordering::Release);
@@ -119,9 +120,21 @@ impl DeliverLink {
                     () = self.inbox.changed.notified() => {},
                 }
             }
+            // What nobody waits for goes with what comes in the meantime.
+            while !last && !self.inbox.is_pressing() && Instant::now() < rested {
+                tokio::select! {
+                    biased;
+                    _ = closing.wait_for(|closing| *closing) => last = true,
+                    () = sleep_until(rested) => {}
+                    () = self.inbox.changed.notified() => {},
+                }
+            }
             // The application's turn is not over when its first acknowledgement wakes this: let it finish.
             yield_now().await;
             let (acks, nacks, credit) = self.inbox.take_outgoing();
+            if !acks.is_empty() {
+                rested = Instant::now() + ACKNOWLEDGEMENT_REST;
+            }
             let mut frames = Vec::new();
             for sequences in acks.chunks(CONSUMER_ACK_SEQUENCES_MAX) {
                 ConsumerAck { sequences: sequences.to_vec() }.encode(&mut frames);

@@ -115,6 +115,12 @@ struct State {
     allowed: u32,
 }
 
+impl State {
+    fn is_credit_due(&self) -> bool {
+        self.is_wanted && self.allowed <= SIGNAL_WINDOW / 2
+    }
+}
+
 impl SignalQueue {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect(UNPOISONED)
@@ -145,15 +151,20 @@ impl SignalQueue {
     /// What the node is to be allowed now.
     pub(super) fn take_credit(&self) -> Option<SignalCredit> {
         let mut state = self.state();
-        let is_due = state.is_wanted && state.allowed <= SIGNAL_WINDOW / 2;
+        let is_due = state.is_credit_due();
         is_due.then(|| SignalCredit { signals: SIGNAL_WINDOW - std::mem::replace(&mut state.allowed, SIGNAL_WINDOW) })
+    }
+
+    /// Whether the node is to be allowed more.
+    pub(super) fn is_credit_due(&self) -> bool {
+        self.state().is_credit_due()
     }
 
     /// So many came. Whether the node is to be allowed more; `None` when it was not allowed as many.
     pub(super) fn arrived(&self, count: usize) -> Option<bool> {
         let mut state = self.state();
         state.allowed = state.allowed.checked_sub(u32::try_from(count).ok()?)?;
-        Some(state.is_wanted && state.allowed <= SIGNAL_WINDOW / 2)
+        Some(state.is_credit_due())
     }
 
     fn take(&self, now_ms: u64) -> Taken {

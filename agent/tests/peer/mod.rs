@@ -517,6 +517,18 @@ impl Link {
         sequences
     }
 
+    /// The frames in which so many messages are acknowledged; nothing else comes between them.
+    pub(crate) async fn consumer_ack_frames(&mut self, count: usize) -> Vec<Vec<u64>> {
+        let deliver = self.stream(StreamRole::Deliver).await;
+        let mut frames: Vec<Vec<u64>> = Vec::new();
+        while frames.iter().map(Vec::len).sum::<usize>() < count {
+            let (frame_type, body) = timeout(PATIENCE, deliver.next()).await.expect("acknowledgements come").unwrap();
+            assert_eq!(frame_type, FrameType::ConsumerAck);
+            frames.push(ConsumerAck::parse(&body).unwrap().sequences);
+        }
+        frames
+    }
+
     /// Refusals until there are `count`; credit in between is let by.
     pub(crate) async fn consumer_nacks(&mut self, count: usize) -> Vec<(u64, Nack)> {
         let deliver = self.stream(StreamRole::Deliver).await;

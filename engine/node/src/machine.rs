@@ -670,7 +670,11 @@ impl Machine for ShardMachine {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        if self.shard.has_work() || !self.not_taken.is_empty() { Some(0) } else { Some(self.next_tick_us) }
+        if self.shard.has_work() || !self.not_taken.is_empty() {
+            return Some(0);
+        }
+        let deadline_us = self.shard.next_deadline_us();
+        Some(deadline_us.map_or(self.next_tick_us, |deadline_us| deadline_us.min(self.next_tick_us)))
     }
 }
 

@@ -172,6 +172,11 @@ pub const SESSION_OPENER_EXTRA_MS: u64 = SESSION_AGE_S_MAX as u64 * 1_000 + 3_60
 /// Notices to senders in one record. A shard has no more than `EXPIRING_MAX` of the store on their way.
 pub const NOTICES_PER_RECORD_MAX: usize = 1_024;
 
+/// How long acknowledgements of consumers wait for a record that somebody waits for, to go to the disk with it, in microseconds. A
+/// crash in this time has their messages delivered again, as one before they came would.
+pub const SETTLE_REST_US: u64 = 5_000;
+/// Acknowledgements, of one frame each, that wait for company: with more of them they are company enough.
+pub const SETTLES_RESTING_MAX: usize = 256;
 /// Expired messages that a shard settles per tick.
 pub const EXPIRED_PER_TICK: usize = 4_096;
 

@@ -223,7 +223,10 @@ impl<L: RecordLog> Shard<L> {
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
-            Event::Drain => self.draining = true,
+            Event::Drain => {
+                self.draining = true;
+                self.log.drain();
+            }
             Event::Seal => self.log.seal(),
         }
     }
@@ -267,6 +270,12 @@ impl<L: RecordLog> Shard<L> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.log.is_started() && self.has_unfinished()
+    }
+
+    /// When another turn without new events would do something, on the monotonic clock, unless it is a tick's.
+    #[must_use]
+    pub fn next_deadline_us(&self) -> Option<u64> {
+        self.log.next_deadline_us()
     }
 
     /// Whether what recovery found is proven durable, so that the shard serves.

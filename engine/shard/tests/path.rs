@@ -8,6 +8,7 @@ use creto_envelope::control::Login;
 use creto_envelope::deliver::{ConsumerAck, Subscribe, Subscribed};
 use creto_envelope::submit::WHOLE_BATCH;
 use creto_envelope::{EnvelopeView, FrameType, MessageId, RejectCode};
+use creto_shard::limits::{SETTLE_REST_US, SETTLES_RESTING_MAX};
 use creto_shard::route::Origin;
 use creto_shard::{Event, Placement, ShardIndex, ShardMessage};
 use creto_sim::agents::{SimAgent, SimBatch};
@@ -579,4 +580,96 @@ fn who_may_not_act_any_more_is_disconnected_at_once() {
     node.event(0, creto_shard::Event::Snapshot(snapshot));
     assert_eq!(node.closed, [(client.connection, RejectCode::UnknownSender)]);
     assert!(node.acks(&stays).1.is_empty());
+}
+
+#[test]
+fn an_acknowledgement_of_a_consumer_goes_to_the_disk_with_the_next_message_and_not_alone() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let sender = node.connect_as(0, &world.planner);
+    let reader = node.connect_as(0, &world.executor);
+    node.subscribe(&reader, &world.executor);
+    node.submit(&sender, 1, &world.batch(&[1]));
+    let sequences = node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence).collect();
+    node.hold_rest = true;
+    let before = node.shards[0].log().wal().appended();
+    node.frames(&reader, DELIVER, |out| ConsumerAck { sequences }.encode(out));
+    node.run();
+    assert_eq!(node.shards[0].log().wal().appended(), before, "nobody waits for it");
+    assert!(node.shards[0].next_deadline_us().is_some());
+    node.hold_disk = true;
+    node.submit(&sender, 2, &world.batch(&[2]));
+    assert_eq!(node.disk.len(), 1, "one write");
+    node.hold_disk = false;
+    node.run();
+    assert_eq!(node.shards[0].counters().messages_settled, 1, "it had company");
+    assert_eq!(node.shards[0].next_deadline_us(), None);
+}
+
+#[test]
+fn an_acknowledgement_without_company_rests_no_longer_than_five_milliseconds() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let sender = node.connect_as(0, &world.planner);
+    let reader = node.connect_as(0, &world.executor);
+    node.subscribe(&reader, &world.executor);
+    node.submit(&sender, 1, &world.batch(&[1, 2]));
+    let sequences: Vec<_> = node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence).collect();
+    node.hold_rest = true;
+    let began_us = node.now.monotonic_us;
+    node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: sequences[..1].to_vec() }.encode(out));
+    node.run();
+    node.now.monotonic_us = began_us + SETTLE_REST_US - 1;
+    // Another one does not begin the rest anew.
+    node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: sequences[1..].to_vec() }.encode(out));
+    node.run();
+    assert_eq!(node.shards[0].counters().messages_settled, 0);
+    assert_eq!(node.shards[0].next_deadline_us(), Some(began_us + SETTLE_REST_US));
+    node.now.monotonic_us = began_us + SETTLE_REST_US;
+    node.run();
+    assert_eq!(node.shards[0].counters().messages_settled, 2);
+}
+
+#[test]
+fn acknowledgements_of_many_consumers_are_company_enough() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let sender = node.connect_as(0, &world.planner);
+    let reader = node.connect_as(0, &world.executor);
+    node.subscribe(&reader, &world.executor);
+    let numbers: Vec<u8> = (0..=255).collect();
+    let mut sequences = Vec::new();
+    for (round, numbers) in (1..).zip(numbers.chunks(64)) {
+        node.submit(&sender, round, &world.batch(numbers));
+        sequences.extend(node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence));
+    }
+    node.hold_rest = true;
+    let (last, others) = sequences[..SETTLES_RESTING_MAX].split_last().unwrap();
+    for &sequence in others {
+        node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: vec![sequence] }.encode(out));
+    }
+    node.run();
+    assert_eq!(node.shards[0].counters().messages_settled, 0);
+    node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: vec![*last] }.encode(out));
+    node.run();
+    assert_eq!(node.shards[0].counters().messages_settled, SETTLES_RESTING_MAX as u64);
+}
+
+#[test]
+fn a_draining_shard_lets_no_acknowledgement_rest() {
+    let world = World::new();
+    let mut node = world.node(1);
+    let sender = node.connect_as(0, &world.planner);
+    let reader = node.connect_as(0, &world.executor);
+    node.subscribe(&reader, &world.executor);
+    node.submit(&sender, 1, &world.batch(&[1]));
+    let sequences = node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence).collect();
+    node.hold_rest = true;
+    node.frames(&reader, DELIVER, |out| ConsumerAck { sequences }.encode(out));
+    node.run();
+    node.event(0, Event::Drain);
+    assert!(!node.shards[0].is_drained(), "it is not on the disk");
+    node.run();
+    assert_eq!(node.shards[0].counters().messages_settled, 1);
+    assert!(node.shards[0].is_drained());
 }

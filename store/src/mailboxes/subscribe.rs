@@ -327,6 +327,11 @@ impl Mailboxes {
         }
     }
 
+    /// Whether [`next_cursors`](Self::next_cursors) may have a record.
+    pub fn has_cursors(&self) -> bool {
+        !self.channels.dirty.is_empty()
+    }
+
     /// A record that says how far subscriptions have come, to append: call it once a turn, until `None`. `record_bytes_max` is
     /// that of the log. If it is not appended, call [`cursors_refused`](Self::cursors_refused).
     pub fn next_cursors(&mut self, record_bytes_max: usize) -> Option<Cursors> {

@@ -32,7 +32,7 @@ use crate::channels::members::MemberChange;
 use crate::channels::readers::Subscribed;
 use crate::event::{Action, Now, ShardIndex};
 use crate::expiry::Retention;
-use crate::limits::EXPIRED_PER_TICK;
+use crate::limits::{EXPIRED_PER_TICK, SETTLE_REST_US};
 use crate::room::Room;
 use crate::route::{BatchPart, PartOutcome, Telling, Told};
 
@@ -47,6 +47,14 @@ pub struct Log<L = Wal> {
     /// Settles that the log has no space for. They wait here, in order: a consumer says only once that it has a message, and
     /// a message that is never settled would hold its segment, and the space, for ever. Each queued message is in one at most.
     held_settles: VecDeque<Settle>,
+    /// Acknowledgements of consumers, in order. Nobody waits for them, so they go with the next record that somebody waits for, or
+    /// after [`SETTLE_REST_US`](crate::limits::SETTLE_REST_US) by themselves: a write of their own would stand in the way of the
+    /// next message.
+    resting: VecDeque<Settle>,
+    /// Since when something rests.
+    resting_since_us: Option<u64>,
+    /// Nothing rests any more: the shard drains.
+    is_draining: bool,
     /// What waits until a record is durable, in the order of the log.
     awaited: VecDeque<Awaited>,
     /// Outcomes that wait for nothing.
@@ -133,6 +141,9 @@ impl<L: RecordLog> Log<L> {
             retention: Retention::default(),
             arrived: VecDeque::new(),
             held_settles: VecDeque::new(),
+            resting: VecDeque::new(),
+            resting_since_us: None,
+            is_draining: false,
             awaited: VecDeque::new(),
             refused: Vec::new(),
             telling: VecDeque::new(),
@@ -206,6 +217,7 @@ impl<L: RecordLog> Log<L> {
     /// Whether nothing waits for the disk.
     pub(crate) fn is_idle(&self) -> bool {
         let nothing_waits = self.arrived.is_empty()
+            && self.resting.is_empty()
             && self.awaited.is_empty()
             && self.refused.is_empty()
             && self.letters.is_idle()
@@ -220,6 +232,16 @@ impl<L: RecordLog> Log<L> {
     #[must_use]
     pub fn messages_refused(&self) -> u64 {
         self.refused_messages
+    }
+
+    /// When the log wants a turn that nothing else brings: what rests has rested.
+    pub(crate) fn next_deadline_us(&self) -> Option<u64> {
+        self.resting_since_us.map(|since_us| since_us.saturating_add(SETTLE_REST_US))
+    }
+
+    /// From now on acknowledgements go to the disk at once.
+    pub(crate) fn drain(&mut self) {
+        self.is_draining = true;
     }
 
     /// Takes nothing into the log any more, whoever asks. What is in it becomes durable.
@@ -368,6 +390,8 @@ impl<L: RecordLog> Log<L> {
                 Arrived::Settle(_) => {}
             }
         }
+        self.resting.clear();
+        self.resting_since_us = None;
         self.letters_are_fenced();
         self.changes_are_fenced();
         for telling in std::mem::take(&mut self.telling) {

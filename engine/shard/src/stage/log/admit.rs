@@ -5,12 +5,13 @@ use creto_policy::MailboxLimits;
 use creto_store::planted::{Bug, is_planted};
 use creto_store::{
     self as store, Admit, AppendClass, AppendError, MailboxId, MessageFlags, MessageId, Quota, Record, RecordLog,
-    RecordSequence, Refusal, SenderId, Settle,
+    RecordSequence, Refusal, SenderId, Settle, SettleCause,
 };
 
 use super::{Arrived, Awaited, Log};
 use crate::event::Now;
 use crate::expiry::{ChannelLimits, MessageRoom};
+use crate::limits::{SETTLE_REST_US, SETTLES_RESTING_MAX};
 use crate::route::{BatchPart, PartMessage, PartOutcome};
 
 impl<L: RecordLog> Log<L> {
@@ -18,6 +19,7 @@ impl<L: RecordLog> Log<L> {
     /// wait for space.
     pub(crate) fn admit(&mut self, now: Now) {
         self.wants_turn = false;
+        let appended = self.wal.appended();
         self.admit_held_settles();
         self.admit_held_ends();
         self.admit_deaths();
@@ -25,6 +27,10 @@ impl<L: RecordLog> Log<L> {
         while let Some(arrived) = self.arrived.pop_front() {
             let blocked = match arrived {
                 Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
+                Arrived::Settle(settle) if settle.cause == SettleCause::Acknowledged => {
+                    self.resting.push_back(settle);
+                    None
+                }
                 Arrived::Settle(settle) => self.admit_settle(settle).map(Arrived::Settle),
                 Arrived::Subscription(change) => self.admit_change(change).map(Arrived::Subscription),
                 Arrived::Notices(notices) => self.admit_notices(now, notices).map(Arrived::Notices),
@@ -37,7 +43,8 @@ impl<L: RecordLog> Log<L> {
                 break;
             }
         }
-        self.admit_progress();
+        self.admit_leaving();
+        self.admit_resting(now, self.wal.appended() > appended);
         self.clean();
         self.trim();
     }
@@ -195,6 +202,28 @@ impl<L: RecordLog> Log<L> {
             }
             self.wal.append(record).expect("room was just checked");
         }
+    }
+
+    /// What nobody waits for, if there is company for it in this turn, or when it has rested.
+    fn admit_resting(&mut self, now: Now, has_company: bool) {
+        if self.resting.is_empty() && !self.mailboxes.has_cursors() {
+            self.resting_since_us = None;
+            return;
+        }
+        let since_us = *self.resting_since_us.get_or_insert(now.monotonic_us);
+        let has_rested = now.monotonic_us.saturating_sub(since_us) >= SETTLE_REST_US;
+        if !has_company && !has_rested && !self.is_draining && self.resting.len() < SETTLES_RESTING_MAX {
+            return;
+        }
+        self.resting_since_us = None;
+        while let Some(settle) = self.resting.pop_front() {
+            if let Some(blocked) = self.admit_settle(settle) {
+                // The disk is busy, and has company for it when it has done something.
+                self.resting.push_front(blocked);
+                return;
+            }
+        }
+        self.admit_cursors();
     }
 
     fn admit_held_settles(&mut self) {

@@ -178,8 +178,8 @@ impl<L: RecordLog> Log<L> {
         }
     }
 
-    /// How far subscriptions have come, and what makes room: as far as the log takes it. What it does not take, a later turn tells.
-    pub(super) fn admit_progress(&mut self) {
+    /// What makes room in channels, as far as the log takes it. What it does not take, a later turn tells.
+    pub(super) fn admit_leaving(&mut self) {
         while let Some(settle) = self.mailboxes.next_leaving() {
             let record = Record::Settle(settle);
             if self.wal.check_append(&record).is_err() {
@@ -188,6 +188,10 @@ impl<L: RecordLog> Log<L> {
             }
             self.wal.append(record).expect("room was just checked");
         }
+    }
+
+    /// How far subscriptions have come, as far as the log takes it. What it does not take, a later turn tells.
+    pub(super) fn admit_cursors(&mut self) {
         // The messages are handed out again after the restart.
         if self.is_closed() {
             return;
