@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use creto_agent::channel::{ChannelName, ChannelRecord, ChannelSubscription, Publisher, Publishing, Subscribing};
-use creto_agent::{Agent, AgentId, AgentKeys, AgentName, ConnectOptions, Stats, SubscribeOptions};
+use creto_agent::{Agent, AgentId, AgentKeys, AgentName, BatchOptions, ConnectOptions, Stats, SubscribeOptions};
 use creto_envelope::limits::CHANNEL_SUBSCRIBERS_MAX;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,6 +30,7 @@ pub(crate) struct Member {
     node: Arc<CretoNode>,
     retry_for: Duration,
     state: Option<PathBuf>,
+    batch: BatchOptions,
 }
 
 impl Member {
@@ -42,6 +43,7 @@ impl Member {
         let mut connect = ConnectOptions::new(*address, certificate.clone(), Arc::clone(&self.keys));
         connect.idle_timeout = *idle_timeout;
         connect.tree_digest = *tree_digest;
+        connect.batch = self.batch;
         // Whatever the node refuses for now is tried again until the run itself gives up.
         connect.retry_for = self.retry_for;
         if let Some(folder) = &self.state {
@@ -112,6 +114,7 @@ impl CretoCast {
                 node: Arc::clone(&node),
                 retry_for: options.duration.saturating_add(options.drain_timeout),
                 state,
+                batch: options.batch,
             })
         };
         let mut reading = Vec::new();

@@ -47,6 +47,8 @@ pub const BACKLOG_SAMPLES_MAX: usize = 100_000;
 pub const SERIES_ROWS_MAX: usize = 604_800;
 /// The longest that a warm-up, a run, or a wait in it may take: a week.
 pub const RUN_TIME_MAX: Duration = Duration::from_secs(604_800);
+/// Longest time that a batch waits for more messages.
+pub const BATCH_AGE_MAX: Duration = Duration::from_secs(60);
 /// How long no acknowledgement comes, with nothing due any more, until receivers that are away begin: then a mailbox is full.
 pub const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long after nothing is due any more receivers that are away begin at the latest.

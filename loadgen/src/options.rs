@@ -8,14 +8,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use creto_agent::channel::SignedChannelRecord;
-use creto_agent::{ChannelError, ConnectError, KeysError, NodeCertificate, ReceiveError, SignedKeyRecord};
+use creto_agent::{
+    BatchOptions, ChannelError, ConnectError, KeysError, NodeCertificate, ReceiveError, SignedKeyRecord,
+};
+use creto_envelope::limits::BATCH_MESSAGES_MAX;
 use thiserror::Error;
 
 use crate::arrival::{Arrival, Ways, Workload, seed_of};
 use crate::ledger::LedgerError;
 use crate::limits::{
-    AGENTS_MAX, CLOSED_LOOP_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, MESSAGES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN,
-    PROCESSES_MAX, RUN_TIME_MAX, TALLY_BITS_MAX,
+    AGENTS_MAX, BATCH_AGE_MAX, CLOSED_LOOP_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, MESSAGES_MAX, PAYLOAD_BYTES_MAX,
+    PAYLOAD_BYTES_MIN, PROCESSES_MAX, RUN_TIME_MAX, TALLY_BITS_MAX,
 };
 use crate::mix::{PriorityMix, SizeMix, Targets};
 use crate::nats::NatsError;
@@ -121,6 +124,8 @@ pub struct RunOptions {
     pub sizes: SizeMix,
     /// How urgent they are. Default normal.
     pub priorities: PriorityMix,
+    /// When a sender's batch closes, which is signed and verified as one. Default the SDK's.
+    pub batch: BatchOptions,
     /// Connections that send, each of an agent of its own; the scenario's number without.
     pub connections: Option<usize>,
     /// Agents that receive: mailboxes, subscribers of a channel, agents that answer; the scenario's number without.
@@ -183,6 +188,7 @@ impl RunOptions {
             duration: Duration::from_secs(10),
             sizes: SizeMix::of(1_024),
             priorities: PriorityMix::default(),
+            batch: BatchOptions::default(),
             connections: None,
             agents: None,
             skew: None,
@@ -320,6 +326,14 @@ impl RunOptions {
             (
                 processes > 1 && self.ledger.is_some(),
                 "a ledger is of one process: leave out --processes or --ledger".to_owned(),
+            ),
+            (
+                !(1..=BATCH_MESSAGES_MAX).contains(&self.batch.messages),
+                format!("a batch has 1 to {BATCH_MESSAGES_MAX} messages"),
+            ),
+            (
+                self.batch.age > BATCH_AGE_MAX,
+                format!("a batch waits no longer than {} s", BATCH_AGE_MAX.as_secs()),
             ),
             (rate == 0, "the rate is at least one message a second".to_owned()),
             (self.duration.is_zero(), "a run takes longer than no time".to_owned()),

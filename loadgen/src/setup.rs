@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::options::RunOptions;
+use crate::target::Target;
 
 /// The node, as whoever started or found it knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,12 @@ pub struct Options {
     pub size: String,
     /// How urgent they are.
     pub priority: String,
+    /// Messages of a batch at most, which a sender signs as one; 0 in reports that do not say it, and of other systems.
+    #[serde(default)]
+    pub batch_messages: usize,
+    /// Microseconds that the first message of a batch waits for others at most.
+    #[serde(default)]
+    pub batch_age_us: u64,
     /// Connections that send.
     pub connections: usize,
     /// Agents that receive.
@@ -136,6 +143,7 @@ impl Setup {
 impl Options {
     fn of(options: &RunOptions, repeat: u32) -> Self {
         let shape = options.whole_shape();
+        let is_creto = matches!(options.target, Target::Creto(_));
         Self {
             scenario: options.scenario.name().to_owned(),
             r#loop: if options.closed_loop.is_some() { "closed" } else { "open" }.to_owned(),
@@ -147,6 +155,8 @@ impl Options {
             repeat,
             size: options.sizes.to_string(),
             priority: options.priorities.to_string(),
+            batch_messages: if is_creto { options.batch.messages } else { 0 },
+            batch_age_us: if is_creto { u64::try_from(options.batch.age.as_micros()).unwrap_or(u64::MAX) } else { 0 },
             connections: shape.senders,
             agents: shape.receivers + shape.servers + shape.channels * shape.subscribers,
             skew: options.skew,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_agent::{AgentId, Delivery, NodeCertificate, Stats, TreeDigest, TrustDomain};
+use creto_agent::{AgentId, BatchOptions, Delivery, NodeCertificate, Stats, TreeDigest, TrustDomain};
 use creto_envelope::MessageId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -46,6 +46,10 @@ impl Target {
         let without = |is_broken: bool, text: &str| (is_broken, text.to_owned());
         vec![
             without(options.priorities != PriorityMix::default(), "JetStream has no priorities: leave out --priority"),
+            without(
+                options.batch != BatchOptions::default(),
+                "a JetStream client sends each message by itself: leave out --batch and --batch-age",
+            ),
             without(
                 options.ledger.is_some(),
                 "a ledger names messages as a creto node does, and is read back there: leave out --ledger",

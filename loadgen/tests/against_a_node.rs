@@ -8,7 +8,7 @@ mod home;
 use std::path::Path;
 use std::time::Duration;
 
-use creto_agent::AgentName;
+use creto_agent::{AgentName, BatchOptions};
 use creto_loadgen::ledger::{Durability, LedgerPaths, LedgerWriter, Record};
 use creto_loadgen::{
     Arrival, Finished, NodeSetup, Progress, RegisterError, Registration, Report, RunError, RunOptions, Scenario,
@@ -330,6 +330,9 @@ fn options_that_do_not_go_together_are_refused_before_anything_is_done() {
         RunOptions { duration: Duration::MAX, closed_loop: Some(4), ..fits() },
         RunOptions { drain_timeout: Duration::MAX, ..fits() },
         RunOptions { churn: Some(Duration::MAX), ..fits() },
+        RunOptions { batch: BatchOptions { messages: 0, ..BatchOptions::default() }, ..fits() },
+        RunOptions { batch: BatchOptions { messages: 1_025, ..BatchOptions::default() }, ..fits() },
+        RunOptions { batch: BatchOptions { age: Duration::from_secs(61), ..BatchOptions::default() }, ..fits() },
         RunOptions { connections: Some(0), ..fits() },
         RunOptions { agents: Some(0), ..fits() },
         RunOptions { closed_loop: Some(0), ..fits() },

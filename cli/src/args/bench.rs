@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use creto_agent::BatchOptions;
 use creto_io::executor::DriverKind;
 use creto_loadgen::{Arrival, NatsSync, PriorityMix, Scenario, SizeMix};
 
@@ -77,6 +78,12 @@ pub(crate) struct BenchRunArgs {
     /// How urgent messages are: low, normal, high, critical; or a mix, such as normal=9,high=1.
     #[arg(long, value_name = "NAME", default_value = "normal")]
     pub(crate) priority: PriorityMix,
+    /// Messages that a sender signs together at most.
+    #[arg(long, value_name = "MESSAGES", default_value_t = BatchOptions::default().messages)]
+    pub(crate) batch: usize,
+    /// How long the first message of a batch waits for others at most, while earlier ones are under way.
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_duration)]
+    pub(crate) batch_age: Duration,
     /// Connections that send, each of an agent of its own [default: 1; 8 for fan-in, 2 for mixed].
     #[arg(long, alias = "pairs", value_name = "COUNT")]
     pub(crate) connections: Option<usize>,

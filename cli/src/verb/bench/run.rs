@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-use creto_agent::AgentName;
+use creto_agent::{AgentName, BatchOptions};
 use creto_loadgen::{
     Finished, Limit, Progress, RegisterError, Registration, Report, RunError, RunOptions, Search, Step,
 };
@@ -127,6 +127,7 @@ pub(super) fn options(target: &Driven, args: &BenchRunArgs, seed: u64) -> RunOpt
         duration: args.duration,
         sizes: args.size.clone(),
         priorities: args.priority.clone(),
+        batch: BatchOptions { messages: args.batch, age: args.batch_age, ..BatchOptions::default() },
         connections: args.connections,
         agents: args.agents,
         skew: args.skew,
