@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use creto_agent::BatchOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::options::RunOptions;
-use crate::target::Target;
 
 /// The node, as whoever started or found it knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,11 +57,12 @@ pub struct Options {
     pub size: String,
     /// How urgent they are.
     pub priority: String,
-    /// Messages of a batch at most, which a sender signs as one; 0 in reports that do not say it, and of other systems.
-    #[serde(default)]
+    /// Messages of a batch at most, which a sender signs as one; for another system it does not matter. Reports that do not say it are of
+    /// the default.
+    #[serde(default = "default_batch_messages")]
     pub batch_messages: usize,
     /// Microseconds that the first message of a batch waits for others at most.
-    #[serde(default)]
+    #[serde(default = "default_batch_age_us")]
     pub batch_age_us: u64,
     /// Connections that send.
     pub connections: usize,
@@ -143,7 +144,6 @@ impl Setup {
 impl Options {
     fn of(options: &RunOptions, repeat: u32) -> Self {
         let shape = options.whole_shape();
-        let is_creto = matches!(options.target, Target::Creto(_));
         Self {
             scenario: options.scenario.name().to_owned(),
             r#loop: if options.closed_loop.is_some() { "closed" } else { "open" }.to_owned(),
@@ -155,8 +155,8 @@ impl Options {
             repeat,
             size: options.sizes.to_string(),
             priority: options.priorities.to_string(),
-            batch_messages: if is_creto { options.batch.messages } else { 0 },
-            batch_age_us: if is_creto { u64::try_from(options.batch.age.as_micros()).unwrap_or(u64::MAX) } else { 0 },
+            batch_messages: options.batch.messages,
+            batch_age_us: age_us(options.batch),
             connections: shape.senders,
             agents: shape.receivers + shape.servers + shape.channels * shape.subscribers,
             skew: options.skew,
@@ -167,6 +167,18 @@ impl Options {
             ledger: options.ledger.is_some(),
         }
     }
+}
+
+fn default_batch_messages() -> usize {
+    BatchOptions::default().messages
+}
+
+fn default_batch_age_us() -> u64 {
+    age_us(BatchOptions::default())
+}
+
+fn age_us(batch: BatchOptions) -> u64 {
+    u64::try_from(batch.age.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What `/proc/cpuinfo` calls the processor; empty where it does not.
