@@ -94,7 +94,7 @@ pub async fn enrol(
     token: &EnrolmentToken,
     within: Duration,
 ) -> Result<Enrolment, EnrolError> {
-    let record = keys.signed_record(keys.record_version(), valid_ms.start, valid_ms.end);
+    let record = keys.enrolment_record(token, valid_ms);
     let dialer = Dialer::new(node, certificate, IDLE_TIMEOUT)?;
     let whole = async {
         let connection = dialer.dial(within).await?;

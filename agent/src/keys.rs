@@ -1,14 +1,19 @@
 //! The secret keys of an agent, and the file that keeps them.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use creto_crypto_accel::fn_dsa::{FN_DSA_512_PUBLIC_BYTES, FN_DSA_512_SIGNATURE_BYTES, FnDsaSigner};
 use creto_crypto_accel::seal::{RecipientSecret, derived_key};
 use creto_crypto_accel::sign::{HybridSignature, SigningKeys};
+use creto_crypto_accel::token::EnrolmentToken;
 use creto_envelope::channel::{ChannelRecord, SignedChannelRecord};
-use creto_envelope::{AgentId, AgentName, AgentState, KeyId, KeyRecord, RejectCode, SignedKeyRecord, TrustDomain};
+use creto_envelope::key_record::token_binding;
+use creto_envelope::{
+    AgentId, AgentName, AgentState, KeyId, KeyRecord, Purpose, RejectCode, SignedKeyRecord, TrustDomain,
+};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock;
@@ -226,7 +231,20 @@ impl AgentKeys {
     /// milliseconds, the end exclusive.
     #[must_use]
     pub fn signed_record(&self, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {
-        self.record_of(&self.ring().current, version, valid_from_ms, valid_until_ms)
+        self.record_of(&self.ring().current, version, valid_from_ms..valid_until_ms, None)
+    }
+
+    /// As [`signed_record`](Self::signed_record), for `purpose` and nothing else: a node refuses it for any other.
+    #[must_use]
+    pub fn signed_record_for(&self, purpose: Purpose, version: u32, valid_ms: Range<u64>) -> SignedKeyRecord {
+        self.record_of(&self.ring().current, version, valid_ms, Some(purpose))
+    }
+
+    /// The first key record, signed to be registered with `token`.
+    #[must_use]
+    pub fn enrolment_record(&self, token: &EnrolmentToken, valid_ms: Range<u64>) -> SignedKeyRecord {
+        let binding = token_binding(&token.hash(), &self.id());
+        self.signed_record_for(Purpose::Enrolment(binding), self.record_version(), valid_ms)
     }
 
     /// A channel's record, signed by Ed25519 and ML-DSA-65: what a node takes of the channel's owner.
@@ -242,8 +260,8 @@ impl AgentKeys {
         Ok(SignedChannelRecord { record, ed25519, ml_dsa_65 })
     }
 
-    fn record_of(&self, key: &Key, version: u32, valid_from_ms: u64, valid_until_ms: u64) -> SignedKeyRecord {
-        let record = self.unsigned_record_of(key, version, valid_from_ms, valid_until_ms);
+    fn record_of(&self, key: &Key, version: u32, valid_ms: Range<u64>, purpose: Option<Purpose>) -> SignedKeyRecord {
+        let record = KeyRecord { purpose, ..self.unsigned_record_of(key, version, valid_ms.start, valid_ms.end) };
         let HybridSignature { ed25519, ml_dsa_65 } = self.signing.sign(&record.signed_bytes());
         SignedKeyRecord { record, ed25519, ml_dsa_65 }
     }
@@ -262,6 +280,7 @@ impl AgentKeys {
             name: self.name.clone(),
             trust_domain: self.trust_domain.clone(),
             fn_dsa_512: self.seeds.fn_dsa_512_public().map(|public| Box::new(*public)),
+            purpose: None,
         }
     }
 

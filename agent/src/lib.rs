@@ -178,8 +178,8 @@ pub use client::{Agent, ConnectOptions};
 pub use creto_envelope::letters::{DeadLetterEntry, DeadLetters, DeathCause, REASON_SENDER_REVOKED};
 pub use creto_envelope::notice::NoticeCause;
 pub use creto_envelope::{
-    AgentId, AgentName, ChannelId, GroupId, Kind, MessageId, Priority, RejectCode, SignedKeyRecord, TreeDigest,
-    TrustDomain,
+    AgentId, AgentName, ChannelId, GroupId, Kind, MessageId, Priority, Purpose, RejectCode, SignedKeyRecord,
+    TreeDigest, TrustDomain,
 };
 pub use creto_transparency::KeyLogError;
 pub use creto_transparency::fingerprint::Fingerprint;

@@ -392,7 +392,10 @@ fn write_a_fixture_when_asked_to() {
     let read = ok(home, SHARDS, &["sub", "acme/other", FEED, "-n", "1", "--wait", "10000", "--node", &address]);
     assert!(read.stdout.contains("first of the feed"), "{}", read.stdout);
     // A file whose sender was killed when the mailbox had room for one of its two chunks, which its receiver has.
-    ok(home, SHARDS, &["agent", "create", "acme/filer", "--valid-days", "36500"]);
+    // It comes with a token, which its key record is signed for.
+    let token = ok(home, SHARDS, &["token", "create", "--organization", "acme", "--uses", "3", "--json"]).json();
+    let token = token["token"].as_str().expect("a text");
+    ok(home, SHARDS, &["agent", "create", "acme/filer", "--valid-days", "36500", "--token", token]);
     ok(home, SHARDS, &["mailbox", "set", "acme/filer", "--messages", "1"]);
     fs::write(home.join(FILE), [b'7'; FILE_BYTES]).expect("a file");
     let args = ["send", "acme/sender", "acme/filer", "--attach", FILE, "--node", &address];
@@ -411,11 +414,10 @@ fn write_a_fixture_when_asked_to() {
     sending.0.wait().expect("a child");
     ok(home, SHARDS, &["recv", "acme/filer", "--attachments", "inbox", "--wait", "1000", "--node", &address]);
     ok(home, SHARDS, &["mailbox", "set", "acme/filer", "--messages", "5000"]);
-    // Attributes, an agent that is revoked, and a token.
+    // Attributes, and an agent that is revoked.
     ok(home, SHARDS, &["agent", "set", "acme/reader", "--type", "worker", "--role", "reader", "--capability", "read"]);
     ok(home, SHARDS, &["agent", "create", "acme/gone"]);
     ok(home, SHARDS, &["agent", "revoke", "acme/gone", "--since", "1h", "--reason", "for a fixture"]);
-    ok(home, SHARDS, &["token", "create", "--organization", "acme", "--uses", "3"]);
     let described: serde_json::Map<_, _> = ["acme/reader", "acme/gone"]
         .into_iter()
         .map(|agent| {

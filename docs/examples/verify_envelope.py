@@ -93,9 +93,9 @@ def parse_signed_key_record(data):
     outer.zeros(4, 106)
     raw = outer.take(record_bytes)
     reader = Reader(raw, 104)
-    require(reader.take(2) == b"\x01\x03", 106)
-    require(reader.number("B") <= 2, 106)
-    reader.zeros(1, 106)
+    record_format, algorithms, state, purpose = reader.take(4)
+    require(record_format in (1, 2) and algorithms == 3 and state <= 2, 106)
+    require(purpose == 0 if record_format == 1 else 1 <= purpose <= 3, 106)
     record = {"version": reader.number("I"), "agent": reader.take(16)}
     record["valid_from_ms"], record["valid_until_ms"] = reader.number("Q"), reader.number("Q")
     record["key_id"] = reader.take(16)
@@ -107,6 +107,7 @@ def parse_signed_key_record(data):
     require(name_bytes <= 128 and re.fullmatch(rb"[a-z0-9._-]+/[a-z0-9._-]+", name), 106)
     trust_domain = reader.take(trust_domain_bytes)
     require(re.fullmatch(rb"[a-z0-9._-]{1,255}", trust_domain), 106)
+    record["purpose"], record["token_binding"] = purpose, reader.take(32) if purpose == 1 else None
     reader.end(104)
     require(record["version"] > 0 and record["agent"] == agent_id(trust_domain, name), 106)
     require(record["key_id"] == key_id(record["x25519"], record["ml_kem_768"]), 106)
@@ -332,6 +333,14 @@ def main(directory):
     recipient = RecipientKey(bytes(range(0xA0, 0xC0)))
     require(recipient.key_id == executor["key_id"], 407)
     print(f"key records hold: planner {planner['agent'].hex()}, executor {executor['agent'].hex()}")
+
+    enrolled = parse_signed_key_record(golden("planner-enrolled.key-record.hex"))
+    token_hash = hashlib.sha256(b"\x5a" * 32).digest()
+    binding = hashlib.sha256(b"creto/enrol-token/v1" + token_hash + planner["agent"]).digest()
+    require((enrolled["purpose"], enrolled["token_binding"]) == (1, binding), 106)
+    emergency = parse_signed_key_record(golden("planner-emergency.key-record.hex"))
+    require((emergency["version"], emergency["purpose"]) == (2, 3), 106)
+    print("records for a token and for a rotation hold")
 
     agent, version, ed25519, ml_dsa_65 = parse_login(parse_frame(golden("login.hex"), 0x10))
     statement = login_statement(b"\xee" * 32, agent, version)

@@ -1,12 +1,17 @@
 //! Key records: the public keys of an agent, self-signed by both of its signing keys.
 
 use crate::batch::{ED25519_SIGNATURE_BYTES, ML_DSA_65_SIGNATURE_BYTES};
+use crate::control::RotationMode;
 use crate::id::{AgentId, AgentName, KeyId, TrustDomain};
 use crate::reader::Reader;
 use crate::reject::RejectCode;
 
-/// The format that this code writes.
-pub const KEY_RECORD_FORMAT: u8 = 1;
+use sha2::{Digest, Sha256};
+
+/// The newest format that this code writes: that of a record with a [`Purpose`].
+pub const KEY_RECORD_FORMAT: u8 = 2;
+/// The format of a record without one.
+const KEY_RECORD_FORMAT_PLAIN: u8 = 1;
 /// Both algorithms are required: bit 0 Ed25519, bit 1 ML-DSA-65.
 pub const ALGORITHMS_HYBRID: u8 = 0b11;
 /// The same and FN-DSA-512, bit 2: experimental, its standard is not final.
@@ -15,6 +20,8 @@ pub const ALGORITHMS_TRIPLE: u8 = 0b111;
 pub const FN_DSA_512_PUBLIC_BYTES: usize = 897;
 /// Size of a key record without its names, in bytes.
 pub const KEY_RECORD_FIXED_BYTES: usize = 3_264;
+/// Size of what binds a record to a token for enrolment, in bytes.
+pub const TOKEN_BINDING_BYTES: usize = 32;
 
 const SIGNATURE_LABEL: &[u8; 19] = b"creto/key-record/v1";
 const STATE_OFFSET: usize = 2;
@@ -45,6 +52,37 @@ impl AgentState {
     }
 }
 
+/// The one thing that an agent signed a record for. Whoever carries the record can use it for nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To be registered with one token: its [`token_binding`].
+    Enrolment([u8; TOKEN_BINDING_BYTES]),
+    /// To take the place of the version before it, so.
+    Rotation(RotationMode),
+}
+
+impl Purpose {
+    /// The byte of the record.
+    const fn number(&self) -> u8 {
+        match self {
+            Self::Enrolment(_) => 1,
+            Self::Rotation(RotationMode::Planned) => 2,
+            Self::Rotation(RotationMode::Emergency) => 3,
+        }
+    }
+}
+
+/// What binds the record of `agent` to the token with this SHA-256: SHA-256("creto/enrol-token/v1" || that || agent id). Who sees the
+/// record learns nothing of the token, nor which agents were registered with the same one.
+#[must_use]
+pub fn token_binding(token_hash: &[u8; 32], agent: &AgentId) -> [u8; TOKEN_BINDING_BYTES] {
+    let mut hash = Sha256::new();
+    hash.update(b"creto/enrol-token/v1");
+    hash.update(token_hash);
+    hash.update(agent.0);
+    hash.finalize().into()
+}
+
 /// The public keys of an agent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyRecord {
@@ -71,6 +109,8 @@ pub struct KeyRecord {
     /// Verifies FN-DSA-512 signatures. With it every batch of this agent must carry one; without it none may.
     /// Experimental: the standard is not final.
     pub fn_dsa_512: Option<Box<[u8; FN_DSA_512_PUBLIC_BYTES]>>,
+    /// What it was signed for. `None`: by an agent that brought no token and replaced no key, or before records said so.
+    pub purpose: Option<Purpose>,
 }
 
 impl KeyRecord {
@@ -93,7 +133,9 @@ impl KeyRecord {
         let (name, trust_domain) = (self.name.as_str(), self.trust_domain.as_str());
         let mut out = Vec::with_capacity(KEY_RECORD_FIXED_BYTES + name.len() + trust_domain.len());
         let algorithms = if self.fn_dsa_512.is_some() { ALGORITHMS_TRIPLE } else { ALGORITHMS_HYBRID };
-        out.extend_from_slice(&[KEY_RECORD_FORMAT, algorithms, self.state as u8, 0]);
+        let format = if self.purpose.is_some() { KEY_RECORD_FORMAT } else { KEY_RECORD_FORMAT_PLAIN };
+        let purpose = self.purpose.as_ref().map_or(0, Purpose::number);
+        out.extend_from_slice(&[format, algorithms, self.state as u8, purpose]);
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&self.agent_id().0);
         out.extend_from_slice(&self.valid_from_ms.to_le_bytes());
@@ -112,6 +154,9 @@ impl KeyRecord {
         if let Some(fn_dsa_512) = &self.fn_dsa_512 {
             out.extend_from_slice(&fn_dsa_512[..]);
         }
+        if let Some(Purpose::Enrolment(binding)) = &self.purpose {
+            out.extend_from_slice(binding);
+        }
         out
     }
 
@@ -123,13 +168,24 @@ impl KeyRecord {
     pub fn parse(bytes: &[u8]) -> Result<Self, RejectCode> {
         let bad = RejectCode::FrameReserved;
         let mut reader = Reader::new(bytes, RejectCode::FrameLength);
-        let has_fn_dsa_512 = match [reader.u8()?, reader.u8()?] {
-            [KEY_RECORD_FORMAT, ALGORITHMS_HYBRID] => false,
-            [KEY_RECORD_FORMAT, ALGORITHMS_TRIPLE] => true,
+        let has_purpose = match reader.u8()? {
+            KEY_RECORD_FORMAT_PLAIN => false,
+            KEY_RECORD_FORMAT => true,
+            _ => return Err(bad),
+        };
+        let has_fn_dsa_512 = match reader.u8()? {
+            ALGORITHMS_HYBRID => false,
+            ALGORITHMS_TRIPLE => true,
             _ => return Err(bad),
         };
         let state = AgentState::from_u8(reader.u8()?).ok_or(bad)?;
-        reader.zeros(1, bad)?;
+        let mut purpose = match (has_purpose, reader.u8()?) {
+            (false, 0) => None,
+            (true, 1) => Some(Purpose::Enrolment([0; TOKEN_BINDING_BYTES])),
+            (true, 2) => Some(Purpose::Rotation(RotationMode::Planned)),
+            (true, 3) => Some(Purpose::Rotation(RotationMode::Emergency)),
+            _ => return Err(bad),
+        };
         let version = reader.u32()?;
         let agent_id = AgentId(*reader.array()?);
         let valid_from_ms = reader.u64()?;
@@ -149,6 +205,9 @@ impl KeyRecord {
             true => Some(Box::new(*reader.array()?)),
             false => None,
         };
+        if let Some(Purpose::Enrolment(binding)) = &mut purpose {
+            *binding = *reader.array()?;
+        }
         reader.end()?;
         let record = Self {
             version,
@@ -162,6 +221,7 @@ impl KeyRecord {
             name,
             trust_domain,
             fn_dsa_512,
+            purpose,
         };
         if version == 0 || record.agent_id() != agent_id || record.key_id() != key_id {
             return Err(bad);

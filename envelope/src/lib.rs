@@ -38,5 +38,5 @@ pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSui
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};
 pub use frame::{FrameHeader, FrameType};
 pub use id::{AgentId, AgentName, ChannelId, GroupId, KeyId, MessageId, TrustDomain};
-pub use key_record::{AgentState, KeyRecord, SignedKeyRecord};
+pub use key_record::{AgentState, KeyRecord, Purpose, SignedKeyRecord};
 pub use reject::RejectCode;

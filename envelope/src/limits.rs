@@ -8,7 +8,7 @@ use crate::channel::CHANNEL_RECORD_FIXED_BYTES;
 use crate::channel::frames::CHANNEL_DELIVER_HEADER_BYTES;
 use crate::deliver::{DELIVERED_MESSAGE_HEADER_BYTES, NACK_BYTES};
 use crate::envelope::ENVELOPE_HEADER_BYTES;
-use crate::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES};
+use crate::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES, TOKEN_BINDING_BYTES};
 use crate::letters::DEAD_LETTER_ENTRY_BYTES;
 use crate::prekeys::SIGNED_PREKEY_FIXED_BYTES;
 use crate::proof::PROOF_HEADER_BYTES;
@@ -99,6 +99,7 @@ pub const SIGNED_KEY_RECORD_BYTES_MAX: usize = 8
     + NAME_BYTES_MAX
     + TRUST_DOMAIN_BYTES_MAX
     + FN_DSA_512_PUBLIC_BYTES
+    + TOKEN_BINDING_BYTES
     + ED25519_SIGNATURE_BYTES
     + ML_DSA_65_SIGNATURE_BYTES;
 /// Largest proof, in bytes: its header, a batch header, a path, an envelope and a key record, each with its padding.

@@ -156,6 +156,8 @@ reject_codes! {
     PrekeyBatch = 317, "the batch of prekeys does not hold; sign usable new keys, later than the batch before, at most 128";
     /// The node has enough prekeys of this agent.
     PrekeysFull = 318, "the node holds as many prekeys of this agent as it takes; upload more when some were claimed";
+    /// The published key record was not signed for the mode that it is published with.
+    RotationMode = 319, "the published key record was not signed for this way of replacing a key; sign it for the mode that is sent with it";
 
     /// Policy does not let this sender talk to this recipient.
     PolicyDenied = 400, "policy does not allow this sender to send to this recipient";

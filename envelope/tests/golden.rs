@@ -67,7 +67,8 @@ fn golden_files_are_made_again_byte_for_byte() {
 
 #[test]
 fn both_backends_accept_the_key_records() {
-    for name in ["planner.key-record.hex", "executor.key-record.hex"] {
+    for agent in ["planner", "executor", "planner-enrolled", "planner-emergency"] {
+        let name = &format!("{agent}.key-record.hex");
         let signed = SignedKeyRecord::parse(&golden_bytes(name)).unwrap();
         assert_eq!(signed.to_bytes(), golden_bytes(name));
         for backend in Backend::ALL {

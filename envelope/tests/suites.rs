@@ -8,9 +8,10 @@ mod sample;
 
 use canonical::{reencode, reencode_batch_header};
 use creto_envelope::batch::{BATCH_HEADER_BYTES, BATCH_HEADER_BYTES_MAX, BatchHeaderView, encode_signed_batch};
+use creto_envelope::control::RotationMode;
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver};
-use creto_envelope::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES};
-use creto_envelope::{BatchHeader, FrameType, KeyRecord, RejectCode, SignatureSuite, TreeDigest};
+use creto_envelope::key_record::{FN_DSA_512_PUBLIC_BYTES, KEY_RECORD_FIXED_BYTES, token_binding};
+use creto_envelope::{AgentName, BatchHeader, FrameType, KeyRecord, Purpose, RejectCode, SignatureSuite, TreeDigest};
 use sample::{aligned, envelope, key_record};
 
 const ALL: [SignatureSuite; 4] = [
@@ -108,6 +109,39 @@ fn batches_and_deliveries_of_every_suite_come_back_byte_for_byte() {
         encoder.finish();
         assert_eq!(reencode(FrameType::Deliver, &aligned(&frame[8..])).unwrap(), frame, "{suite:?}");
     }
+}
+
+#[test]
+fn a_key_record_says_what_it_was_signed_for_and_its_signatures_cover_that() {
+    use RotationMode::{Emergency, Planned};
+    let plain = key_record();
+    let token = token_binding(&[9; 32], &plain.agent_id());
+    let others = [Purpose::Enrolment(token), Purpose::Rotation(Planned), Purpose::Rotation(Emergency)];
+    let records = others.map(|purpose| KeyRecord { purpose: Some(purpose), ..plain.clone() });
+    assert_eq!((plain.to_bytes()[0], plain.to_bytes()[3]), (1, 0), "as before there were purposes");
+    for (number, record) in (1..).zip(&records) {
+        let bytes = record.to_bytes();
+        assert_eq!((bytes[0], bytes[3], KeyRecord::parse(&bytes).as_ref()), (2, number, Ok(record)));
+        for other in records.iter().chain([&plain]).filter(|other| *other != record) {
+            assert_ne!(record.signed_bytes(), other.signed_bytes());
+        }
+        for (format, purpose) in [(1, number), (2, 0), (2, 4), (3, number)] {
+            let mut bytes = bytes.clone();
+            (bytes[0], bytes[3]) = (format, purpose);
+            assert_eq!(KeyRecord::parse(&bytes), Err(RejectCode::FrameReserved), "{format}, {purpose}");
+        }
+    }
+    let third_key = Some(Box::new([7; FN_DSA_512_PUBLIC_BYTES]));
+    let longest = KeyRecord { fn_dsa_512: third_key, ..records[0].clone() };
+    assert_eq!(KeyRecord::parse(&longest.to_bytes()).as_ref(), Ok(&longest));
+    let bound = records[0].to_bytes();
+    assert_eq!(bound.last_chunk(), Some(&token));
+    assert_eq!(KeyRecord::parse(&bound[..bound.len() - 1]), Err(RejectCode::FrameLength));
+    assert_eq!(KeyRecord::parse(&[&records[1].to_bytes()[..], &token].concat()), Err(RejectCode::FrameLength));
+    let other_agent = KeyRecord { name: AgentName::parse("acme/other").unwrap(), ..plain }.agent_id();
+    assert!(
+        token != token_binding(&[8; 32], &key_record().agent_id()) && token != token_binding(&[9; 32], &other_agent)
+    );
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl SimAgent {
             name: AgentName::parse(name).expect("a simulated agent has a proper name"),
             trust_domain: TrustDomain::default(),
             fn_dsa_512: None,
+            purpose: None,
         };
         let signature = signing.sign(&record.signed_bytes());
         let recipient_key = RecipientKey::parse(public).expect("a key just made is well formed");

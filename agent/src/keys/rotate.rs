@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use creto_envelope::control::RotationMode;
-use creto_envelope::{KeyId, SignedKeyRecord};
+use creto_envelope::{KeyId, Purpose, SignedKeyRecord};
 
 use super::file::Opener;
 use super::ring::{Ring, Standing};
@@ -31,7 +31,9 @@ impl AgentKeys {
     ) -> Option<(RotationMode, SignedKeyRecord)> {
         let ring = self.ring();
         let pending = ring.pending.as_ref()?;
-        Some((pending.mode, self.record_of(&pending.key, pending.key.version, valid_from_ms, valid_until_ms)))
+        let purpose = Some(Purpose::Rotation(pending.mode));
+        let valid_ms = valid_from_ms..valid_until_ms;
+        Some((pending.mode, self.record_of(&pending.key, pending.key.version, valid_ms, purpose)))
     }
 
     /// The node has the pending key: it is the current one from now on.

@@ -114,6 +114,7 @@ fn record(number: u32) -> SignedKeyRecord {
             name: name(number),
             trust_domain: TrustDomain::default(),
             fn_dsa_512: None,
+            purpose: None,
         },
         ed25519: [5; 64],
         ml_dsa_65: Box::new([6; 3309]),

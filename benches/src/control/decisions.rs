@@ -1,6 +1,7 @@
 //! Decisions of a shard: from its memory, and by asking a policy.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,12 +32,12 @@ pub struct Times(Vec<u64>);
 
 impl Times {
     /// Times of single decisions, each with its share of what `before` takes for a group of so many.
-    fn in_groups(rounds: usize, group: usize, before: impl Fn(usize), mut run: impl FnMut(usize)) -> Self {
+    fn in_groups(rounds: usize, group: usize, before: impl Fn(Range<usize>), mut run: impl FnMut(usize)) -> Self {
         let clock_ns = clock_ns(rounds);
         let mut taken = Vec::with_capacity(rounds);
         for first in (0..rounds / group * group).step_by(group) {
             let begun = Instant::now();
-            (first..first + group).for_each(&before);
+            before(first..first + group);
             let share_ns = ns_since(begun).saturating_sub(clock_ns) / group as u64;
             for round in first..first + group {
                 let begun = Instant::now();
@@ -123,9 +124,9 @@ pub fn warm(pair_count: usize) -> Warm {
         let (from, to) = pair(round);
         black_box(table.borrow_mut().decide(&snapshot, NOW_MS, &from, Action::SendMessage, &to, 0).is_allowed());
     };
-    let expect = |round| {
-        let (from, to) = pair(round);
-        table.borrow().expect(&from, Action::SendMessage, &to);
+    let expect = |rounds: Range<usize>| {
+        let batch = rounds.map(|round| &asked[round & (pair_count - 1)]);
+        table.borrow().expect(batch.map(|(from, to)| (from, Action::SendMessage, to)));
     };
     let alone = Times::take(2 * pair_count, decide);
     let batch = Times::in_groups(2 * pair_count, BATCH, expect, decide);

@@ -131,7 +131,10 @@ async fn create(
         }
         None => {
             let valid_ms = validity(args);
-            let record = keys.signed_record(keys.record_version(), valid_ms.start, valid_ms.end);
+            let record = match token {
+                Some(token) if svid.is_none() => keys.enrolment_record(token, valid_ms),
+                _ => keys.signed_record(keys.record_version(), valid_ms.start, valid_ms.end),
+            };
             let registration = match (&svid, token) {
                 (Some(svid), _) => {
                     let enrolment = svid.enrolment(&record).map_err(|error| Failure::of(Exit::Usage, &error))?;

@@ -63,7 +63,7 @@ fn print(readiness: &Readiness) -> std::io::Result<()> {
         let style = match shard.state {
             ShardState::Serving => GOOD,
             ShardState::Starting | ShardState::Slow | ShardState::Full => CAUTION,
-            ShardState::Fenced => BAD,
+            ShardState::Fenced | ShardState::Stalled => BAD,
         };
         writeln!(out, "  shard {:<3}  {style}{}{style:#}", shard.shard, shard.state.as_str())?;
         for line in wrap(&shard.cause, TEXT_CHARS_MAX).iter().filter(|line| !line.is_empty()) {

@@ -227,6 +227,7 @@ fn rule_of(kind: u8, code: Code) -> Option<Rule> {
             "token_expired",
             "token_used",
             "token_scope",
+            "record_purpose",
             "svid_trust_domain",
             "svid_name",
             "svid_time",

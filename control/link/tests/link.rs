@@ -50,6 +50,7 @@ fn record() -> Box<SignedKeyRecord> {
             name: name(7),
             trust_domain: TrustDomain::default(),
             fn_dsa_512: None,
+            purpose: None,
         },
         ed25519: [5; 64],
         ml_dsa_65: Box::new([6; 3309]),

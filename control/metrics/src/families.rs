@@ -26,7 +26,7 @@ families! {
     Gauge DIRECTORY_AGENTS = "creto_directory_agents", [], "Agents that are registered";
     Gauge DIRECTORY_CHANNELS = "creto_directory_channels", [], "Channels that there are";
 
-    Gauge SHARD_STATE = "creto_shard_state", ["shard", "state"], "One for the state that the shard is in: starting, serving, slow, full or fenced";
+    Gauge SHARD_STATE = "creto_shard_state", ["shard", "state"], "One for the state that the shard is in: starting, serving, slow, full, fenced or stalled";
     Counter SHARD_CPU_SECONDS = "creto_shard_cpu_seconds", ["shard"], "CPU time of the shard's thread";
     Counter SHARD_TURNS = "creto_shard_turns", ["shard"], "Turns of the shard's loop";
     Counter SHARD_PARKS = "creto_shard_parks", ["shard"], "Times that the shard had nothing to do and waited";

@@ -24,6 +24,7 @@ pub(crate) fn record(name: &str, version: u32, valid_ms: std::ops::Range<u64>) -
             name: AgentName::parse(name).unwrap(),
             trust_domain: TrustDomain::default(),
             fn_dsa_512: None,
+            purpose: None,
         },
         ed25519: [0; 64],
         ml_dsa_65: Box::new([0; 3309]),

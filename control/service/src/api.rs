@@ -144,6 +144,8 @@ error_codes! {
     TokenMalformed = "token_malformed", 422, "send a JSON object with organization, expires_in_s, uses, and name if it is for one agent";
     /// A token with these values cannot be made.
     TokenRange = "token_range", 422, "give an organization or an agent of it, a life of 1 minute to 90 days, and 1 to 10000 uses, one for a name";
+    /// The record was signed for another token, for none although one is brought, or for one that is not.
+    RecordPurpose = "record_purpose", 403, "sign the key record for the token that goes with it, or for none without one; `creto agent create` does";
     /// No trust bundle is configured.
     SvidOff = "svid_off", 409, "set [control] spiffe_bundle in the configuration and restart the node, or enrol with a token";
     /// The enrolment or its certificates cannot be read.

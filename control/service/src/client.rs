@@ -149,7 +149,8 @@ impl Client {
     /// Registers an agent with a token for enrolment, which a node may demand.
     ///
     /// # Errors
-    /// As [`Client::register`], and the codes `token_unknown`, `token_expired`, `token_used` and `token_scope`.
+    /// As [`Client::register`], and the codes `token_unknown`, `token_expired`, `token_used`, `token_scope`, and `record_purpose` for
+    /// a record that was not signed for this token.
     pub async fn enrol(&self, signed: &SignedKeyRecord, token: &EnrolmentToken) -> Result<Registration, ClientError> {
         let exchange = self.exchange(Method::POST, "/v1/agents", signed.to_bytes().into(), Some(token));
         let (status, body) = self.in_time(exchange).await?;

@@ -361,10 +361,12 @@ impl Directory {
                 Change::Enrol(request) => {
                     let (answer, uses_left) = self.enrol_one(&*transaction, &request, new_agents(&pending), now_ms)?;
                     if let Registered::Created(entry) = &answer {
-                        let agent = request.registration.signed().record.agent_id();
-                        notes
-                            .push((What::TokenUsed { token: token_in(&request.token), agent, uses_left }, Label::NONE));
-                        pending.push(Pending::Agent(entry.clone(), request.registration.into_signed()));
+                        let agent = request.registration().signed().record.agent_id();
+                        notes.push((
+                            What::TokenUsed { token: token_in(request.token()), agent, uses_left },
+                            Label::NONE,
+                        ));
+                        pending.push(Pending::Agent(entry.clone(), request.into_registration().into_signed()));
                     }
                     Changed::Register(answer)
                 }

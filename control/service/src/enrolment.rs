@@ -82,9 +82,9 @@ pub(crate) async fn take_enrolments(
         let checked = tokio::task::spawn_blocking(move || check(&looking, &token, *record));
         match checked.await {
             Ok(Err(answer)) => reply.send(answer),
-            Ok(Ok(registration)) => {
-                let by = registration.signed().record.agent_id();
-                let change = Change::Enrol(EnrolRequest { registration, token });
+            Ok(Ok(request)) => {
+                let by = request.registration().signed().record.agent_id();
+                let change = Change::Enrol(request);
                 let pending = Pending { change, answer: Answer::Enrolment(reply), by };
                 // Without a writer the reply is dropped, which says so.
                 if changes.send(pending).await.is_err() {
@@ -100,13 +100,13 @@ pub(crate) async fn take_enrolments(
     }
 }
 
-/// The record as it may be registered, or the answer. A token that was never made, or is for others, costs one look into the
+/// What may be written, or the answer. A token that was never made, or is for others, costs one look into the
 /// directory, and tells nothing of the name; what is said of others is said in the transaction.
 fn check(
     reader: &Reader,
     token: &TokenHash,
     record: SignedKeyRecord,
-) -> Result<Registration, Result<Enrolled, Refused>> {
+) -> Result<EnrolRequest, Result<Enrolled, Refused>> {
     let refused = |code| Err(Ok(Enrolled::Refused(number_of(code).0)));
     match reader.check_token(token, &record.record.name) {
         Ok(None) => {}
@@ -116,7 +116,9 @@ fn check(
             return Err(Err(RejectCode::StorageFull.into()));
         }
     }
-    Registration::of(record, reader.trust_domain(), wall_clock_ms()).or_else(|error| refused(error.code()))
+    let registration = Registration::of(record, reader.trust_domain(), wall_clock_ms());
+    let request = registration.and_then(|registration| EnrolRequest::new(registration, *token));
+    request.or_else(|error| refused(error.code()))
 }
 
 /// The same reply, which has the audit log told when it says no.

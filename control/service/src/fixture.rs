@@ -6,8 +6,10 @@ use std::sync::OnceLock;
 use creto_crypto_accel::merkle::{Tree, leaf_hash};
 use creto_crypto_accel::seal::RecipientSecret;
 use creto_crypto_accel::sign::SigningKeys;
+use creto_envelope::control::RotationMode;
+use creto_envelope::key_record::token_binding;
 use creto_envelope::prekeys::{Prekey, PrekeyBatch, PrekeyKind, PrekeySignature};
-use creto_envelope::{AgentName, AgentState, KeyRecord, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentName, AgentState, KeyRecord, Purpose, SignedKeyRecord, TrustDomain};
 
 /// An end of validity that no clock of a test reaches: the year 2100.
 pub(crate) const VALID_UNTIL_MS: u64 = 4_102_444_800_000;
@@ -32,6 +34,7 @@ pub(crate) fn record(name: &str, seed: u8) -> KeyRecord {
         name: AgentName::parse(name).expect("a test names agents correctly"),
         trust_domain: TrustDomain::default(),
         fn_dsa_512: None,
+        purpose: None,
     }
 }
 
@@ -46,7 +49,15 @@ pub(crate) fn signed(name: &str, seed: u8) -> SignedKeyRecord {
     sign(record(name, seed), seed)
 }
 
-/// The version after `current`, with the signing keys of `signing_seed` and another encryption key.
+/// The first record of `name`, signed for the token with this hash.
+pub(crate) fn signed_for(name: &str, seed: u8, token_hash: &[u8; 32]) -> SignedKeyRecord {
+    let record = record(name, seed);
+    let binding = token_binding(token_hash, &record.agent_id());
+    sign(KeyRecord { purpose: Some(Purpose::Enrolment(binding)), ..record }, seed)
+}
+
+/// The version after `current`, with the signing keys of `signing_seed` and another encryption key; signed to replace the current one
+/// in the planned way.
 pub(crate) fn next(current: &SignedKeyRecord, signing_seed: u8, encryption_seed: u8) -> SignedKeyRecord {
     // Of its own kind, so that it is none that `record` makes.
     let mut seed = [encryption_seed; 32];
@@ -56,9 +67,15 @@ pub(crate) fn next(current: &SignedKeyRecord, signing_seed: u8, encryption_seed:
         version: current.record.version + 1,
         x25519: recipient.public().x25519,
         ml_kem_768: Box::new(recipient.public().ml_kem_768),
+        purpose: Some(Purpose::Rotation(RotationMode::Planned)),
         ..current.record.clone()
     };
     sign(record, signing_seed)
+}
+
+/// The same record, signed to replace the current one in this way.
+pub(crate) fn in_mode(mode: RotationMode, signed: &SignedKeyRecord, seed: u8) -> SignedKeyRecord {
+    sign(KeyRecord { purpose: Some(Purpose::Rotation(mode)), ..signed.record.clone() }, seed)
 }
 
 /// The same record with other signatures: ML-DSA here is hedged.

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use creto_metrics::{Sample, Source, families as of};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::depths::{DepthSource, MailboxDepths};
+use crate::limits::STALL_NOT_READY;
 use crate::link::{Lease, Moment};
 use crate::service::wall_clock_ms;
 
@@ -26,11 +28,13 @@ pub enum ShardState {
     Full,
     /// Its disk failed: nothing is acknowledged until the node is started again.
     Fenced,
+    /// It makes no progress.
+    Stalled,
 }
 
 impl ShardState {
     /// All that there are.
-    pub const ALL: [Self; 5] = [Self::Starting, Self::Serving, Self::Slow, Self::Full, Self::Fenced];
+    pub const ALL: [Self; 6] = [Self::Starting, Self::Serving, Self::Slow, Self::Full, Self::Fenced, Self::Stalled];
 
     /// Whether agents of this shard are served. A full log still hands out and settles.
     #[must_use]
@@ -47,6 +51,7 @@ impl ShardState {
             Self::Slow => "slow",
             Self::Full => "full",
             Self::Fenced => "fenced",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -208,6 +213,8 @@ pub struct Health(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     shards: Mutex<Vec<ShardHealth>>,
+    /// Those that make no progress, with since when and why.
+    stalls: Mutex<BTreeMap<u16, (Instant, &'static str)>>,
     directory: OnceLock<&'static str>,
     /// Whether more may be stored than what the shards decide by.
     is_in_doubt: AtomicBool,
@@ -227,6 +234,7 @@ impl Health {
         let shards = Mutex::new((0..shard_count).map(starting).collect());
         Self(Arc::new(State {
             shards,
+            stalls: Mutex::default(),
             directory: OnceLock::new(),
             is_in_doubt: AtomicBool::new(false),
             link: OnceLock::new(),
@@ -243,6 +251,34 @@ impl Health {
         if health.state != ShardState::Fenced {
             *health = ShardHealth { shard, state, since_ms: wall_clock_ms(), cause: cause.into() };
         }
+    }
+
+    /// Says that a shard makes no progress since then, and why as far as anybody knows; or that it goes on.
+    pub fn set_stalled(&self, shard: u16, stalled: Option<(Instant, &'static str)>) {
+        let mut stalls = self.0.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        match stalled {
+            Some(stalled) => drop(stalls.insert(shard, stalled)),
+            None => drop(stalls.remove(&shard)),
+        }
+    }
+
+    /// How the shards are, those that stand still among them.
+    fn shards(&self) -> Vec<ShardHealth> {
+        let mut shards = self.0.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (shard, (since, advice)) in self.0.stalls.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let lasted = since.elapsed();
+            // What is over in a moment sends nobody away.
+            let Some(health) = shards.get_mut(usize::from(*shard)).filter(|_| lasted >= STALL_NOT_READY) else {
+                continue;
+            };
+            if health.state.is_ready() {
+                let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+                let cause = format!("no progress for {} s: {advice}", lasted.as_secs());
+                let since_ms = wall_clock_ms().saturating_sub(lasted_ms);
+                *health = ShardHealth { shard: *shard, state: ShardState::Stalled, since_ms, cause };
+            }
+        }
+        shards
     }
 
     /// Says that what the shards decide by is not the directory any more that there is, and what to do: for as long as the process
@@ -320,7 +356,7 @@ impl Health {
     /// How all of them are.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let shards = self.0.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let shards = self.shards();
         let directory = self.0.directory.get().copied().unwrap_or_default();
         let control = self.0.link.get().map(LinkState::shown);
         // Without a link as long as the snapshot counts.
@@ -334,7 +370,32 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_node_is_not_ready_while_a_shard_stands_still() {
+        let health = Health::new(2);
+        health.set(0, ShardState::Serving, "");
+        health.set(1, ShardState::Slow, "little room");
+        let ago = |ago: Duration| Some((Instant::now().checked_sub(ago).unwrap(), "the kernel holds it"));
+        health.set_stalled(1, ago(STALL_NOT_READY / 2));
+        assert!(health.readiness().ready, "for a moment");
+        health.set_stalled(1, ago(2 * STALL_NOT_READY));
+        let readiness = health.readiness();
+        assert!(!readiness.ready);
+        assert_eq!(readiness.why(), "shard 1 is stalled: no progress for 2 s: the kernel holds it");
+        let told = health.metrics();
+        assert!(told.contains(&of::SHARD_STATE.count(&["1", "stalled"], 1)), "{told:?}");
+        health.set_stalled(1, None);
+        assert!(health.readiness().ready);
+        assert_eq!(health.readiness().shards[1].cause, "little room");
+        // What is worse stays what it is.
+        health.set(1, ShardState::Fenced, "the disk");
+        health.set_stalled(1, ago(2 * STALL_NOT_READY));
+        assert_eq!(health.readiness().why(), "shard 1 is fenced: the disk");
+    }
 
     #[test]
     fn a_node_is_ready_when_every_shard_serves_and_a_fence_is_for_ever() {

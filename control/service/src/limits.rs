@@ -213,5 +213,8 @@ const _: () = assert!(POLICY_POLL.as_millis() * 3 < 1_000);
 const _: () =
     assert!(SHARD_EVALUATION_MAX.as_millis() + creto_policy::limits::EVALUATION_US_PER_TURN_MAX as u128 / 1_000 < 100);
 
+/// A node is not ready when a shard has made no progress for so long.
+pub(crate) const STALL_NOT_READY: Duration = Duration::from_secs(1);
+
 /// Events that wait for the writer. Refusals beyond them are only counted.
 pub(crate) const NOTES_MAX: usize = 1_024;

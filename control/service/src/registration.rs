@@ -6,7 +6,7 @@
 use creto_crypto_accel::keys::{KeyError, RecipientPublic};
 use creto_crypto_accel::seal::RecipientKey;
 use creto_crypto_accel::verify::VerifyingKeys;
-use creto_envelope::{AgentState, KeyRecord, RejectCode, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentState, KeyRecord, Purpose, RejectCode, SignedKeyRecord, TrustDomain};
 use thiserror::Error;
 
 use crate::api::ErrorCode;
@@ -58,6 +58,9 @@ pub enum RegistrationError {
     /// a self-signature does not hold
     #[error("the record is not signed by both of its own keys")]
     SelfSignature,
+    /// the record was signed for something else
+    #[error("the record was not signed for this registration, but for another token or purpose, or for none")]
+    Purpose,
 }
 
 impl RegistrationError {
@@ -71,6 +74,7 @@ impl RegistrationError {
             Self::ValidityEmpty { .. } | Self::ValidityOver { .. } => ErrorCode::Validity,
             Self::WeakKey(_) => ErrorCode::WeakKey,
             Self::SelfSignature => ErrorCode::SelfSignature,
+            Self::Purpose => ErrorCode::RecordPurpose,
         }
     }
 }
@@ -102,6 +106,14 @@ impl Registration {
             .verify(&record.signed_bytes(), &signed.ed25519, &signed.ml_dsa_65)
             .map_err(|_| RegistrationError::SelfSignature)?;
         Ok(Self(signed))
+    }
+
+    /// The same, if its agent signed it for `purpose` and nothing else.
+    ///
+    /// # Errors
+    /// [`RegistrationError::Purpose`].
+    pub fn signed_for(self, purpose: Option<Purpose>) -> Result<Self, RegistrationError> {
+        if self.0.record.purpose == purpose { Ok(self) } else { Err(RegistrationError::Purpose) }
     }
 
     /// The record with its signatures.

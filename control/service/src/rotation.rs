@@ -6,7 +6,7 @@
 use std::fmt;
 
 use creto_envelope::control::RotationMode;
-use creto_envelope::{AgentId, RejectCode, SignedKeyRecord, TrustDomain};
+use creto_envelope::{AgentId, Purpose, RejectCode, SignedKeyRecord, TrustDomain};
 use tokio::sync::mpsc;
 
 use crate::limits::{PUBLICATIONS_MAX, RETRY_MS};
@@ -142,6 +142,10 @@ impl Rotation {
     ) -> Result<Self, RejectCode> {
         if record.record.agent_id() != agent {
             return Err(RejectCode::SenderMismatch);
+        }
+        // Signed, so that nobody between its agent and here decides what becomes of the replaced key.
+        if record.record.purpose != Some(Purpose::Rotation(mode)) {
+            return Err(RejectCode::RotationMode);
         }
         // It counts from now on: a record that starts later would lock its own agent out.
         if record.record.valid_from_ms > now_ms {

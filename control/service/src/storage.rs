@@ -6,7 +6,7 @@
 //! | `agents` | agent id 16 | [`AgentEntry`] |
 //! | `names` | name | agent id 16; the order of the list |
 //! | `key_records` | agent id 16, version u32 | SignedKeyRecord as `docs/envelope-format.md` gives it |
-//! | `replacements` | agent id 16, version u32 | when and how that version was replaced, and what a snapshot holds of it: 48 bytes, see [`replaced_bytes`] |
+//! | `replacements` | agent id 16, version u32 | when and how that version was replaced, and what a snapshot holds of it: 48 bytes, see `replaced_bytes` |
 //! | `mailboxes` | agent id 16 | what is set for that agent's mailbox: 32 bytes, see `mailboxes.rs` |
 //! | `attributes` | agent id 16 | type, roles and capabilities, see `attributes.rs`; no row: none are set |
 //! | `states` | agent id 16 | since when and why an agent may not act, see `states.rs`; no row: it may |
@@ -52,9 +52,9 @@ pub(crate) mod faulty;
 pub(crate) mod tests;
 
 /// The format that this code writes. Format 1, which knew no replacements, format 2, which knew no settings of mailboxes, format 3,
-/// which knew no attributes, no reasons of states and no tokens, and format 4, which had what a snapshot holds of a key record in the
-/// record only, are read and become this one.
-pub const FORMAT: u64 = 5;
+/// which knew no attributes, no reasons of states and no tokens, format 4, which had what a snapshot holds of a key record in the
+/// record only, and format 5, whose key records had no purpose, are read and become this one.
+pub const FORMAT: u64 = 6;
 /// The first in which it stands beside the records.
 const FORMAT_DESCRIBED: u64 = 5;
 /// The oldest format that this code reads.

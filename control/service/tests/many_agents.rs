@@ -33,6 +33,7 @@ fn record(number: u32) -> SignedKeyRecord {
             name: AgentName::parse(&format!("org-{}/agent-{number}", number % ORGANIZATIONS)).unwrap(),
             trust_domain: TrustDomain::default(),
             fn_dsa_512: None,
+            purpose: None,
         },
         ed25519: [5; 64],
         ml_dsa_65: Box::new([6; 3309]),

@@ -15,7 +15,7 @@ use creto_service::{Service, ServiceHandle, ServiceOptions, SnapshotSink};
 #[path = "../src/fixture.rs"]
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
-use fixture::{next, signed};
+use fixture::{in_mode, next, signed};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -82,7 +82,8 @@ async fn whoever_lost_the_answer_asks_again_and_the_versions_are_listed() {
     for _ in 0..2 {
         assert_eq!(publish(&publisher, &second).recv_timeout(WITHIN).unwrap(), Ok(2));
     }
-    let refused = publish(&publisher, &first).recv_timeout(WITHIN).unwrap().unwrap_err();
+    let back = in_mode(RotationMode::Planned, &first, 1);
+    let refused = publish(&publisher, &back).recv_timeout(WITHIN).unwrap().unwrap_err();
     assert_eq!((refused.code, refused.retry_after_ms), (RejectCode::RotationVersion, 0));
     let agent = client.agent(&first.record.name).await.unwrap();
     assert_eq!((agent.version, agent.key_id), (2, second.record.key_id().to_string()));

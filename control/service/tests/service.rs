@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use creto_envelope::key_record::FN_DSA_512_PUBLIC_BYTES;
+use creto_envelope::key_record::{FN_DSA_512_PUBLIC_BYTES, TOKEN_BINDING_BYTES};
 use creto_envelope::{AgentName, AgentState, TrustDomain};
 use creto_policy::{Action, Decision, Snapshot, decide};
 use creto_service::api::ErrorCode;
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 #[path = "../src/fixture.rs"]
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
-use fixture::{record, sign, signed};
+use fixture::{record, sign, signed, signed_for};
 
 /// Every snapshot that was published.
 type Published = Arc<Mutex<Vec<Arc<Snapshot>>>>;
@@ -179,7 +179,7 @@ async fn the_longest_record_that_the_format_allows_fits() {
     let mut with_third_key = longest.clone();
     with_third_key.fn_dsa_512 = Some(Box::new([0; FN_DSA_512_PUBLIC_BYTES]));
     let with_third_key = sign(with_third_key, 1);
-    assert_eq!(with_third_key.to_bytes().len(), SIGNED_KEY_RECORD_BYTES_MAX);
+    assert_eq!(with_third_key.to_bytes().len(), SIGNED_KEY_RECORD_BYTES_MAX - TOKEN_BINDING_BYTES);
     let client = Client::new(handle.socket_path());
     // It is read whole, and refused for its third key, which is none.
     assert_eq!(refused(client.register(&with_third_key).await), code(ErrorCode::WeakKey));
@@ -565,20 +565,39 @@ async fn where_tokens_are_demanded_nobody_is_registered_without_a_good_one() {
     let made = client.make_token(&wanted("acme", None, 2)).await.unwrap();
     assert!(!format!("{made:?}").contains(&made.token), "{made:?}");
     let token = EnrolmentToken::parse(&made.token).unwrap();
-    assert_eq!(refused(client.enrol(&signed("other/a", 1), &token).await), code(ErrorCode::TokenScope));
+    assert_eq!(
+        refused(client.enrol(&signed_for("other/a", 1, &token.hash()), &token).await),
+        code(ErrorCode::TokenScope)
+    );
     let forged = EnrolmentToken::new([0x5a; 32].into());
-    assert_eq!(refused(client.enrol(&signed("acme/a", 1), &forged).await), code(ErrorCode::TokenUnknown));
+    assert_eq!(
+        refused(client.enrol(&signed_for("acme/a", 1, &forged.hash()), &forged).await),
+        code(ErrorCode::TokenUnknown)
+    );
     // The keys must be the record's own, token or not.
-    let mut stolen = signed("acme/a", 1);
+    let mut stolen = signed_for("acme/a", 1, &token.hash());
     stolen.ed25519[0] ^= 1;
     assert_eq!(refused(client.enrol(&stolen, &token).await), code(ErrorCode::SelfSignature));
+    // Who carries a record cannot use another token with it, nor one that was made without.
+    let other = client.make_token(&wanted("acme", None, 1)).await.unwrap();
+    let other = EnrolmentToken::parse(&other.token).unwrap();
+    let swapped = client.enrol(&signed_for("acme/a", 1, &other.hash()), &token).await;
+    assert_eq!(refused(swapped), code(ErrorCode::RecordPurpose));
+    assert_eq!(refused(client.enrol(&signed("acme/a", 1), &token).await), code(ErrorCode::RecordPurpose));
 
-    assert!(client.enrol(&signed("acme/a", 1), &token).await.unwrap().created);
-    assert!(!client.enrol(&signed("acme/a", 1), &token).await.unwrap().created, "asked again, no use is taken");
-    assert!(client.enrol(&signed("acme/b", 2), &token).await.unwrap().created);
-    assert_eq!(refused(client.enrol(&signed("acme/c", 3), &token).await), code(ErrorCode::TokenUsed));
-    let listed = client.tokens().await.unwrap();
-    assert_eq!((listed.len(), listed[0].uses_left, listed[0].uses), (1, 0, 2));
+    assert!(client.enrol(&signed_for("acme/a", 1, &token.hash()), &token).await.unwrap().created);
+    assert!(
+        !client.enrol(&signed_for("acme/a", 1, &token.hash()), &token).await.unwrap().created,
+        "asked again, no use is taken"
+    );
+    assert!(client.enrol(&signed_for("acme/b", 2, &token.hash()), &token).await.unwrap().created);
+    assert_eq!(
+        refused(client.enrol(&signed_for("acme/c", 3, &token.hash()), &token).await),
+        code(ErrorCode::TokenUsed)
+    );
+    let mut listed = client.tokens().await.unwrap();
+    listed.retain(|token| token.uses == 2);
+    assert_eq!((listed.len(), listed[0].uses_left), (1, 0));
     // What is on the disk tells nobody the token.
     let secret = token.text();
     let digits = secret.strip_prefix("creto-enrol-").unwrap();
@@ -593,7 +612,12 @@ async fn where_tokens_are_demanded_nobody_is_registered_without_a_good_one() {
     handle.shutdown().unwrap();
     // Where none is demanded, one that is brought must be good all the same.
     let node = start(folder.path());
-    assert_eq!(refused(node.client().enrol(&signed("acme/c", 3), &token).await), code(ErrorCode::TokenUnknown));
+    assert_eq!(
+        refused(node.client().enrol(&signed_for("acme/c", 3, &token.hash()), &token).await),
+        code(ErrorCode::TokenUnknown)
+    );
+    let unused = node.client().register(&signed_for("acme/c", 3, &token.hash())).await;
+    assert_eq!(refused(unused), code(ErrorCode::RecordPurpose), "signed for a token, and brought without");
     node.client().register(&signed("acme/c", 3)).await.unwrap();
     let raw = node
         .raw(b"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");

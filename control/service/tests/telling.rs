@@ -19,7 +19,7 @@ use creto_service::{OnFailure, Service, ServiceHandle, ServiceOptions};
 #[path = "../src/fixture.rs"]
 #[allow(dead_code, reason = "each test file takes what it needs")]
 mod fixture;
-use fixture::{record, signed};
+use fixture::{record, signed, signed_for};
 
 #[derive(Default)]
 struct Log(Mutex<Vec<ControlEvent>>);
@@ -117,8 +117,8 @@ async fn a_token_is_told_when_it_is_made_used_withdrawn_and_shown_in_vain() {
     let other = client.make_token(&wanted("acme/b")).await.unwrap();
     assert_eq!(client.status().await.unwrap().epoch, epoch, "no shard decides otherwise for it");
     let token = EnrolmentToken::parse(&made.token).unwrap();
-    client.enrol(&signed("acme/a", 1), &token).await.unwrap();
-    client.enrol(&signed("acme/c", 3), &token).await.unwrap_err();
+    client.enrol(&signed_for("acme/a", 1, &token.hash()), &token).await.unwrap();
+    client.enrol(&signed_for("acme/c", 3, &token.hash()), &token).await.unwrap_err();
     client.register(&signed("acme/d", 4)).await.unwrap_err();
     client.register_bytes(b"nonsense".as_slice().into()).await.unwrap_err();
     client.withdraw_token(&other.info.id).await.unwrap();

@@ -35,6 +35,7 @@ pub(crate) fn record(name: &str, seed: u8) -> KeyRecord {
         name: AgentName::parse(name).unwrap(),
         trust_domain: TrustDomain::default(),
         fn_dsa_512: None,
+        purpose: None,
     }
 }
 

@@ -80,6 +80,20 @@ pub struct Stall {
     pub ongoing: bool,
 }
 
+impl Stall {
+    /// What the cause means, and what to do.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self.cause {
+            StallCause::Running => "one turn takes too long; this is a fault of the node, please report it",
+            StallCause::WaitingForCpu => "another process has its CPU; give the shards CPUs of their own",
+            StallCause::Blocked => "the kernel holds it; look for a slow disk or memory that is swapped",
+            StallCause::Asleep => "it slept through a wake-up and was woken; if this repeats, please report it",
+            StallCause::Unknown => "the kernel does not say why",
+        }
+    }
+}
+
 /// A shard to watch.
 pub struct Watched {
     shard_index: u16,
@@ -157,21 +171,11 @@ fn watch(shards: Vec<Watched>, stop: &AtomicBool, stalls: &AtomicU64, mut report
 
 fn log(stall: &Stall) {
     let Stall { shard_index, lasted, cause, ongoing } = stall;
-    let (ms, advice) = (lasted.as_millis(), advice(*cause));
+    let (ms, advice) = (lasted.as_millis(), stall.advice());
     if *ongoing {
         tracing::warn!(shard_index, stalled_ms = ms, ?cause, "shard makes no progress: {advice}");
     } else {
         tracing::warn!(shard_index, stalled_ms = ms, ?cause, "shard makes progress again");
-    }
-}
-
-fn advice(cause: StallCause) -> &'static str {
-    match cause {
-        StallCause::Running => "one turn takes too long; this is a fault of the node, please report it",
-        StallCause::WaitingForCpu => "another process has its CPU; give the shards CPUs of their own",
-        StallCause::Blocked => "the kernel holds it; look for a slow disk or memory that is swapped",
-        StallCause::Asleep => "it slept through a wake-up and was woken; if this repeats, please report it",
-        StallCause::Unknown => "the kernel does not say why",
     }
 }
 

@@ -46,6 +46,9 @@ pub use value::{cpu_list_from_text, cpu_list_text};
 
 /// What every environment variable that sets a key begins with: `CRETO__SECTION__KEY`.
 pub const ENV_PREFIX: &str = "CRETO__";
+/// What those begin with that are looked at, because one with too few underscores was probably meant to set a key. Others of it belong to
+/// the command line (`CRETO_CONFIG`), or to Kubernetes, which makes `CRETO_NODE_SERVICE_HOST` of a service's name: they are left alone.
+const ENV_PREFIX_LIKE: &str = "CRETO_";
 
 /// Largest number of shards: each owns at least one partition.
 pub const SHARD_COUNT_MAX: u16 = limits::PARTITION_COUNT;

@@ -10,7 +10,7 @@ use std::fmt;
 
 use creto_envelope::envelope::ENVELOPE_HEADER_BYTES;
 use creto_envelope::limits::AEAD_TAG_BYTES;
-use creto_io::executor::{IO_MEMORY_BYTES, MEMORY_LOCK_BYTES_MIN};
+use creto_io::executor::{DriverKind, IO_MEMORY_BYTES, MEMORY_LOCK_BYTES_MIN};
 use creto_store::limits::MESSAGE_OVERHEAD_BYTES;
 
 use crate::config::{Config, Cpus, Crypto, Shards, cpu_list_text, size_text};
@@ -58,7 +58,7 @@ pub struct Plan {
     pub uring_entries: u32,
     /// Receive and send buffer asked for each shard's UDP socket.
     pub udp_buffer_bytes: u32,
-    /// `RLIMIT_MEMLOCK` below which the node does not start.
+    /// `RLIMIT_MEMLOCK` below which the node does not start; 0 with a driver that locks nothing.
     pub memlock_bytes_min: u64,
     /// `RLIMIT_MEMLOCK` with which every shard can register its direct-IO memory with the kernel.
     pub memlock_bytes_wanted: u64,
@@ -183,14 +183,21 @@ impl Plan {
         if memory_bytes_max > host.memory_bytes {
             warnings.push(Warning::MemoryMayRunOut { memory_bytes_max, memory_bytes: host.memory_bytes });
         }
-        let locked_bytes = IO_MEMORY_BYTES as u64 * IO_MEMORY_REGISTRATIONS + RING_MEMORY_BYTES;
+        let (memlock_bytes_min, memlock_bytes_wanted) = match config.engine.driver {
+            DriverKind::Glommio => {
+                let locked_bytes = IO_MEMORY_BYTES as u64 * IO_MEMORY_REGISTRATIONS + RING_MEMORY_BYTES;
+                (MEMORY_LOCK_BYTES_MIN, MEMORY_LOCK_BYTES_MIN.max(locked_bytes * u64::from(shard_count)))
+            }
+            // It registers no buffers, and its ring is ordinary memory.
+            DriverKind::IoUring => (0, 0),
+        };
         Ok(Self {
             crypto_cpus: crypto_cpus(config).to_vec(),
             ring_slots: ring_slots(shard_count),
             uring_entries: URING_ENTRIES,
             udp_buffer_bytes: UDP_BUFFER_BYTES,
-            memlock_bytes_min: MEMORY_LOCK_BYTES_MIN,
-            memlock_bytes_wanted: MEMORY_LOCK_BYTES_MIN.max(locked_bytes * u64::from(shard_count)),
+            memlock_bytes_min,
+            memlock_bytes_wanted,
             memory_bytes_max,
             wal_disk_bytes_max: config.wal.wal_bytes_max * u64::from(shard_count),
             shards,

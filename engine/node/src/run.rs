@@ -226,7 +226,7 @@ impl Node {
         drop((report, jobs, of_control));
         health.set_depths(Arc::new(NodeDepths(boards.iter().map(Board::depths).collect())));
         health.set_metrics(Arc::new(NodeMetrics::new(boards)));
-        let watchdog = Watchdog::start(watched, |_| {})
+        let watchdog = Watchdog::start(watched, crate::vitals::tell_stalls(health.clone()))
             .map_err(|error| NodeError::System { what: "starting the watchdog", error })?;
 
         let vitals = Vitals::new(health.clone(), pulses);

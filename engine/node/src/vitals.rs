@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
-use creto_io::watchdog::Progress;
+use creto_io::watchdog::{Progress, Stall};
 use creto_service::health::{Health, Readiness};
 
 /// The vital signs of a node, or of a control service, which has no shards.
@@ -55,8 +56,21 @@ impl Vitals {
     }
 }
 
+/// Has `/ready` say which shard stands still, as the watchdog reports it.
+pub(crate) fn tell_stalls(health: Health) -> impl FnMut(&Stall) + Send {
+    move |stall| {
+        let since = Instant::now().checked_sub(stall.lasted).unwrap_or_else(Instant::now);
+        health.set_stalled(stall.shard_index, stall.ongoing.then(|| (since, stall.advice())));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use creto_io::watchdog::StallCause;
+    use creto_service::health::ShardState;
+
     use super::*;
 
     #[test]
@@ -73,6 +87,24 @@ mod tests {
         assert!(!vitals.have_moved());
         shards.iter().for_each(|shard| shard.end());
         assert!(vitals.have_moved());
+    }
+
+    #[test]
+    fn a_stall_that_the_watchdog_reports_takes_the_node_out_of_service_until_it_is_over() {
+        let health = Health::new(1);
+        health.set(0, ShardState::Serving, "");
+        let mut tell = tell_stalls(health.clone());
+        let mut stall =
+            Stall { shard_index: 0, lasted: Duration::from_millis(100), cause: StallCause::Blocked, ongoing: true };
+        tell(&stall);
+        assert!(health.readiness().ready, "it has lasted for a moment only");
+        stall.lasted = Duration::from_secs(3);
+        tell(&stall);
+        let why = health.readiness().why();
+        assert!(why.starts_with("shard 0 is stalled: no progress for 3 s: the kernel holds it"), "{why}");
+        stall.ongoing = false;
+        tell(&stall);
+        assert!(health.readiness().ready);
     }
 
     #[test]

@@ -212,7 +212,7 @@ fn whoever_may_not_log_in_yet_enrols_and_logs_in_on_one_connection() {
         let refused = control.next().await.unwrap().unwrap();
         assert_eq!(refused.reject_code(), Some(RejectCode::LoginUnknownAgent));
         let mut frames = Vec::new();
-        let record = new.signed_record(1, now_ms() - 1_000, now_ms() + 86_400_000);
+        let record = new.enrolment_record(&token, now_ms() - 1_000..now_ms() + 86_400_000);
         Enrol { token: token.expose(), record }.encode(&mut frames);
         control.send(frames).await.unwrap();
         let enrolled = control.next().await.unwrap().unwrap();

@@ -755,3 +755,18 @@ fn no_start_that_leaves_the_link_out_gives_a_node_a_directory_of_its_own_and_no_
         own.start().stop().unwrap();
     });
 }
+
+#[test]
+fn whoever_connects_to_control_and_says_nothing_is_closed_before_a_handshake_would_be_given_up() {
+    on_time(async {
+        let service = Service::new("10s");
+        let mut silent = tokio::net::TcpStream::connect(service.address).await.unwrap();
+        let begun = Instant::now();
+        let mut byte = [0; 1];
+        let read = tokio::io::AsyncReadExt::read(&mut silent, &mut byte);
+        let read = tokio::time::timeout(WITHIN, read).await.expect("it is closed");
+        let lasted = begun.elapsed();
+        assert!(matches!(read, Ok(0) | Err(_)), "it is told nothing");
+        assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&lasted), "{lasted:?}");
+    });
+}

@@ -308,11 +308,13 @@ fn an_agent_whose_file_was_taken_by_anothers_keys_rotates_nothing_and_leaves_the
 /// Publishes the next key past the SDK, as another copy of the keys would.
 async fn publish_raw(home: &Home, node: &Node, signed_in: &AgentKeys, next: &AgentKeys) {
     use creto_agent::raw::RawConnection;
+    use creto_envelope::Purpose;
     use creto_envelope::control::{KeyRecordPublish, RotationMode};
     let keys = seeded(signed_in.name(), signed_in.record_version(), 0);
     let connection = RawConnection::connect(node.address(), &home.certificate, Duration::from_secs(10)).await.unwrap();
     let (mut control, _) = connection.log_in(&Arc::new(keys)).await.unwrap();
-    let record = next.signed_record(next.record_version(), now_ms() - 1_000, now_ms() + 24 * HOUR_MS);
+    let (purpose, valid_ms) = (Purpose::Rotation(RotationMode::Planned), now_ms() - 1_000..now_ms() + 24 * HOUR_MS);
+    let record = next.signed_record_for(purpose, next.record_version(), valid_ms);
     let mut frame = Vec::new();
     KeyRecordPublish { mode: RotationMode::Planned, record }.encode(&mut frame);
     control.send(frame).await.unwrap();

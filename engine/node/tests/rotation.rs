@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use creto_agent::raw::{RawConnection, RawStream};
-use creto_agent::{AgentKeys, RejectCode, SignedKeyRecord};
+use creto_agent::{AgentKeys, Purpose, RejectCode, SignedKeyRecord};
 use creto_envelope::FrameType;
 use creto_envelope::control::{KeyRecordPublish, KeyRecordPublished, KeyRecordRequest, RotationMode};
 use creto_node::Node;
@@ -26,6 +26,12 @@ fn record(keys: &AgentKeys) -> SignedKeyRecord {
     keys.signed_record(keys.record_version(), now_ms() - 1_000, now_ms() + 86_400_000)
 }
 
+/// The same, signed to replace the key of the version before it.
+fn next(mode: RotationMode, keys: &AgentKeys) -> SignedKeyRecord {
+    let valid_ms = now_ms() - 1_000..now_ms() + 86_400_000;
+    keys.signed_record_for(Purpose::Rotation(mode), keys.record_version(), valid_ms)
+}
+
 async fn log_in(home: &Home, node: &Node, keys: &Arc<AgentKeys>) -> (RawConnection, RawStream) {
     let connection = RawConnection::connect(node.address(), &home.certificate, WITHIN).await.unwrap();
     let (control, _) = connection.log_in(keys).await.unwrap();
@@ -33,8 +39,12 @@ async fn log_in(home: &Home, node: &Node, keys: &Arc<AgentKeys>) -> (RawConnecti
 }
 
 async fn publish(control: &mut RawStream, record: &SignedKeyRecord) -> Result<u32, RejectCode> {
+    publish_as(control, RotationMode::Planned, record).await
+}
+
+async fn publish_as(control: &mut RawStream, mode: RotationMode, record: &SignedKeyRecord) -> Result<u32, RejectCode> {
     let mut frame = Vec::new();
-    KeyRecordPublish { mode: RotationMode::Planned, record: record.clone() }.encode(&mut frame);
+    KeyRecordPublish { mode, record: record.clone() }.encode(&mut frame);
     control.send(frame).await.unwrap();
     let answer = control.next().await.unwrap().unwrap();
     if answer.frame_type == FrameType::KeyRecordPublished as u8 {
@@ -58,9 +68,16 @@ fn a_published_key_is_the_current_one_and_stays_it_over_a_restart() {
         let (first, second, third) = (keys(1, 1, 1), keys(1, 2, 2), keys(1, 3, 3));
         creto_service::client::Client::new(node.control_socket()).register(&record(&first)).await.unwrap();
         let (_connection, mut control) = log_in(&home, &node, &first).await;
-        assert_eq!(publish(&mut control, &record(&third)).await, Err(RejectCode::RotationVersion));
-        assert_eq!(publish(&mut control, &record(&keys(9, 2, 2))).await, Err(RejectCode::RotationSigningKeys));
-        let published = record(&second);
+        assert_eq!(publish(&mut control, &next(RotationMode::Planned, &third)).await, Err(RejectCode::RotationVersion));
+        assert_eq!(
+            publish(&mut control, &next(RotationMode::Planned, &keys(9, 2, 2))).await,
+            Err(RejectCode::RotationSigningKeys)
+        );
+        let planned = next(RotationMode::Planned, &second);
+        let changed = publish_as(&mut control, RotationMode::Emergency, &planned).await;
+        assert_eq!(changed, Err(RejectCode::RotationMode), "signed as planned, published as an emergency");
+        assert_eq!(publish(&mut control, &record(&second)).await, Err(RejectCode::RotationMode), "signed for nothing");
+        let published = planned;
         assert_eq!(publish(&mut control, &published).await, Ok(2));
         assert_eq!(publish(&mut control, &published).await, Ok(2), "again, as after a lost answer");
         // The answer came behind the snapshot, so the shard that gave it knows.
@@ -74,7 +91,7 @@ fn a_published_key_is_the_current_one_and_stays_it_over_a_restart() {
             assert_eq!(current_version(&mut control, keys).await, 2);
         }
         let (_connection, mut control) = log_in(&home, &node, &first).await;
-        assert_eq!(publish(&mut control, &record(&third)).await, Ok(3));
+        assert_eq!(publish(&mut control, &next(RotationMode::Planned, &third)).await, Ok(3));
         let versions =
             creto_service::client::Client::new(node.control_socket()).keys(first.name()).await.unwrap().versions;
         let listed: Vec<_> = versions.iter().map(|v| (v.version, v.state.as_str())).collect();

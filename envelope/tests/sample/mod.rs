@@ -114,6 +114,7 @@ pub(crate) fn key_record() -> KeyRecord {
         name: AgentName::parse("acme/planner").unwrap(),
         trust_domain: TrustDomain::default(),
         fn_dsa_512: None,
+        purpose: None,
     }
 }
 

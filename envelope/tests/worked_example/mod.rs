@@ -25,6 +25,7 @@ use creto_envelope::deliver::{
     ConsumerAck, ConsumerNack, Credit, DeliverEncoder, MessageToDeliver, Nack, Subscribe, Subscribed,
 };
 use creto_envelope::key_log::{KeyLeavesRequest, KeyProof, KeyProofRequest};
+use creto_envelope::key_record::token_binding;
 use creto_envelope::letters::{
     DeadLetterChange, DeadLetterChanged, DeadLetterEntry, DeadLetterList, DeadLetterRead, DeadLetters, DeathCause,
     LetterChange,
@@ -36,8 +37,8 @@ use creto_envelope::proof::ProofParts;
 use creto_envelope::signal::SignalCredit;
 use creto_envelope::submit::{SubmitAck, SubmitResult};
 use creto_envelope::{
-    AgentName, AgentState, BatchHeader, EnvelopeHeader, KeyId, KeyRecord, MessageId, RejectCode, SignatureSuite,
-    SignedKeyRecord, Statement, TreeDigest, TrustDomain,
+    AgentName, AgentState, BatchHeader, EnvelopeHeader, KeyId, KeyRecord, MessageId, Purpose, RejectCode,
+    SignatureSuite, SignedKeyRecord, Statement, TreeDigest, TrustDomain,
 };
 use hkdf::Hkdf;
 use serde::Serialize;
@@ -216,6 +217,13 @@ pub(crate) fn build() -> Files {
     for agent in [&planner, &executor] {
         files.insert(agent.input.key_record_file(), hex_lines(&agent.record.to_bytes()));
     }
+    // Format 2: as the planner signs for a token whose secret is 32 bytes 0x5a, and to replace its key in an emergency.
+    let token_hash = sha256(&[&[0x5a; 32]]);
+    let binding = token_binding(&token_hash, &planner.record.record.agent_id());
+    let enrolled = planner.signed_for(1, Purpose::Enrolment(binding));
+    let replaced = planner.signed_for(2, Purpose::Rotation(RotationMode::Emergency));
+    files.insert("planner-enrolled.key-record.hex".into(), hex_lines(&enrolled.to_bytes()));
+    files.insert("planner-emergency.key-record.hex".into(), hex_lines(&replaced.to_bytes()));
     files.insert("signed-batch.hex".into(), hex_lines(&batch_frame));
     files.insert("signed-batch-sha3.hex".into(), hex_lines(&batch_over_sha3(&planner, &sealed)));
     files.insert("deliver-first.hex".into(), hex_lines(&deliver_first));
@@ -274,11 +282,19 @@ impl Agent {
             name: AgentName::parse(input.name).unwrap(),
             trust_domain: TrustDomain::default(),
             fn_dsa_512: None,
+            purpose: None,
         };
         VerifyingKeys::parse(&ed25519, &ml_dsa_65).expect("keys of honest seeds are accepted");
         let signature = sign(input, &record.signed_bytes());
         let record = SignedKeyRecord { record, ed25519: signature.ed25519, ml_dsa_65: signature.ml_dsa_65 };
         Self { input, record, recipient_public }
+    }
+
+    /// The key record with another version, for `purpose`.
+    fn signed_for(&self, version: u32, purpose: Purpose) -> SignedKeyRecord {
+        let record = KeyRecord { version, purpose: Some(purpose), ..self.record.record.clone() };
+        let signature = self.sign(&record.signed_bytes());
+        SignedKeyRecord { record, ed25519: signature.ed25519, ml_dsa_65: signature.ml_dsa_65 }
     }
 
     fn sign(&self, statement: &[u8]) -> HybridSignature {

@@ -1,6 +1,6 @@
 //! Writes the seeds of every target: the golden files as they are, and small programs for what has none.
 //!
-//! `cargo +nightly run --manifest-path fuzz/Cargo.toml --bin seed-corpus`
+//! `cargo +nightly run --manifest-path fuzz/Cargo.toml --bin seed-corpus`, with `--features link` for those of `link`, too.
 //!
 //! Without seeds a fuzzer spends its life before the first length check; with them it starts behind the last one.
 
@@ -26,6 +26,7 @@ fn main() -> io::Result<()> {
         .chain(datagram_seeds(&golden))
         .chain(shard_seeds())
         .chain(config_seeds())
+        .chain(link_seeds())
     {
         corpus.write(target, &name, &seed)?;
         count += 1;
@@ -262,4 +263,76 @@ fn config_seeds() -> Vec<Seed> {
         "CRETO__LOG__LEVEL=debug\n[net]\nidle_timeout = \"30s\"\n[control]\nsocket = \"c.sock\"\n[typo]\nx = 1\n",
     ];
     (0..).zip(files).map(|(index, file): (u8, _)| ("config", format!("file-{index}"), file.into())).collect()
+}
+
+#[cfg(not(feature = "link"))]
+fn link_seeds() -> Vec<Seed> {
+    Vec::new()
+}
+
+/// A link as each side says it: a snapshot whole and by its changes, questions and what needs no keys of the answers.
+#[cfg(feature = "link")]
+fn link_seeds() -> Vec<Seed> {
+    use creto_fuzz::creto_envelope::key_log::{KeyLeavesRequest, KeyLogQuestion, KeyProofRequest};
+    use creto_fuzz::creto_envelope::prekeys::PrekeyStock;
+    use creto_fuzz::creto_envelope::{AgentId, AgentName, AgentState, ChannelId, KeyId, TrustDomain};
+    use creto_link::snapshot::frames_between;
+    use creto_link::{Answer, FromControl, FromNode, Hello, PolicyPart, Question, SnapshotHead, Welcome};
+    use creto_policy::{KeyVersion, Policy, Snapshot, SnapshotBuilder};
+
+    let snapshot = |agents: u8, epoch: u64| -> Snapshot {
+        let mut builder = SnapshotBuilder::with_policy(Policy::SameOrganization);
+        for number in 0..agents {
+            let name = AgentName::parse(&format!("acme/a{number}")).expect("a name");
+            let version = KeyVersion {
+                version: 1,
+                key: KeyId([number; 16]),
+                valid_from_ms: 1,
+                valid_until_ms: 9,
+                has_fn_dsa_512: false,
+                replaced: None,
+            };
+            builder
+                .insert_versions(&TrustDomain::default(), &name, AgentState::Active, vec![version])
+                .expect("one version makes an agent");
+        }
+        builder.build(epoch)
+    };
+    let told = |before: &Snapshot, now: &Snapshot, is_whole: bool, policy: PolicyPart| -> Vec<u8> {
+        let head = SnapshotHead { epoch: now.epoch(), is_whole, key_grace_ms: 604_800_000, policy };
+        let end = FromControl::SnapshotEnd { agents: now.agent_count() as u64, channels: now.channel_count() as u64 };
+        let frames = std::iter::once(FromControl::SnapshotBegin(head)).chain(frames_between(before, now));
+        frames.chain([end]).flat_map(|frame| frame.to_frame()).collect()
+    };
+    let (empty, few, more) = (Snapshot::empty(), snapshot(2, 7), snapshot(5, 9));
+    let text = PolicyPart::Text { sha256: [7; 32], name: "p.rego".to_owned(), text: "package creto".to_owned() };
+    let whole = told(&empty, &few, true, PolicyPart::SameOrganization);
+    let grown = [&whole[..], &told(&few, &more, false, PolicyPart::AsBefore)].concat();
+    let shrunk = [told(&empty, &more, true, text), told(&more, &snapshot(1, 12), false, PolicyPart::FailOpen)].concat();
+
+    let agent = AgentId([3; 16]);
+    let question = |id: u64, question| FromNode::Question { id, question }.to_frame();
+    let proof = KeyProofRequest { agent, version: 2, seen: 3, wants_keys: true };
+    let asked = [
+        FromNode::Hello(Hello { trust_domain: TrustDomain::default(), retention_s: 86_400 }).to_frame(),
+        FromNode::Ask { number: 7 }.to_frame(),
+        question(1, Question::KeyRecord { agent, version: 5 }),
+        question(2, Question::KeyLog(KeyLogQuestion::Proof(proof))),
+        question(3, Question::KeyLog(KeyLogQuestion::Leaves(KeyLeavesRequest { from: 1, through: 9 }))),
+        question(4, Question::Claim { asker: agent, agent: AgentId([4; 16]) }),
+        question(5, Question::Stock { agent }),
+        question(6, Question::ChannelRecord { channel: ChannelId([5; 16]) }),
+    ];
+    let stock = PrekeyStock { key_record_version: 4, one_time: 31, last_resort: true, is_notice: false };
+    let answered = [
+        FromControl::Welcome(Welcome { trust_domain: TrustDomain::default(), lifetime_ms: 60_000, incarnation: [3; 16] }),
+        FromControl::Renewed { number: 7 },
+        FromControl::PrekeysLow { agent, stock: PrekeyStock { is_notice: true, ..stock } },
+        FromControl::Answer { id: 1, answer: Answer::Publish(Ok(9)) },
+        FromControl::Answer { id: 5, answer: Answer::Stock(Ok(stock)) },
+        FromControl::ChannelsGone(vec![ChannelId([6; 16])]),
+    ];
+    let answered = answered.into_iter().flat_map(|said| said.to_frame()).collect();
+    let seeds = [("whole", whole), ("grown", grown), ("shrunk", shrunk), ("asked", asked.concat()), ("answered", answered)];
+    seeds.map(|(name, seed)| ("link", name.to_owned(), seed)).to_vec()
 }

@@ -49,8 +49,8 @@ impl Mailboxes {
     }
 
     /// A record by which messages leave a channel, to append: what was consumed, when the channel is at its quota, and what is over.
-    /// Call it in every turn, until `None`, and append each record before another one of this or of [`next_cursors`]
-    /// (Self::next_cursors) is asked for: what was missed is counted here, and cursors say it. If it is not appended, call
+    /// Call it in every turn, until `None`, and append each record before another one of this or of
+    /// [`next_cursors`](Self::next_cursors) is asked for: what was missed is counted here, and cursors say it. If it is not appended, call
     /// [`settle_refused`](Self::settle_refused) at once; what is over is found again.
     pub fn next_leaving(&mut self) -> Option<Settle> {
         let settle = self.channels.leaving.pop_front()?;

@@ -4,6 +4,8 @@
 const WORD_CHARS_MIN: usize = 40;
 /// What stands in the place of what was taken out.
 const TAKEN: &str = "***";
+/// The same of a block.
+const BLOCK_TAKEN: &str = "(a block in PEM was taken out)\n";
 /// Names behind which a value is secret, in lower case; a longer name has them in it (`secret_key`).
 const SECRET_NAMES: &[&str] = &[
     "password",
@@ -25,22 +27,84 @@ const SECRET_NAMES: &[&str] = &[
 const LONG_SECRET_NAMES: &[&str] = &["passphrase", "authorization", "cookie"];
 /// How a token of enrolment begins.
 const TOKEN: &str = "creto-enrol-";
+/// Bytes of a key in pairs of digits with colons between, as OpenSSL prints it; an address of a network card has six.
+const PAIRS_MIN: usize = 10;
+/// What opens and closes a text of several lines.
+const LONG_QUOTES: &[&str] = &["\"\"\"", "'''"];
 
-/// The text without passwords in URLs, blocks in PEM, tokens, values of names that sound secret, and long words in hexadecimal digits or
-/// Base64.
+/// The text without passwords in URLs, blocks in PEM, tokens, values of names that sound secret, also those of several lines, and long
+/// words in hexadecimal digits, with or without colons, or Base64.
 pub(super) fn scrub(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut is_in_block = false;
+    // What closes the text of several lines that is being taken out.
+    let mut long_quote: Option<&str> = None;
+    // Whether the line before ended in the middle of pairs of digits.
+    let mut pairs_go_on = false;
+    // Where the lines in `out` begin that may be the rest of a block in PEM whose beginning is not here.
+    let mut body: Option<usize> = None;
     for line in text.split_inclusive('\n') {
         let (begins, ends) = (line.contains("-----BEGIN "), line.contains("-----END "));
         if is_in_block || begins {
             if begins {
-                out.push_str("(a block in PEM was taken out)\n");
+                out.push_str(BLOCK_TAKEN);
             }
             is_in_block = !ends;
             continue;
         }
-        out.push_str(&words(&tokens(&named(&logins(&urls(line))))));
+        if ends {
+            out.truncate(body.take().unwrap_or(out.len()));
+            out.push_str(BLOCK_TAKEN);
+            continue;
+        }
+        let is_body = !line.trim().is_empty() && line.trim().chars().all(is_of_a_word);
+        body = if is_body { body.or(Some(out.len())) } else { None };
+        if let Some(quote) = long_quote {
+            if line.contains(quote) {
+                long_quote = None;
+                out.push_str("***\n");
+            }
+            continue;
+        }
+        if let Some((before, quote)) = opens_a_long_secret(line) {
+            out.push_str(&format!("{before}{TAKEN}\n"));
+            long_quote = Some(quote);
+            continue;
+        }
+        let line = pairs(line, &mut pairs_go_on);
+        out.push_str(&words(&tokens(&named(&logins(&urls(&line))))));
+    }
+    out
+}
+
+/// What stands before the value of a name that sounds secret, if that value is a text in quotes which another line closes; with what
+/// closes it.
+fn opens_a_long_secret(line: &str) -> Option<(&str, &'static str)> {
+    let (at, quote) = LONG_QUOTES.iter().filter_map(|quote| Some((line.find(quote)?, *quote))).min()?;
+    let (before, value) = line.split_at(at + quote.len());
+    let name = before.to_ascii_lowercase();
+    (SECRET_NAMES.iter().any(|secret| name.contains(secret)) && !value.contains(quote)).then_some((before, quote))
+}
+
+/// Bytes as pairs of hexadecimal digits with colons between: `0a:1b:2c`. A run that is long enough, or goes on from the line before.
+fn pairs(line: &str, go_on: &mut bool) -> String {
+    let mut out = String::new();
+    let mut rest = line;
+    let mut is_first = true;
+    while !rest.is_empty() {
+        let (run, behind) = rest.split_at(span(rest, |c| c.is_ascii_hexdigit() || c == ':'));
+        let pairs = run.split(':').filter(|pair| !pair.is_empty());
+        let count = pairs.clone().count();
+        let is_of_pairs = count > 0 && pairs.clone().all(|pair| pair.len() == 2);
+        let continues = *go_on && is_first && is_of_pairs;
+        if !run.is_empty() {
+            is_first = false;
+            *go_on = is_of_pairs && run.ends_with(':') && behind.trim().is_empty() && (continues || count >= PAIRS_MIN);
+        }
+        out.push_str(if is_of_pairs && (continues || count >= PAIRS_MIN) { TAKEN } else { run });
+        let between = behind.find(|c: char| c.is_ascii_hexdigit() || c == ':').unwrap_or(behind.len());
+        out.push_str(&behind[..between]);
+        rest = &behind[between..];
     }
     out
 }
@@ -266,6 +330,34 @@ mod tests {
         check(block, "one\n(a block in PEM was taken out)\ntwo\n");
         check("a -----BEGIN X----- b -----END X-----\ntwo", "(a block in PEM was taken out)\ntwo");
         check("-----BEGIN X-----\nnever ended\n", "(a block in PEM was taken out)\n");
+    }
+
+    #[test]
+    fn a_block_in_pem_whose_beginning_was_cut_off_is_taken_out_up_to_its_end() {
+        let rest = "MC4CAQAw\nBQ==\n-----END PRIVATE KEY-----\ntwo\n";
+        check(rest, "(a block in PEM was taken out)\ntwo\n");
+        check(&format!("one two\n{rest}"), "one two\n(a block in PEM was taken out)\ntwo\n");
+    }
+
+    #[test]
+    fn keys_in_pairs_of_digits_are_taken_out_over_all_of_their_lines() {
+        let pairs = |count: usize| vec!["0a"; count].join(":");
+        check(&format!("SHA256 Fingerprint={}\n", pairs(32)), "SHA256 Fingerprint=***\n");
+        check(&format!("key {} end", pairs(16).to_uppercase()), "key *** end");
+        let text = format!("priv:\n    {}:\n    {}:\n    1b:2c\npub:\n", pairs(15), pairs(15));
+        check(&text, "priv:\n    ***\n    ***\n    ***\npub:\n");
+        for plain in
+            ["at 12:34:56.789", "eth0 0a:1b:2c:3d:4e:5f up", "[fe80::1]:7443", "2001:db8:85a3:0:0:8a2e:370:7334"]
+        {
+            check(plain, plain);
+        }
+    }
+
+    #[test]
+    fn values_of_several_lines_are_taken_out_whole() {
+        check("passphrase = \"\"\"\ncorrect\nhorse\n\"\"\"\nx = 1\n", "passphrase = \"\"\"***\n***\nx = 1\n");
+        check("secret = '''a\nb''' # x\nnext\n", "secret = '''***\n***\nnext\n");
+        check("about = \"\"\"\nof a node\n\"\"\"\n", "about = \"\"\"\nof a node\n\"\"\"\n");
     }
 
     #[test]

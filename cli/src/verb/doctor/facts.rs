@@ -87,8 +87,10 @@ pub(super) struct DataFolder {
     pub(super) owned: Option<(u32, u32)>,
     /// Whether whoever asks may write in it, or may make it.
     pub(super) is_writable: bool,
-    /// Something in it that belongs to another user than the folder does.
+    /// Something of the node's in it that belongs to another user than the folder does: the node cannot write it.
     pub(super) stranger: Option<(PathBuf, u32)>,
+    /// The names of other things in it that do: nobody needs them.
+    pub(super) foreign: Vec<String>,
     /// Secret keys in it that others may read, with their permission bits.
     pub(super) open_secrets: Vec<(PathBuf, u32)>,
     /// How far the youngest file in it is dated ahead of the clock.
@@ -188,11 +190,15 @@ impl DataFolder {
         let metadata = std::fs::metadata(path).ok();
         let owner = metadata.as_ref().map(MetadataExt::uid);
         let entries = || std::fs::read_dir(path).into_iter().flatten().flatten();
-        let stranger = entries().find_map(|entry| {
+        let of_others = entries().filter_map(|entry| {
             let uid = entry.metadata().ok()?.uid();
             // A file system of its own has that folder, and it is root's.
             (Some(uid) != owner && entry.file_name() != "lost+found").then(|| (entry.path(), uid))
         });
+        let (own, foreign): (Vec<_>, Vec<_>) = of_others.partition(|(file, _)| is_of_the_node(file, wal_dir));
+        let name = |(file, _): (PathBuf, u32)| Some(file.file_name()?.to_string_lossy().into_owned());
+        let mut foreign: Vec<String> = foreign.into_iter().filter_map(name).collect();
+        foreign.sort();
         let youngest = entries().filter_map(|entry| entry.metadata().ok()?.modified().ok()).max();
         let open_secrets = SECRETS.iter().filter_map(|name| {
             let (file, mode) = (path.join(name), mode_of(&path.join(name))?);
@@ -204,7 +210,8 @@ impl DataFolder {
             path: path.to_owned(),
             owned: metadata.map(|metadata| (metadata.permissions().mode() & 0o7777, metadata.uid())),
             is_writable: rustix::fs::access(&here, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
-            stranger,
+            stranger: own.into_iter().next(),
+            foreign,
             open_secrets: open_secrets.collect(),
             ahead: youngest.and_then(|youngest| youngest.duration_since(SystemTime::now()).ok()).unwrap_or_default(),
             written_shards: written_shards(path),
@@ -212,6 +219,15 @@ impl DataFolder {
             has_the_log: device(&here) == device(&there),
         }
     }
+}
+
+/// Whether something in the data folder is what a node or a control service keeps there.
+fn is_of_the_node(file: &Path, wal_dir: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    wal_dir.starts_with(file)
+        || name.starts_with("control.")
+        || name.starts_with("node.")
+        || matches!(&*name, "audit" | "nodes" | "restore.partial")
 }
 
 impl Files {

@@ -177,6 +177,9 @@ fn memlock(plan: &Plan, facts: &Facts) -> Finding {
     let fix = memlock_fix(facts);
     match facts.host.memlock_bytes {
         None => Finding::ok(NAME, "unlimited"),
+        Some(limit) if plan.memlock_bytes_wanted == 0 => {
+            Finding::ok(NAME, format!("{}; this driver locks no memory", size_text(limit)))
+        }
         Some(limit) if limit < plan.memlock_bytes_min => Finding::fail(
             NAME,
             format!(

@@ -268,7 +268,10 @@ fn memory_lock(host: &Host, plan: &Plan) -> Setting {
         tuner: Tuner::MemoryLock,
         what: "RLIMIT_MEMLOCK of this shell".to_owned(),
         now: text(host.memlock_bytes),
-        wanted: format!("{} or more", plan.memlock_bytes_wanted),
+        wanted: match plan.memlock_bytes_wanted {
+            0 => "any: the driver locks no memory".to_owned(),
+            bytes => format!("{bytes} or more"),
+        },
         state: if is_right { State::Right } else { State::Elsewhere },
         reason: if is_right {
             String::new()

@@ -75,4 +75,5 @@ pub const CONTROL_CODES: &[(u16, &str)] = &[
     (1_070, "channel_unknown"),
     (1_071, "channel_name_invalid"),
     (1_072, "channels_full"),
+    (1_073, "record_purpose"),
 ];

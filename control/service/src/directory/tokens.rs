@@ -2,21 +2,43 @@
 
 use creto_control_storage::{Reading, Writing};
 
-use creto_envelope::AgentName;
+use creto_envelope::key_record::token_binding;
+use creto_envelope::{AgentName, Purpose};
 
 use super::{Directory, Reader, Registered};
 use crate::api::ErrorCode;
 use crate::error::ServiceError;
 use crate::limits::TOKENS_MAX;
-use crate::registration::Registration;
+use crate::registration::{Registration, RegistrationError};
 use crate::storage::{Storage, TOKENS};
 use crate::tokens::{TokenHash, TokenInfo, TokenRow, token_id};
 
-/// A registration that brings a token.
+/// A registration that brings the token that it was signed for.
 #[derive(Debug)]
 pub(crate) struct EnrolRequest {
-    pub(crate) registration: Registration,
-    pub(crate) token: TokenHash,
+    registration: Registration,
+    token: TokenHash,
+}
+
+impl EnrolRequest {
+    /// # Errors
+    /// [`RegistrationError::Purpose`] when its agent signed it for another token, or for none.
+    pub(crate) fn new(registration: Registration, token: TokenHash) -> Result<Self, RegistrationError> {
+        let binding = token_binding(&token, &registration.signed().record.agent_id());
+        Ok(Self { registration: registration.signed_for(Some(Purpose::Enrolment(binding)))?, token })
+    }
+
+    pub(super) fn token(&self) -> &TokenHash {
+        &self.token
+    }
+
+    pub(crate) fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    pub(super) fn into_registration(self) -> Registration {
+        self.registration
+    }
 }
 
 /// A change of the tokens.

@@ -18,7 +18,7 @@ use crate::api::{AgentInfo, AgentKeys, AgentPage, AgentPrekeys, ErrorCode, TOKEN
 use crate::attributes::{AttributesChange, AttributesRequest};
 use crate::directory::{AttributesSet, Change, EnrolRequest, Reader, Registered, StatesSet, token_in};
 use crate::limits::{ATTRIBUTES_BODY_BYTES_MAX, PAGE_AGENTS_MAX, SIGNED_KEY_RECORD_BYTES_MAX};
-use crate::registration::Registration;
+use crate::registration::{Registration, RegistrationError};
 use crate::service::wall_clock_ms;
 use crate::states::{OrganizationChanged, StateChange, StateRequest, Whose};
 use crate::tokens::{Enrolment, EnrolmentToken, TokenHash};
@@ -26,7 +26,7 @@ use crate::writer::Answer;
 
 /// Register an agent
 ///
-/// The body is a signed key record, version 1. A record that is registered already is answered with 200 and changes nothing. Where `control.enrolment` is `token` the header `creto-enrolment-token` must bring one.
+/// The body is a signed key record, version 1. A record that is registered already is answered with 200 and changes nothing. Where `control.enrolment` is `token` the header `creto-enrolment-token` must bring one; a record that comes with a token was signed for that token, any other for none.
 #[utoipa::path(post, path = "/v1/agents", operation_id = "register_agent", tag = "agents", params(("creto-enrolment-token" = Option<String>, Header, description = "A token for enrolment")), request_body(content = SignedKeyRecordBytes, content_type = "application/octet-stream"), responses((status = 201, body = AgentInfo, description = "It is registered"), (status = 200, body = AgentInfo, description = "It was registered with this record before"), Problems))]
 pub(super) async fn register(
     State(api): State<Api>,
@@ -56,13 +56,13 @@ async fn try_to_register(
     if let Ok(signed) = SignedKeyRecord::parse(&body) {
         *asked = Label::of(signed.record.name.as_str());
     }
-    let registration = Registration::check(&body, api.reader.trust_domain(), wall_clock_ms())
-        .map_err(|error| refuse(error.code(), error.to_string()))?;
+    let refused = |error: RegistrationError| refuse(error.code(), error.to_string());
+    let registration = Registration::check(&body, api.reader.trust_domain(), wall_clock_ms()).map_err(refused)?;
     let change = match token_of(headers, api.enrolment)? {
-        Some(token) => Change::Enrol(EnrolRequest { registration, token }),
-        None => Change::Register(registration),
+        Some(token) => EnrolRequest::new(registration, token).map(Change::Enrol),
+        None => registration.signed_for(None).map(Change::Register),
     };
-    answer_registered(api, change).await
+    answer_registered(api, change.map_err(refused)?).await
 }
 
 pub(super) async fn answer_registered(api: &Api, change: Change) -> Result<(StatusCode, Json<AgentInfo>), Refusal> {

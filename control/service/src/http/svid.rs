@@ -77,6 +77,7 @@ async fn try_to_enrol(
         *asked = Label::of(signed.record.name.as_str());
     }
     let registration = Registration::check(vouched.record(), trust_domain, now_ms)
+        .and_then(|registration| registration.signed_for(None))
         .map_err(|error| refuse(error.code(), error.to_string()))?;
     vouched
         .check_name(&registration.signed().record.name, trust_domain)

@@ -12,7 +12,7 @@ use super::serve::KeyLog;
 use super::tables::{KEY_LEAVES, KEY_PLACES, KEY_SUBTREES, LogReader, LogWriter, adopt};
 use super::*;
 use crate::directory::{Change, Changed, Directory, Registered};
-use crate::fixture::{next, signed};
+use crate::fixture::{in_mode, next, signed};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
 use crate::states::{StateChange, StateRequest, StateWord, Whose};
@@ -106,7 +106,7 @@ fn every_change_of_a_key_record_is_a_leaf_and_nothing_else_is() {
     register(&mut directory, &b);
     let second = next(&a, 1, 9);
     rotate(&mut directory, RotationMode::Planned, &second);
-    let third = next(&second, 1, 10);
+    let third = in_mode(RotationMode::Emergency, &next(&second, 1, 10), 1);
     rotate(&mut directory, RotationMode::Emergency, &third);
     // Known already, refused, and what is no matter of keys.
     let again = Registration::of(a.clone(), &TrustDomain::default(), NOW_MS).unwrap();
@@ -233,7 +233,7 @@ fn records_of_an_older_directory_are_its_first_leaves_and_taken_over_once() {
     let (a, b) = (signed("acme/a", 1), signed("acme/b", 2));
     register(&mut directory, &a);
     register(&mut directory, &b);
-    let second = next(&a, 1, 9);
+    let second = in_mode(RotationMode::Emergency, &next(&a, 1, 9), 1);
     rotate(&mut directory, RotationMode::Emergency, &second);
     revoke(&mut directory, b.record.agent_id(), 4_000);
     drop(directory);

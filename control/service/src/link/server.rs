@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use creto_audit::event::{Digest, Peer};
 use creto_audit::{Label, What};
@@ -140,7 +141,7 @@ impl LinkServer {
             ownership,
             live: Mutex::default(),
             shaking: Arc::default(),
-            told: Mutex::default(),
+            told: LinkedTold::default(),
         });
         // None of them ends by itself. Without one of them a node would be served that is not admitted, or none at all.
         tokio::select! {
@@ -168,8 +169,55 @@ struct Links {
     live: Mutex<BTreeMap<Vec<u8>, Live>>,
     /// Handshakes that are under way, by where they come from.
     shaking: Arc<Shaking>,
-    /// When the audit log was told last of a link of each node.
-    told: Mutex<BTreeMap<Vec<u8>, Instant>>,
+    told: LinkedTold,
+}
+
+/// When the audit log was told last of a link of each node, by certificate.
+#[derive(Debug, Default)]
+struct LinkedTold(Mutex<BTreeMap<Vec<u8>, Instant>>);
+
+impl LinkedTold {
+    /// Whether it is to be told that this node has a link: not of each, when one comes after the other. Those that are not admitted
+    /// any more are not remembered.
+    fn is_due(&self, certificate: &[u8], now: Instant, is_admitted: impl Fn(&[u8]) -> bool) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|known, _| is_admitted(known));
+        match told.get(certificate) {
+            Some(at) if now.duration_since(*at) < LINKED_TOLD_EVERY => false,
+            _ => {
+                told.insert(certificate.to_vec(), now);
+                true
+            }
+        }
+    }
+}
+
+/// Room for what one node has asked and was not answered. Without it nothing more is read of that node.
+struct AnswerRoom {
+    questions: Arc<Semaphore>,
+    kib: Arc<Semaphore>,
+}
+
+impl AnswerRoom {
+    fn new() -> Self {
+        Self { questions: Arc::new(Semaphore::new(PERMITS)), kib: Arc::new(Semaphore::new(ANSWER_BYTES_MAX / KIB)) }
+    }
+
+    /// Waits for room for one more question.
+    async fn question(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.questions).acquire_owned().await.expect("it is never closed")
+    }
+
+    /// Waits for room for an answer of at most so many bytes.
+    async fn answer(&self, bytes_max: usize) -> OwnedSemaphorePermit {
+        let kib = u32::try_from(bytes_max.div_ceil(KIB)).expect("a frame is below 1 MiB");
+        Arc::clone(&self.kib).acquire_many_owned(kib).await.expect("it is never closed")
+    }
+}
+
+/// Whether whoever has connected says something within that time. By looking at it: that a stream may be readable says nothing.
+async fn speaks(stream: &TcpStream, within: Duration) -> bool {
+    matches!(timeout(within, stream.peek(&mut [0; 1])).await, Ok(Ok(1..)))
 }
 
 /// How many handshakes are under way, by where they come from.
@@ -288,21 +336,6 @@ impl Links {
         }
     }
 
-    /// Whether the audit log is to be told that this node has a link: not of each, when one comes after the other.
-    fn is_to_be_told(&self, certificate: &[u8]) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that are not admitted any more are not remembered.
-        told.retain(|known, _| self.options.admitted.name(known).is_some());
-        let now = Instant::now();
-        match told.get(certificate) {
-            Some(at) if now.duration_since(*at) < LINKED_TOLD_EVERY => false,
-            _ => {
-                told.insert(certificate.to_vec(), now);
-                true
-            }
-        }
-    }
-
     /// Reads again which nodes are admitted, and ends the links of those that are not.
     async fn watch_admitted(self: Arc<Self>) {
         let mut ticks = interval(ADMITTED_POLL);
@@ -334,9 +367,8 @@ impl Links {
         // Without it small answers wait for others.
         let _slower = stream.set_nodelay(true);
         // Whoever connects speaks first, and at once.
-        match timeout(FIRST_BYTE_MAX, stream.readable()).await {
-            Ok(Ok(())) => {}
-            _ => return,
+        if !speaks(&stream, FIRST_BYTE_MAX).await {
+            return;
         }
         let stream = match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -370,7 +402,8 @@ impl Links {
                 before.into_iter().for_each(|before| before.cut.notify_one());
                 self.health.set_linked(&name, true);
                 tracing::info!(node = name, peer = %address.ip(), "a node has a link");
-                if self.is_to_be_told(&certificate) {
+                let is_admitted = |certificate: &[u8]| self.options.admitted.name(certificate).is_some();
+                if self.told.is_due(&certificate, Instant::now(), is_admitted) {
                     self.teller.tell(What::NodeLinked { node, peer }, Label::of(&name)).await;
                 }
                 let ended = self.serve(&mut reader, &mut writer, &cut, &certificate).await;
@@ -479,10 +512,10 @@ impl Links {
         out: UnboundedSender<Out>,
         asked: watch::Sender<Option<u64>>,
     ) -> WireError {
-        let (permits, kib) = (Arc::new(Semaphore::new(PERMITS)), Arc::new(Semaphore::new(ANSWER_BYTES_MAX / KIB)));
+        let room = AnswerRoom::new();
         let mut body = Vec::new();
         loop {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("it is never closed");
+            let permit = room.question().await;
             let header = match timeout(SILENCE_MAX, wire::read(reader, &mut body)).await {
                 Ok(Ok(header)) => header,
                 Ok(Err(error)) => return error,
@@ -496,9 +529,7 @@ impl Links {
                 // The newest one is answered for all.
                 Ok(FromNode::Ask { number }) => drop(asked.send_replace(Some(number))),
                 Ok(FromNode::Question { id, question }) => {
-                    let bytes =
-                        u32::try_from(question.answer_bytes_max().div_ceil(KIB)).expect("a frame is below 1 MiB");
-                    let bytes = Arc::clone(&kib).acquire_many_owned(bytes).await.expect("it is never closed");
+                    let bytes = room.answer(question.answer_bytes_max()).await;
                     let back = WayBack { id, out: out.clone(), permits: Arc::new((permit, bytes)) };
                     ask(&self.doors, question, &back);
                 }
@@ -627,6 +658,62 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
+
+    #[test]
+    fn the_audit_log_is_told_of_a_node_that_comes_again_and_again_once_in_a_while() {
+        let (told, begin) = (LinkedTold::default(), Instant::now());
+        let all = |_: &[u8]| true;
+        assert!(told.is_due(b"a", begin, all));
+        assert!(told.is_due(b"b", begin, all), "each node for itself");
+        let almost = LINKED_TOLD_EVERY - Duration::from_millis(1);
+        // Whoever comes all the time is told again when the time is over, not put off for ever.
+        for tenth in 0..10 {
+            assert!(!told.is_due(b"a", begin + LINKED_TOLD_EVERY * tenth / 10, all), "{tenth} tenths of it");
+        }
+        assert!(!told.is_due(b"a", begin + almost, all));
+        assert!(told.is_due(b"a", begin + LINKED_TOLD_EVERY, all));
+        assert!(!told.is_due(b"a", begin + LINKED_TOLD_EVERY + almost, all), "counted from when it was told");
+        // Who is not admitted any more is forgotten, and takes no room.
+        assert!(told.is_due(b"c", begin + LINKED_TOLD_EVERY, |certificate| certificate == b"c"));
+        assert_eq!(told.0.lock().unwrap().len(), 1);
+        assert!(told.is_due(b"a", begin + LINKED_TOLD_EVERY, all), "admitted again, it is news");
+    }
+
+    #[tokio::test]
+    async fn whoever_connects_and_says_nothing_is_not_waited_for() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        assert!(!speaks(&server, Duration::from_millis(50)).await);
+        client.writable().await.unwrap();
+        assert_eq!(client.try_write(b"x").unwrap(), 1);
+        assert!(speaks(&server, FIRST_BYTE_MAX).await, "one byte is enough");
+        const { assert!(FIRST_BYTE_MAX.as_millis() < HANDSHAKE_MAX.as_millis()) };
+    }
+
+    #[tokio::test]
+    async fn what_is_owed_to_a_node_that_reads_nothing_is_bounded_in_bytes_and_in_answers() {
+        const LARGEST: usize = 1 << 20;
+        let at_once = Duration::ZERO;
+        let room = AnswerRoom::new();
+        let mut owed = Vec::new();
+        while let Ok(bytes) = timeout(at_once, room.answer(LARGEST)).await {
+            owed.push(bytes);
+        }
+        assert_eq!(owed.len() * LARGEST, ANSWER_BYTES_MAX, "so much, and not a byte more");
+        assert!(timeout(at_once, room.answer(1)).await.is_err());
+        // An answer that has left makes room for as much.
+        owed.pop();
+        let small = timeout(at_once, room.answer(1)).await;
+        assert!(small.is_ok() && timeout(at_once, room.answer(LARGEST)).await.is_err());
+        drop(small);
+        assert!(timeout(at_once, room.answer(LARGEST)).await.is_ok());
+        let mut asked = Vec::new();
+        while let Ok(question) = timeout(at_once, room.question()).await {
+            asked.push(question);
+        }
+        assert_eq!(asked.len(), PERMITS);
+    }
 
     #[tokio::test]
     async fn a_stranger_has_a_few_handshakes_at_a_time_and_leaves_room_for_others() {

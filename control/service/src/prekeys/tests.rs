@@ -11,7 +11,7 @@ use creto_envelope::{AgentId, KeyRecord, RejectCode, SignedKeyRecord, TrustDomai
 use super::check::CheckedBatch;
 use super::tables::{Claimed, Claims, Uploaded};
 use crate::directory::{Change, Changed, Directory, Rotated};
-use crate::fixture::{next, prekeys, record, sign, sign_prekeys, signed};
+use crate::fixture::{in_mode, next, prekeys, record, sign, sign_prekeys, signed};
 use crate::limits::{PREKEYS_HELD_MAX, PREKEYS_SIGNED_AHEAD_MS};
 use crate::registration::Registration;
 use crate::rotation::Rotation;
@@ -74,7 +74,7 @@ impl World {
     }
 
     fn rotate(&mut self, mode: RotationMode) {
-        let record = next(&self.owner, 1, 2);
+        let record = in_mode(mode, &next(&self.owner, 1, 2), 1);
         let rotation = Rotation::check(self.id(), mode, record.clone(), &TrustDomain::default(), NOW_MS).unwrap();
         let answer = self.directory.change(vec![Change::Rotate(rotation)], NOW_MS).unwrap().remove(0);
         assert_eq!(answer, Changed::Rotate(Rotated::Replaced(2)));

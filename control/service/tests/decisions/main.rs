@@ -71,6 +71,10 @@ fn run(seed: u64, policies: &world::Policies) -> Result<Found, String> {
         };
         let recent = script.pick(&[0, 1, 999, 1_000, 1_001, 10_001]);
         let now_ms = world.now_ms;
+        // As for a message of a batch, which says beforehand what it will ask.
+        if step % 2 == 0 {
+            table.expect(std::iter::once((&sender, action, &recipient)));
+        }
         let by_shard = table.decide(&kept, now_ms, &sender, action, &recipient, recent);
         let afresh = decide(&fresh, now_ms, &sender, action, &recipient, recent);
         let unanswered = |decision| match decision {

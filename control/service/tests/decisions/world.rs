@@ -326,6 +326,7 @@ impl World {
             name: self.names[number].clone(),
             trust_domain: TrustDomain::default(),
             fn_dsa_512: None,
+            purpose: None,
         };
         let versions: Vec<_> = older.into_iter().chain([KeyVersion::from(&newer)]).collect();
         self.both(|builder| {

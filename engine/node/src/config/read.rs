@@ -11,7 +11,7 @@ use super::problem::{ConfigError, Place, Problem, without_passwords};
 use super::schema::{KEYS, Key, SECTIONS, SEGMENTS_MIN};
 use super::show::Origin;
 use super::value::{Written, nearest, quoted, size_text};
-use super::{Config, ENV_PREFIX};
+use super::{Config, ENV_PREFIX, ENV_PREFIX_LIKE};
 
 /// Bytes that the address of a Unix socket can hold, without its final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -135,13 +135,8 @@ fn read_environment(
     problems: &mut Vec<Problem>,
 ) {
     // Sorted, so that the same environment always reads the same.
-    let variables: BTreeMap<OsString, OsString> = env
-        .into_iter()
-        .filter(|(name, _)| {
-            let name = name.to_string_lossy();
-            name.get(..ENV_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(ENV_PREFIX))
-        })
-        .collect();
+    let variables: BTreeMap<OsString, OsString> =
+        env.into_iter().filter(|(name, _)| sets_a_key(&name.to_string_lossy())).collect();
     for (name, text) in variables {
         let name = name.to_string_lossy().into_owned();
         let place = Place::Variable { name: name.clone() };
@@ -302,6 +297,16 @@ fn suggestion(section: &str, name: &str) -> String {
         return format!("did you mean `{name}` in [{}]?", sections.collect::<Vec<_>>().join("] or ["));
     }
     format!("the keys of [{section}] are {}", own().collect::<Vec<_>>().join(", "))
+}
+
+/// Whether a variable is there to set a key, be it misspelt: by its beginning, or because it differs from the variable of a key by
+/// underscores and at most one letter.
+fn sets_a_key(name: &str) -> bool {
+    let begins = |with: &str| name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    let letters = |name: &str| name.replace('_', "").to_ascii_uppercase();
+    begins(ENV_PREFIX)
+        || begins(ENV_PREFIX_LIKE)
+            && KEYS.iter().any(|key| strsim::damerau_levenshtein(&letters(name), &letters(&key.variable())) <= 1)
 }
 
 fn variable_suggestion(name: &str) -> String {

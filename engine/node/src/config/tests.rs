@@ -259,6 +259,33 @@ fn a_variable_in_lower_case_is_an_error_not_silence() {
 }
 
 #[test]
+fn a_variable_with_too_few_underscores_is_an_error_and_what_is_not_meant_for_a_key_is_not() {
+    for (name, meant) in [
+        ("CRETO_ENGINE_DRIVER", "CRETO__ENGINE__DRIVER"),
+        ("CRETO_ENGINE__DRIVER", "CRETO__ENGINE__DRIVER"),
+        ("CRETO__ENGINE_DRIVER", "CRETO__ENGINE__DRIVER"),
+        ("CRETO_ENGINE_DRIVR", "CRETO__ENGINE__DRIVER"),
+        ("creto_log_level", "CRETO__LOG__LEVEL"),
+        ("CRETO_WAL_DIR", "CRETO__WAL__DIR"),
+    ] {
+        check_error("", &[(name, "x")], &format!("{name}: unknown configuration variable: did you mean {meant}?"));
+    }
+    let mut others = vec!["CRETO_CONFIG".to_owned(), "CRETO_SEED".to_owned(), "CRETO_WRITE_DOCS".to_owned()];
+    others.extend(["CRETO_ENROLMENT_TOKEN", "CRETO_PASSPHRASE_FILE", "CRETO_PREKEYS", "CRETO"].map(str::to_owned));
+    // What Kubernetes sets for services that are called creto, or creto- and a section.
+    for section in std::iter::once(String::new()).chain(Config::keys().iter().map(|key| format!("{}_", key.section))) {
+        for end in ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_QUIC", "PORT", "PORT_7443_UDP", "PORT_7443_UDP_ADDR"]
+        {
+            others.push(format!("CRETO_{}{end}", section.to_uppercase()));
+        }
+    }
+    for name in others {
+        let read = Config::parse("creto.toml", "", env(&[(&name, "x")]));
+        assert!(read.is_ok_and(|config| config == Config::default()), "{name}");
+    }
+}
+
+#[test]
 fn values_that_contradict_each_other_are_blamed_on_the_one_that_was_written() {
     check_error(
         "[wal]\nsegment_bytes = \"2 GiB\"\nwal_bytes_max = \"8 GiB\"\n",

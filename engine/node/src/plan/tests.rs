@@ -1,3 +1,5 @@
+use creto_io::executor::DriverKind;
+
 use super::*;
 use crate::host::Cpu;
 
@@ -121,15 +123,27 @@ fn more_cpus_than_partitions_do_not_make_more_shards() {
 }
 
 #[test]
+fn memory_is_locked_by_the_driver_that_registers_its_buffers_and_by_no_other() {
+    let locked = |driver: DriverKind, shards: &str| {
+        let mut config = config("\"auto\"", shards);
+        config.engine.driver = driver;
+        let plan = Plan::resolve(&config, &Host::with_cpus(256)).unwrap();
+        (plan.memlock_bytes_min, plan.memlock_bytes_wanted)
+    };
+    assert_eq!(locked(DriverKind::Glommio, "1"), (512 << 10, 512 << 10));
+    assert_eq!(locked(DriverKind::Glommio, "4"), (512 << 10, (4 * 288) << 10));
+    assert_eq!(locked(DriverKind::IoUring, "4"), (0, 0));
+    assert_eq!(DriverKind::default(), DriverKind::IoUring);
+}
+
+#[test]
 fn sizes_follow_the_number_of_shards() {
     let plan = |shards: &str| Plan::resolve(&config("\"auto\"", shards), &Host::with_cpus(256)).unwrap();
     let one = plan("1");
-    assert_eq!((one.memlock_bytes_min, one.ring_slots), (512 << 10, 4096));
-    assert_eq!(one.memlock_bytes_wanted, 512 << 10);
+    assert_eq!(one.ring_slots, 4096);
     assert_eq!(one.wal_disk_bytes_max, 16 << 30);
     let four = plan("4");
-    assert_eq!((four.memlock_bytes_min, four.ring_slots), (512 << 10, 4096));
-    assert_eq!(four.memlock_bytes_wanted, (4 * 288) << 10);
+    assert_eq!(four.ring_slots, 4096);
     assert_eq!(four.wal_disk_bytes_max, 64 << 30);
     let all = plan("256");
     assert_eq!(all.ring_slots, 16);

@@ -55,9 +55,8 @@ pub(crate) fn authorize(
         // Most batches go to few recipients: what was just said about one is said again without looking it up.
         let mut last = None;
         if !asks_each_time {
-            for run in messages.chunk_by(|one, next| one.recipient == next.recipient) {
-                decisions.expect(&sender, action(&run[0]), &run[0].recipient);
-            }
+            let runs = messages.chunk_by(|one, next| one.recipient == next.recipient);
+            decisions.expect(runs.map(|run| (&sender, action(&run[0]), &run[0].recipient)));
         }
         messages.retain_mut(|message| {
             let asked = (message.recipient, message.key_id, message.is_to_prekey, message.is_published);

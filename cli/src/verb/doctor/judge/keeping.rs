@@ -35,6 +35,8 @@ const DAY_S: i64 = 86_400;
 const CLOCK_ERROR_US_MAX: u64 = 1_000_000;
 /// A clock that files are ahead of by more has gone back.
 const AHEAD_MAX: Duration = Duration::from_secs(120);
+/// Foreign files that are named.
+const FOREIGN_NAMED: usize = 3;
 
 /// Makes another pair, and leaves the configuration as it is.
 pub(super) const NEW_PAIR: &str = "creto init --keep-config --force";
@@ -89,7 +91,7 @@ pub(super) fn secrets(facts: &Facts) -> Option<Finding> {
 
 pub(super) fn data_folder(plan: Option<&Plan>, facts: &Facts) -> Finding {
     const NAME: &str = "data folder";
-    let DataFolder { path, owned, is_writable, stranger, ahead, written_shards, .. } = &facts.data;
+    let DataFolder { path, owned, is_writable, stranger, foreign, ahead, written_shards, .. } = &facts.data;
     let folder = path.display();
     let Some((mode, owner)) = *owned else {
         return match is_writable {
@@ -111,6 +113,14 @@ pub(super) fn data_folder(plan: Option<&Plan>, facts: &Facts) -> Finding {
     if let Some((file, uid)) = stranger {
         let text = format!("{} belongs to user {uid}, and {folder} to user {owner}", file.display());
         return Finding::fail(NAME, text, format!("sudo chown -R {owner} {folder}"));
+    }
+    if !foreign.is_empty() {
+        let mut names = foreign.iter().take(FOREIGN_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        if let Some(more @ 1..) = foreign.len().checked_sub(FOREIGN_NAMED) {
+            names = format!("{names} and {more} more");
+        }
+        let text = format!("{folder} has files of other users that are none of the node's: {names}");
+        return Finding::warn(NAME, text, format!("move them out of {folder}, or sudo chown -R {owner} {folder}"));
     }
     if mode & 0o077 != 0 {
         let text = format!("{folder} has mode {mode:04o}: others on this machine can look inside");

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use creto_io::discipline::Discipline;
+use creto_io::executor::DriverKind;
 use creto_io::probe::{Choice, ProbeResult};
 use creto_node::host::Host;
 use creto_service::health::{Readiness, ShardHealth, ShardState};
@@ -53,6 +54,7 @@ fn good() -> Facts {
             owned: Some((0o700, 998)),
             is_writable: true,
             stranger: None,
+            foreign: Vec::new(),
             open_secrets: Vec::new(),
             ahead: Duration::ZERO,
             written_shards: Some(2),
@@ -94,9 +96,13 @@ fn setting(state: TunerState) -> Setting {
 
 /// Changes the good machine and expects one finding of that name, in full: `state: text | fix`.
 fn check(change: impl FnOnce(&mut Facts), name: &str, expect: &str) {
+    check_with(&Config::default(), change, name, expect);
+}
+
+fn check_with(config: &Config, change: impl FnOnce(&mut Facts), name: &str, expect: &str) {
     let mut facts = good();
     change(&mut facts);
-    let findings = judge(&Config::default(), &facts);
+    let findings = judge(config, &facts);
     let shown: Vec<String> = findings
         .iter()
         .filter(|finding| finding.name == name)
@@ -200,7 +206,14 @@ fn a_refused_ring_is_explained_by_who_refused_it() {
 }
 
 #[test]
-fn too_little_locked_memory_stops_or_slows() {
+fn too_little_locked_memory_stops_or_slows_the_driver_that_locks_memory() {
+    // As in a container of Docker.
+    check(|facts| facts.host.memlock_bytes = Some(64 << 10), "memlock", "Ok: 64 KiB; this driver locks no memory | ");
+    let check = |change: fn(&mut Facts), name: &str, expect: &str| {
+        let mut config = Config::default();
+        config.engine.driver = DriverKind::Glommio;
+        check_with(&config, change, name, expect);
+    };
     check(
         |facts| facts.host.memlock_bytes = Some(64 << 10),
         "memlock",
@@ -400,6 +413,12 @@ fn the_data_folder_must_belong_to_whoever_runs_the_node_and_fit_the_plan() {
         |facts| facts.data.stranger = Some((PathBuf::from("data/control.redb"), 0)),
         "data folder",
         "Fail: data/control.redb belongs to user 0, and data to user 998 | sudo chown -R 998 data",
+    );
+    check(
+        |facts| facts.data.foreign = ["a.tar", "b", "c", "d", "e"].map(str::to_owned).to_vec(),
+        "data folder",
+        "Warn: data has files of other users that are none of the node's: a.tar, b, c and 2 more | \
+         move them out of data, or sudo chown -R 998 data",
     );
     check(
         |facts| facts.data.owned = Some((0o755, 998)),

@@ -169,7 +169,7 @@ const events = new Table(
   { caption: "Newest entries of the audit log", empty: "No entry is signed yet." },
 );
 
-const STATES = { serving: "good", starting: "caution", slow: "caution", full: "bad", fenced: "bad" };
+const STATES = { serving: "good", starting: "caution", slow: "caution", full: "bad", fenced: "bad", stalled: "bad" };
 
 function draw(now) {
   TILES.forEach(([, text], place) => (tiles[place].textContent = text(now)));

@@ -3,7 +3,7 @@ use creto_envelope::control::RotationMode::{self, Emergency, Planned};
 
 use super::*;
 use crate::directory::Rotated;
-use crate::fixture::{next, resigned};
+use crate::fixture::{in_mode, next, resigned};
 use crate::limits::{EMERGENCIES_PER_WINDOW_MAX, ROTATION_WINDOW_MS, ROTATIONS_PER_WINDOW_MAX};
 use crate::rotation::{Refused, Rotation};
 
@@ -62,7 +62,7 @@ fn an_emergency_is_remembered_over_a_restart() {
     let (mut directory, reader, first) = with_agent(&path);
     let second = next(&first, 1, 2);
     rotate(&mut directory, &second);
-    let third = next(&second, 1, 3);
+    let third = in_mode(Emergency, &next(&second, 1, 3), 1);
     assert_eq!(rotate_at(&mut directory, Emergency, &third, NOW_MS + 1), Rotated::Replaced(3));
     drop((directory, reader));
     let (directory, reader) = open(&path, 10);
@@ -111,19 +111,20 @@ fn what_is_not_the_next_version_of_the_same_agent_is_refused() {
     other_first.version = 1;
     assert_eq!(rotate(&mut directory, &sign(other_first, 1)), refused(RejectCode::RotationVersion));
     let mut other_signer = signed("acme/a", 9).record;
-    other_signer.version = 2;
+    (other_signer.version, other_signer.purpose) = (2, second.record.purpose);
     assert_eq!(rotate(&mut directory, &sign(other_signer, 9)), refused(RejectCode::RotationSigningKeys));
     let mut same_key = first.record.clone();
-    same_key.version = 2;
+    (same_key.version, same_key.purpose) = (2, second.record.purpose);
     assert_eq!(rotate(&mut directory, &sign(same_key, 1)), refused(RejectCode::RotationRecord));
     assert_eq!(rotate(&mut directory, &next(&signed("acme/b", 2), 2, 3)), refused(RejectCode::UnknownSender));
 
     assert_eq!(rotate(&mut directory, &second), Rotated::Replaced(2));
     assert_eq!(rotate(&mut directory, &resigned(&second, 1)), Rotated::Known(2), "whoever lost the answer asks again");
     let mut old_key_again = first.record.clone();
-    old_key_again.version = 3;
+    (old_key_again.version, old_key_again.purpose) = (3, second.record.purpose);
     assert_eq!(rotate(&mut directory, &sign(old_key_again, 1)), refused(RejectCode::RotationRecord));
-    assert_eq!(rotate(&mut directory, &first), refused(RejectCode::RotationVersion), "versions do not go back");
+    let back = in_mode(Planned, &first, 1);
+    assert_eq!(rotate(&mut directory, &back), refused(RejectCode::RotationVersion), "versions do not go back");
 }
 
 #[test]
@@ -148,6 +149,21 @@ fn a_record_that_does_not_hold_does_not_reach_the_directory() {
     let foreign =
         Rotation::check(first.record.agent_id(), Planned, other, &TrustDomain::default(), NOW_MS).unwrap_err();
     assert_eq!(foreign, RejectCode::SenderMismatch);
+}
+
+#[test]
+fn a_record_replaces_a_key_in_the_mode_that_it_was_signed_for_and_in_no_other() {
+    let first = signed("acme/a", 1);
+    let planned = next(&first, 1, 2);
+    let emergency = in_mode(Emergency, &planned, 1);
+    assert!(check(Planned, &planned).is_ok() && check(Emergency, &emergency).is_ok());
+    for (mode, signed) in [(Emergency, &planned), (Planned, &emergency), (Planned, &first), (Emergency, &first)] {
+        assert_eq!(check(mode, signed).unwrap_err(), RejectCode::RotationMode, "{mode:?}");
+    }
+    // Changed in the record as well as beside it: then the signatures do not hold.
+    let mut changed = planned;
+    changed.record.purpose = emergency.record.purpose;
+    assert_eq!(check(Emergency, &changed).unwrap_err(), RejectCode::RotationRecord);
 }
 
 #[test]
@@ -180,7 +196,7 @@ fn an_agent_cannot_fill_the_disk_with_keys_and_has_room_for_an_emergency() {
     let mut current = first;
     let mut rotate_next = |mode, seed: u32, now_ms| {
         let seed = u8::try_from(seed + 1).unwrap();
-        let newer = next(&current, 1, seed);
+        let newer = in_mode(mode, &next(&current, 1, seed), 1);
         let rotated = rotate_at(&mut directory, mode, &newer, now_ms);
         if matches!(rotated, Rotated::Replaced(_)) {
             current = newer;
