@@ -17,7 +17,7 @@ use creto_envelope::envelope::{ENVELOPE_HEADER_BYTES, EnvelopeHeader, nonce};
 use creto_envelope::limits::{
     AEAD_TAG_BYTES, CHANNEL_SUBSCRIPTIONS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, PAYLOAD_PLAINTEXT_BYTES_MAX,
 };
-use creto_envelope::{AgentId, AgentName, ChannelId, GroupId, MessageId, Priority};
+use creto_envelope::{AgentId, AgentName, ChannelId, GroupId, Kind, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -37,6 +37,7 @@ use crate::receiver::Inbox;
 use crate::sender::Receipt;
 use crate::sender::message::{Message, Ticket};
 use crate::submit::ttl_s;
+use crate::trace::{Ends, Published, with_head};
 use crate::worker::{offload, on_disk};
 
 mod cursor;
@@ -371,6 +372,9 @@ impl Publisher {
     ) -> Result<Answer, ChannelError> {
         let Handle { line, means } = &*self.handle;
         let submitter = &means.submitter;
+        let ends = Ends { me: means.keys.name().as_str(), other: line.name.as_str() };
+        let Published { span, head } = submitter.tracer.publish(ends, Kind::Channel, message_id, &payload, 0);
+        let payload = with_head(&head, payload);
         let envelope_bytes = ENVELOPE_HEADER_BYTES + payload.len() + AEAD_TAG_BYTES;
         let places = submitter.places.take(envelope_bytes).await?;
         let (taken, in_use, place) = loop {
@@ -400,7 +404,10 @@ impl Publisher {
         let (reply, answer) = oneshot::channel();
         let ticket = Ticket { reply, _places: Some(places) };
         let now_us = submitter.clock.now_us();
-        place.send(Message::published((message_id, channel), envelope, in_use, ticket, now_us, submitter.retry_for_us));
+        let ids = (message_id, channel);
+        let mut message = Message::published(ids, envelope, in_use, ticket, now_us, submitter.retry_for_us);
+        message.span = span;
+        place.send(message);
         means.counters.submitted.add(1);
         means.counters.published.add(1);
         let line = Arc::clone(line);

@@ -52,6 +52,7 @@ use crate::state::{StateDirectory, outgoing};
 use crate::stats::{Counters, Stats};
 use crate::submit::{Places, Submitter};
 use crate::tls::NodeCertificate;
+use crate::trace::{Propagation, Tracer};
 use crate::worker::on_disk;
 
 /// Where an agent connects, as whom, and with which bounds.
@@ -101,6 +102,10 @@ pub struct ConnectOptions {
     pub presence: PresencePolicy,
     /// Which receipts a sender gets that asks for some. Default: all.
     pub receipts: ReceiptPolicy,
+    /// Who knows the traces that this process is part of. With somebody, messages tell their recipients which span they come from: inside of
+    /// the seal, 32 bytes and the tracestate ([`trace`](crate::trace)). **A recipient whose SDK is older than that sees these bytes before
+    /// the payload.** Default: nobody, and no message has a byte of it.
+    pub trace: Option<Arc<dyn Propagation>>,
     /// Hash of the tree under each batch signature. A node whose deployment demands another one than the default,
     /// SHA-256, refuses with [`BatchDigest`](crate::RejectCode::BatchDigest).
     pub tree_digest: TreeDigest,
@@ -130,6 +135,7 @@ impl ConnectOptions {
             keep_proofs: false,
             presence: PresencePolicy::Nobody,
             receipts: ReceiptPolicy::All,
+            trace: None,
             tree_digest: TreeDigest::Sha256,
         }
     }
@@ -222,6 +228,7 @@ impl Agent {
             retry_for_us: u64::try_from(options.retry_for.as_micros()).unwrap_or(u64::MAX),
             signal_places: Places::new(SIGNALS_IN_FLIGHT_MAX, SIGNALS_IN_FLIGHT_BYTES_MAX),
             seals_to_records: options.prekeys != PrekeyPolicy::Require,
+            tracer: Tracer::new(options.trace),
         });
         let inbox = Inbox::new(Arc::clone(&submitter), folder.clone(), window);
         let (inbox, due) = match options.receipts {
@@ -254,7 +261,8 @@ impl Agent {
             tree_digest: options.tree_digest,
         };
         let letters = Arc::new(Letters::new(options.keys.id()));
-        let opener = Arc::new(Opener::new(Arc::clone(&options.keys)).with_proofs(options.keep_proofs));
+        let opener =
+            Arc::new(Opener::new(Arc::clone(&options.keys), Arc::clone(&counters)).with_proofs(options.keep_proofs));
         let deliver = DeliverLink {
             inbox: Arc::clone(&inbox),
             opener: Arc::clone(&opener),

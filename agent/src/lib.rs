@@ -168,6 +168,7 @@ mod stream;
 mod submit;
 pub mod thread;
 mod tls;
+pub mod trace;
 mod worker;
 
 pub use channel::{

@@ -33,6 +33,7 @@ use creto_envelope::deliver::{Credit, DeliveredSpan, Nack};
 use creto_envelope::{AgentId, AgentName, Kind, MessageId, Priority};
 use futures_core::Stream;
 use tokio::sync::{Notify, OnceCell, broadcast, mpsc, watch};
+use tracing::Span;
 
 use crate::clock;
 use crate::error::ReceiveError;
@@ -44,6 +45,7 @@ use crate::limits::{
 use crate::self_destruct::{self, Found, Fuse, SelfDestructing};
 use crate::stats::{Counters, UNPOISONED};
 use crate::submit::Submitter;
+use crate::trace::{Ends, TraceContext};
 
 pub(crate) mod acknowledgements;
 pub(crate) mod answers;
@@ -101,6 +103,9 @@ pub struct Delivery {
     pub mailbox_sequence: u64,
     /// Whether its sender asked for a receipt; [`ack`](Self::ack) sends it.
     pub receipt_wanted: bool,
+    /// Where in a trace its sender was, if it says so.
+    pub trace: Option<TraceContext>,
+    span: Span,
     self_destructing: Option<SelfDestructing>,
     pub(crate) framing: Framing,
     /// SHA-256 of the envelope, if it was wanted: always where the payload says that it is typed.
@@ -151,6 +156,13 @@ impl Delivery {
     #[must_use]
     pub fn self_destructing(&self) -> Option<&SelfDestructing> {
         self.self_destructing.as_ref()
+    }
+
+    /// The span of working on this message, `creto.process`, from when it was shown until it is dropped; of nothing unless somebody asked for
+    /// spans ([`ConnectOptions::trace`](crate::ConnectOptions::trace)). What is sent inside of it continues the sender's trace.
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// The message's proof, to show a third party who signed it: the file that [`proof::verify`](crate::proof::verify)
@@ -663,6 +675,7 @@ impl Inbox {
             }
         }
         drop(state);
+        let body_bytes = payload.len();
         let digest = opened.envelope_sha256;
         let confirms = opened.wants_receipt && self.receipts.is_some();
         let due = |kind, envelope_sha256| {
@@ -693,6 +706,13 @@ impl Inbox {
             attempt: span.attempt,
             mailbox_sequence: span.mailbox_sequence,
             receipt_wanted: opened.wants_receipt,
+            span: self.submitter.tracer.process(
+                Ends { me: self.submitter.keys.name().as_str(), other: opened.identity.record.name.as_str() },
+                (opened.kind, opened.message_id, span.attempt),
+                body_bytes,
+                opened.trace.as_deref(),
+            ),
+            trace: opened.trace.map(|trace| *trace),
             self_destructing,
             framing,
             envelope_sha256: digest,

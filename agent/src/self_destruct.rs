@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use creto_envelope::self_destruct::{SELF_DESTRUCT_HEADER_BYTES, SelfDestructPayload};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
@@ -36,14 +36,15 @@ impl SelfDestruct {
         }
     }
 
-    /// The payload that says so, sent now. It is erased when nobody has it any more, and so is the body, as far as nobody else has it.
-    pub(crate) fn wrap(self, body: Bytes, now_ms: u64) -> Bytes {
+    /// The payload that says so, sent now, behind what goes before all payloads. It is erased when nobody has it any more, and so is the body, as far as nobody else has it.
+    pub(crate) fn wrap(self, head: &[u8], body: Bytes, now_ms: u64) -> Bytes {
         let after_ms = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         // Zero would be no time at all.
         let until_ms = self.ttl().map(|after| now_ms.saturating_add(after_ms(after)).max(1));
         let after_reading = !matches!(self, Self::After(_));
         // With all of its room, so that it is never moved and leaves nothing behind.
-        let mut payload = Zeroizing::new(Vec::with_capacity(SELF_DESTRUCT_HEADER_BYTES + body.len()));
+        let mut payload = Zeroizing::new(Vec::with_capacity(head.len() + SELF_DESTRUCT_HEADER_BYTES + body.len()));
+        payload.extend_from_slice(head);
         SelfDestructPayload { after_reading, until_ms, body: &body }.write(&mut payload);
         erase(body);
         Bytes::from_owner(payload)
@@ -173,12 +174,15 @@ async fn erase_after(left: Duration, content: Weak<Content>) {
     }
 }
 
-/// A payload as it was opened: one that destroys itself overwrites its memory when nobody has it any more.
-pub(crate) fn opened(payload: Vec<u8>) -> Bytes {
-    match SelfDestructPayload::is_claimed(&payload) {
+/// A payload as it was opened, without what goes before all payloads: one that destroys itself overwrites its memory when nobody has it any more.
+pub(crate) fn opened(payload: Vec<u8>, head_bytes: usize) -> Bytes {
+    let mut opened = match SelfDestructPayload::is_claimed(&payload[head_bytes..]) {
         true => Bytes::from_owner(Zeroizing::new(payload)),
         false => Bytes::from(payload),
-    }
+    };
+    // In place: a slice would make two owners of it.
+    opened.advance(head_bytes);
+    opened
 }
 
 fn erase(payload: Bytes) {

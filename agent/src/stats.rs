@@ -103,6 +103,8 @@ pub struct Stats {
     pub signals_dropped: u64,
     /// Transactions that settled acknowledged messages of sessions on disk: many messages each.
     pub state_commits: u64,
+    /// Messages that came with a trace context that breaks a rule, or is of a later version: shown without it.
+    pub traces_malformed: u64,
     /// Messages that could not be verified or opened, by the code that says why. They are not acknowledged.
     pub rejected: BTreeMap<RejectCode, u64>,
     /// Incidents that nobody read in time; each is in `rejected` too.
@@ -220,6 +222,7 @@ counters!(
     prekeys_missing,
     key_log_refused,
     key_log_alarms,
+    traces_malformed,
 );
 
 pub(crate) const UNPOISONED: &str = "no code panics while it holds this lock";

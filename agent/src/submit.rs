@@ -8,6 +8,7 @@ use creto_envelope::envelope::{
     EnvelopeHeader, FLAG_DELIVERED_WANTED, FLAG_EPHEMERAL, FLAG_NOTICE_WANTED, FLAG_RECEIPT_WANTED,
 };
 use creto_envelope::limits::{IN_FLIGHT_MESSAGES_MAX, SIGNAL_PLAINTEXT_BYTES_MAX, SIGNAL_TTL_S_MAX};
+use creto_envelope::self_destruct::SELF_DESTRUCT_HEADER_BYTES;
 use creto_envelope::{AgentId, AgentName, ChannelId, KeyId, Kind, MessageId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -21,6 +22,7 @@ use crate::sender::message::{Message, Plain, Ticket};
 use crate::sender::{PendingSend, SendOptions};
 use crate::signal::SignalOptions;
 use crate::stats::Counters;
+use crate::trace::{Ends, Published, Tracer, with_head};
 
 /// The way to the sender's task, for the application and for receipts.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub(crate) struct Submitter {
     pub(crate) signal_places: Places,
     /// Something may be sealed to the key of a record, and not to a prekey.
     pub(crate) seals_to_records: bool,
+    pub(crate) tracer: Tracer,
 }
 
 /// What is special about a message on its way.
@@ -135,10 +138,13 @@ impl Submitter {
         options: SendOptions,
         deadline: Option<(Duration, Instant)>,
     ) -> Result<PendingSend, SendError> {
+        let more_bytes = if options.self_destruct.is_some() { SELF_DESTRUCT_HEADER_BYTES } else { 0 };
+        let ends = Ends { me: self.keys.name().as_str(), other: recipient.record.name.as_str() };
+        let Published { span, head } = self.tracer.publish(ends, options.kind, message_id, &payload, more_bytes);
         let payload = match options.self_destruct {
             Some(_) if options.kind != Kind::Direct => return Err(SendError::SelfDestructKind),
-            Some(how) => how.wrap(payload, clock::now_ms()),
-            None => payload,
+            Some(how) => how.wrap(&head, payload, clock::now_ms()),
+            None => with_head(&head, payload),
         };
         let mut header = EnvelopeHeader::sealed(
             self.keys.id(),
@@ -175,6 +181,7 @@ impl Submitter {
         let retry_for_us = handling.retry_for_us.min(lasts_us);
         let mut message = Message::new(message_id, plain, ticket, self.clock.now_us(), retry_for_us);
         message.wants_digest = handling.digest;
+        message.span = span;
         self.messages.send(message).await.map_err(|_| SendError::Closed)?;
         self.counters.submitted.add(1);
         Ok(PendingSend::new(message_id, answer, deadline))

@@ -274,6 +274,15 @@ pub(crate) struct ReachArgs {
     pub(crate) keys: KeysArgs,
 }
 
+/// Who is told of the spans.
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// Tell this collector of the spans (OTLP over HTTP), and messages' recipients which span they come from, inside of the seal
+    /// [default: the variables of OpenTelemetry; without them nobody].
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
     /// The agent that sends; its keys are here.
@@ -320,6 +329,8 @@ pub(crate) struct SendArgs {
     pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -435,6 +446,8 @@ pub(crate) struct RecvArgs {
     pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Print one JSON object per line.
     #[arg(long)]
     pub(crate) json: bool,

@@ -13,7 +13,7 @@ use creto_service::client::ClientError;
 
 use crate::args::{Global, KeysArgs, ReachArgs};
 use crate::exit::{Exit, Failure, plain};
-use crate::passphrase;
+use crate::{passphrase, traces};
 
 /// Folder of the agents' keys, beside the configuration.
 const KEYS_FOLDER: &str = "agents";
@@ -83,6 +83,7 @@ pub(crate) async fn connect_with(
     let certificate = node_certificate(reach.certificate.as_deref(), &config)?;
     let mut options = ConnectOptions::new(node, certificate, keys);
     options.tree_digest = config.crypto.tree_digest;
+    options.trace = traces::propagation();
     set(&mut options);
     Agent::connect(options).await.map_err(|error| connect_failure(&error))
 }

@@ -13,6 +13,7 @@ mod passphrase;
 mod process;
 mod supervisor;
 mod terminal;
+mod traces;
 mod verb;
 
 use std::process::ExitCode;

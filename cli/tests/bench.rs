@@ -76,7 +76,7 @@ fn a_run_starts_a_node_of_its_own_prints_one_object_and_leaves_nothing() {
     );
 
     let page = std::fs::read_to_string(folder.path().join("page.html")).expect("a page");
-    assert!(page.matches("<svg").count() == 4 && page.contains("Latency by percentile") && !page.contains("://"));
+    assert!(page.matches("<svg").count() == 4 + 3 && page.contains("Latency by percentile") && !page.contains("://"));
     let table = std::fs::read_to_string(folder.path().join("table.csv")).expect("a table");
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
     assert!(rows.iter().all(|row| row.len() == rows[0].len()));
@@ -90,6 +90,29 @@ fn a_run_starts_a_node_of_its_own_prints_one_object_and_leaves_nothing() {
     let pid = setup["node"]["pid"].as_u64().expect("a process");
     let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     assert!(!arguments.contains("creto-bench-"), "the node has ended: {arguments}");
+}
+
+#[test]
+fn a_report_has_what_each_shard_did_in_each_second() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let load = ["--rate", "400", "--duration", "4s", "--warmup", "0s", "--shards", "2", "--connections", "8"];
+    let (report, _) = bench(folder.path(), &[&load[..], &["--html", "page.html"]].concat());
+    let shards = &report["shards"];
+    assert_eq!(
+        (&shards["shards"], &shards["unavailable_because"]),
+        (&serde_json::json!([0, 1]), &Value::Null),
+        "{shards:#}"
+    );
+    let seconds = shards["seconds"].as_array().expect("a list");
+    assert!(!seconds.is_empty() && seconds.len() <= 5, "{shards:#}");
+    let sum = |name: &str| -> f64 {
+        let lists = seconds.iter().map(|second| second[name].as_array().expect("a list"));
+        lists.inspect(|list| assert_eq!(list.len(), 2, "{name}")).flatten().filter_map(Value::as_f64).sum()
+    };
+    // Of a second two ends were looked at: no more than all of it was counted, and no less than something.
+    assert!(sum("accepted_per_s") > 0.0 && sum("cpu_percent") > 0.0 && sum("commit_p99_us") > 0.0, "{shards:#}");
+    let page = std::fs::read_to_string(folder.path().join("page.html")).expect("a page");
+    assert!(page.contains("<title>shard 1, second ") && page.contains(" messages/s</title>"), "cells with figures");
 }
 
 #[test]

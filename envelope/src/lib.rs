@@ -33,6 +33,7 @@ pub mod self_destruct;
 pub mod signal;
 pub mod submit;
 pub mod thread;
+pub mod trace;
 
 pub use batch::{BatchHeader, BatchHeaderView, BatchView, EntrySpan, SignatureSuite, Statement, TreeDigest};
 pub use envelope::{EnvelopeHeader, EnvelopeView, InSession, Kind, Priority, Suite};

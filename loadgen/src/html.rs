@@ -6,14 +6,17 @@ use crate::measure::Point;
 use crate::report::{Phase, Report, Row};
 
 mod chart;
+mod heat;
 
 use chart::{Chart, Line, Scale};
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fbfbfd;--card:#fff;--ink:#1c2430;--dim:#667085;--rule:#e4e7ec;--a:#2563eb;--b:#d9480f;--c:#0f8a5f;
---good:#0f8a5f;--bad:#c92a2a;--caution:#b25e09}
+--good:#0f8a5f;--bad:#c92a2a;--caution:#b25e09;
+--h0:#f4f6d0;--h1:#edf8b1;--h2:#c7e9b4;--h3:#7fcdbb;--h4:#41b6c4;--h5:#1d91c0;--h6:#225ea8;--h7:#253494;--h8:#081d58}
 @media(prefers-color-scheme:dark){:root{--bg:#0f141b;--card:#171e28;--ink:#e6eaf0;--dim:#98a2b3;--rule:#2a3441;--a:#7aa2ff;--b:#ff9f6e;
---c:#5ad1a2;--good:#5ad1a2;--bad:#ff8787;--caution:#ffc078}}
+--c:#5ad1a2;--good:#5ad1a2;--bad:#ff8787;--caution:#ffc078;
+--h0:#14254f;--h1:#1d3a7a;--h2:#2255a0;--h3:#1d7fb8;--h4:#2fa3bf;--h5:#5fc0b4;--h6:#a3dba8;--h7:#d9f0a3;--h8:#fbfbd0}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}
 main{max-width:1080px;margin:0 auto;padding:32px 20px 64px}
@@ -46,6 +49,18 @@ tr:last-child td{border-bottom:0}
 .scroll{overflow-x:auto}
 td.text{text-align:left;overflow-wrap:anywhere}
 ul{margin:8px 0 0;padding-left:20px}
+.h0{fill:var(--h0);background:var(--h0)}.h1{fill:var(--h1);background:var(--h1)}.h2{fill:var(--h2);background:var(--h2)}.h3{fill:var(--h3);background:var(--h3)}.h4{fill:var(--h4);background:var(--h4)}.h5{fill:var(--h5);background:var(--h5)}.h6{fill:var(--h6);background:var(--h6)}.h7{fill:var(--h7);background:var(--h7)}.h8{fill:var(--h8);background:var(--h8)}
+.begin{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:3 3}.halo{stroke:var(--card);stroke-width:4}
+.heat svg{min-width:720px}
+.heat h3,.heat .map{display:none}
+.heat input{position:absolute;opacity:0}
+.heat label{display:inline-block;padding:3px 12px;margin:0 6px 4px 0;border:1px solid var(--rule);border-radius:99px;font-size:14px;cursor:pointer}
+.heat input:checked+label{border-color:var(--a);color:var(--a);font-weight:600}
+.heat input:focus-visible+label{outline:2px solid var(--a);outline-offset:2px}
+#heat0:checked~.m0,#heat1:checked~.m1,#heat2:checked~.m2{display:block}
+.steps b{display:inline-block;width:22px;height:12px;vertical-align:-1px}
+.key .steps{margin:0 8px 0 -8px}
+@media print{.heat .map,.heat h3{display:block}.heat label{display:none}}
 ";
 
 /// The page. It needs nothing but itself.
@@ -84,6 +99,7 @@ pub fn html(report: &Report) -> String {
     tiles(&mut page, report);
     page.push_str("<div class=\"grid\">\n");
     charts(&mut page, report);
+    heat::draw(&mut page, report);
     latencies(&mut page, report);
     if report.runs.len() > 1 {
         runs(&mut page, report);
@@ -220,20 +236,20 @@ fn key(entries: &[(&str, &str)]) -> String {
     entries.iter().map(one).collect()
 }
 
+fn card_begins(page: &mut String, class: &str, heading: &str, what: &str) {
+    let _ = write!(page, "<section class=\"card {class}\"><h2>{heading}</h2><p class=\"dim\">{what}</p>");
+}
+
 fn card(page: &mut String, heading: &str, what: &str, key: &str, chart: &Chart, class: &str) {
-    let _ = write!(
-        page,
-        "<section class=\"card {class}\"><h2>{heading}</h2><p class=\"dim\">{what}</p><div class=\"key\">{key}</div>"
-    );
+    card_begins(page, class, heading, what);
+    let _ = write!(page, "<div class=\"key\">{key}</div>");
     chart.draw(page);
     page.push_str("</section>\n");
 }
 
 fn table(page: &mut String, class: &str, heading: &str, what: &str, head: &[&str], rows: &[Vec<String>]) {
-    let _ = write!(
-        page,
-        "<section class=\"card {class}\"><h2>{heading}</h2><p class=\"dim\">{what}</p><div class=\"scroll\"><table><tr>"
-    );
+    card_begins(page, class, heading, what);
+    page.push_str("<div class=\"scroll\"><table><tr>");
     head.iter().for_each(|cell| page.push_str(&format!("<th>{cell}</th>")));
     page.push_str("</tr>");
     for row in rows {

@@ -47,6 +47,7 @@ mod run;
 mod search;
 mod send;
 mod setup;
+mod shards;
 mod share;
 mod state;
 mod tally;
@@ -70,6 +71,7 @@ pub use report::{Curves, DrainReport, Phase, REPORT_FORMAT, Report, Row, RunFigu
 pub use run::Progress;
 pub use search::{Limit, Search, Step};
 pub use setup::{NodeSetup, Options, Setup};
+pub use shards::{ShardCounts, ShardLook, ShardSecond, ShardSeries};
 pub use share::{Gathering, Share, ShareOutcome, clock_ns, instant_of, run_share};
 pub use target::{CretoNode, Target};
 pub use verify::{VerifyError, VerifyOptions, VerifyReport, verify};

@@ -11,6 +11,7 @@ use crate::measure::{Percentiles, Point, Second, curve, merged};
 use crate::options::RunOptions;
 use crate::run::Outcome;
 use crate::setup::Setup;
+use crate::shards::ShardSeries;
 use crate::verdict::{Facts, invalid_because, is_growing};
 
 /// Format of a report as JSON.
@@ -261,6 +262,9 @@ pub struct Report {
     pub curves: Curves,
     /// Second by second.
     pub series: Vec<Row>,
+    /// Shard by shard and second by second, where the node tells it.
+    #[serde(default)]
+    pub shards: ShardSeries,
     /// What it was made on and with.
     pub setup: Setup,
 }
@@ -377,6 +381,8 @@ impl Report {
                 publish_to_delivered_us: curve(&delivered),
                 publish_to_settled_us: curve(&settled),
             },
+            // Whoever can ask the node puts it here.
+            shards: ShardSeries::default(),
             series: (1..).zip(outcomes).flat_map(|(run, outcome)| rows(options, run, outcome)).collect(),
             runs,
             setup,

@@ -48,6 +48,8 @@ pub(crate) struct Connection {
 struct Stream {
     id: StreamId,
     decoder: FrameDecoder,
+    /// Since when a part of a frame is held.
+    frame_began: Option<Instant>,
     out: VecDeque<Bytes>,
     /// QUIC refused more; a `Writable` event of its ends this.
     blocked: bool,
@@ -125,6 +127,7 @@ impl Connection {
         self.streams.push(Stream {
             id,
             decoder: FrameDecoder::default(),
+            frame_began: None,
             out: VecDeque::new(),
             blocked: false,
             listed: false,
@@ -202,6 +205,7 @@ impl Connection {
         &mut self,
         id: StreamId,
         limits: &NetLimits,
+        now: Instant,
         events: &mut VecDeque<NetEvent>,
         wants_transmit: &mut bool,
     ) -> ReadProgress {
@@ -241,6 +245,7 @@ impl Connection {
                                 stream: id,
                                 frame_type: frame.frame_type,
                                 body: frame.body,
+                                took: now.saturating_duration_since(stream.frame_began.take().unwrap_or(now)),
                             }),
                             Ok(None) => break,
                             Err(error) => {
@@ -248,6 +253,9 @@ impl Connection {
                                 break;
                             }
                         }
+                    }
+                    if stream.frame_began.is_none() && stream.decoder.held_bytes() > 0 {
+                        stream.frame_began = Some(now);
                     }
                 }
                 Ok(None) => {

@@ -84,6 +84,8 @@ pub struct Endpoint {
     /// Slots that may have packets to send, each once.
     transmitting: VecDeque<u32>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
+    /// When the last datagram came.
+    heard_at: Instant,
     scratch: Vec<u8>,
     /// One entry per connection at most; it may be too early, never too late.
     timers: BTreeSet<(Instant, u32)>,
@@ -154,6 +156,7 @@ impl Endpoint {
             events: VecDeque::new(),
             transmitting: VecDeque::new(),
             responses: VecDeque::new(),
+            heard_at: now,
             scratch: Vec::new(),
             timers: BTreeSet::new(),
             stats: NetStats::default(),
@@ -170,6 +173,7 @@ impl Endpoint {
         datagram: BytesMut,
     ) {
         self.stats.datagrams_received += 1;
+        self.heard_at = now;
         let elapsed = now.saturating_duration_since(self.clock.origin);
         self.clock.elapsed_ms.store(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.scratch.clear();
@@ -584,7 +588,8 @@ impl Endpoint {
         }
         let Some(connection) = self.slots[conn.slot as usize].connection.as_deref_mut() else { return };
         let mut wants_transmit = false;
-        let progress = connection.read(stream, &self.limits, &mut self.events, &mut wants_transmit);
+        let now = self.heard_at;
+        let progress = connection.read(stream, &self.limits, now, &mut self.events, &mut wants_transmit);
         if progress == ReadProgress::More {
             self.readable.push_back((conn, stream));
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -84,6 +85,8 @@ pub enum NetEvent {
         frame_type: FrameType,
         /// The body, 8-byte aligned.
         body: Bytes,
+        /// From the datagram with which its first bytes were read to the one with its last.
+        took: Duration,
     },
     /// The bytes on a stream are no frame. Nothing more is read from it; it can still be answered and finished.
     FrameError {

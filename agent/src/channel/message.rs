@@ -8,7 +8,10 @@ use bytes::Bytes;
 use creto_envelope::channel::frames::GiveBack;
 use creto_envelope::{AgentId, AgentName, ChannelId, MessageId, Priority};
 
+use tracing::Span;
+
 use super::reading::Reading;
+use crate::trace::TraceContext;
 
 /// A message that was published in a channel.
 ///
@@ -35,6 +38,9 @@ pub struct ChannelMessage {
     pub priority: Priority,
     /// How often the node handed it out before, to this subscription or another member of its group; zero the first time.
     pub attempt: u8,
+    /// Where in a trace its publisher was, if it says so.
+    pub trace: Option<TraceContext>,
+    pub(super) span: Span,
     pub(super) reading: Weak<Reading>,
     pub(super) handle: u32,
 }
@@ -48,6 +54,12 @@ impl ChannelMessage {
         {
             reading.counters.consumer_acknowledged.add(1);
         }
+    }
+
+    /// The span of working on this message, as [`Delivery::span`](crate::Delivery::span) is; it ends with the last clone.
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// In a group: the application cannot do the work now. The message comes again, to whichever member, after a pause that the node

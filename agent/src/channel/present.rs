@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use creto_envelope::channel::frames::GiveBack;
 use creto_envelope::envelope::nonce;
-use creto_envelope::{ChannelId, EnvelopeView, RejectCode};
+use creto_envelope::{ChannelId, EnvelopeView, Kind, RejectCode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -39,6 +39,7 @@ use crate::limits::{
 };
 use crate::receiver::Inbox;
 use crate::receiver::sessions::IncomingSessions;
+use crate::trace::{self, Ends};
 use crate::worker::{offload, on_disk};
 
 /// What presents the messages of one subscription.
@@ -437,16 +438,28 @@ impl Presenter {
     fn show(&self, sequence: u64, attempt: u8, stream: u64, verified: &Verified, payload: Vec<u8>) {
         let Verified { envelope, publisher, .. } = verified;
         let view = EnvelopeView::parse(envelope).expect("it was verified");
+        let (trace, head_bytes) = trace::taken(&payload, &self.inbox.counters);
+        let mut payload = Bytes::from(payload);
+        payload.advance(head_bytes);
+        let submitter = &self.inbox.submitter;
+        let span = submitter.tracer.process(
+            Ends { me: submitter.keys.name().as_str(), other: publisher.record.name.as_str() },
+            (Kind::Channel, view.message_id(), attempt),
+            payload.len(),
+            trace.as_ref(),
+        );
         let shown = ChannelMessage {
             channel: self.channel,
             publisher: publisher.record.name.clone(),
             publisher_id: publisher.record.agent_id(),
             sequence,
             message_id: view.message_id(),
-            payload: Bytes::from(payload),
+            payload,
             timestamp_ms: view.header().timestamp_ms.to_native(),
             priority: view.priority(),
             attempt,
+            trace,
+            span,
             reading: Arc::downgrade(&self.reading),
             handle: self.handle,
         };

@@ -131,7 +131,7 @@ impl ReceivingEnd {
     /// [`LookupError::Invalid`] when the record does not hold.
     pub fn new(keys: Arc<AgentKeys>, sender: &SignedKeyRecord) -> Result<Self, LookupError> {
         Ok(Self {
-            opener: Opener::new(keys),
+            opener: Opener::new(keys, Arc::default()),
             sender: Arc::new(Identity::verify(sender.record.agent_id(), sender)?),
             sessions: IncomingSessions::new(Bounds::PRODUCTION),
             header: None,

@@ -24,7 +24,8 @@ use crate::keys::AgentKeys;
 use crate::limits::ROOTS_CACHED;
 use crate::receiver::sessions::{self, IncomingSessions, Sealed, SessionUse};
 use crate::self_destruct;
-use crate::stats::UNPOISONED;
+use crate::stats::{Counters, UNPOISONED};
+use crate::trace::{self, TraceContext};
 
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub(crate) struct Opener {
     roots: Mutex<RootCache>,
     /// Whether each message comes with its proof.
     keep_proofs: bool,
+    counters: Arc<Counters>,
 }
 
 /// A batch header as it came, with the record of its sender; its verdict is made once.
@@ -108,6 +110,8 @@ pub(crate) struct Opened {
     pub(crate) priority: Priority,
     pub(crate) timestamp_ms: u64,
     pub(crate) payload: Bytes,
+    /// Where in a trace its sender was.
+    pub(crate) trace: Option<Box<TraceContext>>,
     pub(crate) proof: Option<Bytes>,
     /// Whether its sender asks for a receipt.
     pub(crate) wants_receipt: bool,
@@ -142,8 +146,8 @@ impl Opened {
 }
 
 impl Opener {
-    pub(crate) fn new(keys: Arc<AgentKeys>) -> Self {
-        Self { keys, roots: Mutex::new(RootCache::new(ROOTS_CACHED)), keep_proofs: false }
+    pub(crate) fn new(keys: Arc<AgentKeys>, counters: Arc<Counters>) -> Self {
+        Self { keys, roots: Mutex::new(RootCache::new(ROOTS_CACHED)), keep_proofs: false, counters }
     }
 
     /// The same, and each message comes with its proof if `keep_proofs` says so.
@@ -224,6 +228,7 @@ impl Opener {
             _ => return Err(RejectCode::EnvelopeChannel),
         };
         let head = envelope.header();
+        let (trace, head_bytes) = trace::taken(&payload, &self.counters);
         Ok(Arrived::Message(Opened {
             identity: Arc::clone(identity),
             message_id: envelope.message_id(),
@@ -237,9 +242,10 @@ impl Opener {
             signal_ttl_s: signal_ttl_s(envelope),
             envelope_sha256: (envelope.wants_receipt()
                 || envelope.wants_delivered()
-                || TypedPayload::is_claimed(&payload))
+                || TypedPayload::is_claimed(&payload[head_bytes..]))
             .then(|| sha256(&[envelope.as_bytes()])),
-            payload: self_destruct::opened(payload),
+            payload: self_destruct::opened(payload, head_bytes),
+            trace: trace.map(Box::new),
             proof: self.keep_proofs.then(|| proof(identity, &batch, envelope, span, path)),
             session,
             accepted,

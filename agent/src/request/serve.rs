@@ -10,6 +10,7 @@ use creto_envelope::request::ANSWER_BODY_BYTES_MAX;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::IncomingRequest;
 use crate::client::Agent;
@@ -279,7 +280,7 @@ where
     let (from, message_id) = (request.from.clone(), request.message_id);
     // In a set of its own, so that it ends with this, and a panic of it stays there, also one before its first wait.
     let mut at_work = JoinSet::new();
-    at_work.spawn(async move { handler(request).await });
+    at_work.spawn(async move { handler(request).await }.instrument(delivery.span().clone()));
     let result = match at_work.join_next().await.expect("it was spawned just now") {
         Ok(Ok(answer)) if answer.len() > ANSWER_BODY_BYTES_MAX => {
             let message = format!("the answer has {} bytes; at most {ANSWER_BODY_BYTES_MAX} fit", answer.len());
@@ -291,12 +292,15 @@ where
             Err(Failure::new(Failure::PANICKED, "the handler of this request panicked; see its log"))
         }
     };
+    let span = delivery.span().clone();
     let (answered, outcome) = match result {
         Ok(answer) => {
             let bytes = answer.len();
-            (delivery.respond(answer).await, ServeOutcome::Answered { bytes })
+            (delivery.respond(answer).instrument(span).await, ServeOutcome::Answered { bytes })
         }
-        Err(failure) => (delivery.fail(failure.code, &failure.message).await, ServeOutcome::Failed(failure)),
+        Err(failure) => {
+            (delivery.fail(failure.code, &failure.message).instrument(span).await, ServeOutcome::Failed(failure))
+        }
     };
     match answered {
         Ok(_) => outcome,

@@ -3,7 +3,7 @@
 use super::*;
 
 fn wrapped(how: SelfDestruct, now_ms: u64) -> Bytes {
-    how.wrap(Bytes::from(b"secret".to_vec()), now_ms)
+    how.wrap(b"", Bytes::from(b"secret".to_vec()), now_ms)
 }
 
 fn destructing(payload: Bytes, now_ms: u64) -> (SelfDestructing, Fuse) {

@@ -8,12 +8,14 @@ use creto_envelope::envelope::EnvelopeHeader;
 use creto_envelope::limits::WRAPPED_KEY_BYTES;
 use creto_envelope::{AgentId, ChannelId, KeyId, MessageId, Priority};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use super::Receipt;
 use super::sessions::{Decision, SessionTicket, To};
 use crate::channel::line::InUse;
 use crate::directory::Identity;
 use crate::error::SendError;
+use crate::trace;
 
 /// A message on its way.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Message {
     pub(crate) wants_digest: bool,
     /// It is a signal: never stored, so never worth sending again.
     pub(crate) is_signal: bool,
+    /// From when it was handed over until it is answered, if somebody asked for spans.
+    pub(crate) span: Option<Box<Span>>,
     /// The counter of a channel's session that it uses until it is answered.
     _in_use: Option<InUse>,
 }
@@ -131,6 +135,7 @@ impl Message {
             order: 0,
             wants_digest: false,
             is_signal: false,
+            span: None,
             _in_use: None,
         }
     }
@@ -153,6 +158,9 @@ impl Message {
 
     /// Ends the message's way.
     pub(crate) fn answer(self, answer: Result<Receipt, SendError>) {
+        if let (Err(error), Some(span)) = (&answer, &self.span) {
+            span.record("error.type", trace::error_type(error)).record("otel.status_code", "ERROR");
+        }
         // Nobody waits when the caller dropped its future; the message was on its way all the same.
         let _ = self.ticket.reply.send(answer);
     }

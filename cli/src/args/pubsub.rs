@@ -7,7 +7,7 @@ use clap::Args;
 use creto_agent::AgentName;
 use creto_agent::channel::{ChannelName, ChannelPattern, Start};
 
-use super::{PrekeysArg, PriorityArg, ReachArgs, agent_name};
+use super::{PrekeysArg, PriorityArg, ReachArgs, TraceArgs, agent_name};
 use crate::verb::audit::filter::parse_moment;
 
 #[derive(Debug, Args)]
@@ -42,6 +42,8 @@ pub(crate) struct PubArgs {
     pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Print one JSON object per message.
     #[arg(long)]
     pub(crate) json: bool,
@@ -89,6 +91,8 @@ pub(crate) struct SubArgs {
     pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Print one JSON object per line.
     #[arg(long)]
     pub(crate) json: bool,

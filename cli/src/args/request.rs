@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use creto_agent::AgentName;
 
-use super::{PrekeysArg, PriorityArg, ReachArgs, agent_name};
+use super::{PrekeysArg, PriorityArg, ReachArgs, TraceArgs, agent_name};
 
 #[derive(Debug, Args)]
 pub(crate) struct RequestArgs {
@@ -33,6 +33,8 @@ pub(crate) struct RequestArgs {
     pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -65,6 +67,8 @@ pub(crate) struct RespondArgs {
     pub(crate) prekeys: PrekeysArg,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Print one JSON object per line.
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,6 +8,7 @@ mod driven;
 mod peers;
 mod processes;
 mod run;
+mod shards;
 mod show;
 mod store;
 mod targets;

@@ -13,6 +13,7 @@ use crate::args::pubsub::PubArgs;
 use crate::client::{block_on, channel_failure, connect_with};
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{DIM, GOOD, grouped, stdout};
+use crate::traces::Traces;
 use crate::verb::send::{PAYLOAD_BYTES_MAX, payload};
 
 /// Lines that are on their way at a time. The SDK's own bounds hold as well.
@@ -26,6 +27,7 @@ pub(crate) fn run(global: &Global, args: &PubArgs) -> Result<Exit, Failure> {
         true => None,
         false => Some(payload(args.file.as_deref(), args.text.as_deref())?),
     };
+    let _traces = Traces::begin(&args.trace)?;
     block_on(publish(global, args, payload))
 }
 

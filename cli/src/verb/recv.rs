@@ -16,6 +16,7 @@ use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::moment::time;
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, stdout};
+use crate::traces::Traces;
 use crate::verb::attach::{self, Inbox, Shown};
 use crate::verb::proof::{PRIVATE, keep, write_whole};
 use crate::verb::thread::TYPED_EXTENSION;
@@ -34,6 +35,7 @@ enum Next {
 }
 
 pub(crate) fn run(global: &Global, args: &RecvArgs) -> Result<Exit, Failure> {
+    let _traces = Traces::begin(&args.trace)?;
     block_on(receive(global, args))
 }
 

@@ -11,11 +11,13 @@ use crate::args::request::RequestArgs;
 use crate::client::{block_on, connect_with, receive_failure, send_failure};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{CAUTION, DIM, grouped, print_json};
+use crate::traces::Traces;
 use crate::verb::recv::{harmless, payload_as_json, shown_here};
 use crate::verb::send::payload;
 
 pub(crate) fn run(global: &Global, args: &RequestArgs) -> Result<Exit, Failure> {
     let payload = payload(args.file.as_deref(), args.text.as_deref())?;
+    let _traces = Traces::begin(&args.trace)?;
     block_on(request(global, args, payload))
 }
 

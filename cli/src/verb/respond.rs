@@ -18,6 +18,7 @@ use crate::args::request::RespondArgs;
 use crate::client::{block_on, connect_with, receive_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{BAD, CAUTION, DIM, GOOD, STRONG, stdout};
+use crate::traces::Traces;
 use crate::verb::recv::{Signals, harmless};
 
 /// Most bytes that are read of what a command prints: one more than fits, so that more is refused and not cut.
@@ -35,6 +36,7 @@ enum Answerer {
 }
 
 pub(crate) fn run(global: &Global, args: &RespondArgs) -> Result<Exit, Failure> {
+    let _traces = Traces::begin(&args.trace)?;
     block_on(respond(global, args))
 }
 

@@ -11,6 +11,7 @@ use crate::args::{Global, SendArgs};
 use crate::client::{block_on, connect_with, send_failure};
 use crate::exit::{Exit, Failure, plain};
 use crate::terminal::{DIM, GOOD, grouped, print_json, stdout};
+use crate::traces::Traces;
 
 /// What stands for standard input.
 const STDIN: &str = "-";
@@ -18,6 +19,7 @@ const STDIN: &str = "-";
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) fn run(global: &Global, args: &SendArgs) -> Result<Exit, Failure> {
+    let _traces = Traces::begin(&args.trace)?;
     if let Some(path) = args.attach.as_deref().or(args.file.as_deref().filter(|path| is_large(path))) {
         return block_on(attach(global, args, path));
     }

@@ -19,6 +19,7 @@ use crate::client::{block_on, channel_failure, connect_with};
 use crate::exit::{Exit, Failure};
 use crate::moment::time;
 use crate::terminal::{CAUTION, DIM, GOOD, STRONG, grouped, stdout};
+use crate::traces::Traces;
 use crate::verb::recv::{Signals, payload_as_json, shown_here};
 
 /// How long what waits for its key is waited for beyond the time in which that is said.
@@ -51,6 +52,7 @@ enum Next {
 }
 
 pub(crate) fn run(global: &Global, args: &SubArgs) -> Result<Exit, Failure> {
+    let _traces = Traces::begin(&args.trace)?;
     block_on(subscribe(global, args))
 }
 

@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use crate::families::{
     AGENT_LOGINS, CHANNEL_MESSAGES_PUBLISHED, CHANNEL_MESSAGES_PUSHED, DIRECTORY_AGENTS, MAILBOX_CACHED_BYTES,
-    MAILBOX_MESSAGES_DEAD, MAILBOX_MESSAGES_DURABLE, MAILBOX_MESSAGES_EXPIRED, MAILBOX_MESSAGES_PUSHED,
-    MAILBOX_MESSAGES_SETTLED, MAILBOX_QUEUED_BYTES, MAILBOX_QUEUED_MESSAGES, MAILBOX_UNREADABLE, NET_CONNECTIONS,
-    NET_DATAGRAMS_DROPPED, NET_RECEIVED_BYTES, NET_SENT_BYTES, NODE_READY, NODE_REJECTS, NODE_RESIDENT_BYTES,
-    POLICY_ALLOWED_WITHOUT, POLICY_EVALUATIONS, RING_FULL, SHARD_CPU_SECONDS, SHARD_STATE, SUBMIT_BATCHES, WAL_BYTES,
-    WAL_BYTES_MAX, WAL_ERRORS, WAL_ROOM_BYTES, WAL_WRITE_SECONDS, WAL_WRITES, WAL_WRITTEN_BYTES,
+    MAILBOX_DELIVER_SECONDS, MAILBOX_MESSAGES_DEAD, MAILBOX_MESSAGES_DURABLE, MAILBOX_MESSAGES_EXPIRED,
+    MAILBOX_MESSAGES_PUSHED, MAILBOX_MESSAGES_SETTLED, MAILBOX_QUEUED_BYTES, MAILBOX_QUEUED_MESSAGES,
+    MAILBOX_SETTLE_SECONDS, MAILBOX_UNREADABLE, NET_CONNECTIONS, NET_DATAGRAMS_DROPPED, NET_RECEIVED_BYTES,
+    NET_SENT_BYTES, NODE_READY, NODE_REJECTS, NODE_RESIDENT_BYTES, POLICY_ALLOWED_WITHOUT, POLICY_AUTHORIZE_SECONDS,
+    POLICY_EVALUATIONS, RING_FULL, SHARD_CPU_SECONDS, SHARD_STATE, SUBMIT_ACKNOWLEDGE_SECONDS, SUBMIT_BATCHES,
+    SUBMIT_RECEIVE_SECONDS, SUBMIT_VERIFY_SECONDS, WAL_BYTES, WAL_BYTES_MAX, WAL_ERRORS, WAL_QUEUE_SECONDS,
+    WAL_ROOM_BYTES, WAL_WRITE_SECONDS, WAL_WRITES, WAL_WRITTEN_BYTES,
 };
 use crate::{Family, Kind};
 
@@ -40,12 +42,26 @@ struct Panel {
     drawn: Vec<(String, &'static str)>,
 }
 
+/// The stages of a message's way through a node, in their order.
+const STAGES: [(&Family, &str); 8] = [
+    (&SUBMIT_RECEIVE_SECONDS, "1 received"),
+    (&SUBMIT_VERIFY_SECONDS, "2 verified"),
+    (&POLICY_AUTHORIZE_SECONDS, "3 authorized"),
+    (&WAL_QUEUE_SECONDS, "4 waited for the write"),
+    (&WAL_WRITE_SECONDS, "5 written"),
+    (&SUBMIT_ACKNOWLEDGE_SECONDS, "6 acknowledged"),
+    (&MAILBOX_DELIVER_SECONDS, "6 delivered"),
+    (&MAILBOX_SETTLE_SECONDS, "7 settled"),
+];
+
 fn panels() -> Vec<Panel> {
     let all = |family: &Family| format!("sum({})", family.rate());
     let now = |family: &Family| format!("sum({})", family.sample_name());
-    let quantile = |share: &str| {
-        format!("histogram_quantile({share}, sum by (le) (rate({}_bucket[$__rate_interval])))", WAL_WRITE_SECONDS.name)
+    let quantile = |share: &str, family: &Family| {
+        format!("histogram_quantile({share}, sum by (le) (rate({}_bucket[$__rate_interval])))", family.name)
     };
+    let write = |share: &str| quantile(share, &WAL_WRITE_SECONDS);
+    let stages = |share: &str| STAGES.map(|(family, stage)| (quantile(share, family), stage)).to_vec();
     let per_message = format!("{} / {}", all(&SHARD_CPU_SECONDS), all(&MAILBOX_MESSAGES_DURABLE));
     vec![
         Panel {
@@ -62,8 +78,10 @@ fn panels() -> Vec<Panel> {
         Panel {
             title: "Durable write",
             unit: "s",
-            drawn: vec![(quantile("0.5"), "p50"), (quantile("0.99"), "p99"), (quantile("0.999"), "p99.9")],
+            drawn: vec![(write("0.5"), "p50"), (write("0.99"), "p99"), (write("0.999"), "p99.9")],
         },
+        Panel { title: "Stages, p50", unit: "s", drawn: stages("0.5") },
+        Panel { title: "Stages, p99", unit: "s", drawn: stages("0.99") },
         Panel {
             title: "Messages a write",
             unit: "short",
@@ -243,6 +261,17 @@ fn rules() -> Vec<Rule> {
             severity: "ticket",
             summary: "one durable write in a hundred takes more than 100 ms",
             action: "Look at what else uses the disk; `creto doctor` measures it.",
+        },
+        Rule {
+            name: "CretoMessagesWaitForWrites",
+            expression: format!(
+                "histogram_quantile(0.99, sum by (instance, le) (rate({}_bucket[5m]))) > 0.5",
+                WAL_QUEUE_SECONDS.name
+            ),
+            lasts: "10m",
+            severity: "ticket",
+            summary: "one batch in a hundred waits for more than 500 ms until its write begins: the logs take less than what comes",
+            action: "See with `creto top` which shards; give the node more shards or a faster disk, or send less.",
         },
         Rule {
             name: "CretoAllowedWithoutPolicy",

@@ -54,10 +54,14 @@ families! {
     Gauge SUBMIT_WAITING_BYTES = "creto_submit_waiting_bytes", ["shard"], "Bytes taken in and not answered yet";
     Counter SUBMIT_ROOTS_CHECKED = "creto_submit_roots_checked", ["shard"], "Batches whose signatures were checked";
     Counter SUBMIT_BATCHES_VERIFIED = "creto_submit_batches_verified", ["shard"], "Batches whose signatures held";
+    Histogram SUBMIT_RECEIVE_SECONDS = "creto_submit_receive_seconds", ["shard"], "From the first bytes of a signed batch to its last";
+    Histogram SUBMIT_VERIFY_SECONDS = "creto_submit_verify_seconds", ["shard"], "How long the tree and the signatures of a batch took; with crypto workers, the way there and back too";
+    Histogram SUBMIT_ACKNOWLEDGE_SECONDS = "creto_submit_acknowledge_seconds", ["shard"], "From when a batch's messages were known durable until their acknowledgement was handed to the connection";
     Counter AGENT_LOGINS = "creto_agent_logins", ["shard"], "Logins that held";
     Counter AGENT_KEYS_REPLACED = "creto_agent_keys_replaced", ["shard"], "Encryption keys that agents replaced";
 
     Counter POLICY_MESSAGES_ALLOWED = "creto_policy_messages_allowed", ["shard"], "Messages that policy allowed";
+    Histogram POLICY_AUTHORIZE_SECONDS = "creto_policy_authorize_seconds", ["shard"], "How long the decisions about a batch took; batches of one turn share what they took together";
     Counter POLICY_DECISIONS_KEPT = "creto_policy_decisions_kept", ["shard"], "Decisions that were answered from memory";
     Counter POLICY_DECISIONS_MADE = "creto_policy_decisions_made", ["shard"], "Decisions that were made anew";
     Counter POLICY_EVALUATIONS = "creto_policy_evaluations", ["shard"], "Evaluations of a policy that an operator wrote";
@@ -76,6 +80,8 @@ families! {
     Counter MAILBOX_MESSAGES_REVIVED = "creto_mailbox_messages_revived", ["shard"], "Dead letters that their owners had delivered again";
     Counter MAILBOX_MESSAGES_VOID = "creto_mailbox_messages_void", ["shard"], "Messages that were not delivered because their senders signed them after they were revoked";
     Counter MAILBOX_NOTICES = "creto_mailbox_notices", ["shard"], "Notices to senders that became durable";
+    Histogram MAILBOX_DELIVER_SECONDS = "creto_mailbox_deliver_seconds", ["shard"], "From when a batch's messages were known durable until they were pushed for the first time; of the batches that became durable last";
+    Histogram MAILBOX_SETTLE_SECONDS = "creto_mailbox_settle_seconds", ["shard"], "From a push until its consumer had acknowledged the last message of it; of few pushes of a mailbox at a time";
     Gauge MAILBOX_QUEUED_MESSAGES = "creto_mailbox_queued_messages", ["shard"], "Messages that wait in mailboxes and channels";
     Gauge MAILBOX_QUEUED_BYTES = "creto_mailbox_queued_bytes", ["shard"], "Bytes of the messages that wait";
     Gauge MAILBOX_CACHED_BYTES = "creto_mailbox_cached_bytes", ["shard"], "Bytes of waiting messages that are in memory";
@@ -90,6 +96,7 @@ families! {
 
     Counter WAL_WRITES = "creto_wal_writes", ["shard"], "Writes to the log that became durable, each with everything that waited";
     Counter WAL_WRITTEN_BYTES = "creto_wal_written_bytes", ["shard"], "Bytes of them";
+    Histogram WAL_QUEUE_SECONDS = "creto_wal_queue_seconds", ["shard"], "How long a batch's messages waited, allowed, until the write with them was handed to the disk";
     Histogram WAL_WRITE_SECONDS = "creto_wal_write_seconds", ["shard"], "How long a write took until it was durable";
     Counter WAL_ERRORS = "creto_wal_errors", ["shard"], "Disk operations of any kind that failed";
     Counter WAL_MESSAGES_MOVED = "creto_wal_messages_moved", ["shard"], "Messages that were written again so that the segments that held them could go";

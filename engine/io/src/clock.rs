@@ -29,6 +29,11 @@ impl Clock {
         Now { us: self.us_of(Instant::now()), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
     }
 
+    /// Reads its monotonic half, which costs half as much.
+    pub fn us(&self) -> u64 {
+        self.us_of(Instant::now())
+    }
+
     /// The instant of a reading.
     pub fn instant_of(&self, us: u64) -> Instant {
         self.origin + Duration::from_micros(us)

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use creto_net::{Endpoint, EndpointConfig, NodeKeys, SendError, Transmit, owner_shard};
+use creto_net::framing::FrameType;
+use creto_net::{Endpoint, EndpointConfig, NetEvent, NodeKeys, SendError, Transmit, owner_shard};
 
 use crate::clock::{Clock, Now};
 use crate::disk::{Disk, DiskConfig, Outcome};
@@ -29,7 +30,7 @@ use crate::park::Signal;
 use crate::planted;
 use crate::ring::{ControlPort, Ports};
 use crate::socket::{BoundSocket, Sent, ShardSocket, ecn_of};
-use crate::stats::{DriverStats, StatsReader, WriteTimes};
+use crate::stats::{DriverStats, StatsReader, Times};
 use crate::watchdog::Progress;
 
 /// What a shard's driver is made of.
@@ -93,7 +94,8 @@ pub(crate) struct Driver<M: Machine, F: Files> {
     /// When the machine said [`IoAction::Halt`].
     halted_at_us: Option<u64>,
     stats: DriverStats,
-    write_times: WriteTimes,
+    write_times: Times,
+    receive_times: Times,
     published: StatsReader,
 }
 
@@ -126,7 +128,8 @@ where
             actions_left: false,
             halted_at_us: None,
             stats: DriverStats::default(),
-            write_times: WriteTimes::default(),
+            write_times: Times::default(),
+            receive_times: Times::default(),
             published: stats,
         })
     }
@@ -267,8 +270,13 @@ where
         while count < NET_EVENTS_PER_TURN && frame_bytes < FRAME_BYTES_PER_TURN {
             let Some(event) = self.endpoint.poll_event() else { break };
             count += 1;
-            if let creto_net::NetEvent::Frame { body, .. } = &event {
+            if let NetEvent::Frame { frame_type, body, took, .. } = &event {
                 frame_bytes += body.len();
+                if *frame_type == FrameType::SignedBatch {
+                    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                    self.stats.batch_receive_us += us;
+                    self.receive_times.add(us);
+                }
             }
             self.machine.on_event(now, IoEvent::Net(event));
         }
@@ -377,6 +385,6 @@ where
     fn publish(&mut self) {
         self.stats.woken = self.ports.woken();
         self.stats.take_net(&self.endpoint.stats(), self.endpoint.connections());
-        self.published.publish(&self.stats, &self.write_times);
+        self.published.publish(&self.stats, &self.write_times, &self.receive_times);
     }
 }

@@ -46,4 +46,4 @@ pub use disk::{DiskConfig, Durability};
 pub use driver::DriverConfig;
 pub use error::{DiskError, DriverError, ExecutorError};
 pub use machine::{ActionId, EncodeWrite, IoAction, IoEvent, Machine, Parcel, Source};
-pub use stats::{DriverStats, StatsReader, WRITE_TIME_BOUNDS_US, WriteTimes};
+pub use stats::{DriverStats, StatsReader, TIME_BOUNDS_US, Times};

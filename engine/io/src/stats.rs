@@ -82,24 +82,26 @@ counters! {
     handshakes_deferred,
     /// Frames received.
     frames_received,
+    /// Microseconds from the first bytes of signed batches to their last, all together.
+    batch_receive_us,
 }
 
-/// Upper bounds of [`WriteTimes`], in microseconds.
-pub const WRITE_TIME_BOUNDS_US: [u64; 16] = [
+/// Upper bounds of [`Times`], in microseconds.
+pub const TIME_BOUNDS_US: [u64; 16] = [
     100, 200, 400, 800, 1_500, 3_000, 6_000, 12_500, 25_000, 50_000, 100_000, 200_000, 400_000, 1_000_000, 3_000_000,
     10_000_000,
 ];
 
-/// How long durable writes took.
+/// How long something took, so often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WriteTimes {
-    /// Writes of at most [`WRITE_TIME_BOUNDS_US`] that are above the bound before; the last place has those above all of them.
-    pub counts: [u64; WRITE_TIME_BOUNDS_US.len() + 1],
+pub struct Times {
+    /// Those of at most [`TIME_BOUNDS_US`] that are above the bound before; the last place has those above all of them.
+    pub counts: [u64; TIME_BOUNDS_US.len() + 1],
 }
 
-impl WriteTimes {
+impl Times {
     pub(crate) fn add(&mut self, us: u64) {
-        let place = WRITE_TIME_BOUNDS_US.partition_point(|&bound| bound < us);
+        let place = TIME_BOUNDS_US.partition_point(|&bound| bound < us);
         self.counts[place] += 1;
     }
 }
@@ -112,7 +114,23 @@ pub struct StatsReader(Arc<Published>);
 #[derive(Debug, Default)]
 struct Published {
     shared: Shared,
-    write_times: [AtomicU64; WRITE_TIME_BOUNDS_US.len() + 1],
+    write_times: SharedTimes,
+    receive_times: SharedTimes,
+}
+
+#[derive(Debug, Default)]
+struct SharedTimes([AtomicU64; TIME_BOUNDS_US.len() + 1]);
+
+impl SharedTimes {
+    fn load(&self) -> Times {
+        Times { counts: std::array::from_fn(|place| self.0[place].load(Ordering::Relaxed)) }
+    }
+
+    fn store(&self, times: &Times) {
+        for (shared, count) in self.0.iter().zip(times.counts) {
+            shared.store(count, Ordering::Relaxed);
+        }
+    }
 }
 
 impl StatsReader {
@@ -122,15 +140,19 @@ impl StatsReader {
     }
 
     /// How long durable writes took; [`DriverStats::disk_write_us`] is the sum.
-    pub fn write_times(&self) -> WriteTimes {
-        WriteTimes { counts: std::array::from_fn(|place| self.0.write_times[place].load(Ordering::Relaxed)) }
+    pub fn write_times(&self) -> Times {
+        self.0.write_times.load()
     }
 
-    pub(crate) fn publish(&self, stats: &DriverStats, write_times: &WriteTimes) {
+    /// How long it took from the first bytes of a signed batch to its last; [`DriverStats::batch_receive_us`] is the sum.
+    pub fn receive_times(&self) -> Times {
+        self.0.receive_times.load()
+    }
+
+    pub(crate) fn publish(&self, stats: &DriverStats, write_times: &Times, receive_times: &Times) {
         self.0.shared.store(stats);
-        for (shared, count) in self.0.write_times.iter().zip(write_times.counts) {
-            shared.store(count, Ordering::Relaxed);
-        }
+        self.0.write_times.store(write_times);
+        self.0.receive_times.store(receive_times);
     }
 }
 
@@ -148,15 +170,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_counts_in_the_first_bucket_that_it_fits() {
-        let mut times = WriteTimes::default();
+    fn what_took_so_long_counts_in_the_first_bucket_that_it_fits() {
+        let mut times = Times::default();
         for us in [0, 100, 101, 10_000_000, 10_000_001, u64::MAX] {
             times.add(us);
         }
         assert_eq!((times.counts[0], times.counts[1], times.counts[15], times.counts[16]), (2, 1, 1, 2));
-        assert!(WRITE_TIME_BOUNDS_US.is_sorted());
+        assert!(TIME_BOUNDS_US.is_sorted());
         let reader = StatsReader::default();
-        reader.publish(&DriverStats { disk_writes: 6, ..DriverStats::default() }, &times);
+        reader.publish(&DriverStats { disk_writes: 6, ..DriverStats::default() }, &times, &Times::default());
         assert_eq!((reader.read().disk_writes, reader.write_times()), (6, times));
+        assert_eq!(reader.receive_times(), Times::default());
     }
 }

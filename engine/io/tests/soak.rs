@@ -114,7 +114,7 @@ impl Machine for Everything {
             IoEvent::Net(NetEvent::Connected { conn, .. }) => {
                 self.actions.push_back(IoAction::Authenticated { conn });
             }
-            IoEvent::Net(NetEvent::Frame { conn, stream, frame_type, body }) => {
+            IoEvent::Net(NetEvent::Frame { conn, stream, frame_type, body, .. }) => {
                 self.counts.frames.fetch_add(1, Ordering::Relaxed);
                 let header = FrameHeader::new(frame_type, body.len()).unwrap().to_bytes();
                 let pieces = vec![header.to_vec().into(), body].into();

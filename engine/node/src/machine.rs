@@ -352,7 +352,7 @@ impl ShardMachine {
                     connection.streams.insert(StreamId(stream.index()), stream);
                 }
             }
-            NetEvent::Frame { conn, stream, frame_type, body } => {
+            NetEvent::Frame { conn, stream, frame_type, body, .. } => {
                 let connection = ConnectionId(conn.as_u64());
                 let stream = StreamId(stream.index());
                 self.apply(now, Event::Frame { connection, stream, frame_type, body });

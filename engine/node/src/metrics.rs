@@ -5,10 +5,11 @@
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use creto_io::{StatsReader, WRITE_TIME_BOUNDS_US};
+use creto_io::{StatsReader, TIME_BOUNDS_US, Times};
 use creto_metrics::{Buckets, Sample, Source, families as of};
 use creto_shard::Shard;
 use creto_shard::observe::Counters;
+use creto_shard::stages::{STAGE_BOUNDS_US, StageTimes, Stages};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::depths::Depths;
@@ -177,6 +178,20 @@ fn shard(labels: &[&str], told: &Told, out: &mut Vec<Sample>) {
         of::WAL_BYTES_MAX.count(labels, told.wal_bytes_max),
         of::WAL_ROOM_BYTES.count(labels, told.wal_room_bytes),
     ]);
+    stages(labels, &counters.stages, out);
+}
+
+fn stages(labels: &[&str], stages: &Stages, out: &mut Vec<Sample>) {
+    let Stages { verify, authorize, queue, acknowledge, deliver, settle } = stages;
+    let times = |StageTimes { counts, sum_us }: &StageTimes| buckets(&STAGE_BOUNDS_US, counts, *sum_us);
+    out.extend([
+        of::SUBMIT_VERIFY_SECONDS.histogram(labels, times(verify)),
+        of::POLICY_AUTHORIZE_SECONDS.histogram(labels, times(authorize)),
+        of::WAL_QUEUE_SECONDS.histogram(labels, times(queue)),
+        of::SUBMIT_ACKNOWLEDGE_SECONDS.histogram(labels, times(acknowledge)),
+        of::MAILBOX_DELIVER_SECONDS.histogram(labels, times(deliver)),
+        of::MAILBOX_SETTLE_SECONDS.histogram(labels, times(settle)),
+    ]);
 }
 
 fn driver(labels: &[&str], stats: &StatsReader, out: &mut Vec<Sample>) {
@@ -202,16 +217,21 @@ fn driver(labels: &[&str], stats: &StatsReader, out: &mut Vec<Sample>) {
         of::RING_FULL.count(labels, read.rings_full),
         of::WAL_WRITES.count(labels, read.disk_writes),
         of::WAL_WRITTEN_BYTES.count(labels, read.disk_bytes_written),
-        of::WAL_WRITE_SECONDS.histogram(labels, write_times(stats, read.disk_write_us)),
+        of::WAL_WRITE_SECONDS.histogram(labels, driver_times(&stats.write_times(), read.disk_write_us)),
+        of::SUBMIT_RECEIVE_SECONDS.histogram(labels, driver_times(&stats.receive_times(), read.batch_receive_us)),
         of::WAL_ERRORS.count(labels, read.disk_errors),
     ]);
 }
 
+fn driver_times(times: &Times, sum_us: u64) -> Buckets {
+    buckets(&TIME_BOUNDS_US, &times.counts, sum_us)
+}
+
+/// Of counts between bounds, the last of those above all of them, those up to each bound.
 #[allow(clippy::cast_precision_loss, reason = "bounds and sums of microseconds stay far below 2^52")]
-fn write_times(stats: &StatsReader, sum_us: u64) -> Buckets {
-    let counts = stats.write_times().counts;
+fn buckets(bounds_us: &[u64], counts: &[u64], sum_us: u64) -> Buckets {
     let mut upto = 0;
-    let buckets = WRITE_TIME_BOUNDS_US.iter().zip(counts).map(|(&bound_us, count)| {
+    let buckets = bounds_us.iter().zip(counts).map(|(&bound_us, count)| {
         upto += count;
         (bound_us as f64 / 1e6, upto)
     });

@@ -217,6 +217,7 @@ impl Node {
                 board,
             };
             let linked = link.as_ref().map(|link| Linked::new(link.lease()));
+            let shard = shard.with_stage_clock(move || clock.us());
             let machine = ShardMachine::new(shard, shard_index, shard_count, room, ends, linked);
             let report = report.clone();
             // Nobody listens any more when the node is being stopped.

@@ -60,7 +60,26 @@ fn what_is_sent_is_counted_and_told_to_the_operator_and_to_prometheus() {
         assert!(sum(&readings, "creto_shard_cpu_seconds") > 0.0);
         let serving = readings.iter().filter(|reading| reading.labels.get("state").is_some_and(|of| of == "serving"));
         assert!(serving.clone().count() >= 1 && serving.clone().all(|reading| reading.value == Some(1.0)));
-        let writes: Vec<_> = readings.iter().filter_map(|reading| reading.histogram.as_ref()).collect();
+        let histograms = |name: &str| -> Vec<_> {
+            let of_name = readings.iter().filter(|reading| reading.name == name);
+            of_name.filter_map(|reading| reading.histogram.as_ref()).collect()
+        };
+        let writes = histograms("creto_wal_write_seconds");
+        // Each message was a batch of its own, and each stage has measured every batch; those that were refused, too, up to there.
+        for (name, least) in [
+            ("creto_submit_receive_seconds", 50),
+            ("creto_submit_verify_seconds", 50),
+            ("creto_policy_authorize_seconds", 50),
+            ("creto_wal_queue_seconds", 50),
+            ("creto_submit_acknowledge_seconds", 50),
+            ("creto_mailbox_deliver_seconds", 50),
+            ("creto_mailbox_settle_seconds", 1),
+        ] {
+            let count: u64 = histograms(name).iter().map(|times| times.count).sum();
+            assert!((least..=51).contains(&count), "{name} has {count}");
+        }
+        // Signatures take their time, whatever the machine.
+        assert!(histograms("creto_submit_verify_seconds").iter().any(|times| times.sum > 0.0));
         let written: u64 = writes.iter().map(|times| times.count).sum();
         assert!(written >= 1 && written as f64 <= sum(&readings, "creto_wal_writes"));
         assert!(writes.iter().all(|times| times.upto.is_sorted_by(|one, other| one.0 < other.0 && one.1 <= other.1)));

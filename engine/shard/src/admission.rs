@@ -20,6 +20,7 @@ use crate::stage::authorize::authorize;
 use crate::stage::decode::decode;
 use crate::stage::receive::{Received, SubmitFrame, receive};
 use crate::stage::verify::{Verified, Verifier, verify};
+use crate::stages::{StageClock, StageTimes};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
@@ -75,7 +76,8 @@ impl Admission {
     fn verified(&mut self, now: Now, body: Bytes) -> Verified {
         let received = self.received(body);
         let decoded = decode(received, &mut self.refusals);
-        verify(decoded, now, &self.snapshot, &mut self.verifier, &mut self.refusals)
+        let times = (&StageClock::default(), &mut StageTimes::default());
+        verify(decoded, now, &self.snapshot, &mut self.verifier, &mut self.refusals, times)
     }
 
     fn received(&mut self, body: Bytes) -> Received {

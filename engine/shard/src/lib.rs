@@ -24,6 +24,7 @@ pub mod room;
 pub mod route;
 mod shard;
 mod stage;
+pub mod stages;
 mod workers;
 
 pub use audit::{AuditBatch, events_of};

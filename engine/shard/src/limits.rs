@@ -208,6 +208,13 @@ const _: () = assert!(
         <= DELIVER_BODY_BYTES_MAX
 );
 
+/// Parts of batches of which it is known when they became durable, for what is measured of deliveries: 48 KiB.
+pub const DURABLE_MARKS_MAX: usize = 2_048;
+/// Pushes of one mailbox that are measured at a time.
+pub const PUSH_MARKS_MAX: usize = 4;
+/// After this a push that its consumer is not done with gives its place to another one, in microseconds.
+pub const PUSH_MARK_US_MAX: u64 = 60_000_000;
+
 /// Time after which a backup that is not heard of has let go of the log, in microseconds.
 pub const HOLD_LEASE_US: u64 = 30_000_000;
 /// Longest time that a backup may hold the log, in microseconds.

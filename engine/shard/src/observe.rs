@@ -10,6 +10,7 @@ use crate::stage::authorize::Authorized;
 use crate::stage::log::Durable;
 use crate::stage::receive::Received;
 use crate::stage::verify::Verified;
+use crate::stages::Stages;
 
 /// Counters of one shard since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct Counters {
     pub logins: u64,
     /// Encryption keys that agents of this shard's connections replaced.
     pub keys_replaced: u64,
+    /// How long messages took in each stage.
+    pub stages: Stages,
     /// Refusals by code.
     pub rejects: BTreeMap<RejectCode, u64>,
 }

@@ -106,6 +106,8 @@ pub struct PartOutcome {
     pub(crate) refused: Vec<(u32, RejectCode)>,
     /// How long the log asks the sender to send nothing new, in milliseconds.
     pub(crate) pause_ms: u32,
+    /// When it was known that all that was to be stored is durable, by the node's monotonic clock; none where nothing was.
+    pub(crate) durable_us: Option<u64>,
 }
 
 /// A message of some shard's mailbox that expired, for the shard of its sender's mailbox.

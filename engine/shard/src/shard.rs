@@ -36,6 +36,7 @@ use crate::stage::log::hold::{HoldAnswer, HoldId, HoldRequest};
 use crate::stage::receive::SubmitFrame;
 use crate::stage::verify::{Verifier, valid_key_version};
 use crate::stage::{Refusals, RefusedMessage};
+use crate::stages::StageClock;
 use crate::workers::WorkerQueue;
 
 /// One shard.
@@ -64,6 +65,9 @@ pub struct Shard<L = Wal> {
     pub(crate) last_seen: LastSeen,
     pub(crate) channels: Channels,
     pub(crate) counters: Counters,
+    pub(crate) stage_clock: StageClock,
+    /// Since when what is answered in this turn was known to be durable.
+    durable_since: Vec<u64>,
     /// Batches that arrived in this turn.
     pub(crate) submit_frames: Vec<SubmitFrame>,
     /// What the stages refused in this turn.
@@ -117,6 +121,8 @@ impl<L: RecordLog> Shard<L> {
             last_seen: LastSeen::default(),
             channels,
             counters: Counters::default(),
+            stage_clock: StageClock::default(),
+            durable_since: Vec::new(),
             submit_frames: Vec::new(),
             refusals: Refusals::default(),
             to_self: VecDeque::new(),
@@ -147,6 +153,13 @@ impl<L: RecordLog> Shard<L> {
     #[must_use]
     pub fn with_workers(self, at_workers_max: usize) -> Self {
         Self { workers: Some(WorkerQueue::new(at_workers_max)), ..self }
+    }
+
+    /// The same with a clock by which stages are measured inside of a turn: microseconds from where [`Now::monotonic_us`] counts, too.
+    /// Nothing else is made of it.
+    #[must_use]
+    pub fn with_stage_clock(self, clock: impl Fn() -> u64 + Send + 'static) -> Self {
+        Self { stage_clock: StageClock::of(Box::new(clock)), ..self }
     }
 
     /// Takes one event in. What it leads to may wait for [`Shard::end_turn`].
@@ -204,7 +217,7 @@ impl<L: RecordLog> Shard<L> {
             }
             Event::Verified(outcome) => {
                 let queue = self.workers.as_mut().expect("only a shard with workers asks for verdicts");
-                queue.complete(outcome);
+                queue.complete(now, outcome, &mut self.counters.stages.verify);
             }
             Event::Audited { events, through, spare } => {
                 self.audit.kept(events, spare);
@@ -220,6 +233,7 @@ impl<L: RecordLog> Shard<L> {
                 self.channel_tick();
                 self.last_seen.pass(now.unix_ms);
                 self.counters.decisions = self.decisions.stats();
+                self.counters.stages.queue.clone_from(self.log.queue_times());
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
@@ -260,7 +274,8 @@ impl<L: RecordLog> Shard<L> {
         self.sweep(now, actions);
         self.run_own_messages(now, actions);
         self.answer(actions);
-        self.dispatch(actions);
+        self.measure_answers(now);
+        self.dispatch(now, actions);
         self.tell_audit(actions);
         self.steer_reading(actions);
         self.signals_left = SIGNALS_PER_TURN;
@@ -390,7 +405,7 @@ impl<L: RecordLog> Shard<L> {
 
     fn take_message(&mut self, now: Now, message: ShardMessage, actions: &mut Vec<Action>) {
         match message {
-            ShardMessage::Submit(part) => self.log.submit(part),
+            ShardMessage::Submit(part) => self.log.submit(now, part),
             ShardMessage::Signal(part) => self.take_signals(now, &part, actions),
             ShardMessage::Outcome(outcome) => self.take_outcome(outcome),
             ShardMessage::Subscribe { mailbox, origin, since_us } => {
@@ -422,6 +437,7 @@ impl<L: RecordLog> Shard<L> {
             ShardMessage::ConsumerAck { mailbox, origin, sequences } => {
                 // An acknowledgement of a subscriber that was replaced may concern what the new one was just given.
                 if self.subscriptions.is_current(mailbox, origin) {
+                    self.subscriptions.settled(now, &mailbox, &sequences, &mut self.counters.stages.settle);
                     self.log.settle(mailbox, &sequences);
                 }
             }
@@ -463,7 +479,7 @@ impl<L: RecordLog> Shard<L> {
     }
 
     fn take_outcome(&mut self, outcome: PartOutcome) {
-        let PartOutcome { connection, sequence, message_count, refused, pause_ms } = outcome;
+        let PartOutcome { connection, sequence, message_count, refused, pause_ms, durable_us } = outcome;
         self.audit_refused(connection, refused.iter().map(|(_, code)| AuditRefusal::of(*code, 1)));
         for (_, code) in &refused {
             match code {
@@ -476,6 +492,7 @@ impl<L: RecordLog> Shard<L> {
             state.submit.settle(sequence, message_count, refused.into_iter());
             state.submit.slow_down(pause_ms);
             self.touched.push(connection);
+            self.durable_since.extend(durable_us);
         }
     }
 
@@ -530,6 +547,17 @@ impl<L: RecordLog> Shard<L> {
         }
         for connection in hostile {
             self.close(connection, RejectCode::BadSignature, actions);
+        }
+    }
+
+    /// What was answered in this turn is on its way to its senders.
+    fn measure_answers(&mut self, now: Now) {
+        if self.durable_since.is_empty() {
+            return;
+        }
+        let answered_us = self.stage_clock.read(now);
+        for since_us in self.durable_since.drain(..) {
+            self.counters.stages.acknowledge.add(answered_us.saturating_sub(since_us));
         }
     }
 

@@ -15,6 +15,7 @@ use crate::shard::Shard;
 use crate::stage::Refusals;
 use crate::stage::decode::Decoded;
 use crate::stage::verify::{Verified, Verifier, VerifyJob, VerifyOutcome, prepare, verify};
+use crate::stages::StageTimes;
 
 /// What a shard has workers verify.
 #[derive(Debug)]
@@ -46,7 +47,8 @@ impl<L: RecordLog> Shard<L> {
     /// Verifies here, or gives to the workers; what goes on then are batches of earlier turns.
     pub(crate) fn verified(&mut self, now: Now, decoded: Decoded) -> Verified {
         let Some(queue) = &mut self.workers else {
-            return verify(decoded, now, &self.snapshot, &mut self.verifier, &mut self.refusals);
+            let times = (&self.stage_clock, &mut self.counters.stages.verify);
+            return verify(decoded, now, &self.snapshot, &mut self.verifier, &mut self.refusals, times);
         };
         let jobs = prepare(decoded, now, &self.snapshot, &mut self.verifier, &mut self.refusals);
         queue.push(jobs);
@@ -54,14 +56,14 @@ impl<L: RecordLog> Shard<L> {
     }
 
     /// Hands to the workers what they have room for. After the answers of the turn, which count bad signatures.
-    pub(crate) fn dispatch(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some(queue) = &mut self.workers else { return };
         let connections = &self.connections;
         let chances = |connection| {
             let bad = connections.get(&connection).map_or(0, |state| state.bad_signatures);
             BAD_SIGNATURES_MAX.saturating_sub(bad)
         };
-        queue.dispatch(chances, actions);
+        queue.dispatch(now, chances, actions);
     }
 }
 
@@ -80,7 +82,8 @@ impl WorkerQueue {
     }
 
     /// Takes a verdict in. The connection may be gone, and with it its place here.
-    pub(crate) fn complete(&mut self, outcome: VerifyOutcome) {
+    pub(crate) fn complete(&mut self, now: Now, outcome: VerifyOutcome, times: &mut StageTimes) {
+        times.add(now.monotonic_us.saturating_sub(outcome.began_us()));
         self.at_workers = self.at_workers.checked_sub(1).expect("workers answer what they were asked, once");
         if let Ok(place) = self.waiting.binary_search_by_key(&outcome.id(), |waiting| waiting.id) {
             self.waiting[place].state = State::Done(outcome);
@@ -117,7 +120,7 @@ impl WorkerQueue {
 
     /// A connection has no more batches at the workers than it may send bad signatures, so that a flood of them costs as
     /// much as when each verdict is waited for.
-    fn dispatch(&mut self, chances: impl Fn(ConnectionId) -> u32, actions: &mut Vec<Action>) {
+    fn dispatch(&mut self, now: Now, chances: impl Fn(ConnectionId) -> u32, actions: &mut Vec<Action>) {
         let mut taken: BTreeMap<ConnectionId, u32> = BTreeMap::new();
         for waiting in &mut self.waiting {
             if self.at_workers >= self.at_workers_max {
@@ -130,7 +133,7 @@ impl WorkerQueue {
                 }
                 if let State::Queued(job) = std::mem::replace(&mut waiting.state, State::AtWorker) {
                     self.at_workers += 1;
-                    actions.push(Action::Verify(job));
+                    actions.push(Action::Verify(job.begin(now.monotonic_us)));
                 }
             }
             *taken += 1;

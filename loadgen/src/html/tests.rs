@@ -1,6 +1,7 @@
 use super::*;
 use crate::measure::Percentiles;
 use crate::report::{Curves, RunFigures};
+use crate::shards::{ShardSecond, ShardSeries};
 
 fn report() -> Report {
     let row = |run, second| Row {
@@ -41,10 +42,30 @@ fn report() -> Report {
         runs: vec![RunFigures::default(); 2],
         ..Report::default()
     };
+    report.shards = shards(2, 2, 11);
     report.setup.options.duration_s = 10.0;
     report.setup.options.warmup_s = 1.0;
     report.setup.options.rate = Some(20_000);
     report
+}
+
+/// Shard `n` accepts `n` thousand messages a second more than the one before, and ten more each second.
+#[allow(clippy::cast_precision_loss, reason = "a handful of shards and seconds")]
+fn shards(shard_count: u16, runs: u32, seconds: u64) -> ShardSeries {
+    let each = |of: &dyn Fn(f64) -> f64| (0..shard_count).map(|shard| Some(of(f64::from(shard)))).collect::<Vec<_>>();
+    let second = |run, second: u64| ShardSecond {
+        run,
+        second,
+        accepted_per_s: each(&|shard| 1_000.0 * (shard + 1.0) + 10.0 * second as f64),
+        cpu_percent: each(&|shard| 12.5 * (shard + 1.0)),
+        commit_p99_us: (0..shard_count).map(|shard| (shard > 0).then_some(800 << second.min(6))).collect(),
+    };
+    let seconds = (1..=runs).flat_map(|run| (0..seconds).map(move |at| (run, at)));
+    ShardSeries {
+        unavailable_because: None,
+        shards: (0..shard_count).collect(),
+        seconds: seconds.map(|(run, at)| second(run, at)).collect(),
+    }
 }
 
 /// Every element that is opened is closed, in order; what HTML leaves open is known.
@@ -94,7 +115,7 @@ fn what_stands_in_a_report_is_text_in_its_page() {
 #[test]
 fn the_page_has_a_chart_for_each_question_and_a_line_for_each_run() {
     let page = html(&report());
-    assert_eq!(page.matches("<svg").count(), 4);
+    assert_eq!(page.matches("<svg").count(), 4 + 3, "and three maps of the shards");
     for chart in ["Throughput over time", "p99 of each second", "Latency by percentile", "CPU time of a message"] {
         assert!(page.contains(chart), "{chart}");
     }
@@ -103,6 +124,68 @@ fn the_page_has_a_chart_for_each_question_and_a_line_for_each_run() {
     assert_eq!(lines, 5 + 4 + 3 + 2);
     assert!(page.contains("99.99 %") && page.contains("4.32 ms"));
     assert_eq!(html(&Report::default()).matches("nothing was measured").count(), 4);
+}
+
+#[test]
+fn each_shard_and_second_is_a_cell_with_its_figure_and_a_legend_says_what_colours_are() {
+    let page = html(&report());
+    // Two shards, two runs of eleven seconds; the first shard committed nothing.
+    assert_eq!(page.matches("<rect class=\"h").count(), 2 * 22 + 2 * 22 + 22);
+    for cell in [
+        "<title>shard 1, run 2, second 10: 2,100 messages/s</title>",
+        "<title>shard 0, run 1, second 3: 12 % of one CPU</title>",
+        "<title>shard 1, run 1, second 0: 800 us or less</title>",
+    ] {
+        assert!(page.contains(cell), "{cell}");
+    }
+    // From zero to the next round figure; of latencies from the least to the most.
+    assert!(page.contains("<span>2,500 messages/s; 1,250 in the middle</span>"));
+    assert!(
+        page.contains("<span>800 us</span>") && page.contains("<span>51.2 ms or less; 6.40 ms in the middle</span>")
+    );
+    for (class, value) in [("h3", "1,000"), ("h7", "2,100")] {
+        let cell = page
+            .lines()
+            .flat_map(|line| line.split("<rect "))
+            .find(|cell| cell.contains(&format!(": {value} messages")));
+        assert!(
+            cell.is_some_and(|cell| cell.starts_with(&format!("class=\"{class}\""))),
+            "{value} is {class}: {cell:?}"
+        );
+    }
+    assert_eq!(page.matches("class=\"begin\"").count(), 3 * 2, "the warm-up ends in each run of each map");
+}
+
+#[test]
+fn one_shard_and_many_and_a_long_run_fit_the_page() {
+    let cells = |shard_count, seconds| {
+        let mut report = report();
+        report.shards = shards(shard_count, 1, seconds);
+        let page = html(&report);
+        assert_well_formed(&page);
+        assert!(!page.contains("NaN") && !page.contains("inf"));
+        (page.matches(" messages/s</title>").count(), page)
+    };
+    assert_eq!(cells(1, 5).0, 5);
+    let (count, page) = cells(16, 60);
+    assert_eq!(count, 16 * 60);
+    assert!(
+        page.contains(">shard 15</text>") && page.contains(">16,300</text>"),
+        "names, and what is so of all seconds"
+    );
+    let (count, page) = cells(256, 3_600);
+    assert!(count <= 256 * 24, "{count}");
+    assert!(page.contains("a column is the mean of 150 seconds") && page.contains("second") && page.len() < 3 << 20);
+}
+
+#[test]
+fn a_report_without_shards_says_why() {
+    let mut report = report();
+    report.shards = ShardSeries::unavailable("the node's <metrics> are elsewhere");
+    let page = html(&report);
+    assert_well_formed(&page);
+    assert!(page.contains("Not to be had: the node&#39;s &lt;metrics&gt; are elsewhere."));
+    assert_eq!(page.matches("<svg").count(), 4);
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub struct Write {
     segment: SegmentNumber,
     offset: u64,
     bytes: usize,
+    last_record: RecordSequence,
     content: Content,
 }
 
@@ -58,7 +59,7 @@ impl Write {
                 frame.segment_header.map_or(0, |_| SEGMENT_HEADER_BYTES) + frame.header.total_bytes()
             }
         };
-        Self { id, segment, offset, bytes, content }
+        Self { id, segment, offset, bytes, last_record: RecordSequence(0), content }
     }
 
     /// Bytes that are there already.
@@ -84,6 +85,11 @@ impl Write {
     /// How many bytes; at most [`WRITE_BYTES_MAX`](crate::limits::WRITE_BYTES_MAX).
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The last record that is in it or in a write before it; none is 0.
+    pub fn last_record(&self) -> RecordSequence {
+        self.last_record
     }
 
     /// Fills `out`, which has exactly [`bytes`](Self::bytes): the only copy that the log makes of a message.
@@ -180,10 +186,11 @@ impl Wal {
         if is_planted(Bug::DeliverBeforeDurable) {
             self.hand_out_early(&header, &records, first_sequence);
         }
+        let last_record = RecordSequence(first_sequence.0 + records.len() as u64 - 1);
         let frame = Arc::new(Frame { segment_header, header, records, sums: OnceLock::new() });
         let id = self.action_id();
         self.in_flight.push_back(InFlight { id, frame: frame.clone(), first_sequence, is_durable: false });
-        Some(Write::new(id, active.number, active.offset, Content::Frame(frame)))
+        Some(Write { last_record, ..Write::new(id, active.number, active.offset, Content::Frame(frame)) })
     }
 
     /// Whether another write may be on its way: more than usual if it is full. Waiting would bring it no company, and the disk

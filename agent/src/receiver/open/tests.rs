@@ -32,7 +32,8 @@ impl World {
         let (planner, executor) = (keys("acme/planner", 1), Arc::new(keys("acme/executor", 2)));
         let record = planner.signed_record(1, 0, u64::MAX);
         let identity = Arc::new(Identity::verify(planner.id(), &record).unwrap());
-        let (opener, sessions) = (Opener::new(Arc::clone(&executor)), IncomingSessions::new(Bounds::PRODUCTION));
+        let (opener, sessions) =
+            (Opener::new(Arc::clone(&executor), Arc::default()), IncomingSessions::new(Bounds::PRODUCTION));
         Self { opener, sessions, identity, planner, executor }
     }
 

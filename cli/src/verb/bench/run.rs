@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::driven::{Driven, nats_failure};
 use super::processes::Divided;
+use super::shards::Watched;
 use super::{cpus, runtime, show, worker};
 use crate::args::Global;
 use crate::args::bench::BenchRunArgs;
@@ -212,14 +213,19 @@ async fn once(
     bar: &Bar,
 ) -> Result<Finished, Failure> {
     let registrar = Registrar::new(target, options);
+    let watched = Watched::begin(target);
+    let progress = |progress: &Progress| {
+        watched.take(progress);
+        bar.show(progress);
+    };
     let running = async {
         if options.processes > 1 {
             let divided = Divided { driven: target, options, repeat: args.repeat, seed };
-            return divided.run(|progress| bar.show(progress)).await;
+            return divided.run(progress).await;
         }
         let register = async |registration| registrar.register(registration).await;
         let setup = target.setup.clone();
-        let ran = creto_loadgen::run(options, args.repeat, setup, register, |progress| bar.show(progress)).await;
+        let ran = creto_loadgen::run(options, args.repeat, setup, register, progress).await;
         ran.map_err(|error| {
             let is_ours = matches!(error, RunError::Option(_));
             Ended { failure: registrar.refused().unwrap_or_else(|| failure(&error)), is_ours }
@@ -227,7 +233,10 @@ async fn once(
     };
     let Ended { failure, is_ours } = tokio::select! {
         finished = running => match finished {
-            Ok(finished) => return Ok(finished),
+            Ok(mut finished) => {
+                finished.report.shards = watched.end().await;
+                return Ok(finished);
+            }
             Err(ended) => ended,
         },
         // Agents would look for a node that is gone for as long as the run waits for anything.

@@ -28,7 +28,7 @@ impl Machine for Echo {
                 let segment = self.connected;
                 self.actions.push_back(IoAction::Prepare { id: segment, segment, bytes: 65_536, recycle: None });
             }
-            IoEvent::Net(NetEvent::Frame { conn, stream, frame_type, body }) => {
+            IoEvent::Net(NetEvent::Frame { conn, stream, frame_type, body, .. }) => {
                 let header = FrameHeader::new(frame_type, body.len()).unwrap().to_bytes();
                 let pieces = Pieces::Many(vec![header.to_vec().into(), body]);
                 self.actions.push_back(IoAction::Send { conn, stream, pieces });

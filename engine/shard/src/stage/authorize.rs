@@ -198,6 +198,10 @@ impl Authorized {
         parts
     }
 
+    pub(crate) fn batch_count(&self) -> u64 {
+        self.batches.len() as u64
+    }
+
     pub(crate) fn message_count(&self) -> u64 {
         self.batches.iter().map(|batch| batch.messages.len() as u64).sum()
     }

@@ -20,6 +20,7 @@ use creto_store::{Delivery, MailboxId, Mailboxes, SenderId};
 use crate::event::Now;
 use crate::limits::{DELIVER_BYTES_PER_TURN, DELIVER_MESSAGES_PER_TURN};
 use crate::route::Origin;
+use crate::stages::{DurableMarks, PushMarks, StageTimes};
 
 /// Who reads the mailboxes of this shard, and how much they can take.
 #[derive(Debug, Default)]
@@ -45,6 +46,7 @@ struct Subscription {
     /// The batch header that the subscriber's stream saw last.
     last_header: Option<Bytes>,
     is_ready: bool,
+    push_marks: PushMarks,
 }
 
 /// Frames for the deliver stream of a connection.
@@ -89,6 +91,7 @@ impl Subscriptions {
             shows_presence: false,
             last_header: None,
             is_ready,
+            push_marks: PushMarks::default(),
         };
         self.by_mailbox.insert(mailbox, subscription);
         // What the last subscriber did not acknowledge comes again, in its old order.
@@ -161,6 +164,13 @@ impl Subscriptions {
         (taken > 0).then_some((subscription.origin, taken as usize))
     }
 
+    /// The consumer of a mailbox is done with these.
+    pub(crate) fn settled(&mut self, now: Now, mailbox: &AgentId, sequences: &[u64], times: &mut StageTimes) {
+        if let Some(subscription) = self.by_mailbox.get_mut(mailbox) {
+            subscription.push_marks.settled(sequences, now.monotonic_us, times);
+        }
+    }
+
     /// Says that a mailbox may have something new.
     pub(crate) fn wake(&mut self, mailbox: AgentId) {
         if let Some(subscription) = self.by_mailbox.get_mut(&mailbox).filter(|known| !known.is_ready) {
@@ -199,23 +209,48 @@ pub(crate) struct Void {
     pub(crate) sequence: u64,
 }
 
+/// What is measured of deliveries.
+#[derive(Debug)]
+pub(crate) struct Measure<'a> {
+    /// When this turn's pushes are made.
+    pub(crate) pushed_us: u64,
+    /// When what is pushed became durable.
+    pub(crate) marks: &'a DurableMarks,
+    pub(crate) times: &'a mut StageTimes,
+}
+
+impl Measure<'_> {
+    fn take(&mut self, subscription: &mut Subscription, deliveries: &[Delivery]) {
+        for run in deliveries.chunk_by(|one, next| one.record == next.record) {
+            // What was pushed before waited for its consumer, not for this node.
+            if let Some(durable_us) = (run[0].attempt <= 1).then(|| self.marks.of(run[0].record)).flatten() {
+                self.times.add(self.pushed_us.saturating_sub(durable_us));
+            }
+        }
+        if let Some(last) = deliveries.last() {
+            subscription.push_marks.pushed(last.message.sequence, self.pushed_us);
+        }
+    }
+}
+
 /// Pushes what can be pushed now; each mailbox that is ready has one share of the turn.
 pub(crate) fn deliver(
     now: Now,
     snapshot: &Snapshot,
     subscriptions: &mut Subscriptions,
     mailboxes: &mut Mailboxes,
+    measure: &mut Measure<'_>,
 ) -> Delivered {
     let mut delivered = Delivered::default();
     for _ in 0..subscriptions.ready.len() {
         let mailbox = subscriptions.ready.pop_front().expect("as many are taken as there were");
         let Some(subscription) = subscriptions.by_mailbox.get_mut(&mailbox) else { continue };
         subscription.is_ready = false;
-        share(now, mailbox, snapshot, subscriptions, mailboxes, &mut delivered);
+        share(now, mailbox, snapshot, subscriptions, mailboxes, &mut delivered, measure);
     }
     // Those that waited until others had read what they wanted.
     while let Some(mailbox) = mailboxes.next_reader() {
-        share(now, AgentId(mailbox.0), snapshot, subscriptions, mailboxes, &mut delivered);
+        share(now, AgentId(mailbox.0), snapshot, subscriptions, mailboxes, &mut delivered, measure);
     }
     delivered
 }
@@ -228,6 +263,7 @@ fn share(
     subscriptions: &mut Subscriptions,
     mailboxes: &mut Mailboxes,
     delivered: &mut Delivered,
+    measure: &mut Measure<'_>,
 ) {
     let Some(subscription) = subscriptions.by_mailbox.get_mut(&mailbox) else { return };
     // Without a policy nobody can say any more who may read. Its connection may be another shard's, which closes it as soon as it hears
@@ -254,6 +290,7 @@ fn share(
         mailboxes.reject(MailboxId(mailbox.0), &void, now.unix_ms);
     }
     if !deliveries.is_empty() {
+        measure.take(subscription, &deliveries);
         delivered.pushes.push(encode(subscription, &deliveries));
     }
     // There may be more than this share.

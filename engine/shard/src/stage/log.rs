@@ -35,6 +35,7 @@ use crate::expiry::Retention;
 use crate::limits::{EXPIRED_PER_TICK, SETTLE_REST_US};
 use crate::room::Room;
 use crate::route::{BatchPart, PartOutcome, Telling, Told};
+use crate::stages::{DurableMarks, StageTimes};
 
 /// The log of a shard with the mailboxes that it feeds.
 #[derive(Debug)]
@@ -57,6 +58,11 @@ pub struct Log<L = Wal> {
     is_draining: bool,
     /// What waits until a record is durable, in the order of the log.
     awaited: VecDeque<Awaited>,
+    /// Records of parts that no write has yet, with when the part came; at most as many as wait for a record.
+    unwritten: VecDeque<(RecordSequence, u64)>,
+    /// How long parts waited for their write.
+    queue_times: StageTimes,
+    durable_marks: DurableMarks,
     /// Outcomes that wait for nothing.
     refused: Vec<(ShardIndex, PartOutcome)>,
     /// Notices of messages that expired, until they are durable, in the order of the log.
@@ -90,7 +96,8 @@ pub struct Log<L = Wal> {
 
 #[derive(Debug)]
 enum Arrived {
-    Part(BatchPart),
+    /// With when it came, by the node's monotonic clock.
+    Part(BatchPart, u64),
     Settle(Settle),
     Notices(Notices),
     Subscription(SubscriptionChange),
@@ -145,6 +152,9 @@ impl<L: RecordLog> Log<L> {
             resting_since_us: None,
             is_draining: false,
             awaited: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            queue_times: StageTimes::default(),
+            durable_marks: DurableMarks::default(),
             refused: Vec::new(),
             telling: VecDeque::new(),
             answered: Vec::new(),
@@ -186,6 +196,16 @@ impl<L: RecordLog> Log<L> {
 
     pub(crate) fn mailboxes_mut(&mut self) -> &mut Mailboxes {
         &mut self.mailboxes
+    }
+
+    /// The mailboxes, and when what came into them last became durable.
+    pub(crate) fn mailboxes_and_marks(&mut self) -> (&mut Mailboxes, &DurableMarks) {
+        (&mut self.mailboxes, &self.durable_marks)
+    }
+
+    /// How long parts of batches waited for their write.
+    pub(crate) fn queue_times(&self) -> &StageTimes {
+        &self.queue_times
     }
 
     /// How much room there is for messages.
@@ -260,8 +280,8 @@ impl<L: RecordLog> Log<L> {
     }
 
     /// Takes a part; it becomes a record as soon as the log has room.
-    pub(crate) fn submit(&mut self, part: BatchPart) {
-        self.arrived.push_back(Arrived::Part(part));
+    pub(crate) fn submit(&mut self, now: Now, part: BatchPart) {
+        self.arrived.push_back(Arrived::Part(part, now.monotonic_us));
     }
 
     /// Takes acknowledgements of a consumer; sequences that are not in the mailbox are ignored.
@@ -348,6 +368,12 @@ impl<L: RecordLog> Log<L> {
     /// Hands out what the disk should do now.
     pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(action) = self.wal.next_action(now.unix_ms) {
+            if let store::Action::Write(write) = &action {
+                let written = write.last_record();
+                while let Some((_, since_us)) = self.unwritten.pop_front_if(|(record, _)| *record <= written) {
+                    self.queue_times.add(now.monotonic_us.saturating_sub(since_us));
+                }
+            }
             actions.push(Action::Disk(action));
         }
     }
@@ -384,7 +410,7 @@ impl<L: RecordLog> Log<L> {
         }
         for arrived in std::mem::take(&mut self.arrived) {
             match arrived {
-                Arrived::Part(part) => self.refuse_part(part, RejectCode::ShardFenced),
+                Arrived::Part(part, _) => self.refuse_part(part, RejectCode::ShardFenced),
                 Arrived::Notices(notices) => self.answered.push(notices.untold(Telling::NotNow)),
                 Arrived::Subscription(change) => self.changed.push((change, Err(RejectCode::ShardFenced))),
                 Arrived::Settle(_) => {}
@@ -413,12 +439,13 @@ impl<L: RecordLog> Log<L> {
     }
 
     /// Takes what became durable since the last call.
-    pub(crate) fn take_durable(&mut self, audit: &mut AuditFeed) -> Durable {
+    pub(crate) fn take_durable(&mut self, now: Now, audit: &mut AuditFeed) -> Durable {
         let mut durable = Durable { outcomes: std::mem::take(&mut self.refused), ..Durable::default() };
         while let Some(record) = self.wal.next_durable() {
             audit.record(record.position, &record.record);
             match &record.record {
                 Record::BatchPart(part) => {
+                    self.durable_marks.durable(record.position, now.monotonic_us);
                     durable.messages += part.messages.len() as u64;
                     let is_published = |message: &&PartMessage| message.flags.contains(MessageFlags::PUBLISHED);
                     durable.published += part.messages.iter().filter(is_published).count() as u64;
@@ -454,9 +481,11 @@ impl<L: RecordLog> Log<L> {
             }
             self.mailboxes.apply(record);
         }
+        // A log without writes, or with one that has failed: nobody measures how long these waited.
+        while self.unwritten.pop_front_if(|(record, _)| *record <= self.wal.durable()).is_some() {}
         while self.awaited.front().is_some_and(|awaited| awaited.after <= self.wal.durable()) {
             let Awaited { to, outcome, .. } = self.awaited.pop_front().expect("the front was just looked at");
-            durable.outcomes.push((to, outcome));
+            durable.outcomes.push((to, PartOutcome { durable_us: Some(now.monotonic_us), ..outcome }));
         }
         self.letters_are_durable();
         durable.told = self.take_told();

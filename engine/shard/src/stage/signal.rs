@@ -44,7 +44,8 @@ pub(crate) fn signal(
     }
     let message_count = u32::try_from(part.messages.len()).expect("a batch has at most 1,024 messages");
     let (connection, sequence) = (part.origin.connection, part.sequence);
-    let outcome = PartOutcome { connection, sequence, message_count, refused: Vec::new(), pause_ms: 0 };
+    let outcome =
+        PartOutcome { connection, sequence, message_count, refused: Vec::new(), pause_ms: 0, durable_us: None };
     Signalled { pushes, outcome }
 }
 

@@ -25,6 +25,7 @@ use super::decode::{Decoded, DecodedBatch, DecodedMessage};
 use crate::connection::LoggedIn;
 use crate::event::{ConnectionId, Now};
 use crate::limits::{KEY_CACHE_ENTRIES, ROOT_CACHE_ENTRIES, SIGNED_AGE_MS_MAX, SIGNED_AHEAD_MS_MAX};
+use crate::stages::{StageClock, StageTimes};
 
 /// Batches whose signatures hold.
 #[derive(Debug, Default)]
@@ -95,6 +96,8 @@ pub struct VerifyJob {
     root: RootKey,
     /// The verdict on the same root and signatures, if it is remembered.
     known: Option<Result<(), SignatureError>>,
+    /// When it was begun, by the clock of stages.
+    began_us: u64,
 }
 
 /// A batch with its verdict. Only [`VerifyJob::run`] makes one.
@@ -105,6 +108,7 @@ pub struct VerifyOutcome {
     root: RootKey,
     is_known: bool,
     verdict: Verdict,
+    began_us: u64,
 }
 
 #[derive(Debug)]
@@ -124,11 +128,14 @@ pub(crate) fn verify(
     snapshot: &Snapshot,
     verifier: &mut Verifier,
     refusals: &mut Refusals,
+    (clock, times): (&StageClock, &mut StageTimes),
 ) -> Verified {
     let mut verified = Verified::default();
     // Bad signatures of this turn, by connection. Beyond its chances a connection costs nothing more: it is closed when
     // the turn ends.
     let mut bad: Vec<(ConnectionId, u32)> = Vec::new();
+    // Where one batch ends the next begins: one reading for each of them.
+    let mut began_us = None;
     for job in prepare(decoded, now, snapshot, verifier, refusals) {
         let DecodedBatch { connection, sequence, chances, .. } = job.batch;
         let spent = bad.iter().find(|(known, _)| *known == connection).map_or(0, |(_, count)| *count);
@@ -136,7 +143,11 @@ pub(crate) fn verify(
             refusals.batch(connection, sequence, RejectCode::BadSignature);
             continue;
         }
+        let from_us = began_us.unwrap_or_else(|| clock.read(now));
         let outcome = job.run(&mut verifier.scratch);
+        let until_us = clock.read(now);
+        times.add(until_us.saturating_sub(from_us));
+        began_us = Some(until_us);
         if outcome.has_bad_signature() {
             bad.retain(|(known, _)| *known != connection);
             bad.push((connection, spent + 1));
@@ -160,7 +171,7 @@ pub(crate) fn prepare(
         match check_statement(&batch, now, snapshot, verifier) {
             Ok(keys) => {
                 let (root, known) = verifier.roots.look_up(&item(&batch, &keys, &statement_of(&batch)));
-                jobs.push(VerifyJob { id: 0, batch, keys, root, known });
+                jobs.push(VerifyJob { id: 0, batch, keys, root, known, began_us: now.monotonic_us });
             }
             Err(code) => refusals.batch(batch.connection, batch.sequence, code),
         }
@@ -172,7 +183,7 @@ impl VerifyJob {
     /// Rebuilds the tree, holds its root against the signed one, and checks both signatures. About 70 us and 1 us per KiB.
     #[must_use]
     pub fn run(self, scratch: &mut Scratch) -> VerifyOutcome {
-        let Self { id, batch, keys, root, known } = self;
+        let Self { id, batch, keys, root, known, began_us } = self;
         let entries = batch.entries.iter().map(|entry| (&entry.salt, &batch.batch[entry.envelope.clone()]));
         let header = header_of(&batch);
         scratch.leaves.clear();
@@ -196,7 +207,7 @@ impl VerifyJob {
         } else {
             Verdict::Holds(Paths::of(&scratch.tree))
         };
-        VerifyOutcome { id, batch, root, is_known: known.is_some(), verdict }
+        VerifyOutcome { id, batch, root, is_known: known.is_some(), verdict, began_us }
     }
 
     pub(crate) fn connection(&self) -> ConnectionId {
@@ -206,11 +217,21 @@ impl VerifyJob {
     pub(crate) fn with_id(self, id: u64) -> Self {
         Self { id, ..self }
     }
+
+    /// A worker is asked now.
+    pub(crate) fn begin(self, began_us: u64) -> Self {
+        Self { began_us, ..self }
+    }
 }
 
 impl VerifyOutcome {
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// When a worker was asked, by the clock of stages.
+    pub(crate) fn began_us(&self) -> u64 {
+        self.began_us
     }
 
     /// Whether its sender may still send it, asked again when its verdict was made elsewhere.

@@ -26,7 +26,9 @@ impl<L: RecordLog> Log<L> {
         self.admit_letters();
         while let Some(arrived) = self.arrived.pop_front() {
             let blocked = match arrived {
-                Arrived::Part(part) => self.admit_part(now, part).map(Arrived::Part),
+                Arrived::Part(part, since_us) => {
+                    self.admit_part(now, part, since_us).map(|part| Arrived::Part(part, since_us))
+                }
                 Arrived::Settle(settle) if settle.cause == SettleCause::Acknowledged => {
                     self.resting.push_back(settle);
                     None
@@ -50,7 +52,7 @@ impl<L: RecordLog> Log<L> {
     }
 
     /// Gives the part back when the log has no room for it right now.
-    fn admit_part(&mut self, now: Now, part: BatchPart) -> Option<BatchPart> {
+    fn admit_part(&mut self, now: Now, part: BatchPart, since_us: u64) -> Option<BatchPart> {
         let bytes = part.messages.iter().map(|m| store::PartMessage::encoded_bytes_of(m.path.len(), m.envelope.len()));
         let record_bytes = store::BatchPart::encoded_bytes_of(part.header.len(), bytes.sum());
         match self.wal.check_room(AppendClass::Message, record_bytes) {
@@ -131,6 +133,7 @@ impl<L: RecordLog> Log<L> {
         if !messages.is_empty() {
             let record = Record::BatchPart(store::BatchPart { batch_header: part.header, messages });
             after = self.wal.append(record).expect("room was checked for more than this");
+            self.unwritten.push_back((after, since_us));
         }
         let pause_ms = self.room().pause_ms();
         let outcome = PartOutcome {
@@ -139,6 +142,7 @@ impl<L: RecordLog> Log<L> {
             message_count,
             refused,
             pause_ms,
+            durable_us: None,
         };
         if after <= self.wal.durable() {
             self.refused.push((part.origin.shard, outcome));
@@ -156,6 +160,7 @@ impl<L: RecordLog> Log<L> {
             message_count,
             refused: part.messages.iter().map(|message| (message.leaf_index, code)).collect(),
             pause_ms: self.room().pause_ms(),
+            durable_us: None,
         };
         self.refused.push((part.origin.shard, outcome));
     }

@@ -72,7 +72,7 @@ impl Fixture {
                 }
                 self.log.disk_completed(action.id(), Ok(()), &mut AuditFeed::default(), &mut Vec::new());
             }
-            self.log.take_durable(&mut AuditFeed::default());
+            self.log.take_durable(at(0), &mut AuditFeed::default());
         }
     }
 
