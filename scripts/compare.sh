@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets creto and NATS JetStream side by side on this machine: the same loads by the same generator, each system started afresh for
-# every run, one after the other and in another order in each repetition. Writes a table in Markdown, losses as plain as wins. It needs a
-# release build, nats-server (apt install nats-server; CRETO_NATS_SERVER names another one), and openssl for JetStream over TLS.
-# docs/performance.md says how to read it. Status 1: a run was not valid; the table says which, and why.
+# every run, one after the other and in another order in each repetition. Writes a table in Markdown, losses as plain as wins. It builds creto
+# with the feature `nats` (CRETO names one that is built), and needs nats-server (apt install nats-server; CRETO_NATS_SERVER names another
+# one) and openssl for JetStream over TLS. docs/performance.md says how to read it. Status 1: a run was not valid; the table says which.
 #
 #   scripts/compare.sh [--rates 1000,5000] [--sizes 1024] [--scenarios direct,fan-in,fan-out,mixed] [--repeat 3] [--duration 10s]
 #                      [--warmup 2s] [--into docs/performance.md] [--dir DIR] [--keep DIR] [-- MORE OPTIONS OF creto bench run]
@@ -30,7 +30,8 @@ done
 
 creto=${CRETO:-${CARGO_TARGET_DIR:-target}/release/creto}
 nats=${CRETO_NATS_SERVER:-nats-server}
-[ -x "$creto" ] || { echo "$creto is not there: cargo build --release, or say CRETO=..." >&2; exit 1; }
+[ -n "${CRETO:-}" ] || cargo build --locked --release --quiet --package creto-cli --features nats
+[ -x "$creto" ] || { echo "$creto is not there: leave CRETO out, and it is built" >&2; exit 1; }
 command -v "$nats" >/dev/null || { echo "nats-server is not installed: apt install nats-server, or say CRETO_NATS_SERVER=..." >&2; exit 1; }
 
 # On a disk, as a node of the run's own is.

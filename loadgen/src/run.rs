@@ -17,7 +17,10 @@ use crate::cpu::{CpuSample, CpuSampler};
 use crate::ledger::{Durability, LedgerError, LedgerPaths, LedgerWriter};
 use crate::limits::{AWAY_MAX, BACKLOG_SAMPLES_MAX, MESSAGES_MAX, PROGRESS_EVERY, SETTLE_TIMEOUT, STANDSTILL};
 use crate::measure::{Metric, Second, Seconds, written};
-use crate::nats::NatsCast;
+#[cfg(not(feature = "nats"))]
+use crate::nats::NatsError;
+#[cfg(feature = "nats")]
+use crate::nats::drive::NatsCast;
 use crate::options::{RegisterError, Registration, RunError, RunOptions, Shape};
 use crate::pace::Pacer;
 use crate::send::Sender;
@@ -156,6 +159,9 @@ pub(crate) async fn run_once(
             let cast = CretoCast::make(node, options, register, paths.as_ref()).await?;
             staging.perform(cast, start, progress).await
         }
+        #[cfg(not(feature = "nats"))]
+        Target::Nats(_) => Err(NatsError::LeftOut.into()),
+        #[cfg(feature = "nats")]
         Target::Nats(server) => {
             let cast = NatsCast::make(server, options).await?;
             staging.perform(cast, start, progress).await

@@ -1,6 +1,6 @@
 //! The load generator against a real NATS server, where one is installed (Debian: nats-server). `CRETO_NATS_SERVER` names another one,
 //! `CRETO_REQUIRE_NATS=1` makes a test fail that finds none. Nothing here looks at a latency.
-
+#![cfg(feature = "nats")]
 #![allow(clippy::unwrap_used, reason = "helper functions outside of a test count as code for the lint")]
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 //! A browser can neither open the control socket nor sign requests as the API over TCP wants them, and shall do neither. So whoever may
 //! open the socket starts this server beside it, on an address of this machine, and opens a [link](Links::make) to it: what gets in by
 //! the link is let in once and given a key, which every request for an answer of the node brings along. It passes on nothing but the
-//! paths of [`forwarded`], and nothing but GET. The page itself and its scripts are the same for everybody and have no secret; they
+//! paths of `forwarded`, and nothing but GET. The page itself and its scripts are the same for everybody and have no secret; they
 //! come from this binary and load nothing from elsewhere.
 //!
 //! Why there is no cookie and what else there was: `docs/decisions/2026-12-01-dashboard-in-a-browser.md`.

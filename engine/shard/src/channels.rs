@@ -9,7 +9,7 @@
 //! ChannelAttach   ------------------->  members.rs: who subscribes, told before the outcomes of messages behind
 //! ```
 //!
-//! Frames of clients are in [`request`], and in [`listing`] what they ask about channels that they do not know. What may not subscribe any more is found after each snapshot that can have taken something from
+//! Frames of clients are in `request`, and in `listing` what they ask about channels that they do not know. What may not subscribe any more is found after each snapshot that can have taken something from
 //! somebody, some in each turn.
 
 mod fan_out;

@@ -216,6 +216,7 @@ fn nats_host(url: &str) -> Option<(&str, bool)> {
 
 pub(super) fn nats_failure(error: &NatsError) -> Failure {
     match error {
+        NatsError::LeftOut => Failure::of(Exit::Usage, error),
         NatsError::Connect { .. } | NatsError::Monitor { .. } => Failure::of(Exit::Unreachable, error),
         _ => Failure::of(Exit::Refused, error),
     }
