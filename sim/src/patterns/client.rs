@@ -43,6 +43,20 @@ struct Outgoing {
     has_signal: bool,
 }
 
+/// What becomes of a message that an application has.
+enum Looked {
+    /// It is not done with it.
+    Kept,
+    Done,
+    Refused(Nack),
+}
+
+impl Looked {
+    fn of(refused: Option<Nack>) -> Self {
+        refused.map_or(Self::Done, Self::Refused)
+    }
+}
+
 impl PatternAgent {
     pub(super) fn new(index: usize) -> Self {
         Self { index, current: None, open: Vec::new(), not_before_us: 0, outbox: Vec::new(), next: 0 }
@@ -345,17 +359,17 @@ impl World<'_> {
         for (sequence, number) in waiting {
             let part = part_of(number).expect("only agents of the patterns write to each other");
             match self.take_part(number, part)? {
-                Some(None) => {
+                Looked::Done => {
                     self.model.fates[number].consumer_acknowledged = true;
                     done.push(sequence);
                 }
-                Some(Some(nack)) => {
+                Looked::Refused(nack) => {
                     if let Nack::Never { .. } = nack {
                         self.model.fates[number].consumer_rejected = true;
                     }
                     refused.push((sequence, nack));
                 }
-                None => kept.push((sequence, number)),
+                Looked::Kept => kept.push((sequence, number)),
             }
         }
         self.links[link].client_side.unacknowledged = kept;
@@ -375,19 +389,19 @@ impl World<'_> {
     }
 
     /// What becomes of a message: it is kept, acknowledged, or refused in some way.
-    fn take_part(&mut self, number: MessageNumber, part: Part) -> Result<Option<Option<Nack>>, crate::Violation> {
+    fn take_part(&mut self, number: MessageNumber, part: Part) -> Result<Looked, crate::Violation> {
         match part {
-            Part::Request(request) => Ok(self.work_on(request).then_some(None)),
+            Part::Request(request) => Ok(if self.work_on(request) { Looked::Done } else { Looked::Kept }),
             Part::Answer { request, .. } => {
                 self.answer_comes(request, true)?;
-                Ok(Some(None))
+                Ok(Looked::Done)
             }
             Part::Foreign(request) => {
                 self.answer_comes(request, false)?;
-                Ok(Some(None))
+                Ok(Looked::Done)
             }
-            Part::Chunk { file, index, .. } => Ok(Some(self.chunk_comes(number, file, index))),
-            Part::Head { file, .. } => Ok(Some(self.head_comes(number, file)?)),
+            Part::Chunk { file, index, .. } => Ok(Looked::of(self.chunk_comes(number, file, index))),
+            Part::Head { file, .. } => Ok(Looked::of(self.head_comes(number, file)?)),
             Part::Signal => broken(Rule::SignalsLeaveNoTrace, format!("signal {number} came as a message")),
         }
     }
