@@ -70,11 +70,11 @@ impl Presences {
         Self { state: Mutex::default(), asked: Notify::new(), places: Semaphore::new(PRESENCE_QUESTIONS_MAX) }
     }
 
-    /// Asks until there is an answer.
-    async fn of(&self, agent: AgentId) -> Result<Presence, PresenceError> {
-        let until = Instant::now() + PRESENCE_TIMEOUT;
+    /// Asks until there is an answer, or this time has come.
+    async fn of(&self, agent: AgentId, until: Instant) -> Result<Presence, PresenceError> {
         let place = timeout_at(until, self.places.acquire()).await.map_err(|_| PresenceError::TimedOut)?;
         let _place = place.map_err(|_| PresenceError::Closed)?;
+        let _forgets = ForgetsOnDrop { presences: self, agent };
         loop {
             let answer = timeout_at(until, self.ask(agent)?).await.map_err(|_| PresenceError::TimedOut)?;
             match answer.map_err(|_| PresenceError::Closed)?? {
@@ -172,6 +172,22 @@ impl Presences {
     }
 }
 
+/// Whoever stops waiting last leaves no question behind: a node that answers none is not remembered with all that it was asked.
+struct ForgetsOnDrop<'a> {
+    presences: &'a Presences,
+    agent: AgentId,
+}
+
+impl Drop for ForgetsOnDrop<'_> {
+    fn drop(&mut self) {
+        let mut state = self.presences.state.lock().expect(UNPOISONED);
+        let is_waited_for = |question: &Question| question.waiting.iter().any(|waiting| !waiting.is_closed());
+        if state.questions.get(&self.agent).is_some_and(|question| !is_waited_for(question)) {
+            state.questions.remove(&self.agent);
+        }
+    }
+}
+
 impl Agent {
     /// Whether another agent reads its mailbox now, or when it stopped, if it shows itself to those who may send to it
     /// ([`PresencePolicy::Senders`]) and this agent may. [`Presence::Unknown`] says nothing, not even that there is such an agent.
@@ -181,7 +197,7 @@ impl Agent {
     /// # Errors
     /// [`PresenceError`].
     pub async fn presence(&self, agent: &AgentName) -> Result<Presence, PresenceError> {
-        self.presences().of(self.id_of(agent)).await
+        self.presences().of(self.id_of(agent), Instant::now() + PRESENCE_TIMEOUT).await
     }
 }
 

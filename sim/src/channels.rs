@@ -21,6 +21,7 @@ use crate::clock::START_MS;
 use crate::fault::Fault;
 use crate::model::Checked;
 use crate::network::LinkNumber;
+use crate::patterns::OUTSIDER;
 use crate::pool::{AGENTS, Pool};
 use crate::random::Random;
 use crate::world::{Step, World};
@@ -71,6 +72,8 @@ pub(crate) struct Records {
     is_deleted: [bool; CHANNELS],
     /// Who is revoked, and since when.
     revoked: Option<(usize, u64)>,
+    /// So is the outsider of the patterns; not what it had signed.
+    outsider_is_revoked: bool,
     messages_max: [u64; CHANNELS],
     pub(crate) retention_s: [u32; CHANNELS],
 }
@@ -81,6 +84,7 @@ impl Records {
             listed: (AGENTS..AGENTS + CHANNEL_AGENTS).filter(|agent| *agent == AGENTS || !random.one_in(4)).collect(),
             is_deleted: [false; CHANNELS],
             revoked: None,
+            outsider_is_revoked: false,
             messages_max: std::array::from_fn(|_| random.pick(&quotas)),
             retention_s: std::array::from_fn(|_| random.pick(&[60, RETENTION_S_MAX])),
         }
@@ -92,7 +96,7 @@ impl Records {
     }
 
     pub(crate) fn is_revoked(&self, agent: usize) -> bool {
-        self.revoked.is_some_and(|(revoked, _)| revoked == agent)
+        self.revoked.is_some_and(|(revoked, _)| revoked == agent) || self.outsider_is_revoked && agent == OUTSIDER
     }
 
     /// Whether what an agent signed in this run is void.
@@ -108,6 +112,9 @@ impl Records {
         }
         if let Some((agent, at_ms)) = self.revoked {
             builder.revoke(&pool.agents[agent].id, at_ms);
+        }
+        if self.outsider_is_revoked {
+            builder.revoke(&pool.agents[OUTSIDER].id, START_MS + 1);
         }
         for (channel, name) in NAMES.iter().enumerate() {
             let mut listed: Vec<_> = self.listed.iter().map(|agent| pool.agents[*agent].id).collect();
@@ -217,6 +224,11 @@ impl Channels {
         &self.history[self.applied[shard]].0
     }
 
+    /// Whether a shard knows that an agent is revoked.
+    pub(crate) fn knows_as_revoked(&self, shard: usize, agent: usize) -> bool {
+        self.applied(shard).is_revoked(agent)
+    }
+
     /// What was ever said.
     pub(crate) fn ever(&self, holds: impl Fn(&Records) -> bool) -> bool {
         self.history.iter().any(|(records, _)| holds(records))
@@ -289,6 +301,11 @@ impl World<'_> {
                 records.revoked = Some((agent, START_MS + u64::from(!random.one_in(3))));
                 Fault::Revocation
             }
+            3 | 4 if self.patterns.is_on && !records.outsider_is_revoked => {
+                records.outsider_is_revoked = true;
+                self.model.patterns.is_outsider_revoked = true;
+                Fault::Revocation
+            }
             3 | 4 => {
                 records.messages_max[random.index(CHANNELS)] = random.pick(quotas);
                 Fault::RecordChange
@@ -349,6 +366,9 @@ impl World<'_> {
             .map(|(_, seat)| *seat)
             .collect();
         ended.into_iter().for_each(|seat| self.channels.hands.release(seat, now_us));
+        if self.channels.history[place].0.outsider_is_revoked {
+            self.outsider_signals_once_more();
+        }
         let snapshot = self.channels.history[place].1.clone();
         self.shard_event(shard, Event::Snapshot(snapshot))
     }

@@ -76,6 +76,9 @@ impl World<'_> {
         if self.channels.is_on {
             open.extend(self.channels.agents.iter().flat_map(crate::channels::client::ChannelAgent::open));
         }
+        if self.patterns.is_on {
+            open.extend(self.patterns.agents.iter().flat_map(crate::patterns::client::PatternAgent::open));
+        }
         if open.is_empty() {
             return;
         }

@@ -7,7 +7,8 @@ use creto_envelope::deliver::DeliveredSpan;
 use creto_shard::Shard;
 use creto_store::{Mailboxes, Noted, NotedMessage, Record, Recovered, RecoveryError, SenderId, SettleCause};
 
-use crate::model::{Checked, Model, Rule, broken};
+use crate::model::{Checked, Model, Rule, Violation, broken};
+use crate::patterns::messages::part_of;
 use crate::pool::{FIRST_PUBLISHED, MessageNumber, Pool, Recipient};
 
 /// Refusals after which a message may be accepted behind one that was sent later.
@@ -169,6 +170,7 @@ impl Model {
             {
                 Ok(())
             }
+            RejectCode::AgentRevoked | RejectCode::UnknownSender if self.patterns.may_be_revoked(number) => Ok(()),
             code => broken(Rule::RefusedForAReason, format!("message {number} was refused: {}", code.name())),
         }
     }
@@ -181,7 +183,7 @@ impl Model {
         envelope: &[u8],
         mailbox: usize,
         now_us: u64,
-    ) -> Checked {
+    ) -> Result<MessageNumber, Violation> {
         let Some(number) = envelope.get(64..80).and_then(|id| pool.message_of(id.try_into().ok()?)) else {
             return broken(Rule::Content, "a message was pushed that nobody sent");
         };
@@ -202,7 +204,8 @@ impl Model {
         if fate.settled.is_some_and(|cause| cause != SettleCause::Expired) {
             return broken(Rule::SettledStaysSettled, format!("message {number} was pushed: {fate:?}"));
         }
-        self.not_dead(number, now_us)
+        self.not_dead(number, now_us)?;
+        Ok(number)
     }
 
     /// The deduplication of the SDK has let a message through to the application.
@@ -225,15 +228,18 @@ impl Model {
             return broken(Rule::Order, text);
         }
         let key = (message.sender, message.to, priority);
-        let last = self.last_order.insert(key, message.order);
+        // Agents of the patterns send what is wanted next.
+        let place = if part_of(number).is_some() { self.patterns.place_of(number) } else { Some(message.order) };
+        let Some(place) = place else { return Ok(()) };
+        let last = self.last_order.insert(key, place);
         if self.refused_for_room {
             return Ok(());
         }
         self.tally.ordered_pairs += u64::from(last.is_some());
-        if last.is_some_and(|last| last >= message.order) {
+        if last.is_some_and(|last| last >= place) {
             let text = format!(
-                "message {number} of agent {} (place {}) came to the application after place {last:?}",
-                message.sender, message.order
+                "message {number} of agent {} (place {place}) came to the application after place {last:?}",
+                message.sender
             );
             return broken(Rule::Order, text);
         }

@@ -14,6 +14,7 @@ pub(crate) struct Clock<T> {
     now_us: u64,
     /// What the node's wall clock is ahead of (or behind) true time: operators and NTP move it.
     wall_skew_ms: i64,
+    set_us: Option<u64>,
     next_order: u64,
     due: BinaryHeap<Due<T>>,
 }
@@ -27,7 +28,7 @@ struct Due<T> {
 
 impl<T> Clock<T> {
     pub(crate) fn new() -> Self {
-        Self { now_us: 0, wall_skew_ms: 0, next_order: 0, due: BinaryHeap::new() }
+        Self { now_us: 0, wall_skew_ms: 0, set_us: None, next_order: 0, due: BinaryHeap::new() }
     }
 
     pub(crate) fn now_us(&self) -> u64 {
@@ -41,13 +42,18 @@ impl<T> Clock<T> {
     }
 
     pub(crate) fn set_wall_skew_ms(&mut self, skew_ms: i64) {
-        self.wall_skew_ms = skew_ms;
+        (self.wall_skew_ms, self.set_us) = (skew_ms, Some(self.now_us));
+    }
+
+    /// Whether somebody set the wall clock just now.
+    pub(crate) fn was_set_within(&self, past_us: u64) -> bool {
+        self.set_us.is_some_and(|set_us| set_us + past_us >= self.now_us)
     }
 
     /// Sets the wall clock to this time, if it is behind.
     pub(crate) fn catch_up(&mut self, unix_ms: u64) {
         let behind_ms = unix_ms.saturating_sub(self.now().unix_ms);
-        self.wall_skew_ms += i64::try_from(behind_ms).expect("clocks jump by seconds");
+        self.set_wall_skew_ms(self.wall_skew_ms + i64::try_from(behind_ms).expect("clocks jump by seconds"));
     }
 
     pub(crate) fn after(&mut self, delay_us: u64, step: T) {

@@ -177,7 +177,7 @@ impl World<'_> {
 }
 
 /// The reason that a consumer gives for a message.
-fn reason_of(number: MessageNumber) -> u16 {
+pub(crate) fn reason_of(number: MessageNumber) -> u16 {
     u16::try_from(number % 1_000).expect("below a thousand") + 1
 }
 

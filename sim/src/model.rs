@@ -9,6 +9,7 @@ use creto_store::{FrameHeader, Record, SettleCause, limits};
 use crate::channels::truth::Truth;
 use crate::clock::START_MS;
 use crate::notices::Notices;
+use crate::patterns::truth::{PatternCounts, Patterns};
 use crate::pool::{FIRST_PUBLISHED, MESSAGES, MESSAGES_PER_AGENT, MessageNumber, Pool, Recipient};
 
 /// A rule that a run broke. `docs/simulation.md` states each in full.
@@ -60,6 +61,20 @@ pub enum Rule {
     OneHandAtATime,
     /// Publishers know who reads before they hear of what these are given.
     JoinIsToldFirst,
+    /// A request has at most one answer, of whom it asked, after this one was shown it; and it has one if it waits for it.
+    AnsweredOnce,
+    /// A file is handed out once, whole, or is refused, and of what was settled no chunk is left.
+    WholeOrNotAtAll,
+    /// Nothing of a signal is in anything that is stored.
+    SignalsLeaveNoTrace,
+    /// A signal goes to who reads now, in its time, and its sender cannot tell whether there is somebody.
+    SignalsGoToWhoListens,
+    /// Presence is told as it is, to those who may send.
+    PresenceIsTrue,
+    /// No mailbox holds more than its quota.
+    QuotaIsKept,
+    /// What is over is not pushed any more.
+    OverIsNotPushed,
     /// Refusals are those that the run has earned.
     RefusedForAReason,
     /// After the faults end, everything ends: answered, delivered, settled.
@@ -193,13 +208,17 @@ pub struct Tally {
     pub backups: u64,
     /// Messages that were read with a bit changed and not handed out.
     pub flips_noticed: u64,
+    /// Times that a mailbox was held against its quota.
+    pub quotas: u64,
+    /// What was compared of messaging patterns.
+    pub patterns: PatternCounts,
 }
 
 impl Tally {
     /// Every count with its name.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 46] {
-        [
+    pub fn entries(&self) -> Vec<(&'static str, u64)> {
+        let counts = [
             ("steps", self.steps),
             ("acknowledgements", self.acknowledgements),
             ("duplicates", self.duplicates),
@@ -246,7 +265,9 @@ impl Tally {
             ("rot_refused", self.rot_refused),
             ("backups", self.backups),
             ("flips_noticed", self.flips_noticed),
-        ]
+            ("quotas", self.quotas),
+        ];
+        counts.into_iter().chain(self.patterns.entries()).collect()
     }
 
     /// Adds the counts of another run.
@@ -297,6 +318,8 @@ impl Tally {
         self.rot_refused += other.rot_refused;
         self.backups += other.backups;
         self.flips_noticed += other.flips_noticed;
+        self.quotas += other.quotas;
+        self.patterns.merge(&other.patterns);
     }
 }
 
@@ -307,6 +330,9 @@ pub(crate) struct Model {
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) notices: Notices,
     pub(crate) channels: Truth,
+    pub(crate) patterns: Patterns,
+    /// Most messages of a mailbox.
+    messages_max: u64,
     /// The last message that each application saw first, by sender, recipient and priority: its place with its sender.
     pub(crate) last_order: BTreeMap<(usize, Recipient, u8), usize>,
     /// The same by recipient and priority: its mailbox sequence.
@@ -381,12 +407,14 @@ pub(crate) struct Ledger {
 }
 
 impl Model {
-    pub(crate) fn new(shard_count: usize, deliveries_max: u8) -> Self {
+    pub(crate) fn new(shard_count: usize, deliveries_max: u8, messages_max: u64) -> Self {
         Self {
             fates: vec![Fate::default(); MESSAGES],
             ledgers: vec![Ledger::default(); shard_count],
             notices: Notices::default(),
             channels: Truth::default(),
+            patterns: Patterns::default(),
+            messages_max,
             last_order: BTreeMap::new(),
             last_sequence: BTreeMap::new(),
             refused_for_room: false,
@@ -406,6 +434,7 @@ impl Model {
         bytes: &[u8],
         now_us: u64,
     ) -> Checked {
+        self.no_signal_is_stored(shard, bytes)?;
         let header_bytes = if offset == 0 { limits::SEGMENT_HEADER_BYTES } else { 0 };
         let mut rest = &bytes[header_bytes..];
         while !rest.is_empty() {
@@ -465,6 +494,7 @@ impl Model {
                         );
                     }
                     self.published_is_durable(pool, number)?;
+                    self.is_within_quota(pool, number)?;
                 }
             }
             Record::Settle(settle) => {
@@ -521,6 +551,24 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// A message is durable in a mailbox: there are no more than may be.
+    fn is_within_quota(&mut self, pool: &Pool, number: MessageNumber) -> Checked {
+        let to = pool.messages[number].to;
+        if number >= FIRST_PUBLISHED || self.messages_max > FIRST_PUBLISHED as u64 {
+            return Ok(());
+        }
+        let of_mailbox = self.fates.iter().zip(&pool.messages).filter(|(_, message)| message.to == to);
+        let held = of_mailbox.filter(|(fate, _)| fate.stored.is_some() && fate.settled.is_none()).count() as u64;
+        self.tally.quotas += 1;
+        match held <= self.messages_max {
+            true => Ok(()),
+            false => {
+                let text = format!("with message {number} {to:?} holds {held} messages of {}", self.messages_max);
+                broken(Rule::QuotaIsKept, text)
+            }
+        }
     }
 
     /// Whether the wall clock ever was so far from the time of the message ids that these were refused for it.

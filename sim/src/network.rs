@@ -90,6 +90,33 @@ pub(crate) struct NodeSide {
     pub(crate) attached: [bool; channels::CHANNELS],
     /// And was told that these do.
     pub(crate) told: [Option<BTreeSet<usize>>; channels::CHANNELS],
+    /// Who reads a mailbox over it, and shows that.
+    pub(crate) reader: Reader,
+    /// When it asked for the presence of another, without an answer.
+    pub(crate) presence_asked_us: VecDeque<u64>,
+}
+
+/// What a shard knows of who reads a mailbox over a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// When it was asked for, and when it was so.
+    pub(crate) asked_us: Option<u64>,
+    pub(crate) subscribed_us: Option<u64>,
+    /// It shows itself, by what it said last; since when, and when it said the contrary.
+    pub(crate) shown: bool,
+    pub(crate) showed_us: Option<u64>,
+    pub(crate) hid_us: Option<u64>,
+}
+
+impl Reader {
+    pub(crate) fn shows(&mut self, shown: bool, now_us: u64) {
+        if shown && !self.shown {
+            self.showed_us = Some(now_us);
+        } else if !shown {
+            self.hid_us = Some(now_us);
+        }
+        self.shown = shown;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +153,8 @@ pub(crate) struct ClientSide {
     /// Messages that the node may still push, and bytes of them: the last one may overdraw.
     pub(crate) credit_messages: u32,
     pub(crate) credit_bytes: u64,
+    /// Signals that it may still push.
+    pub(crate) credit_signals: u32,
 }
 
 /// Results of a batch by submit sequence, from what an answer lists; and what the answer leaves unsaid.

@@ -21,6 +21,8 @@ use crate::disk::{Crash, DiskSource};
 use crate::fault::Fault;
 use crate::model::{Checked, Rule, broken};
 use crate::network::{LinkNumber, Packet, SUBMIT, code_of};
+use crate::patterns;
+use crate::patterns::messages::is_signal;
 use crate::planted::PlantedBug;
 use crate::pool::{AGENTS, Recipient, aligned};
 use crate::strike::StrikeKind;
@@ -374,6 +376,7 @@ impl World<'_> {
                 Action::Close { connection, code } => self.close(connection, code)?,
                 Action::ToShard { to, message } => {
                     self.check_ring(shard, &message)?;
+                    self.check_pushed_signals(shard, &message)?;
                     let (from, to) = (shard, usize::from(to.0));
                     let arrival_us = self.clock.now_us() + self.random.between(1, 80);
                     let ring = &mut self.node.rings[from * self.profile.shard_count + to];
@@ -509,6 +512,9 @@ impl World<'_> {
                     let agent = self.links[link].agent;
                     self.model.notice_pushed(self.pool, agent, notice.mailbox_sequence, &notice.body)?;
                 }
+                other if patterns::number_of(self.links[link].agent).is_some() => {
+                    self.check_pattern_frame(shard, link, other, &body)?
+                }
                 other if self.links[link].agent >= AGENTS => self.check_channel_frame(shard, link, other, &body)?,
                 other => self.check_letters(link, other, &body)?,
             }
@@ -538,6 +544,10 @@ impl World<'_> {
                 let code = code_of(&results, index);
                 let duplicate = RejectCode::Duplicate.as_u16();
                 let owner = self.pool.owner(self.pool.messages[number].to, self.profile.shard_count);
+                if is_signal(number) {
+                    self.check_signal_answer(number, code)?;
+                    continue;
+                }
                 match code {
                     None | Some(_) if batch.is_tampered && code.is_none_or(|code| code == duplicate) => {
                         return broken(Rule::Content, format!("a batch with message {number} was taken, changed"));
@@ -586,7 +596,8 @@ impl World<'_> {
         let agent = self.links[link].agent;
         for span in &deliver.messages {
             let now_us = self.clock.now_us();
-            self.model.pushed(self.pool, span, &body[span.envelope.clone()], agent, now_us)?;
+            let number = self.model.pushed(self.pool, span, &body[span.envelope.clone()], agent, now_us)?;
+            self.check_not_over(number)?;
         }
         Ok(())
     }
@@ -612,7 +623,9 @@ impl World<'_> {
         if stream == lane_of(SUBMIT) && frame_type == FrameType::SignedBatch {
             self.note_batch(link, &body);
         }
-        if self.links[link].agent >= AGENTS {
+        if patterns::number_of(self.links[link].agent).is_some() {
+            self.note_pattern_frame(link, frame_type, &body);
+        } else if self.links[link].agent >= AGENTS {
             self.note_channel_frame(link, frame_type, &body);
         }
         let (shard, connection) = (self.links[link].shard, ConnectionId(link as u64));

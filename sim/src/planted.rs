@@ -23,6 +23,10 @@ pub enum PlantedBug {
     Reorder,
     /// The driver answers a damaged log by deleting what is behind the damage.
     RepairByTruncation,
+    /// An agent takes an answer from whoever sends one.
+    TakeAnyAnswer,
+    /// A receiver keeps chunks of files that it has refused.
+    KeepChunks,
     /// A bug inside the product.
     #[cfg(feature = "planted-bugs")]
     Product(Bug),
@@ -38,6 +42,8 @@ impl PlantedBug {
         (Self::LostSettle, "lost-settle"),
         (Self::Reorder, "reorder"),
         (Self::RepairByTruncation, "repair-by-truncation"),
+        (Self::TakeAnyAnswer, "take-any-answer"),
+        (Self::KeepChunks, "keep-chunks"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::SkipPreviousCrc), "skip-previous-crc"),
         #[cfg(feature = "planted-bugs")]
@@ -130,6 +136,22 @@ impl PlantedBug {
         (Self::Product(Bug::ForgetRefusedEnd), "forget-refused-end"),
         #[cfg(feature = "planted-bugs")]
         (Self::Product(Bug::LeaveLateJoined), "leave-late-joined"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::StoreSignals), "store-signals"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::KeepSignalCredit), "keep-signal-credit"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::SignalOfRevoked), "signal-of-revoked"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::TellWhoListens), "tell-who-listens"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ShowToAnybody), "show-to-anybody"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::KeepPresence), "keep-presence"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::PushWhatIsOver), "push-what-is-over"),
+        #[cfg(feature = "planted-bugs")]
+        (Self::Product(Bug::ForgetQuota), "forget-quota"),
     ];
 
     /// Every one.

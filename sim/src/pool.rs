@@ -19,14 +19,18 @@ use rkyv::util::AlignedVec;
 use crate::agents::{SimAgent, SimPublisher, snapshot};
 use crate::channels::{self, CHANNEL_AGENTS, CHANNELS, MESSAGES_PER_PUBLISHER, PUBLISHERS};
 use crate::clock::START_MS;
+use crate::patterns::messages::{self as pattern_messages, MESSAGES_PER_SENDER, PATTERN_MESSAGES};
+use crate::patterns::{self, CALLER, STRANGER};
 use crate::random::mix;
 
-/// Agents of a run that write to each other. All send and all receive. Behind them stand those of channels.
+/// Agents of a run that write to each other. All send and all receive. Behind them stand those of channels and those of the patterns.
 pub(crate) const AGENTS: usize = 3;
 /// Messages that each agent may send in a run.
 pub(crate) const MESSAGES_PER_AGENT: usize = 40;
+/// The first message of the patterns.
+pub(crate) const FIRST_OF_PATTERNS: MessageNumber = AGENTS * MESSAGES_PER_AGENT;
 /// The first message that is published in a channel: those before it go to agents.
-pub(crate) const FIRST_PUBLISHED: MessageNumber = AGENTS * MESSAGES_PER_AGENT;
+pub(crate) const FIRST_PUBLISHED: MessageNumber = FIRST_OF_PATTERNS + PATTERN_MESSAGES;
 /// All messages.
 pub(crate) const MESSAGES: usize = FIRST_PUBLISHED + PUBLISHERS * MESSAGES_PER_PUBLISHER;
 /// Sizes of the batches that are signed ahead, from every first message on.
@@ -96,9 +100,10 @@ impl Window {
 }
 
 /// The first message of an agent.
-fn first_of(sender: usize) -> MessageNumber {
+pub(crate) fn first_of(sender: usize) -> MessageNumber {
     match sender.checked_sub(AGENTS) {
         None => sender * MESSAGES_PER_AGENT,
+        Some(_) if patterns::number_of(sender).is_some() => pattern_messages::first_of(sender),
         Some(publisher) => FIRST_PUBLISHED + publisher * MESSAGES_PER_PUBLISHER,
     }
 }
@@ -121,8 +126,9 @@ impl Pool {
     /// Never: names and sizes are fixed.
     #[must_use]
     pub fn new() -> Self {
-        let numbers = 0..u8::try_from(AGENTS + CHANNEL_AGENTS).expect("a handful of agents");
-        let agents: Vec<_> = numbers.map(|number| SimAgent::new(&format!("acme/agent-{number}"), number + 1)).collect();
+        let names = (0..AGENTS + CHANNEL_AGENTS).map(|number| format!("acme/agent-{number}"));
+        let names = names.chain(patterns::NAMES.map(str::to_owned));
+        let agents: Vec<_> = (1..).zip(names).map(|(number, name)| SimAgent::new(&name, number)).collect();
         let channels: [ChannelId; CHANNELS] = std::array::from_fn(channels::id);
         let mut messages = Vec::new();
         for sender in 0..AGENTS {
@@ -130,6 +136,7 @@ impl Pool {
                 messages.push(message(&agents, sender, order));
             }
         }
+        messages.extend(pattern_messages::seal_all(&agents));
         for (sender, agent) in agents.iter().enumerate().skip(AGENTS).take(PUBLISHERS) {
             let secret = |channel| [u8::try_from(sender * CHANNELS + channel).expect("a handful"); 32];
             let mut publishers: [SimPublisher; CHANNELS] =
@@ -150,6 +157,12 @@ impl Pool {
                 for count in WINDOW_SIZES.into_iter().filter(|count| first + count <= count_of(sender)) {
                     pool.sign(Window { sender, first, count });
                 }
+            }
+        }
+        for sender in CALLER..STRANGER {
+            for first in 0..MESSAGES_PER_SENDER {
+                let count_max = if pattern_messages::is_pair(first_of(sender) + first) { 2 } else { 1 };
+                (1..=count_max).for_each(|count| pool.sign(Window { sender, first, count }));
             }
         }
         pool
@@ -231,11 +244,15 @@ impl Pool {
 
 /// The id of a message: its number is in it, and a time that grows with its order.
 pub(crate) fn message_id(number: MessageNumber) -> MessageId {
-    let order = match number.checked_sub(FIRST_PUBLISHED) {
-        None => number % MESSAGES_PER_AGENT,
-        Some(published) => published % MESSAGES_PER_PUBLISHER,
+    let order = match (number.checked_sub(FIRST_PUBLISHED), number.checked_sub(FIRST_OF_PATTERNS)) {
+        (Some(published), _) => published % MESSAGES_PER_PUBLISHER,
+        (None, Some(of_patterns)) => of_patterns % MESSAGES_PER_SENDER,
+        (None, None) => number % MESSAGES_PER_AGENT,
     };
     let time_ms = START_MS + order as u64;
+    if pattern_messages::is_signal(number) {
+        return pattern_messages::signal_id(number, time_ms);
+    }
     let [high, low] = u16::try_from(number).expect("a pool holds a few hundred messages").to_be_bytes();
     MessageId::from_parts(time_ms, [0, 0, 0, 0, 0, 0, 0, 0, high, low])
 }
@@ -267,7 +284,8 @@ fn message(agents: &[SimAgent], sender: usize, order: usize) -> PoolMessage {
 
 fn published(publishers: &mut [SimPublisher; CHANNELS], sender: usize, order: usize) -> PoolMessage {
     let number = first_of(sender) + order;
-    let dice = mix(number as u64 + 1);
+    // As it was before there were patterns: seeds without them keep what they did.
+    let dice = mix((number - PATTERN_MESSAGES) as u64 + 1);
     let channel = usize::from(dice.is_multiple_of(3));
     let expires = (dice >> 8).is_multiple_of(8);
     let plaintext = vec![0xa5; 32 + order % 7 * 40];

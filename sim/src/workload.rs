@@ -17,6 +17,7 @@ use crate::network::{
     ArrivedBatch, CONTROL, ClientSide, DELIVER, Lane, Link, LinkNumber, NodeSide, Packet, SUBMIT, code_of,
 };
 use crate::node::lane_of;
+use crate::patterns;
 use crate::pool::{AGENTS, MESSAGES_PER_AGENT, Pool, Recipient, Window, aligned};
 use crate::world::{Step, World};
 
@@ -259,7 +260,7 @@ impl World<'_> {
         }
     }
 
-    fn grant(&mut self, link: LinkNumber) {
+    pub(crate) fn grant(&mut self, link: LinkNumber) {
         let messages = u32::try_from(self.random.between(1, 12)).expect("a dozen");
         // Plenty, or so few that one message overdraws them.
         let bytes = if self.random.one_in(4) { 100 } else { messages * 2_048 };
@@ -287,6 +288,9 @@ impl World<'_> {
                 self.letters_answered(link, frame_type, &body)
             }
             FrameType::Notice => self.told(link, &body),
+            FrameType::Signal => self.signals_arrive(link, &body),
+            // Held against the truth when it was said.
+            FrameType::PresenceAnswer => Ok(()),
             FrameType::Reject => self.rejected(link, stream, &body),
             FrameType::ChannelSubscribed
             | FrameType::ChannelDeliver
@@ -299,6 +303,9 @@ impl World<'_> {
     fn logged_in(&mut self, link: LinkNumber) {
         let agent = self.links[link].agent;
         self.links[link].client_side.is_logged_in = true;
+        if let Some(number) = patterns::number_of(agent) {
+            return self.pattern_agent_logged_in(number, link);
+        }
         if let Some(agent) = agent.checked_sub(AGENTS) {
             return self.channel_agent_logged_in(agent, link);
         }
@@ -323,6 +330,10 @@ impl World<'_> {
             let ArrivedBatch { window, is_tampered, .. } = client.sent[&sequence];
             let results = client.results.remove(&sequence).unwrap_or_default();
             if is_tampered {
+                continue;
+            }
+            if let Some(number) = patterns::number_of(agent) {
+                self.pattern_answered(number, window, &results);
                 continue;
             }
             if let Some(agent) = agent.checked_sub(AGENTS) {
@@ -413,12 +424,14 @@ impl World<'_> {
     fn rejected(&mut self, link: LinkNumber, stream: usize, body: &[u8]) -> Checked {
         let reject = Reject::parse(body).expect("a shard sends proper frames");
         let agent = self.links[link].agent;
-        if agent >= AGENTS {
+        let of_patterns = patterns::number_of(agent);
+        if agent >= AGENTS && of_patterns.is_none() {
             return self.channel_agent_rejected(link, stream, &reject);
         }
         let is_question = stream == lane_of(CONTROL) && self.links[link].client_side.question.is_some();
         match RejectCode::from_u16(reject.code) {
             code if is_question && code != Some(RejectCode::ShuttingDown) => return self.letters_refused(link, code),
+            _ if let Some(number) = of_patterns => return self.pattern_agent_rejected(number, link, &reject),
             Some(RejectCode::SubscriptionReplaced) if self.agents[agent].current != Some(link) => {}
             // The newest subscription wins, and two connections may have been under way at once.
             Some(RejectCode::SubscriptionReplaced) => {}
@@ -443,6 +456,9 @@ impl World<'_> {
     pub(crate) fn client_gone(&mut self, link: LinkNumber) {
         if !std::mem::take(&mut self.links[link].client_side.is_open) {
             return;
+        }
+        if let Some(number) = patterns::number_of(self.links[link].agent) {
+            return self.pattern_agent_gone(number, link);
         }
         if self.links[link].agent >= AGENTS {
             return self.channel_agent_gone(link);

@@ -13,6 +13,7 @@ use crate::fault::{Fault, FaultCounts};
 use crate::model::{Checked, Model, Rule, Violation, broken};
 use crate::network::{Link, LinkNumber};
 use crate::node::Node;
+use crate::patterns::Patterns;
 use crate::planted::PlantedBug;
 use crate::pool::{AGENTS, Pool};
 use crate::profile::Profile;
@@ -67,6 +68,8 @@ pub(crate) enum Step {
     ChannelAgent { agent: usize },
     /// What control says of channels and their agents changes.
     ChannelChange,
+    /// An agent of the patterns does something.
+    PatternAgent { agent: usize },
     /// A shard hears of it.
     Snapshot { life: u32, shard: usize, place: usize },
 }
@@ -94,6 +97,7 @@ impl Step {
             Self::Copy { life } => (16, u64::from(life), 0),
             Self::ChannelAgent { agent } => (18, 0, agent),
             Self::ChannelChange => (19, 0, 0),
+            Self::PatternAgent { agent } => (21, 0, agent),
             Self::Snapshot { shard, place, .. } => (20, place as u64, shard),
         };
         kind << 56 | a << 28 | b as u64
@@ -118,6 +122,7 @@ pub(crate) struct World<'p> {
     pub(crate) agents: [Agent; AGENTS],
     pub(crate) model: Model,
     pub(crate) channels: Channels,
+    pub(crate) patterns: Patterns,
     /// A backup under way.
     pub(crate) backup: Option<Backup>,
     pub(crate) is_healing: bool,
@@ -139,6 +144,8 @@ impl<'p> World<'p> {
         profile.busy_control_one_in = control_random.pick(&[0, 0, 3, 10]);
         let channels =
             Channels::draw(pool, Random::new(mix(mix(mix(!seed)))), profile.shard_count, profile.wal.wal_bytes_max);
+        let (deliveries_max, messages_max) =
+            (profile.mailboxes.redelivery.deliveries_max, profile.mailboxes.mailbox_messages_max);
         Self {
             pool,
             planted: options.planted,
@@ -150,8 +157,9 @@ impl<'p> World<'p> {
             node: Node::off(profile.shard_count),
             links: Vec::new(),
             agents: std::array::from_fn(Agent::new),
-            model: Model::new(profile.shard_count, profile.mailboxes.redelivery.deliveries_max),
+            model: Model::new(profile.shard_count, deliveries_max, messages_max),
             channels,
+            patterns: Patterns::draw(Random::new(mix(mix(mix(mix(!seed)))))),
             backup: None,
             is_healing: false,
             is_finishing: false,
@@ -174,6 +182,7 @@ impl<'p> World<'p> {
         }
         self.chaos_later();
         self.channels_begin();
+        self.patterns_begin();
         for step in 1..=steps {
             self.next()?;
             if self.is_over {
@@ -271,6 +280,7 @@ impl<'p> World<'p> {
             Step::Chaos => self.chaos(),
             Step::ChannelAgent { agent } => self.channel_agent_acts(agent),
             Step::ChannelChange => self.channel_change(),
+            Step::PatternAgent { agent } => self.pattern_agent_acts(agent),
         }
     }
 
@@ -338,6 +348,7 @@ impl<'p> World<'p> {
         node_rests
             && self.agents.iter().all(Agent::has_all_acknowledged)
             && (self.channels.is_let_go || self.channels_wait().is_none())
+            && self.patterns_wait().is_none()
     }
 
     /// Everything was read to its end. Then the time of what channels keep is over.
@@ -395,9 +406,10 @@ impl<'p> World<'p> {
         let (is_up, is_serving, is_draining) = (self.node.is_up, self.node.is_serving, self.node.is_draining);
         format!(
             "{HEALING_STEPS_MAX} steps after the faults ended: node up {is_up}, serving {is_serving}, draining \
-             {is_draining}; shards {shards:?}; agents {agents:?}; channels {:?}, let go {}, \
+             {is_draining}; shards {shards:?}; agents {agents:?}; channels {:?}, patterns {:?}, let go {}, \
              kept {:?}",
             self.channels_wait(),
+            self.patterns_wait(),
             self.channels.is_let_go,
             (0..self.profile.shard_count).map(|shard| self.model.kept(shard)).collect::<Vec<_>>(),
         )
@@ -426,6 +438,7 @@ impl<'p> World<'p> {
     fn finish(&mut self) -> Checked {
         self.note(|| "everything rests".to_owned());
         self.model.nothing_is_missing()?;
+        self.patterns_ended_well()?;
         self.is_finishing = true;
         for shard in 0..self.profile.shard_count {
             self.shard_event(shard, Event::Drain)?;

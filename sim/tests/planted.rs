@@ -15,7 +15,13 @@ const SEEDS: u64 = 2_000;
 
 #[track_caller]
 fn check(bug: PlantedBug, rules: &[Rule]) {
-    let options = Options { planted: Some(bug), ..Options::default() };
+    check_for(Options::default().steps, bug, rules);
+}
+
+/// The same in runs of so many steps: some bugs need a log that was trimmed often.
+#[track_caller]
+fn check_for(steps: u64, bug: PlantedBug, rules: &[Rule]) {
+    let options = Options { steps, planted: Some(bug), ..Options::default() };
     let caught = (0..SEEDS).map(|seed| run_seed(&POOL, seed, &options)).find(|outcome| outcome.violation.is_some());
     let caught = caught.unwrap_or_else(|| panic!("{bug:?} was not caught within {SEEDS} seeds"));
     let (violation, trace) = caught.violation.unwrap();
@@ -62,6 +68,16 @@ fn rings_that_reorder_are_caught() {
 #[test]
 fn repairing_a_log_by_cutting_it_is_caught() {
     check(PlantedBug::RepairByTruncation, &[Rule::DamageIsNotCut]);
+}
+
+#[test]
+fn an_answer_of_somebody_who_was_not_asked_is_caught() {
+    check(PlantedBug::TakeAnyAnswer, &[Rule::AnsweredOnce]);
+}
+
+#[test]
+fn a_chunk_that_is_left_of_a_file_that_was_refused_is_caught() {
+    check(PlantedBug::KeepChunks, &[Rule::WholeOrNotAtAll]);
 }
 
 /// Bugs inside the product.
@@ -152,7 +168,7 @@ mod inside {
 
     #[test]
     fn forgetting_the_floor_of_a_senders_ids_is_caught() {
-        check(Bug::ForgetFloor, &[Rule::StoredOnce]);
+        check_for(2_000, PlantedBug::Product(Bug::ForgetFloor), &[Rule::StoredOnce]);
     }
 
     #[test]
@@ -319,5 +335,45 @@ mod inside {
     #[test]
     fn a_subscription_that_becomes_durable_when_it_may_not_stay_is_caught() {
         check(Bug::LeaveLateJoined, &[Rule::ComesToRest]);
+    }
+
+    #[test]
+    fn a_signal_that_is_stored_is_caught() {
+        check(Bug::StoreSignals, &[Rule::SignalsLeaveNoTrace]);
+    }
+
+    #[test]
+    fn credit_for_signals_that_outlives_its_subscription_is_caught() {
+        check(Bug::KeepSignalCredit, &[Rule::CreditIsKept]);
+    }
+
+    #[test]
+    fn signals_of_whoever_was_revoked_are_caught() {
+        check(Bug::SignalOfRevoked, &[Rule::RemovedGetNothing]);
+    }
+
+    #[test]
+    fn telling_whether_anybody_listens_is_caught() {
+        check(Bug::TellWhoListens, &[Rule::SignalsGoToWhoListens]);
+    }
+
+    #[test]
+    fn showing_presence_to_strangers_is_caught() {
+        check(Bug::ShowToAnybody, &[Rule::PresenceIsTrue]);
+    }
+
+    #[test]
+    fn presence_that_outlives_its_subscription_is_caught() {
+        check(Bug::KeepPresence, &[Rule::PresenceIsTrue]);
+    }
+
+    #[test]
+    fn pushing_what_is_over_is_caught() {
+        check(Bug::PushWhatIsOver, &[Rule::OverIsNotPushed]);
+    }
+
+    #[test]
+    fn a_mailbox_that_takes_more_than_its_quota_is_caught() {
+        check(Bug::ForgetQuota, &[Rule::QuotaIsKept]);
     }
 }

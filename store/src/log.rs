@@ -169,7 +169,7 @@ impl LogExtent {
     /// What cleaning goes by, of a log with files that are not part of it any more: `spare_bytes`.
     pub(crate) fn new(space: Space, spare_bytes: u64, active: SegmentNumber, segment_bytes: u64) -> Self {
         let is_short = space.message_bytes_left < space.bytes_max / 4;
-        Self { bytes: space.bytes - spare_bytes, active, segment_bytes, is_short }
+        Self { bytes: space.bytes - spare_bytes, active, segment_bytes, is_short, is_giving_back: false }
     }
 }
 

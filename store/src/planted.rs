@@ -101,6 +101,22 @@ pub enum Bug {
     ForgetRefusedEnd,
     /// Nobody looks at a subscription that became durable after all others were looked at.
     LeaveLateJoined,
+    /// A signal is stored like a message.
+    StoreSignals,
+    /// Another subscription has the credit for signals that the one before it had.
+    KeepSignalCredit,
+    /// Signals of agents that may not act any more are pushed.
+    SignalOfRevoked,
+    /// Whoever signals is told when nobody listens.
+    TellWhoListens,
+    /// Presence is shown to whoever asks.
+    ShowToAnybody,
+    /// Another subscription shows itself because the one before it did.
+    KeepPresence,
+    /// What is over is pushed as long as nothing has settled it.
+    PushWhatIsOver,
+    /// A mailbox takes messages above its quota.
+    ForgetQuota,
 }
 
 /// Whether this bug is planted in the thread that asks.

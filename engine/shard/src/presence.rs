@@ -10,6 +10,7 @@ use creto_envelope::presence::{PresenceAnswer, PresenceAudience, PresenceRequest
 use creto_envelope::{AgentId, AgentState};
 use creto_policy::Action as PolicyAction;
 use creto_store::RecordLog;
+use creto_store::planted::{Bug, is_planted};
 
 use crate::event::{Action, ConnectionId, Now};
 use crate::limits::{
@@ -150,7 +151,9 @@ impl<L: RecordLog> Shard<L> {
             self.snapshot.principal(&agent).is_some_and(|principal| principal.state() == AgentState::Active);
         let seen = self.last_seen.minutes(&agent, now.unix_ms).map(|minutes| PresenceState::Seen { minutes });
         let online = self.subscriptions.shows_presence(&agent).then_some(PresenceState::Online);
-        let known = online.or(seen).filter(|_| is_allowed && is_active && self.snapshot.policy().is_some());
+        let known = online.or(seen).filter(|_| {
+            (is_allowed || is_planted(Bug::ShowToAnybody)) && is_active && self.snapshot.policy().is_some()
+        });
         let state = known.unwrap_or(PresenceState::Unknown);
         let answer = PresenceAnswer { agent, state };
         let message = ShardMessage::PresenceTold { connection: origin.connection, answer };

@@ -37,6 +37,8 @@ pub struct LogExtent {
     pub segment_bytes: u64,
     /// Messages are refused for want of space, or soon will be.
     pub is_short: bool,
+    /// Files that it has let go are being deleted: room comes without another pass.
+    pub is_giving_back: bool,
 }
 
 /// Where cleaning is.
@@ -170,8 +172,10 @@ impl Mailboxes {
                 self.cleaning.passes = 0;
                 self.cleaning.settled_bytes = 0;
             }
-            // Nor does it wait where that is why nothing is settled: most of it is of no use, and a message was refused.
-            let is_wanted = self.cleaning.is_room_wanted && log.is_short && self.is_sparse(log);
+            // Nor does it wait where that is why nothing is settled: most of it is of no use, and a message was refused. But for
+            // what was let go already: pass after pass would write new segments as fast as the old ones are deleted.
+            let is_sparse = log.is_short && !log.is_giving_back && self.is_sparse(log);
+            let is_wanted = self.cleaning.is_room_wanted && is_sparse;
             if self.cleaning.passes >= CLEANING_PASSES_MAX && !is_wanted {
                 return;
             }

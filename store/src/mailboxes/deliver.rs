@@ -10,6 +10,7 @@ use crate::entry::Entry;
 use crate::id::MailboxId;
 use crate::limits::READ_TRIES_MAX;
 use crate::lsn::SegmentNumber;
+use crate::planted::{Bug, is_planted};
 use crate::record::PartMessage;
 use crate::slab::Slot;
 use crate::wal::DiskError;
@@ -95,7 +96,9 @@ impl Mailboxes {
             }
             // What is passed over is not in hand, whoever had it before.
             let mut attempt = 0;
-            if !entry.is_over(now_ms) && !entry.is_settling() && !entry.is_damaged() {
+            let is_pushed_anyway = is_planted(Bug::PushWhatIsOver) && self.in_memory(slot).is_some();
+            let is_over = entry.is_over(now_ms) && !is_pushed_anyway;
+            if !is_over && !entry.is_settling() && !entry.is_damaged() {
                 let (record, next_attempt) = (entry.place(), entry.attempt.saturating_add(1));
                 let Some((message, batch_header)) = self.in_memory(slot) else {
                     self.read_ahead(number, messages_left.min(allowed.max(1)), bytes_left, now_ms);
@@ -103,7 +106,7 @@ impl Mailboxes {
                 };
                 // The index rounds the time up to seconds.
                 let is_over = message.expiry_ms != 0 && message.expiry_ms <= now_ms;
-                if !is_over {
+                if !is_over || is_planted(Bug::PushWhatIsOver) {
                     let bytes = message.envelope.len() as u64;
                     // The first message may overdraw: else one that is larger than all credit would wait for ever.
                     if bytes > bytes_left && !deliveries.is_empty() {

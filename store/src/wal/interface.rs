@@ -64,7 +64,8 @@ impl RecordLog for Wal {
     }
 
     fn extent(&self) -> LogExtent {
-        LogExtent::new(self.space(), self.spare_bytes(), self.active_segment(), self.segment_bytes())
+        let extent = LogExtent::new(self.space(), self.spare_bytes(), self.active_segment(), self.segment_bytes());
+        LogExtent { is_giving_back: self.is_giving_back(), ..extent }
     }
 
     fn log_start(&self) -> SegmentNumber {

@@ -101,6 +101,11 @@ impl Wal {
         spare.filter_map(|segment| self.segments.get(segment)).sum()
     }
 
+    /// Whether files that are not part of the log any more are on their way out.
+    pub(super) fn is_giving_back(&self) -> bool {
+        !self.removable.is_empty() || matches!(self.housekeeping, Some((_, Housekeeping::Delete(_))))
+    }
+
     /// Gives back one of the files that are kept for reuse, unless it is the one that the next segment will need: for a log
     /// that takes more space than it should.
     pub fn drop_spare(&mut self) {

@@ -301,7 +301,7 @@ impl Node {
         let bytes = self.wal.space().bytes - self.wal.spare_bytes();
         let active = self.wal.active_segment();
         let segment_bytes = self.wal.segment_bytes();
-        self.mailboxes.clean(&LogExtent { bytes, active, segment_bytes, is_short: false });
+        self.mailboxes.clean(&LogExtent { bytes, active, segment_bytes, is_short: false, is_giving_back: false });
         while let Some(read) = self.mailboxes.next_read() {
             let mut bytes = vec![0; read.bytes];
             let outcome = disk.read(read.segment, read.offset, &mut bytes);

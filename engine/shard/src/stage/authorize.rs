@@ -9,6 +9,7 @@ use creto_envelope::channel::ChannelRecord;
 use creto_envelope::prekeys::prekey_record_version;
 use creto_envelope::{AgentId, ChannelId, EntrySpan, RejectCode};
 use creto_policy::{Action, Decision, DecisionTable, Obligations, Snapshot};
+use creto_store::planted::{Bug, is_planted};
 
 use super::Refusals;
 use super::decode::{DecodedMessage, Lifespan};
@@ -174,7 +175,8 @@ impl Authorized {
         for batch in self.batches {
             // The shards in the order in which the batch names them, so that every run does the same.
             let mut owners: Vec<(ShardIndex, bool)> = Vec::new();
-            let owner_of = |message: &DecodedMessage| (placement.owner(&message.recipient), message.signal.is_some());
+            let is_signal = |message: &DecodedMessage| message.signal.is_some() && !is_planted(Bug::StoreSignals);
+            let owner_of = |message: &DecodedMessage| (placement.owner(&message.recipient), is_signal(message));
             for message in &batch.messages {
                 let owner = owner_of(message);
                 if !owners.contains(&owner) {

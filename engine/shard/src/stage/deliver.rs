@@ -87,8 +87,10 @@ impl Subscriptions {
             since_us,
             credit_messages: 0,
             credit_bytes: 0,
-            credit_signals: 0,
-            shows_presence: false,
+            credit_signals: before
+                .filter(|_| is_planted(Bug::KeepSignalCredit))
+                .map_or(0, |before| before.credit_signals),
+            shows_presence: is_planted(Bug::KeepPresence) && before.is_some_and(|before| before.shows_presence),
             last_header: None,
             is_ready,
             push_marks: PushMarks::default(),

@@ -313,7 +313,7 @@ impl<L: RecordLog> Log<L> {
             return;
         }
         // Beyond its bound a log is trimmed for less than else.
-        let LogExtent { bytes, active, segment_bytes, is_short } = self.wal.extent();
+        let LogExtent { bytes, active, segment_bytes, is_short, .. } = self.wal.extent();
         let is_short = is_short || bytes > self.mailboxes.space_bytes_max(segment_bytes);
         let log_start = self.wal.log_start();
         let point = self.mailboxes.trim_point(log_start, active, segment_bytes, is_short);

@@ -6,8 +6,9 @@
 
 use creto_envelope::deliver::{DeliverEncoder, MessageToDeliver};
 use creto_envelope::envelope::signal_until_ms;
-use creto_envelope::{AgentId, AgentState};
+use creto_envelope::{AgentId, AgentState, RejectCode};
 use creto_policy::Snapshot;
+use creto_store::planted::{Bug, is_planted};
 
 use super::deliver::{Push, Subscriptions};
 use crate::event::Now;
@@ -30,7 +31,7 @@ pub(crate) fn signal(
     mut room: usize,
 ) -> Signalled {
     // Whoever may not act any more, or is not known, as before control has said who there is, neither sends nor is sent anything.
-    if snapshot.policy().is_none() || !is_active(snapshot, &part.sender) {
+    if snapshot.policy().is_none() || !(is_active(snapshot, &part.sender) || is_planted(Bug::SignalOfRevoked)) {
         room = 0;
     }
     let mut pushes = Vec::new();
@@ -44,8 +45,11 @@ pub(crate) fn signal(
     }
     let message_count = u32::try_from(part.messages.len()).expect("a batch has at most 1,024 messages");
     let (connection, sequence) = (part.origin.connection, part.sequence);
-    let outcome =
+    let mut outcome =
         PartOutcome { connection, sequence, message_count, refused: Vec::new(), pause_ms: 0, durable_us: None };
+    if is_planted(Bug::TellWhoListens) && pushes.is_empty() {
+        outcome.refused = part.messages.iter().map(|message| (message.leaf_index, RejectCode::NotSubscribed)).collect();
+    }
     Signalled { pushes, outcome }
 }
 
