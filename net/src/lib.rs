@@ -28,4 +28,4 @@ pub use endpoint::{Endpoint, EndpointConfig, NetStats};
 pub use event::{CloseReason, ConnId, NetEvent, Pieces, SendError, StreamEnd, StreamId};
 pub use limits::NetLimits;
 pub use quinn_proto::{EcnCodepoint, Transmit};
-pub use transport::{ack_frequency, client_transport, server_transport};
+pub use transport::{client_transport, server_transport};

@@ -4,7 +4,7 @@
 //! loss after 3 packets or 9/8 RTT, MTU discovery up to [`NetLimits::mtu_upper_bound`], no datagram extension, no
 //! unidirectional streams, no spin bit.
 //!
-//! Both sides ask the other to acknowledge less often than every second packet ([`ack_frequency`]): a batch of messages is a
+//! Both sides ask the other to acknowledge less often than every second packet (`ack_frequency`): a batch of messages is a
 //! dozen packets, and what answers it leaves a millisecond later and takes the acknowledgement along. A full stream does not
 //! care (0.67 us per KiB with 2, 10 or 25 packets per acknowledgement); a node that is not full sleeps through what would
 //! have been a third of its datagrams.
@@ -64,7 +64,7 @@ fn common(limits: &NetLimits) -> TransportConfig {
 
 /// What a side asks of the other's acknowledgements (draft-ietf-quic-ack-frequency): one for [`ACK_PACKETS`] packets, or after
 /// [`ACK_DELAY`]; at once for what is out of order, as without the extension, and when a probe asks for it.
-pub fn ack_frequency() -> AckFrequencyConfig {
+fn ack_frequency() -> AckFrequencyConfig {
     let mut config = AckFrequencyConfig::default();
     config.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS - 1)).max_ack_delay(Some(ACK_DELAY));
     config
