@@ -97,6 +97,7 @@ fn each_stage_of_a_batch_is_measured_from_its_arrival_to_its_consumers_acknowled
     let sequences = scene.delivered();
     assert_eq!(sequences.len(), 3);
     scene.pass(7_000);
+    scene.node.hold_rest = true;
     for (acknowledged, settled) in [(&sequences[..2], 0), (&sequences[2..], 1)] {
         let reader = scene.reader;
         scene.node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: acknowledged.to_vec() }.encode(out));
