@@ -164,6 +164,8 @@ impl Server {
     fn run(&mut self) {
         let until = Instant::now() + WITHIN;
         loop {
+            // What an earlier start said is no word of this one.
+            let said = self.log().len();
             let mut command = self.as_user("bash");
             command.args(["-c", SCRIPT, "bash"]).arg(&self.programs).arg(&self.folder);
             command.arg("-k").arg(&self.folder).args(["-c", "listen_addresses=", "-c", "max_connections=50"]);
@@ -178,7 +180,7 @@ impl Server {
                     return;
                 }
                 // What a killed one left may not be let go yet: then it ends at once, and is started again.
-                if self.pid().is_none() && self.log().contains("is still in use") {
+                if self.log().get(said..).is_some_and(|since| since.contains("is still in use")) {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(20));
