@@ -375,6 +375,9 @@ impl Publisher {
         let ends = Ends { me: means.keys.name().as_str(), other: line.name.as_str() };
         let Published { span, head } = submitter.tracer.publish(ends, Kind::Channel, message_id, &payload, 0);
         let payload = with_head(&head, payload);
+        if payload.len() > PAYLOAD_PLAINTEXT_BYTES_MAX {
+            return Err(ChannelError::Send(SendError::TooLarge { bytes: payload.len() }));
+        }
         let envelope_bytes = ENVELOPE_HEADER_BYTES + payload.len() + AEAD_TAG_BYTES;
         let places = submitter.places.take(envelope_bytes).await?;
         let (taken, in_use, place) = loop {

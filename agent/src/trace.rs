@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use creto_envelope::limits::PAYLOAD_PLAINTEXT_BYTES_MAX;
-use creto_envelope::trace::TraceHead;
+use creto_envelope::trace::{TRACE_GUARD, TraceHead, needs_guard};
 use creto_envelope::{Kind, MessageId};
 use tracing::{Span, field};
 
@@ -71,8 +71,13 @@ impl Tracer {
         body: &Bytes,
         head_bytes: usize,
     ) -> Published {
+        // Bytes that look like a head are the application's all the same.
+        let guard = || match is_applications(kind) && head_bytes == 0 && needs_guard(body) {
+            true => TRACE_GUARD.to_vec(),
+            false => Vec::new(),
+        };
         let Some(propagation) = self.0.as_ref().filter(|_| is_applications(kind)) else {
-            return Published { span: None, head: Vec::new() };
+            return Published { span: None, head: guard() };
         };
         let span = tracing::info_span!(
             target: "creto",
@@ -88,14 +93,17 @@ impl Tracer {
             error.type = field::Empty,
             otel.status_code = field::Empty,
         );
-        let mut head = Vec::new();
         // Where there is no room for it nothing is told; a message is never lost to its trace.
         let has_room =
             |context: &TraceContext| context.head_bytes() + head_bytes + body.len() <= PAYLOAD_PLAINTEXT_BYTES_MAX;
-        if let Some(context) = propagation.context_of(&span).filter(has_room) {
-            head.reserve_exact(context.head_bytes());
-            context.write(&mut head);
-        }
+        let head = match propagation.context_of(&span).filter(has_room) {
+            Some(context) => {
+                let mut head = Vec::with_capacity(context.head_bytes());
+                context.write(&mut head);
+                head
+            }
+            None => guard(),
+        };
         Published { span: Some(Box::new(span)), head }
     }
 
@@ -137,6 +145,9 @@ fn is_applications(kind: Kind) -> bool {
 
 /// Where the body of a payload that was opened begins, and the context before it. One that breaks a rule is counted, and is none.
 pub(crate) fn taken(payload: &[u8], counters: &Counters) -> (Option<TraceContext>, usize) {
+    if payload.starts_with(&TRACE_GUARD) {
+        return (None, TRACE_GUARD.len());
+    }
     let Some(TraceHead { context, bytes }) = TraceHead::parse(payload) else { return (None, 0) };
     if context.is_err() {
         counters.traces_malformed.add(1);
@@ -157,4 +168,25 @@ pub(crate) fn error_type(error: &SendError) -> &'static str {
 /// A body with what goes before it.
 pub(crate) fn with_head(head: &[u8], body: Bytes) -> Bytes {
     if head.is_empty() { body } else { [head, &body].concat().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_wrongly_is_counted_and_costs_the_body_nothing() {
+        let counters = Counters::default();
+        let zero_ids = [&b"\xffTC\x01\x20\x00\x01\x00"[..], &[0; 24], b"body"].concat();
+        let later = [&b"\xffTC\x07\x0a\x00\x01\x00.."[..], b"body"].concat();
+        for (payload, count) in [(zero_ids, 1), (later, 2)] {
+            let (context, begins) = taken(&payload, &counters);
+            assert_eq!((context, &payload[begins..]), (None, &b"body"[..]));
+            assert_eq!(counters.snapshot().traces_malformed, count);
+        }
+        // One that does not even say where its body begins is the application's, and a guard says nothing wrong.
+        assert_eq!(taken(b"\xffTC\x01\xff\x03\x01\x00 nothing", &counters), (None, 0));
+        assert_eq!(taken(&[&TRACE_GUARD[..], b"body"].concat(), &counters), (None, TRACE_GUARD.len()));
+        assert_eq!(counters.snapshot().traces_malformed, 2);
+    }
 }

@@ -126,32 +126,33 @@ fn without_somebody_who_asked_no_byte_more_is_sent_and_a_context_is_read_all_the
 }
 
 #[test]
-fn a_context_that_breaks_a_rule_is_counted_and_its_message_is_there() {
+fn bytes_of_an_application_that_look_like_a_head_come_as_they_were_given() {
     on_time(async {
         let home = Home::new();
         let node = home.start();
         let known = Known::new("");
-        let a = connect(&home, &node, "acme/a", |_| ()).await;
+        let plain = connect(&home, &node, "acme/a", |_| ()).await;
+        let traced = connect(&home, &node, "acme/t", |options| options.trace = Some(Known::new(""))).await;
         let b = connect(&home, &node, "acme/b", |options| options.trace = Some(Arc::clone(&known) as _)).await;
-        // An application that writes such a head itself is a peer that does it wrongly.
+        let mut whole = Vec::new();
+        known.context().write(&mut whole);
+        whole.extend_from_slice(b"body");
         let zero_ids = [&b"\xffTC\x01\x20\x00\x01\x00"[..], &[0; 24], b"body"].concat();
         let later = [&b"\xffTC\x07\x0a\x00\x01\x00.."[..], b"body"].concat();
-        for payload in [zero_ids, later] {
-            a.send(&name("acme/b"), payload).await.unwrap();
-            let delivery = b.receive().await.unwrap();
-            assert_eq!((&delivery.payload[..], &delivery.trace), (&b"body"[..], &None));
-            delivery.ack();
+        let guard = b"\xffTC\x01\x08\x00\x00\x00body".to_vec();
+        let not_one = b"\xffTC\x01\xff\x03\x01\x00 nothing".to_vec();
+        for payload in [whole, zero_ids, later, guard, not_one] {
+            for (sender, is_traced) in [(&plain, false), (&traced, true)] {
+                sender.send(&name("acme/b"), payload.clone()).await.unwrap();
+                let delivery = b.receive().await.unwrap();
+                assert_eq!((&delivery.payload[..], delivery.trace.is_some()), (&payload[..], is_traced));
+                delivery.ack();
+            }
         }
-        // One that does not even say where its body begins is the application's.
-        let not_one = b"\xffTC\x01\xff\x03\x01\x00 nothing";
-        a.send(&name("acme/b"), not_one.to_vec()).await.unwrap();
-        let delivery = b.receive().await.unwrap();
-        assert_eq!((&delivery.payload[..], &delivery.trace), (&not_one[..], &None));
-        delivery.ack();
-        assert_eq!(b.stats().traces_malformed, 2);
-        assert!(known.continued.lock().unwrap().is_empty());
-        b.close().await;
-        a.close().await;
+        assert_eq!(b.stats().traces_malformed, 0);
+        for agent in [b, traced, plain] {
+            agent.close().await;
+        }
         node.stop().unwrap();
     });
 }

@@ -11,7 +11,7 @@ pub const TRACESTATE_BYTES_MAX: usize = 512;
 /// Most bytes that this head takes, in any version.
 pub const TRACE_HEAD_BYTES_MAX: usize = 1_024;
 
-// No UTF-8 text begins with 0xff: an application's own payload is not taken for one of these by accident.
+// No UTF-8 text begins with 0xff. Other bytes of an application's may: those get a guard.
 const MAGIC: [u8; 3] = *b"\xffTC";
 /// The version that this code reads and writes.
 const VERSION: u8 = 1;
@@ -19,6 +19,15 @@ const VERSION: u8 = 1;
 const FIXED_BYTES: usize = 8;
 
 const _: () = assert!(TRACE_HEADER_BYTES + TRACESTATE_BYTES_MAX <= TRACE_HEAD_BYTES_MAX);
+
+/// A head without a context, before a body that would itself be taken for one with a head ([`needs_guard`]).
+pub const TRACE_GUARD: [u8; FIXED_BYTES] = *b"\xffTC\x01\x08\x00\x00\x00";
+
+/// Whether these bytes of an application's would be read as a head and what stands behind it.
+#[must_use]
+pub fn needs_guard(body: &[u8]) -> bool {
+    TraceHead::parse(body).is_some()
+}
 
 /// Where in which trace something was done.
 #[derive(Clone, PartialEq, Eq, Debug)]
