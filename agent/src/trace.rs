@@ -1,7 +1,8 @@
 //! Traces that go through messages: which span of the sender a message comes from, told to its recipient inside of the seal.
 //!
 //! Off unless [`ConnectOptions::trace`](crate::ConnectOptions::trace) names somebody who knows how spans of this process and contexts go
-//! together; without that no message is a byte longer. What comes from others is read either way: the head is taken off a payload before
+//! together; without that no message says anything of a trace, and none is a byte longer, but for one whose own bytes look like a context:
+//! eight bytes go before those ([`needs_guard`]). What comes from others is read either way: the head is taken off a payload before
 //! the application sees it, and [`Delivery::trace`](crate::Delivery::trace) has what it said. `docs/patterns.md` gives the bytes.
 //!
 //! | span | from | to | attributes |
@@ -46,7 +47,7 @@ pub(crate) struct Tracer(Option<Arc<dyn Propagation>>);
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) span: Option<Box<Span>>,
-    /// What goes before the payload; nothing without a context.
+    /// What goes before the payload: a context, a guard, or nothing.
     pub(crate) head: Vec<u8>,
 }
 
@@ -72,11 +73,11 @@ impl Tracer {
         head_bytes: usize,
     ) -> Published {
         // Bytes that look like a head are the application's all the same.
-        let guard = || match is_applications(kind) && head_bytes == 0 && needs_guard(body) {
+        let guard = || match may_stand_in(kind) && head_bytes == 0 && needs_guard(body) {
             true => TRACE_GUARD.to_vec(),
             false => Vec::new(),
         };
-        let Some(propagation) = self.0.as_ref().filter(|_| is_applications(kind)) else {
+        let Some(propagation) = self.0.as_ref().filter(|_| may_stand_in(kind)) else {
             return Published { span: None, head: guard() };
         };
         let span = tracing::info_span!(
@@ -115,7 +116,7 @@ impl Tracer {
         body_bytes: usize,
         context: Option<&TraceContext>,
     ) -> Span {
-        let Some(propagation) = self.0.as_ref().filter(|_| is_applications(kind)) else { return Span::none() };
+        let Some(propagation) = self.0.as_ref().filter(|_| may_stand_in(kind)) else { return Span::none() };
         let span = tracing::info_span!(
             target: "creto",
             parent: None,
@@ -138,8 +139,8 @@ impl Tracer {
     }
 }
 
-/// What the application sends. Receipts, and keys of channels, are the SDK's own.
-fn is_applications(kind: Kind) -> bool {
+/// What the application sends as messages, which may have a context. Receipts, and keys of channels, are the SDK's own.
+pub(crate) fn may_stand_in(kind: Kind) -> bool {
     matches!(kind, Kind::Direct | Kind::Channel | Kind::Request | Kind::Response)
 }
 

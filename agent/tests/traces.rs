@@ -7,11 +7,13 @@
 mod home;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use creto_agent::trace::{Propagation, TRACE_HEADER_BYTES, TraceContext};
 use creto_agent::{Agent, AgentName, ConnectOptions, SelfDestruct, SendOptions, SessionPolicy};
 use creto_node::Node;
 use home::{Home, on_time};
+use tokio::time::timeout;
 use tracing::Span;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -149,6 +151,17 @@ fn bytes_of_an_application_that_look_like_a_head_come_as_they_were_given() {
                 delivery.ack();
             }
         }
+        // Signals have no head, and lose nothing to one.
+        let mut signals = b.signals().unwrap();
+        let signal = b"\xffTC\x01\x08\x00\x00\x00signal";
+        let heard = loop {
+            // Nobody says when the node has heard that somebody listens.
+            plain.signal(&name("acme/b"), signal.to_vec()).await.unwrap();
+            if let Ok(heard) = timeout(Duration::from_millis(50), signals.next()).await {
+                break heard.unwrap();
+            }
+        };
+        assert_eq!(&heard.payload[..], &signal[..]);
         assert_eq!(b.stats().traces_malformed, 0);
         for agent in [b, traced, plain] {
             agent.close().await;

@@ -228,7 +228,12 @@ impl Opener {
             _ => return Err(RejectCode::EnvelopeChannel),
         };
         let head = envelope.header();
-        let (trace, head_bytes) = trace::taken(&payload, &self.counters);
+        let signal_ttl_s = signal_ttl_s(envelope);
+        // Nobody writes one elsewhere: what looks so is the application's, or of the SDK itself.
+        let (trace, head_bytes) = match trace::may_stand_in(envelope.kind()) && signal_ttl_s.is_none() {
+            true => trace::taken(&payload, &self.counters),
+            false => (None, 0),
+        };
         Ok(Arrived::Message(Opened {
             identity: Arc::clone(identity),
             message_id: envelope.message_id(),
@@ -239,7 +244,7 @@ impl Opener {
             timestamp_ms: head.timestamp_ms.to_native(),
             wants_receipt: envelope.wants_receipt(),
             wants_delivered: envelope.wants_delivered(),
-            signal_ttl_s: signal_ttl_s(envelope),
+            signal_ttl_s,
             envelope_sha256: (envelope.wants_receipt()
                 || envelope.wants_delivered()
                 || TypedPayload::is_claimed(&payload[head_bytes..]))

@@ -20,9 +20,8 @@ use crate::event::{Action, Now};
 use crate::limits::INGRESS_BYTES_RESUME;
 use crate::route::{BatchPart, ShardMessage};
 use crate::shard::Shard;
-use crate::stage::authorize::authorize;
 use crate::stage::decode::decode;
-use crate::stage::deliver::{Delivered, Measure, Push, deliver};
+use crate::stage::deliver::{Delivered, Push};
 use crate::stage::receive::receive;
 use crate::stage::signal::{Signalled, signal};
 
@@ -47,14 +46,8 @@ impl<L: RecordLog> Shard<L> {
         let decoded = decode(received, &mut self.refusals);
         let verified = self.verified(now, decoded);
         self.counters.verified(&verified, self.verifier.roots_checked);
-        let began_us = (verified.batch_count() > 0).then(|| self.stage_clock.read(now));
-        let (decisions, meter) = (&mut self.decisions, &mut self.meter);
-        let authorized = authorize(verified, now, &self.snapshot, decisions, meter, &mut self.refusals);
+        let authorized = self.authorized(now, verified);
         self.counters.authorized(&authorized, self.decisions.stats());
-        if let Some(began_us) = began_us {
-            let us = self.stage_clock.read(now).saturating_sub(began_us);
-            self.counters.stages.authorize.add_together(us, authorized.batch_count());
-        }
         for (owner, part) in authorized.into_parts(self.index, &self.placement) {
             self.tell(owner, part, actions);
         }
@@ -89,7 +82,7 @@ impl<L: RecordLog> Shard<L> {
 
     /// On the mailbox's shard: parts become records, records become one group commit.
     pub(crate) fn commit(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.log.admit(now);
+        self.log.admit(now, self.draining);
         self.those_before_rise(actions);
         self.log.commit(now, actions);
     }
@@ -124,11 +117,7 @@ impl<L: RecordLog> Shard<L> {
             let message = ShardMessage::LetterAnswer { connection: origin.connection, answer };
             self.tell(origin.shard, message, actions);
         }
-        let pushed_us = if self.subscriptions.has_work() { self.stage_clock.read(now) } else { now.monotonic_us };
-        let (mailboxes, marks) = self.log.mailboxes_and_marks();
-        let times = &mut self.counters.stages.deliver;
-        let mut measure = Measure { pushed_us, marks, times };
-        let Delivered { pushes, void } = deliver(now, &self.snapshot, &mut self.subscriptions, mailboxes, &mut measure);
+        let Delivered { pushes, void } = self.delivered(now);
         self.counters.messages_void += void.len() as u64;
         self.audit_void(&void);
         self.push(pushes, actions);

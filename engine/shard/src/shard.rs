@@ -67,7 +67,7 @@ pub struct Shard<L = Wal> {
     pub(crate) counters: Counters,
     pub(crate) stage_clock: StageClock,
     /// Since when what is answered in this turn was known to be durable.
-    durable_since: Vec<u64>,
+    pub(crate) durable_since: Vec<u64>,
     /// Batches that arrived in this turn.
     pub(crate) submit_frames: Vec<SubmitFrame>,
     /// What the stages refused in this turn.
@@ -237,10 +237,7 @@ impl<L: RecordLog> Shard<L> {
                 self.give_up_key_records(now, actions);
                 self.close_without_login(now, actions);
             }
-            Event::Drain => {
-                self.draining = true;
-                self.log.drain();
-            }
+            Event::Drain => self.draining = true,
             Event::Seal => self.log.seal(),
         }
     }
@@ -547,17 +544,6 @@ impl<L: RecordLog> Shard<L> {
         }
         for connection in hostile {
             self.close(connection, RejectCode::BadSignature, actions);
-        }
-    }
-
-    /// What was answered in this turn is on its way to its senders.
-    fn measure_answers(&mut self, now: Now) {
-        if self.durable_since.is_empty() {
-            return;
-        }
-        let answered_us = self.stage_clock.read(now);
-        for since_us in self.durable_since.drain(..) {
-            self.counters.stages.acknowledge.add(answered_us.saturating_sub(since_us));
         }
     }
 

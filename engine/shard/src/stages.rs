@@ -7,10 +7,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use creto_store::{Position, SegmentNumber};
+use creto_store::{Position, RecordLog, SegmentNumber};
 
 use crate::event::Now;
 use crate::limits::{DURABLE_MARKS_MAX, PUSH_MARK_US_MAX, PUSH_MARKS_MAX};
+use crate::shard::Shard;
+use crate::stage::authorize::{Authorized, authorize};
+use crate::stage::deliver::{Delivered, Measure, deliver};
+use crate::stage::verify::Verified;
 
 /// Upper bounds of [`StageTimes`], in microseconds.
 pub const STAGE_BOUNDS_US: [u64; 16] =
@@ -139,6 +143,40 @@ impl PushMarks {
     fn forget(&mut self, place: usize) {
         self.marks.copy_within(place + 1..self.count, place);
         self.count -= 1;
+    }
+}
+
+/// Stages of the path with what is measured of them.
+impl<L: RecordLog> Shard<L> {
+    /// Authorizes what is verified.
+    pub(crate) fn authorized(&mut self, now: Now, verified: Verified) -> Authorized {
+        let began_us = (verified.batch_count() > 0).then(|| self.stage_clock.read(now));
+        let (decisions, meter) = (&mut self.decisions, &mut self.meter);
+        let authorized = authorize(verified, now, &self.snapshot, decisions, meter, &mut self.refusals);
+        if let Some(began_us) = began_us {
+            let us = self.stage_clock.read(now).saturating_sub(began_us);
+            self.counters.stages.authorize.add_together(us, authorized.batch_count());
+        }
+        authorized
+    }
+
+    /// Pushes what can be pushed.
+    pub(crate) fn delivered(&mut self, now: Now) -> Delivered {
+        let pushed_us = if self.subscriptions.has_work() { self.stage_clock.read(now) } else { now.monotonic_us };
+        let (mailboxes, marks) = self.log.mailboxes_and_marks();
+        let mut measure = Measure { pushed_us, marks, times: &mut self.counters.stages.deliver };
+        deliver(now, &self.snapshot, &mut self.subscriptions, mailboxes, &mut measure)
+    }
+
+    /// What was answered in this turn is on its way to its senders.
+    pub(crate) fn measure_answers(&mut self, now: Now) {
+        if self.durable_since.is_empty() {
+            return;
+        }
+        let answered_us = self.stage_clock.read(now);
+        for since_us in self.durable_since.drain(..) {
+            self.counters.stages.acknowledge.add(answered_us.saturating_sub(since_us));
+        }
     }
 }
 

@@ -54,8 +54,6 @@ pub struct Log<L = Wal> {
     resting: VecDeque<Settle>,
     /// Since when something rests.
     resting_since_us: Option<u64>,
-    /// Nothing rests any more: the shard drains.
-    is_draining: bool,
     /// What waits until a record is durable, in the order of the log.
     awaited: VecDeque<Awaited>,
     /// Records of parts that no write has yet, with when the part came; at most as many as wait for a record.
@@ -150,7 +148,6 @@ impl<L: RecordLog> Log<L> {
             held_settles: VecDeque::new(),
             resting: VecDeque::new(),
             resting_since_us: None,
-            is_draining: false,
             awaited: VecDeque::new(),
             unwritten: VecDeque::new(),
             queue_times: StageTimes::default(),
@@ -257,11 +254,6 @@ impl<L: RecordLog> Log<L> {
     /// When the log wants a turn that nothing else brings: what rests has rested.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         self.resting_since_us.map(|since_us| since_us.saturating_add(SETTLE_REST_US))
-    }
-
-    /// From now on acknowledgements go to the disk at once.
-    pub(crate) fn drain(&mut self) {
-        self.is_draining = true;
     }
 
     /// Takes nothing into the log any more, whoever asks. What is in it becomes durable.

@@ -16,8 +16,8 @@ use crate::route::{BatchPart, PartMessage, PartOutcome};
 
 impl<L: RecordLog> Log<L> {
     /// Moves what waits into the log, as far as there is room. Order is kept: nothing overtakes, but for settles that
-    /// wait for space.
-    pub(crate) fn admit(&mut self, now: Now) {
+    /// wait for space. Of a shard that drains nothing rests.
+    pub(crate) fn admit(&mut self, now: Now, is_draining: bool) {
         self.wants_turn = false;
         let appended = self.wal.appended();
         self.admit_held_settles();
@@ -46,7 +46,7 @@ impl<L: RecordLog> Log<L> {
             }
         }
         self.admit_leaving();
-        self.admit_resting(now, self.wal.appended() > appended);
+        self.admit_resting(now, is_draining || self.wal.appended() > appended);
         self.clean();
         self.trim();
     }
@@ -209,15 +209,15 @@ impl<L: RecordLog> Log<L> {
         }
     }
 
-    /// What nobody waits for, if there is company for it in this turn, or when it has rested.
-    fn admit_resting(&mut self, now: Now, has_company: bool) {
+    /// What nobody waits for: at once where it is to go now, as when it has company in this turn, or when it has rested.
+    fn admit_resting(&mut self, now: Now, goes_now: bool) {
         if self.resting.is_empty() && !self.mailboxes.has_cursors() {
             self.resting_since_us = None;
             return;
         }
         let since_us = *self.resting_since_us.get_or_insert(now.monotonic_us);
         let has_rested = now.monotonic_us.saturating_sub(since_us) >= SETTLE_REST_US;
-        if !has_company && !has_rested && !self.is_draining && self.resting.len() < SETTLES_RESTING_MAX {
+        if !goes_now && !has_rested && self.resting.len() < SETTLES_RESTING_MAX {
             return;
         }
         self.resting_since_us = None;

@@ -59,7 +59,7 @@ impl Fixture {
 
     fn run(&mut self) {
         loop {
-            self.log.admit(at(0));
+            self.log.admit(at(0), false);
             let mut actions = Vec::new();
             self.log.commit(at(0), &mut actions);
             if actions.is_empty() {
