@@ -13,7 +13,7 @@ use creto_shard::route::Origin;
 use creto_shard::{Event, Placement, ShardIndex, ShardMessage};
 use creto_sim::agents::{SimAgent, SimBatch};
 use creto_store::{DiskError, WalConfig};
-use fixture::{CONTROL, DELIVER, NOW, Node, SUBMIT, id};
+use fixture::{CONTROL, Client, DELIVER, NOW, Node, SUBMIT, id};
 
 struct World {
     planner: SimAgent,
@@ -582,16 +582,35 @@ fn who_may_not_act_any_more_is_disconnected_at_once() {
     assert!(node.acks(&stays).1.is_empty());
 }
 
+/// A shard that has delivered what it was sent, and on which what rests goes on resting.
+struct Resting {
+    world: World,
+    node: Node,
+    sender: Client,
+    reader: Client,
+    /// Of what was delivered.
+    sequences: Vec<u64>,
+}
+
+impl Resting {
+    fn with(batches: &[&[u8]]) -> Self {
+        let world = World::new();
+        let mut node = world.node(1);
+        let (sender, reader) = (node.connect_as(0, &world.planner), node.connect_as(0, &world.executor));
+        node.subscribe(&reader, &world.executor);
+        let mut sequences = Vec::new();
+        for (round, numbers) in (1..).zip(batches) {
+            node.submit(&sender, round, &world.batch(numbers));
+            sequences.extend(node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence));
+        }
+        node.hold_rest = true;
+        Self { world, node, sender, reader, sequences }
+    }
+}
+
 #[test]
 fn an_acknowledgement_of_a_consumer_goes_to_the_disk_with_the_next_message_and_not_alone() {
-    let world = World::new();
-    let mut node = world.node(1);
-    let sender = node.connect_as(0, &world.planner);
-    let reader = node.connect_as(0, &world.executor);
-    node.subscribe(&reader, &world.executor);
-    node.submit(&sender, 1, &world.batch(&[1]));
-    let sequences = node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence).collect();
-    node.hold_rest = true;
+    let Resting { world, mut node, sender, reader, sequences } = Resting::with(&[&[1]]);
     let before = node.shards[0].log().wal().appended();
     node.frames(&reader, DELIVER, |out| ConsumerAck { sequences }.encode(out));
     node.run();
@@ -608,14 +627,7 @@ fn an_acknowledgement_of_a_consumer_goes_to_the_disk_with_the_next_message_and_n
 
 #[test]
 fn an_acknowledgement_without_company_rests_no_longer_than_five_milliseconds() {
-    let world = World::new();
-    let mut node = world.node(1);
-    let sender = node.connect_as(0, &world.planner);
-    let reader = node.connect_as(0, &world.executor);
-    node.subscribe(&reader, &world.executor);
-    node.submit(&sender, 1, &world.batch(&[1, 2]));
-    let sequences: Vec<_> = node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence).collect();
-    node.hold_rest = true;
+    let Resting { mut node, reader, sequences, .. } = Resting::with(&[&[1, 2]]);
     let began_us = node.now.monotonic_us;
     node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: sequences[..1].to_vec() }.encode(out));
     node.run();
@@ -632,18 +644,8 @@ fn an_acknowledgement_without_company_rests_no_longer_than_five_milliseconds() {
 
 #[test]
 fn acknowledgements_of_many_consumers_are_company_enough() {
-    let world = World::new();
-    let mut node = world.node(1);
-    let sender = node.connect_as(0, &world.planner);
-    let reader = node.connect_as(0, &world.executor);
-    node.subscribe(&reader, &world.executor);
     let numbers: Vec<u8> = (0..=255).collect();
-    let mut sequences = Vec::new();
-    for (round, numbers) in (1..).zip(numbers.chunks(64)) {
-        node.submit(&sender, round, &world.batch(numbers));
-        sequences.extend(node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence));
-    }
-    node.hold_rest = true;
+    let Resting { mut node, reader, sequences, .. } = Resting::with(&numbers.chunks(64).collect::<Vec<_>>());
     let (last, others) = sequences[..SETTLES_RESTING_MAX].split_last().unwrap();
     for &sequence in others {
         node.frames(&reader, DELIVER, |out| ConsumerAck { sequences: vec![sequence] }.encode(out));
@@ -657,14 +659,7 @@ fn acknowledgements_of_many_consumers_are_company_enough() {
 
 #[test]
 fn a_draining_shard_lets_no_acknowledgement_rest() {
-    let world = World::new();
-    let mut node = world.node(1);
-    let sender = node.connect_as(0, &world.planner);
-    let reader = node.connect_as(0, &world.executor);
-    node.subscribe(&reader, &world.executor);
-    node.submit(&sender, 1, &world.batch(&[1]));
-    let sequences = node.deliveries(&reader).iter().map(|(span, _)| span.mailbox_sequence).collect();
-    node.hold_rest = true;
+    let Resting { mut node, reader, sequences, .. } = Resting::with(&[&[1]]);
     node.frames(&reader, DELIVER, |out| ConsumerAck { sequences }.encode(out));
     node.run();
     node.event(0, Event::Drain);
